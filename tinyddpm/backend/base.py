@@ -1,0 +1,58 @@
+"""The array layer: what a backend is.
+
+A backend is an explicit object, passed down to whatever computes. It offers one array API namespace (`xp`), moves
+arrays to and from the host, names the class of its operations, and draws random numbers that are the same everywhere.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tinyddpm.backend.random import Random
+
+Array: TypeAlias = Any
+"""An array of whichever backend is in use."""
+
+
+class Backend:
+    """One array library on one device. Subclasses set `name` and `xp` and know how to move data.
+
+    Attributes:
+        name: the registered name.
+        xp: a namespace of the array API standard (2023.12 or later), as array-api-compat offers it.
+        device: the device that arrays are made on, in the namespace's own terms.
+        operations: `module:attribute` of the operations class; imported when operations are first asked for.
+    """
+
+    name: str = ""
+    operations: str = "tinyddpm.ops:Operations"
+
+    def __init__(self, xp: Any, device: Any = None) -> None:
+        self.xp = xp
+        self.device = device
+
+    def asarray(self, values: Any, dtype: Any = None) -> Array:
+        """Return `values` (host array, scalars or an array of this backend) on the device, as `dtype` if given."""
+        return self.xp.asarray(values, dtype=dtype, device=self.device)
+
+    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
+        """Return a host copy or view of `array`."""
+        return np.asarray(array)
+
+    def random(self, seed: int) -> Random:
+        """Return the stateless random numbers of `seed`, drawn on this backend's device."""
+        return Random(self.xp, seed, self.device)
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Return the context in which this backend computes (Torch: no gradients recorded)."""
+        return nullcontext()
+
+    def synchronize(self) -> None:
+        """Wait until everything asked of the device is done."""
+
+    def describe(self) -> str:
+        """Return one line: library, version, device."""
+        return self.name

@@ -1,0 +1,111 @@
+"""CuPy on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import re
+from contextlib import AbstractContextManager
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from tinyddpm.backend.base import Array, Backend
+from tinyddpm.errors import BackendError
+
+INSTALL = "pip install 'tinyddpm[cuda12]' or 'tinyddpm[cuda13]', by the CUDA version that nvidia-smi shows"
+
+
+class CupyBackend(Backend):
+    """CuPy arrays on one NVIDIA GPU: "cuda" (the default, GPU 0), "cuda:N" or "N". Compute within `scope()`.
+
+    Raises:
+        BackendError: CuPy is not installed, installed twice or broken, there is no driver or too old a one, or the
+            device is unknown or not there.
+    """
+
+    name = "cupy"
+
+    def __init__(self, device: str | None = None) -> None:
+        self._cupy = _import_cupy()
+        index = _device_index(device)
+        _check_gpu(self._cupy, index)
+        import array_api_compat.cupy as xp
+
+        super().__init__(xp, self._cupy.cuda.Device(index))
+
+    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
+        """Return a host copy of `array`."""
+        host: np.ndarray[Any, Any] = self._cupy.asnumpy(array)
+        return host
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Return the context in which this backend's GPU is the current one: CuPy makes new arrays there."""
+        context: AbstractContextManager[Any] = self._cupy.cuda.Device(self.device.id)
+        return context
+
+    def synchronize(self) -> None:
+        """Wait until everything asked of the GPU is done."""
+        self.device.synchronize()
+
+    def describe(self) -> str:
+        """Return the versions of CuPy, CUDA and the driver, and the GPU by its name."""
+        runtime = self._cupy.cuda.runtime
+        gpu = runtime.getDeviceProperties(self.device.id)["name"].decode()
+        cuda, driver = _version(runtime.runtimeGetVersion()), _version(runtime.driverGetVersion())
+        return f"cupy {self._cupy.__version__} on cuda:{self.device.id} ({gpu}), CUDA {cuda}, driver for CUDA {driver}"
+
+
+def _import_cupy() -> Any:
+    """Return the module cupy, or raise BackendError if it is missing, there twice, or cannot be imported."""
+    names = {re.sub(r"[-_.]+", "-", str(found.metadata["Name"])).lower() for found in metadata.distributions()}
+    copies = sorted(name for name in names if re.fullmatch(r"cupy(-(cuda|rocm).*)?", name))
+    if len(copies) > 1:
+        raise BackendError(
+            f"several CuPy distributions are installed, of which only one may be: {', '.join(copies)}: "
+            f"run pip uninstall {' '.join(copies)}, then {INSTALL}"
+        )
+    try:
+        import cupy
+    except ModuleNotFoundError as cause:
+        raise BackendError(f"CuPy is not installed ({cause}): run {INSTALL}") from cause
+    except ImportError as cause:
+        reason = " ".join(str(cause).split())
+        raise BackendError(f"CuPy is installed but cannot be imported ({reason}): run {INSTALL}") from cause
+    return cupy
+
+
+def _device_index(device: str | None) -> int:
+    """Return the number of the GPU that `device` names."""
+    match = re.fullmatch(r"(?:cuda)?|(?:cuda:)?(\d+)", device or "")
+    if match is None:
+        raise BackendError(f"the cupy backend does not know device {device!r}: use 'cuda' or 'cuda:N'")
+    return int(match[1] or 0)
+
+
+def _check_gpu(cupy: Any, index: int) -> None:
+    """Raise BackendError unless there is a driver, recent enough for CuPy's CUDA, and a GPU number `index`."""
+    runtime = cupy.cuda.runtime
+    try:
+        driver = runtime.driverGetVersion()
+    except runtime.CUDARuntimeError:
+        driver = 0
+    if driver == 0:
+        raise BackendError("there is no NVIDIA driver: install one, or use --backend numpy")
+    try:
+        count = runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as cause:
+        if "cudaErrorInsufficientDriver" in str(cause):
+            raise BackendError(
+                f"the NVIDIA driver supports CUDA {_version(driver)} and is too old for this CuPy, made for CUDA "
+                f"{_version(runtime.runtimeGetVersion())}: update the driver, or install the CuPy for its CUDA"
+            ) from cause
+        raise BackendError(f"there is an NVIDIA driver but no usable GPU ({cause}): see nvidia-smi") from cause
+    if count == 0:
+        raise BackendError("there is an NVIDIA driver but no GPU: see nvidia-smi, or use --backend numpy")
+    if index >= count:
+        raise BackendError(f"GPU {index} does not exist: the number of GPUs is {count}, the first is cuda:0")
+
+
+def _version(number: int) -> str:
+    """Return CUDA's version `number`, 1000 * major + 10 * minor, as text."""
+    return f"{number // 1000}.{number % 1000 // 10}"

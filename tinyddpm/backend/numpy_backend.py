@@ -1,0 +1,36 @@
+"""NumPy on the CPU: the backend that is always there."""
+
+from __future__ import annotations
+
+import array_api_compat.numpy as xp
+import numpy as np
+from threadpoolctl import threadpool_info
+
+from tinyddpm.backend.base import Backend
+from tinyddpm.errors import BackendError
+
+
+class NumpyBackend(Backend):
+    """NumPy arrays on the CPU.
+
+    Raises:
+        BackendError: a device other than None or "cpu" is asked for.
+    """
+
+    name = "numpy"
+
+    def __init__(self, device: str | None = None) -> None:
+        if device not in (None, "cpu"):
+            raise BackendError(
+                f"the numpy backend has no device {device!r}, only 'cpu': use backend cupy or torch for it"
+            )
+        super().__init__(xp, "cpu")
+
+    def describe(self) -> str:
+        """Return NumPy's version, and the BLAS libraries of this process with their versions and threads."""
+        libraries = sorted(
+            f"{pool['internal_api']} {pool['version'] or 'of unknown version'} with {pool['num_threads']} threads"
+            for pool in threadpool_info()
+            if pool["user_api"] == "blas"
+        )
+        return f"numpy {np.__version__} on cpu, {' and '.join(libraries) or 'a BLAS that threadpoolctl does not know'}"

@@ -1,0 +1,174 @@
+"""What a data set is, and the one that holds its samples in an array."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyddpm.backend import Purpose, Random
+from tinyddpm.errors import DataError
+
+Samples: TypeAlias = NDArray[Any]
+"""uint8 images (n, H, W, C) or float32 points (n, 2)."""
+Labels: TypeAlias = NDArray[np.int64]
+"""The class of each sample, (n,)."""
+
+MEMORY_LIMIT = 4 * 2**30
+"""Bytes that a data set may take in memory; a larger one belongs into an HDF5 file, which is read lazily."""
+MOST_CLASSES = 65536
+
+
+class Dataset(Protocol):
+    """Samples that are read by index.
+
+    Attributes:
+        description: one line that says what was understood, such as "digits: 1797 images 8x8x1, 10 classes".
+        shape: the shape of one sample, (H, W, C) of an image or (2,) of a point.
+        classes: the names of the classes, () without labels.
+        labels: int64 (n,), or None.
+    """
+
+    description: str
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    labels: Labels | None
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        ...
+
+    def read(self, indices: NDArray[np.integer[Any]]) -> Samples:
+        """Return the samples at `indices`: uint8 (n, H, W, C) for images, float32 (n, 2) for points."""
+        ...
+
+
+class ArrayDataset:
+    """A `Dataset` over one array, in memory or memory-mapped.
+
+    Args:
+        samples: uint8 images (n, H, W) or (n, H, W, C), or floating points (n, 2), which are kept as float32.
+        labels: integers (n,) in [0, number of classes), or None.
+        classes: the names of the classes; their numbers if not given.
+        name: what errors and the description call this data set.
+
+    Raises:
+        DataError: the samples or labels are of another type or shape, empty, or not finite.
+    """
+
+    def __init__(
+        self, samples: Samples, labels: Samples | None = None, classes: tuple[str, ...] = (), *, name: str
+    ) -> None:
+        self.shape = sample_shape(samples.shape, samples.dtype, name)
+        if self.shape == (2,):
+            with np.errstate(over="ignore"):
+                samples = np.asarray(samples, np.float32)
+            if not np.isfinite(samples).all():
+                bad = int(np.argmin(np.isfinite(samples).all(axis=1)))
+                raise DataError(f"{name}: point {bad} is not finite in float32: remove it or scale the points down")
+        self._samples = samples.reshape(len(samples), *self.shape)
+        self.labels, self.classes = checked_labels(labels, len(samples), classes, name)
+        self.description = describe(name, len(samples), self.shape, self.classes)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def read(self, indices: NDArray[np.integer[Any]]) -> Samples:
+        """Return a copy of the samples at `indices`."""
+        return np.asarray(self._samples[indices])
+
+
+class Subset:
+    """The samples of `dataset` at `indices`, in that order."""
+
+    def __init__(self, dataset: Dataset, indices: NDArray[np.integer[Any]]) -> None:
+        self._dataset = dataset
+        self._indices = indices
+        self.shape = dataset.shape
+        self.classes = dataset.classes
+        self.labels = None if dataset.labels is None else dataset.labels[indices]
+        self.description = f"{len(indices)} of {dataset.description}"
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def read(self, indices: NDArray[np.integer[Any]]) -> Samples:
+        """Return the samples at `indices` of this subset."""
+        return self._dataset.read(self._indices[indices])
+
+
+def split_dataset(dataset: Dataset, held_out: int, seed: int) -> tuple[Subset, Subset]:
+    """Return two disjoint subsets: all but `held_out` samples, and those; which ones depends on `seed` alone.
+
+    Raises:
+        DataError: nothing would be left on one of the two sides.
+    """
+    n = len(dataset)
+    if not 0 < held_out < n:
+        raise DataError(f"cannot hold out {held_out} of {n} samples: choose a number from 1 to {n - 1}")
+    order = Random(np, seed).permutation(Purpose.SPLIT, 0, n)
+    return Subset(dataset, np.sort(order[held_out:])), Subset(dataset, np.sort(order[:held_out]))
+
+
+def sample_shape(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> tuple[int, ...]:
+    """Return the shape of one sample, (H, W, C) or (2,), of an array of this shape and type.
+
+    Raises:
+        DataError: this is neither uint8 images nor floating points, or there are none.
+    """
+    if 0 in shape:
+        raise DataError(f"{name}: the array of shape {shape} is empty: give at least one sample")
+    if dtype.kind == "f" and shape[1:] == (2,):
+        return (2,)
+    if len(shape) not in (3, 4):
+        raise DataError(
+            f"{name}: an array of shape {shape} and type {dtype} is no data set:"
+            " store uint8 images (n, H, W) or (n, H, W, C), or floating points (n, 2)"
+        )
+    if dtype != np.uint8:
+        raise DataError(f"{name}: the images are {dtype}: store them as uint8, 0 to 255")
+    if len(shape) == 4 and shape[1] in (1, 3) and shape[3] > 4:
+        raise DataError(f"{name}: images of shape {shape} have their channels first: store them as (n, H, W, C)")
+    return (*shape[1:], 1) if len(shape) == 3 else shape[1:]
+
+
+def checked_labels(
+    labels: Samples | None, n: int, classes: tuple[str, ...], name: str
+) -> tuple[Labels | None, tuple[str, ...]]:
+    """Return `labels` as int64 and the names of their classes (their numbers where `classes` is empty).
+
+    Raises:
+        DataError: the labels are not n integers, each the number of a class.
+    """
+    if labels is None:
+        return None, ()
+    if labels.shape != (n,) or labels.dtype.kind not in "iu":
+        raise DataError(f"{name}: labels of shape {labels.shape} and type {labels.dtype}: store {n} integers")
+    low, high = int(labels.min()), int(labels.max())
+    count = len(classes) or min(high + 1, MOST_CLASSES)
+    if low < 0 or high >= count:
+        wrong = low if low < 0 else high
+        raise DataError(f"{name}: label {wrong} is not in 0 to {count - 1}: number the classes from 0 without gaps")
+    return labels.astype(np.int64), classes or tuple(str(i) for i in range(count))
+
+
+def check_memory(size: int, name: str) -> None:
+    """Raise a DataError if a data set of `size` bytes is too large to be held in memory."""
+    if size > MEMORY_LIMIT:
+        raise DataError(
+            f"{name}: {size / 2**30:.1f} GiB once decoded, more than the {MEMORY_LIMIT / 2**30:g} GiB that are held"
+            " in memory: pack it into an HDF5 file, which is read as needed (examples/pack_folder.py), or make it smaller"
+        )
+
+
+def require_split(split: str, splits: tuple[str, ...], name: str) -> None:
+    """Raise a DataError if the data set called `name` has no part `split`."""
+    if split not in splits:
+        raise DataError(f"{name} has no split {split!r}: use {' or '.join(map(repr, splits))}")
+
+
+def describe(name: str, n: int, shape: tuple[int, ...], classes: tuple[str, ...]) -> str:
+    """Return the line that says what a data set was understood to be."""
+    what = f"{n} points" if shape == (2,) else f"{n} images {'x'.join(map(str, shape))}"
+    return f"{name}: {what}" + (f", {len(classes)} class{'es' if len(classes) > 1 else ''}" if classes else "")

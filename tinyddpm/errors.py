@@ -1,0 +1,51 @@
+"""Errors that a user can act on: one line each, saying what is wrong, with which value, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class TinyDDPMError(Exception):
+    """Base of every error a user can act on; the command line prints its one line and exits 1."""
+
+
+class ConfigError(TinyDDPMError):
+    """A setting is unknown, of the wrong type, out of range, or at odds with another."""
+
+
+class RegistryError(TinyDDPMError):
+    """A plugin is unknown, broken, or its name is claimed twice."""
+
+
+class BackendError(TinyDDPMError):
+    """A backend cannot be used here: its package, driver or device is missing."""
+
+
+class DataError(TinyDDPMError):
+    """A data set cannot be found, understood or read."""
+
+
+class CheckpointError(TinyDDPMError):
+    """A checkpoint is damaged, foreign, or does not fit the model it is loaded into."""
+
+
+class TrainingError(TinyDDPMError):
+    """A training run cannot go on."""
+
+
+def closest_first(name: str, names: Iterable[str]) -> list[str]:
+    """Return `names` with those that resemble `name` first, the rest in alphabetical order."""
+    names = sorted(names)
+    close = get_close_matches(name, names, n=3, cutoff=0.5)
+    return close + [n for n in names if n not in close]
+
+
+def unknown(kind: str, name: str, names: Iterable[str]) -> str:
+    """Return the line for an unknown `name`: what it is not, and the names there are, the closest first."""
+    ordered = closest_first(name, names)
+    if not ordered:
+        return f"unknown {kind} {name!r}: there is none of this kind"
+    close = get_close_matches(name, ordered, n=1, cutoff=0.5)
+    guess = f"did you mean {close[0]!r}? " if close else ""
+    return f"unknown {kind} {name!r}: {guess}there are: {', '.join(ordered)}"

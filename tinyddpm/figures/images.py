@@ -1,0 +1,175 @@
+"""Sample images as grids, PNG, NPZ and GIF files. An image is uint8 (H, W, C), a batch of them (n, H, W, C)."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tinyddpm.errors import ConfigError, DataError
+from tinyddpm.figures.files import replacing
+
+Pixels: TypeAlias = NDArray[np.uint8]
+
+TILE = 48
+"""Without a given scale, images are enlarged until their longer side has at least this many pixels."""
+
+WHITE = 255
+
+
+def grid(images: Pixels, columns: int | None = None, scale: int | None = None, gap: int = 2) -> Pixels:
+    """Return `images` (n, H, W, C) row by row on one white picture, uint8 (H', W', C).
+
+    Args:
+        images: uint8, one or three channels.
+        columns: images in a row; None makes the picture about as wide as high.
+        scale: each pixel becomes scale × scale pixels; None enlarges small images until they can be seen.
+        gap: white pixels around every image.
+
+    Raises:
+        DataError: `images` cannot be drawn.
+        ConfigError: `columns`, `scale` or `gap` is too small.
+    """
+    _require_drawable(images, ndim=4)
+    n, H, W, C = images.shape
+    columns = min(n, math.ceil(math.sqrt(n * H / W))) if columns is None else columns
+    scale = math.ceil(TILE / max(H, W)) if scale is None else scale
+    for name, value, least in (("columns", columns, 1), ("scale", scale, 1), ("gap", gap, 0)):
+        if value < least:
+            raise ConfigError(f"{name} is {value}: a grid needs at least {least}")
+    rows = math.ceil(n / columns)
+    high, wide = H * scale + gap, W * scale + gap
+    picture = np.full((rows * high + gap, columns * wide + gap, C), WHITE, np.uint8)
+    for i, image in enumerate(images):
+        top, left = i // columns * high + gap, i % columns * wide + gap
+        picture[top : top + H * scale, left : left + W * scale] = image.repeat(scale, axis=0).repeat(scale, axis=1)
+    return picture
+
+
+def moments(total: int, count: int) -> list[int]:
+    """Return at most `count` indices of `range(total)`, rising, evenly spread, the first and the last among them."""
+    if total < 1 or count < 1:
+        raise ConfigError(f"cannot choose {count} of {total} moments: both must be at least 1")
+    if count == 1:
+        return [total - 1]
+    return [int(i) for i in np.linspace(0, total - 1, min(total, count)).round()]
+
+
+def film_strip(
+    frames: Sequence[Pixels], rows: int = 4, columns: int = 10, scale: int | None = None, gap: int = 2
+) -> Pixels:
+    """Return the denoising as one picture, uint8 (H', W', C): a row for each sample, time from left to right.
+
+    Args:
+        frames: one batch (n, H, W, C) for each moment, from noise to image, all of one shape.
+        rows: the first so many samples are shown.
+        columns: so many moments are shown, the first and the last among them.
+        scale: as in `grid`.
+        gap: as in `grid`.
+
+    Raises:
+        DataError: `frames` cannot be drawn.
+        ConfigError: a number is too small.
+    """
+    if rows < 1:
+        raise ConfigError(f"rows is {rows}: a film strip needs at least 1")
+    _require_one_shape(frames)
+    shown = np.stack([frames[i][:rows] for i in moments(len(frames), columns)], axis=1)  # (rows, columns, H, W, C)
+    return grid(shown.reshape(-1, *shown.shape[2:]), shown.shape[1], scale, gap)
+
+
+def save_png(path: str | os.PathLike[str], image: Pixels) -> None:
+    """Write `image`, uint8 (H, W, C) of one or three channels, as a PNG file.
+
+    Raises:
+        DataError: `image` cannot be drawn, or the file cannot be written.
+    """
+    picture = _picture(image)
+    with replacing(path) as file:
+        picture.save(file, format="PNG")
+
+
+def save_images(folder: str | os.PathLike[str], images: Pixels, start: int = 0) -> None:
+    """Write each of `images` (n, H, W, C) as a PNG file of its own: `000000.png` and on, counted from `start`.
+
+    Raises:
+        DataError: `images` cannot be drawn, or a file cannot be written.
+    """
+    _require_drawable(images, ndim=4)
+    for i, image in enumerate(images, start):
+        save_png(Path(folder) / f"{i:06d}.png", image)
+
+
+def save_npz(path: str | os.PathLike[str], samples: NDArray[Any], labels: ArrayLike | None = None) -> None:
+    """Write samples as a compressed NPZ file: uint8 (n, H, W, C) as `images`, anything else as `points`.
+
+    Args:
+        path: the file to write.
+        samples: images with any number of channels, or points (n, d).
+        labels: the class of each sample (n,), kept as int64 `labels`.
+
+    Raises:
+        DataError: there is not one label for each sample, or the file cannot be written.
+    """
+    arrays = {"images" if samples.dtype == np.uint8 else "points": samples}
+    if labels is not None:
+        arrays["labels"] = np.asarray(labels, np.int64)
+        if arrays["labels"].shape != (len(samples),):
+            raise DataError(f"{len(samples)} samples and labels of shape {arrays['labels'].shape}: give one for each")
+    with replacing(path) as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def save_gif(
+    path: str | os.PathLike[str], frames: Sequence[Pixels], milliseconds: int = 100, hold_last: int = 2000
+) -> None:
+    """Write `frames`, each uint8 (H, W, C), as an animated GIF that starts again for ever.
+
+    GIF counts in hundredths of a second, so times are rounded to them; colours are reduced to 256 a frame.
+    Equal frames in a row become one that stays as long.
+
+    Args:
+        path: the file to write.
+        frames: pictures of one shape, such as those of `grid`.
+        milliseconds: how long a frame stays, from 20 (browsers slow down anything faster) to 60000.
+        hold_last: how long the last frame stays, in the same range.
+
+    Raises:
+        DataError: the frames cannot be drawn, or the file cannot be written.
+        ConfigError: a time is out of range.
+    """
+    for name, value in (("milliseconds", milliseconds), ("hold_last", hold_last)):
+        if not 20 <= value <= 60_000:
+            raise ConfigError(f"{name} is {value}: a GIF frame stays from 20 to 60000 milliseconds")
+    _require_one_shape(frames)
+    first, *rest = [_picture(frame) for frame in frames]
+    times = [round(t, -1) for t in [milliseconds] * len(rest) + [hold_last]]
+    with replacing(path) as file:
+        first.save(file, format="GIF", save_all=True, append_images=rest, duration=times, loop=0)
+
+
+def _picture(image: Pixels) -> Any:
+    """Return `image` (H, W, C) as a Pillow image, grey or RGB."""
+    from PIL import Image
+
+    _require_drawable(image, ndim=3)
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
+def _require_one_shape(frames: Sequence[Pixels]) -> None:
+    shapes = sorted({frame.shape for frame in frames})
+    if len(shapes) != 1:
+        raise DataError(f"frames must be at least one and all of one shape, not {shapes or 'none'}")
+
+
+def _require_drawable(images: Pixels, ndim: int) -> None:
+    axes = "(n, H, W, C)"[-3 * ndim :].lstrip("( ")
+    if images.dtype != np.uint8 or images.ndim != ndim or images.size == 0:
+        raise DataError(f"cannot draw {images.dtype} {images.shape}: images are uint8 ({axes}, and none may be empty")
+    if images.shape[-1] not in (1, 3):
+        raise DataError(f"cannot draw {images.shape[-1]} channels: PNG and GIF take 1 or 3 of them; save these as .npz")

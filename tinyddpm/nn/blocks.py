@@ -1,0 +1,209 @@
+"""The blocks of DDPM's U-Net. Each backward is its forward read upwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from tinyddpm.backend import Array
+from tinyddpm.nn.layers import Conv, Embedding, GroupNorm, Linear, Pass
+from tinyddpm.nn.network import Condition
+from tinyddpm.nn.parameters import Parameter
+
+NEAR_ZERO = 1e-10
+"""DDPM's initial scale of the last layer of each branch: the branch starts as almost nothing."""
+
+
+class Block(Protocol):
+    """A part of a network with parameters, a forward and a backward."""
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Yield the parameters in forward order."""
+        ...
+
+    def forward(self, run: Pass, x: Array) -> Array:
+        """Return y, leaving residuals on the pass."""
+        ...
+
+    def backward(self, run: Pass, dy: Array) -> Array:
+        """Return dx, taking them off again and adding to `run.dw`."""
+        ...
+
+
+class TimeEmbedding:
+    """Sinusoids of t, a two-layer perceptron, and a learned vector per class added to the result.
+
+    It ends with the SiLU that DDPM applies in every block before projecting: done once, it is the same.
+    """
+
+    def __init__(self, path: str, channels: int, dim: int, classes: int) -> None:
+        self.channels = channels
+        self.dense_1 = Linear(f"{path}/dense_1", channels, dim)
+        self.dense_2 = Linear(f"{path}/dense_2", dim, dim)
+        self.label = Embedding(f"{path}/label", classes, dim) if classes else None
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Yield the parameters in forward order."""
+        yield from self.dense_1.parameters()
+        yield from self.dense_2.parameters()
+        if self.label:
+            yield from self.label.parameters()
+
+    def forward(self, run: Pass, t: Array, cond: Condition) -> None:
+        """(N,) steps, and `label` where there are classes -> `run.temb`, (N, dim)."""
+        h = run.ops.sinusoidal(t, self.channels, next(iter(run.w.values())).dtype)
+        h = self.dense_1.forward(run, h)
+        h = run.do(run.ops.silu, h)
+        h = self.dense_2.forward(run, h)
+        if self.label:
+            h = h + self.label.forward(run, cond["label"])
+        run.temb = run.do(run.ops.silu, h)
+
+    def backward(self, run: Pass) -> None:
+        """Add the gradients that `run.dtemb` has gathered; t has none."""
+        dh = run.undo(run.ops.silu_backward, run.dtemb)
+        if self.label:
+            self.label.backward(run, dh)
+        dh = self.dense_2.backward(run, dh)
+        dh = run.undo(run.ops.silu_backward, dh)
+        self.dense_1.backward(run, dh)
+
+
+class ResidualBlock:
+    """Norm, SiLU, convolution, twice, around the injection of time, added to the input (DDPM appendix B).
+
+    Time enters after the first convolution by addition (DDPM), or as scale and shift of the second norm, adaptive
+    group norm (IDDPM section 3). Where channels change, the shortcut is a 1×1 convolution.
+    """
+
+    def __init__(
+        self, path: str, c_in: int, c_out: int, c_time: int, *, adaptive: bool, dropout: float, layer: int
+    ) -> None:
+        self.adaptive, self.dropout, self.layer = adaptive, dropout, layer
+        self.norm_1 = GroupNorm(f"{path}/norm_1", c_in)
+        self.conv_1 = Conv(f"{path}/conv_1", c_in, c_out)
+        self.time = Linear(f"{path}/time", c_time, 2 * c_out if adaptive else c_out)
+        self.norm_2 = GroupNorm(f"{path}/norm_2", c_out)
+        self.conv_2 = Conv(f"{path}/conv_2", c_out, c_out, scale=NEAR_ZERO)
+        self.shortcut = Linear(f"{path}/shortcut", c_in, c_out) if c_in != c_out else None
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Yield the parameters in forward order."""
+        layers = (self.norm_1, self.conv_1, self.time, self.norm_2, self.conv_2, self.shortcut)
+        for layer in filter(None, layers):
+            yield from layer.parameters()
+
+    def forward(self, run: Pass, x: Array) -> Array:
+        """(N, H, W, c_in) -> (N, H, W, c_out), told the time by `run.temb`."""
+        h = self.norm_1.forward(run, x)
+        h = run.do(run.ops.silu, h)
+        h = self.conv_1.forward(run, h)
+        time = self.time.forward(run, run.temb)
+        if self.adaptive:
+            h = self.norm_2.forward(run, h)
+            h = run.do(run.ops.modulate, h, *_halves(time))
+        else:
+            h = self.norm_2.forward(run, h + time[:, None, None, :])
+        h = run.do(run.ops.silu, h)
+        if run.noise and self.dropout:
+            h = run.do(run.ops.dropout, h, run.noise.keep(h.shape, self.dropout, self.layer), self.dropout)
+        h = self.conv_2.forward(run, h)
+        return h + (self.shortcut.forward(run, x) if self.shortcut else x)
+
+    def backward(self, run: Pass, dy: Array) -> Array:
+        """Return dx, and add to `run.dtemb`."""
+        dx = self.shortcut.backward(run, dy) if self.shortcut else dy
+        dh = self.conv_2.backward(run, dy)
+        if run.noise and self.dropout:
+            dh = run.undo(run.ops.dropout_backward, dh)
+        dh = run.undo(run.ops.silu_backward, dh)
+        if self.adaptive:
+            dh, dscale, dshift = run.undo(run.ops.modulate_backward, dh)
+            dh = self.norm_2.backward(run, dh)
+            dtime = run.ops.xp.concat([dscale, dshift], axis=-1)
+        else:
+            dh = self.norm_2.backward(run, dh)
+            dtime = run.ops.xp.sum(dh, axis=(1, 2))
+        run.dtemb = run.dtemb + self.time.backward(run, dtime)
+        dh = self.conv_1.backward(run, dh)
+        dh = run.undo(run.ops.silu_backward, dh)
+        return dx + self.norm_1.backward(run, dh)
+
+
+class AttentionBlock:
+    """Self-attention over all pixels, added to the input; q, k, v and out are 1×1 convolutions (DDPM appendix B)."""
+
+    def __init__(self, path: str, channels: int, heads: int) -> None:
+        self.heads = heads
+        self.norm = GroupNorm(f"{path}/norm", channels)
+        self.q, self.k, self.v = (Linear(f"{path}/{name}", channels, channels) for name in "qkv")
+        self.out = Linear(f"{path}/out", channels, channels, scale=NEAR_ZERO)
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Yield the parameters in forward order."""
+        for layer in (self.norm, self.q, self.k, self.v, self.out):
+            yield from layer.parameters()
+
+    def forward(self, run: Pass, x: Array) -> Array:
+        """(N, H, W, C) -> the same shape."""
+        n, height, width, c = x.shape
+        h = run.ops.xp.reshape(self.norm.forward(run, x), (n, height * width, c))
+        q, k, v = (layer.forward(run, h) for layer in (self.q, self.k, self.v))
+        h = run.do(run.ops.attention, q, k, v, self.heads)
+        h = self.out.forward(run, h)
+        return x + run.ops.xp.reshape(h, x.shape)
+
+    def backward(self, run: Pass, dy: Array) -> Array:
+        """Return dx."""
+        n, height, width, c = dy.shape
+        dh = self.out.backward(run, run.ops.xp.reshape(dy, (n, height * width, c)))
+        dq, dk, dv = run.undo(run.ops.attention_backward, dh)
+        dh = self.v.backward(run, dv)
+        dh = dh + self.k.backward(run, dk)
+        dh = dh + self.q.backward(run, dq)
+        return dy + self.norm.backward(run, run.ops.xp.reshape(dh, dy.shape))
+
+
+class Chain:
+    """Blocks one after the other."""
+
+    def __init__(self, *blocks: Block | None) -> None:
+        self.blocks = [block for block in blocks if block]
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Yield the parameters in forward order."""
+        for block in self.blocks:
+            yield from block.parameters()
+
+    def forward(self, run: Pass, x: Array) -> Array:
+        """Return what the last block makes of it."""
+        for block in self.blocks:
+            x = block.forward(run, x)
+        return x
+
+    def backward(self, run: Pass, dy: Array) -> Array:
+        """Return dx."""
+        for block in reversed(self.blocks):
+            dy = block.backward(run, dy)
+        return dy
+
+
+class Upsample:
+    """Nearest-neighbour doubling, then a convolution."""
+
+    def __init__(self, path: str, channels: int) -> None:
+        self.conv = Conv(f"{path}/conv", channels, channels)
+        self.parameters = self.conv.parameters
+
+    def forward(self, run: Pass, x: Array) -> Array:
+        """(N, H, W, C) -> (N, 2H, 2W, C)."""
+        return self.conv.forward(run, run.do(run.ops.upsample, x))
+
+    def backward(self, run: Pass, dy: Array) -> Array:
+        """Return dx."""
+        return run.undo(run.ops.upsample_backward, self.conv.backward(run, dy))
+
+
+def _halves(a: Array) -> tuple[Array, Array]:
+    half = a.shape[-1] // 2
+    return a[..., :half], a[..., half:]

@@ -1,0 +1,154 @@
+"""Layers: operations tied to their parameters, and the pass that carries residuals from forward to backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from tinyddpm.backend import Array
+from tinyddpm.nn.network import DropoutNoise
+from tinyddpm.nn.parameters import ONES, ZEROS, Gradients, Init, Parameter, Weights, fan_average
+from tinyddpm.ops import Operations, Saved
+
+
+@dataclass
+class Pass:
+    """One pass through a network. Layers keep nothing: what a forward must remember lies on this stack.
+
+    Forward pushes, backward pops in the opposite order, so a backward reads as its forward upside down and each
+    residual is released as soon as it has been used.
+
+    Attributes:
+        ops: the operations.
+        w: parameters by path.
+        dw: gradients by path, added to in place.
+        noise: dropout masks; None for no dropout.
+        stack: the residuals.
+        temb: the embedded time, (N, dim), which blocks read.
+        dtemb: its gradient, which blocks add to on the way back.
+    """
+
+    ops: Operations
+    w: Weights
+    dw: Gradients = field(default_factory=dict)
+    noise: DropoutNoise | None = None
+    stack: list[Saved] = field(default_factory=list)
+    temb: Array = None
+    dtemb: Array = 0.0
+
+    def do(self, operation: Callable[..., tuple[Array, Saved]], *inputs: Any) -> Array:
+        """Run a forward operation and push its residuals."""
+        y, saved = operation(*inputs)
+        if self.ops.training:
+            self.stack.append(saved)
+        return y
+
+    def undo(self, backward: Callable[[Saved, Array], Any], dy: Array) -> Any:
+        """Run the backward of the operation whose residuals are on top, and pop them."""
+        return backward(self.stack.pop(), dy)
+
+
+class Layer:
+    """A layer with a weight and a bias or a scale and a shift: two parameters under one path."""
+
+    names: tuple[str, str]
+
+    def __init__(self, path: str, shapes: tuple[tuple[int, ...], tuple[int, ...]], inits: tuple[Init, Init]) -> None:
+        self.paths = tuple(f"{path}/{name}" for name in self.names)
+        self._shapes, self._inits = shapes, inits
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Yield the two parameters."""
+        return map(Parameter, self.paths, self._shapes, self._inits)
+
+    def _weights(self, run: Pass) -> tuple[Array, Array]:
+        first, second = self.paths
+        return run.w[first], run.w[second]
+
+    def _add_gradients(self, run: Pass, *gradients: Array) -> None:
+        for path, gradient in zip(self.paths, gradients, strict=True):
+            run.dw[path] += gradient
+
+
+class Conv(Layer):
+    """A convolution with `kernel`×`kernel` weights w and a bias b."""
+
+    names = ("w", "b")
+
+    def __init__(self, path: str, c_in: int, c_out: int, kernel: int = 3, stride: int = 1, scale: float = 1.0) -> None:
+        super().__init__(path, ((kernel, kernel, c_in, c_out), (c_out,)), (fan_average(scale), ZEROS))
+        self.stride = stride
+
+    def forward(self, run: Pass, x: Array) -> Array:
+        """(N, H, W, c_in) -> (N, H/stride, W/stride, c_out)."""
+        return run.do(run.ops.conv2d, x, *self._weights(run), self.stride)
+
+    def backward(self, run: Pass, dy: Array) -> Array:
+        """Return dx."""
+        dx, dw, db = run.undo(run.ops.conv2d_backward, dy)
+        self._add_gradients(run, dw, db)
+        return dx
+
+
+class Linear(Layer):
+    """A dense layer over the last axis: w and b."""
+
+    names = ("w", "b")
+
+    def __init__(self, path: str, c_in: int, c_out: int, scale: float = 1.0) -> None:
+        super().__init__(path, ((c_in, c_out), (c_out,)), (fan_average(scale), ZEROS))
+
+    def forward(self, run: Pass, x: Array) -> Array:
+        """(..., c_in) -> (..., c_out)."""
+        return run.do(run.ops.linear, x, *self._weights(run))
+
+    def backward(self, run: Pass, dy: Array) -> Array:
+        """Return dx."""
+        dx, dw, db = run.undo(run.ops.linear_backward, dy)
+        self._add_gradients(run, dw, db)
+        return dx
+
+
+class GroupNorm(Layer):
+    """Group norm with a scale and a shift per channel.
+
+    The number of groups is the largest divisor of the channels that is at most `groups` and leaves 4 channels to a group:
+    32 from 128 channels on, as in DDPM, fewer below, where groups of one or two would wash the signal out (EDM's rule).
+    """
+
+    names = ("scale", "shift")
+
+    def __init__(self, path: str, channels: int, groups: int = 32) -> None:
+        super().__init__(path, ((channels,), (channels,)), (ONES, ZEROS))
+        most = max(1, min(groups, channels // 4))
+        self.groups = next(g for g in range(most, 0, -1) if channels % g == 0)
+
+    def forward(self, run: Pass, x: Array) -> Array:
+        """(N, ..., channels), standardised by groups."""
+        return run.do(run.ops.group_norm, x, *self._weights(run), self.groups)
+
+    def backward(self, run: Pass, dy: Array) -> Array:
+        """Return dx."""
+        dx, dscale, dshift = run.undo(run.ops.group_norm_backward, dy)
+        self._add_gradients(run, dscale, dshift)
+        return dx
+
+
+class Embedding:
+    """A learned vector per class: `table`, (classes, dim)."""
+
+    def __init__(self, path: str, classes: int, dim: int) -> None:
+        self._parameter = Parameter(f"{path}/table", (classes, dim), Init("normal", 1.0))
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Yield the table."""
+        yield self._parameter
+
+    def forward(self, run: Pass, index: Array) -> Array:
+        """(N,) integers -> (N, dim)."""
+        return run.do(run.ops.embedding, run.w[self._parameter.path], index)
+
+    def backward(self, run: Pass, dy: Array) -> None:
+        """Add the table's gradient; an index has none."""
+        run.dw[self._parameter.path] += run.undo(run.ops.embedding_backward, dy)

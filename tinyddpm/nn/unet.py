@@ -1,0 +1,195 @@
+"""The U-Net of DDPM (appendix B), with IDDPM's options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+
+from tinyddpm.backend import Array
+from tinyddpm.errors import ConfigError
+from tinyddpm.nn.blocks import NEAR_ZERO, AttentionBlock, Block, Chain, ResidualBlock, TimeEmbedding, Upsample
+from tinyddpm.nn.layers import Conv, GroupNorm, Pass
+from tinyddpm.nn.network import Condition, DropoutNoise
+from tinyddpm.nn.parameters import Gradients, Parameter, Weights
+from tinyddpm.ops import Operations, Saved
+
+
+class UNet:
+    """Levels of residual blocks down to small feature maps and up again, with a skip from every step down to a step up.
+
+    A level is `blocks` residual blocks on the way down and `blocks` + 1 on the way up, each followed by self-attention
+    where its feature map is one of `attention`. Levels are joined by stride-2 convolutions down, and nearest-neighbour
+    doubling and a convolution up. In the middle stand two residual blocks around attention. With the defaults and
+    3×32×32 images this is DDPM's CIFAR-10 network, 35,746,307 parameters.
+
+    Args:
+        sample_shape: (H, W, C) of the images; H and W are multiples of 2^(levels − 1).
+        classes: number of classes, 0 for none.
+        out_channels: channels predicted.
+        channels: channels of the first level, even, at least 4.
+        multipliers: channels of each level, as multiples of `channels`.
+        blocks: residual blocks per level.
+        attention: sizes of the feature maps (their larger side, in pixels) that attend.
+        heads: attention heads.
+        adaptive: inject time by scale and shift (adaptive group norm) rather than by addition.
+        dropout: rate, in each residual block.
+
+    Raises:
+        ConfigError: an option is out of range, or the levels cannot halve the image.
+    """
+
+    def __init__(
+        self,
+        sample_shape: tuple[int, ...],
+        classes: int,
+        out_channels: int,
+        *,
+        channels: int = 128,
+        multipliers: Sequence[int] = (1, 2, 2, 2),
+        blocks: int = 2,
+        attention: Sequence[int] = (16,),
+        heads: int = 1,
+        adaptive: bool = False,
+        dropout: float = 0.1,
+    ) -> None:
+        _check(sample_shape, channels, multipliers, blocks, attention, heads, dropout)
+        height, width, c_image = sample_shape
+        dim = 4 * channels
+        numbers = count()
+
+        def residual(path: str, c_in: int, c_out: int) -> ResidualBlock:
+            return ResidualBlock(path, c_in, c_out, dim, adaptive=adaptive, dropout=dropout, layer=next(numbers))
+
+        def attend(path: str, level: int, c: int) -> AttentionBlock | None:
+            return AttentionBlock(path, c, heads) if max(height, width) >> level in attention else None
+
+        widths = [channels * m for m in multipliers]
+        last = len(widths) - 1
+        self.time = TimeEmbedding("time", channels, dim, classes)
+        self.conv_in = Conv("conv_in", c_image, channels)
+
+        # Every step down leaves a skip; the steps up, as many, take them in the opposite order.
+        c, skips = channels, [channels]
+        self.down: list[Block] = []
+        for level, c_out in enumerate(widths):
+            for block in range(blocks):
+                self.down.append(
+                    Chain(
+                        residual(f"down_{level}/block_{block}", c, c_out),
+                        attend(f"down_{level}/attention_{block}", level, c_out),
+                    )
+                )
+                c = c_out
+                skips.append(c)
+            if level < last:
+                self.down.append(Conv(f"down_{level}/halve", c, c, stride=2))
+                skips.append(c)
+
+        self.middle = Chain(
+            residual("middle/block_0", c, c),
+            AttentionBlock("middle/attention", c, heads),
+            residual("middle/block_1", c, c),
+        )
+
+        self.up: list[Block] = []
+        for level, c_out in reversed(list(enumerate(widths))):
+            for block in range(blocks + 1):
+                self.up.append(
+                    Chain(
+                        residual(f"up_{level}/block_{block}", c + skips.pop(), c_out),
+                        attend(f"up_{level}/attention_{block}", level, c_out),
+                        Upsample(f"up_{level}/double", c_out) if block == blocks and level > 0 else None,
+                    )
+                )
+                c = c_out
+
+        self.norm_out = GroupNorm("norm_out", c)
+        self.conv_out = Conv("conv_out", c, out_channels, scale=NEAR_ZERO)
+        parts = (self.time, self.conv_in, *self.down, self.middle, *self.up, self.norm_out, self.conv_out)
+        self.parameters: Sequence[Parameter] = [parameter for part in parts for parameter in part.parameters()]
+
+    def forward(
+        self, ops: Operations, w: Weights, x: Array, t: Array, cond: Condition, noise: DropoutNoise | None = None
+    ) -> tuple[Array, Saved]:
+        """Return the prediction, (N, H, W, out_channels), and the residuals."""
+        run = Pass(ops, w, noise=noise)
+        self.time.forward(run, t, cond)
+
+        h = self.conv_in.forward(run, x)
+        skips = [h]
+        for step in self.down:
+            h = step.forward(run, h)
+            skips.append(h)
+        h = self.middle.forward(run, h)
+        for step in self.up:
+            h = run.do(ops.concat, h, skips.pop())
+            h = step.forward(run, h)
+
+        h = self.norm_out.forward(run, h)
+        h = run.do(ops.silu, h)
+        return self.conv_out.forward(run, h), run if ops.training else None
+
+    def backward(self, saved: Saved, dw: Gradients, dout: Array) -> Array:
+        """Add the parameters' gradients to `dw`, use up `saved`, and return dx."""
+        run: Pass = saved
+        run.dw = dw
+
+        dh = self.conv_out.backward(run, dout)
+        dh = run.undo(run.ops.silu_backward, dh)
+        dh = self.norm_out.backward(run, dh)
+
+        dskips = []
+        for step in reversed(self.up):
+            dh = step.backward(run, dh)
+            dh, dskip = run.undo(run.ops.concat_backward, dh)
+            dskips.append(dskip)
+        dh = self.middle.backward(run, dh)
+        for step in reversed(self.down):
+            dh = step.backward(run, dh + dskips.pop())
+        dx = self.conv_in.backward(run, dh + dskips.pop())
+
+        self.time.backward(run)
+        return dx
+
+
+def _check(
+    sample_shape: tuple[int, ...],
+    channels: int,
+    multipliers: Sequence[int],
+    blocks: int,
+    attention: Sequence[int],
+    heads: int,
+    dropout: float,
+) -> None:
+    """Refuse what cannot be built, before anything is."""
+    if len(sample_shape) != 3:
+        raise ConfigError(f"the U-Net takes images, not samples of shape {sample_shape}: use the network 'mlp' for points")
+    if channels < 4 or channels % 2:
+        raise ConfigError(f"U-Net channels is {channels}: it must be even and at least 4")
+    if not multipliers or min(multipliers) < 1:
+        raise ConfigError(f"U-Net multipliers is {list(multipliers)}: give one whole number from 1 on per level")
+    if blocks < 1:
+        raise ConfigError(f"U-Net blocks is {blocks}: each level needs at least 1")
+    if not 0 <= dropout < 1:
+        raise ConfigError(f"U-Net dropout is {dropout}: it must lie in [0, 1)")
+    if heads < 1 or any(channels * m % heads for m in multipliers):
+        raise ConfigError(f"U-Net heads is {heads}: it must divide the channels of every level, {channels} times {list(multipliers)}")
+    height, width, _ = sample_shape
+    levels = len(multipliers)
+    unit = 1 << (levels - 1)
+    if height % unit or width % unit:
+        down, up = (max(unit, height // unit * unit), max(unit, width // unit * unit)), (_up(height, unit), _up(width, unit))
+        raise ConfigError(
+            f"{height}x{width} images cannot be halved {levels - 1} times by {levels} levels: both sides must be multiples "
+            f"of {unit}; --image-size {down[0]}x{down[1]} or {up[0]}x{up[1]} would work, or fewer multipliers"
+        )
+    sides = [max(height, width) >> level for level in range(levels)]
+    for side in attention:
+        if side not in sides:
+            raise ConfigError(
+                f"U-Net attention at {side} meets no feature map of {height}x{width} images: the larger sides are {sides}"
+            )
+
+
+def _up(side: int, unit: int) -> int:
+    return -(-side // unit) * unit

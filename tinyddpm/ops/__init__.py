@@ -1,0 +1,36 @@
+"""The differentiable operations: every forward with its hand-derived backward beside it, one family a file."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+
+from tinyddpm.backend import Backend
+from tinyddpm.ops.activation import Activation
+from tinyddpm.ops.attention import Attention
+from tinyddpm.ops.base import Saved
+from tinyddpm.ops.convolution import Convolution
+from tinyddpm.ops.linear import Linear
+from tinyddpm.ops.loss import Loss
+from tinyddpm.ops.normalisation import Normalisation
+from tinyddpm.ops.resampling import Resampling
+
+__all__ = ["Operations", "Saved", "load_operations"]
+
+
+class Operations(Convolution, Linear, Normalisation, Activation, Attention, Resampling, Loss):
+    """The reference operations, in the array API standard's terms alone: correct wherever the standard is kept.
+
+    A backend's faster operations subclass this and override methods, with the same names, arguments and defaults.
+    """
+
+
+def load_operations(backend: Backend, training: bool = False) -> Operations:
+    """Return the operations of `backend`: its own where it has them, the reference otherwise.
+
+    Args:
+        backend: whose arrays are computed on.
+        training: whether forwards keep what their backwards need.
+    """
+    operations = EntryPoint("operations", backend.operations, "").load()
+    result: Operations = operations(backend, training)
+    return result

@@ -1,0 +1,55 @@
+"""Softmax attention, with self-attention as the case where the context is the input itself."""
+
+from __future__ import annotations
+
+from tinyddpm.backend import Array
+from tinyddpm.ops.base import Family, Saved
+
+
+class Attention(Family):
+    """Weighted means of values, weighted by how queries match keys (Vaswani et al. 2017)."""
+
+    def attention(self, q: Array, k: Array, v: Array, heads: int = 1) -> tuple[Array, Saved]:
+        """Return, per sample and head, O = P V with P = softmax(S), S = Q Kᵀ / √d, d = C / heads.
+
+        Backwards: dV = Pᵀ dO, dP = dO Vᵀ. A softmax row has ∂P_j/∂S_l = P_j (δ_jl − P_l), so
+        dS = P (dP − Σ_j dP_j P_j), and dQ = dS K / √d, dK = dSᵀ Q / √d. Saved are q, k, v by heads, and P.
+
+        Args:
+            q: (N, L, C), what asks.
+            k: (N, M, C), what is asked; M ≠ L in cross-attention.
+            v: (N, M, C).
+            heads: divides C; each head sees its own d channels.
+
+        Returns:
+            O of shape (N, L, C), and (q, k, v, P).
+        """
+        q, k, v = (self._split(a, heads) for a in (q, k, v))
+        s = q @ self.xp.matrix_transpose(k) * q.shape[-1] ** -0.5
+        p = self._softmax(s)
+        return self._merge(p @ v), self._save(q, k, v, p)
+
+    def attention_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
+        """Return (dq, dk, dv) of `attention`."""
+        q, k, v, p = saved
+        dy = self._split(dy, q.shape[1])
+        dv = self.xp.matrix_transpose(p) @ dy
+        dp = dy @ self.xp.matrix_transpose(v)
+        ds = p * (dp - self.xp.sum(dp * p, axis=-1, keepdims=True)) * q.shape[-1] ** -0.5
+        dq, dk = ds @ k, self.xp.matrix_transpose(ds) @ q
+        return self._merge(dq), self._merge(dk), self._merge(dv)
+
+    def _softmax(self, s: Array) -> Array:
+        """Return the softmax over the last axis; the largest is subtracted first, so that nothing overflows."""
+        e = self.xp.exp(s - self.xp.max(s, axis=-1, keepdims=True))
+        return e / self.xp.sum(e, axis=-1, keepdims=True)
+
+    def _split(self, a: Array, heads: int) -> Array:
+        """Return (N, L, C) as (N, heads, L, d)."""
+        n, length, c = a.shape
+        return self.xp.permute_dims(self.xp.reshape(a, (n, length, heads, c // heads)), (0, 2, 1, 3))
+
+    def _merge(self, a: Array) -> Array:
+        """Return (N, heads, L, d) as (N, L, C)."""
+        n, heads, length, d = a.shape
+        return self.xp.reshape(self.xp.permute_dims(a, (0, 2, 1, 3)), (n, length, heads * d))

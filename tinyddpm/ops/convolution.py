@@ -1,0 +1,89 @@
+"""Convolution, written as patches times a matrix: one gather, one product, and the transposes of both."""
+
+from __future__ import annotations
+
+from tinyddpm.backend import Array
+from tinyddpm.ops.base import Family, Saved
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Return (before, after), the zeros that make the output ceil(size / stride) long.
+
+    An odd remainder goes after: a 3-wide kernel at stride 2 on an even side is padded right and bottom only, as DDPM's is.
+    """
+    out = -(-size // stride)
+    total = max((out - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+class Convolution(Family):
+    """Cross-correlation of NHWC images with (kh, kw, C_in, C_out) weights."""
+
+    def conv2d(self, x: Array, w: Array, b: Array, stride: int = 1) -> tuple[Array, Saved]:
+        """Return y[n, i, j, o] = b[o] + Σ_{p, q, c} x[n, i·stride + p, j·stride + q, c] w[p, q, c, o], x zero-padded ("same").
+
+        With P(x) the matrix of patches, one row per output pixel, this is y = P(x) W + b. P is linear, so
+        dW = P(x)ᵀ dy, db = Σ dy, and dx = Pᵀ(dy Wᵀ), where Pᵀ adds each patch back to where it was read.
+        Saved are x and w: the patches are kh·kw times larger than x and cheap to gather again.
+
+        Args:
+            x: (N, H, W, C_in).
+            w: (kh, kw, C_in, C_out).
+            b: (C_out,).
+            stride: step between output pixels, in both directions.
+
+        Returns:
+            y of shape (N, ceil(H / stride), ceil(W / stride), C_out), and (x, w, stride).
+        """
+        kh, kw, c_in, c_out = w.shape
+        patches = self._patches(x, kh, kw, stride)
+        n, height, width, _ = patches.shape
+        flat = self.xp.reshape(patches, (n * height * width, kh * kw * c_in))
+        y = self.xp.reshape(flat @ self.xp.reshape(w, (kh * kw * c_in, c_out)) + b, (n, height, width, c_out))
+        return y, self._save(x, w, stride)
+
+    def conv2d_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
+        """Return (dx, dw, db) of `conv2d`."""
+        x, w, stride = saved
+        kh, kw, c_in, c_out = w.shape
+        patches = self._patches(x, kh, kw, stride)
+        flat = self.xp.reshape(patches, (-1, kh * kw * c_in))
+        dy_flat = self.xp.reshape(dy, (-1, c_out))
+        dw = self.xp.reshape(self.xp.matrix_transpose(flat) @ dy_flat, w.shape)
+        db = self.xp.sum(dy_flat, axis=0)
+        dflat = dy_flat @ self.xp.matrix_transpose(self.xp.reshape(w, (kh * kw * c_in, c_out)))
+        dx = self._patches_transposed(self.xp.reshape(dflat, patches.shape), x.shape, kh, kw, stride)
+        return dx, dw, db
+
+    def _patches(self, x: Array, kh: int, kw: int, stride: int) -> Array:
+        """Return P(x), shape (N, H', W', kh·kw·C): what the kernel sees at each output pixel."""
+        if (kh, kw, stride) == (1, 1, 1):
+            return x
+        n, height, width, c = x.shape
+        (top, bottom), (left, right) = same_padding(height, kh, stride), same_padding(width, kw, stride)
+        padded = self._zeros((n, top + height + bottom, left + width + right, c), like=x)
+        padded[:, top : top + height, left : left + width, :] = x
+        rows, columns = -(-height // stride), -(-width // stride)
+        views = [padded[:, i, j, :] for i, j in _windows(kh, kw, rows, columns, stride)]
+        return self.xp.concat(views, axis=-1)
+
+    def _patches_transposed(self, dpatches: Array, shape: tuple[int, ...], kh: int, kw: int, stride: int) -> Array:
+        """Return Pᵀ(dpatches), shape (N, H, W, C): every patch added to the pixels it came from."""
+        if (kh, kw, stride) == (1, 1, 1):
+            return dpatches
+        n, height, width, c = shape
+        (top, bottom), (left, right) = same_padding(height, kh, stride), same_padding(width, kw, stride)
+        padded = self._zeros((n, top + height + bottom, left + width + right, c), like=dpatches)
+        rows, columns = dpatches.shape[1:3]
+        for k, (i, j) in enumerate(_windows(kh, kw, rows, columns, stride)):
+            padded[:, i, j, :] += dpatches[..., k * c : (k + 1) * c]
+        return padded[:, top : top + height, left : left + width, :]
+
+
+def _windows(kh: int, kw: int, rows: int, columns: int, stride: int) -> list[tuple[slice, slice]]:
+    """Return, for each position in the kernel, the padded pixels it meets over all output pixels."""
+    return [
+        (slice(p, p + (rows - 1) * stride + 1, stride), slice(q, q + (columns - 1) * stride + 1, stride))
+        for p in range(kh)
+        for q in range(kw)
+    ]

@@ -1,0 +1,79 @@
+"""Linear maps and table look-ups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from array_api_compat import device
+
+from tinyddpm.backend import Array
+from tinyddpm.ops.base import Family, Saved
+
+
+class Linear(Family):
+    """Products with a weight matrix: dense, or one-hot."""
+
+    def linear(self, x: Array, w: Array, b: Array) -> tuple[Array, Saved]:
+        """Return y = x W + b over the last axis; a 1×1 convolution on NHWC images is this.
+
+        dx = dy Wᵀ, dW = Σ xᵀ dy and db = Σ dy, summed over all leading axes. Saved are x and w.
+
+        Args:
+            x: (..., C_in).
+            w: (C_in, C_out).
+            b: (C_out,).
+
+        Returns:
+            y of shape (..., C_out), and (x, w).
+        """
+        flat = self.xp.reshape(x, (-1, x.shape[-1]))
+        y = self.xp.reshape(flat @ w + b, (*x.shape[:-1], w.shape[1]))
+        return y, self._save(x, w)
+
+    def linear_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
+        """Return (dx, dw, db) of `linear`."""
+        x, w = saved
+        dy_flat = self.xp.reshape(dy, (-1, w.shape[1]))
+        dx = self.xp.reshape(dy_flat @ self.xp.matrix_transpose(w), x.shape)
+        dw = self.xp.matrix_transpose(self.xp.reshape(x, (-1, w.shape[0]))) @ dy_flat
+        return dx, dw, self.xp.sum(dy_flat, axis=0)
+
+    def embedding(self, table: Array, index: Array) -> tuple[Array, Saved]:
+        """Return y[i] = table[index[i]]: the product of a one-hot matrix with the table.
+
+        So dtable = onehotᵀ dy: each row collects the gradients of the places that read it. Saved is the index.
+
+        Args:
+            table: (K, D).
+            index: (N,) integers in [0, K).
+
+        Returns:
+            y of shape (N, D), and (index, K).
+        """
+        return self.xp.take(table, index, axis=0), self._save(index, table.shape[0])
+
+    def embedding_backward(self, saved: Saved, dy: Array) -> Array:
+        """Return dtable of `embedding`, shape (K, D)."""
+        index, rows = saved
+        each = self.xp.arange(rows, dtype=index.dtype, device=device(dy))
+        onehot = self.xp.astype(each[:, None] == index[None, :], dy.dtype)
+        return onehot @ dy
+
+    def sinusoidal(self, t: Array, dim: int, dtype: Any) -> Array:
+        """Return the sinusoidal embedding of time: sin(t ω_i) for i < dim/2, then cos(t ω_i), ω_i = 10000^(−i / (dim/2 − 1)).
+
+        As in DDPM (after Vaswani et al. 2017, section 3.5). t is data, not a parameter: there is no backward.
+
+        Args:
+            t: (N,) 0-based steps, integer or real.
+            dim: even, at least 4.
+            dtype: of the result; angles are computed in it.
+
+        Returns:
+            (N, dim).
+        """
+        half = dim // 2
+        i = self.xp.arange(half, dtype=dtype, device=device(t))
+        omega = 10000.0 ** (-i / (half - 1))
+        angle = self.xp.astype(t, dtype)[:, None] * omega[None, :]
+        return self.xp.concat([self.xp.sin(angle), self.xp.cos(angle)], axis=1)

@@ -1,0 +1,56 @@
+"""Changes of resolution, and the concatenation that brings skips back in."""
+
+from __future__ import annotations
+
+from tinyddpm.backend import Array
+from tinyddpm.ops.base import Family, Saved
+
+
+class Resampling(Family):
+    """Doubling and halving of NHWC images: each is, up to a factor of 4, the transpose of the other."""
+
+    def upsample(self, x: Array) -> tuple[Array, Saved]:
+        """Return y[n, i, j] = x[n, i // 2, j // 2], shape (N, 2H, 2W, C): nearest-neighbour doubling.
+
+        Each pixel is read four times, so dx sums dy over 2×2 squares. Nothing is saved but that it ran.
+        """
+        return self._doubled(x), self._save()
+
+    def upsample_backward(self, saved: Saved, dy: Array) -> Array:
+        """Return dx of `upsample`."""
+        return self._squares_summed(dy)
+
+    def avg_pool(self, x: Array) -> tuple[Array, Saved]:
+        """Return the means over 2×2 squares, shape (N, H/2, W/2, C); H and W are even.
+
+        dx gives each pixel a quarter of its square's dy. Nothing is saved but that it ran.
+        """
+        return self._squares_summed(x) / 4, self._save()
+
+    def avg_pool_backward(self, saved: Saved, dy: Array) -> Array:
+        """Return dx of `avg_pool`."""
+        return self._doubled(dy) / 4
+
+    def concat(self, a: Array, b: Array) -> tuple[Array, Saved]:
+        """Return a and b one after the other along the channels; the gradient is cut at the same place.
+
+        Args:
+            a: (..., C_a).
+            b: (..., C_b).
+
+        Returns:
+            (..., C_a + C_b), and (C_a,).
+        """
+        return self.xp.concat([a, b], axis=-1), self._save(a.shape[-1])
+
+    def concat_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array]:
+        """Return (da, db) of `concat`, views of dy."""
+        (c_a,) = saved
+        return dy[..., :c_a], dy[..., c_a:]
+
+    def _doubled(self, x: Array) -> Array:
+        return self.xp.repeat(self.xp.repeat(x, 2, axis=1), 2, axis=2)
+
+    def _squares_summed(self, x: Array) -> Array:
+        rows = x[:, 0::2, :, :] + x[:, 1::2, :, :]
+        return rows[:, :, 0::2, :] + rows[:, :, 1::2, :]

@@ -1,0 +1,120 @@
+"""Plugins: schedules, networks, samplers, data sets and backends found through entry points.
+
+The built-ins are entry points of this distribution like any other, so there is one way in. Listing reads metadata
+and imports nothing; an entry is imported when it is asked for by name. A broken entry breaks only itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from tinyddpm.errors import ConfigError, RegistryError, unknown
+
+GROUPS = ("schedules", "networks", "samplers", "datasets", "backends")
+"""The kinds of plugin; each is the entry-point group `tinyddpm.<kind>`."""
+
+
+@dataclass(frozen=True, order=True)
+class Entry:
+    """One registered plugin: where it is registered, under which name, and what provides it."""
+
+    group: str
+    name: str
+    value: str
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.value} from {self.distribution} {self.version}"
+
+
+def entries(group: str) -> list[Entry]:
+    """Return every entry of `group` in alphabetical order, names claimed twice included. Imports no plugin."""
+    if group not in GROUPS:
+        raise RegistryError(unknown("plugin group", group, GROUPS))
+    found = {
+        Entry(group, point.name, point.value, point.dist.name, point.dist.version)
+        for point in metadata.entry_points(group=f"tinyddpm.{group}")
+        if point.dist is not None
+    }
+    return sorted(found)
+
+
+def find(group: str, name: str) -> Entry:
+    """Return the one entry called `name`.
+
+    Raises:
+        RegistryError: no entry has this name, or two distributions claim it.
+    """
+    known = entries(group)
+    matches = [entry for entry in known if entry.name == name]
+    if not matches:
+        raise RegistryError(unknown(group.removesuffix("s"), name, {entry.name for entry in known}))
+    if len(matches) > 1:
+        claims = " and ".join(str(entry) for entry in matches)
+        raise RegistryError(f"{group.removesuffix('s')} {name!r} is registered twice, by {claims}: uninstall one of them")
+    return matches[0]
+
+
+def load(group: str, name: str) -> Any:
+    """Import and return the object registered as `name` in `group`.
+
+    Raises:
+        RegistryError: the name is unknown or claimed twice, or its plugin cannot be imported (the cause is chained).
+    """
+    entry = find(group, name)
+    try:
+        return metadata.EntryPoint(name, entry.value, f"tinyddpm.{group}").load()
+    except Exception as cause:  # noqa: BLE001 - a plugin may fail in any way; the cause stays chained
+        what = group.removesuffix("s")
+        raise RegistryError(f"{what} {name!r} ({entry}) cannot be loaded: {type(cause).__name__}: {cause}") from cause
+
+
+def options(plugin: Any) -> dict[str, inspect.Parameter]:
+    """Return the options of a plugin: its keyword-only parameters by name."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(plugin).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def build(group: str, name: str, arguments: Sequence[Any], chosen: Mapping[str, Any]) -> Any:
+    """Call the plugin registered as `name` with the positional `arguments` of its group and the `chosen` options.
+
+    Raises:
+        RegistryError: the name is unknown, claimed twice, or cannot be loaded.
+        ConfigError: an option is unknown, is not of the type of its default, or is refused by the plugin.
+    """
+    plugin = load(group, name)
+    known = options(plugin)
+    what = f"{group.removesuffix('s')} {name!r}"
+    for option, value in chosen.items():
+        if option not in known:
+            raise ConfigError(unknown(f"option of {what}", option, known))
+        if not _like(value, known[option].default):
+            default = known[option].default
+            raise ConfigError(f"option {option} of {what} is {value!r}: give {_described(default)}, such as {default!r}")
+    return plugin(*arguments, **chosen)
+
+
+def _like(value: Any, default: Any) -> bool:
+    """Whether `value` is of the kind of the `default`; a whole number will do where a real one is expected."""
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) == isinstance(value, bool) or default is None
+    if isinstance(default, float):
+        return isinstance(value, int | float)
+    if isinstance(default, int | str):
+        return isinstance(value, type(default))
+    if isinstance(default, list | tuple):
+        return isinstance(value, list | tuple) and all(_like(item, default[0]) for item in value if default)
+    return True
+
+
+def _described(default: Any) -> str:
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    return kinds.get(type(default), "a list")
