@@ -1,0 +1,45 @@
+"""Fixtures and settings of all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import array_api_strict
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from helpers.strict import StrictBackend
+from tinyddpm.backend import Backend, load_backend
+from tinyddpm.errors import BackendError
+
+# A deadline is a timing assert in disguise: it fails on a busy machine.
+settings.register_profile("tests", deadline=None, print_blob=True)
+settings.load_profile("tests")
+
+OTHER_BACKENDS = ["strict", "torch", pytest.param("cupy", marks=pytest.mark.gpu)]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20)
+
+
+@pytest.fixture(scope="module")
+def numpy_backend() -> Backend:
+    return load_backend("numpy")
+
+
+@pytest.fixture(scope="module", params=OTHER_BACKENDS)
+def other_backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """Every backend but NumPy: the array API standard to the letter, Torch, and CuPy where there is a GPU."""
+    if request.param == "strict":
+        with array_api_strict.ArrayAPIStrictFlags(api_version="2023.12"):
+            yield StrictBackend()
+        return
+    try:
+        backend = load_backend(request.param)
+    except BackendError as error:
+        pytest.skip(str(error))
+    with backend.scope():
+        yield backend

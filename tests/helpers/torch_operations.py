@@ -1,0 +1,102 @@
+"""The operations by Torch's own functions, with NHWC arguments: the oracle of values and, by autograd, of gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    return x.movedim(-1, 1)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.movedim(1, -1)
+
+
+def _padding(side: int, kernel: int, stride: int) -> tuple[int, int]:
+    """DDPM's padding by its cases: none for 1×1, right and bottom for stride 2 on an even side, else both sides."""
+    if kernel == 1:
+        return 0, 0
+    return (0, 1) if stride == 2 and side % 2 == 0 else (1, 1)
+
+
+def _conv2d(x: Tensor, w: Tensor, b: Tensor, stride: int) -> Tensor:
+    _, height, width, _ = x.shape
+    kernel = w.shape[0]
+    padded = F.pad(_channels_first(x), (*_padding(width, kernel, stride), *_padding(height, kernel, stride)))
+    return _channels_last(F.conv2d(padded, w.permute(3, 2, 0, 1), b, stride))
+
+
+def _linear(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    return F.linear(x, w.T, b)
+
+
+def _embedding(table: Tensor, index: Tensor) -> Tensor:
+    return F.embedding(index, table)
+
+
+def _group_norm(x: Tensor, scale: Tensor, shift: Tensor, groups: int, eps: float = 1e-6) -> Tensor:
+    return _channels_last(F.group_norm(_channels_first(x)[..., None], groups, scale, shift, eps)[..., 0])
+
+
+def _layer_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-6) -> Tensor:
+    return F.layer_norm(x, scale.shape, scale, shift, eps)
+
+
+def _modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return torch.einsum("n...c,nc->n...c", x, 1 + scale) + torch.einsum("n...c,nc->n...c", torch.ones_like(x), shift)
+
+
+def _silu(x: Tensor) -> Tensor:
+    return F.silu(x)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+def _dropout(x: Tensor, keep: Tensor, rate: float) -> Tensor:
+    return torch.where(keep, x / (1 - rate), 0.0)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    q, k, v = (a.unflatten(-1, (heads, -1)).transpose(1, 2) for a in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def _upsample(x: Tensor) -> Tensor:
+    return _channels_last(F.interpolate(_channels_first(x), scale_factor=2, mode="nearest"))
+
+
+def _avg_pool(x: Tensor) -> Tensor:
+    return _channels_last(F.avg_pool2d(_channels_first(x), 2))
+
+
+def _concat(a: Tensor, b: Tensor) -> Tensor:
+    return torch.cat([a, b], dim=-1)
+
+
+def _mse(prediction: Tensor, target: Tensor) -> Tensor:
+    return F.mse_loss(prediction, target)
+
+
+TORCH_OPERATIONS: dict[str, Callable[..., Tensor]] = {
+    "conv2d": _conv2d,
+    "linear": _linear,
+    "embedding": _embedding,
+    "group_norm": _group_norm,
+    "layer_norm": _layer_norm,
+    "modulate": _modulate,
+    "silu": _silu,
+    "gelu": _gelu,
+    "dropout": _dropout,
+    "attention": _attention,
+    "upsample": _upsample,
+    "avg_pool": _avg_pool,
+    "concat": _concat,
+    "mse": _mse,
+}
