@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 
 def _channels_first(x: Tensor) -> Tensor:
@@ -27,24 +27,24 @@ def _padding(side: int, kernel: int, stride: int) -> tuple[int, int]:
 def _conv2d(x: Tensor, w: Tensor, b: Tensor, stride: int) -> Tensor:
     _, height, width, _ = x.shape
     kernel = w.shape[0]
-    padded = F.pad(_channels_first(x), (*_padding(width, kernel, stride), *_padding(height, kernel, stride)))
-    return _channels_last(F.conv2d(padded, w.permute(3, 2, 0, 1), b, stride))
+    padded = functional.pad(_channels_first(x), (*_padding(width, kernel, stride), *_padding(height, kernel, stride)))
+    return _channels_last(functional.conv2d(padded, w.permute(3, 2, 0, 1).contiguous(), b, stride))
 
 
 def _linear(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    return F.linear(x, w.T, b)
+    return functional.linear(x, w.T, b)
 
 
 def _embedding(table: Tensor, index: Tensor) -> Tensor:
-    return F.embedding(index, table)
+    return functional.embedding(index, table)
 
 
 def _group_norm(x: Tensor, scale: Tensor, shift: Tensor, groups: int, eps: float = 1e-6) -> Tensor:
-    return _channels_last(F.group_norm(_channels_first(x)[..., None], groups, scale, shift, eps)[..., 0])
+    return _channels_last(functional.group_norm(_channels_first(x)[..., None], groups, scale, shift, eps)[..., 0])
 
 
 def _layer_norm(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-6) -> Tensor:
-    return F.layer_norm(x, scale.shape, scale, shift, eps)
+    return functional.layer_norm(x, scale.shape, scale, shift, eps)
 
 
 def _modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -52,11 +52,11 @@ def _modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def _silu(x: Tensor) -> Tensor:
-    return F.silu(x)
+    return functional.silu(x)
 
 
 def _gelu(x: Tensor) -> Tensor:
-    return F.gelu(x, approximate="tanh")
+    return functional.gelu(x, approximate="tanh")
 
 
 def _dropout(x: Tensor, keep: Tensor, rate: float) -> Tensor:
@@ -65,15 +65,15 @@ def _dropout(x: Tensor, keep: Tensor, rate: float) -> Tensor:
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     q, k, v = (a.unflatten(-1, (heads, -1)).transpose(1, 2) for a in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def _upsample(x: Tensor) -> Tensor:
-    return _channels_last(F.interpolate(_channels_first(x), scale_factor=2, mode="nearest"))
+    return _channels_last(functional.interpolate(_channels_first(x), scale_factor=2, mode="nearest"))
 
 
 def _avg_pool(x: Tensor) -> Tensor:
-    return _channels_last(F.avg_pool2d(_channels_first(x), 2))
+    return _channels_last(functional.avg_pool2d(_channels_first(x), 2))
 
 
 def _concat(a: Tensor, b: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def _concat(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _mse(prediction: Tensor, target: Tensor) -> Tensor:
-    return F.mse_loss(prediction, target)
+    return functional.mse_loss(prediction, target)
 
 
 TORCH_OPERATIONS: dict[str, Callable[..., Tensor]] = {

@@ -53,6 +53,12 @@ class Backend:
     def synchronize(self) -> None:
         """Wait until everything asked of the device is done."""
 
+    def peak_memory(self) -> int:
+        """Return the most bytes in use so far where the arrays live; on a CPU, the process's peak resident size."""
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
     def describe(self) -> str:
         """Return one line: library, version, device."""
         return self.name

@@ -34,7 +34,7 @@ class Purpose(IntEnum):
     """What a random number is for. The values are part of every stream: changing one changes what a seed gives."""
 
     INIT = 0
-    """The network's weights before training; the layer is the parameter's place."""
+    """The network's weights before training; the sample tells the parameter."""
     ORDER = 1
     """The order of the training samples; the step is the epoch."""
     TIME = 2
@@ -59,6 +59,8 @@ class Purpose(IntEnum):
     """The points of a data set that is itself random."""
     CHECK = 12
     """Directions and inputs of self-checks."""
+    SPLIT = 13
+    """Which samples of a data set are held out."""
 
 
 class Random:
@@ -146,7 +148,7 @@ class Random:
     def permutation(self, purpose: Purpose, step: int, n: int) -> Array:
         """Return the numbers 0 to n - 1 in random order, int64, shape (n,).
 
-        The order of n random 64-bit keys. Two of them tie with probability below n**2 / 2**65, and then keep their order.
+        The order of n random 64-bit keys. Two tie with probability below n**2 / 2**65, and then keep their order.
         """
         bits = self.bits(purpose, step, [0], (_in_range("n", n, WORD), 2))
         return self.xp.argsort((bits[0, :, 0] << 32) | bits[0, :, 1], stable=True)

@@ -72,7 +72,7 @@ def find_images(folder: Path, split: str) -> Path | None:
     if not found:
         return None
     if not named and split == "train":
-        named = [p for p in found if not p.name.startswith(PREFIXES["test"])]
+        named = [p for p in found if split_of(p) == "train"]
     if not named:
         raise DataError(f"{folder} holds no IDX images for the split {split!r}, only {found[0].name}: use another split")
     plain = {p.name.removesuffix(".gz") for p in named}
@@ -84,6 +84,11 @@ def find_images(folder: Path, split: str) -> Path | None:
 def is_idx(path: Path) -> bool:
     """Return whether the name of this file says that it holds IDX images or labels."""
     return _names_idx(path, "images") or _names_idx(path, "labels")
+
+
+def split_of(path: Path) -> str:
+    """Return the split that the name of an IDX file says it holds."""
+    return "test" if path.name.startswith(PREFIXES["test"]) else "train"
 
 
 def read_idx(path: Path, sha256: str | None = None) -> NDArray[np.uint8]:

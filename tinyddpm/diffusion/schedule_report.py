@@ -29,7 +29,7 @@ class ScheduleReport:
     beta_min: float
     beta_max: float
     betas_at_limit: int
-    sqrt_alpha_bar_T: float
+    sqrt_alpha_bar_T: float  # noqa: N815 - the papers' name
     snr_max: float
     snr_min: float
     log_snr_max: float

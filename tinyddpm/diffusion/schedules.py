@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,8 +22,8 @@ Betas: TypeAlias = NDArray[np.float64]
 def linear(T: int, beta_start: float = 1e-4, beta_end: float = 0.02, rescale: bool = True) -> Betas:
     """Return betas that rise in a straight line (DDPM, section 4), shape (T,).
 
-    DDPM chose its two ends for T = 1000. A shorter chain with the same ends stops before the image is gone, so the betas
-    are multiplied by 1000/T (IDDPM's code does so too), which keeps their sum and so, nearly, the final alpha_bar.
+    DDPM chose its two ends for T = 1000. A shorter chain with the same ends stops before the image is gone, so the
+    betas are multiplied by 1000/T (as IDDPM's code does), which keeps their sum and so, nearly, the final alpha_bar.
 
     Args:
         T: number of steps.
@@ -85,18 +85,17 @@ def make_betas(name: str, T: int, **options: Any) -> Betas:
         RegistryError: no such schedule, or its plugin is broken.
         ConfigError: T or an option is unknown, missing or out of range, or the schedule returned something else.
     """
-    if not isinstance(T, Integral) or isinstance(T, bool):
+    if not isinstance(T, int) or isinstance(T, bool):
         raise ConfigError(f"T is {T!r}: give the number of diffusion steps as a whole number, such as 1000")
     if T < 2:
         raise ConfigError(f"T = {T}: a diffusion needs at least 2 steps; use T = 1000, or T >= 50 for a quick try")
     schedule = registry.load("schedules", name)
     _require_options(name, schedule, T, options)
-    betas = schedule(int(T), **options)
+    betas: Betas = schedule(T, **options)
     check_betas(betas, f"schedule {name!r}")
     if len(betas) != T:
         raise ConfigError(f"schedule {name!r} returned {len(betas)} betas for T = {T}: it must return T of them")
-    checked: Betas = betas
-    return checked
+    return betas
 
 
 def check_betas(betas: Any, source: str = "betas") -> None:

@@ -1,4 +1,4 @@
-"""Noise schedules drawn with matplotlib (the `figures` extra), through its objects alone: no global state, no window."""
+"""Noise schedules drawn with matplotlib (the `figures` extra), by its objects alone: no global state, no window."""
 
 from __future__ import annotations
 

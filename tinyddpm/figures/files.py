@@ -16,7 +16,7 @@ from tinyddpm.errors import DataError
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a new file that takes the place of `path` when the block ends well, and is removed when it does not.
 
-    The file is written beside `path`, in the same folder, for only there is a rename one step. Missing folders are made.
+    It is written in the folder of `path`, for only there is a rename one step. Missing folders are made.
 
     Raises:
         DataError: the folder or the file cannot be written.

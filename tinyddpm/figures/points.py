@@ -35,6 +35,7 @@ def scatter(points: NDArray[np.floating], size: int = 256, limits: tuple[float, 
     shown = points[np.isfinite(points).all(axis=1)]
     counts, _, _ = np.histogram2d(-shown[:, 1], shown[:, 0], size, [(-high, -low), (low, high)])  # rows go down
     padded = np.pad(counts, 1)
-    dots = sum(padded[1 + y : 1 + y + size, 1 + x : 1 + x + size] for y, x in DISC)
-    paper = ((1 - OPACITY) ** dots)[..., None]  # what still shines through after that many coats of ink
-    return np.rint(paper * WHITE + (1 - paper) * INK).astype(np.uint8)
+    dots = np.sum([padded[1 + y : 1 + y + size, 1 + x : 1 + x + size] for y, x in DISC], axis=0)
+    paper = (1 - OPACITY) ** dots[..., None]  # what still shines through after that many coats of ink
+    picture: Pixels = np.rint(paper * WHITE + (1 - paper) * INK).astype(np.uint8)
+    return picture

@@ -64,7 +64,7 @@ def line_chart(
 
 
 def _trace(y: NDArray[np.float64], rows: int, columns: int) -> NDArray[np.bool_]:
-    """Return the dots (rows, columns) of a curve with values in [0, 1], joined from column to column, high values first."""
+    """Return the dots (rows, columns) of a curve with values in [0, 1], joined from column to column, 1 at the top."""
     x = np.linspace(0, len(y) - 1, columns)
     row = np.rint((1 - np.interp(x, np.arange(len(y)), y)) * (rows - 1)).astype(int)
     before = np.concatenate([row[:1], row[:-1]])

@@ -1,0 +1,237 @@
+"""The backends: moving data, computing without gradients, and saying precisely why one cannot be used."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tinyddpm.backend import Backend, Purpose, load_backend
+from tinyddpm.backend.cupy_backend import CupyBackend
+from tinyddpm.backend.numpy_backend import NumpyBackend
+from tinyddpm.backend.torch_backend import TorchBackend
+from tinyddpm.errors import BackendError
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def error_line(backend: type[Backend], device: str | None = None) -> str:
+    """Return the error of a backend that cannot be used; it must be one line."""
+    with pytest.raises(BackendError) as raised:
+        backend(device)
+    line = str(raised.value)
+    assert "\n" not in line
+    return line
+
+
+# What all backends keep.
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint8", "bool"])
+def test_data_goes_there_and_back(other_backend: Backend, dtype: str) -> None:
+    host = np.arange(6).reshape(2, 3).astype(dtype)
+    array = other_backend.asarray(host)
+    assert array.shape == (2, 3)
+    back = other_backend.to_numpy(array)
+    assert isinstance(back, np.ndarray)
+    np.testing.assert_array_equal(back, host, strict=True)
+    np.testing.assert_array_equal(other_backend.to_numpy(other_backend.asarray(array)), host, strict=True)
+
+
+def test_asarray_takes_scalars_lists_and_a_type(other_backend: Backend) -> None:
+    xp = other_backend.xp
+    values = other_backend.asarray([1, 2], xp.float32)
+    assert values.dtype == xp.float32
+    np.testing.assert_array_equal(other_backend.to_numpy(values), np.asarray([1, 2], np.float32), strict=True)
+    assert other_backend.to_numpy(other_backend.asarray(3, xp.float64)) == np.asarray(3.0)
+
+
+def test_arrays_meet_random_numbers_on_the_device(other_backend: Backend) -> None:
+    """Data, random numbers and results are of one library and device, so that they combine."""
+    with other_backend.scope():
+        noise = other_backend.random(0).normal(Purpose.NOISE, 0, [0, 1], (3,))
+        total = noise + other_backend.asarray(np.ones((2, 3), np.float32))
+        other_backend.synchronize()
+    expected = load_backend("numpy").random(0).normal(Purpose.NOISE, 0, [0, 1], (3,)) + 1
+    np.testing.assert_allclose(other_backend.to_numpy(total), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_description_is_one_line_that_begins_with_the_name(other_backend: Backend) -> None:
+    line = other_backend.describe()
+    assert line.startswith(other_backend.name)
+    assert "\n" not in line
+
+
+# NumPy.
+
+
+def test_numpy_describes_its_library() -> None:
+    line = NumpyBackend("cpu").describe()
+    assert line.startswith(f"numpy {np.__version__} on cpu, ")
+    assert "thread" in line
+
+
+def test_numpy_knows_only_the_cpu() -> None:
+    assert error_line(NumpyBackend, "cuda:1").startswith("the numpy backend has no device 'cuda:1'")
+
+
+# Torch.
+
+
+def test_torch_describes_its_library() -> None:
+    assert TorchBackend().describe().startswith(f"torch {torch.__version__} on cpu with ")
+
+
+def test_torch_never_records_gradients() -> None:
+    backend = TorchBackend()
+    weight = torch.nn.Parameter(torch.ones(3))
+    assert not backend.asarray(weight).requires_grad
+    np.testing.assert_array_equal(backend.to_numpy(weight), np.ones(3, np.float32))
+    with backend.scope():
+        assert not (2 * weight).requires_grad
+    assert (2 * weight).requires_grad
+
+
+@pytest.mark.parametrize("view", [np.s_[::-1], np.s_[::2], np.s_[:]])
+def test_torch_takes_host_arrays_of_any_layout(view: slice) -> None:
+    """Reversed, strided and read-only memory, of which Torch refuses the first and warns of the last."""
+    host = np.arange(6.0)[view]
+    host.flags.writeable = False
+    np.testing.assert_array_equal(TorchBackend().asarray(host).numpy(), host)
+
+
+def test_torch_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    line = error_line(TorchBackend)
+    assert line.startswith("Torch cannot be imported")
+    assert line.endswith("run pip install 'tinyddpm[torch]'")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "mps", "meta"])
+def test_torch_device_unknown(device: str) -> None:
+    line = error_line(TorchBackend, device)
+    assert repr(device) in line
+    assert "use 'cpu', 'cuda' or 'cuda:N'" in line
+
+
+@pytest.mark.parametrize(
+    ("built_for", "why"), [(None, "this Torch is built without CUDA"), ("13.0", "Torch finds no NVIDIA driver and GPU")]
+)
+def test_torch_without_cuda(monkeypatch: pytest.MonkeyPatch, built_for: str | None, why: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", built_for)
+    assert error_line(TorchBackend, "cuda") == f"device 'cuda' is not available: {why}; use --device cpu"
+
+
+def test_torch_gpu_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert error_line(TorchBackend, "cuda:2") == "device 'cuda:2' does not exist: there are 2 GPUs, cuda:0 to cuda:1"
+
+
+# CuPy, as it fails where there is no GPU.
+
+
+class CUDARuntimeError(RuntimeError):
+    """Raises as CuPy's own class of this name does: `name of the error: its description`."""
+
+
+def fake_cupy(monkeypatch: pytest.MonkeyPatch, driver: int | str, devices: int | str) -> None:
+    """Install a module cupy whose runtime returns these numbers, or raises where they are texts."""
+
+    def answer(value: int | str) -> int:
+        if isinstance(value, str):
+            raise CUDARuntimeError(value)
+        return value
+
+    runtime = SimpleNamespace(
+        CUDARuntimeError=CUDARuntimeError,
+        driverGetVersion=lambda: answer(driver),
+        runtimeGetVersion=lambda: 13000,
+        getDeviceCount=lambda: answer(devices),
+    )
+    module: Any = ModuleType("cupy")
+    module.cuda = SimpleNamespace(runtime=runtime)
+    monkeypatch.setitem(sys.modules, "cupy", module)
+
+
+INSUFFICIENT_DRIVER = "cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version"
+NO_DEVICE = "cudaErrorNoDevice: no CUDA-capable device is detected"
+
+
+def test_cupy_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(BackendError, match=r"^CuPy is not installed .*'tinyddpm\[cuda12\]' or 'tinyddpm\[cuda13\]'"):
+        load_backend("cupy")
+
+
+def test_cupy_broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cupy.py").write_text("raise ImportError('libnvrtc.so.13:\\ncannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    line = error_line(CupyBackend)
+    assert line.startswith("CuPy is installed but cannot be imported (libnvrtc.so.13: cannot open shared object file)")
+
+
+def test_cupy_installed_twice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two distributions that own the module cupy; one that only begins alike is no third."""
+    for name in ("cupy-cuda12x", "CuPy_cuda13x", "cupy-xarray"):
+        folder = tmp_path / f"{name.replace('-', '_')}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    line = error_line(CupyBackend)
+    assert line.startswith("several CuPy distributions are installed")
+    assert "cupy-cuda12x, cupy-cuda13x" in line
+    assert "xarray" not in line
+
+
+@pytest.mark.parametrize("driver", [0, INSUFFICIENT_DRIVER])
+def test_cupy_without_driver(monkeypatch: pytest.MonkeyPatch, driver: int | str) -> None:
+    fake_cupy(monkeypatch, driver, INSUFFICIENT_DRIVER)
+    assert error_line(CupyBackend) == "there is no NVIDIA driver: install one, or use --backend numpy"
+
+
+def test_cupy_with_a_driver_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_cupy(monkeypatch, 12040, INSUFFICIENT_DRIVER)
+    line = error_line(CupyBackend)
+    assert line.startswith("the NVIDIA driver supports CUDA 12.4 and is too old for this CuPy, made for CUDA 13.0")
+
+
+@pytest.mark.parametrize("devices", [0, NO_DEVICE])
+def test_cupy_without_gpu(monkeypatch: pytest.MonkeyPatch, devices: int | str) -> None:
+    fake_cupy(monkeypatch, 13000, devices)
+    assert error_line(CupyBackend).startswith("there is an NVIDIA driver but no ")
+
+
+@pytest.mark.parametrize("device", ["cuda:2", "2"])
+def test_cupy_gpu_out_of_range(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    fake_cupy(monkeypatch, 13000, 2)
+    line = error_line(CupyBackend, device)
+    assert line == "GPU 2 does not exist: the number of GPUs is 2, the first is cuda:0"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:", "gpu", "cuda:-1"])
+def test_cupy_device_unknown(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    fake_cupy(monkeypatch, 13000, 1)
+    assert error_line(CupyBackend, device).startswith(f"the cupy backend does not know device {device!r}")
+
+
+@pytest.mark.gpu
+def test_cupy_on_a_gpu() -> None:
+    try:
+        backend = load_backend("cupy")
+    except BackendError as error:
+        pytest.skip(str(error))
+    assert backend.describe().startswith("cupy ")
+    with backend.scope():
+        total = backend.asarray(np.arange(3.0)) * 2
+        backend.synchronize()
+    np.testing.assert_array_equal(backend.to_numpy(total), [0.0, 2.0, 4.0])
+    with pytest.raises(BackendError, match=r"^GPU 1000 does not exist"):
+        load_backend("cupy", "cuda:1000")

@@ -1,0 +1,165 @@
+"""The Gaussian process: the kernel against the chain, the posterior against Bayes' rule, predictions against both."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tinyddpm.backend import Backend, load_backend
+from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.diffusion.schedules import make_betas
+
+NUMPY = load_backend("numpy")
+
+BETAS = hnp.arrays(np.float64, st.integers(2, 60), elements=st.floats(1e-5, 0.9))
+"""Any schedule: 2 to 60 betas between 1e-5 and 0.9, rising or not."""
+
+SHAPES = hnp.array_shapes(min_dims=1, max_dims=3, max_side=4)
+
+
+def float64_process(betas: np.ndarray) -> GaussianProcess:
+    return GaussianProcess(NUMPY, betas, dtype=np.float64)
+
+
+@given(betas=BETAS)
+def test_kernel_has_the_moments_of_the_composed_steps(betas: np.ndarray) -> None:
+    """Over random schedules: one step is affine in x and eps, so means and variances compose exactly, to any t."""
+    process = float64_process(betas)
+    one, zero = np.ones((1, 1)), np.zeros((1, 1))
+    mean, variance = one, 0.0
+    for t in range(process.T):
+        mean = process.q_step(mean, t, zero)
+        variance = float(process.q_step(one, t, zero)[0, 0]) ** 2 * variance + float(process.q_step(zero, t, one)[0, 0]) ** 2
+        np.testing.assert_allclose(process.q_sample(one, t, zero), mean, rtol=1e-12)
+        np.testing.assert_allclose(process.q_sample(zero, t, one) ** 2, variance, rtol=1e-9)
+
+
+@settings(max_examples=20)
+@given(betas=BETAS, x_0=st.floats(-1, 1), seed=st.integers(0, 2**32))
+def test_chain_simulated_agrees_with_the_kernel(betas: np.ndarray, x_0: float, seed: int) -> None:
+    """Over random schedules, values and seeds: 5,000 chains, standardised by the kernel, look like N(0, 1).
+
+    Mean and variance lie in intervals that hold with probability 1 − 1e-6 each: 4.9 standard errors, and for the
+    variance, whose law is chi-squared and skewed, 6 of them.
+    """
+    n = 5000
+    process = float64_process(betas)
+    rng = np.random.default_rng(seed)
+    start = np.full((n,), x_0)
+    *_, x_end = process.chain(start, lambda t: rng.standard_normal(n))
+    z = process.predict_eps(x_end, process.T - 1, start)
+    assert abs(z.mean()) < 4.9 / np.sqrt(n)
+    assert abs(z.var() - 1) < 6 * np.sqrt(2 / n)
+
+
+@given(betas=BETAS)
+def test_alpha_bar_falls_strictly_and_stays_positive(betas: np.ndarray) -> None:
+    """Over random schedules: every step leaves less of the image."""
+    alpha_bar = float64_process(betas).alpha_bar
+    assert alpha_bar[0] < 1
+    assert np.all(np.diff(alpha_bar) < 0)
+    assert alpha_bar[-1] > 0
+
+
+@given(betas=BETAS, data=st.data())
+def test_posterior_is_bayes_rule(betas: np.ndarray, data: st.DataObject) -> None:
+    """Over random schedules, pairs of times and values: the product of prior q(x_prev | x_0) and likelihood q(x_t | x_prev).
+
+    The oracle multiplies the two Gaussians by adding precisions; it shares no formula with the process.
+    """
+    process = float64_process(betas)
+    t = data.draw(st.integers(1, process.T - 1))
+    t_prev = data.draw(st.integers(0, t - 1))
+    x_0, x_t = (np.array([data.draw(st.floats(-3, 3))]) for _ in range(2))
+
+    alpha = np.prod(1 - betas[t_prev + 1 : t + 1])
+    prior_mean = np.sqrt(np.prod(1 - betas[: t_prev + 1])) * x_0
+    prior_variance = 1 - np.prod(1 - betas[: t_prev + 1])
+    precision = 1 / prior_variance + alpha / (1 - alpha)
+    expected = (prior_mean / prior_variance + np.sqrt(alpha) / (1 - alpha) * x_t) / precision
+
+    mean, variance = process.q_posterior(x_0, x_t, t, t_prev)
+    np.testing.assert_allclose(mean, expected, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(variance, 1 / precision, rtol=1e-8)
+    if t_prev == t - 1:
+        neighbour_mean, neighbour_variance = process.q_posterior(x_0, x_t, t)
+        np.testing.assert_allclose(neighbour_mean, expected, rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(neighbour_variance, 1 / precision, rtol=1e-8)
+
+
+@given(betas=BETAS, shape=SHAPES, data=st.data())
+def test_predictions_invert_the_kernel(betas: np.ndarray, shape: tuple[int, ...], data: st.DataObject) -> None:
+    """Over random schedules, shapes, times and values: x_0 comes back from (x_t, eps), and eps from (x_t, x_0)."""
+    process = float64_process(betas)
+    values = hnp.arrays(np.float64, shape, elements=st.floats(-3, 3))
+    x_0, eps = data.draw(values), data.draw(values)
+    t = data.draw(hnp.arrays(np.int64, shape[:1], elements=st.integers(0, process.T - 1)))
+    x_t = process.q_sample(x_0, t, eps)
+    scale = 1 / np.sqrt(process.alpha_bar.min())
+    np.testing.assert_allclose(process.predict_x0(x_t, t, eps), x_0, atol=1e-12 * scale)
+    np.testing.assert_allclose(process.predict_eps(x_t, t, x_0), eps, atol=1e-12 / np.sqrt(betas.min()))
+
+
+@given(betas=BETAS, data=st.data())
+def test_reverse_mean_is_the_posterior_mean_at_the_predicted_x0(betas: np.ndarray, data: st.DataObject) -> None:
+    """Over random schedules, times and values: eq. 11 is eq. 7 with x_0 from eq. 15."""
+    process = float64_process(betas)
+    t = data.draw(st.integers(0, process.T - 1))
+    x_t, eps = (np.array([data.draw(st.floats(-3, 3))]) for _ in range(2))
+    x_0 = process.predict_x0(x_t, t, eps)
+    for variance, expected in (("large", betas[t]), ("small", process.q_posterior(x_0, x_t, t)[1])):
+        mean, found = process.p_mean_variance(x_t, t, x_0, variance=variance)
+        scale = 1 / np.sqrt(process.alpha_bar[t])
+        np.testing.assert_allclose(process.reverse_mean(x_t, t, eps), mean, rtol=1e-9, atol=1e-11 * scale)
+        assert found == pytest.approx(expected)
+
+
+@given(betas=BETAS)
+def test_fixed_variances_bound_the_posterior(betas: np.ndarray) -> None:
+    """Over random schedules: beta-tilde <= beta, and beta-tilde is 0 at the step to the data (section 3.2)."""
+    process = float64_process(betas)
+    x = np.zeros(1)
+    for t in range(process.T):
+        small = process.p_mean_variance(x, t, x, variance="small")[1]
+        large = process.p_mean_variance(x, t, x, variance="large")[1]
+        assert 0 <= small <= large
+        assert (small == 0) == (t == 0)
+
+
+@given(betas=BETAS, data=st.data())
+def test_one_time_or_one_per_sample_is_the_same(betas: np.ndarray, data: st.DataObject) -> None:
+    """Over random schedules and times: an int t acts as the array of that t, in every function."""
+    process = float64_process(betas)
+    t = data.draw(st.integers(0, process.T - 1))
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    a, b, ts = rng.standard_normal((3, 2, 2, 1)), rng.standard_normal((3, 2, 2, 1)), np.full(3, t)
+    for f in (process.q_step, process.q_sample, process.predict_x0, process.predict_eps, process.reverse_mean):
+        np.testing.assert_allclose(f(a, t, b), f(a, ts, b), rtol=1e-12)
+    for f in (process.q_posterior, process.p_mean_variance):
+        order = (a, b, t) if f == process.q_posterior else (a, t, b)
+        orders = (a, b, ts) if f == process.q_posterior else (a, ts, b)
+        for one, many in zip(f(*order), f(*orders), strict=True):
+            np.testing.assert_allclose(np.broadcast_to(one, np.shape(many)), many, rtol=1e-12)
+
+
+def test_sequence_of_the_chain_starts_at_t_0_and_ends_at_t_T_minus_1() -> None:
+    process = float64_process(np.array([0.1, 0.2, 0.3]))
+    steps = list(process.chain(np.ones(1), lambda t: np.full(1, float(t))))
+    x_1 = np.sqrt(0.9)
+    x_2 = np.sqrt(0.8) * x_1 + np.sqrt(0.2)
+    np.testing.assert_allclose(np.concatenate(steps), [x_1, x_2, np.sqrt(0.7) * x_2 + 2 * np.sqrt(0.3)])
+
+
+def test_float32_tables_on_other_backends(other_backend: Backend) -> None:
+    """float32 arithmetic on any backend stays within float32 rounding of the float64 process, over a whole schedule."""
+    betas = make_betas("linear", 1000)
+    process, exact = GaussianProcess(other_backend, betas), float64_process(betas)
+    rng = np.random.default_rng(0)
+    x_0, eps = rng.uniform(-1, 1, (50, 3)), rng.standard_normal((50, 3))
+    t = rng.integers(0, 1000, 50)
+    on = other_backend.asarray
+    x_t = process.q_sample(on(x_0.astype(np.float32)), on(t), on(eps.astype(np.float32)))
+    np.testing.assert_allclose(other_backend.to_numpy(x_t), exact.q_sample(x_0, t, eps), rtol=1e-6, atol=1e-6)

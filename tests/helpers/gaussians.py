@@ -1,0 +1,63 @@
+"""Data whose every diffused law is known: Gaussian mixtures, and their exact denoiser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyddpm.diffusion.denoiser import Prediction
+from tinyddpm.diffusion.process import GaussianProcess
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Σ_k weights[k] N(means[k], covariances[k]) in the plane."""
+
+    weights: Floats
+    means: Floats
+    covariances: Floats
+
+    @property
+    def mean(self) -> Floats:
+        return self.weights @ self.means
+
+    @property
+    def covariance(self) -> Floats:
+        centred = self.means - self.mean
+        return np.einsum("k,kij->ij", self.weights, self.covariances + np.einsum("ki,kj->kij", centred, centred))
+
+    def modes(self, x: Floats) -> NDArray[np.int64]:
+        """The nearest mode of each point."""
+        return np.argmin(((x[:, None] - self.means) ** 2).sum(-1), axis=1)
+
+    def denoiser(self, process: GaussianProcess):  # noqa: ANN201 - a Denoiser
+        """E[x_0 | x_t]: each mode's linear regression of x_0 on x_t, weighted by how well the mode explains x_t."""
+
+        def denoise(x_t: Floats, t: int) -> Prediction:
+            alpha_bar = process.alpha_bar[t]
+            root = np.sqrt(alpha_bar)
+            log_r, x_0 = [], []
+            for weight, mean, covariance in zip(self.weights, self.means, self.covariances, strict=True):
+                total = alpha_bar * covariance + (1 - alpha_bar) * np.eye(2)
+                off = np.asarray(x_t, np.float64) - root * mean
+                solved = np.linalg.solve(total, off.T).T
+                log_r.append(np.log(weight) - 0.5 * (off * solved).sum(1) - 0.5 * np.linalg.slogdet(total)[1])
+                x_0.append(mean + root * solved @ covariance)
+            log_r = np.asarray(log_r)
+            r = np.exp(log_r - log_r.max(0))
+            mixed = np.einsum("kn,kni->ni", r / r.sum(0), np.asarray(x_0))
+            return Prediction(mixed, (x_t - root * mixed) / np.sqrt(1 - alpha_bar))
+
+        return denoise
+
+
+THREE = Mixture(
+    weights=np.array([0.5, 0.3, 0.2]),
+    means=np.array([[-1.2, 0.0], [1.0, 0.8], [0.6, -1.1]]),
+    covariances=np.array([[[0.04, 0.02], [0.02, 0.05]], [[0.02, 0.0], [0.0, 0.06]], [[0.03, -0.01], [-0.01, 0.03]]]),
+)
+"""Three modes, well apart, of unequal weight and shape."""

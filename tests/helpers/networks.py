@@ -1,0 +1,149 @@
+"""Tiny networks that between them use every option, with weights in which nothing starts at zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from helpers.comparison import HostArray
+from tinyddpm.backend import Backend
+from tinyddpm.nn import DropoutNoise, Layout, Network, make_network
+from tinyddpm.ops import Saved, load_operations
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """What to build, by the registry."""
+
+    name: str
+    shape: tuple[int, ...]
+    classes: int
+    out_channels: int
+    options: dict[str, Any]
+
+    def build(self, **changed: Any) -> Network:
+        """Return the network, with some options changed."""
+        return make_network(self.name, self.shape, self.classes, self.out_channels, {**self.options, **changed})
+
+
+SKETCHES = {
+    # Time added, one head, attention on the lower level, one channel, no dropout.
+    "unet-addition": Sketch(
+        "unet",
+        (4, 4, 1),
+        0,
+        1,
+        {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (2,), "heads": 1, "dropout": 0.0},
+    ),
+    # Adaptive norms, classes, two heads, attention on both levels, not square, more channels out than in, dropout.
+    "unet-adaptive": Sketch(
+        "unet",
+        (2, 6, 3),
+        4,
+        6,
+        {
+            "channels": 4,
+            "multipliers": (2, 1),
+            "blocks": 2,
+            "attention": (6, 3),
+            "heads": 2,
+            "adaptive": True,
+            "dropout": 0.3,
+        },
+    ),
+    # Three levels, attention in the middle alone, classes and dropout with time added.
+    "unet-deep": Sketch(
+        "unet",
+        (4, 8, 2),
+        3,
+        2,
+        {"channels": 4, "multipliers": (1, 2, 3), "blocks": 1, "attention": (), "heads": 4, "dropout": 0.5},
+    ),
+    "unet-flat": Sketch(
+        "unet", (3, 5, 3), 0, 3, {"channels": 4, "multipliers": (2,), "blocks": 1, "attention": (5,), "dropout": 0.0}
+    ),
+    "mlp": Sketch("mlp", (2,), 0, 2, {"width": 6, "depth": 2}),
+    "mlp-classes": Sketch("mlp", (3,), 5, 4, {"width": 4, "depth": 1}),
+}
+"""Networks by what they are there to show."""
+
+UNETS = [name for name, sketch in SKETCHES.items() if sketch.name == "unet"]
+
+
+def random_weights(layout: Layout, seed: int) -> dict[str, HostArray]:
+    """Return read-only float64 weights in which no layer is zero or the identity.
+
+    Matrices keep the size of what passes through; scales lie around 1, biases and shifts around 0.
+    """
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for parameter in layout.parameters:
+        spread = 0.3 if len(parameter.shape) == 1 else prod(parameter.shape[:-1]) ** -0.5
+        centre = 1.0 if parameter.path.endswith("/scale") else 0.0
+        weights[parameter.path] = centre + spread * rng.normal(size=parameter.shape)
+        weights[parameter.path].flags.writeable = False
+    return weights
+
+
+class Setting:
+    """A network with random weights, a batch, and the gradient that reaches its prediction, all read-only.
+
+    Attributes:
+        network: the network under test.
+        layout: of its parameters.
+        weights: by path.
+        x, t, cond, dout: the batch; no two samples have the same time.
+    """
+
+    def __init__(self, sketch: Sketch, n: int = 2, seed: int = 1, **changed: Any) -> None:
+        rng = np.random.default_rng(seed)
+        self.network = sketch.build(**changed)
+        self.layout = Layout(self.network.parameters)
+        self.weights = random_weights(self.layout, seed)
+        self.x = rng.normal(size=(n, *sketch.shape))
+        self.t = rng.permutation(1000)[:n]
+        self.cond = {"label": rng.permutation(sketch.classes)[:n]} if sketch.classes else {}
+        self.dout = rng.normal(size=(n, *sketch.shape[:-1], sketch.out_channels))
+        for array in (self.x, self.t, self.dout, *self.cond.values()):
+            array.flags.writeable = False
+
+    def noise(self, backend: Backend, step: int = 3) -> DropoutNoise:
+        """Return the dropout masks of a training step."""
+        return DropoutNoise(backend.random(8), step, np.arange(len(self.x)))
+
+    def forward(
+        self, backend: Backend, training: bool = True, noise: bool = True, **changed: HostArray
+    ) -> tuple[Any, Saved]:
+        """Return the prediction and the residuals; `changed` replaces the batch's arrays or, as `weights`, some weights."""
+        weights = {**self.weights, **changed.pop("weights", {})}
+        x, t = changed.get("x", self.x), changed.get("t", self.t)
+        return self.network.forward(
+            load_operations(backend, training),
+            {path: backend.asarray(w) for path, w in weights.items()},
+            backend.asarray(x),
+            backend.asarray(t),
+            {kind: backend.asarray(values) for kind, values in self.cond.items()},
+            self.noise(backend) if noise else None,
+        )
+
+    def gradients(self, backend: Backend) -> tuple[HostArray, dict[str, HostArray], HostArray]:
+        """Return the prediction, the gradients by path and dx, on the host."""
+        out, saved = self.forward(backend)
+        dw = self.no_gradients(backend)
+        dx = self.network.backward(saved, dw, backend.asarray(self.dout))
+        return backend.to_numpy(out), {path: backend.to_numpy(g) for path, g in dw.items()}, backend.to_numpy(dx)
+
+    def no_gradients(self, backend: Backend) -> dict[str, Any]:
+        """Return a float64 gradient buffer of zeros, by path."""
+        return self.layout.views(backend.asarray(np.zeros(self.layout.size)), backend.xp)
+
+
+def is_key_bias(path: str) -> bool:
+    """Whether `path` is the bias of attention's keys, whose gradient is zero.
+
+    It adds the same number, q · b, to all scores of a query, and softmax does not see what is added to all.
+    """
+    return path.endswith("/k/b")

@@ -1,0 +1,101 @@
+"""Whole networks in float64, every parameter path: by random projection, and against an independent Torch twin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.comparison import assert_close
+from helpers.networks import SKETCHES, UNETS, Setting, is_key_bias
+from helpers.torch_unet import TorchUNet, gradients, load_weights
+from tinyddpm.backend import Array, Backend
+from tinyddpm.nn import DropoutNoise
+from tinyddpm.testing.gradients import check_projection
+
+KEY_BIAS = 1e-11
+"""How large the gradient of a key bias may be, relative to that of the query bias beside it: rounding of a zero."""
+
+
+@pytest.mark.parametrize("name", SKETCHES)
+def test_gradient_of_every_path(numpy_backend: Backend, name: str) -> None:
+    """By random projection at rtol 1e-6, with all weights random and all inputs read-only; key biases are zero."""
+    setting = Setting(SKETCHES[name])
+    rng = np.random.default_rng(2)
+    _, dw, dx = setting.gradients(numpy_backend)
+    assert set(dw) == set(setting.weights)
+
+    def value(**changed: Any) -> np.ndarray:
+        return np.asarray(setting.forward(numpy_backend, training=False, **changed)[0])
+
+    check_projection(lambda x: value(x=x), setting.x, setting.dout, dx, rng, "x")
+    for path, gradient in dw.items():
+        if is_key_bias(path):
+            assert np.max(np.abs(gradient)) <= KEY_BIAS * np.max(np.abs(dw[path.replace("/k/b", "/q/b")]))
+        else:
+            check_projection(
+                lambda w, path=path: value(weights={path: w}), setting.weights[path], setting.dout, gradient, rng, path
+            )
+
+
+class RecordedNoise(DropoutNoise):
+    """Dropout noise that remembers its masks, and which layers asked for them."""
+
+    def __init__(self, noise: DropoutNoise) -> None:
+        self.noise = noise
+        self.layers: list[int] = []
+        self.masks: list[np.ndarray] = []
+
+    def keep(self, shape: tuple[int, ...], rate: float, layer: int) -> Array:
+        self.layers.append(layer)
+        self.masks.append(self.noise.keep(shape, rate, layer))
+        return self.masks[-1]
+
+
+@pytest.mark.parametrize("name", UNETS)
+def test_unet_matches_its_torch_twin(
+    numpy_backend: Backend, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same weights and dropout masks give the same prediction, dx and gradient of every path, within 1e-10."""
+    sketch = SKETCHES[name]
+    setting = Setting(sketch, n=3)
+    noise = RecordedNoise(setting.noise(numpy_backend))
+    monkeypatch.setattr(setting, "noise", lambda backend: noise)
+    out, dw, dx = setting.gradients(numpy_backend)
+
+    twin = TorchUNet(sketch.shape, sketch.classes, sketch.out_channels, **sketch.options).double()
+    load_weights(twin, setting.weights)
+    x = torch.tensor(setting.x).movedim(-1, 1).requires_grad_()
+    label = torch.tensor(setting.cond["label"]) if sketch.classes else None
+    masks = iter([torch.from_numpy(mask).movedim(-1, 1) for mask in noise.masks])
+    out_twin = twin(x, torch.tensor(setting.t), label, masks)
+    out_twin.backward(torch.tensor(setting.dout).movedim(-1, 1))
+
+    assert next(masks, None) is None, "a mask was drawn that the twin has no use for"
+    assert x.grad is not None
+    assert_close(out, out_twin.detach().movedim(1, -1).numpy(), 1e-10, "prediction")
+    assert_close(dx, x.grad.movedim(1, -1).numpy(), 1e-10, "dx")
+    for path, expected in gradients(twin, setting.weights).items():
+        floor = np.max(np.abs(dw[path.replace("/k/b", "/q/b")])) if is_key_bias(path) else 0.0
+        assert_close(dw[path], expected, 1e-10, path, floor)
+
+
+def test_every_residual_block_drops_by_its_own_masks(numpy_backend: Backend) -> None:
+    """Layers are numbered from 0 in forward order, one per residual block; no two have the same mask."""
+    setting = Setting(SKETCHES["unet-adaptive"])
+    blocks = sum(path.endswith("/conv_2/w") for path in setting.weights)
+    noise = RecordedNoise(setting.noise(numpy_backend))
+    setting.noise = lambda backend: noise  # type: ignore[method-assign]
+    setting.forward(numpy_backend)
+    assert noise.layers == list(range(blocks))
+    assert len({mask.tobytes() for mask in noise.masks}) == blocks
+
+
+def test_without_noise_nothing_drops(numpy_backend: Backend) -> None:
+    """Sampling ignores the dropout rate; training does not."""
+    dropping, keeping = Setting(SKETCHES["unet-adaptive"]), Setting(SKETCHES["unet-adaptive"], dropout=0.0)
+    expected = keeping.forward(numpy_backend)[0]
+    np.testing.assert_array_equal(dropping.forward(numpy_backend, noise=False)[0], expected)
+    assert np.max(np.abs(dropping.forward(numpy_backend)[0] - expected)) > 0.1 * np.max(np.abs(expected))

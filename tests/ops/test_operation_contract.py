@@ -1,0 +1,112 @@
+"""What every operation keeps besides its numbers: residuals in training alone, no state, one type, one signature."""
+
+from __future__ import annotations
+
+import inspect
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers.cases import ALL_SHAPES, BUILDERS, SHAPES, make_case, name_of
+from helpers.comparison import frozen
+from tinyddpm import registry
+from tinyddpm.backend import load_backend
+from tinyddpm.ops import Operations, load_operations
+
+NUMPY = load_backend("numpy")
+
+
+@pytest.mark.parametrize("operation", BUILDERS)
+def test_saves_only_in_training(operation: str) -> None:
+    """Without training `saved` is None; the value is the same, bit for bit."""
+    case = make_case(operation, SHAPES[operation][-1], seed=1)
+    y, saved = case.forward(load_operations(NUMPY))
+    y_training, saved_training = case.forward(load_operations(NUMPY, training=True))
+    assert saved is None
+    assert saved_training is not None
+    np.testing.assert_array_equal(y, y_training)
+
+
+@pytest.mark.parametrize(("operation", "shape"), ALL_SHAPES, ids=name_of)
+def test_backward_can_be_repeated(operation: str, shape: dict[str, int]) -> None:
+    """A backward changes neither its residuals nor the inputs they may be: run twice, it returns the same bits."""
+    case = make_case(operation, shape, seed=1).map(frozen)
+    ops = load_operations(NUMPY, training=True)
+    y, saved = case.forward(ops)
+    dy = case.dy(y, np.random.default_rng(2))
+    first = {name: gradient.copy() for name, gradient in case.backward(ops, saved, dy).items()}
+    for name, gradient in case.backward(ops, saved, dy).items():
+        np.testing.assert_array_equal(gradient, first[name], err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("operation", BUILDERS)
+def test_computes_in_the_type_of_its_input(operation: str, dtype: type) -> None:
+    ops = load_operations(NUMPY, training=True)
+    case = make_case(operation, SHAPES[operation][-1], seed=1)
+    case = case.map(lambda a: a.astype(dtype) if a.dtype.kind == "f" else a)
+    y, saved = case.forward(ops)
+    gradients = case.backward(ops, saved, case.dy(y, np.random.default_rng(2)))
+    assert {"y": y.dtype, **{name: g.dtype for name, g in gradients.items()}} == dict.fromkeys(
+        ["y", *case.inputs], dtype
+    )
+
+
+def override_faults(override: type) -> list[str]:
+    """Return what a backend's operations class may not do: add public methods, or change a signature."""
+    faults = [] if issubclass(override, Operations) else ["is not a subclass of Operations"]
+    for name, method in inspect.getmembers(override, inspect.isfunction):
+        reference = getattr(Operations, name, None)
+        if name.startswith("_"):
+            continue
+        if reference is None:
+            faults.append(f"adds {name}")
+        elif _arguments(method) != _arguments(reference):
+            faults.append(f"changes the arguments of {name}")
+    return faults
+
+
+def _arguments(method: Any) -> list[tuple[str, Any, Any]]:
+    return [(p.name, p.kind, p.default) for p in inspect.signature(method).parameters.values()]
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in registry.entries("backends")])
+def test_overrides_keep_the_signatures(name: str) -> None:
+    """Of every registered backend: the same methods as the reference, with the same arguments and defaults."""
+    operations = EntryPoint("operations", registry.load("backends", name).operations, "")
+    try:
+        override = operations.load()
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] == name:
+            pytest.skip(f"{name} is not installed")
+        raise
+    assert override_faults(override) == []
+
+
+def test_finds_the_faults_of_an_override() -> None:
+    """The check above would see each fault it looks for."""
+
+    class Faulty(Operations):
+        def silu(self, x, inplace=False):  # type: ignore[no-untyped-def]
+            raise NotImplementedError
+
+        def conv2d(self, x, w, b, stride=2):  # type: ignore[no-untyped-def]
+            raise NotImplementedError
+
+        def linear(self, x, weight, b):  # type: ignore[no-untyped-def]
+            raise NotImplementedError
+
+        def gelu(self, x):  # type: ignore[no-untyped-def]
+            raise NotImplementedError
+
+        def relu(self, x):  # type: ignore[no-untyped-def]
+            raise NotImplementedError
+
+    assert override_faults(Faulty) == [
+        "changes the arguments of conv2d",
+        "changes the arguments of linear",
+        "adds relu",
+        "changes the arguments of silu",
+    ]

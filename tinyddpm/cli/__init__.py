@@ -1,0 +1,64 @@
+"""The command line: `tinyddpm train | sample | info | plugins | schedule`. Thin: parse, call the library, print."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+
+import click
+
+from tinyddpm import __version__
+from tinyddpm.cli.options import ENV_PREFIX
+from tinyddpm.errors import TinyDDPMError, unknown
+
+COMMANDS = ("train", "sample", "info", "plugins", "schedule")
+
+
+class Commands(click.Group):
+    """The commands, each imported when it is named; errors a user can act on are printed as one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, in the order a newcomer meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Return the command called `name`."""
+        if name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"tinyddpm.cli.{name}"), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that `args` name; an unknown one is answered with the nearest."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(unknown("command", args[0], COMMANDS), ctx)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; a TinyDDPMError or a refusal of the operating system becomes its one line and exit code 1."""
+        try:
+            self._check_environment(ctx)
+            return super().invoke(ctx)
+        except TinyDDPMError as error:
+            raise click.ClickException(str(error)) from error
+        except OSError as error:
+            raise click.ClickException(f"{error.filename or 'input or output'}: {error.strerror}") from error
+
+    def _check_environment(self, ctx: click.Context) -> None:
+        """Refuse `TINYDDPM_*` variables that no option reads: a misspelt one would be ignored in silence."""
+        commands = filter(None, (self.get_command(ctx, name) for name in COMMANDS))
+        known = {str(option.envvar) for command in commands for option in command.params if option.envvar}
+        for name in os.environ:
+            if name.startswith(ENV_PREFIX) and name not in known:
+                raise click.UsageError(unknown("environment variable", name, known), ctx)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="tinyddpm")
+def main() -> None:
+    """Denoising diffusion from scratch: train on images, and draw new ones.
+
+    Settings come from the data set's preset, then --config FILE.toml, then TINYDDPM_* variables, then flags.
+    """

@@ -1,0 +1,71 @@
+"""`tinyddpm info`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tinyddpm.cli.options import GroupedCommand, option
+from tinyddpm.errors import ConfigError
+from tinyddpm.training.config import Config, preset, presets
+
+
+@click.command(cls=GroupedCommand)
+@click.argument("what")
+@option("--json", "as_json", is_flag=True, help="One JSON object, with at least `parameters` and `step`.", group="Output")
+def info(what: str, as_json: bool) -> None:
+    """Say what is in WHAT: a checkpoint, a run folder, or a preset.
+
+    A preset's name wins over a file of the same name; write ./NAME for the file.
+    """
+    found = _preset(what) if what in presets() else _checkpoint(Path(what))
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    config = Config.from_dict(found.pop("config"))
+    for key, value in found.items():
+        if key == "plugins":
+            value = ", ".join(f"{p['name']} ({p['distribution']} {p['version']})" for p in value)
+        elif isinstance(value, list):
+            value = ("x" if key == "sample_shape" else ", ").join(map(str, value)) or "none"
+        click.echo(f"{key:<14}{f'{value:,}' if isinstance(value, int) else value}")
+    click.echo(f"\n{config.to_toml()}", nl=False)
+
+
+def _preset(name: str) -> dict[str, Any]:
+    chosen = preset(name)
+    labels = chosen.classes if chosen.config.data.labels else 0
+    return _described(chosen.config, f"preset {name}", 0, chosen.sample_shape, [str(i) for i in range(labels)])
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    from tinyddpm.training.checkpoint import read_checkpoint_header
+    from tinyddpm.training.run import CHECKPOINT
+
+    if not path.exists():
+        raise ConfigError(f"{path} is neither a checkpoint nor a run folder, nor one of the presets {', '.join(presets())}")
+    file = path / CHECKPOINT if path.is_dir() else path
+    header = read_checkpoint_header(file)
+    config = Config.from_dict(header.config, str(file))
+    return {**_described(config, str(file), header.step, header.sample_shape, header.classes), "plugins": header.plugins}
+
+
+def _described(config: Config, source: str, step: int, sample_shape: Any, classes: Any) -> dict[str, Any]:
+    from tinyddpm import registry
+    from tinyddpm.backend import load_backend
+    from tinyddpm.training.model import Model
+    from tinyddpm.training.trainer import plugins_of
+
+    model = Model(config, tuple(sample_shape), tuple(classes), load_backend("numpy"))
+    return {
+        "source": source,
+        "parameters": model.layout.size,
+        "step": step,
+        "sample_shape": list(sample_shape),
+        "classes": list(classes),
+        "plugins": plugins_of(config),
+        "config": config.to_dict(),
+    }

@@ -1,0 +1,103 @@
+"""Options: grouped in help, read from the environment, and made from the configuration's settings."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable
+from types import NoneType
+from typing import Any, TypeVar, get_args
+
+import click
+
+from tinyddpm.errors import ConfigError
+from tinyddpm.training.config import settings
+
+ENV_PREFIX = "TINYDDPM_"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class GroupedOption(click.Option):
+    """An option that help shows under the heading `group`, and that `TINYDDPM_<NAME>` sets."""
+
+    def __init__(self, *args: Any, group: str = "Options", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group = group
+        self.envvar = None if self.multiple else ENV_PREFIX + str(self.name).upper()
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists its options under their headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, heading by heading, in the order in which headings first appear."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for option in self.get_params(ctx):
+            record = option.get_help_record(ctx)
+            if record:
+                groups.setdefault(getattr(option, "group", "Other"), []).append(record)
+        for heading, records in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+def option(*names: str, **kwargs: Any) -> Callable[[F], F]:
+    """Return the decorator for one grouped option."""
+    return click.option(*names, cls=GroupedOption, **kwargs)
+
+
+def setting_options(function: F) -> F:
+    """Add one option for every setting of the configuration, under its table's name; unset ones are None."""
+    for table, _, name, kind, text in reversed(list(settings())):
+        flag = name.replace("_", "-")
+        declaration = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
+        plain = next((k for k in get_args(kind) if k is not NoneType), kind)
+        decorate = option(declaration, name, type=plain, default=None, help=text, group=(table or "general").capitalize())
+        function = decorate(function)
+    return function
+
+
+def chosen_settings(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the nested tables that the given options make; `values` are the command's parameters by name."""
+    tables: dict[str, Any] = {}
+    for table, key, name, _, _ in settings():
+        if values.get(name) is not None:
+            (tables.setdefault(table, {}) if table else tables)[key] = values[name]
+    return tables
+
+
+def parse_assignments(assignments: Iterable[str], depth: int) -> dict[str, Any]:
+    """Return the tables that `KEY=VALUE` texts make, VALUE as in TOML, or else as the text it is.
+
+    Args:
+        assignments: such as `network.channels=64` (depth 2) or `variance=small` (depth 1).
+        depth: how many names a key has, at most.
+
+    Raises:
+        ConfigError: a text has another form.
+    """
+    tables: dict[str, Any] = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        *folders, name = key.strip().split(".")
+        if not equals or not name or len(folders) >= depth:
+            form = "TABLE.KEY=VALUE" if depth == 2 else "KEY=VALUE"
+            raise ConfigError(f"{text!r} is no setting: write {form}, such as {'network.channels=64' if depth == 2 else 'variance=small'}")
+        try:
+            parsed = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed = value.strip()
+        target = tables
+        for folder in folders:
+            target = target.setdefault(folder, {})
+        target[name] = parsed
+    return tables
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return two sets of tables as one; where both have a key, `above` wins."""
+    result = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result

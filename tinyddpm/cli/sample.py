@@ -1,0 +1,90 @@
+"""`tinyddpm sample`."""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+
+import click
+
+from tinyddpm.cli.options import GroupedCommand, option, parse_assignments
+from tinyddpm.errors import ConfigError
+
+
+@click.command(cls=GroupedCommand)
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@option("--out", type=click.Path(path_type=Path), help="Folder to write to; samples if not given.", group="Output")
+@option("--singles", is_flag=True, help="Write every image as a PNG of its own.", group="Output")
+@option("--npz", is_flag=True, help="Write all samples as one .npz file: uint8 images, or points.", group="Output")
+@option("--gif", is_flag=True, help="Write the denoising as an animated GIF.", group="Output")
+@option("--film-strip", is_flag=True, help="Write the denoising of a few images as one picture.", group="Output")
+@option("--count", "number", type=click.IntRange(1), default=64, show_default=True, help="How many samples.", group="Samples")
+@option("--first", type=click.IntRange(0), default=0, show_default=True, help="Number of the first sample.", group="Samples")
+@option("--labels", "classes", help="Classes to draw, by name or number, separated by commas; all in turn if not given.", group="Samples")
+@option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the noise.", group="Samples")
+@option("--batch-size", type=click.IntRange(1), default=128, show_default=True, help="Samples at a time; changes nothing but memory.", group="Samples")
+@option("--sampler", help="The sampler, a registered name; the run's own if not given.", group="Sampling")
+@option("--sample-steps", type=click.IntRange(0), help="Sampling steps; 0 for one per step of the chain.", group="Sampling")
+@option("--sampler-option", "assignments", multiple=True, metavar="KEY=VALUE", help="An option of the sampler.", group="Sampling")
+@option("--raw", is_flag=True, help="Use the weights as trained, not their average.", group="Sampling")
+@option("--backend", default="numpy", show_default=True, help="Where to compute: numpy, cupy or torch.", group="General")
+@option("--device", help="The backend's device, such as cuda:1.", group="General")
+def sample(
+    checkpoint: Path,
+    out: Path | None,
+    singles: bool,
+    npz: bool,
+    gif: bool,
+    film_strip: bool,
+    number: int,
+    first: int,
+    classes: str | None,
+    seed: int,
+    batch_size: int,
+    sampler: str | None,
+    sample_steps: int | None,
+    assignments: tuple[str, ...],
+    raw: bool,
+    backend: str,
+    device: str | None,
+) -> None:
+    """Draw samples from CHECKPOINT, a file or a run folder, and write them as a grid.
+
+    The same seed gives the same sample number i, whatever the batch size and count.
+    """
+    import numpy as np
+
+    from tinyddpm.backend import load_backend
+    from tinyddpm.training.config import Config
+    from tinyddpm.training.progress import Progress
+    from tinyddpm.training.run import free_folder, load_model
+    from tinyddpm.training.sampling import choose_labels, draw, write
+
+    options = parse_assignments(assignments, depth=1)
+    there = load_backend(backend, device)
+    model, weights, _ = load_model(checkpoint, there, raw)
+    changes = {"name": sampler, "steps": sample_steps}
+    given = {**{key: value for key, value in changes.items() if value is not None}, **options}
+    config: Config = model.config.updated({"sampling": given}, "options")
+    numbers = np.arange(first, first + number)
+    labels = choose_labels(numbers, model.classes, classes)
+    if out and out.is_dir() and any(out.iterdir()):
+        raise ConfigError(f"{out} is not empty: choose another folder with --out")
+
+    progress, done = Progress(), count(1)
+    total = -(-number // batch_size) * (config.sampling.steps or model.process.T)
+    samples = draw(
+        model,
+        weights,
+        numbers,
+        labels,
+        seed=seed,
+        sampling=config.sampling,
+        batch_size=batch_size,
+        frames=gif or film_strip,
+        watch=lambda step: progress.update(next(done), total, f"drawing {number} samples"),
+    )
+    progress.close()
+    folder = out or free_folder(Path("samples"))
+    for path in write(samples, folder, first=first, singles=singles, npz=npz, gif=gif, strip=film_strip):
+        click.echo(f"wrote {path}")

@@ -1,0 +1,46 @@
+"""`tinyddpm schedule`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from tinyddpm.cli.options import GroupedCommand, option, parse_assignments
+
+
+@click.command(cls=GroupedCommand)
+@click.argument("names", nargs=-1)
+@option("--timesteps", type=int, default=1000, show_default=True, help="Length T of the chain.", group="Schedule")
+@option("--schedule-option", "assignments", multiple=True, metavar="KEY=VALUE", help="An option of the schedule.", group="Schedule")
+@option("--png", type=click.Path(path_type=Path), help="Draw the schedules into this picture; needs the figures extra.", group="Output")
+@option("--json", "as_json", is_flag=True, help="One JSON object: a list of reports.", group="Output")
+def schedule(names: tuple[str, ...], timesteps: int, assignments: tuple[str, ...], png: Path | None, as_json: bool) -> None:
+    """Check and draw noise schedules: NAMES, or all that there are.
+
+    Says what is left of the image at the last step, the range of the signal-to-noise ratio and of the betas, and warns of
+    what has gone wrong with schedules before.
+    """
+    from tinyddpm import registry
+    from tinyddpm.diffusion.schedule_report import curves, report
+    from tinyddpm.diffusion.schedules import make_betas
+    from tinyddpm.figures.terminal import line_chart
+
+    names = names or tuple(entry.name for entry in registry.entries("schedules"))
+    options = parse_assignments(assignments, depth=1)
+    betas = {name: make_betas(name, timesteps, **options) for name in names}
+    reports = [report(name, values) for name, values in betas.items()]
+    if as_json:
+        click.echo(json.dumps({"schedules": [found.to_dict() for found in reports]}))
+    else:
+        for found in reports:
+            click.echo(f"{found}\n")
+        click.echo("sqrt(alpha_bar), the share of the image that is left, from t = 0 to T - 1")
+        signal = {name: curves(values)["sqrt(alpha_bar)"] for name, values in betas.items()}
+        click.echo(line_chart(signal))
+    if png:
+        from tinyddpm.figures.curves import draw_schedules
+
+        draw_schedules(betas, png)
+        click.echo(f"wrote {png}", err=as_json)

@@ -1,0 +1,58 @@
+"""Data sets: registered ones by name, others by the path of a file or folder. Importing this imports no reader."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinyddpm.errors import ConfigError, DataError, unknown
+
+if TYPE_CHECKING:
+    from tinyddpm.data.base import Dataset
+
+__all__ = ["open_dataset", "parse_size"]
+
+
+def open_dataset(
+    source: str, *, image_size: tuple[int, int] | None = None, data_dir: str | None = None, split: str = "train"
+) -> Dataset:
+    """Return the data set that `source` names.
+
+    Args:
+        source: a name of the registry's `datasets` group, or the path of a file or folder. A name wins over a path that
+            is spelt the same; `./digits` is then the path.
+        image_size: crop images in the middle to this ratio of height to width and resize them to (H, W).
+        data_dir: where to look first for a registered data set that is not shipped.
+        split: "train" or "test".
+
+    Raises:
+        DataError: there is no such data set or split, it cannot be understood or read, or it holds points, which have no
+            image size.
+        RegistryError: the name belongs to a broken plugin, or to two.
+    """
+    from tinyddpm import registry
+
+    names = {entry.name for entry in registry.entries("datasets")}
+    if source in names:
+        from tinyddpm.data.resize import resized
+
+        return resized(registry.load("datasets", source)(split, data_dir), image_size)
+    if os.path.exists(os.path.expanduser(source)):
+        from tinyddpm.data.paths import open_path
+
+        return open_path(Path(source).expanduser(), image_size, split)
+    raise DataError(f"{unknown('data set', source, names)}; the path of a file or folder would do too")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return (H, W) from "HxW", such as "32x48".
+
+    Raises:
+        ConfigError: the text is not of this form.
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text.strip(), re.ASCII)
+    if match is None:
+        raise ConfigError(f"image size {text!r} is not HxW: write the height, an x and the width, such as 32x32")
+    return int(match[1]), int(match[2])

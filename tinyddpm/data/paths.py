@@ -1,0 +1,58 @@
+"""What a path holds: the reader is chosen by name and kind, and a folder by the files in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tinyddpm.data import cifar, idx
+from tinyddpm.data.arrays import open_npy, open_npz
+from tinyddpm.data.base import Dataset, require_split
+from tinyddpm.data.folder import SUFFIXES, open_folder
+from tinyddpm.data.hdf5 import HDF5Dataset
+from tinyddpm.data.resize import resized
+from tinyddpm.errors import DataError
+
+READERS = {".npy": open_npy, ".npz": open_npz, ".h5": HDF5Dataset, ".hdf5": HDF5Dataset}
+
+
+def open_path(path: Path, image_size: tuple[int, int] | None, split: str) -> Dataset:
+    """Return the data set in a file or folder, its images at `image_size` if given.
+
+    Raises:
+        DataError: the path holds nothing that is understood, it is damaged, or there is no such split.
+    """
+    require_split(split, ("train", "test"), str(path))
+    try:
+        if path.is_dir():
+            return _open_folder(path, image_size, split)
+        return resized(_open_file(path, split), image_size)
+    except OSError as cause:
+        raise DataError(f"{path}: cannot be read ({cause.strerror or cause}): check the path and its rights") from cause
+
+
+def _open_folder(path: Path, image_size: tuple[int, int] | None, split: str) -> Dataset:
+    cifar_folder = cifar.find(path)
+    if cifar_folder is not None:
+        return resized(cifar.open_cifar(cifar_folder, split), image_size)
+    images = idx.find_images(path, split)
+    if images is not None:
+        return resized(idx.open_idx(images), image_size)
+    return open_folder(path, split, image_size)
+
+
+def _open_file(path: Path, split: str) -> Dataset:
+    if idx.is_idx(path):
+        if split != idx.split_of(path):
+            raise DataError(f"{path} holds the split {idx.split_of(path)!r}, not {split!r}: give the other file's path")
+        return idx.open_idx(path)
+    suffix = path.suffix.lower()
+    if suffix in READERS:
+        require_split(split, ("train",), str(path))
+        return READERS[suffix](path)
+    if suffix in SUFFIXES:
+        raise DataError(f"{path} is a single image: give the folder that it is in")
+    if suffix == ".bin":
+        raise DataError(f"{path}: CIFAR-10 comes in several files: give the folder that holds them")
+    raise DataError(
+        f"{path} is not understood: give a folder of images, IDX files, CIFAR-10's binary files, .npy, .npz, .h5 or .hdf5"
+    )

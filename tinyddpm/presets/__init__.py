@@ -1,0 +1,1 @@
+"""Configurations known to work, as TOML files."""

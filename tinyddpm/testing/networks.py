@@ -1,0 +1,302 @@
+"""The conformance kit for networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from tinyddpm.backend import Backend, load_backend
+from tinyddpm.errors import ConfigError
+from tinyddpm.nn import DropoutNoise, Layout, Network
+from tinyddpm.ops import Saved, load_operations
+from tinyddpm.testing.gradients import STEP, HostArray, check_projection, direction, read_only
+from tinyddpm.testing.plugin import resolve
+
+TIMES = (0, 37, 931)
+"""Steps of one batch, as integers: the first, a small and a large one."""
+
+SEED = 20
+
+ZERO = 1e-9
+"""A gradient counts as zero below this share of Σ|y dy|: some times what rounding makes of a central difference."""
+
+
+def check_network(
+    factory: str | Callable[..., Network],
+    sample_shape: tuple[int, ...] = (8, 8, 2),
+    classes: int = 3,
+    out_channels: int = 2,
+    exempt: Sequence[str] = (),
+    **options: Any,
+) -> None:
+    """Check that a network keeps its contract: parameters, shapes, types, gradients, purity.
+
+    All parameters are drawn at random, so that no layer that starts at zero hides another. In float64 on NumPy, with
+    inputs, weights and dy read-only, and with dropout where the network has it:
+
+    - the gradient of every parameter path and dx agree with central differences at rtol 1e-6, and none is zero;
+    - gradients are added to what is there; nothing is kept without training;
+    - the same call gives the same bits, also when two passes are interleaved, and samples do not see each other.
+
+    Then in float32, and on array-api-strict where it is installed, against the float64 results.
+
+    Args:
+        factory: its registered name, or the callable `(sample_shape, classes, out_channels, **options) -> Network`.
+        sample_shape: of one sample.
+        classes: number of classes, 0 for none.
+        out_channels: channels to predict.
+        exempt: patterns (fnmatch) of parameter paths whose gradient is truly zero, which is then what is checked;
+            "*/k/b", for one: softmax is blind to a shift of all scores, and so to the keys' bias.
+        options: of the network.
+
+    Raises:
+        AssertionError: it does not; the line names the parameter path or the property.
+    """
+    build, what = resolve("networks", factory, arguments=3)
+    network = build(sample_shape, classes, out_channels, **options)
+    _check_parameters(network, exempt, what)
+    batch, other = (_draw_batch(network, sample_shape, classes, out_channels, seed) for seed in (SEED, SEED + 1))
+    host = _Runner(network, load_backend("numpy"), what)
+    _check_forward(host, batch)
+    _check_gradients(host, batch, exempt)
+    _check_accumulation(host, batch)
+    _check_stateless(host, batch, other)
+    _check_samples_apart(host, batch)
+    _check_float32(host, batch)
+    _check_standard(host, batch)
+
+
+def random_weights(network: Network, seed: int = SEED) -> dict[str, HostArray]:
+    """Return float64 weights by path, all random: of variance 1 / fan-in around a constant initial value or 0."""
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for parameter in network.parameters:
+        centre = parameter.init.value if parameter.init.law == "constant" else 0.0
+        spread = 0.5 if len(parameter.shape) == 1 else prod(parameter.shape[:-1]) ** -0.5
+        weights[parameter.path] = centre + spread * rng.standard_normal(parameter.shape)
+    return weights
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What a network is called with: host arrays that refuse to be written to."""
+
+    w: dict[str, HostArray]
+    x: HostArray
+    t: HostArray
+    cond: dict[str, HostArray]
+    dout: HostArray
+    samples: HostArray
+
+    def one(self, i: int) -> _Batch:
+        """Return sample i alone."""
+        cond = {kind: values[i : i + 1] for kind, values in self.cond.items()}
+        rows = {name: getattr(self, name)[i : i + 1] for name in ("x", "t", "dout", "samples")}
+        return replace(self, cond=cond, **rows)
+
+    def astype(self, dtype: Any) -> _Batch:
+        """Return the batch with its real numbers in another type."""
+        w = read_only({path: array.astype(dtype) for path, array in self.w.items()})
+        return replace(self, w=w, **read_only({"x": self.x.astype(dtype), "dout": self.dout.astype(dtype)}))
+
+
+@dataclass
+class _Result:
+    """What a forward and its backward gave, on the host."""
+
+    out: HostArray
+    saved: Saved = None
+    dx: HostArray | None = None
+    dw: dict[str, HostArray] = field(default_factory=dict)
+
+    def arrays(self) -> dict[str, HostArray | None]:
+        return {"the prediction": self.out, "dx": self.dx, **{f"gradient of {p}": g for p, g in self.dw.items()}}
+
+
+class _Runner:
+    """A network on one backend. Whatever it raises becomes an AssertionError that says when."""
+
+    def __init__(self, network: Network, backend: Backend, what: str) -> None:
+        self.network, self.backend, self.what = network, backend, what
+        self.layout = Layout(network.parameters)
+
+    def forward(self, batch: _Batch, training: bool = False, dropout: bool = True) -> _Result:
+        """Return the prediction, and the residuals as the network returns them."""
+        ops = load_operations(self.backend, training)
+        w, cond = self._on_device(batch.w), self._on_device(batch.cond)
+        x, t = map(self.backend.asarray, (batch.x, batch.t))
+        noise = DropoutNoise(self.backend.random(SEED), 0, batch.samples) if dropout else None
+        with self._blamed("forward", "with read-only inputs and weights"):
+            out, saved = self.network.forward(ops, w, x, t, cond, noise)
+        return _Result(self.backend.to_numpy(out), saved)
+
+    def backward(self, result: _Result, batch: _Batch, start: float = 0.0) -> _Result:
+        """Add dx and the gradients, summed into a buffer that holds `start`, to the result of a forward in training."""
+        buffer = self.backend.asarray(np.full(self.layout.size, start, batch.dout.dtype))
+        views = self.layout.views(buffer, self.backend.xp)
+        with self._blamed("backward", "with a read-only dout"):
+            dx = self.network.backward(result.saved, dict(views), self.backend.asarray(batch.dout))
+        result.dx = self.backend.to_numpy(dx)
+        result.dw = {path: self.backend.to_numpy(view) for path, view in views.items()}
+        return result
+
+    def both(self, batch: _Batch) -> _Result:
+        """Return a forward in training and its backward."""
+        return self.backward(self.forward(batch, training=True), batch)
+
+    def _on_device(self, arrays: dict[str, HostArray]) -> dict[str, Any]:
+        return {name: self.backend.asarray(array) for name, array in arrays.items()}
+
+    @contextmanager
+    def _blamed(self, call: str, how: str) -> Iterator[None]:
+        try:
+            yield
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as cause:
+            where = f"on {self.backend.name or self.backend.xp.__name__}"
+            raise AssertionError(f"{self.what}: {call} {how} fails {where}: {type(cause).__name__}: {cause}") from cause
+
+
+def _draw_batch(
+    network: Network, sample_shape: tuple[int, ...], classes: int, out_channels: int, seed: int
+) -> _Batch:
+    rng = np.random.default_rng(seed)
+    n = len(TIMES)
+    real = {
+        "x": rng.standard_normal((n, *sample_shape)),
+        "dout": direction((n, *sample_shape[:-1], out_channels), rng),
+    }
+    whole = {"t": np.asarray(TIMES), "samples": np.arange(n) + n * seed}
+    cond = {"label": np.arange(n) % classes} if classes else {}
+    w = random_weights(network, seed)
+    return _Batch(w=read_only(w), cond=read_only(cond), **read_only(real), **read_only(whole))
+
+
+def _check_parameters(network: Network, exempt: Sequence[str], what: str) -> None:
+    """Check that the paths make a layout, and that every exempt pattern means one of them."""
+    try:
+        layout = Layout(network.parameters)
+    except ConfigError as error:
+        raise AssertionError(f"{what}: {error}") from error
+    assert layout.size, f"{what} declares no parameters"
+    for pattern in exempt:
+        paths = [parameter.path for parameter in network.parameters if fnmatchcase(parameter.path, pattern)]
+        assert paths, f"{what}: no parameter path matches the exempt pattern {pattern!r}"
+
+
+def _check_forward(runner: _Runner, batch: _Batch) -> None:
+    """Check the prediction's shape and type, with and without dropout and training."""
+    for dropout in (False, True):
+        predicted = runner.forward(batch, dropout=dropout)
+        found = f"{predicted.out.dtype} {predicted.out.shape}"
+        assert found == f"float64 {batch.dout.shape}", (
+            f"{runner.what}: the prediction is {found} for float64 {batch.x.shape}, it must be {batch.dout.shape}"
+        )
+        assert predicted.saved is None, f"{runner.what}: forward keeps residuals (saved is not None) without training"
+        trained = runner.forward(batch, training=True, dropout=dropout)
+        assert np.array_equal(predicted.out, trained.out), f"{runner.what}: the prediction changes with ops.training"
+
+
+def _check_gradients(runner: _Runner, batch: _Batch, exempt: Sequence[str]) -> None:
+    """Check dx and the gradient of each path against central differences along a random direction."""
+    rng = np.random.default_rng(SEED)
+    result = runner.both(batch)
+    assert result.dx is not None
+    check_projection(lambda x: runner.forward(replace(batch, x=x)).out, batch.x, batch.dout, result.dx, rng)
+    for path, gradient in result.dw.items():
+
+        def value(w: HostArray, path: str = path) -> HostArray:
+            return runner.forward(replace(batch, w={**batch.w, path: w})).out
+
+        check = _check_zero if any(fnmatchcase(path, pattern) for pattern in exempt) else check_projection
+        check(value, batch.w[path], batch.dout, gradient, rng, name=path)
+
+
+def _check_zero(
+    value: Callable[[HostArray], HostArray],
+    w: HostArray,
+    dy: HostArray,
+    dw: HostArray,
+    rng: np.random.Generator,
+    name: str,
+) -> None:
+    """Check that the gradient is zero to rounding, both as derived and numerically; see `check_projection`."""
+    u = direction(w.shape, rng)
+    above, below = value(w + STEP * u), value(w - STEP * u)
+    allowed = ZERO * float(np.sum(np.abs(above * dy)))
+    derived = float(np.sum(np.abs(dw * u)))
+    numeric = abs(float(np.sum((above - below) * dy))) / (2 * STEP)
+    assert max(derived, numeric) <= allowed, (
+        f"gradient of {name} is exempt as zero, but is {derived:.3g}, numerically {numeric:.3g}"
+    )
+
+
+def _check_accumulation(runner: _Runner, batch: _Batch) -> None:
+    """Check that gradients are added, in place, to what the buffer holds."""
+    fresh = runner.both(batch)
+    onto = runner.backward(runner.forward(batch, training=True), batch, start=1.0)
+    for path, gradient in fresh.dw.items():
+        error = np.max(np.abs(onto.dw[path] - (1.0 + gradient)))
+        assert error <= 1e-12 * (1.0 + np.max(np.abs(gradient))), (
+            f"gradient of {path} is not added in place to what dw holds: write dw[path] += gradient"
+        )
+
+
+def _check_stateless(runner: _Runner, a: _Batch, b: _Batch) -> None:
+    """Check that two passes give the same bits one after the other and interleaved: no layer remembers anything."""
+    apart = runner.both(a), runner.both(b)
+    first, second = runner.forward(a, training=True), runner.forward(b, training=True)
+    mixed = runner.backward(first, a), runner.backward(second, b)
+    for one, two in zip(apart, mixed, strict=True):
+        for name, array in one.arrays().items():
+            assert np.array_equal(array, two.arrays()[name]), (
+                f"{runner.what}: {name} differs when two passes are interleaved: keep residuals in saved, not on the layers"
+            )
+
+
+def _check_samples_apart(runner: _Runner, batch: _Batch) -> None:
+    """Check that what is predicted for a sample does not depend on the batch it is in."""
+    together = runner.forward(batch).out
+    for i in range(len(batch.x)):
+        _assert_close(runner.forward(batch.one(i)).out, together[i : i + 1], 1e-10, f"{runner.what}: sample {i} alone")
+
+
+def _check_float32(runner: _Runner, batch: _Batch) -> None:
+    """Check that float32 stays float32 and gives what float64 gives, to 1e-3 of the largest element."""
+    exact, single = runner.both(batch), runner.both(batch.astype(np.float32))
+    for name, array in single.arrays().items():
+        assert array is not None
+        assert array.dtype == np.float32, f"{runner.what}: {name} is {array.dtype} for float32 inputs"
+        _assert_close(array, exact.arrays()[name], 1e-3, f"{runner.what}: {name} in float32", exact.dw)
+
+
+def _check_standard(runner: _Runner, batch: _Batch) -> None:
+    """Check that the network asks for nothing beyond the array API standard, where array-api-strict can tell."""
+    try:
+        import array_api_strict
+    except ImportError:
+        return
+    strict = _Runner(runner.network, Backend(array_api_strict), runner.what)
+    expected = runner.both(batch)
+    for name, array in strict.both(batch).arrays().items():
+        _assert_close(array, expected.arrays()[name], 1e-9, f"{runner.what}: {name} on array-api-strict", expected.dw)
+
+
+def _assert_close(
+    actual: HostArray | None,
+    expected: HostArray | None,
+    rtol: float,
+    name: str,
+    gradients: dict[str, HostArray] | None = None,
+) -> None:
+    """Compare within `rtol` of the largest expected element, or of the largest gradient: one may be truly zero."""
+    assert actual is not None
+    assert expected is not None
+    size = max(np.max(np.abs(array)) for array in (expected, *(gradients or {}).values()))
+    error = np.max(np.abs(actual - expected))
+    assert error <= rtol * size, f"{name} is off by {error / size:.1e} of the largest"

@@ -1,0 +1,32 @@
+"""What every kind of plugin promises: it can be found, and its options are keyword-only with defaults."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from tinyddpm import registry
+
+
+def resolve(group: str, plugin: str | Callable[..., Any], arguments: int) -> tuple[Callable[..., Any], str]:
+    """Return the plugin itself, loaded if it is given by its registered name, and how messages call it.
+
+    Args:
+        group: a group of the registry, such as "networks".
+        plugin: a registered name, or the callable.
+        arguments: how many positional arguments the group has; whatever follows them is an option.
+
+    Raises:
+        RegistryError: no such name, or its plugin cannot be loaded.
+        AssertionError: an option is not keyword-only, or has no default.
+    """
+    function = registry.load(group, plugin) if isinstance(plugin, str) else plugin
+    name = plugin if isinstance(plugin, str) else getattr(plugin, "__name__", repr(plugin))
+    what = f"{group.removesuffix('s')} {name!r}"
+    parameters = list(inspect.signature(function).parameters.values())
+    assert len(parameters) >= arguments, f"{what} takes {len(parameters)} arguments, its group has {arguments}"
+    for option in parameters[arguments:]:
+        assert option.kind is option.KEYWORD_ONLY, f"{what}: option {option.name} is not keyword-only: write it after '*'"
+        assert option.default is not option.empty, f"{what}: option {option.name} has no default"
+    return function, what

@@ -1,0 +1,198 @@
+"""The conformance kit for samplers: they must draw a known Gaussian rightly with an exact denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import log, sqrt
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from tinyddpm.backend import Array, Backend, load_backend
+from tinyddpm.diffusion.denoiser import Prediction
+from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.diffusion.schedules import make_betas
+from tinyddpm.samplers import Noise, Step, uniform_pairs
+from tinyddpm.testing.gradients import HostArray
+from tinyddpm.testing.plugin import resolve
+
+T = 1000
+SEED = 20
+SAMPLES = 40_000
+FALSE_ALARM = 1e-6
+"""The probability that a sampler whose law is within `tolerance` fails, over all statistics of one check."""
+
+MEAN = np.asarray([0.5, -0.25])
+FACTOR = np.asarray([[0.8, 0.0], [0.3, 0.4]])
+"""The data are x_0 = MEAN + FACTOR z, z ~ N(0, I): correlated, and of unequal spread."""
+
+DIRECTIONS = np.asarray([[1.0, 0.0], [0.0, 1.0], [sqrt(0.5), sqrt(0.5)]])
+"""Variances along these three determine a covariance in the plane."""
+
+
+def check_sampler(
+    sampler: str | Callable[..., Iterator[Step]], steps: int | None = None, tolerance: float = 0.02, **options: Any
+) -> None:
+    """Check that a sampler keeps its contract, and draws a correlated Gaussian rightly with its exact denoiser.
+
+    The contract: one `Step` per pair of times, in order, the denoiser asked at times of the chain; inputs are not
+    written to, nor is a step once it is yielded; the same inputs give the same bits; samples do not see each other;
+    float32 stays float32; the last step adds no noise. On NumPy, and on array-api-strict where it is installed.
+
+    The law: 40,000 samples, whitened by the exact mean and covariance, must look like N(0, I) along three directions
+    that determine a covariance: mean, variance and distribution function within bounds that a true N(0, I) leaves
+    with probability 1e-6 over all of them, plus `tolerance`. The seed is fixed, so a check that passes keeps passing.
+
+    Args:
+        sampler: its registered name, or the function, see `tinyddpm.samplers.Sampler`.
+        steps: how many steps draw the Gaussian on the linear schedule with T = 1000; all by default.
+        tolerance: what the steps' size may do to mean (in standard deviations), variance (relative) and distribution
+            function, beyond statistics.
+        options: of the sampler.
+
+    Raises:
+        AssertionError: it does not; the line names the property.
+    """
+    function, what = resolve("samplers", sampler, arguments=5)
+    host = _Gaussian(load_backend("numpy"), lambda *arguments: function(*arguments, **options), what)
+    for few in (1, 2, 7):
+        _check_steps(host, few)
+    _check_last_step(host)
+    _check_samples_apart(host)
+    _check_standard(host)
+    _check_law(host, steps, tolerance)
+
+
+class _Gaussian:
+    """A sampler at work on a process whose data are a known Gaussian, with the denoiser that is exact for it."""
+
+    def __init__(self, backend: Backend, sampler: Callable[..., Iterator[Step]], what: str) -> None:
+        self.backend, self.sampler, self.what = backend, sampler, what
+        self.process = GaussianProcess(backend, make_betas("linear", T))
+
+    def denoiser(self, x_t: Array, t: int) -> Prediction:
+        """Return E[x_0 | x_t] = μ + √ᾱ Σ (ᾱ Σ + (1 − ᾱ) I)⁻¹ (x_t − √ᾱ μ), and the eps it implies."""
+        assert isinstance(t, int), f"{self.what}: the denoiser is asked at t = {t!r}, a {type(t).__name__}: give an int"
+        assert 0 <= t < T, f"{self.what}: the denoiser is asked at t = {t}, outside 0 to {T - 1}"
+        alpha_bar, covariance = float(self.process.alpha_bar[t]), FACTOR @ FACTOR.T
+        gain = sqrt(alpha_bar) * covariance @ np.linalg.inv(alpha_bar * covariance + (1 - alpha_bar) * np.eye(2))
+        offset = MEAN - gain @ (sqrt(alpha_bar) * MEAN)
+        matrix, shift = (self.backend.asarray(a, dtype=x_t.dtype) for a in (gain.T, offset))
+        x_0 = x_t @ matrix + shift
+        return Prediction(x_0, (x_t - sqrt(alpha_bar) * x_0) / sqrt(1 - alpha_bar))
+
+    def run(self, x: HostArray, steps: int | None, noise: Callable[[int], HostArray] | None = None) -> Iterator[Step]:
+        """Yield the steps from x, on this backend, with reproducible noise unless it is given."""
+        draw = noise or _noise(x)
+        on_device: Noise = lambda t: self.backend.asarray(_frozen(draw(t)))  # noqa: E731
+        pairs = uniform_pairs(T, steps)
+        return self.sampler(self.process, self.denoiser, self.backend.asarray(_frozen(x)), pairs, on_device)
+
+    def final(self, x: HostArray, steps: int | None, noise: Callable[[int], HostArray] | None = None) -> HostArray:
+        """Return the sample, on the host."""
+        *_, last = self.run(x, steps, noise)
+        return self.backend.to_numpy(last.x)
+
+
+def _start(n: int) -> HostArray:
+    return np.random.default_rng(SEED).standard_normal((n, 2), dtype=np.float32)
+
+
+def _noise(x: HostArray) -> Callable[[int], HostArray]:
+    return lambda t: np.random.default_rng((SEED, t + 1)).standard_normal(x.shape, dtype=np.float32)
+
+
+def _frozen(array: HostArray) -> HostArray:
+    copy = array.copy()
+    copy.flags.writeable = False
+    return copy
+
+
+def _check_steps(host: _Gaussian, steps: int) -> None:
+    """Check what is yielded: as many steps as asked, in order, of x's shape and type, never written to again."""
+    x = _start(5)
+    seen = []
+    try:
+        for step in host.run(x, steps):
+            assert isinstance(step, Step), f"{host.what} yields a {type(step).__name__}, not a Step"
+            seen.append((step, step.x.copy(), step.x_0.copy()))
+    except ValueError as cause:
+        raise AssertionError(f"{host.what} fails with read-only inputs: ValueError: {cause}") from cause
+    times = [t for t, _ in uniform_pairs(T, steps)]
+    assert [step.t for step, _, _ in seen] == times, f"{host.what}: steps leave t = {[s.t for s, _, _ in seen]}, not {times}"
+    for step, x_then, x_0_then in seen:
+        for name, array, then in (("x", step.x, x_then), ("x_0", step.x_0, x_0_then)):
+            where = f"{host.what}: {name} of the step from t = {step.t}, of {steps} steps,"
+            assert array.shape == x.shape, f"{where} has shape {array.shape}, not {x.shape}"
+            assert array.dtype == x.dtype, f"{where} is {array.dtype} for {x.dtype} samples"
+            assert np.array_equal(array, then), f"{where} is written to after it was yielded"
+            assert np.all(np.isfinite(array)), f"{where} is not finite"
+    assert np.array_equal(seen[-1][1], host.final(x, steps)), f"{host.what}: the same inputs give different samples"
+
+
+def _check_last_step(host: _Gaussian) -> None:
+    """Check that the noise of the step to the data leaves no trace in the sample."""
+    x, pairs = _start(5), uniform_pairs(T, 7)
+    usual = _noise(x)
+    other = host.final(x, 7, lambda t: usual(t) + (t == pairs[-1][0]))
+    assert np.array_equal(other, host.final(x, 7)), f"{host.what} adds noise at the last step"
+
+
+def _check_samples_apart(host: _Gaussian) -> None:
+    """Check that a sample does not depend on the batch it is drawn in."""
+    x = _start(5)
+    noise = _noise(x)
+    together = host.final(x, 7)
+    for i in range(len(x)):
+        alone = host.final(x[i : i + 1], 7, lambda t, i=i: noise(t)[i : i + 1])  # type: ignore[misc]
+        error = np.max(np.abs(alone - together[i : i + 1]))
+        assert error <= 1e-4, f"{host.what}: sample {i} alone is off by {error:.1e} from the same in a batch"
+
+
+def _check_standard(host: _Gaussian) -> None:
+    """Check that the sampler asks for nothing beyond the array API standard, where array-api-strict can tell."""
+    try:
+        import array_api_strict
+    except ImportError:
+        return
+    strict = _Gaussian(Backend(array_api_strict), host.sampler, host.what)
+    x = _start(5)
+    try:
+        sample = strict.final(x, 7)
+    except (AttributeError, IndexError, TypeError, ValueError) as cause:
+        raise AssertionError(f"{host.what} fails on array-api-strict: {type(cause).__name__}: {cause}") from cause
+    error = np.max(np.abs(sample - host.final(x, 7)))
+    assert error <= 1e-4, f"{host.what}: samples on array-api-strict are off by {error:.1e}"
+
+
+def _check_law(host: _Gaussian, steps: int | None, tolerance: float) -> None:
+    """Check the law of the samples against N(0, I), after whitening, along each direction.
+
+    Bounds that hold for every n, δ being each one's share of the false alarm: the mean is N(0, 1/n); n times the
+    variance about 0 is χ²_n, within 2 √(n ln 1/δ) + 2 ln 1/δ of n (Laurent, Massart 2000, lemma 1); the empirical
+    distribution function is within √(ln(2/δ) / 2n) (Dvoretzky, Kiefer, Wolfowitz 1956, with Massart's constant 1990).
+    """
+    x = host.final(_start(SAMPLES), steps).astype(np.float64)
+    white = np.linalg.solve(FACTOR, (x - MEAN).T).T
+    normal = NormalDist()
+    n, delta = SAMPLES, FALSE_ALARM / (3 * 2 * len(DIRECTIONS))
+    bounds = {
+        "mean": normal.inv_cdf(1 - delta) / sqrt(n),
+        "variance": 2 * sqrt(log(1 / delta) / n) + 2 * log(1 / delta) / n,
+        "distribution function": sqrt(log(2 / delta) / (2 * n)),
+    }
+    for u in DIRECTIONS:
+        z = np.sort(white @ u)
+        cdf = np.asarray([normal.cdf(value) for value in z])
+        steps_up = np.arange(n + 1) / n
+        found = {
+            "mean": abs(np.mean(z)),
+            "variance": abs(np.mean(z**2) - 1),
+            "distribution function": max(np.max(steps_up[1:] - cdf), np.max(cdf - steps_up[:-1])),
+        }
+        for name, error in found.items():
+            assert error <= bounds[name] + tolerance, (
+                f"{host.what}: the {name} of a Gaussian's samples, whitened, along {np.round(u, 2)} is off by {error:.3g}, "
+                f"chance explains {bounds[name]:.3g} and tolerance {tolerance:g}"
+            )

@@ -1,0 +1,260 @@
+"""The configuration of a run: tables of settings with defaults, read from TOML and checked before anything starts."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from tinyddpm.errors import ConfigError, unknown
+
+
+PLANES = ("mixture", "moons", "ring", "swiss-roll")
+"""The data sets of points in the plane, which the preset `toy` is for."""
+
+
+def setting(default: Any, text: str, flag: str | None = None) -> Any:
+    """Return a field with its help text; `flag` is its command-line name where that is not the field's own."""
+    return field(default=default, metadata={"help": text, "flag": flag})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is learned from."""
+
+    source: str = setting("digits", "A registered data set, or a path: IDX, CIFAR-10, image folder, .npy, .npz, HDF5.", "data")
+    data_dir: str | None = setting(None, "Where the files of a registered data set lie.")
+    image_size: str | None = setting(None, "Crop and scale images to HxW, such as 32x32.")
+    labels: bool = setting(False, "Learn the classes too: a class-conditional model.")
+    flip: bool = setting(False, "Mirror half of the images at random.")
+    validation: int = setting(256, "Samples held out for the validation loss; at most a tenth of the data.")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The network; its own options stand beside its name."""
+
+    name: str = setting("unet", "The network, a registered name.", "network")
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The noise schedule; its own options stand beside its name."""
+
+    name: str = setting("linear", "The noise schedule, a registered name.", "schedule")
+    timesteps: int = setting(1000, "Length T of the diffusion chain.")
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the network is trained. The defaults are DDPM's for CIFAR-10."""
+
+    steps: int = setting(800_000, "Training steps; the run ends there.")
+    batch_size: int = setting(128, "Samples per step.")
+    accumulate: int = setting(1, "Cut each batch into this many parts, to save memory; the gradient is the same.")
+    learning_rate: float = setting(2e-4, "Adam's learning rate.")
+    warmup: int = setting(5000, "Steps over which the learning rate rises from 0.")
+    clip: float = setting(1.0, "Largest global norm of the gradient; 0 to leave it as it is.")
+    ema: float = setting(0.9999, "Decay of the average of the weights that is sampled from.")
+    log_every: int = setting(10, "Steps between lines of metrics.jsonl.")
+    validate_every: int = setting(1000, "Steps between validation losses.")
+    save_every: int = setting(1000, "Steps between checkpoints.")
+    sample_every: int = setting(10_000, "Steps between sample grids.")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How samples are drawn; the sampler's own options stand beside its name."""
+
+    name: str = setting("ancestral", "The sampler, a registered name.", "sampler")
+    steps: int = setting(0, "Sampling steps; 0 for one per step of the chain.", "sample_steps")
+    count: int = setting(64, "Samples in the grids of a training run.", "sample_count")
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides what a run computes."""
+
+    seed: int = setting(0, "Seed of all random numbers.")
+    backend: str = setting("numpy", "Where to compute, a registered name: numpy, cupy or torch.")
+    device: str | None = setting(None, "The backend's device, such as cuda:1.")
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as nested tables: what `from_dict` reads. Settings that are None are left out."""
+        tables: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            if value is None:
+                continue
+            if isinstance(value, dict):
+                table = {k: v for k, v in value.items() if k != "options" and v is not None}
+                tables[name] = {**table, **value.get("options", {})}
+            else:
+                tables[name] = value
+        return tables
+
+    @classmethod
+    def from_dict(cls, tables: Mapping[str, Any], origin: str = "configuration") -> Config:
+        """Return the defaults, overridden by nested tables.
+
+        Raises:
+            ConfigError: a key is unknown (the nearest valid one is named), or a value of the wrong type or out of range.
+        """
+        return cls().updated(tables, origin)
+
+    def updated(self, tables: Mapping[str, Any], origin: str = "configuration") -> Config:
+        """Return this configuration, overridden by nested tables; see `from_dict`.
+
+        Naming another network, schedule or sampler drops the options of the one before.
+        """
+        config = self
+        for name, value in tables.items():
+            if name not in _fields(Config):
+                raise ConfigError(f"{origin}: {unknown('key', name, _fields(Config))}")
+            current = getattr(config, name)
+            if not hasattr(current, "__dataclass_fields__"):
+                config = replace(config, **{name: _checked(Config, name, value, f"{origin}: {name}")})
+                continue
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{origin}: {name} is a table of settings, not {value!r}")
+            config = replace(config, **{name: _updated(current, value, f"{origin}: {name}")})
+        _check_ranges(config, origin)
+        return config
+
+    def to_toml(self) -> str:
+        """Return the configuration as TOML."""
+        lines = []
+        for name, value in self.to_dict().items():
+            if isinstance(value, dict):
+                lines += ["", f"[{name}]", *(f"{key} = {json.dumps(item)}" for key, item in value.items())]
+            else:
+                lines.append(f"{name} = {json.dumps(value)}")
+        return "\n".join(lines) + "\n"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the tables of a TOML file.
+
+    Raises:
+        ConfigError: it cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def presets() -> list[str]:
+    """Return the names of the presets."""
+    return sorted(p.name.removesuffix(".toml") for p in resources.files("tinyddpm.presets").iterdir() if p.name.endswith(".toml"))
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A configuration known to work, and the samples it is meant for: their shape and number of classes."""
+
+    config: Config
+    sample_shape: tuple[int, ...]
+    classes: int
+
+
+def preset(name: str) -> Preset:
+    """Return the preset called `name`.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    if name not in presets():
+        raise ConfigError(unknown("preset", name, presets()))
+    tables = tomllib.loads(resources.files("tinyddpm.presets").joinpath(f"{name}.toml").read_text(encoding="utf-8"))
+    about = tables.pop("about")
+    return Preset(Config.from_dict(tables, f"preset {name}"), tuple(about["sample_shape"]), about["classes"])
+
+
+def defaults_for(source: str) -> Config:
+    """Return the settings to start from for a data set: its preset's if it has one, DDPM's otherwise."""
+    name = "toy" if source in PLANES else source
+    return preset(name).config if name in presets() else Config()
+
+
+def settings() -> Iterator[tuple[str, str, str, Any, Any]]:
+    """Yield (table, key, command-line name, type, help text) of every single setting; the table of a top-level one is ''."""
+    for name, item in _fields(Config).items():
+        if item.default_factory is MISSING:
+            yield "", name, item.metadata["flag"] or name, get_type_hints(Config)[name], item.metadata["help"]
+            continue
+        table = item.default_factory
+        for key, inner in _fields(table).items():
+            if inner.metadata:
+                yield name, key, inner.metadata["flag"] or key, get_type_hints(table)[key], inner.metadata["help"]
+
+
+@cache
+def _fields(table: Any) -> dict[str, Field[Any]]:
+    return {item.name: item for item in fields(table)}
+
+
+def _updated(current: Any, values: Mapping[str, Any], where: str) -> Any:
+    """Return the table with `values`; keys that are no settings are options of the plugin that it names."""
+    table = type(current)
+    known = {name for name, item in _fields(table).items() if item.metadata}
+    plain = {key: _checked(table, key, value, f"{where}.{key}") for key, value in values.items() if key in known}
+    rest = {key: value for key, value in values.items() if key not in known}
+    if rest and "options" not in _fields(table):
+        raise ConfigError(f"{where}: {unknown('key', next(iter(rest)), known)}")
+    if "options" in _fields(table):
+        same = plain.get("name", current.name) == current.name
+        plain["options"] = {**current.options, **rest} if same else rest
+    return replace(current, **plain)
+
+
+def _checked(table: Any, key: str, value: Any, where: str) -> Any:
+    kind = get_type_hints(table)[key]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    wanted = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a text")
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ConfigError(f"{where} is {value!r}: give {wanted}")
+    return value
+
+
+def _check_ranges(config: Config, origin: str) -> None:
+    training = config.training
+    at_least = {
+        "seed": (config.seed, 0),
+        "schedule.timesteps": (config.schedule.timesteps, 2),
+        "data.validation": (config.data.validation, 1),
+        "sampling.steps": (config.sampling.steps, 0),
+        "sampling.count": (config.sampling.count, 1),
+        **{
+            f"training.{key}": (getattr(training, key), least)
+            for key, least in {
+                "steps": 1, "batch_size": 1, "accumulate": 1, "warmup": 0, "clip": 0.0, "log_every": 1,
+                "validate_every": 1, "save_every": 1, "sample_every": 1, "learning_rate": 0.0,
+            }.items()
+        },
+    }  # fmt: skip
+    for name, (value, least) in at_least.items():
+        if not value >= least:
+            raise ConfigError(f"{origin}: {name} is {value}: it must be at least {least}")
+    if not 0 <= training.ema < 1:
+        raise ConfigError(f"{origin}: training.ema is {training.ema}: it must lie in [0, 1)")
+    if training.accumulate > training.batch_size:
+        raise ConfigError(
+            f"{origin}: training.accumulate {training.accumulate} cuts a batch of {training.batch_size} into less than one "
+            "sample: give at most the batch size"
+        )

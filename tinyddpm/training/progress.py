@@ -1,0 +1,59 @@
+"""What a run says while it runs: one line that is rewritten on a terminal, plain lines otherwise."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from typing import TextIO
+
+
+class Progress:
+    """A progress line on `stream`, standard error by default.
+
+    On a terminal the line is rewritten, at most ten times a second. Elsewhere plain lines are printed, one for each
+    hundredth of the way.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stderr
+        self.terminal = self.stream.isatty()
+        self._shown = 0.0
+        self._open = False
+
+    def update(self, done: int, total: int, text: str) -> None:
+        """Say that `done` of `total` are done, and `text`."""
+        now, last = time.monotonic(), done == total
+        line = f"{done}/{total}  {text}"
+        if not self.terminal:
+            if last or done * 100 // total > (done - 1) * 100 // total:
+                self.say(line)
+        elif last or now - self._shown >= 0.1:
+            width = shutil.get_terminal_size().columns - 1
+            self.stream.write("\r" + line[:width].ljust(width))
+            self.stream.flush()
+            self._shown, self._open = now, True
+
+    def say(self, line: str) -> None:
+        """Print a line of its own."""
+        self.close()
+        self.stream.write(line + "\n")
+        self.stream.flush()
+
+    def close(self) -> None:
+        """End the line that is being rewritten, if any."""
+        if self._open:
+            self.stream.write("\n")
+            self.stream.flush()
+            self._open = False
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in the two units that matter, such as 1h05m, 2m30s or 12s."""
+    whole = max(0, round(seconds))
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours >= 48:
+        return f"{hours // 24}d{hours % 24:02d}h"
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

@@ -1,0 +1,163 @@
+"""Training: Algorithm 1 of DDPM with Adam, and all of its state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinyddpm import registry
+from tinyddpm.backend import Array, Purpose
+from tinyddpm.data.base import Dataset
+from tinyddpm.data.batching import batch_indices, flip_horizontally, to_model
+from tinyddpm.errors import TrainingError
+from tinyddpm.nn import DropoutNoise
+from tinyddpm.ops import load_operations
+from tinyddpm.training.checkpoint import Checkpoint
+from tinyddpm.training.model import Model
+from tinyddpm.training.optimiser import Adam, average, clip_scale, global_norm, warmed_up
+from tinyddpm.training.step import l_simple, l_simple_gradient
+
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one training step did: its number, counted from 1, its loss, gradient norm and learning rate."""
+
+    step: int
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+
+
+class Trainer:
+    """The state of a training run: weights, gradient, Adam's moments, average, and the number of steps done.
+
+    Every random choice of step k is a function of (seed, k), so this state and the configuration are all that it takes to
+    go on as if it had never stopped.
+
+    Args:
+        model: what is trained.
+        train: the samples to learn from.
+        held_out: the samples of the validation loss.
+    """
+
+    def __init__(self, model: Model, train: Dataset, held_out: Dataset) -> None:
+        self.model, self.train, self.held_out = model, train, held_out
+        self.config = model.config
+        backend, layout = model.backend, model.layout
+        self.random = backend.random(self.config.seed)
+        initial = layout.initialise(self.config.seed)
+        self.step = 0
+        self._set(initial, initial, np.zeros_like(initial), np.zeros_like(initial))
+        self.gradient: Array = backend.asarray(np.zeros_like(initial))
+        self._dw = layout.views(self.gradient, backend.xp)
+        self._training_ops = load_operations(backend, training=True)
+        self._ops = load_operations(backend)
+
+    def train_step(self) -> StepResult:
+        """Do one step of Algorithm 1 and return what it did.
+
+        Raises:
+            TrainingError: the loss or the gradient is not finite. The weights are those of the step before.
+        """
+        training, step = self.config.training, self.step
+        self.gradient *= 0.0
+        loss = 0.0
+        with self.model.backend.scope():
+            w = self._views(self.weights)
+            for samples in np.array_split(np.arange(training.batch_size), training.accumulate):
+                share = len(samples) / training.batch_size
+                loss += share * float(self._gradient(w, step, samples, share))
+            norm = global_norm(self.gradient)
+            if not (np.isfinite(loss) and np.isfinite(norm)):
+                raise TrainingError(f"the loss of step {step + 1} is {loss:g} and its gradient's norm {norm:g}")
+            rate = warmed_up(training.learning_rate, step, training.warmup)
+            self.gradient *= clip_scale(norm, training.clip)
+            self.adam.update(self.weights, self.gradient, rate, step)
+            average(self.ema, self.weights, training.ema, step)
+        self.step += 1
+        return StepResult(self.step, loss, norm, rate)
+
+    def validation_loss(self) -> float:
+        """Return L_simple of the averaged weights on the held-out samples, at times and noise that never change."""
+        n, batch_size = len(self.held_out), self.config.training.batch_size
+        loss = 0.0
+        with self.model.backend.scope():
+            w = self._views(self.ema)
+            for start in range(0, n, batch_size):
+                samples = np.arange(start, min(n, start + batch_size))
+                x_0, labels = self._read(self.held_out, samples)
+                t = self._times(Purpose.VALIDATION_TIME, 0, samples)
+                eps = self._noise(Purpose.VALIDATION_NOISE, 0, samples)
+                cond = self.model.condition(labels)
+                value = l_simple(self.model.network, self._ops, self.model.process, w, self._to_device(x_0), t, eps, cond)
+                loss += float(value) * len(samples) / n
+        return loss
+
+    def checkpoint(self, state: dict[str, Any]) -> Checkpoint:
+        """Return everything that it takes to go on; `state` is the caller's own."""
+        config = self.config
+        used = {"networks": config.network.name, "schedules": config.schedule.name, "samplers": config.sampling.name}
+        entries = [registry.find(group, name) for group, name in used.items()]
+        host = self.model.backend.to_numpy
+        return Checkpoint(
+            config=config.to_dict(),
+            step=self.step,
+            sample_shape=self.model.sample_shape,
+            classes=self.model.classes,
+            plugins=[
+                {"group": e.group, "name": e.name, "distribution": e.distribution, "version": e.version} for e in entries
+            ],
+            weights=host(self.weights),
+            ema=host(self.ema),
+            adam_m=host(self.adam.m),
+            adam_v=host(self.adam.v),
+            state=state,
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to where `checkpoint` was made."""
+        self.step = checkpoint.step
+        self._set(checkpoint.weights, checkpoint.ema, checkpoint.adam_m, checkpoint.adam_v)
+
+    def _set(self, weights: Any, ema: Any, m: Any, v: Any) -> None:
+        weights, ema, m, v = (self.model.backend.asarray(np.array(a, np.float32)) for a in (weights, ema, m, v))
+        self.weights: Array = weights
+        self.ema: Array = ema
+        self.adam = Adam(m, v)
+
+    def _gradient(self, w: dict[str, Array], step: int, samples: Indices, share: float) -> Array:
+        """Add the gradient of some of the batch's samples, named by their places in it, and return their loss."""
+        training, seed = self.config.training, self.config.seed
+        places = batch_indices(len(self.train), training.batch_size, step, seed)[samples]
+        x_0, labels = self._read(self.train, places)
+        if self.config.data.flip:
+            mirrored = self.random.uniform(Purpose.FLIP, step, samples, ()) < 0.5
+            x_0 = flip_horizontally(x_0, self.model.backend.to_numpy(mirrored))
+        t = self._times(Purpose.TIME, step, samples)
+        eps = self._noise(Purpose.NOISE, step, samples)
+        dropout = DropoutNoise(self.random, step, samples)
+        return l_simple_gradient(
+            self.model.network, self._training_ops, self.model.process, w, self._dw,
+            self._to_device(x_0), t, eps, self.model.condition(labels), dropout, share,
+        )  # fmt: skip
+
+    def _read(self, dataset: Dataset, places: Indices) -> tuple[Any, Any]:
+        labels = None if dataset.labels is None else dataset.labels[places]
+        x_0 = dataset.read(places)
+        return (to_model(x_0) if self.model.is_image else x_0), labels
+
+    def _times(self, purpose: Purpose, step: int, samples: Indices) -> Array:
+        return self.random.integers(purpose, step, samples, (), self.model.process.T)
+
+    def _noise(self, purpose: Purpose, step: int, samples: Indices) -> Array:
+        return self.random.normal(purpose, step, samples, self.model.sample_shape)
+
+    def _to_device(self, x_0: Any) -> Array:
+        return self.model.backend.asarray(x_0)
+
+    def _views(self, buffer: Array) -> dict[str, Array]:
+        return self.model.layout.views(buffer, self.model.backend.xp)
