@@ -78,7 +78,7 @@ def kolmogorov_limit(n: int, failures: float = 1e-6) -> float:
 def test_counter_is_laid_out_as_documented(
     seed: int, purpose: Purpose, step: int, layer: int, samples: list[int], n: int
 ) -> None:
-    """For any seed and stream: element e of sample i is word e % 4 of the counter (e // 4, i, step, purpose and layer)."""
+    """For any seed and stream: element e of sample i is word e % 4 of counter (e // 4, i, step, purpose and layer)."""
     bits = Random(xp, seed).bits(purpose, step, samples, (n,), layer)
     assert bits.dtype == np.int64
     for row, sample in zip(bits, samples, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -115,16 +116,20 @@ class Setting:
         return DropoutNoise(backend.random(8), step, np.arange(len(self.x)))
 
     def forward(
-        self, backend: Backend, training: bool = True, noise: bool = True, **changed: HostArray
+        self,
+        backend: Backend,
+        training: bool = True,
+        noise: bool = True,
+        x: HostArray | None = None,
+        weights: Mapping[str, HostArray] | None = None,
     ) -> tuple[Any, Saved]:
-        """Return the prediction and the residuals; `changed` replaces the batch's arrays or, as `weights`, some weights."""
-        weights = {**self.weights, **changed.pop("weights", {})}
-        x, t = changed.get("x", self.x), changed.get("t", self.t)
+        """Return the prediction and the residuals, with another x or some other weights if given."""
+        weights = {**self.weights, **(weights or {})}
         return self.network.forward(
             load_operations(backend, training),
             {path: backend.asarray(w) for path, w in weights.items()},
-            backend.asarray(x),
-            backend.asarray(t),
+            backend.asarray(self.x if x is None else x),
+            backend.asarray(self.t),
             {kind: backend.asarray(values) for kind, values in self.cond.items()},
             self.noise(backend) if noise else None,
         )

@@ -75,7 +75,7 @@ class Upsample(nn.Module):
 
 
 class TorchUNet(nn.Module):
-    """Built with the arguments of `tinyddpm.nn.unet.UNet`, all given. Steps are named by the paths of their parameters."""
+    """Takes the arguments of `tinyddpm.nn.unet.UNet`. Its steps are named as in the paths of their parameters."""
 
     def __init__(
         self,

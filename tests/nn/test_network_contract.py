@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_threads_share_a_network(numpy_backend: Backend, name: str) -> None:
     expected = [setting.gradients(numpy_backend) for setting in settings]
     start = Barrier(2)
 
-    def work(setting: Setting) -> list[tuple]:
+    def work(setting: Setting) -> list[Any]:
         start.wait()
         return [setting.gradients(numpy_backend) for _ in range(5)]
 
@@ -96,9 +97,11 @@ def test_time_and_label_matter(numpy_backend: Backend, name: str) -> None:
     """Another step or class of the first sample changes its prediction, and no other's."""
     setting = Setting(SKETCHES[name])
     out, _ = setting.forward(numpy_backend)
-    changes = [setting.forward(numpy_backend, t=setting.t + [1, 0])[0]]
+    setting.t = setting.t + np.asarray([1, 0])
+    changes = [setting.forward(numpy_backend)[0]]
     if setting.cond:
-        setting.cond = {"label": (setting.cond["label"] + [1, 0]) % SKETCHES[name].classes}
+        setting.t = setting.t - np.asarray([1, 0])
+        setting.cond = {"label": (setting.cond["label"] + np.asarray([1, 0])) % SKETCHES[name].classes}
         changes.append(setting.forward(numpy_backend)[0])
     for changed in changes:
         assert np.max(np.abs(changed[0] - out[0])) > 1e-3

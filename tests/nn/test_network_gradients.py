@@ -55,9 +55,7 @@ class RecordedNoise(DropoutNoise):
 
 
 @pytest.mark.parametrize("name", UNETS)
-def test_unet_matches_its_torch_twin(
-    numpy_backend: Backend, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unet_matches_its_torch_twin(numpy_backend: Backend, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same weights and dropout masks give the same prediction, dx and gradient of every path, within 1e-10."""
     sketch = SKETCHES[name]
     setting = Setting(sketch, n=3)
@@ -82,12 +80,12 @@ def test_unet_matches_its_torch_twin(
         assert_close(dw[path], expected, 1e-10, path, floor)
 
 
-def test_every_residual_block_drops_by_its_own_masks(numpy_backend: Backend) -> None:
+def test_every_residual_block_drops_by_its_own_masks(numpy_backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Layers are numbered from 0 in forward order, one per residual block; no two have the same mask."""
     setting = Setting(SKETCHES["unet-adaptive"])
     blocks = sum(path.endswith("/conv_2/w") for path in setting.weights)
     noise = RecordedNoise(setting.noise(numpy_backend))
-    setting.noise = lambda backend: noise  # type: ignore[method-assign]
+    monkeypatch.setattr(setting, "noise", lambda backend: noise)
     setting.forward(numpy_backend)
     assert noise.layers == list(range(blocks))
     assert len({mask.tobytes() for mask in noise.masks}) == blocks

@@ -24,7 +24,7 @@ def test_gives_what_numpy_gives(
 ) -> None:
     """Forward and backward, in both types, within `ROUNDINGS` units of rounding."""
     case = make_case(operation, shape, seed=5).map(lambda a: a.astype(dtype) if a.dtype.kind == "f" else a)
-    compare_backends(numpy_backend, other_backend, case, rtol=ROUNDINGS * np.finfo(dtype).eps)
+    compare_backends(numpy_backend, other_backend, case, rtol=ROUNDINGS * float(np.finfo(dtype).eps))
 
 
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
@@ -47,7 +47,7 @@ def test_sinusoids_are_numpys(numpy_backend: Backend, other_backend: Backend, dt
         backend.to_numpy(load_operations(backend).sinusoidal(backend.asarray(steps), 12, getattr(backend.xp, dtype)))
         for backend in (numpy_backend, other_backend)
     )
-    assert_close(found, expected, 2000 * np.finfo(dtype).eps, "the embedding")
+    assert_close(found, expected, 2000 * float(np.finfo(dtype).eps), "the embedding")
 
 
 def compare_backends(one: Backend, other: Backend, case: Case, rtol: float, floor: float = 0.0) -> None:

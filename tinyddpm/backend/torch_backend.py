@@ -35,7 +35,7 @@ class TorchBackend(Backend):
         """Return `values` (host array, scalars or a tensor) on the device, as `dtype` if given, without gradient."""
         if isinstance(values, np.ndarray):  # Torch warns of read-only memory and refuses negative strides.
             values = np.require(values, requirements=["C", "W"])
-        return super().asarray(values, dtype).detach()
+        return self.xp.asarray(values, dtype=dtype, device=self.device, requires_grad=False)
 
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         """Return `array` on the host: a view if it is on the CPU, else a copy."""

@@ -70,7 +70,8 @@ def cosine(T: int, s: float = 0.008, max_beta: float = 0.999) -> Betas:
         raise ConfigError(f"s is {s!r}: give a number from 0 to 1 (IDDPM uses 0.008)")
     _require_fraction("max_beta", max_beta)
     f = np.cos(np.pi / 2 * (np.arange(T + 1, dtype=np.float64) / T + s) / (1 + s)) ** 2
-    return np.minimum(1 - f[1:] / f[:-1], max_beta)
+    betas: Betas = np.minimum(1 - f[1:] / f[:-1], max_beta)
+    return betas
 
 
 def make_betas(name: str, T: int, **options: Any) -> Betas:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,4 +31,5 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except OSError as error:
         raise DataError(f"cannot write {target}: {error.strerror or error}; choose another place") from error
     finally:
-        staged.unlink(missing_ok=True)
+        with suppress(OSError):  # it is no longer there when all went well
+            staged.unlink()

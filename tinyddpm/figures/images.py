@@ -168,8 +168,8 @@ def _require_one_shape(frames: Sequence[Pixels]) -> None:
 
 
 def _require_drawable(images: Pixels, ndim: int) -> None:
-    axes = "(n, H, W, C)"[-3 * ndim :].lstrip("( ")
+    axes = ", ".join("nHWC"[-ndim:])
     if images.dtype != np.uint8 or images.ndim != ndim or images.size == 0:
-        raise DataError(f"cannot draw {images.dtype} {images.shape}: images are uint8 ({axes}, and none may be empty")
+        raise DataError(f"cannot draw {images.dtype} {images.shape}: images are uint8 ({axes}), and none may be empty")
     if images.shape[-1] not in (1, 3):
         raise DataError(f"cannot draw {images.shape[-1]} channels: PNG and GIF take 1 or 3 of them; save these as .npz")

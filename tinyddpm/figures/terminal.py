@@ -15,7 +15,7 @@ BRAILLE = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 
 # (drawn, period) in dots along x: what tells the curves apart where there is no colour.
 DASHES = ((1, 1), (5, 8), (1, 3), (1, 7))
-MARKS = "*+o."
+MARKS = "*+ox#@%&"
 
 
 def line_chart(
@@ -27,40 +27,42 @@ def line_chart(
 ) -> str:
     """Return the curves of `series` as text: a chart with its y axis, the steps below it, and a legend.
 
+    Braille dashes tell four curves apart; more of them, or a terminal without braille, get an ASCII mark each.
+
     Args:
-        series: up to four curves by name, each of the same shape (n,), n >= 2.
+        series: up to eight curves by name, each of the same shape (n,), n >= 2.
         width: characters of the plot itself, without the y axis.
         height: lines of the plot itself.
         log: draw log10 of the values.
-        encoding: what the text will be written in, standard output's by default; braille where it can, else ASCII.
+        encoding: what the text will be written in, standard output's by default.
 
     Raises:
         ConfigError: too many curves, too small a chart, or values that cannot be drawn.
     """
     _require_series(series, log)
     if width < 8 or height < 2:
-        raise ConfigError(f"a chart of {width} × {height} characters is too small: give at least 8 × 2")
-    braille = _can_encode("⣿", encoding or sys.stdout.encoding or "ascii")
-    per_row, per_column = BRAILLE.shape if braille else (1, 1)
-    curves = {name: np.log10(y) if log else np.asarray(y, float) for name, y in series.items()}
-    low = min(y.min() for y in curves.values())
-    high = max(y.max() for y in curves.values())
-    span = (high - low) or 1.0  # a flat curve lies at the bottom
+        raise ConfigError(f"a chart of {width} by {height} characters is too small: give at least 8 by 2")
+    braille = len(series) <= len(DASHES) and _can_encode("⣿", encoding or sys.stdout.encoding or "ascii")
+    curves = [np.log10(y) if log else np.asarray(y, np.float64) for y in series.values()]
+    low = min(y.min() for y in curves)
+    span = (max(y.max() for y in curves) - low) or 1.0  # a flat curve lies at the bottom
+    rows = _plot([(y - low) / span for y in curves], width, height, braille)
+    return "\n".join([*_framed(rows, low, low + span, log, len(curves[0]), braille), _legend(series, braille)])
 
-    cells = np.full((height, width), 0 if braille else ord(" "))
-    for number, y in enumerate(curves.values()):
-        drawn, period = DASHES[number] if braille else (1, 1)
-        dots = _trace((y - low) / span, height * per_row, width * per_column)
-        dots &= np.arange(dots.shape[1]) % period < drawn
-        tiles = dots.reshape(height, per_row, width, per_column)
+
+def _plot(curves: list[NDArray[np.float64]], width: int, height: int, braille: bool) -> list[str]:
+    """Return the lines of the plot of `curves`, each with values in [0, 1]."""
+    per_row, per_column = BRAILLE.shape if braille else (1, 1)
+    cells = np.full((height, width), 0x2800 if braille else ord(" "))
+    for number, y in enumerate(curves):
+        dots = _trace(y, height * per_row, width * per_column)
         if braille:
-            cells |= np.einsum("hrwc,rc->hw", tiles, BRAILLE)
+            drawn, period = DASHES[number]
+            dots &= np.arange(dots.shape[1]) % period < drawn
+            cells |= np.einsum("hrwc,rc->hw", dots.reshape(height, per_row, width, per_column), BRAILLE)
         else:
-            cells[tiles[:, 0, :, 0]] = ord(MARKS[number])
-    text = ["".join(map(chr, row + 0x2800 * braille)) for row in cells]
-    return "\n".join(
-        _framed(text, low, low + span, log, len(next(iter(curves.values()))), braille) + _legend(series, braille)
-    )
+            cells[dots] = ord(MARKS[number])
+    return ["".join(map(chr, row)) for row in cells]
 
 
 def _trace(y: NDArray[np.float64], rows: int, columns: int) -> NDArray[np.bool_]:
@@ -87,15 +89,13 @@ def _framed(text: list[str], low: float, high: float, log: bool, steps: int, bra
     return [*plot, axis, below]
 
 
-def _legend(series: Mapping[str, object], braille: bool) -> list[str]:
+def _legend(series: Mapping[str, object], braille: bool) -> str:
     """Return one line that shows how each curve is drawn."""
-    keys = []
-    for number, name in enumerate(series):
-        drawn, period = DASHES[number]
-        dots = (np.arange(12) % period < drawn).reshape(6, 2)
-        sample = "".join(chr(0x2800 + int(dot @ BRAILLE[1])) for dot in dots) if braille else MARKS[number] * 3
-        keys.append(f"{sample} {name}")
-    return ["   ".join(keys)]
+    keys = [mark * 3 for mark in MARKS]
+    if braille:
+        dots = [(np.arange(12) % period < drawn).reshape(6, 2) for drawn, period in DASHES]
+        keys = ["".join(chr(0x2800 + bits) for bits in line @ BRAILLE[1]) for line in dots]
+    return "   ".join(f"{key} {name}" for key, name in zip(keys, series, strict=False))
 
 
 def _can_encode(text: str, encoding: str) -> bool:
@@ -107,8 +107,8 @@ def _can_encode(text: str, encoding: str) -> bool:
 
 
 def _require_series(series: Mapping[str, NDArray[np.floating]], log: bool) -> None:
-    if not 1 <= len(series) <= len(DASHES):
-        raise ConfigError(f"{len(series)} curves in one chart: give 1 to {len(DASHES)}")
+    if not 1 <= len(series) <= len(MARKS):
+        raise ConfigError(f"{len(series)} curves in one chart: give 1 to {len(MARKS)}")
     shapes = {np.shape(y) for y in series.values()}
     if len(shapes) > 1 or len(shape := shapes.pop()) != 1 or shape[0] < 2:
         raise ConfigError("the curves of one chart must have the same number of steps, at least 2")

@@ -27,25 +27,21 @@ class Normalisation(Family):
             eps: added to the variance.
 
         Returns:
-            y of x's shape, and (x, μ, r, scale).
+            y of x's shape, and (x, μ, r, scale, groups); μ and r as one number per sample and channel.
         """
-        grouped = self._grouped(x, groups)
-        mean = self.xp.mean(grouped, axis=(1, 3), keepdims=True)
-        variance = self.xp.mean((grouped - mean) ** 2, axis=(1, 3), keepdims=True)
-        r = (variance + eps) ** -0.5
-        y = self.xp.reshape((grouped - mean) * r, x.shape) * scale + shift
-        return y, self._save(x, mean, r, scale)
+        mean = self._group_mean(x, groups)
+        r = (self._group_mean((x - mean) ** 2, groups) + eps) ** -0.5
+        return (x - mean) * r * scale + shift, self._save(x, mean, r, scale, groups)
 
     def group_norm_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
         """Return (dx, dscale, dshift) of `group_norm`."""
-        x, mean, r, scale = saved
-        groups = mean.shape[2]
-        x_hat = (self._grouped(x, groups) - mean) * r
-        flat = (-1, x.shape[-1])
-        dscale = self.xp.sum(self.xp.reshape(dy, flat) * self.xp.reshape(x_hat, flat), axis=0)
-        dshift = self.xp.sum(self.xp.reshape(dy, flat), axis=0)
-        dx = self._standardise_backward(x_hat, r, self._grouped(dy * scale, groups), axis=(1, 3))
-        return self.xp.reshape(dx, x.shape), dscale, dshift
+        x, mean, r, scale, groups = saved
+        x_hat = (x - mean) * r
+        all_but_channels = tuple(range(x.ndim - 1))
+        dscale, dshift = self.xp.sum(dy * x_hat, axis=all_but_channels), self.xp.sum(dy, axis=all_but_channels)
+        g = dy * scale
+        dx = r * (g - self._group_mean(g, groups) - x_hat * self._group_mean(g * x_hat, groups))
+        return dx, dscale, dshift
 
     def layer_norm(self, x: Array, scale: Array, shift: Array, eps: float = 1e-6) -> tuple[Array, Saved]:
         """Return y = x̂ · scale + shift, x̂ standardised over the last axis alone (Ba, Kiros, Hinton 2016).
@@ -68,9 +64,12 @@ class Normalisation(Family):
         """Return (dx, dscale, dshift) of `layer_norm`."""
         x, mean, r, scale = saved
         x_hat = (x - mean) * r
-        leading = tuple(range(x.ndim - 1))
-        dscale, dshift = self.xp.sum(dy * x_hat, axis=leading), self.xp.sum(dy, axis=leading)
-        return self._standardise_backward(x_hat, r, dy * scale, axis=(-1,)), dscale, dshift
+        all_but_channels = tuple(range(x.ndim - 1))
+        dscale, dshift = self.xp.sum(dy * x_hat, axis=all_but_channels), self.xp.sum(dy, axis=all_but_channels)
+        g = dy * scale
+        g_mean = self.xp.mean(g, axis=-1, keepdims=True)
+        along = self.xp.mean(g * x_hat, axis=-1, keepdims=True)
+        return r * (g - g_mean - x_hat * along), dscale, dshift
 
     def modulate(self, x: Array, scale: Array, shift: Array) -> tuple[Array, Saved]:
         """Return y = x (1 + scale) + shift, one scale and shift per sample and channel.
@@ -98,12 +97,9 @@ class Normalisation(Family):
         dx = dy * (1 + self.xp.reshape(scale, across))
         return dx, self.xp.sum(dy * x, axis=pixels), self.xp.sum(dy, axis=pixels)
 
-    def _grouped(self, x: Array, groups: int) -> Array:
-        """Return x as (N, pixels, groups, channels of a group)."""
-        return self.xp.reshape(x, (x.shape[0], -1, groups, x.shape[-1] // groups))
-
-    def _standardise_backward(self, x_hat: Array, r: Array, g: Array, axis: tuple[int, ...]) -> Array:
-        """Return dx = r (g − mean(g) − x̂ mean(g x̂)), means over `axis`."""
-        g_mean = self.xp.mean(g, axis=axis, keepdims=True)
-        along = self.xp.mean(g * x_hat, axis=axis, keepdims=True)
-        return r * (g - g_mean - x_hat * along)
+    def _group_mean(self, x: Array, groups: int) -> Array:
+        """Return, for every channel, the mean over all pixels and the channels of its group, (N, 1, ..., 1, C)."""
+        n, c = x.shape[0], x.shape[-1]
+        per_channel = self.xp.mean(self.xp.reshape(x, (n, -1, c)), axis=1)
+        per_group = self.xp.mean(self.xp.reshape(per_channel, (n, groups, c // groups)), axis=2)
+        return self.xp.reshape(self.xp.repeat(per_group, c // groups, axis=1), (n, *(1,) * (x.ndim - 2), c))

@@ -138,9 +138,9 @@ class Config:
         lines = []
         for name, value in self.to_dict().items():
             if isinstance(value, dict):
-                lines += ["", f"[{name}]", *(f"{key} = {json.dumps(item)}" for key, item in value.items())]
+                lines += ["", f"[{name}]", *(f"{key} = {_toml(item)}" for key, item in value.items())]
             else:
-                lines.append(f"{name} = {json.dumps(value)}")
+                lines.append(f"{name} = {_toml(value)}")
         return "\n".join(lines) + "\n"
 
 
@@ -206,6 +206,11 @@ def settings() -> Iterator[tuple[str, str, str, Any, Any]]:
 @cache
 def _fields(table: Any) -> dict[str, Field[Any]]:
     return {item.name: item for item in fields(table)}
+
+
+def _toml(value: Any) -> str:
+    """Return a value as TOML, which for these types is JSON, but that DEL must be escaped and no surrogates are known."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _updated(current: Any, values: Mapping[str, Any], where: str) -> Any:

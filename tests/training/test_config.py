@@ -1,0 +1,107 @@
+"""The configuration: strict, layered, and the same after a round trip through TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinyddpm.errors import ConfigError
+from tinyddpm.training.config import Config, defaults_for, preset, presets, read_toml, settings
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_survive_toml(name: str) -> None:
+    config = preset(name).config
+    assert Config.from_dict(tomllib.loads(config.to_toml())) == config
+
+
+@given(
+    steps=st.integers(1, 10**9),
+    rate=st.floats(0, 1, allow_subnormal=False),
+    source=NAMES,
+    size=st.none() | NAMES,
+    option=st.integers() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | NAMES | st.lists(st.integers()),
+)
+def test_any_values_survive_toml(steps: int, rate: float, source: str, size: str | None, option: object) -> None:
+    """Over values of every type that TOML has, quotes, control characters and other scripts in texts included."""
+    tables = {
+        "data": {"source": source, **({"image_size": size} if size else {})},
+        "network": {"name": source, "depth": option},
+        "training": {"steps": steps, "learning_rate": rate},
+    }
+    config = Config.from_dict(tables)
+    assert Config.from_dict(tomllib.loads(config.to_toml())) == config
+    assert config.network.options == {"depth": option}
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"trainin": {}}, "unknown key 'trainin': did you mean 'training'?"),
+        ({"training": {"stps": 1}}, "training: unknown key 'stps': did you mean 'steps'?"),
+        ({"data": {"soruce": "x"}}, "did you mean 'source'?"),
+        ({"training": {"steps": 1.5}}, "training.steps is 1.5: give a whole number"),
+        ({"training": {"steps": True}}, "training.steps is True: give a whole number"),
+        ({"data": {"flip": 1}}, "data.flip is 1: give true or false"),
+        ({"data": {"source": 3}}, "data.source is 3: give a text"),
+        ({"training": 7}, "training is a table of settings, not 7"),
+        ({"training": {"steps": 0}}, "training.steps is 0: it must be at least 1"),
+        ({"training": {"learning_rate": float("nan")}}, "learning_rate is nan"),
+        ({"training": {"ema": 1.0}}, "training.ema is 1.0: it must lie in"),
+        ({"training": {"batch_size": 4, "accumulate": 5}}, "give at most the batch size"),
+        ({"schedule": {"timesteps": 1}}, "schedule.timesteps is 1: it must be at least 2"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(tables: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_dict(tables, "file.toml")
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("file.toml: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_layers_override_setting_by_setting() -> None:
+    base = Config.from_dict({"network": {"name": "unet", "channels": 32}, "training": {"steps": 5, "clip": 2.0}})
+    config = base.updated({"network": {"heads": 2}, "training": {"steps": 6}})
+    assert config.network.options == {"channels": 32, "heads": 2}
+    assert (config.training.steps, config.training.clip) == (6, 2.0)
+
+
+def test_another_plugin_does_not_inherit_options() -> None:
+    base = Config.from_dict({"network": {"name": "unet", "channels": 32}})
+    assert base.updated({"network": {"name": "mlp", "depth": 2}}).network.options == {"depth": 2}
+
+
+def test_defaults_follow_the_data() -> None:
+    assert defaults_for("digits") == preset("digits").config
+    assert defaults_for("ring").network.name == "mlp"
+    assert defaults_for("./photos") == Config()
+
+
+def test_unknown_preset_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'cifar10'"):
+        preset("cifar")
+
+
+def test_command_line_names_are_unique() -> None:
+    names = [name for _, _, name, _, _ in settings()]
+    assert len(set(names)) == len(names)
+
+
+def test_files_that_are_no_toml(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    with pytest.raises(ConfigError, match=r"cannot read .*x\.toml: No such file"):
+        read_toml(path)
+    path.write_text("steps = = 3")
+    with pytest.raises(ConfigError, match=r"x\.toml is not valid TOML"):
+        read_toml(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"x\.toml is not valid TOML"):
+        read_toml(path)

@@ -1,0 +1,98 @@
+"""Progress lines, metrics files and interrupts."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinyddpm.training.interrupt import interruptible
+from tinyddpm.training.metrics import Metrics
+from tinyddpm.training.progress import Progress, duration
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_plain_lines_away_from_a_terminal() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream)
+    for step in range(1, 1001):
+        progress.update(step, 1000, f"loss {step}")
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 100
+    assert lines[-1] == "1000/1000  loss 1000"
+    assert "\r" not in stream.getvalue()
+
+
+def test_one_rewritten_line_on_a_terminal() -> None:
+    stream = Terminal()
+    progress = Progress(stream)
+    for step in range(1, 1001):
+        progress.update(step, 1000, "loss")
+    progress.say("done")
+    rewritten, line = stream.getvalue().split("\n")[:2]
+    assert rewritten.split("\r")[-1].strip() == "1000/1000  loss"
+    assert line == "done"
+
+
+@given(st.integers(1, 10**6), st.data())
+def test_short_runs_print_every_step_and_long_ones_a_hundred(total: int, data: st.DataObject) -> None:
+    """Over run lengths: the last step is always printed, and never more than one line a step."""
+    stream = io.StringIO()
+    progress = Progress(stream)
+    done = data.draw(st.integers(1, total))
+    progress.update(done, total, "x")
+    progress.update(total, total, "end")
+    assert stream.getvalue().splitlines()[-1] == f"{total}/{total}  end"
+    if total <= 100:
+        assert stream.getvalue().splitlines()[0] == f"{done}/{total}  x"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0s"), (0.4, "0s"), (59.6, "1m00s"), (150, "2m30s"), (3900, "1h05m"), (172_799, "47h59m"), (180_000, "2d02h")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_metrics_of_steps_to_be_done_again_are_cut(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    first = Metrics(path, 0)
+    for step in (10, 20, 30):
+        first.append(step=step, loss=1 / step)
+    with path.open("a") as file:
+        file.write('{"step": 40, "lo')
+    Metrics(path, 20).append(step=30, loss=0.5)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"step": 10, "loss": 0.1},
+        {"step": 20, "loss": 0.05},
+        {"step": 30, "loss": 0.5},
+    ]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_signal_is_noted_and_the_second_acts(number: signal.Signals) -> None:
+    seen = []
+    before = signal.signal(number, lambda *_: seen.append("second"))
+    try:
+        with interruptible() as interrupt:
+            assert interrupt.signal is None
+            os.kill(os.getpid(), number)
+            assert interrupt.signal == number
+            assert not seen
+            os.kill(os.getpid(), number)
+            assert seen == ["second"]
+        assert signal.getsignal(number) is not signal.SIG_DFL
+    finally:
+        signal.signal(number, before)

@@ -1,0 +1,87 @@
+"""Algorithm 1: the gradient of L_simple is that of the loss it reports."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tinyddpm.backend import Backend, Random
+from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.nn import DropoutNoise, Layout
+from tinyddpm.nn.mlp import MLP
+from tinyddpm.ops import load_operations
+from tinyddpm.testing import check_projection
+from tinyddpm.training.step import l_simple, l_simple_gradient
+
+N = 6
+
+
+class Problem:
+    """A small MLP with random weights, in float64, on random points; the first is at t = 0."""
+
+    def __init__(self, backend: Backend) -> None:
+        rng = np.random.default_rng(1)
+        self.network = MLP((2,), 3, 2, width=8, depth=1)
+        self.layout = Layout(self.network.parameters)
+        self.weights = rng.standard_normal(self.layout.size) * 0.4
+        self.process = GaussianProcess(backend, np.linspace(0.01, 0.5, 10), dtype=np.float64)
+        self.ops, self.training_ops = load_operations(backend), load_operations(backend, training=True)
+        self.x_0, self.eps = rng.standard_normal((N, 2)), rng.standard_normal((N, 2))
+        self.t, self.labels = np.array([0, 9, 3, 0, 7, 1]), np.array([0, 1, 2, 2, 1, 0])
+        self.noise = DropoutNoise(Random(np, 0), 0, np.arange(N))
+
+    def loss(self, weights: np.ndarray, at: slice = slice(None)) -> float:
+        w = self.layout.views(weights, np)
+        cond = {"label": self.labels[at]}
+        return float(l_simple(self.network, self.ops, self.process, w, self.x_0[at], self.t[at], self.eps[at], cond))
+
+    def gradient(self, *parts: slice) -> tuple[float, np.ndarray]:
+        total, gradient = 0.0, np.zeros_like(self.weights)
+        w, dw = self.layout.views(self.weights, np), self.layout.views(gradient, np)
+        for at in parts:
+            share = len(self.t[at]) / N
+            total += share * float(
+                l_simple_gradient(
+                    self.network, self.training_ops, self.process, w, dw,
+                    self.x_0[at], self.t[at], self.eps[at], {"label": self.labels[at]}, self.noise, share,
+                )
+            )  # fmt: skip
+        return total, gradient
+
+
+@pytest.fixture
+def problem(numpy_backend: Backend) -> Problem:
+    return Problem(numpy_backend)
+
+
+def test_gradient_is_the_losss(problem: Problem, rng: np.random.Generator) -> None:
+    loss, gradient = problem.gradient(slice(None))
+    assert loss == problem.loss(problem.weights)
+    value = lambda w: np.array([problem.loss(w)])  # noqa: E731
+    check_projection(value, problem.weights, np.ones(1), gradient, rng)
+
+
+def test_loss_is_the_papers(problem: Problem) -> None:
+    """Eq. 14 written out sample by sample, element by element."""
+    w = problem.layout.views(problem.weights, np)
+    terms = []
+    for x_0, t, eps, label in zip(problem.x_0, problem.t, problem.eps, problem.labels, strict=True):
+        alpha_bar = np.prod(1 - problem.process.betas[: t + 1])
+        x_t = np.sqrt(alpha_bar) * x_0 + np.sqrt(1 - alpha_bar) * eps
+        eps_hat, _ = problem.network.forward(problem.ops, w, x_t[None], np.array([t]), {"label": np.array([label])})
+        terms.append((eps - eps_hat[0]) ** 2)
+    assert problem.loss(problem.weights) == pytest.approx(np.mean(terms), rel=1e-12)
+
+
+def test_parts_of_a_batch_add_up(problem: Problem) -> None:
+    """Unequal parts, each counting its share, give the whole batch's loss and gradient."""
+    loss, gradient = problem.gradient(slice(None))
+    parts_loss, parts_gradient = problem.gradient(slice(0, 1), slice(1, 4), slice(4, 6))
+    assert parts_loss == pytest.approx(loss, rel=1e-12)
+    np.testing.assert_allclose(parts_gradient, gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_index_0_is_trained(problem: Problem) -> None:
+    """A batch of t = 0 alone has a gradient."""
+    problem.t[:] = 0
+    assert np.abs(problem.gradient(slice(None))[1]).max() > 1e-3
