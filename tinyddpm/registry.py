@@ -56,7 +56,9 @@ def find(group: str, name: str) -> Entry:
         raise RegistryError(unknown(group.removesuffix("s"), name, {entry.name for entry in known}))
     if len(matches) > 1:
         claims = " and ".join(str(entry) for entry in matches)
-        raise RegistryError(f"{group.removesuffix('s')} {name!r} is registered twice, by {claims}: uninstall one of them")
+        raise RegistryError(
+            f"{group.removesuffix('s')} {name!r} is registered twice, by {claims}: uninstall one of them"
+        )
     return matches[0]
 
 
@@ -69,7 +71,7 @@ def load(group: str, name: str) -> Any:
     entry = find(group, name)
     try:
         return metadata.EntryPoint(name, entry.value, f"tinyddpm.{group}").load()
-    except Exception as cause:  # noqa: BLE001 - a plugin may fail in any way; the cause stays chained
+    except Exception as cause:  # a plugin may fail in any way, and takes nothing else down with it
         what = group.removesuffix("s")
         raise RegistryError(f"{what} {name!r} ({entry}) cannot be loaded: {type(cause).__name__}: {cause}") from cause
 
@@ -98,7 +100,9 @@ def build(group: str, name: str, arguments: Sequence[Any], chosen: Mapping[str, 
             raise ConfigError(unknown(f"option of {what}", option, known))
         if not _like(value, known[option].default):
             default = known[option].default
-            raise ConfigError(f"option {option} of {what} is {value!r}: give {_described(default)}, such as {default!r}")
+            raise ConfigError(
+                f"option {option} of {what} is {value!r}: give {_described(default)}, such as {default!r}"
+            )
     return plugin(*arguments, **chosen)
 
 

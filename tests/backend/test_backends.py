@@ -88,20 +88,24 @@ def test_torch_describes_its_library() -> None:
 
 
 def test_torch_never_records_gradients() -> None:
+    """Even where the caller records them: that changes neither the data taken over nor what is computed in scope."""
     backend = TorchBackend()
     weight = torch.nn.Parameter(torch.ones(3))
-    assert not backend.asarray(weight).requires_grad
-    np.testing.assert_array_equal(backend.to_numpy(weight), np.ones(3, np.float32))
-    with backend.scope():
-        assert not (2 * weight).requires_grad
-    assert (2 * weight).requires_grad
+    with torch.enable_grad():
+        assert (2 * weight).requires_grad
+        assert not backend.asarray(weight).requires_grad
+        assert not backend.asarray(2 * weight).requires_grad
+        np.testing.assert_array_equal(backend.to_numpy(weight), np.ones(3, np.float32))
+        with backend.scope():
+            assert not (2 * weight).requires_grad
 
 
+@pytest.mark.parametrize("writeable", [True, False])
 @pytest.mark.parametrize("view", [np.s_[::-1], np.s_[::2], np.s_[:]])
-def test_torch_takes_host_arrays_of_any_layout(view: slice) -> None:
+def test_torch_takes_host_arrays_of_any_layout(view: slice, writeable: bool) -> None:
     """Reversed, strided and read-only memory, of which Torch refuses the first and warns of the last."""
     host = np.arange(6.0)[view]
-    host.flags.writeable = False
+    host.flags.writeable = writeable
     np.testing.assert_array_equal(TorchBackend().asarray(host).numpy(), host)
 
 

@@ -208,7 +208,7 @@ def test_normal_is_box_and_muller_of_the_bits() -> None:
 
 
 def test_extreme_words_keep_their_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Words at the ends: normal stays finite and within its bound, uniform below 1, integers below high."""
+    """Words at the ends: normal stays within its bound, uniform below 1, integers below high, rates 0 and 1 are exact."""
     ends = (0, 1, 2**30, 2**31, 2**32 - 1)
     pairs = np.asarray(list(itertools.product(ends, ends)))[None]
     words = (pairs[..., 0], pairs[..., 1], pairs[..., 1], pairs[..., 0])
@@ -221,6 +221,8 @@ def test_extreme_words_keep_their_ranges(monkeypatch: pytest.MonkeyPatch) -> Non
     assert random.uniform(*stream).max() == np.float32(1 - 2**-24)
     assert random.integers(*stream, 2**31).max() == 2**31 - 1
     assert random.integers(*stream, 7).max() == 6
+    assert np.all(random.keep_mask(*stream, 0.0))
+    assert not np.any(random.keep_mask(*stream, 1.0))
 
 
 def test_normal_is_normal() -> None:
@@ -275,6 +277,19 @@ def test_permutation_holds_every_number_once(seed: int, step: int, n: int) -> No
     order = Random(xp, seed).permutation(Purpose.ORDER, step, n)
     assert order.dtype == np.int64
     assert sorted(order.tolist()) == list(range(n))
+
+
+@given(keys=st.lists(st.tuples(st.sampled_from([0, 1, 2**31, 2**32 - 1]), st.sampled_from([0, 1, 2**32 - 1]))))
+def test_permutation_is_the_order_of_its_keys(keys: list[tuple[int, int]]) -> None:
+    """For any keys, ties among them: their order as signed 64-bit numbers, equal ones as they come."""
+
+    class Given(Random):
+        def bits(self, purpose: Purpose, step: int, samples: Any, shape: tuple[int, ...], layer: int = 0) -> HostArray:
+            assert shape == (len(keys), 2)
+            return np.asarray(keys, np.int64).reshape(1, -1, 2)
+
+    expected = sorted(range(len(keys)), key=lambda i: (keys[i][0] - 2**32 * (keys[i][0] >= 2**31), keys[i][1]))
+    assert Given(xp, 0).permutation(Purpose.ORDER, 0, len(keys)).tolist() == expected
 
 
 def test_permutations_are_equally_frequent() -> None:

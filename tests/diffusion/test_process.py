@@ -32,7 +32,9 @@ def test_kernel_has_the_moments_of_the_composed_steps(betas: np.ndarray) -> None
     mean, variance = one, 0.0
     for t in range(process.T):
         mean = process.q_step(mean, t, zero)
-        variance = float(process.q_step(one, t, zero)[0, 0]) ** 2 * variance + float(process.q_step(zero, t, one)[0, 0]) ** 2
+        variance = (
+            float(process.q_step(one, t, zero)[0, 0]) ** 2 * variance + float(process.q_step(zero, t, one)[0, 0]) ** 2
+        )
         np.testing.assert_allclose(process.q_sample(one, t, zero), mean, rtol=1e-12)
         np.testing.assert_allclose(process.q_sample(zero, t, one) ** 2, variance, rtol=1e-9)
 

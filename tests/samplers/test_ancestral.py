@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from helpers.gaussians import THREE, Mixture
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.gaussians import THREE, Mixture
 from tinyddpm import registry
 from tinyddpm.backend import load_backend
 from tinyddpm.diffusion.process import GaussianProcess
@@ -33,7 +35,7 @@ def drawn(mixture: Mixture, process: GaussianProcess, n: int, steps: int | None 
 def test_mixture_is_reproduced(schedule: str, variance: str) -> None:
     """20,000 draws with the exact denoiser have the mixture's mean, covariance and mode weights.
 
-    Bounds are 5 standard errors (a false alarm below 1e-6 each, by the normal law) plus 0.01 for the 1,000 finite steps.
+    Bounds are 5 standard errors (a false alarm below 1e-6 each, by the normal law) plus 0.01 for the finite steps.
     """
     n = 20_000
     process = GaussianProcess(NUMPY, make_betas(schedule, 1000), dtype=np.float64)
@@ -48,7 +50,7 @@ def test_mixture_is_reproduced(schedule: str, variance: str) -> None:
 
 
 def test_each_mode_keeps_its_shape() -> None:
-    """Within each mode, the covariance is the mode's own, to 5 standard errors plus a tenth of its size for the steps."""
+    """Within each mode, the covariance is the mode's own, to 5 standard errors plus a tenth of it for the steps."""
     process = GaussianProcess(NUMPY, make_betas("linear", 1000), dtype=np.float64)
     x = drawn(THREE, process, 20_000, variance="small")
     modes = THREE.modes(x)
@@ -107,7 +109,7 @@ def test_pairs_cover_the_chain(T: int, data: st.DataObject) -> None:
     assert pairs[0][0] == T - 1
     assert pairs[-1][1] == -1
     assert all(t > t_prev for t, t_prev in pairs)
-    assert all(a[1] == b[0] for a, b in zip(pairs[:-1], pairs[1:], strict=True))
+    assert all(a[1] == b[0] for a, b in pairwise(pairs))
     gaps = [t - t_prev for t, t_prev in pairs]
     assert max(gaps) - min(gaps) <= 1
 

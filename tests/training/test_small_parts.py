@@ -59,7 +59,15 @@ def test_short_runs_print_every_step_and_long_ones_a_hundred(total: int, data: s
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(-1, "0s"), (0.4, "0s"), (59.6, "1m00s"), (150, "2m30s"), (3900, "1h05m"), (172_799, "47h59m"), (180_000, "2d02h")],
+    [
+        (-1, "0s"),
+        (0.4, "0s"),
+        (59.6, "1m00s"),
+        (150, "2m30s"),
+        (3900, "1h05m"),
+        (172_799, "47h59m"),
+        (180_000, "2d02h"),
+    ],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -29,14 +29,14 @@ def philox_4x32(counter: tuple[Array, Array, Array, Array], key: tuple[int, int]
     Returns:
         Four int64 arrays of words in [0, 2**32), of the counter's broadcast shape.
     """
-    # Words 1 and 3 only ever enter an exclusive or that is masked afterwards, so they carry whole products. Words that
-    # differ along one axis stay that small until a round mixes them: the first rounds cost next to nothing.
+    # Words 1 and 3 and the keys only ever enter an exclusive or that is masked afterwards: their high bits may stay.
+    # Words that differ along one axis stay that small until a round mixes them: the first rounds cost next to nothing.
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(ROUNDS):
         p0, p1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
         c0, c1, c2, c3 = ((p1 >> 32) ^ c1 ^ k0) & MASK, p1, ((p0 >> 32) ^ c3 ^ k1) & MASK, p0
-        k0, k1 = (k0 + WEYL[0]) & MASK, (k1 + WEYL[1]) & MASK
+        k0, k1 = k0 + WEYL[0], k1 + WEYL[1]
     return c0, c1 & MASK, c2, c3 & MASK
 
 

@@ -37,7 +37,7 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; a TinyDDPMError or a refusal of the operating system becomes its one line and exit code 1."""
+        """Run the command; an error that a user can act on becomes its one line and exit code 1."""
         try:
             self._check_environment(ctx)
             return super().invoke(ctx)

@@ -15,7 +15,9 @@ from tinyddpm.training.config import Config, preset, presets
 
 @click.command(cls=GroupedCommand)
 @click.argument("what")
-@option("--json", "as_json", is_flag=True, help="One JSON object, with at least `parameters` and `step`.", group="Output")
+@option(
+    "--json", "as_json", is_flag=True, help="One JSON object, with at least `parameters` and `step`.", group="Output"
+)
 def info(what: str, as_json: bool) -> None:
     """Say what is in WHAT: a checkpoint, a run folder, or a preset.
 
@@ -46,15 +48,19 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     from tinyddpm.training.run import CHECKPOINT
 
     if not path.exists():
-        raise ConfigError(f"{path} is neither a checkpoint nor a run folder, nor one of the presets {', '.join(presets())}")
+        raise ConfigError(
+            f"{path} is neither a checkpoint nor a run folder, nor one of the presets {', '.join(presets())}"
+        )
     file = path / CHECKPOINT if path.is_dir() else path
     header = read_checkpoint_header(file)
     config = Config.from_dict(header.config, str(file))
-    return {**_described(config, str(file), header.step, header.sample_shape, header.classes), "plugins": header.plugins}
+    return {
+        **_described(config, str(file), header.step, header.sample_shape, header.classes),
+        "plugins": header.plugins,
+    }
 
 
 def _described(config: Config, source: str, step: int, sample_shape: Any, classes: Any) -> dict[str, Any]:
-    from tinyddpm import registry
     from tinyddpm.backend import load_backend
     from tinyddpm.training.model import Model
     from tinyddpm.training.trainer import plugins_of

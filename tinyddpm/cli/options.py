@@ -52,7 +52,9 @@ def setting_options(function: F) -> F:
         flag = name.replace("_", "-")
         declaration = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
         plain = next((k for k in get_args(kind) if k is not NoneType), kind)
-        decorate = option(declaration, name, type=plain, default=None, help=text, group=(table or "general").capitalize())
+        decorate = option(
+            declaration, name, type=plain, default=None, help=text, group=(table or "general").capitalize()
+        )
         function = decorate(function)
     return function
 
@@ -81,8 +83,8 @@ def parse_assignments(assignments: Iterable[str], depth: int) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         *folders, name = key.strip().split(".")
         if not equals or not name or len(folders) >= depth:
-            form = "TABLE.KEY=VALUE" if depth == 2 else "KEY=VALUE"
-            raise ConfigError(f"{text!r} is no setting: write {form}, such as {'network.channels=64' if depth == 2 else 'variance=small'}")
+            form, such = ("TABLE.KEY=VALUE", "network.channels=64") if depth == 2 else ("KEY=VALUE", "variance=small")
+            raise ConfigError(f"{text!r} is no setting: write {form}, such as {such}")
         try:
             parsed = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:

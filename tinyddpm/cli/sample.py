@@ -18,16 +18,49 @@ from tinyddpm.errors import ConfigError
 @option("--npz", is_flag=True, help="Write all samples as one .npz file: uint8 images, or points.", group="Output")
 @option("--gif", is_flag=True, help="Write the denoising as an animated GIF.", group="Output")
 @option("--film-strip", is_flag=True, help="Write the denoising of a few images as one picture.", group="Output")
-@option("--count", "number", type=click.IntRange(1), default=64, show_default=True, help="How many samples.", group="Samples")
-@option("--first", type=click.IntRange(0), default=0, show_default=True, help="Number of the first sample.", group="Samples")
-@option("--labels", "classes", help="Classes to draw, by name or number, separated by commas; all in turn if not given.", group="Samples")
+@option(
+    "--count",
+    "number",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="How many samples.",
+    group="Samples",
+)
+@option(
+    "--first", type=click.IntRange(0), default=0, show_default=True, help="Number of the first sample.", group="Samples"
+)
+@option(
+    "--labels",
+    "classes",
+    help="Classes to draw, by name or number, separated by commas; all in turn if not given.",
+    group="Samples",
+)
 @option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the noise.", group="Samples")
-@option("--batch-size", type=click.IntRange(1), default=128, show_default=True, help="Samples at a time; changes nothing but memory.", group="Samples")
+@option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=128,
+    show_default=True,
+    help="Samples at a time; changes nothing but memory.",
+    group="Samples",
+)
 @option("--sampler", help="The sampler, a registered name; the run's own if not given.", group="Sampling")
-@option("--sample-steps", type=click.IntRange(0), help="Sampling steps; 0 for one per step of the chain.", group="Sampling")
-@option("--sampler-option", "assignments", multiple=True, metavar="KEY=VALUE", help="An option of the sampler.", group="Sampling")
+@option(
+    "--sample-steps", type=click.IntRange(0), help="Sampling steps; 0 for one per step of the chain.", group="Sampling"
+)
+@option(
+    "--sampler-option",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the sampler.",
+    group="Sampling",
+)
 @option("--raw", is_flag=True, help="Use the weights as trained, not their average.", group="Sampling")
-@option("--backend", default="numpy", show_default=True, help="Where to compute: numpy, cupy or torch.", group="General")
+@option(
+    "--backend", default="numpy", show_default=True, help="Where to compute: numpy, cupy or torch.", group="General"
+)
 @option("--device", help="The backend's device, such as cuda:1.", group="General")
 def sample(
     checkpoint: Path,

@@ -13,14 +13,28 @@ from tinyddpm.cli.options import GroupedCommand, option, parse_assignments
 @click.command(cls=GroupedCommand)
 @click.argument("names", nargs=-1)
 @option("--timesteps", type=int, default=1000, show_default=True, help="Length T of the chain.", group="Schedule")
-@option("--schedule-option", "assignments", multiple=True, metavar="KEY=VALUE", help="An option of the schedule.", group="Schedule")
-@option("--png", type=click.Path(path_type=Path), help="Draw the schedules into this picture; needs the figures extra.", group="Output")
+@option(
+    "--schedule-option",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the schedule.",
+    group="Schedule",
+)
+@option(
+    "--png",
+    type=click.Path(path_type=Path),
+    help="Draw the schedules into this picture; needs the figures extra.",
+    group="Output",
+)
 @option("--json", "as_json", is_flag=True, help="One JSON object: a list of reports.", group="Output")
-def schedule(names: tuple[str, ...], timesteps: int, assignments: tuple[str, ...], png: Path | None, as_json: bool) -> None:
+def schedule(
+    names: tuple[str, ...], timesteps: int, assignments: tuple[str, ...], png: Path | None, as_json: bool
+) -> None:
     """Check and draw noise schedules: NAMES, or all that there are.
 
-    Says what is left of the image at the last step, the range of the signal-to-noise ratio and of the betas, and warns of
-    what has gone wrong with schedules before.
+    Says what is left of the image at the last step, the range of the signal-to-noise ratio and of the betas, and warns
+    of what has gone wrong with schedules before.
     """
     from tinyddpm import registry
     from tinyddpm.diffusion.schedule_report import curves, report

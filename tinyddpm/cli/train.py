@@ -23,11 +23,19 @@ RESUMABLE = {"resume", "steps", "backend", "device"}
 @option("--dry-run", is_flag=True, help="Do three steps, and say what the run would take.", group="Run")
 @option("--preset", "preset_name", help="Start from these settings; `info PRESET` shows them.", group="Run")
 @option("--config", "config_file", type=click.Path(path_type=Path), help="A TOML file of settings.", group="Run")
-@option("--set", "assignments", multiple=True, metavar="TABLE.KEY=VALUE", help="Any setting; also options of plugins.", group="Run")
+@option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="TABLE.KEY=VALUE",
+    help="Any setting; also options of plugins.",
+    group="Run",
+)
 @setting_options
 @click.pass_context
 def train(
     ctx: click.Context,
+    /,
     out: Path | None,
     resume: Path | None,
     dry_run: bool,
@@ -59,7 +67,9 @@ def train(
         folder = out or free_folder(Path("runs") / Path(config.data.source).stem)
         outcome = start(config, backend, folder, progress)
     if outcome.signal:
-        click.echo(f"stopped at step {outcome.step} by {outcome.signal.name}; go on with: tinyddpm train --resume {folder}")
+        click.echo(
+            f"stopped at step {outcome.step} by {outcome.signal.name}; go on with: tinyddpm train --resume {folder}"
+        )
         sys.exit(128 + outcome.signal)
     click.echo(f"trained {outcome.step} steps: {folder}")
     for path in outcome.pictures:
@@ -99,8 +109,11 @@ def _print_estimate(config: Config, backend: Any) -> None:
     from tinyddpm.training.run import estimate
 
     found = estimate(config, backend)
+    speed = config.training.batch_size / found.seconds_per_step
     click.echo(f"data         {found.data}")
     click.echo(f"parameters   {found.parameters:,}")
     click.echo(f"memory       {found.memory / 2**20:,.0f} MiB at its peak, measured on {backend.describe()}")
-    click.echo(f"step         {found.seconds_per_step:.3g} s, {config.training.batch_size / found.seconds_per_step:.1f} samples/s")
-    click.echo(f"whole run    {duration(found.seconds_per_step * config.training.steps)} for {config.training.steps:,} steps")
+    click.echo(f"step         {found.seconds_per_step:.3g} s, {speed:.1f} samples/s")
+    click.echo(
+        f"whole run    {duration(found.seconds_per_step * config.training.steps)} for {config.training.steps:,} steps"
+    )

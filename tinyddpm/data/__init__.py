@@ -28,8 +28,8 @@ def open_dataset(
         split: "train" or "test".
 
     Raises:
-        DataError: there is no such data set or split, it cannot be understood or read, or it holds points, which have no
-            image size.
+        DataError: there is no such data set or split, it cannot be understood or read, or it holds points, which
+            have no image size.
         RegistryError: the name belongs to a broken plugin, or to two.
     """
     from tinyddpm import registry

@@ -1,12 +1,13 @@
 """Arrays that NumPy saved: `.npy` is memory-mapped, `.npz` is read into memory. Neither is ever unpickled.
 
-The array is uint8 images (n, H, W) or (n, H, W, C), or floating points (n, 2). In `.npz` it is called `images`, `points`,
-`x` or `arr_0`, and the labels, if there are any, `labels`, `y` or `arr_1`.
+The array is uint8 images (n, H, W) or (n, H, W, C), or floating points (n, 2). In `.npz` it is called `images`,
+`points`, `x` or `arr_0`, and the labels, if there are any, `labels`, `y` or `arr_1`.
 """
 
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -20,6 +21,8 @@ from tinyddpm.errors import DataError
 
 SAMPLE_KEYS = ("images", "points", "x", "arr_0")
 LABEL_KEYS = ("labels", "y", "arr_1")
+DAMAGE = (OSError, ValueError, EOFError, RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
+"""What NumPy and zipfile raise for damaged files."""
 
 
 def open_npy(path: Path) -> ArrayDataset:
@@ -30,7 +33,7 @@ def open_npy(path: Path) -> ArrayDataset:
     """
     try:
         samples = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as cause:
+    except DAMAGE as cause:
         raise _unreadable(path, cause) from cause
     if not isinstance(samples, np.ndarray):
         raise DataError(f"{path} is no .npy file, whatever its name says: name it .npz if it holds several arrays")
@@ -54,13 +57,13 @@ def open_npz(path: Path) -> ArrayDataset:
                 )
             samples = _read_member(archive, samples_key, path)
             labels = _read_member(archive, labels_key, path) if labels_key else None
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as cause:
+    except DAMAGE as cause:
         raise _unreadable(path, cause) from cause
     return ArrayDataset(samples, labels, name=str(path))
 
 
 def _read_member(archive: zipfile.ZipFile, key: str, path: Path) -> Samples:
-    """Return one array, after checking what it declares against what the archive holds, so that nothing huge is allocated."""
+    """Return one array. It must declare as many bytes as the archive holds, so nothing huge is allocated."""
     info = archive.getinfo(f"{key}.npy")
     check_memory(info.file_size, str(path))
     with archive.open(info) as stream:

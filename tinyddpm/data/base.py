@@ -158,7 +158,7 @@ def check_memory(size: int, name: str) -> None:
     if size > MEMORY_LIMIT:
         raise DataError(
             f"{name}: {size / 2**30:.1f} GiB once decoded, more than the {MEMORY_LIMIT / 2**30:g} GiB that are held"
-            " in memory: pack it into an HDF5 file, which is read as needed (examples/pack_folder.py), or make it smaller"
+            " in memory: pack it into an HDF5 file, which is read as needed (examples/pack_folder.py), or shrink it"
         )
 
 

@@ -61,8 +61,8 @@ def open_idx(
 def find_images(folder: Path, split: str) -> Path | None:
     """Return the one IDX file of images for `split` in `folder`, None if there is none.
 
-    Names begin with `train` for the training set and `t10k` or `test` for the test set. A folder with one file of images
-    under any other name holds a training set.
+    Names begin with `train` for the training set and `t10k` or `test` for the test set. A folder with one file of
+    images under any other name holds a training set.
 
     Raises:
         DataError: there are several, or only those of another split.
@@ -74,7 +74,9 @@ def find_images(folder: Path, split: str) -> Path | None:
     if not named and split == "train":
         named = [p for p in found if split_of(p) == "train"]
     if not named:
-        raise DataError(f"{folder} holds no IDX images for the split {split!r}, only {found[0].name}: use another split")
+        raise DataError(
+            f"{folder} holds no IDX images for the split {split!r}, only {found[0].name}: use another split"
+        )
     plain = {p.name.removesuffix(".gz") for p in named}
     if len(plain) > 1:
         raise DataError(f"{folder} holds several IDX sets ({', '.join(sorted(plain))}): give the path of one file")
@@ -126,7 +128,8 @@ def _read_header(stream: IO[bytes], path: Path) -> tuple[bytes, tuple[int, ...]]
     magic = stream.read(4)
     if len(magic) < 4 or magic[:3] != b"\x00\x00\x08" or not 1 <= magic[3] <= 4:
         raise DataError(
-            f"{path}: not an IDX file of unsigned bytes (it begins {magic.hex(' ') or 'nowhere'}, not 00 00 08): check the path"
+            f"{path}: not an IDX file of unsigned bytes (its first bytes are {magic.hex(' ') or 'missing'},"
+            " not 00 00 08 and 1 to 4): check the path"
         )
     sizes = stream.read(4 * magic[3])
     if len(sizes) < 4 * magic[3]:
@@ -135,7 +138,7 @@ def _read_header(stream: IO[bytes], path: Path) -> tuple[bytes, tuple[int, ...]]
 
 
 def _fill(stream: IO[bytes], array: NDArray[np.uint8], path: Path) -> None:
-    view = memoryview(array.reshape(-1))
+    view = array.reshape(-1).data
     filled = 0
     while filled < len(view):
         chunk = stream.read(min(len(view) - filled, 2**20))
@@ -151,7 +154,7 @@ def _truncated(path: Path, shape: tuple[int, ...]) -> DataError:
 
 def _digest(header: bytes, array: NDArray[np.uint8]) -> str:
     digest = hashlib.sha256(header)
-    digest.update(array)
+    digest.update(array.data)
     return digest.hexdigest()
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from tinyddpm.data import cifar, idx
 from tinyddpm.data.arrays import open_npy, open_npz
 from tinyddpm.data.base import Dataset, require_split
 from tinyddpm.data.folder import SUFFIXES, open_folder
-from tinyddpm.data.hdf5 import HDF5Dataset
+from tinyddpm.data.hdf5 import open_hdf5
 from tinyddpm.data.resize import resized
 from tinyddpm.errors import DataError
 
-READERS = {".npy": open_npy, ".npz": open_npz, ".h5": HDF5Dataset, ".hdf5": HDF5Dataset}
+READERS: dict[str, Callable[[Path], Dataset]] = {
+    ".npy": open_npy,
+    ".npz": open_npz,
+    ".h5": open_hdf5,
+    ".hdf5": open_hdf5,
+}
 
 
 def open_path(path: Path, image_size: tuple[int, int] | None, split: str) -> Dataset:
@@ -54,5 +60,6 @@ def _open_file(path: Path, split: str) -> Dataset:
     if suffix == ".bin":
         raise DataError(f"{path}: CIFAR-10 comes in several files: give the folder that holds them")
     raise DataError(
-        f"{path} is not understood: give a folder of images, IDX files, CIFAR-10's binary files, .npy, .npz, .h5 or .hdf5"
+        f"{path} is not understood: give a folder of images, IDX files, CIFAR-10's binary files, .npy, .npz, .h5"
+        " or .hdf5"
     )

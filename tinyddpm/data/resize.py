@@ -43,7 +43,8 @@ class Resized:
 
     def __init__(self, dataset: Dataset, image_size: tuple[int, int]) -> None:
         self._dataset = dataset
-        self.shape = (*image_size, dataset.shape[2])
+        self.shape: tuple[int, ...] = (*image_size, dataset.shape[2])
+        self._size = image_size
         self.classes = dataset.classes
         self.labels = dataset.labels
         self.description = f"{dataset.description}, resized to {image_size[0]}x{image_size[1]}"
@@ -60,5 +61,5 @@ class Resized:
         for i, image in enumerate(images):
             for c in range(self.shape[2]):
                 channel = Image.fromarray(np.ascontiguousarray(image[..., c]))
-                out[i, ..., c] = np.asarray(fit(channel, self.shape[:2]))
+                out[i, ..., c] = np.asarray(fit(channel, self._size))
         return out

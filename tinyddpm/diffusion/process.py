@@ -17,7 +17,7 @@ from tinyddpm.backend import Array, Backend
 
 Table: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 Variance: TypeAlias = Literal["large", "small"]
-"""The fixed variance of p: "large" is beta, right for x_0 ~ N(0, I); "small" is beta-tilde, right for one x_0 (section 3.2)."""
+"""The fixed variance of p: "large" is beta, right for x_0 ~ N(0, I), "small" beta-tilde, for one x_0 (section 3.2)."""
 
 
 class Posterior(NamedTuple):
@@ -64,8 +64,8 @@ class GaussianProcess:
     def __init__(self, backend: Backend, betas: Table, dtype: Any = None) -> None:
         self.backend = backend
         self.T = len(betas)
-        self.betas: Table = np.asarray(betas, np.float64)
-        self.alpha_bar: Table = np.cumprod(1 - self.betas)
+        self.betas: Table = betas.astype(np.float64)
+        self.alpha_bar: Table = np.cumprod(1 - self.betas, dtype=np.float64)
         self._alpha_bar_prev = np.concatenate([[1.0], self.alpha_bar])  # at t + 1: t = −1 has a place
         posterior = posterior_coefficients(self.alpha_bar, self._alpha_bar_prev[:-1])
         self._tables: dict[str, Table] = {
@@ -118,7 +118,7 @@ class GaussianProcess:
         return (x_t - self._at("signal", t, x_t) * x_0) / self._at("noise", t, x_t)
 
     def reverse_mean(self, x_t: Array, t: int | Array, eps: Array) -> Array:
-        """Return the mean of p(x_{t−1} | x_t) in terms of eps: (x_t − beta_t / √(1 − alpha_bar_t) eps) / √(1 − beta_t) (eq. 11).
+        """Return the mean of p(x_{t−1} | x_t): (x_t − beta_t / √(1 − alpha_bar_t) eps) / √(1 − beta_t) (eq. 11).
 
         It is the posterior's mean at the x_0 that eps implies.
         """

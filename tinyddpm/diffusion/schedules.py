@@ -41,14 +41,14 @@ def linear(T: int, beta_start: float = 1e-4, beta_end: float = 0.02, rescale: bo
     betas = np.linspace(beta_start, beta_end, T, dtype=np.float64)
     if not rescale:
         return betas
-    betas *= 1000 / T
-    if betas.max() >= 1:
-        shortest = max(T, math.floor(1000 * max(beta_start, beta_end))) + 1
+    peak = 1000 * max(beta_start, beta_end)
+    shortest = math.floor(peak * (1 + 1e-12)) + 1  # the margin keeps rounding from making a beta 1
+    if shortest > T:
         raise ConfigError(
-            f"a linear schedule of T = {T} steps would need a beta of {betas.max():.3g}, and betas stay below 1: "
+            f"a linear schedule of T = {T} steps would need a beta of {peak / T:.3g}, and betas stay below 1: "
             f"use T >= {shortest}, a smaller beta_end, or the cosine schedule"
         )
-    return betas
+    return betas * (1000 / T)
 
 
 def cosine(T: int, s: float = 0.008, max_beta: float = 0.999) -> Betas:
@@ -74,7 +74,7 @@ def cosine(T: int, s: float = 0.008, max_beta: float = 0.999) -> Betas:
     return betas
 
 
-def make_betas(name: str, T: int, **options: Any) -> Betas:
+def make_betas(name: str, T: int, /, **options: Any) -> Betas:
     """Return the betas of the schedule registered as `name`, checked: float64, shape (T,), each in (0, 1).
 
     Args:

@@ -40,14 +40,15 @@ def line_chart(
         ConfigError: too many curves, too small a chart, or values that cannot be drawn.
     """
     _require_series(series, log)
-    if width < 8 or height < 2:
-        raise ConfigError(f"a chart of {width} by {height} characters is too small: give at least 8 by 2")
+    if width < 16 or height < 2:
+        raise ConfigError(f"a chart of {width} by {height} characters is too small: give at least 16 by 2")
     braille = len(series) <= len(DASHES) and _can_encode("⣿", encoding or sys.stdout.encoding or "ascii")
     curves = [np.log10(y) if log else np.asarray(y, np.float64) for y in series.values()]
-    low = min(y.min() for y in curves)
-    span = (max(y.max() for y in curves) - low) or 1.0  # a flat curve lies at the bottom
-    rows = _plot([(y - low) / span for y in curves], width, height, braille)
-    return "\n".join([*_framed(rows, low, low + span, log, len(curves[0]), braille), _legend(series, braille)])
+    low, high = min(y.min() for y in curves), max(y.max() for y in curves)
+    if low == high:
+        high += abs(high) or 1.0  # a flat curve lies at the bottom
+    rows = _plot([(y - low) / (high - low) for y in curves], width, height, braille)
+    return "\n".join([*_framed(rows, low, high, log, len(curves[0]), braille), _legend(series, braille)])
 
 
 def _plot(curves: list[NDArray[np.float64]], width: int, height: int, braille: bool) -> list[str]:

@@ -14,12 +14,16 @@ NEAR_ZERO = 1e-10
 """DDPM's initial scale of the last layer of each branch: the branch starts as almost nothing."""
 
 
-class Block(Protocol):
-    """A part of a network with parameters, a forward and a backward."""
+class HasParameters(Protocol):
+    """A part of a network with parameters."""
 
     def parameters(self) -> Iterator[Parameter]:
         """Yield the parameters in forward order."""
         ...
+
+
+class Block(HasParameters, Protocol):
+    """A part of a network with a forward and a backward."""
 
     def forward(self, run: Pass, x: Array) -> Array:
         """Return y, leaving residuals on the pass."""

@@ -113,7 +113,7 @@ class Linear(Layer):
 class GroupNorm(Layer):
     """Group norm with a scale and a shift per channel.
 
-    The number of groups is the largest divisor of the channels that is at most `groups` and leaves 4 channels to a group:
+    The number of groups is the largest divisor of the channels that is at most `groups` and leaves 4 channels to each:
     32 from 128 channels on, as in DDPM, fewer below, where groups of one or two would wash the signal out (EDM's rule).
     """
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tinyddpm.backend import Array
 from tinyddpm.errors import ConfigError
-from tinyddpm.nn.blocks import NEAR_ZERO, TimeEmbedding
+from tinyddpm.nn.blocks import NEAR_ZERO, HasParameters, TimeEmbedding
 from tinyddpm.nn.layers import Linear, Pass
 from tinyddpm.nn.network import Condition, DropoutNoise
 from tinyddpm.nn.parameters import Gradients, Parameter, Weights
@@ -31,7 +31,9 @@ class MLP:
         self, sample_shape: tuple[int, ...], classes: int, out_channels: int, *, width: int = 128, depth: int = 3
     ) -> None:
         if len(sample_shape) != 1:
-            raise ConfigError(f"the MLP takes points, not samples of shape {sample_shape}: use the network 'unet' for images")
+            raise ConfigError(
+                f"the MLP takes points, not samples of shape {sample_shape}: use the network 'unet' for images"
+            )
         if width < 4 or width % 2:
             raise ConfigError(f"MLP width is {width}: it must be even and at least 4")
         if depth < 1:
@@ -40,7 +42,7 @@ class MLP:
         self.dense_in = Linear("dense_in", sample_shape[0], width)
         self.blocks = [_Block(f"block_{i}", width) for i in range(depth)]
         self.dense_out = Linear("dense_out", width, out_channels, scale=NEAR_ZERO)
-        parts = (self.time, self.dense_in, *self.blocks, self.dense_out)
+        parts: list[HasParameters] = [self.time, self.dense_in, *self.blocks, self.dense_out]
         self.parameters: Sequence[Parameter] = [parameter for part in parts for parameter in part.parameters()]
 
     def forward(
@@ -76,8 +78,9 @@ class _Block:
         self.time = Linear(f"{path}/time", width, width)
         self.dense_2 = Linear(f"{path}/dense_2", width, width)
 
-    def parameters(self) -> list[Parameter]:
-        return [parameter for layer in (self.dense_1, self.time, self.dense_2) for parameter in layer.parameters()]
+    def parameters(self) -> Iterator[Parameter]:
+        for layer in (self.dense_1, self.time, self.dense_2):
+            yield from layer.parameters()
 
     def forward(self, run: Pass, x: Array) -> Array:
         h = run.do(run.ops.silu, x)

@@ -42,7 +42,7 @@ ONES = Init("constant", 1.0)
 
 
 def fan_average(scale: float = 1.0) -> Init:
-    """Return the uniform law of variance `scale` / fan-average. DDPM uses 1, and 1e-10 where a branch should start near zero."""
+    """Return the uniform law of variance `scale` / fan-average: DDPM's, 1, or 1e-10 where a branch starts near zero."""
     return Init("uniform", scale)
 
 

@@ -7,7 +7,16 @@ from itertools import count
 
 from tinyddpm.backend import Array
 from tinyddpm.errors import ConfigError
-from tinyddpm.nn.blocks import NEAR_ZERO, AttentionBlock, Block, Chain, ResidualBlock, TimeEmbedding, Upsample
+from tinyddpm.nn.blocks import (
+    NEAR_ZERO,
+    AttentionBlock,
+    Block,
+    Chain,
+    HasParameters,
+    ResidualBlock,
+    TimeEmbedding,
+    Upsample,
+)
 from tinyddpm.nn.layers import Conv, GroupNorm, Pass
 from tinyddpm.nn.network import Condition, DropoutNoise
 from tinyddpm.nn.parameters import Gradients, Parameter, Weights
@@ -105,7 +114,9 @@ class UNet:
 
         self.norm_out = GroupNorm("norm_out", c)
         self.conv_out = Conv("conv_out", c, out_channels, scale=NEAR_ZERO)
-        parts = (self.time, self.conv_in, *self.down, self.middle, *self.up, self.norm_out, self.conv_out)
+        parts: list[HasParameters] = [
+            self.time, self.conv_in, *self.down, self.middle, *self.up, self.norm_out, self.conv_out
+        ]  # fmt: skip
         self.parameters: Sequence[Parameter] = [parameter for part in parts for parameter in part.parameters()]
 
     def forward(
@@ -163,7 +174,9 @@ def _check(
 ) -> None:
     """Refuse what cannot be built, before anything is."""
     if len(sample_shape) != 3:
-        raise ConfigError(f"the U-Net takes images, not samples of shape {sample_shape}: use the network 'mlp' for points")
+        raise ConfigError(
+            f"the U-Net takes images, not samples of shape {sample_shape}: use the network 'mlp' for points"
+        )
     if channels < 4 or channels % 2:
         raise ConfigError(f"U-Net channels is {channels}: it must be even and at least 4")
     if not multipliers or min(multipliers) < 1:
@@ -173,21 +186,26 @@ def _check(
     if not 0 <= dropout < 1:
         raise ConfigError(f"U-Net dropout is {dropout}: it must lie in [0, 1)")
     if heads < 1 or any(channels * m % heads for m in multipliers):
-        raise ConfigError(f"U-Net heads is {heads}: it must divide the channels of every level, {channels} times {list(multipliers)}")
+        raise ConfigError(
+            f"U-Net heads is {heads}: it must divide the channels of every level, {channels} times {list(multipliers)}"
+        )
     height, width, _ = sample_shape
     levels = len(multipliers)
     unit = 1 << (levels - 1)
     if height % unit or width % unit:
-        down, up = (max(unit, height // unit * unit), max(unit, width // unit * unit)), (_up(height, unit), _up(width, unit))
+        down, up = (
+            (max(unit, height // unit * unit), max(unit, width // unit * unit)),
+            (_up(height, unit), _up(width, unit)),
+        )
         raise ConfigError(
-            f"{height}x{width} images cannot be halved {levels - 1} times by {levels} levels: both sides must be multiples "
-            f"of {unit}; --image-size {down[0]}x{down[1]} or {up[0]}x{up[1]} would work, or fewer multipliers"
+            f"{height}x{width} images cannot be halved {levels - 1} times by {levels} levels: both sides must be "
+            f"multiples of {unit}; --image-size {down[0]}x{down[1]} or {up[0]}x{up[1]} would work, or fewer multipliers"
         )
     sides = [max(height, width) >> level for level in range(levels)]
     for side in attention:
         if side not in sides:
             raise ConfigError(
-                f"U-Net attention at {side} meets no feature map of {height}x{width} images: the larger sides are {sides}"
+                f"U-Net attention at {side} meets no feature map of {height}x{width} images: their sides are {sides}"
             )
 
 

@@ -9,7 +9,7 @@ from tinyddpm.ops.base import Family, Saved
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """Return (before, after), the zeros that make the output ceil(size / stride) long.
 
-    An odd remainder goes after: a 3-wide kernel at stride 2 on an even side is padded right and bottom only, as DDPM's is.
+    An odd remainder goes after: a 3-wide kernel at stride 2 on an even side is padded right and bottom only, as DDPM's.
     """
     out = -(-size // stride)
     total = max((out - 1) * stride + kernel - size, 0)
@@ -20,9 +20,9 @@ class Convolution(Family):
     """Cross-correlation of NHWC images with (kh, kw, C_in, C_out) weights."""
 
     def conv2d(self, x: Array, w: Array, b: Array, stride: int = 1) -> tuple[Array, Saved]:
-        """Return y[n, i, j, o] = b[o] + Σ_{p, q, c} x[n, i·stride + p, j·stride + q, c] w[p, q, c, o], x zero-padded ("same").
+        """Return y[n, i, j, o] = b[o] + Σ_{p, q, c} x[n, s i + p, s j + q, c] w[p, q, c, o], s the stride.
 
-        With P(x) the matrix of patches, one row per output pixel, this is y = P(x) W + b. P is linear, so
+        x is padded with zeros. With P(x) the matrix of patches, one row per output pixel, this is y = P(x) W + b. P is linear, so
         dW = P(x)ᵀ dy, db = Σ dy, and dx = Pᵀ(dy Wᵀ), where Pᵀ adds each patch back to where it was read.
         Saved are x and w: the patches are kh·kw times larger than x and cheap to gather again.
 

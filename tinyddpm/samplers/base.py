@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -56,4 +57,4 @@ def uniform_pairs(T: int, steps: int | None = None) -> list[tuple[int, int]]:
     if not 1 <= steps <= T:
         raise ConfigError(f"{steps} sampling steps on a chain of {T}: give between 1 and {T}")
     times = [round(t) for t in np.linspace(T - 1, -1, steps + 1)]
-    return list(zip(times[:-1], times[1:], strict=True))
+    return list(pairwise(times))

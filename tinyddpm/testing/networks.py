@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from math import prod
 from typing import Any
@@ -96,27 +96,29 @@ class _Batch:
 
     def one(self, i: int) -> _Batch:
         """Return sample i alone."""
-        cond = {kind: values[i : i + 1] for kind, values in self.cond.items()}
-        rows = {name: getattr(self, name)[i : i + 1] for name in ("x", "t", "dout", "samples")}
-        return replace(self, cond=cond, **rows)
+        row = slice(i, i + 1)
+        cond = {kind: values[row] for kind, values in self.cond.items()}
+        return _Batch(self.w, self.x[row], self.t[row], cond, self.dout[row], self.samples[row])
 
     def astype(self, dtype: Any) -> _Batch:
         """Return the batch with its real numbers in another type."""
+        real = read_only({"x": self.x.astype(dtype), "dout": self.dout.astype(dtype)})
         w = read_only({path: array.astype(dtype) for path, array in self.w.items()})
-        return replace(self, w=w, **read_only({"x": self.x.astype(dtype), "dout": self.dout.astype(dtype)}))
+        return replace(self, w=w, x=real["x"], dout=real["dout"])
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Result:
-    """What a forward and its backward gave, on the host."""
+    """What a forward in training and its backward gave, on the host."""
 
     out: HostArray
-    saved: Saved = None
-    dx: HostArray | None = None
-    dw: dict[str, HostArray] = field(default_factory=dict)
+    dx: HostArray
+    dw: dict[str, HostArray]
 
-    def arrays(self) -> dict[str, HostArray | None]:
-        return {"the prediction": self.out, "dx": self.dx, **{f"gradient of {p}": g for p, g in self.dw.items()}}
+    def arrays(self) -> dict[str, HostArray]:
+        """Return all of it, by the names that messages use."""
+        gradients = {f"gradient of {path}": gradient for path, gradient in self.dw.items()}
+        return {"the prediction": self.out, "dx": self.dx, **gradients}
 
 
 class _Runner:
@@ -126,29 +128,28 @@ class _Runner:
         self.network, self.backend, self.what = network, backend, what
         self.layout = Layout(network.parameters)
 
-    def forward(self, batch: _Batch, training: bool = False, dropout: bool = True) -> _Result:
-        """Return the prediction, and the residuals as the network returns them."""
+    def forward(self, batch: _Batch, training: bool = False, dropout: bool = True) -> tuple[HostArray, Saved]:
+        """Return the prediction, on the host, and the residuals as the network returns them."""
         ops = load_operations(self.backend, training)
         w, cond = self._on_device(batch.w), self._on_device(batch.cond)
         x, t = map(self.backend.asarray, (batch.x, batch.t))
         noise = DropoutNoise(self.backend.random(SEED), 0, batch.samples) if dropout else None
         with self._blamed("forward", "with read-only inputs and weights"):
             out, saved = self.network.forward(ops, w, x, t, cond, noise)
-        return _Result(self.backend.to_numpy(out), saved)
+        return self.backend.to_numpy(out), saved
 
-    def backward(self, result: _Result, batch: _Batch, start: float = 0.0) -> _Result:
-        """Add dx and the gradients, summed into a buffer that holds `start`, to the result of a forward in training."""
+    def backward(self, saved: Saved, batch: _Batch, start: float = 0.0) -> tuple[HostArray, dict[str, HostArray]]:
+        """Return dx, and what a gradient buffer that held `start` throughout holds afterwards, by path."""
         buffer = self.backend.asarray(np.full(self.layout.size, start, batch.dout.dtype))
         views = self.layout.views(buffer, self.backend.xp)
         with self._blamed("backward", "with a read-only dout"):
-            dx = self.network.backward(result.saved, dict(views), self.backend.asarray(batch.dout))
-        result.dx = self.backend.to_numpy(dx)
-        result.dw = {path: self.backend.to_numpy(view) for path, view in views.items()}
-        return result
+            dx = self.network.backward(saved, dict(views), self.backend.asarray(batch.dout))
+        return self.backend.to_numpy(dx), {path: self.backend.to_numpy(view) for path, view in views.items()}
 
-    def both(self, batch: _Batch) -> _Result:
+    def both(self, batch: _Batch, start: float = 0.0) -> _Result:
         """Return a forward in training and its backward."""
-        return self.backward(self.forward(batch, training=True), batch)
+        out, saved = self.forward(batch, training=True)
+        return _Result(out, *self.backward(saved, batch, start))
 
     def _on_device(self, arrays: dict[str, HostArray]) -> dict[str, Any]:
         return {name: self.backend.asarray(array) for name, array in arrays.items()}
@@ -162,19 +163,19 @@ class _Runner:
             raise AssertionError(f"{self.what}: {call} {how} fails {where}: {type(cause).__name__}: {cause}") from cause
 
 
-def _draw_batch(
-    network: Network, sample_shape: tuple[int, ...], classes: int, out_channels: int, seed: int
-) -> _Batch:
+def _draw_batch(network: Network, sample_shape: tuple[int, ...], classes: int, out_channels: int, seed: int) -> _Batch:
     rng = np.random.default_rng(seed)
     n = len(TIMES)
-    real = {
-        "x": rng.standard_normal((n, *sample_shape)),
-        "dout": direction((n, *sample_shape[:-1], out_channels), rng),
-    }
-    whole = {"t": np.asarray(TIMES), "samples": np.arange(n) + n * seed}
-    cond = {"label": np.arange(n) % classes} if classes else {}
-    w = random_weights(network, seed)
-    return _Batch(w=read_only(w), cond=read_only(cond), **read_only(real), **read_only(whole))
+    arrays = read_only(
+        {
+            "x": rng.standard_normal((n, *sample_shape)),
+            "t": np.asarray(TIMES),
+            "dout": direction((n, *sample_shape[:-1], out_channels), rng),
+            "samples": np.arange(n) + n * seed,
+        }
+    )
+    cond = read_only({"label": np.arange(n) % classes}) if classes else {}
+    return _Batch(w=read_only(random_weights(network, seed)), cond=cond, **arrays)
 
 
 def _check_parameters(network: Network, exempt: Sequence[str], what: str) -> None:
@@ -192,26 +193,25 @@ def _check_parameters(network: Network, exempt: Sequence[str], what: str) -> Non
 def _check_forward(runner: _Runner, batch: _Batch) -> None:
     """Check the prediction's shape and type, with and without dropout and training."""
     for dropout in (False, True):
-        predicted = runner.forward(batch, dropout=dropout)
-        found = f"{predicted.out.dtype} {predicted.out.shape}"
-        assert found == f"float64 {batch.dout.shape}", (
-            f"{runner.what}: the prediction is {found} for float64 {batch.x.shape}, it must be {batch.dout.shape}"
+        out, saved = runner.forward(batch, dropout=dropout)
+        assert (out.dtype, out.shape) == (np.float64, batch.dout.shape), (
+            f"{runner.what}: the prediction for float64 x of shape {batch.x.shape} is {out.dtype} {out.shape}, "
+            f"it must be float64 of shape {batch.dout.shape}"
         )
-        assert predicted.saved is None, f"{runner.what}: forward keeps residuals (saved is not None) without training"
-        trained = runner.forward(batch, training=True, dropout=dropout)
-        assert np.array_equal(predicted.out, trained.out), f"{runner.what}: the prediction changes with ops.training"
+        assert saved is None, f"{runner.what}: forward keeps residuals (saved is not None) without training"
+        trained, _ = runner.forward(batch, training=True, dropout=dropout)
+        assert np.array_equal(out, trained), f"{runner.what}: the prediction changes with ops.training"
 
 
 def _check_gradients(runner: _Runner, batch: _Batch, exempt: Sequence[str]) -> None:
     """Check dx and the gradient of each path against central differences along a random direction."""
     rng = np.random.default_rng(SEED)
     result = runner.both(batch)
-    assert result.dx is not None
-    check_projection(lambda x: runner.forward(replace(batch, x=x)).out, batch.x, batch.dout, result.dx, rng)
+    check_projection(lambda x: runner.forward(replace(batch, x=x))[0], batch.x, batch.dout, result.dx, rng)
     for path, gradient in result.dw.items():
 
         def value(w: HostArray, path: str = path) -> HostArray:
-            return runner.forward(replace(batch, w={**batch.w, path: w})).out
+            return runner.forward(replace(batch, w={**batch.w, path: w}))[0]
 
         check = _check_zero if any(fnmatchcase(path, pattern) for pattern in exempt) else check_projection
         check(value, batch.w[path], batch.dout, gradient, rng, name=path)
@@ -238,8 +238,7 @@ def _check_zero(
 
 def _check_accumulation(runner: _Runner, batch: _Batch) -> None:
     """Check that gradients are added, in place, to what the buffer holds."""
-    fresh = runner.both(batch)
-    onto = runner.backward(runner.forward(batch, training=True), batch, start=1.0)
+    fresh, onto = runner.both(batch), runner.both(batch, start=1.0)
     for path, gradient in fresh.dw.items():
         error = np.max(np.abs(onto.dw[path] - (1.0 + gradient)))
         assert error <= 1e-12 * (1.0 + np.max(np.abs(gradient))), (
@@ -250,29 +249,30 @@ def _check_accumulation(runner: _Runner, batch: _Batch) -> None:
 def _check_stateless(runner: _Runner, a: _Batch, b: _Batch) -> None:
     """Check that two passes give the same bits one after the other and interleaved: no layer remembers anything."""
     apart = runner.both(a), runner.both(b)
-    first, second = runner.forward(a, training=True), runner.forward(b, training=True)
-    mixed = runner.backward(first, a), runner.backward(second, b)
+    (out_a, saved_a), (out_b, saved_b) = (runner.forward(batch, training=True) for batch in (a, b))
+    mixed = _Result(out_a, *runner.backward(saved_a, a)), _Result(out_b, *runner.backward(saved_b, b))
     for one, two in zip(apart, mixed, strict=True):
         for name, array in one.arrays().items():
             assert np.array_equal(array, two.arrays()[name]), (
-                f"{runner.what}: {name} differs when two passes are interleaved: keep residuals in saved, not on the layers"
+                f"{runner.what}: {name} differs when two passes are interleaved: keep residuals in saved, not on layers"
             )
 
 
 def _check_samples_apart(runner: _Runner, batch: _Batch) -> None:
     """Check that what is predicted for a sample does not depend on the batch it is in."""
-    together = runner.forward(batch).out
+    together, _ = runner.forward(batch)
     for i in range(len(batch.x)):
-        _assert_close(runner.forward(batch.one(i)).out, together[i : i + 1], 1e-10, f"{runner.what}: sample {i} alone")
+        alone, _ = runner.forward(batch.one(i))
+        size = float(np.max(np.abs(together)))
+        _assert_close(alone, together[i : i + 1], 1e-10 * size, f"{runner.what}: the prediction for a sample alone")
 
 
 def _check_float32(runner: _Runner, batch: _Batch) -> None:
     """Check that float32 stays float32 and gives what float64 gives, to 1e-3 of the largest element."""
     exact, single = runner.both(batch), runner.both(batch.astype(np.float32))
     for name, array in single.arrays().items():
-        assert array is not None
         assert array.dtype == np.float32, f"{runner.what}: {name} is {array.dtype} for float32 inputs"
-        _assert_close(array, exact.arrays()[name], 1e-3, f"{runner.what}: {name} in float32", exact.dw)
+    _assert_all_close(single, exact, 1e-3, f"{runner.what} in float32")
 
 
 def _check_standard(runner: _Runner, batch: _Batch) -> None:
@@ -282,21 +282,19 @@ def _check_standard(runner: _Runner, batch: _Batch) -> None:
     except ImportError:
         return
     strict = _Runner(runner.network, Backend(array_api_strict), runner.what)
-    expected = runner.both(batch)
-    for name, array in strict.both(batch).arrays().items():
-        _assert_close(array, expected.arrays()[name], 1e-9, f"{runner.what}: {name} on array-api-strict", expected.dw)
+    _assert_all_close(strict.both(batch), runner.both(batch), 1e-9, f"{runner.what} on array-api-strict")
 
 
-def _assert_close(
-    actual: HostArray | None,
-    expected: HostArray | None,
-    rtol: float,
-    name: str,
-    gradients: dict[str, HostArray] | None = None,
-) -> None:
-    """Compare within `rtol` of the largest expected element, or of the largest gradient: one may be truly zero."""
-    assert actual is not None
-    assert expected is not None
-    size = max(np.max(np.abs(array)) for array in (expected, *(gradients or {}).values()))
-    error = np.max(np.abs(actual - expected))
-    assert error <= rtol * size, f"{name} is off by {error / size:.1e} of the largest"
+def _assert_all_close(actual: _Result, expected: _Result, rtol: float, what: str) -> None:
+    """Compare within `rtol` of the largest element of each array, or of the largest gradient: one may be truly zero."""
+    largest = {name: float(np.max(np.abs(array))) for name, array in expected.arrays().items()}
+    floor = max(size for name, size in largest.items() if name.startswith("gradient"))
+    for name, array in expected.arrays().items():
+        allowed = rtol * max(largest[name], floor if name.startswith("gradient") else 0.0)
+        _assert_close(actual.arrays()[name], array, allowed, f"{what}: {name}")
+
+
+def _assert_close(actual: HostArray, expected: HostArray, allowed: float, name: str) -> None:
+    assert actual.shape == expected.shape, f"{name} has shape {actual.shape}, not {expected.shape}"
+    error = float(np.max(np.abs(actual - expected)))
+    assert error <= allowed, f"{name} is off by {error:.2g}, {allowed:.2g} is allowed"

@@ -27,6 +27,6 @@ def resolve(group: str, plugin: str | Callable[..., Any], arguments: int) -> tup
     parameters = list(inspect.signature(function).parameters.values())
     assert len(parameters) >= arguments, f"{what} takes {len(parameters)} arguments, its group has {arguments}"
     for option in parameters[arguments:]:
-        assert option.kind is option.KEYWORD_ONLY, f"{what}: option {option.name} is not keyword-only: write it after '*'"
+        assert option.kind is option.KEYWORD_ONLY, f"{what}: option {option.name} is not keyword-only"
         assert option.default is not option.empty, f"{what}: option {option.name} has no default"
     return function, what

@@ -39,7 +39,8 @@ def check_schedule(schedule: str | Callable[..., Betas], **options: Any) -> None
         try:
             betas = function(T, **options)
         except ConfigError as refusal:
-            assert T != FULL_LENGTH, f"{what} refuses T = {T}: {refusal}"
+            if T == FULL_LENGTH:
+                raise AssertionError(f"{what} refuses T = {T}: {refusal}") from refusal
             continue
         _check_range(betas, T, f"{what} at T = {T}")
         _check_repeatable(betas, function(T, **options), f"{what} at T = {T}")

@@ -6,13 +6,11 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
-from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from tinyddpm.errors import ConfigError, unknown
-
 
 PLANES = ("mixture", "moons", "ring", "swiss-roll")
 """The data sets of points in the plane, which the preset `toy` is for."""
@@ -27,7 +25,9 @@ def setting(default: Any, text: str, flag: str | None = None) -> Any:
 class DataConfig:
     """What is learned from."""
 
-    source: str = setting("digits", "A registered data set, or a path: IDX, CIFAR-10, image folder, .npy, .npz, HDF5.", "data")
+    source: str = setting(
+        "digits", "A registered data set, or a path: IDX, CIFAR-10, image folder, .npy, .npz, HDF5.", "data"
+    )
     data_dir: str | None = setting(None, "Where the files of a registered data set lie.")
     image_size: str | None = setting(None, "Crop and scale images to HxW, such as 32x32.")
     labels: bool = setting(False, "Learn the classes too: a class-conditional model.")
@@ -110,7 +110,7 @@ class Config:
         """Return the defaults, overridden by nested tables.
 
         Raises:
-            ConfigError: a key is unknown (the nearest valid one is named), or a value of the wrong type or out of range.
+            ConfigError: a key is unknown (the nearest is named), or a value of the wrong type or out of range.
         """
         return cls().updated(tables, origin)
 
@@ -160,7 +160,9 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def presets() -> list[str]:
     """Return the names of the presets."""
-    return sorted(p.name.removesuffix(".toml") for p in resources.files("tinyddpm.presets").iterdir() if p.name.endswith(".toml"))
+    return sorted(
+        p.name.removesuffix(".toml") for p in resources.files("tinyddpm.presets").iterdir() if p.name.endswith(".toml")
+    )
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def defaults_for(source: str) -> Config:
 
 
 def settings() -> Iterator[tuple[str, str, str, Any, Any]]:
-    """Yield (table, key, command-line name, type, help text) of every single setting; the table of a top-level one is ''."""
+    """Yield (table, key, command-line name, type, help text) of every setting; the table of a top-level one is ''."""
     for name, item in _fields(Config).items():
         if item.default_factory is MISSING:
             yield "", name, item.metadata["flag"] or name, get_type_hints(Config)[name], item.metadata["help"]
@@ -203,13 +205,12 @@ def settings() -> Iterator[tuple[str, str, str, Any, Any]]:
                 yield name, key, inner.metadata["flag"] or key, get_type_hints(table)[key], inner.metadata["help"]
 
 
-@cache
 def _fields(table: Any) -> dict[str, Field[Any]]:
     return {item.name: item for item in fields(table)}
 
 
 def _toml(value: Any) -> str:
-    """Return a value as TOML, which for these types is JSON, but that DEL must be escaped and no surrogates are known."""
+    """Return a value as TOML: for these types JSON, but that DEL is escaped and there are no surrogates."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -260,6 +261,6 @@ def _check_ranges(config: Config, origin: str) -> None:
         raise ConfigError(f"{origin}: training.ema is {training.ema}: it must lie in [0, 1)")
     if training.accumulate > training.batch_size:
         raise ConfigError(
-            f"{origin}: training.accumulate {training.accumulate} cuts a batch of {training.batch_size} into less than one "
-            "sample: give at most the batch size"
+            f"{origin}: training.accumulate {training.accumulate} cuts a batch of {training.batch_size} into "
+            "less than one sample: give at most the batch size"
         )

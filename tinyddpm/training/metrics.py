@@ -13,8 +13,7 @@ class Metrics:
 
     Args:
         path: where it lies.
-        step: the step that the run goes on from; lines of later steps, logged after the checkpoint that it goes on from,
-            are cut off, since those steps will be done again.
+        step: the step that the run goes on from; lines of later steps are cut off, since those will be done again.
     """
 
     def __init__(self, path: Path, step: int) -> None:

@@ -52,7 +52,12 @@ class Model:
         return {"label": self.backend.asarray(labels, dtype=self.backend.xp.int64)}
 
     def sample(
-        self, weights: Array, samples: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], seed: int, sampling: SamplingConfig
+        self,
+        weights: Array,
+        samples: np.ndarray[Any, Any],
+        labels: np.ndarray[Any, Any],
+        seed: int,
+        sampling: SamplingConfig,
     ) -> Iterator[Step]:
         """Draw one batch, yielding every step; the last one's `x` is the samples, (n, *sample_shape).
 

@@ -35,7 +35,7 @@ class Adam:
 
 
 def warmed_up(learning_rate: float, step: int, warmup: int) -> float:
-    """Return the learning rate of step `step` (0-based), which rises in a straight line over the first `warmup` steps."""
+    """Return the learning rate of `step` (0-based), which rises in a straight line over the first `warmup` steps."""
     return learning_rate * min(1.0, (step + 1) / warmup) if warmup else learning_rate
 
 

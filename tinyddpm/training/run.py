@@ -1,7 +1,7 @@
 """A training run: its folder, its loop, and how it stops and goes on.
 
-A run folder holds `config.toml`, `metrics.jsonl`, `checkpoint.h5`, a grid per `sample_every` steps under `samples/`, and
-at the end `samples.png` and `denoising.gif`.
+A run folder holds `config.toml`, `metrics.jsonl`, `checkpoint.h5`, a grid per `sample_every` steps under `samples/`,
+and at the end `samples.png` and `denoising.gif`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ from tinyddpm.errors import CheckpointError, ConfigError, TrainingError
 from tinyddpm.figures.files import replacing
 from tinyddpm.figures.images import save_gif, save_png
 from tinyddpm.samplers import Step
-from tinyddpm.training.checkpoint import Checkpoint, load_checkpoint, read_checkpoint_header, save_checkpoint
+from tinyddpm.training.checkpoint import (
+    Checkpoint,
+    CheckpointHeader,
+    load_checkpoint,
+    read_checkpoint_header,
+    save_checkpoint,
+)
 from tinyddpm.training.config import Config
 from tinyddpm.training.interrupt import interruptible
 from tinyddpm.training.metrics import Metrics
@@ -99,7 +105,7 @@ def start(config: Config, backend: Backend, folder: Path, progress: Progress) ->
 def resume(
     folder: Path, progress: Progress, steps: int | None = None, backend: str | None = None, device: str | None = None
 ) -> Outcome:
-    """Go on where the checkpoint in `folder` was made: to `steps` in all, on `backend` and `device`, where these are given.
+    """Go on where the checkpoint in `folder` was made: to `steps` in all, and on `backend` and `device`, if given.
 
     Raises:
         CheckpointError: there is no usable checkpoint, or the data set is not the one that it was trained on.
@@ -132,7 +138,7 @@ def resume(
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run would take: its data in a line, parameters, peak memory in bytes, and seconds per step, both measured."""
+    """What a run would take: its data, parameters, peak memory in bytes and seconds per step, both measured."""
 
     data: str
     parameters: int
@@ -156,7 +162,7 @@ def estimate(config: Config, backend: Backend, steps: int = 3) -> Estimate:
 def layout_of(backend: Backend) -> Any:
     """Return the function that tells a checkpoint's parameters from its header, for `load_checkpoint`."""
 
-    def layout(header: Checkpoint) -> list[tuple[str, tuple[int, ...]]]:
+    def layout(header: CheckpointHeader) -> list[tuple[str, tuple[int, ...]]]:
         model = Model(Config.from_dict(header.config), header.sample_shape, header.classes, backend)
         return [(parameter.path, parameter.shape) for parameter in model.layout.parameters]
 
@@ -187,7 +193,7 @@ class _Stopped(Exception):  # noqa: N818 - not an error: somebody asked to stop 
 
 
 class _Run:
-    """The loop around a trainer. `state` is what must survive a stop besides the trainer's own: the loss since the last log line."""
+    """The loop around a trainer. `state` is what else must survive a stop, such as the loss since the last log line."""
 
     def __init__(self, trainer: Trainer, folder: Path, progress: Progress, state: dict[str, Any]) -> None:
         self.trainer, self.folder, self.progress = trainer, folder, progress
@@ -252,7 +258,12 @@ class _Run:
 
     def _save(self) -> None:
         samples = len(self.trainer.train) + len(self.trainer.held_out)
-        state = {"loss_sum": self.loss_sum, "loss_count": self.loss_count, "validation": self.validation, "samples": samples}
+        state = {
+            "loss_sum": self.loss_sum,
+            "loss_count": self.loss_count,
+            "validation": self.validation,
+            "samples": samples,
+        }
         layout = [(parameter.path, parameter.shape) for parameter in self.trainer.model.layout.parameters]
         save_checkpoint(self.folder / CHECKPOINT, self.trainer.checkpoint(state), layout)
         self.saved_at = self.trainer.step

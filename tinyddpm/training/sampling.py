@@ -31,7 +31,7 @@ class Samples:
     Attributes:
         values: uint8 images (n, H, W, C) or float32 points (n, D).
         labels: (n,) the class each was drawn for, None without classes.
-        frames: x_t at up to `FRAMES` moments from noise to sample, each of `values`' type and shape; empty if not asked for.
+        frames: x_t at up to `FRAMES` moments from noise to sample, each like `values`; empty if not asked for.
     """
 
     values: HostArray
@@ -41,7 +41,7 @@ class Samples:
 
 def default_labels(samples: HostArray, classes: int) -> HostArray:
     """Return a class for each sample number, going round through all of them."""
-    return samples % max(1, classes)
+    return np.asarray(samples % max(1, classes))
 
 
 def draw(
@@ -88,7 +88,7 @@ def draw(
 
 
 def picture(samples: Samples, values: HostArray | None = None) -> Pixels:
-    """Return all samples in one picture: a grid of images, a row for every ten where there are ten classes, or a scatter of points.
+    """Return all samples in one picture: a grid of images, with a column for each class, or a scatter of points.
 
     Args:
         samples: what to show.
@@ -127,11 +127,18 @@ def choose_labels(samples: HostArray, classes: tuple[str, ...], chosen: str | No
     for name in names:
         if name not in numbers:
             raise ConfigError(unknown("class", name, numbers))
-    return np.array([numbers[name] for name in names])[samples % len(names)]
+    return np.asarray([numbers[name] for name in names])[samples % len(names)]
 
 
 def write(
-    samples: Samples, folder: Path, *, first: int = 0, singles: bool = False, npz: bool = False, gif: bool = False, strip: bool = False
+    samples: Samples,
+    folder: Path,
+    *,
+    first: int = 0,
+    singles: bool = False,
+    npz: bool = False,
+    gif: bool = False,
+    strip: bool = False,
 ) -> list[Path]:
     """Write samples into `folder` and return the files: `grid.png`, and what else is asked for.
 

@@ -9,7 +9,14 @@ from tinyddpm.ops import Operations
 
 
 def l_simple(
-    network: Network, ops: Operations, process: GaussianProcess, w: Weights, x_0: Array, t: Array, eps: Array, cond: Condition
+    network: Network,
+    ops: Operations,
+    process: GaussianProcess,
+    w: Weights,
+    x_0: Array,
+    t: Array,
+    eps: Array,
+    cond: Condition,
 ) -> Array:
     """Return L_simple = mean |eps − eps_θ(√alpha_bar_t x_0 + √(1 − alpha_bar_t) eps, t)|² (eq. 14), a 0-d array."""
     eps_hat, _ = network.forward(ops, w, process.q_sample(x_0, t, eps), t, cond)

@@ -14,7 +14,8 @@ from tinyddpm.data.batching import batch_indices, flip_horizontally, to_model
 from tinyddpm.errors import TrainingError
 from tinyddpm.nn import DropoutNoise
 from tinyddpm.ops import load_operations
-from tinyddpm.training.checkpoint import Checkpoint
+from tinyddpm.training.checkpoint import PLUGIN_KEYS, Checkpoint
+from tinyddpm.training.config import Config
 from tinyddpm.training.model import Model
 from tinyddpm.training.optimiser import Adam, average, clip_scale, global_norm, warmed_up
 from tinyddpm.training.step import l_simple, l_simple_gradient
@@ -35,8 +36,8 @@ class StepResult:
 class Trainer:
     """The state of a training run: weights, gradient, Adam's moments, average, and the number of steps done.
 
-    Every random choice of step k is a function of (seed, k), so this state and the configuration are all that it takes to
-    go on as if it had never stopped.
+    Every random choice of step k is a function of (seed, k), so this state and the configuration are all that it takes
+    to go on as if it had never stopped.
 
     Args:
         model: what is trained.
@@ -93,24 +94,21 @@ class Trainer:
                 t = self._times(Purpose.VALIDATION_TIME, 0, samples)
                 eps = self._noise(Purpose.VALIDATION_NOISE, 0, samples)
                 cond = self.model.condition(labels)
-                value = l_simple(self.model.network, self._ops, self.model.process, w, self._to_device(x_0), t, eps, cond)
+                value = l_simple(
+                    self.model.network, self._ops, self.model.process, w, self._to_device(x_0), t, eps, cond
+                )
                 loss += float(value) * len(samples) / n
         return loss
 
     def checkpoint(self, state: dict[str, Any]) -> Checkpoint:
         """Return everything that it takes to go on; `state` is the caller's own."""
-        config = self.config
-        used = {"networks": config.network.name, "schedules": config.schedule.name, "samplers": config.sampling.name}
-        entries = [registry.find(group, name) for group, name in used.items()]
         host = self.model.backend.to_numpy
         return Checkpoint(
-            config=config.to_dict(),
+            config=self.config.to_dict(),
             step=self.step,
             sample_shape=self.model.sample_shape,
             classes=self.model.classes,
-            plugins=[
-                {"group": e.group, "name": e.name, "distribution": e.distribution, "version": e.version} for e in entries
-            ],
+            plugins=plugins_of(self.config),
             weights=host(self.weights),
             ema=host(self.ema),
             adam_m=host(self.adam.m),
@@ -161,3 +159,10 @@ class Trainer:
 
     def _views(self, buffer: Array) -> dict[str, Array]:
         return self.model.layout.views(buffer, self.model.backend.xp)
+
+
+def plugins_of(config: Config) -> list[dict[str, str]]:
+    """Return the registry entries that a model of this configuration needs, as a checkpoint names them."""
+    used = {"networks": config.network.name, "schedules": config.schedule.name, "samplers": config.sampling.name}
+    entries = [registry.find(group, name) for group, name in used.items()]
+    return [{key: getattr(entry, key) for key in PLUGIN_KEYS} for entry in entries]

@@ -1,0 +1,37 @@
+"""Pack a folder of images into an HDF5 file, read as needed: python examples/pack_folder.py FOLDER FILE.h5 [HxW]."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from tinyddpm.data import parse_size
+from tinyddpm.data.folder import count_channels, decode_image, list_images
+from tinyddpm.errors import DataError, TinyDDPMError
+
+
+def pack(folder: Path, target: Path, image_size: tuple[int, int] | None) -> None:
+    listing = list_images(folder)
+    channels = count_channels(listing.paths)
+    shape = decode_image(listing.paths[0], channels, image_size).shape
+    with h5py.File(target, "x") as file:
+        images = file.create_dataset("images", (len(listing.paths), *shape), "uint8")
+        for i, path in enumerate(listing.paths):
+            image = decode_image(path, channels, image_size)
+            if image.shape != shape:
+                raise DataError(f"{path} is {image.shape}, the first image {shape}: give a size, such as 64x64")
+            images[i] = image
+        if listing.labels is not None:
+            file["labels"] = listing.labels
+            file["classes"] = np.frombuffer(json.dumps(listing.classes).encode(), np.uint8)
+
+
+if __name__ == "__main__":
+    try:
+        pack(Path(sys.argv[1]), Path(sys.argv[2]), parse_size(sys.argv[3]) if len(sys.argv) > 3 else None)
+    except (TinyDDPMError, OSError, IndexError) as error:
+        sys.exit(__doc__ if isinstance(error, IndexError) else f"error: {error}")

@@ -1,0 +1,236 @@
+"""DiT, the diffusion transformer (Peebles, Xie 2022, arXiv 2212.09748), as a plugin of tinyddpm.
+
+An image becomes a row of patches, each one token. Blocks of self-attention and perceptron work on them, told the time
+and the class by adaLN-zero: each branch's norm is scaled and shifted, and its output gated, by what the block makes of
+the embedding. All of that starts at zero, so every block starts as the identity. A backward is its forward upside down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from array_api_compat import device
+
+from tinyddpm.backend import Array
+from tinyddpm.errors import ConfigError
+from tinyddpm.nn import Condition, DropoutNoise, Gradients, Parameter, Weights
+from tinyddpm.nn.blocks import TimeEmbedding
+from tinyddpm.nn.layers import Linear, Pass
+from tinyddpm.ops import Operations, Saved
+
+FREQUENCIES = 256
+"""Sinusoids that tell the time, as in DiT."""
+
+
+class DiT:
+    """A transformer on patches of an image. DiT-S/2 is patch 2, width 384, depth 12, heads 6.
+
+    Args:
+        sample_shape: (H, W, C) of the images.
+        classes: number of classes, 0 for none.
+        out_channels: channels predicted.
+        patch: side of a patch; it divides H and W.
+        width: of a token, a multiple of 4, at least 8.
+        depth: number of blocks.
+        heads: attention heads; they divide the width.
+        mlp_ratio: width of a block's hidden layer, as a multiple of `width`.
+
+    Raises:
+        ConfigError: an option is out of range, or the patches do not fit the image.
+    """
+
+    def __init__(
+        self,
+        sample_shape: tuple[int, ...],
+        classes: int,
+        out_channels: int,
+        *,
+        patch: int = 2,
+        width: int = 128,
+        depth: int = 4,
+        heads: int = 4,
+        mlp_ratio: int = 4,
+    ) -> None:
+        _check(sample_shape, patch, width, depth, heads, mlp_ratio)
+        self.patch, self.width = patch, width
+        self.time = TimeEmbedding("time", FREQUENCIES, width, classes)
+        self.tokens_in = Linear("tokens_in", patch * patch * sample_shape[-1], width)
+        self.blocks = [Block(f"block_{i}", width, heads, mlp_ratio * width) for i in range(depth)]
+        self.modulation = Linear("modulation", width, 2 * width, scale=0.0)
+        self.tokens_out = Linear("tokens_out", width, patch * patch * out_channels, scale=0.0)
+        ends = (self.modulation, self.tokens_out)
+        parts: Sequence[Linear | TimeEmbedding | Block] = (self.time, self.tokens_in, *self.blocks, *ends)
+        self.parameters: Sequence[Parameter] = [parameter for part in parts for parameter in part.parameters()]
+
+    def forward(
+        self, ops: Operations, w: Weights, x: Array, t: Array, cond: Condition, noise: DropoutNoise | None = None
+    ) -> tuple[Array, Saved]:
+        """Return the prediction, (N, H, W, out_channels), and the residuals. It has no dropout."""
+        run = Pass(ops, w)
+        self.time.forward(run, t, cond)
+
+        rows, columns = (side // self.patch for side in x.shape[1:3])
+        h = self.tokens_in.forward(run, _to_tokens(ops, x, self.patch))
+        h = h + _positions(ops, rows, columns, self.width, like=h)
+        for block in self.blocks:
+            h = block.forward(run, h)
+
+        scale, shift = _parts(self.modulation.forward(run, run.temb), 2)
+        h = _standardise(run, h)
+        h = run.do(ops.modulate, h, scale, shift)
+        h = self.tokens_out.forward(run, h)
+        return _to_image(ops, h, rows, columns, self.patch), run if ops.training else None
+
+    def backward(self, saved: Saved, dw: Gradients, dout: Array) -> Array:
+        """Add the parameters' gradients to `dw`, use up `saved`, and return dx."""
+        run: Pass = saved
+        run.dw = dw
+        rows, columns = (side // self.patch for side in dout.shape[1:3])
+
+        dh = _to_tokens(run.ops, dout, self.patch)
+        dh = self.tokens_out.backward(run, dh)
+        dh, dscale, dshift = run.undo(run.ops.modulate_backward, dh)
+        dh = _standardise_backward(run, dh)
+        run.dtemb = run.dtemb + self.modulation.backward(run, run.ops.xp.concat([dscale, dshift], axis=-1))
+
+        for block in reversed(self.blocks):
+            dh = block.backward(run, dh)
+        dx = _to_image(run.ops, self.tokens_in.backward(run, dh), rows, columns, self.patch)
+
+        self.time.backward(run)
+        return dx
+
+
+class Block:
+    """A transformer block with adaLN-zero: attention, then a perceptron, each modulated, gated, added to its input."""
+
+    def __init__(self, path: str, width: int, heads: int, hidden: int) -> None:
+        self.heads = heads
+        self.modulation = Linear(f"{path}/modulation", width, 6 * width, scale=0.0)
+        self.q, self.k, self.v, self.out = (Linear(f"{path}/{name}", width, width) for name in ("q", "k", "v", "out"))
+        self.dense_1 = Linear(f"{path}/dense_1", width, hidden)
+        self.dense_2 = Linear(f"{path}/dense_2", hidden, width)
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Yield the parameters in forward order."""
+        for layer in (self.modulation, self.q, self.k, self.v, self.out, self.dense_1, self.dense_2):
+            yield from layer.parameters()
+
+    def forward(self, run: Pass, x: Array) -> Array:
+        """(N, L, width) -> the same shape, told time and class by `run.temb`."""
+        scale_1, shift_1, gate_1, scale_2, shift_2, gate_2 = _parts(self.modulation.forward(run, run.temb), 6)
+
+        h = _standardise(run, x)
+        h = run.do(run.ops.modulate, h, scale_1, shift_1)
+        q, k, v = (layer.forward(run, h) for layer in (self.q, self.k, self.v))
+        h = run.do(run.ops.attention, q, k, v, self.heads)
+        h = self.out.forward(run, h)
+        x = x + _gate(run, h, gate_1)
+
+        h = _standardise(run, x)
+        h = run.do(run.ops.modulate, h, scale_2, shift_2)
+        h = self.dense_1.forward(run, h)
+        h = run.do(run.ops.gelu, h)
+        h = self.dense_2.forward(run, h)
+        return x + _gate(run, h, gate_2)
+
+    def backward(self, run: Pass, dy: Array) -> Array:
+        """Return dx, and add to `run.dtemb`."""
+        dh, dgate_2 = _gate_backward(run, dy)
+        dh = self.dense_2.backward(run, dh)
+        dh = run.undo(run.ops.gelu_backward, dh)
+        dh = self.dense_1.backward(run, dh)
+        dh, dscale_2, dshift_2 = run.undo(run.ops.modulate_backward, dh)
+        dx = dy + _standardise_backward(run, dh)
+
+        dh, dgate_1 = _gate_backward(run, dx)
+        dh = self.out.backward(run, dh)
+        dq, dk, dv = run.undo(run.ops.attention_backward, dh)
+        dh = self.v.backward(run, dv)
+        dh = dh + self.k.backward(run, dk)
+        dh = dh + self.q.backward(run, dq)
+        dh, dscale_1, dshift_1 = run.undo(run.ops.modulate_backward, dh)
+        dx = dx + _standardise_backward(run, dh)
+
+        dmodulation = run.ops.xp.concat([dscale_1, dshift_1, dgate_1, dscale_2, dshift_2, dgate_2], axis=-1)
+        run.dtemb = run.dtemb + self.modulation.backward(run, dmodulation)
+        return dx
+
+
+def _gate(run: Pass, h: Array, g: Array) -> Array:
+    """Return y = h g, one gate per sample and channel: h is (N, L, C), g is (N, C). Saved are h and g."""
+    if run.ops.training:
+        run.stack.append((h, g))
+    return h * g[:, None, :]
+
+
+def _gate_backward(run: Pass, dy: Array) -> tuple[Array, Array]:
+    """Return dh = dy g and dg = Σ dy h over the tokens."""
+    h, g = run.stack.pop()
+    return dy * g[:, None, :], run.ops.xp.sum(dy * h, axis=1)
+
+
+def _standardise(run: Pass, x: Array) -> Array:
+    """Layer norm without scale and shift of its own: the modulation has them."""
+    width, xp = x.shape[-1:], run.ops.xp
+    ones, zeros = (make(width, dtype=x.dtype, device=device(x)) for make in (xp.ones, xp.zeros))
+    return run.do(run.ops.layer_norm, x, ones, zeros)
+
+
+def _standardise_backward(run: Pass, dy: Array) -> Array:
+    dx, _, _ = run.undo(run.ops.layer_norm_backward, dy)
+    return dx
+
+
+def _to_tokens(ops: Operations, x: Array, patch: int) -> Array:
+    """Return (N, H, W, C) as (N, H/p · W/p, p·p·C): each patch in a row. Its inverse is its transpose."""
+    n, height, width, c = x.shape
+    grid = ops.xp.reshape(x, (n, height // patch, patch, width // patch, patch, c))
+    return ops.xp.reshape(ops.xp.permute_dims(grid, (0, 1, 3, 2, 4, 5)), (n, -1, patch * patch * c))
+
+
+def _to_image(ops: Operations, tokens: Array, rows: int, columns: int, patch: int) -> Array:
+    """Return (N, rows · columns, p·p·C) as (N, H, W, C), the inverse of `_to_tokens`."""
+    n, _, values = tokens.shape
+    grid = ops.xp.reshape(tokens, (n, rows, columns, patch, patch, values // patch**2))
+    return ops.xp.reshape(ops.xp.permute_dims(grid, (0, 1, 3, 2, 4, 5)), (n, rows * patch, columns * patch, -1))
+
+
+def _positions(ops: Operations, rows: int, columns: int, width: int, like: Array) -> Array:
+    """Return the fixed embedding of each patch's place, (rows · columns, width): half tells the row, half the column.
+
+    The sinusoids are those of the time, so the lowest frequency is 1/10000 where DiT stops just above.
+    """
+    xp = ops.xp
+    row, column = (
+        ops.sinusoidal(xp.arange(size, dtype=xp.int64, device=device(like)), width // 2, like.dtype)
+        for size in (rows, columns)
+    )
+    grid = (rows, columns, width // 2)
+    both = [xp.broadcast_to(row[:, None, :], grid), xp.broadcast_to(column[None, :, :], grid)]
+    return xp.reshape(xp.concat(both, axis=-1), (rows * columns, width))
+
+
+def _parts(a: Array, count: int) -> list[Array]:
+    """Return (N, count · C) cut into `count` arrays (N, C)."""
+    c = a.shape[-1] // count
+    return [a[:, i * c : (i + 1) * c] for i in range(count)]
+
+
+def _check(sample_shape: tuple[int, ...], patch: int, width: int, depth: int, heads: int, mlp_ratio: int) -> None:
+    """Refuse what cannot be built, before anything is."""
+    if len(sample_shape) != 3:
+        raise ConfigError(f"DiT takes images, not samples of shape {sample_shape}: use the network 'mlp' for points")
+    for name, value in (("patch", patch), ("depth", depth), ("heads", heads), ("mlp_ratio", mlp_ratio)):
+        if value < 1:
+            raise ConfigError(f"DiT {name} is {value}: it must be at least 1")
+    if width < 8 or width % 4:
+        raise ConfigError(f"DiT width is {width}: it must be a multiple of 4, at least 8")
+    if width % heads:
+        raise ConfigError(f"DiT heads is {heads}: it must divide the width, {width}")
+    height, width_of_image, _ = sample_shape
+    if height % patch or width_of_image % patch:
+        fit = [p for p in range(1, min(height, width_of_image) + 1) if height % p == 0 and width_of_image % p == 0]
+        raise ConfigError(
+            f"DiT patch is {patch}, which does not divide {height}x{width_of_image} images: use one of {fit}"
+        )

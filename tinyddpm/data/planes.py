@@ -1,0 +1,126 @@
+"""Toy distributions in the plane that are known exactly: a mixture of Gaussians, two moons, a swiss roll, a ring.
+
+Each is 20000 points by a closed formula from uniform and normal numbers, then shifted and scaled, both coordinates
+alike, so that the distribution has mean 0 and its coordinates have mean variance 1. Shift and scale are the
+distribution's own, computed by hand, not the sample's. Points are always the same; "train" and "test" are
+independent draws. Below, u is uniform over [0, 1) and z standard normal, new ones in each place.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyddpm.backend import Purpose, Random
+from tinyddpm.data.base import ArrayDataset, require_split
+
+POINTS = 20_000
+SPLITS = ("train", "test")
+SEED = 2006_11239
+
+MODES = 8
+MODE_DEVIATION = 0.1
+"""Standard deviation of each mode of the mixture, in each direction."""
+MODE_RADIUS = math.sqrt(2.0 * (1.0 - MODE_DEVIATION**2))
+"""Of the circle of modes. A coordinate then has variance radius² / 2 + deviation² = 1."""
+MOON_NOISE = 0.1
+ROLL_NOISE = 0.5
+RING_NOISE = 0.1
+
+Values = NDArray[np.float64]
+
+
+class Mixture(NamedTuple):
+    """A mixture of Gaussians: weights (k,), means (k, 2), covariances (k, 2, 2), all float64."""
+
+    weights: Values
+    means: Values
+    covariances: Values
+
+
+def mixture_parameters() -> Mixture:
+    """Return the distribution that `mixture` draws from: eight equal round modes on a circle."""
+    angles = 2.0 * np.pi * np.arange(MODES) / MODES
+    means = MODE_RADIUS * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return Mixture(
+        weights=np.full(MODES, 1.0 / MODES),
+        means=means,
+        covariances=np.tile(MODE_DEVIATION**2 * np.eye(2), (MODES, 1, 1)),
+    )
+
+
+def mixture(split: str, data_dir: str | None) -> ArrayDataset:
+    """Return points of `mixture_parameters()`, labelled with their mode: mean_k + deviation · z."""
+    draw = _Draws("mixture", split)
+    modes = draw.integers(MODES)
+    points = mixture_parameters().means[modes] + MODE_DEVIATION * draw.normal()
+    names = tuple(f"mode {k}" for k in range(MODES))
+    return ArrayDataset(points, modes, names, name="mixture")
+
+
+def moons(split: str, data_dir: str | None) -> ArrayDataset:
+    """Return two interleaving half circles, labelled: with a = π u,
+
+        upper (cos a, sin a),  lower (1 - cos a, 1/2 - sin a),  each + 0.1 z.
+
+    Either moon has the x variance E cos² = 1/2; their means 0 and 1 add 1/4. E y = (2/π + 1/2 - 2/π) / 2 = 1/4, and
+    E y² = (1/2 + 3/4 - 2/π) / 2, so the y variance is 9/16 - 1/π.
+    """
+    draw = _Draws("moons", split)
+    angle = np.pi * draw.uniform()
+    lower = draw.integers(2)
+    sign = 1 - 2 * lower
+    points = np.stack([lower + sign * np.cos(angle), 0.5 * lower + sign * np.sin(angle)], axis=1)
+    variance = (3 / 4 + 9 / 16 - 1 / math.pi) / 2 + MOON_NOISE**2
+    points = (points + MOON_NOISE * draw.normal() - [0.5, 0.25]) / math.sqrt(variance)
+    return ArrayDataset(points, lower, ("upper", "lower"), name="moons")
+
+
+def swiss_roll(split: str, data_dir: str | None) -> ArrayDataset:
+    """Return a spiral of one and a half turns: with a = 3π/2 (1 + 2u), the points a (cos a, sin a) + z / 2.
+
+    The mean of a (cos a, sin a) over [3π/2, 9π/2] is (2, 2 / 3π), by parts. The sum of both E x² is
+    E a² = 9.75 π².
+    """
+    draw = _Draws("swiss-roll", split)
+    angle = 1.5 * np.pi * (1.0 + 2.0 * draw.uniform())
+    points = angle[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1) + ROLL_NOISE * draw.normal()
+    mean = np.array([2.0, 2.0 / (3.0 * np.pi)])
+    variance = (9.75 * np.pi**2 - mean @ mean) / 2 + ROLL_NOISE**2
+    return ArrayDataset((points - mean) / math.sqrt(variance), name="swiss-roll")
+
+
+def ring(split: str, data_dir: str | None) -> ArrayDataset:
+    """Return a circle blurred along its radius: with a = 2π u, the points (1 + z / 10) (cos a, sin a).
+
+    The mean is 0 and each coordinate's variance E r² / 2 = (1 + 0.1²) / 2.
+    """
+    draw = _Draws("ring", split)
+    angle = 2.0 * np.pi * draw.uniform()
+    radius = 1.0 + RING_NOISE * draw.normal()[:, 0]
+    points = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return ArrayDataset(points / math.sqrt((1.0 + RING_NOISE**2) / 2.0), name="ring")
+
+
+class _Draws:
+    """The random numbers of one split, one layer per kind, so that they are independent."""
+
+    def __init__(self, name: str, split: str) -> None:
+        require_split(split, SPLITS, name)
+        self._random = Random(np, SEED)
+        self._step = SPLITS.index(split)
+
+    def normal(self) -> Values:
+        """Return z, (n, 2)."""
+        return np.asarray(self._random.normal(Purpose.DATA, self._step, range(POINTS), (2,), layer=0), np.float64)
+
+    def uniform(self) -> Values:
+        """Return u, (n,)."""
+        return np.asarray(self._random.uniform(Purpose.DATA, self._step, range(POINTS), (), layer=1), np.float64)
+
+    def integers(self, high: int) -> NDArray[np.int64]:
+        """Return numbers below `high`, (n,)."""
+        return np.asarray(self._random.integers(Purpose.DATA, self._step, range(POINTS), (), high, layer=2), np.int64)

@@ -1,0 +1,227 @@
+"""Checkpoints: everything that it takes to sample or to go on training, in one HDF5 file that holds data and no code.
+
+The flat vectors are stored as one dataset per parameter, by its path: `weights/<path>`, `ema/<path>`, `adam/m/<path>`
+and `adam/v/<path>`. The header is JSON. The configuration in it names registry entries, never import paths.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tinyddpm import __version__, registry
+from tinyddpm.errors import CheckpointError
+from tinyddpm.hdf5 import Header, PathLike, listed, read_file, read_header, write_file
+
+Vector: TypeAlias = np.ndarray[Any, Any]
+Layout: TypeAlias = Sequence[tuple[str, tuple[int, ...]]]
+"""The path and the shape of each parameter, in the order of the flat vectors."""
+
+FORMAT = "tinyddpm checkpoint"
+SCHEMA = 1
+"""Raised by one whenever an older tinyddpm could no longer read what is written."""
+
+PLUGIN_KEYS = ("group", "name", "distribution", "version")
+
+
+@dataclass(kw_only=True)
+class CheckpointHeader:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        config: the whole configuration, as JSON.
+        step: training steps done.
+        sample_shape: (H, W, C) of an image, (2,) of a point.
+        classes: class names, () without labels.
+        plugins: the registry entries in use, each with its "group", "name", "distribution" and "version".
+        state: small JSON values of the training run.
+    """
+
+    config: dict[str, Any]
+    step: int
+    sample_shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    plugins: list[dict[str, str]]
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True, eq=False)
+class Checkpoint(CheckpointHeader):
+    """A header with flat float32 vectors: the weights, their average, and Adam's moments (None for sampling only)."""
+
+    weights: Vector
+    ema: Vector
+    adam_m: Vector | None
+    adam_v: Vector | None
+
+
+def save_checkpoint(path: PathLike, checkpoint: Checkpoint, layout: Layout) -> None:
+    """Write `checkpoint` to `path` wholly, or not at all: a file that is there stays until the new one is safe on disk.
+
+    Raises:
+        CheckpointError: it cannot be written, or holds a value that is NaN or infinite.
+    """
+    vectors = {
+        "weights": checkpoint.weights,
+        "ema": checkpoint.ema,
+        "adam/m": checkpoint.adam_m,
+        "adam/v": checkpoint.adam_v,
+    }
+    arrays = {
+        f"{kind}/{parameter}": array for kind, vector in vectors.items() for parameter, array in _split(vector, layout)
+    }
+    header = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "config": checkpoint.config,
+        "step": checkpoint.step,
+        "sample_shape": checkpoint.sample_shape,
+        "classes": checkpoint.classes,
+        "plugins": checkpoint.plugins,
+        "state": checkpoint.state,
+    }
+    write_file(path, arrays, header, CheckpointError)
+
+
+def load_checkpoint(
+    path: PathLike, layout_of: Callable[[CheckpointHeader], Layout], *, moments: bool = True
+) -> Checkpoint:
+    """Return the checkpoint at `path`, every array compared with the hash that was written and with the layout.
+
+    Args:
+        path: the file.
+        layout_of: builds the network that the header's configuration describes and returns its layout. It is called
+            before any array is read, so that a wrong file is refused early.
+        moments: whether to read Adam's moments, which only training needs.
+
+    Raises:
+        CheckpointError: the file is missing, foreign, damaged or of a newer tinyddpm, a plugin that it needs is not
+            installed, or its arrays do not fit the layout.
+    """
+
+    def expected(raw: Header) -> dict[str, tuple[tuple[int, ...], str]]:
+        header = _parse(path, raw)
+        _require_plugins(path, header)
+        layout = layout_of(header)
+        return {
+            f"{kind}/{parameter}": (tuple(shape), np.dtype(np.float32).str)
+            for kind in ("weights", "ema", "adam/m", "adam/v")
+            for parameter, shape in layout
+        }
+
+    raw, arrays = read_file(path, CheckpointError, expected, skip=() if moments else ("adam/",))
+    header = _parse(path, raw)
+    return Checkpoint(
+        **vars(header),
+        weights=_join(arrays, "weights/"),
+        ema=_join(arrays, "ema/"),
+        adam_m=_join(arrays, "adam/m/") if moments else None,
+        adam_v=_join(arrays, "adam/v/") if moments else None,
+    )
+
+
+def read_checkpoint_header(path: PathLike) -> CheckpointHeader:
+    """Return the header of the checkpoint at `path` without reading its arrays; its plugins need not be installed.
+
+    Raises:
+        CheckpointError: the file is missing or foreign, its header is damaged, or it is of a newer tinyddpm.
+    """
+    return _parse(path, read_header(path, CheckpointError))
+
+
+def plugin_notes(header: CheckpointHeader) -> list[str]:
+    """Return a line for each plugin that is now of another version, or from elsewhere, than `header` says."""
+    notes = []
+    for plugin in header.plugins:
+        sources = [f"{entry.distribution} {entry.version}" for entry in _installed(plugin)]
+        written = f"{plugin['distribution']} {plugin['version']}"
+        if sources and written not in sources:
+            notes.append(
+                f"{_described(plugin)} is from {' and '.join(sources)}; the checkpoint was written with {written}"
+            )
+    return notes
+
+
+def _split(vector: Vector | None, layout: Layout) -> Iterator[tuple[str, Vector]]:
+    """Yield each parameter's path and its part of the flat `vector`, as a view of its shape."""
+    size = sum(prod(shape) for _, shape in layout)
+    if vector is None or vector.shape != (size,) or vector.dtype != np.float32:
+        found = "None" if vector is None else f"{vector.dtype} {vector.shape}"
+        raise ValueError(f"a checkpoint of this layout needs float32 vectors of {size} elements, and one is {found}")
+    start = 0
+    for path, shape in layout:
+        yield path, vector[start : start + prod(shape)].reshape(shape)
+        start += prod(shape)
+
+
+def _join(arrays: dict[str, Vector], prefix: str) -> Vector:
+    """Return the arrays under `prefix` as one flat vector."""
+    parts = [array.ravel() for name, array in arrays.items() if name.startswith(prefix)]
+    return np.concatenate([np.empty(0, np.float32), *parts])
+
+
+def _is_plugin(value: Any) -> bool:
+    """Whether `value` describes a plugin in texts that may be shown in one line."""
+    return isinstance(value, dict) and all(
+        isinstance(value.get(key), str) and value[key].isprintable() for key in PLUGIN_KEYS
+    )
+
+
+_VALID: dict[str, Callable[[Any], bool]] = {
+    "config": lambda value: isinstance(value, dict),
+    "step": lambda value: type(value) is int and value >= 0,
+    "sample_shape": lambda value: isinstance(value, list) and all(type(n) is int and n > 0 for n in value),
+    "classes": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    "plugins": lambda value: isinstance(value, list) and all(map(_is_plugin, value)),
+    "state": lambda value: isinstance(value, dict),
+}
+
+
+def _parse(path: PathLike, raw: Header) -> CheckpointHeader:
+    """Return the header in the JSON object `raw`, checked field by field."""
+    name, schema = os.fspath(path), raw.get("schema")
+    if raw.get("format") != FORMAT or type(schema) is not int or schema < 1:
+        raise CheckpointError(f"{name} is not a checkpoint of tinyddpm")
+    if schema > SCHEMA:
+        raise CheckpointError(
+            f"{name} was written by a newer tinyddpm (schema {schema}; {__version__} reads schema {SCHEMA}):"
+            " upgrade with pip install --upgrade tinyddpm"
+        )
+    wrong = [field for field, is_valid in _VALID.items() if not is_valid(raw.get(field))]
+    if wrong:
+        raise CheckpointError(f"{name} has a damaged header: {', '.join(wrong)} missing or malformed")
+    return CheckpointHeader(
+        config=raw["config"],
+        step=raw["step"],
+        sample_shape=tuple(raw["sample_shape"]),
+        classes=tuple(raw["classes"]),
+        plugins=raw["plugins"],
+        state=raw["state"],
+    )
+
+
+def _installed(plugin: dict[str, str]) -> list[registry.Entry]:
+    """Return the registry's entries of the group and name of `plugin`."""
+    if plugin["group"] not in registry.GROUPS:
+        return []
+    return [entry for entry in registry.entries(plugin["group"]) if entry.name == plugin["name"]]
+
+
+def _described(plugin: dict[str, str]) -> str:
+    return f"{plugin['group'].removesuffix('s')} {plugin['name']!r}"
+
+
+def _require_plugins(path: PathLike, header: CheckpointHeader) -> None:
+    missing = [plugin for plugin in header.plugins if not _installed(plugin)]
+    if missing:
+        needs = listed(f"{_described(p)} of {p['distribution']} {p['version']}" for p in missing)
+        packages = sorted({shlex.quote(f"{p['distribution']}=={p['version']}") for p in missing})
+        raise CheckpointError(
+            f"{os.fspath(path)} needs what is not installed: {needs}: run pip install {' '.join(packages)}"
+        )
