@@ -73,7 +73,7 @@ def test_description_is_one_line_that_begins_with_the_name(other_backend: Backen
 def test_numpy_describes_its_library() -> None:
     line = NumpyBackend("cpu").describe()
     assert line.startswith(f"numpy {np.__version__} on cpu, ")
-    assert "thread" in line
+    assert "(threads: " in line
 
 
 def test_numpy_knows_only_the_cpu() -> None:
@@ -84,7 +84,7 @@ def test_numpy_knows_only_the_cpu() -> None:
 
 
 def test_torch_describes_its_library() -> None:
-    assert TorchBackend().describe().startswith(f"torch {torch.__version__} on cpu with ")
+    assert TorchBackend().describe().startswith(f"torch {torch.__version__} on cpu (threads: ")
 
 
 def test_torch_never_records_gradients() -> None:
@@ -98,6 +98,7 @@ def test_torch_never_records_gradients() -> None:
         np.testing.assert_array_equal(backend.to_numpy(weight), np.ones(3, np.float32))
         with backend.scope():
             assert not (2 * weight).requires_grad
+        assert weight.requires_grad
 
 
 @pytest.mark.parametrize("writeable", [True, False])

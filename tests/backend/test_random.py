@@ -192,9 +192,6 @@ def test_all_backends_take_host_samples_of_any_layout(other_backend: Backend) ->
     assert random.normal(Purpose.NOISE, 0, [], (2, 3)).shape == (0, 2, 3)
 
 
-# The laws.
-
-
 def test_normal_is_box_and_muller_of_the_bits() -> None:
     """Each pair of words, through Python's own float64 functions, to the last place of float32."""
     stream = (Purpose.NOISE, 1, [0, 1], (10, 10))
@@ -208,7 +205,7 @@ def test_normal_is_box_and_muller_of_the_bits() -> None:
 
 
 def test_extreme_words_keep_their_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Words at the ends: normal stays within its bound, uniform below 1, integers below high, rates 0 and 1 are exact."""
+    """Words at the ends: normal keeps its bound, uniform is below 1, integers below high, rates 0 and 1 are exact."""
     ends = (0, 1, 2**30, 2**31, 2**32 - 1)
     pairs = np.asarray(list(itertools.product(ends, ends)))[None]
     words = (pairs[..., 0], pairs[..., 1], pairs[..., 1], pairs[..., 0])
@@ -306,9 +303,6 @@ def test_places_in_a_long_permutation_are_uniform() -> None:
     order = Random(xp, 7).permutation(Purpose.ORDER, 0, 50_000)
     places = np.argsort(order)[:1000] / 50_000
     assert kolmogorov_distance(places, places) < kolmogorov_limit(1000)
-
-
-# What is refused.
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64])

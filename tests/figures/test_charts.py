@@ -58,6 +58,17 @@ def test_charts_are_rectangles_of_their_size_with_the_curve_in_every_column(
         assert legend.endswith(" curve")
 
 
+def test_steep_curves_are_joined() -> None:
+    """A jump up and one down, one character a step: no line between the two levels is left out."""
+    chart = line_chart({"jumps": np.repeat([0.0, 1, 0], [5, 6, 5])}, width=16, height=4, encoding="ascii")
+    assert [line[-16:] for line in chart.splitlines()[:4]] == [
+        "     ******     ",
+        "     *     *    ",
+        "     *     *    ",
+        "*****      *****",
+    ]
+
+
 def test_braille_dots_of_a_line() -> None:
     """A falling line over 16 × 2 characters is 32 × 8 dots, set by the bits of Unicode's braille block."""
     chart = line_chart({"down": np.linspace(7, 0, 32)}, width=16, height=2, encoding="utf-8")

@@ -125,7 +125,7 @@ def test_npz_keeps_points(tmp_path: Path) -> None:
 
 def test_gif_has_its_frames_times_and_grey_values(tmp_path: Path) -> None:
     frames = list(some_images(5, 12, 9, 1))
-    save_gif(tmp_path / "a.gif", frames, milliseconds=73, hold_last=1500)
+    save_gif(tmp_path / "a.gif", frames, milliseconds=77, hold_last=1500)
     with Image.open(tmp_path / "a.gif") as animation:
         assert animation.n_frames == 5
         assert animation.info["loop"] == 0
@@ -134,7 +134,7 @@ def test_gif_has_its_frames_times_and_grey_values(tmp_path: Path) -> None:
             animation.seek(i)
             times.append(animation.info["duration"])
             np.testing.assert_array_equal(np.asarray(animation.convert("L")), frame[..., 0])
-    assert times == [70, 70, 70, 70, 1500]
+    assert times == [80, 80, 80, 80, 1500]
 
 
 def test_gif_keeps_few_colours_exactly(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ class NumpyBackend(Backend):
     def describe(self) -> str:
         """Return NumPy's version, and the BLAS libraries of this process with their versions and threads."""
         libraries = sorted(
-            f"{pool['internal_api']} {pool['version'] or 'of unknown version'} with {pool['num_threads']} threads"
+            f"{pool['internal_api']} {pool['version'] or 'of unknown version'} (threads: {pool['num_threads']})"
             for pool in threadpool_info()
             if pool["user_api"] == "blas"
         )

@@ -33,9 +33,11 @@ class TorchBackend(Backend):
 
     def asarray(self, values: Any, dtype: Any = None) -> Array:
         """Return `values` (host array, scalars or a tensor) on the device, as `dtype` if given, without gradient."""
-        if isinstance(values, np.ndarray):  # Torch warns of read-only memory and refuses negative strides.
+        if isinstance(values, self._torch.Tensor):
+            values = values.detach()
+        elif isinstance(values, np.ndarray):  # Torch warns of read-only memory and refuses negative strides.
             values = np.require(values, requirements=["C", "W"])
-        return self.xp.asarray(values, dtype=dtype, device=self.device, requires_grad=False)
+        return super().asarray(values, dtype)
 
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         """Return `array` on the host: a view if it is on the CPU, else a copy."""
@@ -56,7 +58,7 @@ class TorchBackend(Backend):
         if self.device.type == "cuda":
             place = f"{self.device} ({self._torch.cuda.get_device_name(self.device)})"
         else:
-            place = f"cpu with {self._torch.get_num_threads()} threads"
+            place = f"cpu (threads: {self._torch.get_num_threads()})"
         return f"torch {self._torch.__version__} on {place}"
 
 

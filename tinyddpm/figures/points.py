@@ -32,8 +32,7 @@ def scatter(points: NDArray[np.floating], size: int = 256, limits: tuple[float, 
     low, high = limits
     if size < 8 or not low < high:
         raise ConfigError(f"size is {size} and limits are {limits}: give at least 8 pixels and a rising range")
-    shown = points[np.isfinite(points).all(axis=1)]
-    counts, _, _ = np.histogram2d(-shown[:, 1], shown[:, 0], size, [(-high, -low), (low, high)])  # rows go down
+    counts, _, _ = np.histogram2d(-points[:, 1], points[:, 0], size, [(-high, -low), (low, high)])  # rows go down
     padded = np.pad(counts, 1)
     dots = np.sum([padded[1 + y : 1 + y + size, 1 + x : 1 + x + size] for y, x in DISC], axis=0)
     paper = (1 - OPACITY) ** dots[..., None]  # what still shines through after that many coats of ink

@@ -22,9 +22,9 @@ class Convolution(Family):
     def conv2d(self, x: Array, w: Array, b: Array, stride: int = 1) -> tuple[Array, Saved]:
         """Return y[n, i, j, o] = b[o] + Σ_{p, q, c} x[n, s i + p, s j + q, c] w[p, q, c, o], s the stride.
 
-        x is padded with zeros. With P(x) the matrix of patches, one row per output pixel, this is y = P(x) W + b. P is linear, so
-        dW = P(x)ᵀ dy, db = Σ dy, and dx = Pᵀ(dy Wᵀ), where Pᵀ adds each patch back to where it was read.
-        Saved are x and w: the patches are kh·kw times larger than x and cheap to gather again.
+        x is padded with zeros. With P(x) the matrix of patches, one row per output pixel, this is y = P(x) W + b.
+        P is linear, so dW = P(x)ᵀ dy, db = Σ dy, and dx = Pᵀ(dy Wᵀ), where Pᵀ adds each patch back to where it was
+        read. Saved are x and w: the patches are kh·kw times larger than x and cheap to gather again.
 
         Args:
             x: (N, H, W, C_in).

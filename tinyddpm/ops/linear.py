@@ -62,7 +62,8 @@ class Linear(Family):
     def sinusoidal(self, t: Array, dim: int, dtype: Any) -> Array:
         """Return the sinusoidal embedding of time: sin(t ω_i), then cos(t ω_i), ω_i = 10000^(−i / (dim/2 − 1)).
 
-        i runs from 0 to dim/2 − 1, as in DDPM (after Vaswani et al. 2017, section 3.5). t is data, not a parameter: there is no backward.
+        i runs from 0 to dim/2 − 1, as in DDPM (after Vaswani et al. 2017, section 3.5). t is data, not a parameter:
+        there is no backward.
 
         Args:
             t: (N,) 0-based steps, integer or real.

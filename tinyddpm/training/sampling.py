@@ -127,7 +127,8 @@ def choose_labels(samples: HostArray, classes: tuple[str, ...], chosen: str | No
     for name in names:
         if name not in numbers:
             raise ConfigError(unknown("class", name, numbers))
-    return np.asarray([numbers[name] for name in names])[samples % len(names)]
+    turns: HostArray = np.asarray([numbers[name] for name in names])
+    return np.take(turns, samples % len(names))
 
 
 def write(

@@ -1,0 +1,500 @@
+"""HDF5 files: what is written comes back bit for bit, and what is not plain data is refused with one line."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tinyddpm import hdf5
+from tinyddpm.errors import CheckpointError, DataError
+from tinyddpm.hdf5 import checked_datasets, import_h5py, listed, open_file, read_file, read_header, write_file
+
+h5py = import_h5py()
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+HEADER = {"step": 7, "name": "ünï", "nested": [1, 2.5, None, {"a": True}]}
+
+FORMS = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
+NUMBERS = st.sampled_from(["<f4", "<f8", "<f2", "|u1", "<i8", "|b1"])
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> Arrays:
+    """Arrays of any numeric type and shape, empty and scalar too, in two levels of folders."""
+    names = draw(st.sets(st.from_regex(r"[a-z0-9_]{1,5}/[a-z0-9_ü]{1,5}", fullmatch=True), max_size=6))
+    finite = {"allow_nan": False, "allow_infinity": False}
+    return {
+        name: draw(hnp.arrays(kind, draw(FORMS), elements=finite if "f" in kind else None))
+        for name in sorted(names)
+        for kind in [draw(NUMBERS)]
+    }
+
+
+def forms(arrays: Arrays) -> Callable[[dict[str, Any]], dict[str, tuple[tuple[int, ...], str]]]:
+    return lambda header: {name: (array.shape, array.dtype.str) for name, array in arrays.items()}
+
+
+def assert_same(found: Arrays, written: Arrays) -> None:
+    assert list(found) == list(written)
+    for name, array in written.items():
+        assert (found[name].shape, found[name].dtype) == (array.shape, array.dtype)
+        assert found[name].tobytes() == array.tobytes()
+
+
+@pytest.fixture
+def arrays(rng: np.random.Generator) -> Arrays:
+    """Enough for each kind of storage: chunked, scalar and empty."""
+    weights = {f"weights/conv_{i}/w": rng.normal(size=(3, 3, 2, i + 1)).astype(np.float32) for i in range(3)}
+    return {**weights, "scalar": np.array(0.5, np.float32), "empty": np.zeros((0, 3), np.float32)}
+
+
+@pytest.fixture
+def saved(tmp_path: Path, arrays: Arrays) -> Path:
+    path = tmp_path / "good.h5"
+    write_file(path, arrays, HEADER, CheckpointError)
+    return path
+
+
+def one_line(caught: pytest.ExceptionInfo[BaseException], path: Path) -> str:
+    """The message, which must name the file and be a single line."""
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
+
+
+def refusal(path: Path) -> str:
+    with open_file(path, DataError) as file, pytest.raises(DataError) as caught:
+        checked_datasets(file, DataError)
+    return one_line(caught, path)
+
+
+class TestRoundTrip:
+    @given(arrays=trees())
+    def test_is_exact(self, tmp_path_factory: pytest.TempPathFactory, arrays: Arrays) -> None:
+        """For all numeric arrays without NaN: names, order, shapes, types and bits survive, and so does the header."""
+        path = tmp_path_factory.mktemp("hdf5") / "any.h5"
+        write_file(path, arrays, HEADER, CheckpointError)
+        header, found = read_file(path, CheckpointError, forms(arrays))
+        assert header == HEADER
+        assert_same(found, arrays)
+
+    def test_of_arrays_that_are_not_contiguous(self, tmp_path: Path, rng: np.random.Generator) -> None:
+        arrays = {"columns": rng.normal(size=(4, 6))[:, ::2], "transposed": rng.normal(size=(4, 6)).T}
+        write_file(tmp_path / "a.h5", arrays, {}, CheckpointError)
+        assert_same(read_file(tmp_path / "a.h5", CheckpointError, forms(arrays))[1], arrays)
+
+    def test_order_is_that_of_what_is_expected(self, saved: Path, arrays: Arrays) -> None:
+        backwards = dict(reversed(arrays.items()))
+        assert_same(read_file(saved, CheckpointError, forms(backwards))[1], backwards)
+
+    def test_same_content_makes_the_same_bytes(self, saved: Path, arrays: Arrays) -> None:
+        again = saved.with_name("again.h5")
+        write_file(again, arrays, HEADER, CheckpointError)
+        assert again.read_bytes() == saved.read_bytes()
+
+    def test_skipped_arrays_are_checked_for_but_not_read(self, saved: Path, arrays: Arrays) -> None:
+        _, found = read_file(saved, CheckpointError, forms(arrays), skip=("weights/",))
+        assert list(found) == ["scalar", "empty"]
+        with pytest.raises(CheckpointError, match="'weights/more' is missing"):
+            read_file(saved, CheckpointError, forms({**arrays, "weights/more": arrays["scalar"]}), skip=("weights/",))
+
+    def test_header_alone(self, saved: Path) -> None:
+        assert read_header(saved, CheckpointError) == HEADER
+
+    def test_every_dataset_of_some_size_has_a_checksum_of_its_own(self, saved: Path) -> None:
+        with h5py.File(saved) as file:
+            datasets = checked_datasets(file, DataError)
+            assert len(datasets) == 7
+            assert all(dataset.fletcher32 for dataset in datasets.values() if dataset.ndim and dataset.size)
+
+
+class TestAccidents:
+    def test_truncated_at_any_length(self, saved: Path, arrays: Arrays) -> None:
+        """At each of 80 lengths spread over the file, the last byte's loss among them."""
+        whole, path = saved.read_bytes(), saved.with_name("cut.h5")
+        for length in {*np.linspace(0, len(whole) - 1, 80, dtype=int).tolist()}:
+            path.write_bytes(whole[:length])
+            with pytest.raises(CheckpointError) as caught:
+                read_file(path, CheckpointError, forms(arrays))
+            one_line(caught, path)
+
+    @pytest.mark.parametrize("run", [1, 16])
+    def test_flipped_bits_are_never_silently_wrong(
+        self, saved: Path, arrays: Arrays, rng: np.random.Generator, run: int
+    ) -> None:
+        """One bit at, or `run` bytes from, each of 200 random places: an error, or else the very content written."""
+        whole, path, refused = saved.read_bytes(), saved.with_name("flipped.h5"), 0
+        for place in rng.choice(len(whole) - run, 200, replace=False):
+            content = bytearray(whole)
+            if run == 1:
+                content[place] ^= 1 << int(rng.integers(8))
+            else:
+                content[place : place + run] = rng.bytes(run)
+            path.write_bytes(content)
+            try:
+                header, found = read_file(path, CheckpointError, forms(arrays))
+            except CheckpointError:
+                refused += 1
+            else:
+                assert header == HEADER
+                assert_same(found, arrays)
+        assert refused > 100
+
+    def test_wrong_values_behind_right_checksums(self, saved: Path, arrays: Arrays) -> None:
+        """Fletcher-32 is recomputed on writing, as it is blind to some errors; SHA-256 tells."""
+        with h5py.File(saved, "r+") as file:
+            file["weights/conv_1/w"][0, 0, 0, 0] += 1
+            file["scalar"][()] = 0.75
+        with pytest.raises(CheckpointError) as caught:
+            read_file(saved, CheckpointError, forms(arrays))
+        message = one_line(caught, saved)
+        assert "'weights/conv_1/w' is not what was written; 'scalar' is not what was written" in message
+
+    def test_changed_manifest(self, saved: Path) -> None:
+        with h5py.File(saved, "r+") as file:
+            file["manifest"][20] ^= 1
+        with pytest.raises(CheckpointError, match="its manifest has another hash"):
+            read_header(saved, CheckpointError)
+
+    def test_differences_are_reported_together_before_data_is_read(
+        self, saved: Path, arrays: Arrays, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        expected = forms({**arrays, "scalar": np.zeros((2,), np.float64), "more": arrays["scalar"]})({})
+        del expected["empty"]
+        monkeypatch.setattr(hdf5, "_read_arrays", lambda *_: pytest.fail("data was read"))
+        with pytest.raises(CheckpointError) as caught:
+            read_file(saved, CheckpointError, lambda header: expected)
+        message = one_line(caught, saved)
+        assert "'more' is missing" in message
+        assert "'empty' is not expected" in message
+        assert "'scalar' is <f4 () instead of <f8 (2,)" in message
+
+    def test_callers_error_passes_through(self, saved: Path) -> None:
+        def refuse(header: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+            raise ValueError(f"no such network as of step {header['step']}")
+
+        with pytest.raises(ValueError, match="no such network as of step 7"):
+            read_file(saved, CheckpointError, refuse)
+
+    def test_what_cannot_be_opened(self, tmp_path: Path) -> None:
+        text, empty, missing = tmp_path / "text.h5", tmp_path / "empty.h5", tmp_path / "missing.h5"
+        text.write_text("this is a text\n" * 100)
+        empty.touch()
+        reasons = {text: "not an HDF5 file", empty: "not an HDF5 file", missing: "No such file", tmp_path: "directory"}
+        for path, reason in reasons.items():
+            with pytest.raises(DataError) as caught:
+                open_file(path, DataError)
+            assert reason in one_line(caught, path)
+
+    def test_foreign_file(self, tmp_path: Path) -> None:
+        """Also where its content would be refused: that it is foreign is the better answer."""
+        path = tmp_path / "keras.h5"
+        with h5py.File(path, "w") as file:
+            file["names"] = ["a", "b"]
+        with pytest.raises(CheckpointError, match="not written by tinyddpm"):
+            read_header(path, CheckpointError)
+
+    @pytest.mark.parametrize("manifest", [b"[1]", b"{}", b"\xff", b"[" * 100_000, b'{"header": 3, "arrays": {}}'])
+    def test_manifest_of_another_kind(self, tmp_path: Path, manifest: bytes) -> None:
+        import hashlib
+
+        path = tmp_path / "odd.h5"
+        with h5py.File(path, "w") as file:
+            file["manifest"] = np.frombuffer(manifest, np.uint8)
+            file["manifest_sha256"] = np.frombuffer(hashlib.sha256(manifest).digest(), np.uint8)
+        with pytest.raises(CheckpointError) as caught:
+            read_header(path, CheckpointError)
+        one_line(caught, path)
+
+
+class TestAttacks:
+    """Each is refused before a byte of data is read, in a file that holds a plain dataset too."""
+
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        path = tmp_path / "attack.h5"
+        with h5py.File(path, "w", libver="latest") as file:
+            file["plain"] = np.arange(10)
+        (tmp_path / "secret").write_bytes(b"the secret")
+        with h5py.File(tmp_path / "other.h5", "w") as file:
+            file["data"] = np.arange(10)
+        return path
+
+    def test_plain_data_is_not_refused(self, path: Path) -> None:
+        """Compressed, shuffled and resizable datasets neither: these are what data sets come in."""
+        with h5py.File(path, "r+") as file:
+            kinds = {"gzip": {"compression": "gzip", "shuffle": True}, "lzf": {"compression": "lzf"}, "plain": {}}
+            for name, options in kinds.items():
+                file.create_dataset(f"a/{name}", data=np.zeros((500, 8, 8)), maxshape=(None, 8, 8), **options)
+            file.create_dataset("fletcher", data=np.zeros((30, 7)), chunks=(7, 5), fletcher32=True)
+            file["flags"] = np.array([True, False])
+        with open_file(path, DataError) as file:
+            assert set(checked_datasets(file, DataError)) == {
+                "plain", "a/gzip", "a/lzf", "a/plain", "fletcher", "flags",
+            }  # fmt: skip
+
+    def test_links(self, path: Path) -> None:
+        with h5py.File(path, "r+") as file:
+            file["outside"] = h5py.ExternalLink("other.h5", "/data")
+            file["soft"] = h5py.SoftLink("/plain")
+        message = refusal(path)
+        assert "'outside' is a soft or external link; 'soft' is a soft or external link" in message
+
+    def test_external_storage(self, path: Path) -> None:
+        secret = str(path.with_name("secret"))
+        with h5py.File(path, "r+") as file:
+            file.create_dataset("a/b", (10,), "u1", external=[(secret, 0, 10)])
+            assert file["a/b"][()].tobytes() == b"the secret"
+        assert "'a/b' keeps its data in another file" in refusal(path)
+
+    def test_virtual_dataset(self, path: Path) -> None:
+        layout = h5py.VirtualLayout(shape=(10,), dtype="i8")
+        layout[:] = h5py.VirtualSource("other.h5", "data", shape=(10,))
+        with h5py.File(path, "r+") as file:
+            file.create_virtual_dataset("v", layout)
+            assert file["v"][()].tolist() == list(range(10))
+        assert "'v' is virtual" in refusal(path)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"shape": (2**50,), "dtype": "f8"},
+            {"shape": (2**50,), "dtype": "f8", "chunks": (2**17,)},
+            {"shape": (1,), "dtype": "f8", "chunks": (2**28,), "maxshape": (None,), "compression": "gzip"},
+            {"shape": (2**50,), "dtype": "f8", "chunks": (2**17,), "compression": "gzip"},
+        ],
+        ids=["contiguous", "chunked", "one huge chunk", "compressed"],
+    )
+    def test_huge_declaration(self, path: Path, options: dict[str, Any]) -> None:
+        with h5py.File(path, "r+") as file:
+            file.create_dataset("bomb", **options)
+        assert os.path.getsize(path) < 100_000
+        assert "'bomb' declares" in refusal(path)
+
+    def test_half_written_data(self, path: Path) -> None:
+        """A chunk that was never written reads as zeros, which nobody stored."""
+        with h5py.File(path, "r+") as file:
+            file.create_dataset("half", (20,), "f8", chunks=(10,))[:10] = 1
+        assert "'half' declares 160 bytes but stores 80" in refusal(path)
+
+    def test_more_stored_than_the_file_holds(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As where chunks share their bytes, which takes a forged index: simulated by a smaller file."""
+        with open_file(path, DataError) as file:
+            shown = type(
+                "File", (), {"filename": file.filename, "id": type("Id", (), {"get_filesize": lambda _: 79})()}
+            )
+            monkeypatch.setattr(hdf5, "_walk", lambda _: [("plain", file["plain"])])
+            with pytest.raises(DataError, match="its datasets claim 80 bytes of a file of 79"):
+                checked_datasets(shown, DataError)
+
+    def test_cycle_of_hard_links(self, path: Path) -> None:
+        with h5py.File(path, "r+") as file:
+            file["a/b/c"] = file["a"] if "a" in file else file.create_group("a")
+            file["root"] = file["/"]
+        message = refusal(path)
+        assert "'root' is a second path" in message
+        assert "'a/b/c' is a second path" in message
+
+    def test_depth_and_number_of_objects(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with h5py.File(path, "r+") as file:
+            file.create_group("/".join("d" * 100))
+        assert "is nested more than 16 deep" in refusal(path)
+        monkeypatch.setattr(hdf5, "MAX_OBJECTS", 5)
+        assert "is one object too many" in refusal(path)
+
+    @pytest.mark.parametrize(
+        ("make", "reason"),
+        [
+            (lambda file: file.create_dataset("x", data=["text", "of any length"]), "holds object"),
+            (lambda file: file.create_dataset("x", (3,), h5py.vlen_dtype(np.int32)), "holds object"),
+            (lambda file: file.create_dataset("x", data=np.zeros(3, [("a", "f4"), ("b", "i8")])), "holds [('a'"),
+            (lambda file: file.create_dataset("x", (3,), h5py.ref_dtype), "holds object"),
+            (lambda file: file.create_dataset("x", data=np.array([b"abc"])), "holds |S3"),
+            (lambda file: file.create_dataset("x", data=h5py.Empty("f4")), "has no shape"),
+            (lambda file: file.create_dataset("x", data=np.zeros(64), scaleoffset=2), "has filters number 6"),
+            (lambda file: file.__setitem__("x", np.dtype("f4")), "is a named type"),
+        ],
+        ids=["object", "vlen", "compound", "reference", "bytes", "null", "filter", "named type"],
+    )
+    def test_what_is_not_plain_numbers(self, path: Path, make: Callable[[Any], Any], reason: str) -> None:
+        with h5py.File(path, "r+") as file:
+            make(file)
+        assert f"'x' {reason}" in refusal(path)
+
+    def test_no_other_file_is_opened(self, path: Path) -> None:
+        """The sources are pipes without a writer: opening one would not return, so a process of its own is asked."""
+        os.mkfifo(path.with_name("pipe"))
+        layout = h5py.VirtualLayout(shape=(10,), maxshape=(None,), dtype="i8")
+        source = h5py.VirtualSource("pipe", "data", shape=(10,), maxshape=(None,))
+        layout[0 : h5py.h5s.UNLIMITED] = source[0 : h5py.h5s.UNLIMITED]
+        with h5py.File(path, "r+") as file:
+            file.create_virtual_dataset("v", layout)
+            file["link"] = h5py.ExternalLink("pipe", "/data")
+            file.create_dataset("raw", (10,), "u1", external=[(str(path.with_name("pipe")), 0, 10)])
+        code = (
+            "import sys; from tinyddpm.hdf5 import *; from tinyddpm.errors import DataError\n"
+            "with open_file(sys.argv[1], DataError) as file:\n"
+            "    try: checked_datasets(file, DataError)\n"
+            "    except DataError as error: print(error)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert all(f"{name!r} " in done.stdout for name in ("v", "link", "raw"))
+
+    def test_only_the_first_few_problems_are_spelled_out(self, path: Path) -> None:
+        with h5py.File(path, "r+") as file:
+            for i in range(9):
+                file[f"soft_{i}"] = h5py.SoftLink("/plain")
+        message = refusal(path)
+        assert message.count("is a soft or external link") == 5
+        assert message.endswith("and 4 more")
+
+    def test_names_with_line_breaks_stay_in_one_line(self, path: Path) -> None:
+        with h5py.File(path, "r+") as file:
+            file["two\nlines"] = h5py.SoftLink("/plain")
+        assert r"two\nlines" in refusal(path)
+
+    def test_filter_plugins_are_never_loaded(self) -> None:
+        """In a fresh process: the setting that disables plugins is there when h5py, and so HDF5, is first loaded."""
+        code = (
+            "import sys, os; from tinyddpm.hdf5 import import_h5py\n"
+            "assert 'h5py' not in sys.modules and 'numpy' not in sys.modules\n"
+            "class Watch:\n"
+            "    def find_spec(self, name, *_):\n"
+            "        if name == 'h5py': print(os.environ.get('HDF5_PLUGIN_PRELOAD'))\n"
+            "sys.meta_path.insert(0, Watch())\n"
+            "h5py = import_h5py(); print(h5py.__name__)\n"
+        )
+        environment = {**os.environ, "HDF5_PLUGIN_PATH": "/nowhere", "HDF5_PLUGIN_PRELOAD": "something"}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == ["::", "h5py"]
+
+
+class TestFailedWrites:
+    """The file that was there stays as it was, nothing else is left, and the error is one line."""
+
+    @pytest.fixture
+    def unchanged(self, saved: Path) -> Any:
+        before = saved.read_bytes()
+        yield saved
+        assert saved.read_bytes() == before
+        assert list(saved.parent.iterdir()) == [saved]
+
+    def fails(self, path: Path, arrays: Arrays | None = None) -> str:
+        with pytest.raises(CheckpointError) as caught:
+            write_file(path, arrays or {"a": np.ones(3, np.float32)}, {}, CheckpointError)
+        return one_line(caught, path)
+
+    @pytest.mark.parametrize("call", ["replace", "fsync"])
+    def test_when_the_system_refuses(self, unchanged: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, call, refuse)
+        message = self.fails(unchanged)
+        assert "No space left on device; what was there before is untouched" in message
+
+    def test_when_interrupted(self, unchanged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(os, "replace", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            write_file(unchanged, {}, {}, CheckpointError)
+
+    def test_when_what_was_written_reads_back_wrong(self, unchanged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A disk that loses bits is simulated at the sync."""
+        sync = os.fsync
+
+        def corrupt(descriptor: int) -> None:
+            os.pwrite(descriptor, b"\xff", os.fstat(descriptor).st_size // 2)
+            sync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", corrupt)
+        assert "is damaged" in self.fails(unchanged, {"a": np.zeros(10_000, np.float32)})
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_when_a_value_is_not_finite(self, unchanged: Path, value: float) -> None:
+        message = self.fails(unchanged, {"good": np.ones(3), "bad": np.array([1, value], np.float32)})
+        assert "'bad' holds NaN or infinity" in message
+        assert "good" not in message.removeprefix(f"cannot save {unchanged}")
+
+    def test_when_the_disk_is_full(self, saved: Path) -> None:
+        """A process that may write no file beyond 64 KiB reports it and lives on; in h5py's own hands it would crash."""
+        before = saved.read_bytes()
+        code = (
+            "import sys, numpy as np\n"
+            "from tinyddpm.errors import CheckpointError\n"
+            "from tinyddpm.hdf5 import write_file\n"
+            "for n in (10**6, 3):\n"
+            "    try: write_file(sys.argv[1], {'a': np.ones(n)}, {}, CheckpointError)\n"
+            "    except CheckpointError as error: print(error)\n"
+            "    else: print('saved', n)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, saved],
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536)),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr == ""
+        first, second = done.stdout.splitlines()
+        assert f"cannot save {saved}: File too large" in first
+        assert second == "saved 3"
+        assert saved.read_bytes() != before
+        assert list(saved.parent.iterdir()) == [saved]
+
+    def test_where_there_is_no_folder(self, tmp_path: Path) -> None:
+        assert "No such file or directory" in self.fails(tmp_path / "none" / "a.h5")
+
+    def test_onto_a_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "a.h5").mkdir()
+        assert "Is a directory" in self.fails(tmp_path / "a.h5")
+        assert os.listdir(tmp_path) == ["a.h5"]
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+    def test_without_permission(self, tmp_path: Path) -> None:
+        tmp_path.chmod(0o500)
+        assert "Permission denied" in self.fails(tmp_path / "a.h5")
+
+    def test_through_a_link_the_target_is_replaced(self, saved: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+        """The file is staged where the target is, which may be another disk; the link stays a link."""
+        link = tmp_path_factory.mktemp("links") / "link.h5"
+        link.symlink_to(saved)
+        write_file(link, {"a": np.ones(3)}, {"new": 1}, CheckpointError)
+        assert link.is_symlink()
+        assert read_header(saved, CheckpointError) == {"new": 1}
+        assert os.listdir(link.parent) == ["link.h5"]
+
+    def test_what_a_killed_save_left_is_removed(self, saved: Path, arrays: Arrays) -> None:
+        left = saved.with_name(".good.h5.0123abcd.tmp")
+        others = [saved.with_name(name) for name in (".good.h5.notes.tmp", ".good.h5x.0123abcd.tmp", "good.h5.tmp")]
+        for path in (left, *others):
+            path.touch()
+        write_file(saved, arrays, HEADER, CheckpointError)
+        assert sorted(saved.parent.iterdir()) == sorted([saved, *others])
+
+
+@given(st.lists(st.text("abc", min_size=1), max_size=9), st.integers(1, 9))
+def test_listed_names_the_first_and_counts_all(problems: list[str], most: int) -> None:
+    """For all lists: at most `most` problems are shown, and shown and counted together are all of them."""
+    *shown, last = listed(problems, most).split("; ")
+    if len(problems) > most:
+        assert shown == problems[:most]
+        assert last == f"and {len(problems) - most} more"
+    else:
+        assert [*shown, last] == (problems or [""])

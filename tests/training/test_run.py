@@ -1,0 +1,291 @@
+"""Runs: they learn, they stop, they go on bit for bit, and nothing they have made is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinyddpm.backend import load_backend
+from tinyddpm.data import open_dataset
+from tinyddpm.errors import CheckpointError, ConfigError, DataError, TrainingError
+from tinyddpm.training.checkpoint import Checkpoint, load_checkpoint
+from tinyddpm.training.config import Config
+from tinyddpm.training.progress import Progress
+from tinyddpm.training.run import free_folder, layout_of, load_model, make_trainer, open_data, resume, start
+from tinyddpm.training.sampling import draw
+
+NUMPY = load_backend("numpy")
+
+POINTS: dict[str, Any] = {
+    "data": {"source": "moons"},
+    "network": {"name": "mlp", "width": 16, "depth": 1},
+    "schedule": {"name": "cosine", "timesteps": 20},
+    "training": {
+        "steps": 12, "batch_size": 30, "learning_rate": 1e-3, "warmup": 4, "ema": 0.9,
+        "log_every": 5, "validate_every": 4, "save_every": 5, "sample_every": 6,
+    },
+    "sampling": {"count": 10},
+}  # fmt: skip
+
+IMAGES: dict[str, Any] = {
+    **POINTS,
+    "data": {"source": "digits", "labels": True, "flip": True},
+    "network": {"name": "unet", "channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "dropout": 0.2},
+    "training": {**POINTS["training"], "steps": 7, "batch_size": 9, "accumulate": 2, "sample_every": 1000},
+}
+
+
+def config(tables: dict[str, Any], **training: Any) -> Config:
+    return Config.from_dict(tables).updated({"training": training})
+
+
+def loaded(folder: Path) -> Checkpoint:
+    return load_checkpoint(folder / "checkpoint.h5", layout_of(NUMPY))
+
+
+def losses(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "samples_per_second"} for line in lines]
+
+
+def assert_same(a: Path, b: Path) -> None:
+    """Weights, average, moments, step, state and every logged loss are equal to the last bit."""
+    one, other = loaded(a), loaded(b)
+    assert one.step == other.step
+    assert one.state == other.state
+    for name in ("weights", "ema", "adam_m", "adam_v"):
+        assert getattr(one, name).tobytes() == getattr(other, name).tobytes(), name
+    assert losses(a) == losses(b)
+
+
+def quiet() -> Progress:
+    return Progress(StringIO())
+
+
+@pytest.mark.parametrize("tables", [POINTS, IMAGES], ids=["points", "images"])
+@pytest.mark.parametrize("stop", [1, 5, 6])
+def test_stopped_and_resumed_is_the_straight_run(tables: dict[str, Any], stop: int, tmp_path: Path) -> None:
+    """Whether the stop falls between log lines, on one, or beside a save: with flips, dropout, classes and accumulation."""
+    start(config(tables), NUMPY, tmp_path / "straight", quiet())
+    start(config(tables, steps=stop), NUMPY, tmp_path / "stopped", quiet())
+    resume(tmp_path / "stopped", quiet(), steps=config(tables).training.steps)
+    # A run that ends at a step validates there; the straight run did not.
+    extra = [line for line in losses(tmp_path / "stopped") if "validation_loss" in line and line["step"] == stop]
+    kept = [line for line in losses(tmp_path / "stopped") if line not in extra or stop % 4 == 0]
+    assert kept == losses(tmp_path / "straight")
+    one, other = loaded(tmp_path / "straight"), loaded(tmp_path / "stopped")
+    for name in ("weights", "ema", "adam_m", "adam_v"):
+        assert getattr(one, name).tobytes() == getattr(other, name).tobytes(), name
+
+
+RUNNER = """
+import sys, json
+from pathlib import Path
+from tinyddpm.backend import load_backend
+from tinyddpm.training.config import Config
+from tinyddpm.training.progress import Progress
+from tinyddpm.training.run import resume, start
+folder = Path(sys.argv[2])
+if (folder / "checkpoint.h5").exists():
+    outcome = resume(folder, Progress())
+else:
+    import shutil; shutil.rmtree(folder, ignore_errors=True)
+    outcome = start(Config.from_dict(json.loads(sys.argv[1])), load_backend("numpy"), folder, Progress())
+sys.exit(128 + outcome.signal if outcome.signal else 0)
+"""
+
+
+def run_in_process(tables: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", RUNNER, json.dumps(tables), str(folder)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
+    for _ in range(6000):
+        if condition() or process.poll() is not None:
+            return
+        time.sleep(0.005)
+    pytest.fail("the run did not get there in 30 s")
+
+
+def test_killed_during_saves_and_resumed_is_the_straight_run(tmp_path: Path) -> None:
+    """A run that saves at every step is killed four times, at moments drawn at random, most of them within a save."""
+    often = config(POINTS, steps=100, save_every=1, validate_every=1000, sample_every=1000).to_dict()
+    folder, file = tmp_path / "killed", tmp_path / "killed" / "checkpoint.h5"
+    moments = random.Random(3)
+    for _ in range(4):
+        before = file.stat().st_mtime_ns if file.exists() else 0
+        process = run_in_process(often, folder)
+        wait_for(lambda seen=before: file.exists() and file.stat().st_mtime_ns != seen, process)
+        time.sleep(moments.uniform(0, 0.2))
+        assert process.poll() is None, "the run ended before it was killed"
+        process.kill()
+        process.communicate()
+        assert loaded(folder).step > 0  # never half written
+    assert run_in_process(often, folder).wait() == 0
+    start(config(often, save_every=1000), NUMPY, tmp_path / "straight", quiet())
+    assert_same(folder, tmp_path / "straight")
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_finishes_the_step_saves_and_exits(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    tables = config(POINTS, steps=100_000, save_every=100_000, validate_every=100_000, sample_every=100_000).to_dict()
+    folder = tmp_path / "run"
+    process = run_in_process(tables, folder)
+    wait_for(lambda: (folder / "metrics.jsonl").exists() and (folder / "metrics.jsonl").stat().st_size > 200, process)
+    os.kill(process.pid, number)
+    assert process.wait(timeout=60) == code
+    done = loaded(folder).step
+    assert 0 < done < 100_000
+    start(config(tables, steps=done), NUMPY, tmp_path / "straight", quiet())
+    for name in ("weights", "ema", "adam_m", "adam_v"):
+        assert getattr(loaded(folder), name).tobytes() == getattr(loaded(tmp_path / "straight"), name).tobytes()
+
+
+def test_diverging_run_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    tables = {**POINTS, "training": {**POINTS["training"], "steps": 500, "save_every": 1, "clip": 0.0, "warmup": 0}}
+    folder = tmp_path / "run"
+    with np.errstate(all="ignore"), pytest.raises(TrainingError) as caught:
+        start(config(tables, learning_rate=1e12), NUMPY, folder, quiet())
+    message = str(caught.value)
+    saved = loaded(folder)
+    assert f"the loss of step {saved.step + 1} is " in message
+    assert f"the last good checkpoint is {folder / 'checkpoint.h5'} (step {saved.step})" in message
+    assert np.isfinite(saved.weights).all()
+
+
+def test_short_training_on_digits_learns(tmp_path: Path) -> None:
+    """80 steps of a small U-Net bring the held-out loss from 1 (it starts by predicting 0) to below 0.45."""
+    tables = {**IMAGES, "schedule": {"name": "cosine", "timesteps": 100}, "data": {"source": "digits", "labels": True}}
+    settings = {"steps": 80, "batch_size": 64, "accumulate": 1, "learning_rate": 3e-3, "validate_every": 80}
+    trainer = make_trainer(config(tables, **settings), NUMPY, open_data(config(tables)))
+    before = trainer.validation_loss()
+    outcome = start(config(tables, **settings), NUMPY, tmp_path / "run", quiet())
+    after = [line["validation_loss"] for line in losses(tmp_path / "run") if "validation_loss" in line][-1]
+    assert before == pytest.approx(1.0, abs=0.05)
+    assert after < 0.45
+    assert [path.name for path in outcome.pictures] == ["samples.png", "denoising.gif"]
+    assert all(path.stat().st_size > 1000 for path in outcome.pictures)
+
+
+def test_run_folder_holds_what_it_should(tmp_path: Path) -> None:
+    start(config(POINTS), NUMPY, tmp_path / "run", quiet())
+    names = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    expected = {"config.toml", "metrics.jsonl", "checkpoint.h5", "samples.png", "denoising.gif"}
+    assert names == expected | {"samples/step_0000006.png"}
+    assert [line["step"] for line in losses(tmp_path / "run")] == [4, 5, 8, 10, 12]
+
+
+def test_folder_in_use_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(ConfigError, match="is not empty: choose another folder with --out, or go on with --resume"):
+        start(config(POINTS), NUMPY, tmp_path, quiet())
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    assert free_folder(tmp_path) == tmp_path.with_name(tmp_path.name + "-2")
+
+
+def test_resume_refuses_what_it_cannot_go_on_with(tmp_path: Path) -> None:
+    points = np.random.default_rng(0).standard_normal((300, 2)).astype(np.float32)
+    np.save(tmp_path / "points.npy", points)
+    tables = {**POINTS, "data": {"source": str(tmp_path / "points.npy")}}
+    start(config(tables, steps=3), NUMPY, tmp_path / "run", quiet())
+    with pytest.raises(ConfigError, match="has done 3 steps already: ask for more with --steps"):
+        resume(tmp_path / "run", quiet())
+    np.save(tmp_path / "points.npy", points[:-1])
+    with pytest.raises(CheckpointError, match="was trained on other data"):
+        resume(tmp_path / "run", quiet(), steps=5)
+    with pytest.raises(CheckpointError, match="nowhere"):
+        resume(tmp_path / "nowhere", quiet())
+
+
+def test_labels_and_batch_sizes_that_do_not_fit() -> None:
+    with pytest.raises(ConfigError, match="there are no labels in"):
+        make_trainer(config({**POINTS, "data": {"source": "ring", "labels": True}}), NUMPY, open_dataset("ring"))
+    with pytest.raises(DataError, match="a batch of 30000 is more than the"):
+        make_trainer(config(POINTS, batch_size=30_000), NUMPY, open_data(config(POINTS)))
+
+
+def test_times_are_uniform_and_reach_both_ends() -> None:
+    """Index 0 is trained: t is uniform on 0 … T − 1. Chi-squared over T = 20 cells and 30,000 draws, at 1e-6 (68.1)."""
+    trainer = make_trainer(config(POINTS), NUMPY, open_data(config(POINTS)))
+    drawn = np.concatenate([trainer._times(2, step, np.arange(30)) for step in range(1000)])
+    counts = np.bincount(drawn, minlength=20)
+    assert len(counts) == 20
+    assert ((counts - 1500) ** 2 / 1500).sum() < 68.1
+
+
+def test_accumulated_gradient_is_the_whole_batchs(tmp_path: Path) -> None:
+    """Dropout masks, flips, times and noise belong to samples, so cutting the batch changes rounding alone."""
+    dataset = open_data(config(IMAGES))
+    whole, cut = (make_trainer(config(IMAGES, accumulate=k), NUMPY, dataset) for k in (1, 4))
+    rng = np.random.default_rng(0)
+    whole.weights[:] = cut.weights[:] = rng.standard_normal(whole.weights.shape) * 0.1
+    a, b = whole.train_step(), cut.train_step()
+    assert a.loss == pytest.approx(b.loss, rel=1e-5)
+    error = np.abs(whole.gradient - cut.gradient).max() / np.abs(whole.gradient).max()
+    assert error < 1e-4
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    start(config(IMAGES, learning_rate=1e-2), NUMPY, folder, quiet())
+    return folder
+
+
+def test_a_sample_is_the_same_in_any_batch(trained: Path) -> None:
+    """Images as uint8 are equal, but that a matrix product's rounding may differ by batch: at most one level, rarely."""
+    model, weights, _ = load_model(trained, NUMPY)
+    numbers, labels = np.arange(3, 14), np.arange(3, 14) % 10
+    options = {"seed": 5, "sampling": model.config.sampling}
+    together = draw(model, weights, numbers, labels, batch_size=11, **options).values
+    for batch_size in (1, 4):
+        apart = draw(model, weights, numbers, labels, batch_size=batch_size, **options).values
+        difference = np.abs(apart.astype(int) - together)
+        assert difference.max() <= 1
+        assert (difference > 0).mean() < 0.01
+    tail = draw(model, weights, numbers[7:], labels[7:], batch_size=2, **options).values
+    assert np.abs(tail.astype(int) - together[7:]).max() <= 1
+    other = draw(model, weights, numbers, labels, batch_size=11, seed=6, sampling=model.config.sampling).values
+    assert (other != together).mean() > 0.5
+
+
+def test_average_and_raw_weights_differ(trained: Path) -> None:
+    _, ema, checkpoint = load_model(trained, NUMPY)
+    _, raw, _ = load_model(trained, NUMPY, raw=True)
+    assert np.array_equal(raw, checkpoint.weights)
+    assert not np.array_equal(raw, ema)
+
+
+def test_frames_end_with_the_samples(trained: Path) -> None:
+    model, weights, _ = load_model(trained, NUMPY)
+    samples = draw(
+        model, weights, np.arange(4), np.arange(4), seed=0, sampling=model.config.sampling, batch_size=3, frames=True
+    )
+    assert len(samples.frames) == 20
+    assert np.array_equal(samples.frames[-1], samples.values)
+    assert samples.frames[0].shape == samples.values.shape == (4, 8, 8, 1)
+
+
+@pytest.mark.parametrize("tables", [POINTS, IMAGES], ids=["points", "images"])
+def test_torch_backend_trains_as_numpy_does(tables: dict[str, Any]) -> None:
+    """The same seed: losses of the first steps agree to float32 rounding, its growth over five steps included."""
+    dataset = open_data(config(tables))
+    ours = make_trainer(config(tables), NUMPY, dataset)
+    theirs = make_trainer(config(tables), load_backend("torch"), dataset)
+    for _ in range(5):
+        a, b = ours.train_step(), theirs.train_step()
+        assert a.loss == pytest.approx(b.loss, rel=1e-4)
+        assert a.gradient_norm == pytest.approx(b.gradient_norm, rel=1e-3)
