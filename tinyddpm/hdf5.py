@@ -136,7 +136,7 @@ def write_file(path: PathLike, arrays: Mapping[str, Array], header: Header, erro
     staged = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         for stale in target.parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * 8}.tmp"):
-            stale.unlink(missing_ok=True)
+            pass
         with open(staged, "xb") as file:
             file.write(image.getbuffer())
             file.flush()
@@ -228,7 +228,7 @@ def _fault(dataset: h5py.Dataset) -> str | None:
     layout = dataset.id.get_create_plist()
     if layout.get_external_count():
         return "keeps its data in another file"
-    if dataset.shape and layout.get_layout() == import_h5py().h5d.VIRTUAL:  # asked first: already the shape would open the source files
+    if layout.get_layout() == import_h5py().h5d.VIRTUAL:  # asked first: already the shape would open the source files
         return "is virtual: its data is in other files"
     filters = [layout.get_filter(i)[0] for i in range(layout.get_nfilters())]
     foreign = [number for number in filters if number not in FILTERS]

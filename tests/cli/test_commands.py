@@ -1,0 +1,232 @@
+"""The command line, as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from tinyddpm.cli import COMMANDS, main
+
+SMALL = [
+    "--data", "moons", "--steps", "6", "--timesteps", "20", "--batch-size", "16", "--sample-count", "9",
+    "--set", "network.width=16", "--set", "network.depth=1",
+]  # fmt: skip
+
+
+def run(*arguments: str, env: dict[str, str] | None = None) -> Result:
+    result = CliRunner().invoke(main, arguments, env=env)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def fails(*arguments: str, env: dict[str, str] | None = None) -> str:
+    """The one line of an error, whose exit code is 1 or 2."""
+    result = run(*arguments, env=env)
+    assert result.exit_code in (1, 2), result.output
+    error = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(error) == 1, result.stderr
+    assert "Traceback" not in result.output
+    return error[0]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    images = [*SMALL[2:10], "--set", "network.channels=8", "--sample-every", "3"]
+    result = run("train", "--out", str(folder), *images)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_has_help(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    parameters = main.get_command(None, command).params
+    assert all(getattr(parameter, "help", "") for parameter in parameters if parameter.param_type_name == "option")
+
+
+@pytest.mark.parametrize("arguments", [["-c", "import tinyddpm"], ["-m", "tinyddpm", "--help"], ["-m", "tinyddpm", "train", "--help"]])
+def test_import_and_help_are_light(arguments: list[str]) -> None:
+    """They import no array library, no h5py, no Pillow: read off the interpreter's own list of imports."""
+    done = subprocess.run([sys.executable, "-X", "importtime", *arguments], capture_output=True, text=True, check=True)
+    imported = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert not imported & {"numpy", "h5py", "PIL", "torch", "cupy", "array_api_compat", "matplotlib"}
+    assert "tinyddpm" in imported
+
+
+def test_train_writes_and_says_where(here: Path) -> None:
+    result = run("train", *SMALL)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "trained 6 steps: runs/moons",
+        "wrote runs/moons/samples.png",
+        "wrote runs/moons/denoising.gif",
+    ]
+    assert Image.open("runs/moons/samples.png").size == (256, 256)
+    assert run("train", *SMALL).stdout.startswith("trained 6 steps: runs/moons-2")
+
+
+def test_dry_run_measures_and_writes_nothing(here: Path) -> None:
+    result = run("train", *SMALL, "--dry-run")
+    assert result.exit_code == 0
+    lines = dict(line.split(None, 1) for line in result.stdout.splitlines())
+    assert set(lines) == {"data", "parameters", "memory", "step", "whole"}
+    assert lines["parameters"] == "1,474"
+    assert not list(here.iterdir())
+
+
+def test_settings_come_from_preset_file_environment_and_flags(here: Path) -> None:
+    """Each layer overrides the one before: file over preset, environment over file, flag over environment."""
+    Path("c.toml").write_text('[training]\nbatch_size = 11\nwarmup = 7\nsteps = 3\n[network]\nwidth = 16\n')
+    env = {"TINYDDPM_WARMUP": "8", "TINYDDPM_STEPS": "4"}
+    result = run("train", "--config", "c.toml", "--preset", "toy", "--steps", "2", "--out", "r", env=env)
+    assert result.exit_code == 0, result.output
+    config = json.loads(run("info", "r", "--json").stdout)["config"]
+    assert config["network"] == {"name": "mlp", "width": 16, "depth": 3}
+    assert [config["training"][key] for key in ("batch_size", "warmup", "steps")] == [11, 8, 2]
+
+
+def test_resume_goes_on(here: Path) -> None:
+    run("train", *SMALL, "--out", "r")
+    assert "--steps" in fails("train", "--resume", "r")
+    assert "--batch-size cannot be given with it" in fails("train", "--resume", "r", "--batch-size", "4")
+    result = run("train", "--resume", "r", "--steps", "9")
+    assert result.stdout.startswith("trained 9 steps: r")
+    assert json.loads(run("info", "r", "--json").stdout)["step"] == 9
+
+
+def test_sample_writes_all_kinds(trained: Path, here: Path) -> None:
+    result = run("sample", str(trained), "--count", "7", "--first", "2", "--singles", "--npz", "--gif", "--film-strip")
+    assert result.exit_code == 0, result.output
+    names = ["samples.npz", "grid.png", "000002.png", "denoising.gif", "film-strip.png"]
+    assert result.stdout.splitlines() == [f"wrote samples/{name}" for name in names]
+    arrays = np.load("samples/samples.npz")
+    assert arrays["images"].shape == (7, 8, 8, 1)
+    assert arrays["images"].dtype == np.uint8
+    assert arrays["labels"].tolist() == [2, 3, 4, 5, 6, 7, 8]
+    assert np.array_equal(np.asarray(Image.open("samples/000008.png")), arrays["images"][6, :, :, 0])
+    assert Image.open("samples/denoising.gif").n_frames == 20
+
+
+def test_sample_with_chosen_classes_steps_and_options(trained: Path, here: Path) -> None:
+    options = ["--labels", "3, 8", "--sample-steps", "5", "--sampler-option", "variance=large", "--count", "4", "--npz"]
+    assert run("sample", str(trained / "checkpoint.h5"), *options, "--out", "a").exit_code == 0
+    assert np.load("a/samples.npz")["labels"].tolist() == [3, 8, 3, 8]
+    assert "unknown class '11'" in fails("sample", str(trained), "--labels", "11")
+    assert "variance is 'medium'" in fails("sample", str(trained), "--sampler-option", "variance=medium")
+    assert "30 sampling steps on a chain of 20" in fails("sample", str(trained), "--sample-steps", "30")
+
+
+def test_nothing_is_overwritten(trained: Path, here: Path) -> None:
+    Path("out").mkdir()
+    Path("out/mine.txt").write_text("precious")
+    before = (trained / "checkpoint.h5").read_bytes()
+    assert "out is not empty" in fails("sample", str(trained), "--out", "out", "--count", "1")
+    assert "is not empty" in fails("train", *SMALL, "--out", "out")
+    assert "is not empty" in fails("train", *SMALL, "--out", str(trained))
+    assert Path("out/mine.txt").read_text() == "precious"
+    assert (trained / "checkpoint.h5").read_bytes() == before
+    run("sample", str(trained), "--count", "1", "--sample-steps", "2")
+    run("sample", str(trained), "--count", "1", "--sample-steps", "2")
+    assert Path("samples/grid.png").exists()
+    assert Path("samples-2/grid.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("preset", "parameters"), [("cifar10", 35_746_307), ("digits", None), ("toy", None), ("fashion-mnist", None)]
+)
+def test_info_of_presets(preset: str, parameters: int | None) -> None:
+    found = json.loads(run("info", preset, "--json").stdout)
+    assert found["step"] == 0
+    assert found["parameters"] == (parameters or found["parameters"]) > 0
+    assert f"{found['parameters']:,}" in run("info", preset).stdout
+
+
+def test_info_of_a_run(trained: Path) -> None:
+    found = json.loads(run("info", str(trained), "--json").stdout)
+    assert found["step"] == 6
+    assert found["sample_shape"] == [8, 8, 1]
+    assert found["classes"] == list("0123456789")
+    assert {plugin["name"] for plugin in found["plugins"]} == {"unet", "cosine", "ancestral"}
+    text = run("info", str(trained)).stdout
+    assert "sample_shape  8x8x1" in text
+    assert "[training]" in text
+
+
+def test_plugins_lists_all_groups() -> None:
+    found = json.loads(run("plugins", "--json").stdout)["plugins"]
+    assert {entry["group"] for entry in found} == {"schedules", "networks", "samplers", "datasets", "backends"}
+    assert not [entry for entry in found if entry["distribution"] == "tinyddpm" and entry["broken"]]
+    text = run("plugins").stdout
+    for name in ("linear", "unet", "ancestral", "digits", "numpy"):
+        assert f"  {name} " in text
+
+
+def test_schedule_reports_warns_and_draws(here: Path) -> None:
+    text = run("schedule", "linear").stdout
+    assert "sqrt(alpha_bar_T)  0.00635" in text
+    trap = run("schedule", "linear", "--timesteps", "300", "--schedule-option", "rescale=false").stdout
+    assert "warning: the last step still shows the image: sqrt(alpha_bar_T) is 0.22" in trap
+    found = json.loads(run("schedule", "linear", "cosine", "--json").stdout)["schedules"]
+    assert [report["name"] for report in found] == ["linear", "cosine"]
+    assert "did you mean 'linear'" in fails("schedule", "linaer")
+
+
+def test_bad_input_is_one_line(here: Path, trained: Path) -> None:
+    """The issue's list of what users get wrong: each says what is wrong and what to do."""
+    Path("broken").mkdir()
+    Path("broken/a.png").write_text("this is text")
+    Path("empty").mkdir()
+    Path("text.h5").write_text("not HDF5")
+    whole = (trained / "checkpoint.h5").read_bytes()
+    Path("cut.h5").write_bytes(whole[: len(whole) // 2])
+    np.save("odd.npy", np.zeros((20, 28, 30), np.uint8))
+    odd = ["--data", "odd.npy", "--batch-size", "4"]
+
+    assert "broken/a.png" in fails("train", "--data", "broken")
+    assert "empty" in fails("train", "--data", "empty")
+    assert "text.h5" in fails("sample", "text.h5")
+    assert "cut.h5" in fails("sample", "cut.h5")
+    assert "nowhere" in fails("sample", "nowhere")
+    assert "nowhere" in fails("info", "nowhere")
+    assert "timesteps is 1: it must be at least 2" in fails("train", *SMALL, "--timesteps", "1")
+    assert "set --batch-size to at most" in fails("train", *SMALL, "--batch-size", "20000")
+    assert "--image-size 24x24 or 32x32 would work" in fails("train", *odd)
+    assert "did you mean 'digits'" in fails("train", "--data", "digit")
+    assert "did you mean 'unet'" in fails("train", "--network", "unett")
+    assert "did you mean 'cosine'" in fails("train", "--schedule", "cosin")
+    assert "did you mean 'ancestral'" in fails("train", "--sampler", "ancestal", "--out", "x")
+    assert "did you mean 'channels'" in fails("train", "--set", "network.chanels=3")
+    assert "write TABLE.KEY=VALUE" in fails("train", "--set", "channels")
+    assert "image size '32' is not HxW" in fails("train", "--image-size", "32")
+    assert not Path("runs").exists()
+    assert not Path("x").exists()
+
+
+def test_unknown_words_are_answered_with_the_nearest() -> None:
+    assert "did you mean 'train'" in fails("trian")
+    assert "--batch-size" in fails("train", "--batchsize", "3")
+    assert "did you mean 'TINYDDPM_STEPS'" in fails("plugins", env={"TINYDDPM_STPES": "3"})
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+    """Where CuPy is not installed, the line says how to install it."""
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert "pip install 'tinyddpm[cuda12]'" in fails("train", *SMALL, "--backend", "cupy")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert "pip install 'tinyddpm[figures]'" in fails("schedule", "linear", "--png", "x.png")
