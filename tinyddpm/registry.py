@@ -71,9 +71,9 @@ def load(group: str, name: str) -> Any:
     entry = find(group, name)
     try:
         return metadata.EntryPoint(name, entry.value, f"tinyddpm.{group}").load()
-    except Exception as cause:  # a plugin may fail in any way, and takes nothing else down with it
-        what = group.removesuffix("s")
-        raise RegistryError(f"{what} {name!r} ({entry}) cannot be loaded: {type(cause).__name__}: {cause}") from cause
+    except (Exception, SystemExit) as cause:  # a plugin may fail in any way, and takes nothing else down with it
+        what, reason = group.removesuffix("s"), " ".join(str(cause).split())
+        raise RegistryError(f"{what} {name!r} ({entry}) cannot be loaded: {type(cause).__name__}: {reason}") from cause
 
 
 def options(plugin: Any) -> dict[str, inspect.Parameter]:
@@ -92,6 +92,11 @@ def build(group: str, name: str, arguments: Sequence[Any], chosen: Mapping[str, 
         RegistryError: the name is unknown, claimed twice, or cannot be loaded.
         ConfigError: an option is unknown, is not of the type of its default, or is refused by the plugin.
     """
+    return checked(group, name, chosen)(*arguments, **chosen)
+
+
+def checked(group: str, name: str, chosen: Mapping[str, Any]) -> Any:
+    """Return the plugin registered as `name` if it takes the `chosen` options; see `build` for what is refused."""
     plugin = load(group, name)
     known = options(plugin)
     what = f"{group.removesuffix('s')} {name!r}"
@@ -103,7 +108,7 @@ def build(group: str, name: str, arguments: Sequence[Any], chosen: Mapping[str, 
             raise ConfigError(
                 f"option {option} of {what} is {value!r}: give {_described(default)}, such as {default!r}"
             )
-    return plugin(*arguments, **chosen)
+    return plugin
 
 
 def _like(value: Any, default: Any) -> bool:

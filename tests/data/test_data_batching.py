@@ -53,7 +53,7 @@ def test_epochs_and_seeds_have_orders_of_their_own(seed: int) -> None:
 
 def test_a_batch_may_not_be_larger_than_the_data() -> None:
     check_batch_size(10, 10)
-    with pytest.raises(DataError, match="batch of 11 is more than the 10 samples .*: set --batch-size to at most 10"):
+    with pytest.raises(DataError, match=r"batch of 11 is more than the 10 samples .*: set --batch-size to at most 10"):
         check_batch_size(10, 11)
 
 

@@ -57,7 +57,7 @@ def test_every_truncation_is_refused(scratch: Path, data: st.DataObject, zipped:
     path = write(scratch / ("b.gz" if zipped else "b"), IMAGES)
     content = path.read_bytes()
     path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
-    with pytest.raises(DataError, match=f"{path.name}.*(undamaged copy|check the path)"):
+    with pytest.raises(DataError, match=rf"{path.name}.*(undamaged copy|check the path)"):
         read_idx(path)
 
 
@@ -77,13 +77,13 @@ def test_the_folder_knows_its_splits(tmp_path: Path) -> None:
     assert len(open_dataset(str(tmp_path))) == 5
     assert len(open_dataset(str(tmp_path), split="test")) == 2
     assert len(open_dataset(str(tmp_path / "t10k-images-idx3-ubyte.gz"), split="test")) == 2
-    with pytest.raises(DataError, match="t10k-images.* holds the split 'test', not 'train'"):
+    with pytest.raises(DataError, match=r"t10k-images.* holds the split 'test', not 'train'"):
         open_dataset(str(tmp_path / "t10k-images-idx3-ubyte.gz"))
 
 
 def test_a_folder_without_the_split_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "t10k-images-idx3-ubyte", IMAGES)
-    with pytest.raises(DataError, match="no IDX images for the split 'train', only t10k.*use another split"):
+    with pytest.raises(DataError, match=r"no IDX images for the split 'train', only t10k.*use another split"):
         open_dataset(str(tmp_path))
 
 
@@ -102,7 +102,7 @@ def test_images_without_labels_and_with_channels(tmp_path: Path) -> None:
 
 
 def test_labels_without_images_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="train-labels-idx1-ubyte: there is no file of images beside"):
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte: there is no file of images beside"):
         open_dataset(str(write(tmp_path / "train-labels-idx1-ubyte", LABELS)))
 
 
@@ -117,12 +117,12 @@ def test_another_number_of_labels_is_refused(tmp_path: Path) -> None:
 def test_a_wrong_magic_number_is_refused(tmp_path: Path, start: bytes) -> None:
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(start + b"\0" * 40 if len(start) == 4 else start)
-    with pytest.raises(DataError, match="train-images-idx3-ubyte: not an IDX file of unsigned bytes"):
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte: not an IDX file of unsigned bytes"):
         open_dataset(str(path))
 
 
 def test_labels_in_the_place_of_images_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="train-images-idx3-ubyte: 1 dimensions are no images"):
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte: 1 dimensions are no images"):
         open_dataset(str(write(tmp_path / "train-images-idx3-ubyte", LABELS)))
 
 
@@ -137,7 +137,7 @@ def test_bytes_after_the_end_are_refused(tmp_path: Path, suffix: str) -> None:
 
 def test_a_wrong_hash_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "x-images-idx3", IMAGES)
-    with pytest.raises(DataError, match="x-images-idx3: its content is not the published one"):
+    with pytest.raises(DataError, match=r"x-images-idx3: its content is not the published one"):
         read_idx(path, hashlib.sha256(b"other").hexdigest())
 
 
@@ -147,7 +147,7 @@ def test_a_huge_declared_size_allocates_nothing(tmp_path: Path, suffix: str) -> 
     path = tmp_path / f"x-images-idx3{suffix}"
     content = bytes([0, 0, 8, 3]) + (2**14).to_bytes(4, "big") * 3 + b"few"
     path.write_bytes(gzip.compress(content) if suffix else content)
-    with pytest.raises(DataError, match="x-images-idx3.*truncated"):
+    with pytest.raises(DataError, match=r"x-images-idx3.*truncated"):
         read_idx(path)
 
 
@@ -162,7 +162,7 @@ def test_a_gzip_bomb_is_not_read_beyond_its_declared_size(tmp_path: Path) -> Non
         file.write(packer.flush())
     tracemalloc.start()
     try:
-        with pytest.raises(DataError, match="bomb-images-idx3.gz: more bytes than its header"):
+        with pytest.raises(DataError, match=r"bomb-images-idx3.gz: more bytes than its header"):
             read_idx(path)
         assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
     finally:

@@ -97,9 +97,8 @@ def test_the_swiss_roll_winds() -> None:
     radius, angle = np.linalg.norm(points, axis=1), np.arctan2(points[:, 1], points[:, 0])
     assert radius.min() > 1.5 * np.pi - 3.0
     assert radius.max() < 4.5 * np.pi + 3.0
-    off = np.angle(np.exp(1j * (radius - angle)))
-    assert np.abs(off).std() < 0.5
-    assert_mean(np.sin(off), 0.0)
+    # For noise of deviation 1/2 alone E cos = exp(-1/8) = 0.88; for an angle without relation to the radius it is 0.
+    assert np.cos(radius - angle).mean() > 0.85
 
 
 def test_the_ring_is_round() -> None:

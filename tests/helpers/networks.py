@@ -134,16 +134,22 @@ class Setting:
             self.noise(backend) if noise else None,
         )
 
-    def gradients(self, backend: Backend) -> tuple[HostArray, dict[str, HostArray], HostArray]:
-        """Return the prediction, the gradients by path and dx, on the host."""
-        out, saved = self.forward(backend)
-        dw = self.no_gradients(backend)
-        dx = self.network.backward(saved, dw, backend.asarray(self.dout))
-        return backend.to_numpy(out), {path: backend.to_numpy(g) for path, g in dw.items()}, backend.to_numpy(dx)
+    def backward(self, backend: Backend, saved: Saved, buffer: Any) -> Any:
+        """Add the gradients to a flat `buffer` and return dx."""
+        dw = self.layout.views(buffer, backend.xp)
+        return self.network.backward(saved, dw, backend.asarray(self.dout))
 
-    def no_gradients(self, backend: Backend) -> dict[str, Any]:
-        """Return a float64 gradient buffer of zeros, by path."""
-        return self.layout.views(backend.asarray(np.zeros(self.layout.size)), backend.xp)
+    def gradients(self, backend: Backend) -> tuple[HostArray, dict[str, HostArray], HostArray]:
+        """Return the prediction, the gradients by path, read from the flat buffer, and dx, on the host."""
+        out, saved = self.forward(backend)
+        buffer = self.no_gradients(backend)
+        dx = self.backward(backend, saved, buffer)
+        dw = self.layout.views(backend.to_numpy(buffer), np)
+        return backend.to_numpy(out), dw, backend.to_numpy(dx)
+
+    def no_gradients(self, backend: Backend) -> Any:
+        """Return a flat float64 buffer of zeros."""
+        return backend.asarray(np.zeros(self.layout.size))
 
 
 def is_key_bias(path: str) -> bool:

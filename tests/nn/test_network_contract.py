@@ -23,19 +23,19 @@ def test_backward_uses_up_its_residuals(numpy_backend: Backend, name: str) -> No
     assert setting.forward(numpy_backend, training=False)[1] is None
     _, saved = setting.forward(numpy_backend)
     assert saved.stack
-    setting.network.backward(saved, setting.no_gradients(numpy_backend), setting.dout)
+    setting.backward(numpy_backend, saved, setting.no_gradients(numpy_backend))
     assert saved.stack == []
 
 
 def test_gradients_accumulate(numpy_backend: Backend, name: str) -> None:
-    """Backward twice into one buffer gives twice the gradient, exactly."""
+    """Backward twice into one flat buffer leaves twice the gradient there, exactly."""
     setting = Setting(SKETCHES[name])
     once, twice = setting.no_gradients(numpy_backend), setting.no_gradients(numpy_backend)
-    for dw in (once, twice, twice):
-        setting.network.backward(setting.forward(numpy_backend)[1], dw, setting.dout)
-    for path in once:
-        assert np.any(once[path]) or is_key_bias(path)
-        np.testing.assert_array_equal(twice[path], 2 * once[path], err_msg=path)
+    for buffer in (once, twice, twice):
+        setting.backward(numpy_backend, setting.forward(numpy_backend)[1], buffer)
+    for path, gradient in setting.layout.views(once, np).items():
+        assert np.any(gradient) or is_key_bias(path)
+    np.testing.assert_array_equal(twice, 2 * once)
 
 
 def test_passes_may_interleave(numpy_backend: Backend, name: str) -> None:
@@ -49,12 +49,12 @@ def test_passes_may_interleave(numpy_backend: Backend, name: str) -> None:
     for setting, (prediction, saved), (expected_out, expected_dw, expected_dx) in zip(
         (one, other), out, expected, strict=True
     ):
-        dw = setting.no_gradients(numpy_backend)
-        dx = setting.network.backward(saved, dw, setting.dout)
+        buffer = setting.no_gradients(numpy_backend)
+        dx = setting.backward(numpy_backend, saved, buffer)
         np.testing.assert_array_equal(prediction, expected_out)
         np.testing.assert_array_equal(dx, expected_dx)
-        for path in dw:
-            np.testing.assert_array_equal(dw[path], expected_dw[path], err_msg=path)
+        for path, gradient in setting.layout.views(buffer, np).items():
+            np.testing.assert_array_equal(gradient, expected_dw[path], err_msg=path)
 
 
 def test_threads_share_a_network(numpy_backend: Backend, name: str) -> None:
@@ -83,13 +83,14 @@ def test_samples_do_not_see_each_other(numpy_backend: Backend, name: str) -> Non
     setting = Setting(SKETCHES[name], n=3)
     ops = load_operations(numpy_backend, training=True)
     out, saved = setting.forward(numpy_backend, noise=False)
-    dx = setting.network.backward(saved, setting.no_gradients(numpy_backend), setting.dout)
+    dx = setting.backward(numpy_backend, saved, setting.no_gradients(numpy_backend))
     for i in range(3):
         alone = slice(i, i + 1)
         cond = {kind: values[alone] for kind, values in setting.cond.items()}
         y, saved = setting.network.forward(ops, setting.weights, setting.x[alone], setting.t[alone], cond)
         assert_close(y, out[alone], 1e-12, f"sample {i}")
-        dx_alone = setting.network.backward(saved, setting.no_gradients(numpy_backend), setting.dout[alone])
+        dw = setting.layout.views(setting.no_gradients(numpy_backend), np)
+        dx_alone = setting.network.backward(saved, dw, setting.dout[alone])
         assert_close(dx_alone, dx[alone], 1e-12, f"dx of sample {i}")
 
 

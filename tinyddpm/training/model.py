@@ -28,7 +28,7 @@ class Model:
         backend: where it computes.
 
     Raises:
-        RegistryError: the network or schedule is not installed.
+        RegistryError: the network, schedule or sampler is not installed.
         ConfigError: an option is wrong, or the network does not fit the samples.
     """
 
@@ -39,6 +39,7 @@ class Model:
         self.layout = Layout(self.network.parameters)
         betas = make_betas(config.schedule.name, config.schedule.timesteps, **config.schedule.options)
         self.process = GaussianProcess(backend, betas)
+        registry.checked("samplers", config.sampling.name, config.sampling.options)
 
     @property
     def is_image(self) -> bool:

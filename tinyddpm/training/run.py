@@ -71,9 +71,16 @@ def make_trainer(config: Config, backend: Backend, dataset: Dataset) -> Trainer:
         raise ConfigError(f"data.labels is true, but there are no labels in {dataset.description}: set it to false")
     model = Model(config, dataset.shape, dataset.classes if config.data.labels else (), backend)
     held_out = max(1, min(config.data.validation, len(dataset) // 10))
+    _try_sampler(model)
     train, validation = split_dataset(dataset, held_out, config.seed)
     check_batch_size(len(train), config.training.batch_size)
     return Trainer(model, train, validation)
+
+
+def _try_sampler(model: Model) -> None:
+    """Take the first step of drawing one sample, so that a bad option is refused now and not when training is done."""
+    weights = model.backend.asarray(model.layout.initialise(model.config.seed))
+    next(model.sample(weights, np.zeros(1, int), np.zeros(1, int), model.config.seed, model.config.sampling))
 
 
 def free_folder(base: Path) -> Path:

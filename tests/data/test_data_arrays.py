@@ -1,0 +1,201 @@
+"""`.npy`, `.npz` and data sets over arrays."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinyddpm.data import open_dataset
+from tinyddpm.data.base import ArrayDataset, Subset, split_dataset
+from tinyddpm.errors import DataError
+
+IMAGES = np.arange(4 * 3 * 2, dtype=np.uint8).reshape(4, 3, 2)
+
+
+class Trap:
+    """Pickles to a call that a loader must never make."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (pytest.fail, ("an array was unpickled",))
+
+
+def save_member(path: Path, member: bytes, key: str = "images") -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{key}.npy", member)
+    return path
+
+
+def npy_bytes(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+@pytest.mark.parametrize("channels", [None, 1, 2, 3, 5])
+def test_images(tmp_path: Path, rng: np.random.Generator, suffix: str, channels: int | None) -> None:
+    images = rng.integers(0, 256, (4, 3, 6, *([channels] if channels else []))).astype(np.uint8)
+    path = tmp_path / f"x{suffix}"
+    np.save(path, images) if suffix == ".npy" else np.savez(path, images=images)
+    dataset = open_dataset(str(path))
+    assert dataset.shape == (3, 6, channels or 1)
+    assert dataset.description == f"{path}: 4 images 3x6x{channels or 1}"
+    chosen = np.array([2, 0, 2])
+    np.testing.assert_array_equal(dataset.read(chosen), images.reshape(4, 3, 6, -1)[chosen])
+
+
+def test_npy_is_memory_mapped(tmp_path: Path) -> None:
+    """What changes on the disk changes in the data set."""
+    np.save(tmp_path / "x.npy", IMAGES)
+    dataset = open_dataset(str(tmp_path / "x.npy"))
+    np.load(tmp_path / "x.npy", mmap_mode="r+")[1] = 77
+    assert (dataset.read(np.array([1])) == 77).all()
+
+
+@pytest.mark.parametrize(("key", "labels"), [("images", "labels"), ("x", "y"), ("arr_0", "arr_1")])
+def test_npz_keys(tmp_path: Path, key: str, labels: str) -> None:
+    np.savez(tmp_path / "x.npz", **{key: IMAGES, labels: np.array([0, 2, 1, 2], np.uint16)})
+    dataset = open_dataset(str(tmp_path / "x.npz"))
+    assert dataset.labels is not None
+    assert dataset.labels.tolist() == [0, 2, 1, 2]
+    assert dataset.classes == ("0", "1", "2")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_points(tmp_path: Path, rng: np.random.Generator, dtype: type) -> None:
+    points = rng.normal(size=(5, 2)).astype(dtype)
+    np.save(tmp_path / "x.npy", points)
+    dataset = open_dataset(str(tmp_path / "x.npy"))
+    assert dataset.shape == (2,)
+    assert dataset.read(np.arange(5)).dtype == np.float32
+    np.testing.assert_array_equal(dataset.read(np.arange(5)), points.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("array", "complaint"),
+    [
+        (np.zeros((4, 3, 2), np.float32), "images are float32: store them as uint8"),
+        (np.zeros((4, 3, 2), np.int64), "images are int64: store them as uint8"),
+        (np.zeros((4, 2), np.uint8), "is no data set: store uint8 images"),
+        (np.zeros((4, 3), np.float32), "is no data set"),
+        (np.zeros((), np.uint8), "is no data set"),
+        (np.zeros((0, 3, 2), np.uint8), "is empty: give at least one sample"),
+        (np.zeros((4, 3, 0), np.uint8), "is empty"),
+        (np.zeros((4, 3, 32, 32), np.uint8), r"channels first: store them as \(n, H, W, C\)"),
+        (np.array([[0.0, 1.0], [0.0, np.nan]]), "point 1 is not finite"),
+        (np.array([[0.0, 1e300], [0.0, 0.0]]), "point 0 is not finite in float32"),
+    ],
+)
+def test_other_arrays_are_refused(tmp_path: Path, array: np.ndarray, complaint: str) -> None:
+    for path in (tmp_path / "x.npy", tmp_path / "x.npz"):
+        np.save(path, array) if path.suffix == ".npy" else np.savez(path, x=array)
+        with pytest.raises(DataError, match=f"{path.name}: .*{complaint}"):
+            open_dataset(str(path))
+
+
+@pytest.mark.parametrize(
+    ("labels", "complaint"),
+    [
+        (np.array([0, 1, 2]), r"labels of shape \(3,\) and type int64: store 4 integers"),
+        (np.zeros(4), "type float64: store 4 integers"),
+        (np.array([0, 1, -1, 2]), "label -1 is not in 0 to 2"),
+        (np.array([0, 1, 2**60, 2]), "label 1152921504606846976 is not in 0 to 65535"),
+        (np.array([0, 1, 2**64 - 1, 2], np.uint64), "label 18446744073709551615 is not in 0 to 65535"),
+    ],
+)
+def test_wrong_labels_are_refused(tmp_path: Path, labels: np.ndarray, complaint: str) -> None:
+    np.savez(tmp_path / "x.npz", images=IMAGES, labels=labels)
+    with pytest.raises(DataError, match=rf"x\.npz: .*{complaint}"):
+        open_dataset(str(tmp_path / "x.npz"))
+
+
+def test_labels_beyond_the_named_classes_are_refused() -> None:
+    with pytest.raises(DataError, match="label 2 is not in 0 to 1"):
+        ArrayDataset(IMAGES, np.array([0, 1, 2, 0]), ("a", "b"), name="x")
+
+
+def test_npz_without_samples_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", weights=IMAGES)
+    with pytest.raises(DataError, match=r"x\.npz holds weights: save the array as `images`"):
+        open_dataset(str(tmp_path / "x.npz"))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_pickles_are_refused_unopened(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    array = np.array([Trap()], object)
+    np.save(path, array) if suffix == ".npy" else np.savez(path, x=array)
+    with pytest.raises(DataError, match=rf"x\{suffix}: cannot be read"):
+        open_dataset(str(path))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_text_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    path.write_text("hello, I am a text file")
+    with pytest.raises(DataError, match=rf"x\{suffix}: cannot be read"):
+        open_dataset(str(path))
+
+
+def test_an_archive_called_npy_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=IMAGES)
+    path = (tmp_path / "x.npz").rename(tmp_path / "x.npy")
+    with pytest.raises(DataError, match=r"x\.npy is no \.npy file"):
+        open_dataset(str(path))
+
+
+def test_a_lying_header_is_refused_before_anything_is_allocated(tmp_path: Path) -> None:
+    """A header of 16 TiB above a few bytes, in both formats."""
+    honest = npy_bytes(np.zeros((1, 4, 4), np.uint8))
+    lying = honest.replace(b"(1, 4, 4), }" + b" " * 13, b"(16777216, 1024, 1024), }")
+    assert lying != honest
+    assert len(lying) == len(honest)
+    (tmp_path / "x.npy").write_bytes(lying)
+    save_member(tmp_path / "x.npz", lying)
+    for name in ("x.npy", "x.npz"):
+        with pytest.raises(DataError, match=rf"{name}: cannot be read"):
+            open_dataset(str(tmp_path / name))
+
+
+def test_an_archive_too_large_for_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_member(tmp_path / "x.npz", npy_bytes(np.zeros((64, 64, 64), np.uint8)))
+    monkeypatch.setattr("tinyddpm.data.base.MEMORY_LIMIT", 2**18)
+    with pytest.raises(DataError, match=r"x\.npz: .* GiB"):
+        open_dataset(str(tmp_path / "x.npz"))
+
+
+@given(data=st.data(), n=st.integers(2, 30), seed=st.integers(0, 2**64 - 1))
+def test_a_split_shares_out_all_samples(data: st.DataObject, n: int, seed: int) -> None:
+    """Over sizes, numbers held out, and seeds: nothing twice, nothing lost, labels go along, and it can be repeated."""
+    held_out = data.draw(st.integers(1, n - 1))
+    dataset = ArrayDataset(np.arange(n, dtype=np.uint8).reshape(n, 1, 1), np.arange(n), name="x")
+    train, validation = split_dataset(dataset, held_out, seed)
+    assert (len(train), len(validation)) == (n - held_out, held_out)
+    assert validation.description == f"{held_out} of {dataset.description}"
+    values = [part.read(np.arange(len(part))).ravel().tolist() for part in (train, validation)]
+    assert sorted(values[0] + values[1]) == list(range(n))
+    for part, expected in zip((train, validation), values, strict=True):
+        assert part.labels is not None
+        assert part.labels.tolist() == expected
+    again = split_dataset(dataset, held_out, seed)[1]
+    assert again.read(np.arange(held_out)).ravel().tolist() == values[1]
+
+
+def test_a_split_must_leave_something() -> None:
+    dataset = ArrayDataset(IMAGES, name="x")
+    for held_out in (0, 4):
+        with pytest.raises(DataError, match=f"cannot hold out {held_out} of 4 samples: choose a number from 1 to 3"):
+            split_dataset(dataset, held_out, 0)
+
+
+def test_a_subset_of_points_without_labels() -> None:
+    points = np.arange(8.0).reshape(4, 2)
+    part = Subset(ArrayDataset(points, name="x"), np.array([3, 1]))
+    assert part.labels is None
+    np.testing.assert_array_equal(part.read(np.array([1, 0, 1])), points[[1, 3, 1]])

@@ -1,0 +1,202 @@
+"""HDF5: read lazily, and nothing but this file."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinyddpm.data import open_dataset
+from tinyddpm.errors import DataError
+
+N = 12
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (N, 4, 3, 2)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory, images: np.ndarray) -> Path:
+    path = tmp_path_factory.mktemp("hdf5") / "x.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset(
+            "images", data=images, chunks=(2, 4, 3, 2), compression="gzip", shuffle=True, fletcher32=True
+        )
+        file["labels"] = np.arange(N) % 3
+        file["classes"] = np.frombuffer(json.dumps(["é", "b", "c"]).encode(), np.uint8)
+    return path
+
+
+@given(indices=st.lists(st.integers(0, N - 1), min_size=1, max_size=20))
+def test_lazy_reading_is_indexing(packed: Path, images: np.ndarray, indices: list[int]) -> None:
+    """Over lists of indices in any order, repeated or not."""
+    np.testing.assert_array_equal(open_dataset(str(packed)).read(np.array(indices)), images[indices])
+
+
+def test_labels_and_classes(packed: Path) -> None:
+    dataset = open_dataset(str(packed))
+    assert dataset.description == f"{packed}: 12 images 4x3x2, 3 classes"
+    assert dataset.classes == ("é", "b", "c")
+    assert dataset.labels is not None
+    assert dataset.labels.tolist() == [0, 1, 2] * 4
+
+
+def test_images_are_read_only_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than may be held in memory opens, and what is read is right."""
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        file["images"] = np.arange(100, dtype=np.uint8).repeat(100).reshape(100, 10, 10)
+    monkeypatch.setattr("tinyddpm.data.base.MEMORY_LIMIT", 5000)
+    dataset = open_dataset(str(tmp_path / "x.hdf5"))
+    assert dataset.shape == (10, 10, 1)
+    assert dataset.read(np.array([70, 3, 70]))[:, 5, 5, 0].tolist() == [70, 3, 70]
+
+
+def test_threads_may_read_at_once(packed: Path, images: np.ndarray) -> None:
+    dataset = open_dataset(str(packed))
+    batches = [np.random.default_rng(k).integers(0, N, 8) for k in range(64)]
+    with ThreadPoolExecutor(4) as pool:
+        for batch, found in zip(batches, pool.map(dataset.read, batches), strict=True):
+            np.testing.assert_array_equal(found, images[batch])
+
+
+def test_resizing_at_read_time(packed: Path) -> None:
+    dataset = open_dataset(str(packed), image_size=(2, 2))
+    assert dataset.shape == (2, 2, 2)
+    assert dataset.read(np.array([1, 1])).shape == (2, 2, 2, 2)
+
+
+def test_points(tmp_path: Path) -> None:
+    points = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["points"] = points
+    dataset = open_dataset(str(tmp_path / "x.h5"))
+    assert dataset.shape == (2,)
+    np.testing.assert_array_equal(dataset.read(np.arange(6)), points)
+
+
+def refused(path: Path, complaint: str) -> None:
+    with pytest.raises(DataError, match=rf"{path.name}.*{complaint}") as error:
+        open_dataset(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_links_are_not_followed(tmp_path: Path, packed: Path) -> None:
+    """External and soft ones, on each dataset; also where there is nothing at their end."""
+    for link in (
+        h5py.ExternalLink(str(packed), "/images"),
+        h5py.ExternalLink("gone.h5", "/x"),
+        h5py.SoftLink("/other"),
+    ):
+        for key in ("images", "labels", "classes"):
+            path = tmp_path / "x.h5"
+            with h5py.File(path, "w") as file:
+                file["other"] = np.zeros((3, 2, 2), np.uint8)
+                if key != "images":
+                    file["images"] = np.zeros((3, 2, 2), np.uint8)
+                file[key] = link
+            refused(path, f"`{key}` is a link to elsewhere")
+
+
+def test_external_storage_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(bytes(12))
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("images", (3, 2, 2), "uint8", external=[(str(tmp_path / "secret"), 0, 12)])
+    refused(tmp_path / "x.h5", "`images` is kept in other files")
+
+
+def test_virtual_datasets_are_refused(tmp_path: Path, packed: Path) -> None:
+    layout = h5py.VirtualLayout((N, 4, 3, 2), "uint8")
+    layout[...] = h5py.VirtualSource(str(packed), "images", (N, 4, 3, 2))
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_virtual_dataset("images", layout)
+    refused(tmp_path / "x.h5", "`images` is kept in other files")
+
+
+def test_foreign_filters_are_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("images", (3, 2, 2), "uint8", chunks=(1, 2, 2), scaleoffset=4)
+    refused(tmp_path / "x.h5", "uses the HDF5 filter 6: compress it with gzip")
+
+
+@pytest.mark.parametrize("key", ["images", "labels"])
+def test_a_declared_size_that_is_not_there_is_refused(tmp_path: Path, key: str) -> None:
+    """Datasets of petabytes in a file of kilobytes."""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        if key == "labels":
+            file["images"] = np.zeros((3, 2, 2), np.uint8)
+            file.create_dataset("labels", (2**50,), "int64", chunks=(1024,))
+        else:
+            file.create_dataset("images", (2**30, 1024, 1024), "uint8", chunks=(1, 1024, 1024), compression="gzip")
+    refused(tmp_path / "x.h5", f"`{key}` declares .* more than the file holds")
+
+
+def test_groups_and_scalars_are_no_images(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_group("images")
+    refused(tmp_path / "x.h5", "`images` is no array")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["images"] = 3
+    refused(tmp_path / "x.h5", "`images` is no array")
+
+
+def test_other_names_are_listed(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["pictures"] = np.zeros((3, 2, 2), np.uint8)
+    refused(tmp_path / "x.h5", "holds pictures: name the dataset `images`")
+
+
+def test_other_types_are_refused(tmp_path: Path) -> None:
+    for value, complaint in {
+        "float": (np.zeros((3, 2, 2), np.float32), "images are float32: store them as uint8"),
+        "text": (np.array([b"abc"] * 3), "is no data set"),
+    }.values():
+        with h5py.File(tmp_path / "x.h5", "w") as file:
+            file["images"] = value
+        refused(tmp_path / "x.h5", complaint)
+
+
+@pytest.mark.parametrize("classes", [b"[]", b"{}", b"[1, 2]", b"not json", b'["only one"]'])
+def test_wrong_classes_are_refused(tmp_path: Path, classes: bytes) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["images"] = np.zeros((3, 2, 2), np.uint8)
+        file["labels"] = np.array([0, 1, 1])
+        file["classes"] = np.frombuffer(classes, np.uint8)
+    refused(tmp_path / "x.h5", "(`classes` is no JSON list|cannot be read as HDF5|label 1 is not in 0 to 0)")
+
+
+def test_truncated_and_foreign_files_are_refused(tmp_path: Path, packed: Path) -> None:
+    path = tmp_path / "x.h5"
+    for content in (b"", b"I am a text file", packed.read_bytes()[: packed.stat().st_size // 2]):
+        path.write_bytes(content)
+        refused(path, "cannot be read as HDF5")
+
+
+def test_a_damaged_chunk_is_named_when_it_is_read(tmp_path: Path) -> None:
+    """The checksum of a chunk covers its bytes; the rest of the file stays readable."""
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("images", data=np.full((4, 8, 8), 201, np.uint8), chunks=(1, 8, 8), fletcher32=True)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(bytes([201] * 64), bytes([201] * 63 + [7]), 1))
+    dataset = open_dataset(str(path))
+    good = [i for i in range(4) if i != damaged_image(dataset)]
+    assert len(good) == 3
+    assert (dataset.read(np.array(good)) == 201).all()
+
+
+def damaged_image(dataset: object) -> int:
+    for i in range(4):
+        try:
+            dataset.read(np.array([i]))  # type: ignore[attr-defined]
+        except DataError as error:
+            assert "x.h5: images cannot be read" in str(error)
+            return i
+    raise AssertionError("no image was found to be damaged")
