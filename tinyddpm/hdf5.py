@@ -248,7 +248,7 @@ def _fault(dataset: h5py.Dataset) -> str | None:
         -(-n // c) * c for n, c in zip(dataset.shape, chunks, strict=True)
     )
     stored = dataset.id.get_storage_size()
-    if declared > stored * (10**30 if COMPRESSION & set(filters) else 1):
+    if declared > stored * (MAX_RATIO if COMPRESSION & set(filters) else 1):
         return f"declares {declared} bytes but stores {stored}"
     return None
 

@@ -60,7 +60,10 @@ def test_every_option_has_help(command: str) -> None:
     assert all(getattr(parameter, "help", "") for parameter in parameters if parameter.param_type_name == "option")
 
 
-@pytest.mark.parametrize("arguments", [["-c", "import tinyddpm"], ["-m", "tinyddpm", "--help"], ["-m", "tinyddpm", "train", "--help"]])
+LIGHT = [["-c", "import tinyddpm"], ["-m", "tinyddpm", "--help"], ["-m", "tinyddpm", "train", "--help"]]
+
+
+@pytest.mark.parametrize("arguments", LIGHT)
 def test_import_and_help_are_light(arguments: list[str]) -> None:
     """They import no array library, no h5py, no Pillow: read off the interpreter's own list of imports."""
     done = subprocess.run([sys.executable, "-X", "importtime", *arguments], capture_output=True, text=True, check=True)
@@ -92,7 +95,7 @@ def test_dry_run_measures_and_writes_nothing(here: Path) -> None:
 
 def test_settings_come_from_preset_file_environment_and_flags(here: Path) -> None:
     """Each layer overrides the one before: file over preset, environment over file, flag over environment."""
-    Path("c.toml").write_text('[training]\nbatch_size = 11\nwarmup = 7\nsteps = 3\n[network]\nwidth = 16\n')
+    Path("c.toml").write_text("[training]\nbatch_size = 11\nwarmup = 7\nsteps = 3\n[network]\nwidth = 16\n")
     env = {"TINYDDPM_WARMUP": "8", "TINYDDPM_STEPS": "4"}
     result = run("train", "--config", "c.toml", "--preset", "toy", "--steps", "2", "--out", "r", env=env)
     assert result.exit_code == 0, result.output

@@ -40,14 +40,14 @@ def npy_bytes(array: np.ndarray) -> bytes:
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
 @pytest.mark.parametrize("channels", [None, 1, 2, 3, 5])
 def test_images(tmp_path: Path, rng: np.random.Generator, suffix: str, channels: int | None) -> None:
-    images = rng.integers(0, 256, (4, 3, 6, *([channels] if channels else []))).astype(np.uint8)
+    images = rng.integers(0, 256, (4, 5, 6, *([channels] if channels else []))).astype(np.uint8)
     path = tmp_path / f"x{suffix}"
     np.save(path, images) if suffix == ".npy" else np.savez(path, images=images)
     dataset = open_dataset(str(path))
-    assert dataset.shape == (3, 6, channels or 1)
-    assert dataset.description == f"{path}: 4 images 3x6x{channels or 1}"
+    assert dataset.shape == (5, 6, channels or 1)
+    assert dataset.description == f"{path}: 4 images 5x6x{channels or 1}"
     chosen = np.array([2, 0, 2])
-    np.testing.assert_array_equal(dataset.read(chosen), images.reshape(4, 3, 6, -1)[chosen])
+    np.testing.assert_array_equal(dataset.read(chosen), images.reshape(4, 5, 6, -1)[chosen])
 
 
 def test_npy_is_memory_mapped(tmp_path: Path) -> None:

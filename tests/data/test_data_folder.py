@@ -143,9 +143,9 @@ def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_size_crops_the_middle_and_resizes(tmp_path: Path) -> None:
-    """Of a wide image the left and right ends go; what is uniform stays so."""
+    """Of a wide image the left and right ends go; what is uniform, as far as the filter reaches, stays so."""
     wide = np.zeros((10, 40, 3), np.uint8)
-    wide[:, 15:25] = [9, 99, 199]
+    wide[:, 9:31] = [9, 99, 199]
     save(tmp_path / "wide.png", wide)
     save(tmp_path / "small.png", np.full((3, 2, 3), [9, 99, 199], np.uint8))
     images = everything(tmp_path, image_size=(5, 5))
@@ -255,5 +255,5 @@ def test_a_packed_folder_is_the_folder(
     assert packed.classes == folder.classes
     np.testing.assert_array_equal(packed.labels, folder.labels)
     np.testing.assert_array_equal(packed.read(np.arange(3)), folder.read(np.arange(3)))
-    with pytest.raises(SystemExit, match="error: .*exist"):
+    with pytest.raises(SystemExit, match=r"error: .*exist"):
         runpy.run_path(str(ROOT / "examples" / "pack_folder.py"), run_name="__main__")

@@ -102,14 +102,14 @@ def test_links_are_not_followed(tmp_path: Path, packed: Path) -> None:
                 if key != "images":
                     file["images"] = np.zeros((3, 2, 2), np.uint8)
                 file[key] = link
-            refused(path, f"`{key}` is a link to elsewhere")
+            refused(path, f"'{key}' is a soft or external link")
 
 
 def test_external_storage_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(bytes(12))
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("images", (3, 2, 2), "uint8", external=[(str(tmp_path / "secret"), 0, 12)])
-    refused(tmp_path / "x.h5", "`images` is kept in other files")
+    refused(tmp_path / "x.h5", "'images' keeps its data in another file")
 
 
 def test_virtual_datasets_are_refused(tmp_path: Path, packed: Path) -> None:
@@ -117,13 +117,13 @@ def test_virtual_datasets_are_refused(tmp_path: Path, packed: Path) -> None:
     layout[...] = h5py.VirtualSource(str(packed), "images", (N, 4, 3, 2))
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_virtual_dataset("images", layout)
-    refused(tmp_path / "x.h5", "`images` is kept in other files")
+    refused(tmp_path / "x.h5", "'images' is virtual")
 
 
 def test_foreign_filters_are_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("images", (3, 2, 2), "uint8", chunks=(1, 2, 2), scaleoffset=4)
-    refused(tmp_path / "x.h5", "uses the HDF5 filter 6: compress it with gzip")
+    refused(tmp_path / "x.h5", "has filters number 6: there may be gzip")
 
 
 @pytest.mark.parametrize("key", ["images", "labels"])
@@ -135,16 +135,16 @@ def test_a_declared_size_that_is_not_there_is_refused(tmp_path: Path, key: str) 
             file.create_dataset("labels", (2**50,), "int64", chunks=(1024,))
         else:
             file.create_dataset("images", (2**30, 1024, 1024), "uint8", chunks=(1, 1024, 1024), compression="gzip")
-    refused(tmp_path / "x.h5", f"`{key}` declares .* more than the file holds")
+    refused(tmp_path / "x.h5", f"'{key}' declares .* bytes but stores 0")
 
 
 def test_groups_and_scalars_are_no_images(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_group("images")
-    refused(tmp_path / "x.h5", "`images` is no array")
+    refused(tmp_path / "x.h5", "holds nothing: name the dataset `images`")
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["images"] = 3
-    refused(tmp_path / "x.h5", "`images` is no array")
+    refused(tmp_path / "x.h5", "is no data set: store uint8 images")
 
 
 def test_other_names_are_listed(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_other_names_are_listed(tmp_path: Path) -> None:
 def test_other_types_are_refused(tmp_path: Path) -> None:
     for value, complaint in {
         "float": (np.zeros((3, 2, 2), np.float32), "images are float32: store them as uint8"),
-        "text": (np.array([b"abc"] * 3), "is no data set"),
+        "text": (np.array([b"abc"] * 3), "holds .* and not numbers"),
     }.values():
         with h5py.File(tmp_path / "x.h5", "w") as file:
             file["images"] = value
@@ -169,34 +169,27 @@ def test_wrong_classes_are_refused(tmp_path: Path, classes: bytes) -> None:
         file["images"] = np.zeros((3, 2, 2), np.uint8)
         file["labels"] = np.array([0, 1, 1])
         file["classes"] = np.frombuffer(classes, np.uint8)
-    refused(tmp_path / "x.h5", "(`classes` is no JSON list|cannot be read as HDF5|label 1 is not in 0 to 0)")
+    refused(tmp_path / "x.h5", "(`classes` is no JSON list of names|label 1 is not in 0 to 0)")
 
 
 def test_truncated_and_foreign_files_are_refused(tmp_path: Path, packed: Path) -> None:
     path = tmp_path / "x.h5"
     for content in (b"", b"I am a text file", packed.read_bytes()[: packed.stat().st_size // 2]):
         path.write_bytes(content)
-        refused(path, "cannot be read as HDF5")
+        refused(path, "(is not an HDF5 file|is damaged)")
 
 
 def test_a_damaged_chunk_is_named_when_it_is_read(tmp_path: Path) -> None:
-    """The checksum of a chunk covers its bytes; the rest of the file stays readable."""
+    """The checksum of a chunk covers its bytes; the other images stay readable."""
     path = tmp_path / "x.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("images", data=np.full((4, 8, 8), 201, np.uint8), chunks=(1, 8, 8), fletcher32=True)
-    content = path.read_bytes()
-    path.write_bytes(content.replace(bytes([201] * 64), bytes([201] * 63 + [7]), 1))
+        damaged = file["images"].id.get_chunk_info(2).byte_offset
+    content = bytearray(path.read_bytes())
+    assert content[damaged : damaged + 64] == bytes([201] * 64)
+    content[damaged + 5] = 7
+    path.write_bytes(content)
     dataset = open_dataset(str(path))
-    good = [i for i in range(4) if i != damaged_image(dataset)]
-    assert len(good) == 3
-    assert (dataset.read(np.array(good)) == 201).all()
-
-
-def damaged_image(dataset: object) -> int:
-    for i in range(4):
-        try:
-            dataset.read(np.array([i]))  # type: ignore[attr-defined]
-        except DataError as error:
-            assert "x.h5: images cannot be read" in str(error)
-            return i
-    raise AssertionError("no image was found to be damaged")
+    assert (dataset.read(np.array([0, 1, 3])) == 201).all()
+    with pytest.raises(DataError, match=r"x\.h5 is damaged: .*; restore it from a copy"):
+        dataset.read(np.array([3, 2]))

@@ -68,7 +68,7 @@ def test_alpha_bar_falls_strictly_and_stays_positive(betas: np.ndarray) -> None:
 
 @given(betas=BETAS, data=st.data())
 def test_posterior_is_bayes_rule(betas: np.ndarray, data: st.DataObject) -> None:
-    """Over random schedules, pairs of times and values: the product of prior q(x_prev | x_0) and likelihood q(x_t | x_prev).
+    """Over random schedules, times and values: the product of prior q(x_prev | x_0) and likelihood q(x_t | x_prev).
 
     The oracle multiplies the two Gaussians by adding precisions; it shares no formula with the process.
     """
@@ -147,7 +147,7 @@ def test_one_time_or_one_per_sample_is_the_same(betas: np.ndarray, data: st.Data
             np.testing.assert_allclose(np.broadcast_to(one, np.shape(many)), many, rtol=1e-12)
 
 
-def test_sequence_of_the_chain_starts_at_t_0_and_ends_at_t_T_minus_1() -> None:
+def test_chain_yields_every_step_in_order() -> None:
     process = float64_process(np.array([0.1, 0.2, 0.3]))
     steps = list(process.chain(np.ones(1), lambda t: np.full(1, float(t))))
     x_1 = np.sqrt(0.9)

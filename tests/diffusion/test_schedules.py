@@ -182,7 +182,10 @@ def test_make_betas_calls_the_registered_schedule() -> None:
         (lambda: make_betas("cosine", 100, name="x"), "'name': "),
         (lambda: make_betas("linear", 100, beta_end=2), "beta_end is 2: give a number between 0 and 1"),
         (lambda: make_betas("linear", 100, beta_start=0.0), "beta_start is 0.0: "),
-        (lambda: make_betas("linear", 100, beta_start="0.1"), "option beta_start of schedule 'linear' is '0.1': give a number"),
+        (
+            lambda: make_betas("linear", 100, beta_start="0.1"),
+            "beta_start of schedule 'linear' is '0.1': give a number",
+        ),
         (lambda: make_betas("linear", 100, beta_end=math.nan), "beta_end is nan: "),
         (lambda: make_betas("linear", 100, rescale=1), "option rescale of schedule 'linear' is 1: give true or false"),
         (lambda: make_betas("cosine", 100, s=-0.1), "s is -0.1: give a number from 0 to 1"),

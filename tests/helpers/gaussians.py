@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyddpm.diffusion.denoiser import Prediction
+from tinyddpm.diffusion.denoiser import Denoiser, Prediction
 from tinyddpm.diffusion.process import GaussianProcess
 
 Floats = NDArray[np.float64]
@@ -34,7 +34,7 @@ class Mixture:
         """The nearest mode of each point."""
         return np.argmin(((x[:, None] - self.means) ** 2).sum(-1), axis=1)
 
-    def denoiser(self, process: GaussianProcess):  # noqa: ANN201 - a Denoiser
+    def denoiser(self, process: GaussianProcess) -> Denoiser:
         """E[x_0 | x_t]: each mode's linear regression of x_0 on x_t, weighted by how well the mode explains x_t."""
 
         def denoise(x_t: Floats, t: int) -> Prediction:

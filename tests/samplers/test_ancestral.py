@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from helpers.gaussians import THREE, Mixture
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.gaussians import THREE, Mixture
 from tinyddpm import registry
 from tinyddpm.backend import load_backend
 from tinyddpm.diffusion.process import GaussianProcess

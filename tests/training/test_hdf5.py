@@ -162,6 +162,14 @@ class TestAccidents:
         message = one_line(caught, saved)
         assert "'weights/conv_1/w' is not what was written; 'scalar' is not what was written" in message
 
+    def test_not_a_number_behind_right_hashes(self, tmp_path: Path) -> None:
+        """Of a file that another program wrote: ours refuses to."""
+        bad = {"a": np.array([1, np.nan], np.float32)}
+        path = tmp_path / "nan.h5"
+        path.write_bytes(hdf5._image(bad, {}).getvalue())
+        with pytest.raises(CheckpointError, match="'a' holds NaN or infinity"):
+            read_file(path, CheckpointError, forms(bad))
+
     def test_changed_manifest(self, saved: Path) -> None:
         with h5py.File(saved, "r+") as file:
             file["manifest"][20] ^= 1
@@ -272,22 +280,23 @@ class TestAttacks:
         [
             {"shape": (2**50,), "dtype": "f8"},
             {"shape": (2**50,), "dtype": "f8", "chunks": (2**17,)},
-            {"shape": (1,), "dtype": "f8", "chunks": (2**28,), "maxshape": (None,), "compression": "gzip"},
             {"shape": (2**50,), "dtype": "f8", "chunks": (2**17,), "compression": "gzip"},
         ],
-        ids=["contiguous", "chunked", "one huge chunk", "compressed"],
+        ids=["contiguous", "chunked", "compressed"],
     )
     def test_huge_declaration(self, path: Path, options: dict[str, Any]) -> None:
         with h5py.File(path, "r+") as file:
-            file.create_dataset("bomb", **options)
-        assert os.path.getsize(path) < 100_000
+            bomb = file.create_dataset("bomb", **options)
+            if bomb.chunks:
+                bomb[:10] = 1
+        assert os.path.getsize(path) < 2**21
         assert "'bomb' declares" in refusal(path)
 
     def test_half_written_data(self, path: Path) -> None:
         """A chunk that was never written reads as zeros, which nobody stored."""
         with h5py.File(path, "r+") as file:
-            file.create_dataset("half", (20,), "f8", chunks=(10,))[:10] = 1
-        assert "'half' declares 160 bytes but stores 80" in refusal(path)
+            file.create_dataset("half", (12, 11), "f8", chunks=(10, 10))[:10] = 1
+        assert "'half' declares 3200 bytes but stores 1600" in refusal(path)
 
     def test_more_stored_than_the_file_holds(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """As where chunks share their bytes, which takes a forged index: simulated by a smaller file."""
@@ -432,8 +441,25 @@ class TestFailedWrites:
         assert "'bad' holds NaN or infinity" in message
         assert "good" not in message.removeprefix(f"cannot save {unchanged}")
 
+    def test_order_of_what_makes_it_safe(self, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The file is on disk before it takes the old one's place, and the folder that names it after."""
+        sync, replace, calls = os.fsync, os.replace, []
+
+        def watch_sync(descriptor: int) -> None:
+            calls.append(f"sync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).suffix or 'folder'}")
+            sync(descriptor)
+
+        def watch_replace(source: Path, target: Path) -> None:
+            calls.append(f"replace {target.suffix}")
+            replace(source, target)
+
+        monkeypatch.setattr(os, "fsync", watch_sync)
+        monkeypatch.setattr(os, "replace", watch_replace)
+        write_file(saved, {}, {}, CheckpointError)
+        assert calls == ["sync .tmp", "replace .h5", "sync folder"]
+
     def test_when_the_disk_is_full(self, saved: Path) -> None:
-        """A process that may write no file beyond 64 KiB reports it and lives on; in h5py's own hands it would crash."""
+        """A process that may write no file beyond 64 KiB reports it and lives on; with h5py writing, it would crash."""
         before = saved.read_bytes()
         code = (
             "import sys, numpy as np\n"

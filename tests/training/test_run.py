@@ -76,7 +76,7 @@ def quiet() -> Progress:
 @pytest.mark.parametrize("tables", [POINTS, IMAGES], ids=["points", "images"])
 @pytest.mark.parametrize("stop", [1, 5, 6])
 def test_stopped_and_resumed_is_the_straight_run(tables: dict[str, Any], stop: int, tmp_path: Path) -> None:
-    """Whether the stop falls between log lines, on one, or beside a save: with flips, dropout, classes and accumulation."""
+    """Whether the stop falls between log lines, on one, or beside a save; with flips, dropout, classes, accumulation."""
     start(config(tables), NUMPY, tmp_path / "straight", quiet())
     start(config(tables, steps=stop), NUMPY, tmp_path / "stopped", quiet())
     resume(tmp_path / "stopped", quiet(), steps=config(tables).training.steps)
@@ -246,7 +246,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_sample_is_the_same_in_any_batch(trained: Path) -> None:
-    """Images as uint8 are equal, but that a matrix product's rounding may differ by batch: at most one level, rarely."""
+    """Images as uint8 are equal, but that a product's rounding may differ by batch: at most one level, rarely."""
     model, weights, _ = load_model(trained, NUMPY)
     numbers, labels = np.arange(3, 14), np.arange(3, 14) % 10
     options = {"seed": 5, "sampling": model.config.sampling}
