@@ -1,8 +1,8 @@
 """Data sets in HDF5 files, whose images are read as they are asked for.
 
 A file holds `images`, uint8 (n, H, W) or (n, H, W, C), or `points`, floating (n, 2); and it may hold `labels`, integers
-(n,), and `classes`, the names of the classes as a JSON list in UTF-8, uint8 (bytes,). Whatever else it holds must be plain
-numbers too: a file that points out of itself is refused (`tinyddpm.hdf5`).
+(n,), and `classes`, the names of the classes as a JSON list in UTF-8, uint8 (bytes,). Whatever else it holds must be
+plain numbers too: a file that points out of itself is refused (`tinyddpm.hdf5`).
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyddpm.data.base import ArrayDataset, Dataset, Samples, check_memory, checked_labels, describe, sample_shape
 from tinyddpm.errors import DataError
-from tinyddpm.hdf5 import Datasets, checked_datasets, open_file, reading
+from tinyddpm.hdf5 import checked_datasets, open_file, reading
+
+if TYPE_CHECKING:
+    from tinyddpm.hdf5 import Datasets
 
 
 class HDF5Dataset:

@@ -193,13 +193,12 @@ def _check(
     levels = len(multipliers)
     unit = 1 << (levels - 1)
     if height % unit or width % unit:
-        down, up = (
-            (max(unit, height // unit * unit), max(unit, width // unit * unit)),
-            (_up(height, unit), _up(width, unit)),
-        )
+        smaller = f"{max(unit, height // unit * unit)}x{max(unit, width // unit * unit)}"
+        larger = f"{-(-height // unit) * unit}x{-(-width // unit) * unit}"
         raise ConfigError(
             f"{height}x{width} images cannot be halved {levels - 1} times by {levels} levels: both sides must be "
-            f"multiples of {unit}; --image-size {down[0]}x{down[1]} or {up[0]}x{up[1]} would work, or fewer multipliers"
+            f"multiples of {unit}; --image-size {' or '.join(dict.fromkeys((smaller, larger)))} would work, or fewer "
+            "multipliers"
         )
     sides = [max(height, width) >> level for level in range(levels)]
     for side in attention:
@@ -207,7 +206,3 @@ def _check(
             raise ConfigError(
                 f"U-Net attention at {side} meets no feature map of {height}x{width} images: their sides are {sides}"
             )
-
-
-def _up(side: int, unit: int) -> int:
-    return -(-side // unit) * unit

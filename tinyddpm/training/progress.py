@@ -12,7 +12,7 @@ class Progress:
     """A progress line on `stream`, standard error by default.
 
     On a terminal the line is rewritten, at most ten times a second. Elsewhere plain lines are printed, one for each
-    hundredth of the way.
+    twentieth of the way.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -26,7 +26,7 @@ class Progress:
         now, last = time.monotonic(), done == total
         line = f"{done}/{total}  {text}"
         if not self.terminal:
-            if last or done * 100 // total > (done - 1) * 100 // total:
+            if last or done * 20 // total > (done - 1) * 20 // total:
                 self.say(line)
         elif last or now - self._shown >= 0.1:
             width = shutil.get_terminal_size().columns - 1
