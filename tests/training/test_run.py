@@ -76,7 +76,7 @@ def quiet() -> Progress:
 @pytest.mark.parametrize("tables", [POINTS, IMAGES], ids=["points", "images"])
 @pytest.mark.parametrize("stop", [1, 5, 6])
 def test_stopped_and_resumed_is_the_straight_run(tables: dict[str, Any], stop: int, tmp_path: Path) -> None:
-    """Whether the stop falls between log lines, on one, or beside a save; with flips, dropout, classes, accumulation."""
+    """Whether the stop falls between log lines, on one or at a save; with flips, dropout, classes, accumulation."""
     start(config(tables), NUMPY, tmp_path / "straight", quiet())
     start(config(tables, steps=stop), NUMPY, tmp_path / "stopped", quiet())
     resume(tmp_path / "stopped", quiet(), steps=config(tables).training.steps)
