@@ -82,6 +82,18 @@ def test_points(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dataset.read(np.arange(6)), points)
 
 
+def test_what_is_read_into_memory_must_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points and labels are, images are not."""
+    monkeypatch.setattr("tinyddpm.data.base.MEMORY_LIMIT", 79)
+    for key, values in {"points": np.zeros((10, 2), np.float32), "labels": np.zeros(10, np.int64)}.items():
+        with h5py.File(tmp_path / "x.h5", "w") as file:
+            file["images"] = np.zeros((10, 8, 8), np.uint8)
+            if key == "points":
+                del file["images"]
+            file[key] = values
+        refused(tmp_path / "x.h5", "GiB")
+
+
 def refused(path: Path, complaint: str) -> None:
     with pytest.raises(DataError, match=rf"{path.name}.*{complaint}") as error:
         open_dataset(str(path))

@@ -88,6 +88,7 @@ def sample(
     import numpy as np
 
     from tinyddpm.backend import load_backend
+    from tinyddpm.training.checkpoint import plugin_notes
     from tinyddpm.training.config import Config
     from tinyddpm.training.progress import Progress
     from tinyddpm.training.run import free_folder, load_model
@@ -95,7 +96,9 @@ def sample(
 
     options = parse_assignments(assignments, depth=1)
     there = load_backend(backend, device)
-    model, weights, _ = load_model(checkpoint, there, raw)
+    model, weights, loaded = load_model(checkpoint, there, raw)
+    for note in plugin_notes(loaded):
+        click.echo(f"note: {note}", err=True)
     changes = {"name": sampler, "steps": sample_steps}
     given = {**{key: value for key, value in changes.items() if value is not None}, **options}
     config: Config = model.config.updated({"sampling": given}, "options")

@@ -29,6 +29,7 @@ from tinyddpm.training.checkpoint import (
     Checkpoint,
     CheckpointHeader,
     load_checkpoint,
+    plugin_notes,
     read_checkpoint_header,
     save_checkpoint,
 )
@@ -139,6 +140,8 @@ def resume(
     trainer.restore(checkpoint)
     (folder / "samples").mkdir(exist_ok=True)
     _write_config(folder, config)
+    for note in plugin_notes(checkpoint):
+        progress.say(f"note: {note}")
     progress.say(f"resuming {path} at step {trainer.step}")
     return _Run(trainer, folder, progress, state).train()
 
