@@ -1,6 +1,6 @@
 """Draw what the forward process does to digits: from left to right x_0, then x_t at evenly spaced t.
 
-    python examples/forward_process.py forward.png cosine
+python examples/forward_process.py forward.png cosine
 """
 
 import sys

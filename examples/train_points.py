@@ -1,6 +1,6 @@
 """Train the MLP on a swiss roll from Python, and draw what it learned beside the data.
 
-    python examples/train_points.py points.png
+python examples/train_points.py points.png
 """
 
 import sys

@@ -50,6 +50,10 @@ class Backend:
         """Return the context in which this backend computes (Torch: no gradients recorded)."""
         return nullcontext()
 
+    def cores(self) -> int:
+        """Return how many threads of this process may usefully compute side by side: 1 where the library sees to it."""
+        return 1
+
     def synchronize(self) -> None:
         """Wait until everything asked of the device is done."""
 

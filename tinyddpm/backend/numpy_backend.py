@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import AbstractContextManager
+from typing import Any
+
 import array_api_compat.numpy as xp
 import numpy as np
 from threadpoolctl import threadpool_info
@@ -25,6 +29,14 @@ class NumpyBackend(Backend):
                 f"the numpy backend has no device {device!r}, only 'cpu': use backend cupy or torch for it"
             )
         super().__init__(xp, "cpu")
+
+    def scope(self) -> AbstractContextManager[Any]:
+        """Return a context without warnings of overflow: numbers that leave the finite ones show in the loss."""
+        return np.errstate(over="ignore", invalid="ignore", divide="ignore")
+
+    def cores(self) -> int:
+        """Return the number of cores that this process may run on."""
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def describe(self) -> str:
         """Return NumPy's version, and the BLAS libraries of this process with their versions and threads."""

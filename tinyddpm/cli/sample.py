@@ -62,6 +62,13 @@ from tinyddpm.errors import ConfigError
     "--backend", default="numpy", show_default=True, help="Where to compute: numpy, cupy or torch.", group="General"
 )
 @option("--device", help="The backend's device, such as cuda:1.", group="General")
+@option(
+    "--threads",
+    type=click.IntRange(0),
+    default=0,
+    help="Threads that share each batch; 0 for the cores there are.",
+    group="General",
+)
 def sample(
     checkpoint: Path,
     out: Path | None,
@@ -80,6 +87,7 @@ def sample(
     raw: bool,
     backend: str,
     device: str | None,
+    threads: int,
 ) -> None:
     """Draw samples from CHECKPOINT, a file or a run folder, and write them as a grid.
 
@@ -96,7 +104,7 @@ def sample(
 
     options = parse_assignments(assignments, depth=1)
     there = load_backend(backend, device)
-    model, weights, loaded = load_model(checkpoint, there, raw)
+    model, weights, loaded = load_model(checkpoint, there, raw, threads)
     for note in plugin_notes(loaded):
         click.echo(f"note: {note}", err=True)
     changes = {"name": sampler, "steps": sample_steps}

@@ -59,6 +59,7 @@ class TrainingConfig:
     steps: int = setting(800_000, "Training steps; the run ends there.")
     batch_size: int = setting(128, "Samples per step.")
     accumulate: int = setting(1, "Cut each batch into this many parts, to save memory; the gradient is the same.")
+    threads: int = setting(0, "Threads that share each batch; 0 for the cores there are.")
     learning_rate: float = setting(2e-4, "Adam's learning rate.")
     warmup: int = setting(5000, "Steps over which the learning rate rises from 0.")
     clip: float = setting(1.0, "Largest global norm of the gradient; 0 to leave it as it is.")
@@ -249,7 +250,7 @@ def _check_ranges(config: Config, origin: str) -> None:
         **{
             f"training.{key}": (getattr(training, key), least)
             for key, least in {
-                "steps": 1, "batch_size": 1, "accumulate": 1, "warmup": 0, "clip": 0.0, "log_every": 1,
+                "steps": 1, "batch_size": 1, "accumulate": 1, "warmup": 0, "threads": 0, "clip": 0.0, "log_every": 1,
                 "validate_every": 1, "save_every": 1, "sample_every": 1, "learning_rate": 0.0,
             }.items()
         },

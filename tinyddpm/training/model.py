@@ -9,6 +9,7 @@ import numpy as np
 
 from tinyddpm import registry
 from tinyddpm.backend import Array, Backend, Purpose
+from tinyddpm.backend.workers import Workers
 from tinyddpm.diffusion.denoiser import NetworkDenoiser
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
@@ -26,19 +27,28 @@ class Model:
         sample_shape: (H, W, C) or (D,).
         classes: the names of the classes; () for an unconditional model.
         backend: where it computes.
+        threads: the threads that share a batch; 0 for as many as the backend has cores.
 
     Raises:
         RegistryError: the network, schedule or sampler is not installed.
         ConfigError: an option is wrong, or the network does not fit the samples.
     """
 
-    def __init__(self, config: Config, sample_shape: tuple[int, ...], classes: Sequence[str], backend: Backend) -> None:
+    def __init__(
+        self,
+        config: Config,
+        sample_shape: tuple[int, ...],
+        classes: Sequence[str],
+        backend: Backend,
+        threads: int = 1,
+    ) -> None:
         self.config, self.sample_shape, self.classes, self.backend = config, sample_shape, tuple(classes), backend
         network = config.network
         self.network = make_network(network.name, sample_shape, len(classes), sample_shape[-1], network.options)
         self.layout = Layout(self.network.parameters)
         betas = make_betas(config.schedule.name, config.schedule.timesteps, **config.schedule.options)
         self.process = GaussianProcess(backend, betas)
+        self.workers = Workers(threads or backend.cores())
         registry.checked("samplers", config.sampling.name, config.sampling.options)
 
     @property
@@ -75,7 +85,13 @@ class Model:
         random = backend.random(seed)
         w = self.layout.views(weights, backend.xp)
         denoiser = NetworkDenoiser(
-            self.network, load_operations(backend), w, self.process, self.condition(labels), clip=self.is_image
+            self.network,
+            load_operations(backend),
+            w,
+            self.process,
+            self.condition(labels),
+            clip=self.is_image,
+            workers=self.workers,
         )
         x = random.normal(Purpose.SAMPLE_START, 0, samples, self.sample_shape)
 

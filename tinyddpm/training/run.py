@@ -61,6 +61,15 @@ def open_data(config: Config) -> Dataset:
     return open_dataset(data.source, image_size=size, data_dir=data.data_dir)
 
 
+def with_threads(config: Config, backend: Backend) -> Config:
+    """Return `config` with a number of threads, the backend's cores if it leaves them open.
+
+    A sum cut into other parts rounds otherwise, so a run keeps this number, wherever it goes on.
+    """
+    threads = config.training.threads or backend.cores()
+    return replace(config, training=replace(config.training, threads=threads))
+
+
 def make_trainer(config: Config, backend: Backend, dataset: Dataset) -> Trainer:
     """Return a trainer at step 0 for `dataset`, some of which it holds out.
 
@@ -70,7 +79,8 @@ def make_trainer(config: Config, backend: Backend, dataset: Dataset) -> Trainer:
     """
     if config.data.labels and not dataset.classes:
         raise ConfigError(f"data.labels is true, but there are no labels in {dataset.description}: set it to false")
-    model = Model(config, dataset.shape, dataset.classes if config.data.labels else (), backend)
+    classes = dataset.classes if config.data.labels else ()
+    model = Model(config, dataset.shape, classes, backend, config.training.threads)
     held_out = max(1, min(config.data.validation, len(dataset) // 10))
     _try_sampler(model)
     train, validation = split_dataset(dataset, held_out, config.seed)
@@ -102,6 +112,7 @@ def start(config: Config, backend: Backend, folder: Path, progress: Progress) ->
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ConfigError(f"{folder} is not empty: choose another folder with --out, or go on with --resume {folder}")
+    config = with_threads(config, backend)
     dataset = open_data(config)
     trainer = make_trainer(config, backend, dataset)
     (folder / "samples").mkdir(parents=True, exist_ok=True)
@@ -179,17 +190,19 @@ def layout_of(backend: Backend) -> Any:
     return layout
 
 
-def load_model(path: Path, backend: Backend, raw: bool = False) -> tuple[Model, Array, Checkpoint]:
+def load_model(path: Path, backend: Backend, raw: bool = False, threads: int = 0) -> tuple[Model, Array, Checkpoint]:
     """Return the model in a checkpoint (or in the run folder that holds one) and its flat weights on the device.
 
     Args:
         path: a checkpoint, or a run folder.
         backend: where to compute.
         raw: the weights as trained, instead of their average.
+        threads: the threads that share a batch; 0 for the backend's cores.
     """
     path = path / CHECKPOINT if path.is_dir() else path
     checkpoint = load_checkpoint(path, layout_of(backend), moments=False)
-    model = Model(Config.from_dict(checkpoint.config, str(path)), checkpoint.sample_shape, checkpoint.classes, backend)
+    config = Config.from_dict(checkpoint.config, str(path))
+    model = Model(config, checkpoint.sample_shape, checkpoint.classes, backend, threads)
     return model, backend.asarray(checkpoint.weights if raw else checkpoint.ema), checkpoint
 
 

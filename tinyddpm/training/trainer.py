@@ -9,6 +9,7 @@ import numpy as np
 
 from tinyddpm import registry
 from tinyddpm.backend import Array, Purpose
+from tinyddpm.backend.workers import parts
 from tinyddpm.data.base import Dataset
 from tinyddpm.data.batching import batch_indices, flip_horizontally, to_model
 from tinyddpm.errors import TrainingError
@@ -19,6 +20,9 @@ from tinyddpm.training.config import Config
 from tinyddpm.training.model import Model
 from tinyddpm.training.optimiser import Adam, average, clip_scale, global_norm, warmed_up
 from tinyddpm.training.step import l_simple, l_simple_gradient
+
+LEAST_PER_WORKER = 8
+"""Samples below which a thread of its own does not pay."""
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -53,8 +57,9 @@ class Trainer:
         initial = layout.initialise(self.config.seed)
         self.step = 0
         self._set(initial, initial, np.zeros_like(initial), np.zeros_like(initial))
-        self.gradient: Array = backend.asarray(np.zeros_like(initial))
-        self._dw = layout.views(self.gradient, backend.xp)
+        # One gradient for each worker, summed in order: no worker waits for another, and no sum depends on timing.
+        workers = min(model.workers.threads, max(1, self.config.training.batch_size // LEAST_PER_WORKER))
+        self._gradients: list[Array] = [backend.asarray(np.zeros_like(initial)) for _ in range(workers)]
         self._training_ops = load_operations(backend, training=True)
         self._ops = load_operations(backend)
 
@@ -65,40 +70,35 @@ class Trainer:
             TrainingError: the loss or the gradient is not finite. The weights are those of the step before.
         """
         training, step = self.config.training, self.step
-        self.gradient *= 0.0
-        loss = 0.0
         with self.model.backend.scope():
-            w = self._views(self.weights)
-            for samples in np.array_split(np.arange(training.batch_size), training.accumulate):
-                share = len(samples) / training.batch_size
-                loss += share * float(self._gradient(w, step, samples, share))
-            norm = global_norm(self.gradient)
+            loss, gradient = self._batch_gradient()
+            norm = global_norm(gradient)
             if not (np.isfinite(loss) and np.isfinite(norm)):
                 raise TrainingError(f"the loss of step {step + 1} is {loss:g} and its gradient's norm {norm:g}")
             rate = warmed_up(training.learning_rate, step, training.warmup)
-            self.gradient *= clip_scale(norm, training.clip)
-            self.adam.update(self.weights, self.gradient, rate, step)
+            gradient *= clip_scale(norm, training.clip)
+            self.adam.update(self.weights, gradient, rate, step)
             average(self.ema, self.weights, training.ema, step)
         self.step += 1
         return StepResult(self.step, loss, norm, rate)
 
     def validation_loss(self) -> float:
         """Return L_simple of the averaged weights on the held-out samples, at times and noise that never change."""
-        n, batch_size = len(self.held_out), self.config.training.batch_size
-        loss = 0.0
+        n = len(self.held_out)
+        w = self._views(self.ema)
+
+        def share_of_loss(part: slice) -> float:
+            samples = np.arange(n)[part]
+            x_0, labels = self._read(self.held_out, samples)
+            t = self._times(Purpose.VALIDATION_TIME, 0, samples)
+            eps = self._noise(Purpose.VALIDATION_NOISE, 0, samples)
+            cond = self.model.condition(labels)
+            loss = l_simple(self.model.network, self._ops, self.model.process, w, self._to_device(x_0), t, eps, cond)
+            return float(loss) * len(samples) / n
+
         with self.model.backend.scope():
-            w = self._views(self.ema)
-            for start in range(0, n, batch_size):
-                samples = np.arange(start, min(n, start + batch_size))
-                x_0, labels = self._read(self.held_out, samples)
-                t = self._times(Purpose.VALIDATION_TIME, 0, samples)
-                eps = self._noise(Purpose.VALIDATION_NOISE, 0, samples)
-                cond = self.model.condition(labels)
-                value = l_simple(
-                    self.model.network, self._ops, self.model.process, w, self._to_device(x_0), t, eps, cond
-                )
-                loss += float(value) * len(samples) / n
-        return loss
+            count = len(self._gradients) * -(-n // self.config.training.batch_size)
+            return sum(self.model.workers.map(share_of_loss, parts(n, count)))
 
     def checkpoint(self, state: dict[str, Any]) -> Checkpoint:
         """Return everything that it takes to go on; `state` is the caller's own."""
@@ -127,8 +127,29 @@ class Trainer:
         self.ema: Array = ema
         self.adam = Adam(m, v)
 
-    def _gradient(self, w: dict[str, Array], step: int, samples: Indices, share: float) -> Array:
-        """Add the gradient of some of the batch's samples, named by their places in it, and return their loss."""
+    def _batch_gradient(self) -> tuple[float, Array]:
+        """Return the loss of this step's batch and its gradient: cut over the workers, and again for accumulation."""
+        batch_size, workers = self.config.training.batch_size, len(self._gradients)
+        w = self._views(self.weights)
+        slots = np.arange(batch_size)
+        cut = parts(batch_size, workers * self.config.training.accumulate)
+
+        def work(worker: int) -> float:
+            gradient = self._gradients[worker]
+            gradient *= 0.0
+            dw = self._views(gradient)
+            return sum(self._part_gradient(w, dw, slots[part]) for part in cut[worker::workers])
+
+        losses = self.model.workers.map(work, range(workers))
+        total, *others = self._gradients
+        for gradient in others:
+            total += gradient
+        return sum(losses), total
+
+    def _part_gradient(self, w: dict[str, Array], dw: dict[str, Array], samples: Indices) -> float:
+        """Add to `dw` what some of the batch's samples, named by their places in it, add to its gradient and loss."""
+        step = self.step
+        share = len(samples) / self.config.training.batch_size
         training, seed = self.config.training, self.config.seed
         places = batch_indices(len(self.train), training.batch_size, step, seed)[samples]
         x_0, labels = self._read(self.train, places)
@@ -138,10 +159,11 @@ class Trainer:
         t = self._times(Purpose.TIME, step, samples)
         eps = self._noise(Purpose.NOISE, step, samples)
         dropout = DropoutNoise(self.random, step, samples)
-        return l_simple_gradient(
-            self.model.network, self._training_ops, self.model.process, w, self._dw,
+        loss = l_simple_gradient(
+            self.model.network, self._training_ops, self.model.process, w, dw,
             self._to_device(x_0), t, eps, self.model.condition(labels), dropout, share,
         )  # fmt: skip
+        return share * float(loss)
 
     def _read(self, dataset: Dataset, places: Indices) -> tuple[Any, Any]:
         labels = None if dataset.labels is None else dataset.labels[places]
