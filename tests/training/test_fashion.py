@@ -22,7 +22,7 @@ SETTINGS = {
     "network": {"channels": 16, "blocks": 1, "multipliers": [1, 2, 2], "dropout": 0.0},
     "schedule": {"timesteps": 200},
     "training": {
-        "steps": 300,
+        "steps": 400,
         "batch_size": 32,
         "learning_rate": 2e-3,
         "warmup": 50,
@@ -35,9 +35,10 @@ SETTINGS = {
 
 @pytest.mark.fashion
 def test_a_small_unet_learns_clothes(tmp_path: Path) -> None:
-    """300 steps bring the held-out loss from 1 to below 0.15, and the classes' samples to the classes' brightness.
+    """400 steps bring the held-out loss from 1 to below 0.11, and samples look like the class they were drawn for.
 
-    Mean brightness per class varies over a range of 0.8 in [-1, 1]; samples follow it with a correlation above 0.8.
+    The mean of 60 samples correlates above 0.85 with the mean of the data, and a sample's correlation with the mean of
+    its own class is, on average, at least 0.1 above that with the means of the others.
     """
     try:
         dataset = open_dataset("fashion-mnist")
@@ -49,7 +50,7 @@ def test_a_small_unet_learns_clothes(tmp_path: Path) -> None:
     start(config, backend, tmp_path / "run", Progress(StringIO()))
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     losses = [line["validation_loss"] for line in lines if "validation_loss" in line]
-    assert losses[-1] < 0.15
+    assert losses[-1] < 0.11
     assert losses[-1] < losses[0]
 
     model, weights, _ = load_model(tmp_path / "run", backend)
@@ -59,6 +60,11 @@ def test_a_small_unet_learns_clothes(tmp_path: Path) -> None:
     ).values
     some = np.arange(2000)
     assert dataset.labels is not None
-    expected = [to_model(dataset.read(some[dataset.labels[some] == k])).mean() for k in range(10)]
-    found = [to_model(drawn[numbers % 10 == k]).mean() for k in range(10)]
-    assert np.corrcoef(expected, found)[0, 1] > 0.8
+    data, classes = to_model(dataset.read(some)).reshape(2000, -1), dataset.labels[some]
+    images = to_model(drawn).reshape(60, -1)
+    assert np.corrcoef(images.mean(0), data.mean(0))[0, 1] > 0.85
+    means = np.stack([data[classes == k].mean(0) for k in range(10)])
+    likeness = np.corrcoef(images, means)[:60, 60:]  # (sample, class)
+    own = likeness[numbers, numbers % 10].mean()
+    others = (likeness.sum() - own * 60) / (60 * 9)
+    assert own > others + 0.1
