@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinyddpm.backend import load_backend
+from tinyddpm.backend import Backend, load_backend
 from tinyddpm.data import open_dataset
 from tinyddpm.errors import CheckpointError, ConfigError, DataError, TrainingError
+from tinyddpm.training.assembly import layout_of, load_model, make_trainer, open_data
 from tinyddpm.training.checkpoint import Checkpoint, load_checkpoint
 from tinyddpm.training.config import Config
 from tinyddpm.training.progress import Progress
-from tinyddpm.training.run import free_folder, layout_of, load_model, make_trainer, open_data, resume, start
+from tinyddpm.training.run import free_folder, resume, start
 from tinyddpm.training.sampling import draw
 
 NUMPY = load_backend("numpy")
@@ -93,7 +94,7 @@ def test_stopped_and_resumed_is_the_straight_run(tables: dict[str, Any], stop: i
 RUNNER = """
 import sys, json
 from pathlib import Path
-from tinyddpm.backend import load_backend
+from tinyddpm.backend import Backend, load_backend
 from tinyddpm.training.config import Config
 from tinyddpm.training.progress import Progress
 from tinyddpm.training.run import resume, start
@@ -299,12 +300,16 @@ def test_frames_end_with_the_samples(trained: Path) -> None:
 
 
 @pytest.mark.parametrize("tables", [POINTS, IMAGES], ids=["points", "images"])
-def test_torch_backend_trains_as_numpy_does(tables: dict[str, Any]) -> None:
-    """The same seed: losses of the first steps agree to float32 rounding, its growth over five steps included."""
+def test_other_backends_train_and_draw_as_numpy_does(tables: dict[str, Any], other_backend: Backend) -> None:
+    """The same seed: losses of the first steps and the samples agree to float32 rounding, its growth included."""
     dataset = open_data(config(tables))
-    ours = make_trainer(config(tables), NUMPY, dataset)
-    theirs = make_trainer(config(tables), load_backend("torch"), dataset)
+    ours, theirs = (make_trainer(config(tables), backend, dataset) for backend in (NUMPY, other_backend))
     for _ in range(5):
         a, b = ours.train_step(), theirs.train_step()
         assert a.loss == pytest.approx(b.loss, rel=1e-4)
         assert a.gradient_norm == pytest.approx(b.gradient_norm, rel=1e-3)
+    assert ours.validation_loss() == pytest.approx(theirs.validation_loss(), rel=1e-4)
+    options = {"seed": 0, "sampling": ours.config.sampling, "batch_size": 3}
+    mine, other = (draw(t.model, t.ema, np.arange(5), np.arange(5), **options).values for t in (ours, theirs))
+    tolerance = 1 if mine.dtype == np.uint8 else 1e-3
+    assert np.abs(mine.astype(float) - other).max() <= tolerance

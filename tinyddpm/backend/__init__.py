@@ -1,6 +1,7 @@
 """The array layer: NumPy, CuPy or Torch behind one object, and random numbers that are the same on all of them."""
 
-from tinyddpm.backend.base import Array, Backend
+from tinyddpm.backend.array import Array
+from tinyddpm.backend.base import Backend
 from tinyddpm.backend.random import Purpose, Random
 
 __all__ = ["Array", "Backend", "Purpose", "Random", "load_backend"]

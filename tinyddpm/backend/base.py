@@ -7,14 +7,12 @@ arrays to and from the host, names the class of its operations, and draws random
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
+from tinyddpm.backend.array import Array
 from tinyddpm.backend.random import Random
-
-Array: TypeAlias = Any
-"""An array of whichever backend is in use."""
 
 
 class Backend:

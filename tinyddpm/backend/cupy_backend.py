@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyddpm.backend.base import Array, Backend
+from tinyddpm.backend.array import Array
+from tinyddpm.backend.base import Backend
 from tinyddpm.errors import BackendError
 
 INSTALL = "pip install 'tinyddpm[cuda12]' or 'tinyddpm[cuda13]', by the CUDA version that nvidia-smi shows"
@@ -46,6 +47,11 @@ class CupyBackend(Backend):
     def synchronize(self) -> None:
         """Wait until everything asked of the GPU is done."""
         self.device.synchronize()
+
+    def peak_memory(self) -> int:
+        """Return the bytes of the GPU that CuPy's memory pool holds, which only grow."""
+        with self.scope():
+            return int(self._cupy.get_default_memory_pool().total_bytes())
 
     def describe(self) -> str:
         """Return the versions of CuPy, CUDA and the driver, and the GPU by its name."""

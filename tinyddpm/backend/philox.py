@@ -6,10 +6,7 @@ Written in int64 arithmetic of the array API standard, since Torch lacks most of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tinyddpm.backend.base import Array
+from tinyddpm.backend.array import Array
 
 ROUNDS = 10
 MASK = 0xFFFFFFFF

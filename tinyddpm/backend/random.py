@@ -14,15 +14,13 @@ import math
 import operator
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from tinyddpm.backend.array import Array
 from tinyddpm.backend.philox import philox_4x32, split
 from tinyddpm.errors import ConfigError
-
-if TYPE_CHECKING:
-    from tinyddpm.backend.base import Array
 
 WORD = 2**32
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyddpm.backend.base import Array, Backend
+from tinyddpm.backend.array import Array
+from tinyddpm.backend.base import Backend
 from tinyddpm.errors import BackendError
 
 
@@ -52,6 +53,12 @@ class TorchBackend(Backend):
         """Wait until everything asked of the device is done."""
         if self.device.type == "cuda":
             self._torch.cuda.synchronize(self.device)
+
+    def peak_memory(self) -> int:
+        """Return the most bytes that tensors have taken so far on the GPU; on the CPU, the process's peak size."""
+        if self.device.type == "cuda":
+            return int(self._torch.cuda.max_memory_allocated(self.device))
+        return super().peak_memory()
 
     def describe(self) -> str:
         """Return Torch's version and the device: the CPU with its threads, or the GPU by its name."""

@@ -44,8 +44,8 @@ def _preset(name: str) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
+    from tinyddpm.training.assembly import CHECKPOINT
     from tinyddpm.training.checkpoint import read_checkpoint_header
-    from tinyddpm.training.run import CHECKPOINT
 
     if not path.exists():
         raise ConfigError(

@@ -96,10 +96,11 @@ def sample(
     import numpy as np
 
     from tinyddpm.backend import load_backend
+    from tinyddpm.training.assembly import load_model
     from tinyddpm.training.checkpoint import plugin_notes
     from tinyddpm.training.config import Config
     from tinyddpm.training.progress import Progress
-    from tinyddpm.training.run import free_folder, load_model
+    from tinyddpm.training.run import free_folder
     from tinyddpm.training.sampling import choose_labels, draw, write
 
     options = parse_assignments(assignments, depth=1)

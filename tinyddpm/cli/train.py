@@ -105,8 +105,8 @@ def _refuse_changes(ctx: click.Context) -> None:
 
 
 def _print_estimate(config: Config, backend: Any) -> None:
+    from tinyddpm.training.assembly import estimate
     from tinyddpm.training.progress import duration
-    from tinyddpm.training.run import estimate
 
     found = estimate(config, backend)
     speed = config.training.batch_size / found.seconds_per_step

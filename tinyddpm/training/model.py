@@ -93,7 +93,8 @@ class Model:
             clip=self.is_image,
             workers=self.workers,
         )
-        x = random.normal(Purpose.SAMPLE_START, 0, samples, self.sample_shape)
+        with backend.scope():
+            x = random.normal(Purpose.SAMPLE_START, 0, samples, self.sample_shape)
 
         def noise(t: int) -> Array:
             return random.normal(Purpose.SAMPLE_STEP, t, samples, self.sample_shape)

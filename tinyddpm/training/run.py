@@ -12,22 +12,17 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from signal import Signals
-from statistics import median
 from typing import Any
 
 import numpy as np
 
-from tinyddpm.backend import Array, Backend, load_backend
-from tinyddpm.data import open_dataset, parse_size
-from tinyddpm.data.base import Dataset, split_dataset
-from tinyddpm.data.batching import check_batch_size
+from tinyddpm.backend import Backend, load_backend
 from tinyddpm.errors import CheckpointError, ConfigError, TrainingError
 from tinyddpm.figures.files import replacing
 from tinyddpm.figures.images import save_gif, save_png
 from tinyddpm.samplers import Step
+from tinyddpm.training.assembly import CHECKPOINT, layout_of, make_trainer, open_data, with_threads
 from tinyddpm.training.checkpoint import (
-    Checkpoint,
-    CheckpointHeader,
     load_checkpoint,
     plugin_notes,
     read_checkpoint_header,
@@ -36,12 +31,10 @@ from tinyddpm.training.checkpoint import (
 from tinyddpm.training.config import Config
 from tinyddpm.training.interrupt import interruptible
 from tinyddpm.training.metrics import Metrics
-from tinyddpm.training.model import Model
 from tinyddpm.training.progress import Progress, duration
 from tinyddpm.training.sampling import Samples, animation, default_labels, draw, is_drawable, picture
 from tinyddpm.training.trainer import StepResult, Trainer
 
-CHECKPOINT = "checkpoint.h5"
 SAMPLE_BATCH = 128
 
 
@@ -52,46 +45,6 @@ class Outcome:
     step: int
     pictures: list[Path]
     signal: Signals | None = None
-
-
-def open_data(config: Config) -> Dataset:
-    """Return the data set that `config` names."""
-    data = config.data
-    size = parse_size(data.image_size) if data.image_size else None
-    return open_dataset(data.source, image_size=size, data_dir=data.data_dir)
-
-
-def with_threads(config: Config, backend: Backend) -> Config:
-    """Return `config` with a number of threads, the backend's cores if it leaves them open.
-
-    A sum cut into other parts rounds otherwise, so a run keeps this number, wherever it goes on.
-    """
-    threads = config.training.threads or backend.cores()
-    return replace(config, training=replace(config.training, threads=threads))
-
-
-def make_trainer(config: Config, backend: Backend, dataset: Dataset) -> Trainer:
-    """Return a trainer at step 0 for `dataset`, some of which it holds out.
-
-    Raises:
-        ConfigError: labels are asked for where there are none, or the network does not fit the samples.
-        DataError: there are too few samples.
-    """
-    if config.data.labels and not dataset.classes:
-        raise ConfigError(f"data.labels is true, but there are no labels in {dataset.description}: set it to false")
-    classes = dataset.classes if config.data.labels else ()
-    model = Model(config, dataset.shape, classes, backend, config.training.threads)
-    held_out = max(1, min(config.data.validation, len(dataset) // 10))
-    _try_sampler(model)
-    train, validation = split_dataset(dataset, held_out, config.seed)
-    check_batch_size(len(train), config.training.batch_size)
-    return Trainer(model, train, validation)
-
-
-def _try_sampler(model: Model) -> None:
-    """Take the first step of drawing one sample, so that a bad option is refused now and not when training is done."""
-    weights = model.backend.asarray(model.layout.initialise(model.config.seed))
-    next(model.sample(weights, np.zeros(1, int), np.zeros(1, int), model.config.seed, model.config.sampling))
 
 
 def free_folder(base: Path) -> Path:
@@ -155,55 +108,6 @@ def resume(
         progress.say(f"note: {note}")
     progress.say(f"resuming {path} at step {trainer.step}")
     return _Run(trainer, folder, progress, state).train()
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a run would take: its data, parameters, peak memory in bytes and seconds per step, both measured."""
-
-    data: str
-    parameters: int
-    memory: int
-    seconds_per_step: float
-
-
-def estimate(config: Config, backend: Backend, steps: int = 3) -> Estimate:
-    """Do a few training steps, writing nothing, and return what they took. The first, which warms up, is not timed."""
-    dataset = open_data(config)
-    trainer = make_trainer(config, backend, dataset)
-    seconds = []
-    for _ in range(1 + steps):
-        began = time.perf_counter()
-        trainer.train_step()
-        backend.synchronize()
-        seconds.append(time.perf_counter() - began)
-    return Estimate(dataset.description, trainer.model.layout.size, backend.peak_memory(), median(seconds[1:]))
-
-
-def layout_of(backend: Backend) -> Any:
-    """Return the function that tells a checkpoint's parameters from its header, for `load_checkpoint`."""
-
-    def layout(header: CheckpointHeader) -> list[tuple[str, tuple[int, ...]]]:
-        model = Model(Config.from_dict(header.config), header.sample_shape, header.classes, backend)
-        return [(parameter.path, parameter.shape) for parameter in model.layout.parameters]
-
-    return layout
-
-
-def load_model(path: Path, backend: Backend, raw: bool = False, threads: int = 0) -> tuple[Model, Array, Checkpoint]:
-    """Return the model in a checkpoint (or in the run folder that holds one) and its flat weights on the device.
-
-    Args:
-        path: a checkpoint, or a run folder.
-        backend: where to compute.
-        raw: the weights as trained, instead of their average.
-        threads: the threads that share a batch; 0 for the backend's cores.
-    """
-    path = path / CHECKPOINT if path.is_dir() else path
-    checkpoint = load_checkpoint(path, layout_of(backend), moments=False)
-    config = Config.from_dict(checkpoint.config, str(path))
-    model = Model(config, checkpoint.sample_shape, checkpoint.classes, backend, threads)
-    return model, backend.asarray(checkpoint.weights if raw else checkpoint.ema), checkpoint
 
 
 def _write_config(folder: Path, config: Config) -> None:
