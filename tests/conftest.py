@@ -12,6 +12,8 @@ from hypothesis import settings
 from helpers.strict import StrictBackend
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.errors import BackendError
+from tinyddpm.ops import Operations
+from tinyddpm.ops.numpy_operations import NumpyOperations
 
 # A deadline is a timing assert in disguise: it fails on a busy machine.
 settings.register_profile("tests", deadline=None, print_blob=True)
@@ -28,6 +30,12 @@ def rng() -> np.random.Generator:
 @pytest.fixture(scope="module")
 def numpy_backend() -> Backend:
     return load_backend("numpy")
+
+
+@pytest.fixture(scope="module", params=[Operations, NumpyOperations], ids=["reference", "numpy"])
+def ops(request: pytest.FixtureRequest, numpy_backend: Backend) -> Operations:
+    """The operations on NumPy: as the reference has them, and as NumPy overrides them."""
+    return request.param(numpy_backend, training=True)
 
 
 @pytest.fixture(scope="module", params=OTHER_BACKENDS)

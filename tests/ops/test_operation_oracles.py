@@ -10,11 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.comparison import assert_close
-from tinyddpm.backend import load_backend
-from tinyddpm.ops import load_operations
+from tinyddpm.ops import Operations
 from tinyddpm.ops.convolution import same_padding
-
-OPS = load_operations(load_backend("numpy"), training=True)
 
 
 def naive_conv2d(x: np.ndarray, w: np.ndarray, b: np.ndarray, stride: int, top: int, left: int) -> np.ndarray:
@@ -43,11 +40,11 @@ def naive_conv2d(x: np.ndarray, w: np.ndarray, b: np.ndarray, stride: int, top: 
     ],
 )
 def test_conv2d_is_the_defining_sum(
-    rng: np.random.Generator, height: int, width: int, kernel: int, stride: int, top: int, left: int
+    ops: Operations, rng: np.random.Generator, height: int, width: int, kernel: int, stride: int, top: int, left: int
 ) -> None:
     """With the padding before the image stated by hand."""
     x, w, b = rng.normal(size=(2, height, width, 2)), rng.normal(size=(kernel, kernel, 2, 3)), rng.normal(size=3)
-    assert_close(OPS.conv2d(x, w, b, stride)[0], naive_conv2d(x, w, b, stride, top, left), 1e-14, "y")
+    assert_close(ops.conv2d(x, w, b, stride)[0], naive_conv2d(x, w, b, stride, top, left), 1e-14, "y")
 
 
 @given(size=st.integers(1, 200), kernel=st.integers(1, 9), stride=st.integers(1, 5))
@@ -64,33 +61,33 @@ def test_same_padding_is_the_least_that_covers(size: int, kernel: int, stride: i
     assert before + after == 0 or outputs(before + after - 1) < math.ceil(size / stride)
 
 
-def test_sinusoidal_is_ddpms_formula() -> None:
+def test_sinusoidal_is_ddpms_formula(ops: Operations) -> None:
     """DDPM's get_timestep_embedding: sines then cosines of t · exp(−ln(10000) i / (half − 1)), one number at a time."""
     steps, dim = [0, 1, 2, 500, 999, 3999], 10
     half = dim // 2
     rates = [math.exp(-math.log(10000) * i / (half - 1)) for i in range(half)]
     expected = [[math.sin(t * r) for r in rates] + [math.cos(t * r) for r in rates] for t in steps]
-    assert_close(OPS.sinusoidal(np.asarray(steps), dim, np.float64), np.asarray(expected), 1e-12, "the embedding")
+    assert_close(ops.sinusoidal(np.asarray(steps), dim, np.float64), np.asarray(expected), 1e-12, "the embedding")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_nothing_overflows(dtype: type) -> None:
+def test_nothing_overflows(ops: Operations, dtype: type) -> None:
     """Where e^x is infinite or 0, SiLU, its gradient and softmax take their limits, and no warning is raised."""
     x = np.asarray([-1e4, -200.0, 0.0, 200.0, 1e4], dtype)
     with np.errstate(over="raise", invalid="raise", divide="raise"):
-        for forward, backward in ((OPS.silu, OPS.silu_backward), (OPS.gelu, OPS.gelu_backward)):
+        for forward, backward in ((ops.silu, ops.silu_backward), (ops.gelu, ops.gelu_backward)):
             y, saved = forward(x)
             np.testing.assert_array_equal(y, [0, 0, 0, 200, 1e4])
             np.testing.assert_array_equal(backward(saved, np.ones_like(x)), [0, 0, 0.5, 1, 1])
 
         q, v = np.asarray([[[1e4], [-1e4]]], dtype), np.asarray([[[3.0], [5.0]]], dtype)
-        y, saved = OPS.attention(q, q, v)
+        y, saved = ops.attention(q, q, v)
         np.testing.assert_array_equal(y, v)  # Each query matches its own key, 1e8 to −1e8.
-        assert all(np.isfinite(gradient).all() for gradient in OPS.attention_backward(saved, np.ones_like(y)))
+        assert all(np.isfinite(gradient).all() for gradient in ops.attention_backward(saved, np.ones_like(y)))
 
 
 @pytest.mark.parametrize("norm", ["group_norm", "layer_norm"])
-def test_norms_bear_a_large_mean(rng: np.random.Generator, norm: str) -> None:
+def test_norms_bear_a_large_mean(ops: Operations, rng: np.random.Generator, norm: str) -> None:
     """float32 elements of mean 1000 and deviation 1 are standardised as in float64, to 2e-4.
 
     The mean is rounded at 1000 · 6e-8; E[x²] − E[x]², rounded at 1e6 · 6e-8, would be off by a hundred times the bound.
@@ -98,8 +95,8 @@ def test_norms_bear_a_large_mean(rng: np.random.Generator, norm: str) -> None:
     x = (1000 + rng.normal(size=(2, 8, 8, 32))).astype(np.float32)
     scale, shift = rng.normal(size=(2, 32)).astype(np.float32)
     options = {"groups": 4} if norm == "group_norm" else {}
-    y, _ = getattr(OPS, norm)(x, scale, shift, **options)
-    exact, _ = getattr(OPS, norm)(*(a.astype(np.float64) for a in (x, scale, shift)), **options)
+    y, _ = getattr(ops, norm)(x, scale, shift, **options)
+    exact, _ = getattr(ops, norm)(*(a.astype(np.float64) for a in (x, scale, shift)), **options)
     assert_close(y.astype(np.float64), exact, 2e-4, "y")
 
 
@@ -108,11 +105,16 @@ def test_norms_bear_a_large_mean(rng: np.random.Generator, norm: str) -> None:
     [("group_norm", {"groups": 2}, (3, 20, 2, 3), (1, 3)), ("layer_norm", {}, (60, 6), 1)],
 )
 def test_norms_standardise(
-    rng: np.random.Generator, norm: str, options: dict[str, int], sets: tuple[int, ...], axis: int | tuple[int, ...]
+    ops: Operations,
+    rng: np.random.Generator,
+    norm: str,
+    options: dict[str, int],
+    sets: tuple[int, ...],
+    axis: int | tuple[int, ...],
 ) -> None:
     """With scale 1 and shift 0, each set of elements gets mean 0 and variance σ² / (σ² + 1e-6)."""
     x = 0.01 * rng.normal(size=(3, 4, 5, 6)) + 7
-    y, _ = getattr(OPS, norm)(x, np.ones(6), np.zeros(6), **options)
+    y, _ = getattr(ops, norm)(x, np.ones(6), np.zeros(6), **options)
     before, after = x.reshape(sets), y.reshape(sets)
     np.testing.assert_allclose(after.mean(axis=axis), 0, atol=1e-12)
     np.testing.assert_allclose(after.var(axis=axis), before.var(axis=axis) / (before.var(axis=axis) + 1e-6), rtol=1e-9)

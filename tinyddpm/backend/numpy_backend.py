@@ -22,6 +22,7 @@ class NumpyBackend(Backend):
     """
 
     name = "numpy"
+    operations = "tinyddpm.ops.numpy_operations:NumpyOperations"
 
     def __init__(self, device: str | None = None) -> None:
         if device not in (None, "cpu"):
