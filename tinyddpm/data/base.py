@@ -107,7 +107,7 @@ def split_dataset(dataset: Dataset, held_out: int, seed: int) -> tuple[Subset, S
     n = len(dataset)
     if not 0 < held_out < n:
         raise DataError(f"cannot hold out {held_out} of {n} samples: choose a number from 1 to {n - 1}")
-    order = Random(np, seed).permutation(Purpose.DATA, 0, n)
+    order = Random(np, seed).permutation(Purpose.SPLIT, 0, n)
     return Subset(dataset, np.sort(order[held_out:])), Subset(dataset, np.sort(order[:held_out]))
 
 
