@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from tinyddpm.ops import Operations
+from tinyddpm.ops import Operations, winograd
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.convolution import same_padding
 
@@ -29,10 +29,14 @@ class NumpyOperations(Operations):
     """The reference operations, with the two that take most of a training step in cache-sized pieces."""
 
     def conv2d(self, x: NDArray, w: NDArray, b: NDArray, stride: int = 1) -> tuple[NDArray, Saved]:
-        """Return the convolution; stride 1 in blocks of images.
+        """Return the convolution; stride 1 in blocks of images, 3×3 by Winograd's products where that pays.
 
-        Patches are gathered for a few images at a time, so that the product reads them from the cache.
+        Otherwise patches are gathered for a few images at a time, so that the product reads them from the cache.
         """
+        if w.shape[:2] == (3, 3) and stride == 1 and winograd.pays(x, w.shape[3]):
+            y = winograd.convolve(x, w)
+            y += b
+            return y, self._save(x, w, stride)
         if stride != 1 or w.shape[:2] == (1, 1):
             return super().conv2d(x, w, b, stride)
         kh, kw, _, c_out = w.shape
@@ -44,12 +48,14 @@ class NumpyOperations(Operations):
         return y, self._save(x, w, stride)
 
     def conv2d_backward(self, saved: Saved, dy: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-        """Return (dx, dw, db); stride 1 in blocks of images.
+        """Return (dx, dw, db); stride 1 in blocks of images, 3×3 by Winograd's products where that pays.
 
-        dx = Pᵀ(dy Wᵀ) is itself a convolution: of dy, with the kernel turned by half a turn and its channels swapped.
-        So its patches are gathered instead of its sums scattered.
+        Otherwise, dx = Pᵀ(dy Wᵀ) is itself a convolution: of dy, with the kernel turned by half a turn and its channels
+        swapped. So its patches are gathered instead of its sums scattered.
         """
         x, w, stride = saved
+        if w.shape[:2] == (3, 3) and stride == 1 and winograd.pays(x, w.shape[3]):
+            return *winograd.convolve_backward(x, w, dy), dy.sum(axis=(0, 1, 2))
         if stride != 1 or w.shape[0] % 2 == 0 or w.shape[1] % 2 == 0 or w.shape[:2] == (1, 1):
             return super().conv2d_backward(saved, dy)
         kh, kw, c_in, c_out = w.shape
