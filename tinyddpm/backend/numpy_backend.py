@@ -11,11 +11,12 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 from tinyddpm.backend.base import Backend
+from tinyddpm.backend.memory import keep_freed_memory
 from tinyddpm.errors import BackendError
 
 
 class NumpyBackend(Backend):
-    """NumPy arrays on the CPU.
+    """NumPy arrays on the CPU. Making one has the process keep freed memory, see `keep_freed_memory`.
 
     Raises:
         BackendError: a device other than None or "cpu" is asked for.
@@ -30,6 +31,7 @@ class NumpyBackend(Backend):
                 f"the numpy backend has no device {device!r}, only 'cpu': use backend cupy or torch for it"
             )
         super().__init__(xp, "cpu")
+        keep_freed_memory()
 
     def scope(self) -> AbstractContextManager[Any]:
         """Return a context without warnings of overflow: numbers that leave the finite ones show in the loss."""

@@ -48,20 +48,20 @@ A_T = (
     (0, 1, -1, 8, -8, 1),
 )
 
-BLOCK_ELEMENTS, BLOCK_TILES = 1 << 18, 64
+BLOCK_ELEMENTS, BLOCK_TILES = 1 << 17, 64
 """A block of images has about so many elements in its tiles, to stay in the cache, but not fewer tiles than that."""
 
 
 def pays(x: NDArray, c_out: int) -> bool:
     """Whether this is the fastest way to convolve x, (N, H, W, C_in), with 3×3 weights.
 
-    The transforms cost as much as products with some 16 channels, the weights' transform as much as that of some tiles,
-    and where the tiles stick out of the image too much of them is thrown away.
+    The tiles' transforms cost as much as products with some 20 channels, the weights' as much as those of some tiles,
+    and where tiles stick out of the image that part of them is thrown away.
     """
     n, height, width, c_in = x.shape
     rows, columns = _tiles(height, width)
     filled = height * width / (OUT * OUT * rows * columns)
-    return bool(min(c_in, c_out) >= 16 and filled > 0.6 and n * rows * columns >= max(c_in, c_out) / 2)
+    return bool(min(c_in, c_out) >= 32 and filled > 0.6 and n * rows * columns >= max(16, c_in / 8, c_out / 8))
 
 
 def convolve(x: NDArray, w: NDArray) -> NDArray:
