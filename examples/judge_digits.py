@@ -14,7 +14,8 @@ from tinyddpm.data import open_dataset
 
 def squared_distances(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     """From each row of a to each of b."""
-    return np.add.outer((a**2).sum(1), (b**2).sum(1)) - 2 * a @ b.T
+    products: NDArray[np.float64] = a @ b.T
+    return (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * products
 
 
 def main(path: str) -> None:
