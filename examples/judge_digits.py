@@ -14,8 +14,8 @@ from tinyddpm.data import open_dataset
 
 def squared_distances(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     """From each row of a to each of b."""
-    products: NDArray[np.float64] = a @ b.T
-    return (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * products
+    distances: NDArray[np.float64] = (a**2).sum(1)[:, None] - 2 * a @ b.T + (b**2).sum(1)
+    return distances
 
 
 def main(path: str) -> None:
