@@ -262,3 +262,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 3 * 4096
+
+
+def test_threads_share_a_batch_where_that_helps() -> None:
+    assert NumpyBackend().threads(3) == 3
+    assert NumpyBackend().threads(0) >= 1
+    assert TorchBackend().threads(3) == 1

@@ -48,8 +48,8 @@ class Backend:
         """Return the context in which this backend computes (Torch: no gradients recorded)."""
         return nullcontext()
 
-    def cores(self) -> int:
-        """Return how many threads of this process may usefully compute side by side: 1 where the library sees to it."""
+    def threads(self, wanted: int) -> int:
+        """Return how many threads share a batch if `wanted` are (0: as many as help); 1 if the library sees to it."""
         return 1
 
     def synchronize(self) -> None:

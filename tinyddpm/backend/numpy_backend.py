@@ -37,9 +37,10 @@ class NumpyBackend(Backend):
         """Return a context without warnings of overflow: numbers that leave the finite ones show in the loss."""
         return np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
-    def cores(self) -> int:
-        """Return the number of cores that this process may run on."""
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    def threads(self, wanted: int) -> int:
+        """Return `wanted`, or the number of cores that this process may run on if it is 0."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return wanted or cores
 
     def describe(self) -> str:
         """Return NumPy's version, and the BLAS libraries of this process with their versions and threads."""

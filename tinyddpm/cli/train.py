@@ -67,8 +67,9 @@ def train(
         folder = out or free_folder(Path("runs") / Path(config.data.source).stem)
         outcome = start(config, backend, folder, progress)
     if outcome.signal:
+        command = f"sample {folder}" if outcome.complete else f"train --resume {folder}"
         click.echo(
-            f"stopped at step {outcome.step} by {outcome.signal.name}; go on with: tinyddpm train --resume {folder}"
+            f"stopped at step {outcome.step} by {outcome.signal.name}; all is saved, go on with: tinyddpm {command}"
         )
         sys.exit(128 + outcome.signal)
     click.echo(f"trained {outcome.step} steps: {folder}")

@@ -32,11 +32,11 @@ def open_data(config: Config) -> Dataset:
 
 
 def with_threads(config: Config, backend: Backend) -> Config:
-    """Return `config` with a number of threads, the backend's cores if it leaves them open.
+    """Return `config` with a number of threads: as many as help if it leaves them open.
 
     A sum cut into other parts rounds otherwise, so a run keeps this number, wherever it goes on.
     """
-    threads = config.training.threads or backend.cores()
+    threads = backend.threads(config.training.threads)
     return replace(config, training=replace(config.training, threads=threads))
 
 
@@ -104,7 +104,7 @@ def load_model(path: Path, backend: Backend, raw: bool = False, threads: int = 0
         path: a checkpoint, or a run folder.
         backend: where to compute.
         raw: the weights as trained, instead of their average.
-        threads: the threads that share a batch; 0 for the backend's cores.
+        threads: the threads that share a batch; 0 for as many as help on this backend.
     """
     path = path / CHECKPOINT if path.is_dir() else path
     checkpoint = load_checkpoint(path, layout_of(backend), moments=False)

@@ -27,7 +27,7 @@ class Model:
         sample_shape: (H, W, C) or (D,).
         classes: the names of the classes; () for an unconditional model.
         backend: where it computes.
-        threads: the threads that share a batch; 0 for as many as the backend has cores.
+        threads: the threads that share a batch; 0 for as many as help on this backend.
 
     Raises:
         RegistryError: the network, schedule or sampler is not installed.
@@ -48,7 +48,7 @@ class Model:
         self.layout = Layout(self.network.parameters)
         betas = make_betas(config.schedule.name, config.schedule.timesteps, **config.schedule.options)
         self.process = GaussianProcess(backend, betas)
-        self.workers = Workers(threads or backend.cores())
+        self.workers = Workers(backend.threads(threads))
         registry.checked("samplers", config.sampling.name, config.sampling.options)
 
     @property

@@ -40,9 +40,10 @@ SAMPLE_BATCH = 128
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the steps done, the pictures written, and the signal that stopped it, if one did."""
+    """How a run ended: the steps done, whether they were all, the pictures written, and the signal that stopped it."""
 
     step: int
+    complete: bool
     pictures: list[Path]
     signal: Signals | None = None
 
@@ -99,7 +100,7 @@ def resume(
     dataset = open_data(config)
     trainer = make_trainer(config, there, dataset)
     state = dict(checkpoint.state)
-    if state.pop("samples") != len(dataset) or checkpoint.sample_shape != dataset.shape:
+    if state.pop("samples", None) != len(dataset) or checkpoint.sample_shape != dataset.shape:
         raise CheckpointError(f"{path} was trained on other data than {dataset.description}: restore it as it was")
     trainer.restore(checkpoint)
     (folder / "samples").mkdir(exist_ok=True)
@@ -148,7 +149,7 @@ class _Run:
             if self.saved_at != trainer.step:
                 self._save()
             pictures = self._finish() if trainer.step == training.steps else []
-        return Outcome(trainer.step, pictures, self.interrupt.signal)
+        return Outcome(trainer.step, trainer.step == training.steps, pictures, self.interrupt.signal)
 
     def _step(self) -> StepResult:
         try:
