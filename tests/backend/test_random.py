@@ -119,7 +119,7 @@ def test_purposes_fit_their_byte_and_keep_their_values() -> None:
     """The values are part of every seed's meaning, so a checkpoint's future depends on them."""
     assert len({int(p) for p in Purpose}) == len(Purpose)
     assert all(0 <= p < 256 for p in Purpose)
-    assert (Purpose.INIT, Purpose.NOISE, Purpose.SAMPLE_STEP, Purpose.CHECK) == (0, 3, 9, 12)
+    assert (Purpose.INIT, Purpose.NOISE, Purpose.SAMPLE_STEP, Purpose.SPLIT) == (0, 3, 9, 13)
 
 
 def all_streams(n: int) -> HostArray:

@@ -15,8 +15,8 @@ MOST_TRIM, MOST_MMAP = 2**31 - 1, 2**25
 def keep_freed_memory() -> bool:
     """Tell glibc's allocator to keep what is freed for the next arrays; return whether it could be told.
 
-    As it comes, it gives large blocks back to the system at once, and every new array is then paid for page by page: a
-    quarter of a small network's training step. This holds for the whole process. Other allocators are left as they are.
+    As it comes, it gives large blocks back to the system at once, and every new array is then paid for page by page, at
+    every step. This holds for the whole process. Other allocators are left as they are.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

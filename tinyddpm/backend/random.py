@@ -51,12 +51,8 @@ class Purpose(IntEnum):
     """The noise x_T that sampling starts from."""
     SAMPLE_STEP = 9
     """The noise that a sampler adds at each step; the step is t."""
-    LABEL = 10
-    """The class that a sample is drawn for."""
     DATA = 11
     """The points of a data set that is itself random."""
-    CHECK = 12
-    """Directions and inputs of self-checks."""
     SPLIT = 13
     """Which samples of a data set are held out."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -67,9 +67,6 @@ class Network(Protocol):
             dout: (N, ..., out_channels), the gradient that reaches the prediction.
         """
         ...
-
-
-NetworkFactory: TypeAlias = Callable[..., Network]
 
 
 def make_network(

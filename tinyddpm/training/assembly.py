@@ -60,7 +60,7 @@ def make_trainer(config: Config, backend: Backend, dataset: Dataset) -> Trainer:
 
 def _try_sampler(model: Model) -> None:
     """Take the first step of drawing one sample, so that a bad option is refused now and not when training is done."""
-    weights = model.backend.asarray(model.layout.initialise(model.config.seed))
+    weights = model.backend.asarray(np.zeros(model.layout.size, np.float32))
     next(model.sample(weights, np.zeros(1, int), np.zeros(1, int), model.config.seed, model.config.sampling))
 
 
