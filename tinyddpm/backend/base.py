@@ -52,6 +52,10 @@ class Backend:
         """Return how many threads share a batch if `wanted` are (0: as many as help); 1 if the library sees to it."""
         return 1
 
+    def blocks(self, size: int) -> list[slice]:
+        """Return the slices in which several passes over a flat buffer of `size` elements are best done: here, one."""
+        return [slice(0, size)]
+
     def synchronize(self) -> None:
         """Wait until everything asked of the device is done."""
 

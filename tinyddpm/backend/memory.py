@@ -5,21 +5,21 @@ from __future__ import annotations
 import ctypes
 import platform
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 """Names of glibc's `mallopt`."""
 
-MOST_TRIM, MOST_MMAP = 2**31 - 1, 2**25
-"""The largest values that glibc takes, in bytes."""
+NEVER = -1
 
 
 def keep_freed_memory() -> bool:
     """Tell glibc's allocator to keep what is freed for the next arrays; return whether it could be told.
 
     As it comes, it gives large blocks back to the system at once, and every new array is then paid for page by page, at
-    every step. This holds for the whole process. Other allocators are left as they are.
+    every step. Told so, it takes all blocks from one heap, whatever their size and thread, and never trims it: a step's
+    arrays are made of those of the step before. This holds for the whole process. Other allocators are left alone.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    told = [mallopt(M_TRIM_THRESHOLD, MOST_TRIM), mallopt(M_MMAP_THRESHOLD, MOST_MMAP)]
+    told = [mallopt(M_TRIM_THRESHOLD, NEVER), mallopt(M_MMAP_MAX, 0), mallopt(M_ARENA_MAX, 1)]
     return all(told)

@@ -14,6 +14,9 @@ from tinyddpm.backend.base import Backend
 from tinyddpm.backend.memory import keep_freed_memory
 from tinyddpm.errors import BackendError
 
+BLOCK = 1 << 16
+"""Elements of a flat buffer that stay in a core's cache with those of a few others."""
+
 
 class NumpyBackend(Backend):
     """NumPy arrays on the CPU. Making one has the process keep freed memory, see `keep_freed_memory`.
@@ -42,11 +45,20 @@ class NumpyBackend(Backend):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return wanted or cores
 
+    def blocks(self, size: int) -> list[slice]:
+        """Return slices that fit the cache."""
+        return [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
+
     def describe(self) -> str:
-        """Return NumPy's version, and the BLAS libraries of this process with their versions and threads."""
+        """Return NumPy's version, and the BLAS libraries of this process with their versions, kernels and threads."""
         libraries = sorted(
-            f"{pool['internal_api']} {pool['version'] or 'of unknown version'} (threads: {pool['num_threads']})"
+            f"{pool['internal_api']} {pool['version'] or 'of unknown version'} ({_details(pool)})"
             for pool in threadpool_info()
             if pool["user_api"] == "blas"
         )
         return f"numpy {np.__version__} on cpu, {' and '.join(libraries) or 'a BLAS that threadpoolctl does not know'}"
+
+
+def _details(pool: dict[str, Any]) -> str:
+    kernels = f"{pool['architecture']} kernels, " if pool.get("architecture") else ""
+    return f"{kernels}threads: {pool['num_threads']}"

@@ -28,12 +28,17 @@ class Workers:
         self._blas = ThreadpoolController()
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-        """Return `function` of every item, in order, each called in a copy of the caller's context."""
+        """Return `function` of every item, in order; each thread takes a run of them, in a copy of the context."""
+        items = list(items)
         if self._pool is None:
             return [function(item) for item in items]
+
+        def results(run: slice) -> list[Result]:
+            return [function(item) for item in items[run]]
+
         with self._blas.limit(limits=1, user_api="blas"):
-            futures = [self._pool.submit(copy_context().run, function, item) for item in items]
-            return [future.result() for future in futures]
+            futures = [self._pool.submit(copy_context().run, results, run) for run in parts(len(items), self.threads)]
+            return [result for future in futures for result in future.result()]
 
 
 def parts(n: int, count: int) -> list[slice]:

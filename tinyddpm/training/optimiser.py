@@ -20,18 +20,23 @@ class Adam:
     def __init__(self, m: Array, v: Array) -> None:
         self.m, self.v = m, v
 
-    def update(self, weights: Array, gradient: Array, learning_rate: float, step: int) -> None:
+    def update(
+        self, weights: Array, gradient: Array, learning_rate: float, step: int, part: slice = slice(None)
+    ) -> None:
         """Change `weights`, m and v in place: step number `step` (0-based) along `gradient`.
+
+        The two arrays are those of one part of the buffer; m and v are cut here.
 
         m ← β₁ m + (1 − β₁) g, v ← β₂ v + (1 − β₂) g², and w ← w − lr m̂ / (√v̂ + ε), where m̂ and v̂ are divided by
         1 − βᵏ, k = step + 1, since both averages started at 0.
         """
-        self.m *= BETA_1
-        self.m += (1 - BETA_1) * gradient
-        self.v *= BETA_2
-        self.v += (1 - BETA_2) * gradient**2
+        m, v = self.m[part], self.v[part]
+        m *= BETA_1
+        m += (1 - BETA_1) * gradient
+        v *= BETA_2
+        v += (1 - BETA_2) * gradient**2
         m_share, v_share = 1 - BETA_1 ** (step + 1), 1 - BETA_2 ** (step + 1)
-        weights -= (learning_rate / m_share) * self.m / (self.v**0.5 / sqrt(v_share) + EPS)
+        weights -= (learning_rate / m_share) * m / (v**0.5 / sqrt(v_share) + EPS)
 
 
 def warmed_up(learning_rate: float, step: int, warmup: int) -> float:

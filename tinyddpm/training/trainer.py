@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import hypot
 from typing import Any
 
 import numpy as np
@@ -60,8 +61,8 @@ class Trainer:
         # One gradient for each worker, summed in order: no worker waits for another, and no sum depends on timing.
         workers = min(model.workers.threads, max(1, self.config.training.batch_size // LEAST_PER_WORKER))
         self._gradients: list[Array] = [backend.asarray(np.zeros_like(initial)) for _ in range(workers)]
+        self._blocks = backend.blocks(layout.size)
         self._training_ops = load_operations(backend, training=True)
-        self._ops = load_operations(backend)
 
     def train_step(self) -> StepResult:
         """Do one step of Algorithm 1 and return what it did.
@@ -71,21 +72,18 @@ class Trainer:
         """
         training, step = self.config.training, self.step
         with self.model.backend.scope():
-            loss, gradient = self._batch_gradient()
-            norm = global_norm(gradient)
+            loss, norm = self._batch_gradient()
             if not (np.isfinite(loss) and np.isfinite(norm)):
                 raise TrainingError(f"the loss of step {step + 1} is {loss:g} and its gradient's norm {norm:g}")
             rate = warmed_up(training.learning_rate, step, training.warmup)
-            gradient *= clip_scale(norm, training.clip)
-            self.adam.update(self.weights, gradient, rate, step)
-            average(self.ema, self.weights, training.ema, step)
+            self._update(clip_scale(norm, training.clip), rate)
         self.step += 1
         return StepResult(self.step, loss, norm, rate)
 
     def validation_loss(self) -> float:
         """Return L_simple of the averaged weights on the held-out samples, at times and noise that never change."""
         n = len(self.held_out)
-        w = self._views(self.ema)
+        w, ops = self._views(self.ema), load_operations(self.model.backend)
 
         def share_of_loss(part: slice) -> float:
             samples = np.arange(n)[part]
@@ -93,7 +91,7 @@ class Trainer:
             t = self._times(Purpose.VALIDATION_TIME, 0, samples)
             eps = self._noise(Purpose.VALIDATION_NOISE, 0, samples)
             cond = self.model.condition(labels)
-            loss = l_simple(self.model.network, self._ops, self.model.process, w, self._to_device(x_0), t, eps, cond)
+            loss = l_simple(self.model.network, ops, self.model.process, w, self._to_device(x_0), t, eps, cond)
             return float(loss) * len(samples) / n
 
         with self.model.backend.scope():
@@ -127,8 +125,11 @@ class Trainer:
         self.ema: Array = ema
         self.adam = Adam(m, v)
 
-    def _batch_gradient(self) -> tuple[float, Array]:
-        """Return the loss of this step's batch and its gradient: cut over the workers, and again for accumulation."""
+    def _batch_gradient(self) -> tuple[float, float]:
+        """Return the loss of this step's batch and the length of its gradient, which is left in the first buffer.
+
+        The batch is cut over the workers, and again for accumulation.
+        """
         batch_size, workers = self.config.training.batch_size, len(self._gradients)
         w = self._views(self.weights)
         slots = np.arange(batch_size)
@@ -136,15 +137,32 @@ class Trainer:
 
         def work(worker: int) -> float:
             gradient = self._gradients[worker]
-            gradient *= 0.0
+            gradient[...] = 0.0
             dw = self._views(gradient)
             return sum(self._part_gradient(w, dw, slots[part]) for part in cut[worker::workers])
 
         losses = self.model.workers.map(work, range(workers))
         total, *others = self._gradients
-        for gradient in others:
-            total += gradient
-        return sum(losses), total
+
+        def length_of_sum(block: slice) -> float:
+            gradient = total[block]
+            for other in others:
+                gradient += other[block]
+            return global_norm(gradient)
+
+        return sum(losses), hypot(*self.model.workers.map(length_of_sum, self._blocks))
+
+    def _update(self, scale: float, rate: float) -> None:
+        """Take Adam's step along the gradient times `scale`, and move the average after it."""
+        decay, step = self.config.training.ema, self.step
+
+        def update(block: slice) -> None:
+            weights, gradient = self.weights[block], self._gradients[0][block]
+            gradient *= scale
+            self.adam.update(weights, gradient, rate, step, block)
+            average(self.ema[block], weights, decay, step)
+
+        self.model.workers.map(update, self._blocks)
 
     def _part_gradient(self, w: dict[str, Array], dw: dict[str, Array], samples: Indices) -> float:
         """Add to `dw` what some of the batch's samples, named by their places in it, add to its gradient and loss."""
@@ -185,6 +203,11 @@ class Trainer:
 
 def plugins_of(config: Config) -> list[dict[str, str]]:
     """Return the registry entries that a model of this configuration needs, as a checkpoint names them."""
-    used = {"networks": config.network.name, "schedules": config.schedule.name, "samplers": config.sampling.name}
+    used = {
+        "networks": config.network.name,
+        "schedules": config.schedule.name,
+        "samplers": config.sampling.name,
+        "spacings": config.sampling.spacing,
+    }
     entries = [registry.find(group, name) for group, name in used.items()]
     return [{key: getattr(entry, key) for key in PLUGIN_KEYS} for entry in entries]
