@@ -1,4 +1,4 @@
-"""The command line: `tinyddpm train | sample | info | plugins | schedule`. Thin: parse, call the library, print."""
+"""The command line: `tinyddpm train | sample | info | plugins | schedule | bench`. Thin: it parses, calls, prints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tinyddpm import __version__
 from tinyddpm.cli.options import ENV_PREFIX
 from tinyddpm.errors import TinyDDPMError, unknown
 
-COMMANDS = ("train", "sample", "info", "plugins", "schedule")
+COMMANDS = ("train", "sample", "info", "plugins", "schedule", "bench")
 
 
 class Commands(click.Group):

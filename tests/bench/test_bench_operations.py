@@ -1,0 +1,108 @@
+"""Counting and timing operations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from helpers.torch_unet import TorchUNet
+from tinyddpm.backend import Backend
+from tinyddpm.bench.operations import TimedOperations, attention_product, conv2d_product, linear_product
+from tinyddpm.bench.ours import Ours
+from tinyddpm.bench.task import make_task
+from tinyddpm.ops import load_operations
+from tinyddpm.training.config import Config, preset
+
+OPTIONS = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "heads": 2, "dropout": 0.0}
+
+
+def config(batch_size: int = 3, **network: object) -> Config:
+    tables = {"network": {**OPTIONS, **network}, "training": {"batch_size": batch_size, "threads": 1}}
+    return preset("digits").config.updated(tables)
+
+
+def test_products_by_hand() -> None:
+    """Two operations per multiply-add, each output number of a 3×3 convolution taking 9 C_in of them."""
+    x, b = np.zeros((2, 5, 7, 3)), np.zeros(4)
+    conv = conv2d_product(x, np.zeros((3, 3, 3, 4)), b)
+    assert (conv.flop, conv.shape) == (2 * (2 * 5 * 7 * 4) * 27, "3x3 3→4 at 5x7")
+    halved = conv2d_product(x, np.zeros((3, 3, 3, 4)), b, 2)
+    assert (halved.flop, halved.shape) == (2 * (2 * 3 * 4 * 4) * 27, "3x3/2 3→4 at 5x7")
+    assert linear_product(x, np.zeros((3, 4)), b).flop == 2 * (2 * 5 * 7 * 4) * 3
+    assert attention_product(np.zeros((2, 5, 6)), np.zeros((2, 9, 6)), np.zeros((2, 9, 6)), 3).flop == 2 * 2 * 540
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_flop_of_a_network_are_what_torch_counts(adaptive: bool) -> None:
+    """The sums over a training step, against Torch's own counter on the twin.
+
+    Torch skips one gradient that we compute: of the time embedding's input, which depends on no parameter.
+    """
+    task = make_task(config(adaptive=adaptive), "digits")
+    rows = Ours(task).profile().rows
+    twin = TorchUNet(task.sample_shape, task.classes, 1, **{**OPTIONS, "adaptive": adaptive})
+    x = torch.zeros(3, 1, 8, 8, requires_grad=True)
+    with sdpa_kernel(SDPBackend.MATH):
+        with FlopCounterMode(display=False) as forward:
+            y = twin(x, torch.arange(3), torch.arange(3), None)
+        with FlopCounterMode(display=False) as backward:
+            y.sum().backward()
+    assert sum(row.flop for row in rows if not row.backward) == forward.get_total_flops()
+    skipped = 2 * 3 * 8 * 32
+    assert sum(row.flop for row in rows if row.backward) == backward.get_total_flops() + skipped
+
+
+def test_rows_are_those_of_one_step() -> None:
+    task = make_task(config(), "digits")
+    profile = Ours(task).profile()
+    calls = {row.label: row.calls for row in profile.rows}
+    # Blocks with attention after them on the lower level: 1 down, 2 up, and the middle.
+    assert calls["attention"] == calls["attention_backward"] == 4
+    assert calls["conv2d 3x3/2 8→8 at 8x8"] == calls["conv2d_backward 3x3/2 8→8 at 8x8"] == 1
+    assert calls["mse"] == 1
+    assert all(row.seconds > 0 for row in profile.rows)
+    assert sum(row.seconds for row in profile.rows) < profile.seconds
+    assert [row.seconds for row in profile.rows] == sorted((row.seconds for row in profile.rows), reverse=True)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_timed_operations_compute_the_same(numpy_backend: Backend, rng: np.random.Generator, training: bool) -> None:
+    ops = load_operations(numpy_backend, training)
+    timed = TimedOperations(ops)
+    x, w, b = rng.normal(size=(2, 4, 4, 3)), rng.normal(size=(3, 3, 3, 5)), rng.normal(size=5)
+    y, saved = ops.conv2d(x, w, b)
+    y_timed, kept = timed.conv2d(x, w, b)
+    assert np.array_equal(y, y_timed)
+    assert timed.training is training
+    assert timed.xp is ops.xp
+    assert np.array_equal(ops.sinusoidal(np.arange(3), 4, x.dtype), timed.sinusoidal(np.arange(3), 4, x.dtype))
+    if not training:
+        assert kept is None
+        return
+    for gradient, gradient_timed in zip(ops.conv2d_backward(saved, y), timed.conv2d_backward(kept, y), strict=True):
+        assert np.array_equal(gradient, gradient_timed)
+    labels = ["conv2d 3x3 3→5 at 4x4", "sinusoidal", "conv2d_backward 3x3 3→5 at 4x4"]
+    assert list(timed.rows) == labels
+    forward, _, backward = timed.rows.values()
+    assert backward.flop == 2 * forward.flop > 0
+
+
+def test_every_distinct_convolution_is_explained() -> None:
+    """By its shape, once, the algorithm of least cost first: Winograd's among them on NumPy, and one alone on Torch."""
+    task = make_task(config(), "digits")
+    explained = Ours(task).profile().convolutions
+    assert "3x3/2 8→8 at 8x8" in explained
+    assert "3x3 24→8 at 8x8" in explained
+    assert any("winograd" in name for costs in explained.values() for name in costs)
+    for costs in explained.values():
+        assert list(costs.values()) == sorted(costs.values())
+        assert all(cost > 0 for cost in costs.values())
+    on_torch = replace(task, config=replace(task.config, backend="torch"))
+    alone = Ours(on_torch).profile().convolutions
+    assert set(alone) == set(explained)
+    assert all(len(costs) == 1 for costs in alone.values())

@@ -1,0 +1,188 @@
+"""PyTorch as a peer of `tinyddpm bench`: diffusers' UNet2DModel where it has an equal, else the tests' own twin."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where `helpers` lies, which pytest knows by itself
+
+from helpers.torch_unet import ResidualBlock, TorchUNet
+from tinyddpm import registry
+from tinyddpm.bench.task import Task
+from tinyddpm.diffusion.process import posterior_coefficients
+from tinyddpm.diffusion.schedules import make_betas
+from tinyddpm.errors import BackendError, ConfigError
+from tinyddpm.nn.unet import UNet
+
+try:
+    from diffusers import UNet2DModel
+    from diffusers import __version__ as diffusers_version
+except ImportError:
+    UNet2DModel = None
+
+
+def variants(task: Task, compiled: bool) -> list[str]:
+    """Return eager and channels-last, in float32 and under bfloat16 autocast, and if asked for the compiled one."""
+    config = task.config
+    if config.network.name != "unet":
+        raise ConfigError(f"the Torch peer has no network {config.network.name!r}, only 'unet': leave --peer out")
+    if config.backend == "cupy" or config.device not in (None, "cpu"):
+        raise ConfigError("the Torch peer runs on the CPU alone: leave --peer or --device out, and --backend cupy")
+    return ["eager", "channels_last", "bf16 channels_last", *(["compile"] if compiled else [])]
+
+
+class TorchContestant:
+    """The steps of DDPM's Algorithms 1 and 2 as one writes them in PyTorch, with its fastest stock parts."""
+
+    def __init__(self, task: Task, variant: str) -> None:
+        torch.set_num_threads(task.threads)
+        torch.manual_seed(task.config.seed)
+        training = task.config.training
+        height, width, channels = task.sample_shape
+        self.net, self.network = make_network(task)
+        self.parameters = sum(parameter.numel() for parameter in self.net.parameters())
+        self.format = torch.contiguous_format if variant == "eager" else torch.channels_last
+        self.net.to(memory_format=self.format)
+        self.bf16 = variant.startswith("bf16")
+        self.predict: Any = self.net
+        if variant == "compile":
+            if not (shutil.which("g++") or shutil.which("clang++")):
+                raise BackendError("torch.compile needs a C++ compiler: install g++")
+            self.predict = torch.compile(self.net)
+
+        shape = (task.batch_size, channels, height, width)
+        self.x_0 = self._formatted(torch.rand(shape) * 2 - 1)
+        self.x = self._formatted(torch.randn(shape))
+        self.label = torch.arange(task.batch_size) % task.classes if task.classes else None
+        betas = make_betas(task.config.schedule.name, task.config.schedule.timesteps, **task.config.schedule.options)
+        self.alpha_bar = np.cumprod(1 - betas)
+        tables = self.alpha_bar**0.5, (1 - self.alpha_bar) ** 0.5
+        self.signal, self.noise = (torch.tensor(table, dtype=torch.float32) for table in tables)
+        self.variance = task.config.sampling.options.get("variance", "large")
+        self.t = len(betas) - 1
+
+        self.weights = list(self.net.parameters())
+        self.ema = [weight.detach().clone() for weight in self.weights]
+        self.adam = torch.optim.Adam(self.weights, lr=training.learning_rate, fused=True)
+        self.clip, self.decay = training.clip, training.ema
+
+    def train_step(self) -> None:
+        """Algorithm 1: noise, forward, backward, clipping, Adam, average."""
+        self._mode(training=True)
+        t = torch.randint(len(self.alpha_bar), self.x_0.shape[:1])
+        eps = torch.randn_like(self.x_0)
+        x_t = self.signal[t, None, None, None] * self.x_0 + self.noise[t, None, None, None] * eps
+        with self._precision():
+            loss = functional.mse_loss(self.predict(x_t, t, self.label).float(), eps)
+        self.adam.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.clip:
+            nn.utils.clip_grad_norm_(self.weights, self.clip, foreach=True)
+        self.adam.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(self.ema, self.weights, 1 - self.decay)
+
+    def denoise_step(self) -> None:
+        """One step of Algorithm 2, on a chain that begins again at its end."""
+        self._mode(training=False)
+        with torch.inference_mode():
+            t = torch.full(self.x.shape[:1], self.t)
+            with self._precision():
+                eps = self.predict(self.x, t, self.label).float()
+            self.x = self.previous(self.x, self.t, eps, torch.randn_like(self.x))
+        self.t = self.t - 1 if self.t > 0 else len(self.alpha_bar) - 1
+
+    def previous(self, x_t: Tensor, t: int, eps: Tensor, noise: Tensor) -> Tensor:
+        """x_{t-1}: the posterior at the predicted x_0, clipped to the range of images."""
+        alpha_bar, alpha_bar_prev = float(self.alpha_bar[t]), float(self.alpha_bar[t - 1]) if t else 1.0
+        x_0 = ((x_t - (1 - alpha_bar) ** 0.5 * eps) / alpha_bar**0.5).clamp(-1, 1)
+        c = posterior_coefficients(alpha_bar, alpha_bar_prev)
+        mean = c.c_0 * x_0 + c.c_t * x_t
+        variance = c.beta if self.variance == "large" else c.beta_tilde
+        return mean + variance**0.5 * noise if t else mean
+
+    def describe(self) -> str:
+        return f"torch {torch.__version__} on cpu (threads: {torch.get_num_threads()}), {self.network}, Adam fused"
+
+    def _mode(self, training: bool) -> None:
+        if self.net.training != training:
+            self.net.train(training)
+
+    def _formatted(self, x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=self.format)
+
+    def _precision(self) -> Any:
+        return torch.autocast("cpu", torch.bfloat16) if self.bf16 else nullcontext()
+
+
+make = TorchContestant
+
+
+def make_network(task: Task) -> tuple[nn.Module, str]:
+    """A module of (x_t, t, label) with as many parameters as ours, and what it is."""
+    options = {name: option.default for name, option in registry.options(UNet).items()} | task.config.network.options
+    net = diffusers_network(task, options)
+    if net is not None and sum(parameter.numel() for parameter in net.parameters()) == task.parameters:
+        groups = options["channels"] // 4
+        note = "" if groups >= 32 else f", {groups} groups in every norm where ours grow with the channels"
+        return net, f"diffusers {diffusers_version} UNet2DModel{note}"
+    return Twin(task, options), "the tests' TorchUNet"
+
+
+class Diffusers(nn.Module):
+    """UNet2DModel, called as ours is."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.net = UNet2DModel(**settings)
+
+    def forward(self, x: Tensor, t: Tensor, label: None) -> Tensor:
+        return self.net(x, t, return_dict=False)[0]
+
+
+def diffusers_network(task: Task, options: dict[str, Any]) -> Diffusers | None:
+    """UNet2DModel with these options, or None where it has no equal."""
+    channels = options["channels"]
+    if UNet2DModel is None or task.classes or options["adaptive"] or options["heads"] != 1 or channels % 4:
+        return None
+    height, width, image_channels = task.sample_shape
+    widths = [channels * multiplier for multiplier in options["multipliers"]]
+    attends = [max(height, width) >> level in options["attention"] for level in range(len(widths))]
+    return Diffusers(
+        sample_size=(height, width),
+        in_channels=image_channels,
+        out_channels=image_channels,
+        block_out_channels=widths,
+        layers_per_block=options["blocks"],
+        down_block_types=["AttnDownBlock2D" if attend else "DownBlock2D" for attend in attends],
+        up_block_types=["AttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attends)],
+        attention_head_dim=None,
+        norm_num_groups=min(32, channels // 4),
+        norm_eps=1e-6,
+        dropout=options["dropout"],
+        downsample_padding=0,
+        flip_sin_to_cos=False,
+        freq_shift=1,
+    )
+
+
+class Twin(TorchUNet):
+    """The tests' twin, with Torch's own dropout."""
+
+    def __init__(self, task: Task, options: dict[str, Any]) -> None:
+        super().__init__(task.sample_shape, task.classes, task.sample_shape[-1], **options)
+        for block in self.modules():
+            if isinstance(block, ResidualBlock) and options["dropout"]:
+                block.conv_2 = nn.Sequential(nn.Dropout(options["dropout"]), block.conv_2)
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:  # type: ignore[override]
+        return super().forward(x, t, label, None)

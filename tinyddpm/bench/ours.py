@@ -1,0 +1,136 @@
+"""This library as a contestant, and what it can say of itself: time by operation, and the ways it convolves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from tinyddpm.backend import load_backend
+from tinyddpm.bench.operations import Row, TimedOperations
+from tinyddpm.bench.task import Task, class_names
+from tinyddpm.data.base import ArrayDataset
+from tinyddpm.ops import Operations, load_operations
+from tinyddpm.samplers import Step
+from tinyddpm.training.assembly import make_trainer
+from tinyddpm.training.sampling import default_labels
+
+SIDE = 2048
+"""Rows and columns of the matrices whose product tells how fast the machine is."""
+
+STEPS = 2
+"""Training steps that the table by operation is the mean of."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One training step on one thread.
+
+    Attributes:
+        seconds: how long it took.
+        rows: its operations, those that took longest first.
+        convolutions: for each shape of convolution, the modelled cost of every algorithm in billions of multiply-adds,
+            the one chosen first.
+    """
+
+    seconds: float
+    rows: list[Row]
+    convolutions: dict[str, dict[str, float]]
+
+
+class Ours:
+    """The trainer and the sampler as `tinyddpm train` and `tinyddpm sample` use them, on images of noise."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.backend = load_backend(task.config.backend, task.config.device)
+        self.trainer = make_trainer(task.config, self.backend, noise_dataset(task))
+        self.parameters = self.trainer.model.layout.size
+        self._chain = self._sampling()
+
+    def train_step(self) -> None:
+        """Do one step of training."""
+        self.trainer.train_step()
+        self.backend.synchronize()
+
+    def denoise_step(self) -> None:
+        """Do one step of the configuration's sampler, beginning again where the chain ends."""
+        if next(self._chain, None) is None:
+            self._chain = self._sampling()
+            next(self._chain)
+        self.backend.synchronize()
+
+    def describe(self) -> str:
+        """Return the backend's line."""
+        return self.backend.describe()
+
+    def matrix_rate(self) -> float:
+        """Return the floating-point operations a second of the backend's own float32 product of two square matrices."""
+        xp = self.backend.xp
+        a = self.backend.asarray(np.random.default_rng(0).standard_normal((SIDE, SIDE), np.float32), dtype=xp.float32)
+        seconds = []
+        with self.backend.scope():
+            for _ in range(5):
+                self.backend.synchronize()
+                began = time.perf_counter()
+                a @ a
+                self.backend.synchronize()
+                seconds.append(time.perf_counter() - began)
+        return 2 * SIDE**3 / min(seconds)
+
+    def profile(self) -> Profile:
+        """Return where the time of a training step goes, on one thread, so that the times of operations add up."""
+        with threadpool_limits(1):
+            config = self.task.config
+            alone = replace(config, training=replace(config.training, threads=1))
+            trainer = make_trainer(alone, self.backend, noise_dataset(self.task))
+            trainer.train_step()
+            ops = load_operations(self.backend, training=True)
+            timed = TimedOperations(ops)
+            trainer._training_ops = cast(Operations, timed)  # the only place that training takes them from
+            began = time.perf_counter()
+            for _ in range(STEPS):
+                trainer.train_step()
+            self.backend.synchronize()
+            seconds = time.perf_counter() - began
+        each = (Row(r.label, r.calls // STEPS, r.seconds / STEPS, r.flop // STEPS) for r in timed.rows.values())
+        rows = sorted(each, key=lambda row: -row.seconds)
+        return Profile(seconds / STEPS, rows, _costs(ops, timed))
+
+    def _sampling(self) -> Iterator[Step]:
+        samples = np.arange(self.task.batch_size)
+        labels = default_labels(samples, self.task.classes)
+        config, model = self.task.config, self.trainer.model
+        return model.sample(self.trainer.ema, samples, labels, config.seed, config.sampling)
+
+
+def variants(task: Task, compiled: bool) -> list[str]:
+    """Return the one name there is."""
+    return [""]
+
+
+def make(task: Task, variant: str) -> Ours:
+    """Return this library as a contestant."""
+    return Ours(task)
+
+
+def noise_dataset(task: Task) -> ArrayDataset:
+    """Return random images or points of the task's shape, a few batches of them, with random classes if it has any."""
+    rng = np.random.default_rng(task.config.seed)
+    n = 2 * task.batch_size + 10
+    if len(task.sample_shape) == 3:
+        samples: Any = rng.integers(0, 256, (n, *task.sample_shape), np.uint8)
+    else:
+        samples = rng.standard_normal((n, *task.sample_shape), np.float32)
+    labels = rng.integers(0, task.classes, n) if task.classes else None
+    return ArrayDataset(samples, labels, class_names(task.classes), name="noise")
+
+
+def _costs(ops: Operations, timed: TimedOperations) -> dict[str, dict[str, float]]:
+    """Return the modelled cost of every algorithm for every convolution, the cheapest first, which is chosen."""
+    found = {shape: ops.conv2d_costs(shape.x, shape.w, shape.stride) for shape in sorted(timed.convolutions)}
+    return {str(shape): dict(sorted(costs.items(), key=lambda item: item[1])) for shape, costs in found.items()}

@@ -1,0 +1,65 @@
+"""Finding a peer's file and reading it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import cast
+
+import tinyddpm
+from tinyddpm.bench.task import Peer
+from tinyddpm.errors import BackendError, ConfigError
+
+KNOWN = {"torch": "torch_peer.py"}
+"""Peers that the repository brings along, in tests/peers."""
+
+
+def find_peer(wanted: str) -> Path:
+    """Return the file of a peer.
+
+    Args:
+        wanted: `torch`, or the path of a Python file that defines what `Peer` says.
+
+    Raises:
+        ConfigError: there is no such file, or the repository's own are not beside this package.
+    """
+    if wanted not in KNOWN:
+        path = Path(wanted)
+        if path.suffix != ".py" or not path.is_file():
+            raise ConfigError(f"peer {wanted!r} is neither {', '.join(map(repr, KNOWN))} nor a Python file")
+        return path.resolve()
+    path = Path(tinyddpm.__file__).parents[1] / "tests" / "peers" / KNOWN[wanted]
+    if not path.is_file():
+        raise ConfigError(
+            f"the peer {wanted!r} is part of the repository's tests, not of the installed package: clone the "
+            "repository, run pip install -e '.[test]' in it, and try again"
+        )
+    return path
+
+
+def load_peer(path: Path | None) -> Peer:
+    """Import and return the module of a peer's file; None is this library.
+
+    Raises:
+        BackendError: it cannot be imported, such as for want of a package.
+        ConfigError: it does not define what a peer must.
+    """
+    if path is None:
+        return cast(Peer, importlib.import_module("tinyddpm.bench.ours"))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as cause:  # foreign code fails in any way
+        reason = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+        raise BackendError(
+            f"the peer {path.name} cannot be imported ({reason}): if it lacks a package, install that; for the "
+            "repository's own peers run pip install -e '.[test]'"
+        ) from cause
+    missing = [name for name in ("variants", "make") if not callable(getattr(module, name, None))]
+    if missing:
+        raise ConfigError(f"the peer {path.name} does not define {' and '.join(missing)}: see tinyddpm.bench.task.Peer")
+    return cast(Peer, module)

@@ -1,0 +1,146 @@
+"""A process for each contestant, so that nothing one of them does to threads or memory reaches another."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from tinyddpm.bench.peers import load_peer
+from tinyddpm.bench.task import Contestant, Task
+from tinyddpm.errors import ConfigError, TinyDDPMError
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""What numerical libraries read when they are loaded, to know how many threads to use."""
+
+
+class BenchError(TinyDDPMError):
+    """A contestant failed."""
+
+
+class Runner:
+    """A contestant in a process of its own, which starts at once and in which `ready` waits for the contestant.
+
+    Args:
+        name: what it is called.
+        source: the peer's file; None for this library.
+        variant: which of its contestants.
+        task: what it runs.
+    """
+
+    def __init__(self, name: str, source: Path | None, variant: str, task: Task) -> None:
+        self.name = name
+        # Spawned, not forked: a fork would inherit this process's memory and the libraries it has loaded.
+        context = get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, source, variant, task))
+        self._process.start()
+        theirs.close()
+        self.description = ""
+
+    def ready(self) -> None:
+        """Wait until the contestant is there."""
+        self.description = self._answer()
+
+    def turn(self, kind: str, seconds: float) -> float:
+        """Have it take steps, `train_step` or `denoise_step`, for so long, at least one; return the seconds of one."""
+        return float(self.ask("turn", kind, seconds))
+
+    def memory(self) -> int | None:
+        """Return by how many bytes it grew at its peak since before its network was made; None if unknown here."""
+        found: int | None = self.ask("memory")
+        return found
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """Return what a method of the contestant returns.
+
+        Raises:
+            BenchError: it failed; the line says how.
+        """
+        self._pipe.send((method, arguments))
+        return self._answer()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.terminate()
+        self._process.join()
+        self._pipe.close()
+
+    def _answer(self) -> Any:
+        try:
+            failure, value = self._pipe.recv()
+        except (EOFError, ConnectionError) as cause:
+            self._process.join()
+            code = self._process.exitcode
+            raise BenchError(f"{self.name} died with exit code {code}: it may have run out of memory") from cause
+        if failure:
+            raise BenchError(f"{self.name}: {failure}")
+        return value
+
+
+class _Server:
+    """What answers in the contestant's process."""
+
+    def __init__(self, source: Path | None, variant: str, task: Task) -> None:
+        peer = load_peer(source)
+        self._before = _resident_bytes("VmRSS")
+        self.contestant: Contestant = peer.make(task, variant)
+        if self.contestant.parameters != task.parameters:
+            raise ConfigError(
+                f"its network has {self.contestant.parameters:,} parameters, ours {task.parameters:,}: not the same"
+            )
+
+    def turn(self, kind: str, seconds: float) -> float:
+        step: Callable[[], None] = getattr(self.contestant, kind)
+        count, elapsed, began = 0, 0.0, time.perf_counter()
+        while count == 0 or elapsed < seconds:
+            step()
+            count += 1
+            elapsed = time.perf_counter() - began
+        return elapsed / count
+
+    def memory(self) -> int | None:
+        peak = _resident_bytes("VmHWM")
+        return None if peak is None or self._before is None else max(0, peak - self._before)
+
+
+def _serve(pipe: Connection[Any, Any], source: Path | None, variant: str, task: Task) -> None:
+    """Make the contestant, and answer requests until the other side is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process.
+    os.dup2(2, 1)  # What libraries print does not belong into the parent's output.
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(task.threads)))
+    try:
+        server = _Server(source, variant, task)
+        pipe.send((None, server.contestant.describe()))
+        for method, arguments in _requests(pipe):
+            owner = server if hasattr(server, method) else server.contestant
+            pipe.send((None, getattr(owner, method)(*arguments)))
+    except Exception as error:  # foreign code fails in any way; the parent is told in one line
+        text = " ".join(str(error).split())[:300]
+        pipe.send((text if isinstance(error, TinyDDPMError) else f"{type(error).__name__}: {text}", None))
+        raise SystemExit(1) from error
+
+
+def _requests(pipe: Connection[Any, Any]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    while True:
+        try:
+            yield pipe.recv()
+        except EOFError:
+            return
+
+
+def _resident_bytes(field: str) -> int | None:
+    """Return VmRSS, the memory in use, or VmHWM, its peak, of this process; None where Linux does not tell.
+
+    getrusage would not do: its peak includes the parent's at the moment of the start.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)

@@ -1,0 +1,155 @@
+"""What a benchmark found, as text and as one JSON object."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tinyddpm.bench.contest import Outcome
+from tinyddpm.bench.task import Task
+
+PACKAGES = ("tinyddpm", "numpy", "torch", "diffusers")
+"""Packages whose versions are reported where they are installed."""
+
+KINDS = {"train": "train_flop", "denoise": "denoise_flop"}
+"""The two kinds of step, and what an outcome calls their arithmetic."""
+
+
+def as_json(task: Task, outcome: Outcome) -> dict[str, Any]:
+    """Return all that was measured, and on what, for `json.dumps`. Times are in seconds, rates per second."""
+    train, denoise = outcome.ratio("train"), outcome.ratio("denoise")
+    profile = outcome.profile
+    return {
+        "train_ratio": train and train[0],
+        "sample_ratio": denoise and denoise[0],
+        "fastest_peer": {"train": train and train[1], "denoise": denoise and denoise[1]},
+        "contestants": {
+            name: {
+                "description": standing.description,
+                "memory_bytes": standing.memory,
+                **{kind: _speed(task, outcome, kind, getattr(standing, kind)) for kind in KINDS},
+            }
+            for name, standing in outcome.standings.items()
+        },
+        "left_out": outcome.left_out,
+        "flop": {kind: getattr(outcome, attribute) for kind, attribute in KINDS.items()},
+        "machine": {"cpu": cpu_model(), "system": platform.platform(), "matmul_flop_per_second": outcome.matrix_rate},
+        "versions": {"python": platform.python_version(), **_versions()},
+        "threads": task.threads,
+        "batch_size": task.batch_size,
+        "sample_shape": list(task.sample_shape),
+        "classes": task.classes,
+        "parameters": task.parameters,
+        "config": task.config.to_dict(),
+        "one_thread": {
+            "seconds": profile.seconds,
+            "operations": [
+                {"operation": row.label, "calls": row.calls, "seconds": row.seconds, "flop": row.flop}
+                for row in profile.rows
+            ],
+        },
+        "convolutions": profile.convolutions,
+    }
+
+
+def as_text(task: Task, outcome: Outcome, explain: bool) -> Iterator[str]:
+    """Yield the lines of the report.
+
+    Args:
+        task: what was run.
+        outcome: what was measured.
+        explain: say how each convolution is computed, and why.
+    """
+    found = as_json(task, outcome)
+    unit = "images" if len(task.sample_shape) == 3 else "points"
+    shape = "x".join(map(str, task.sample_shape))
+    network = task.config.network.name
+    threads = f"{task.threads} thread{'s' if task.threads > 1 else ''}"
+    yield f"{network}, {task.parameters:,} parameters, {unit} {shape}, batch {task.batch_size}"
+    yield f"{cpu_model()}, {threads}, {outcome.matrix_rate / 1e9:,.1f} GFLOP/s in large float32 matrix products"
+    for description in dict.fromkeys(standing.description for standing in outcome.standings.values()):
+        names = (name for name, standing in outcome.standings.items() if standing.description == description)
+        yield f"{', '.join(names)}: {description}"
+    for reason in outcome.left_out.values():
+        yield f"left out: {reason}"
+    for kind, title in (("train", "training step"), ("denoise", "denoising step")):
+        yield ""
+        memory = "      memory" if kind == "train" else ""
+        yield f"{title:<28}{'ms':>10}{unit + '/s':>12}{'GFLOP/s':>10}{'of matmul':>12}{memory}"
+        for name, contestant in found["contestants"].items():
+            speed = contestant[kind]
+            rate, share = speed["flop_per_second"] / 1e9, speed["of_matmul"]
+            line = f"{name:<28}{1e3 * speed['median_seconds']:>10.2f}{speed['images_per_second']:>12.1f}"
+            line += f"{rate:>10.1f}{share:>12.0%}"
+            yield line + (f"{_mebibytes(contestant['memory_bytes']):>12}" if memory else "")
+        ratio = outcome.ratio(kind)
+        if ratio:
+            yield f"{ratio[0]:.2f} times the {unit}/s of {ratio[1]}, the fastest peer"
+    yield ""
+    yield "GFLOP are of the direct algorithms, two per multiply-add, for all alike. Times are medians over rounds."
+    yield ""
+    yield from _operations(outcome)
+    if explain:
+        yield ""
+        yield from _algorithms(outcome)
+
+
+def cpu_model() -> str:
+    """Return the processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _speed(task: Task, outcome: Outcome, kind: str, seconds: list[float]) -> dict[str, Any]:
+    middle = median(seconds)
+    rate = getattr(outcome, KINDS[kind]) / middle
+    return {
+        "seconds": seconds,
+        "median_seconds": middle,
+        "images_per_second": task.batch_size / middle,
+        "flop_per_second": rate,
+        "of_matmul": rate / outcome.matrix_rate,
+    }
+
+
+def _operations(outcome: Outcome) -> Iterator[str]:
+    profile = outcome.profile
+    rest = profile.seconds - sum(row.seconds for row in profile.rows)
+    lines = [(row.label, f"{row.calls}", row.seconds, row.flop) for row in profile.rows]
+    yield f"{'one training step on one thread':<46}{'calls':>7}{'ms':>10}{'share':>8}{'GFLOP/s':>10}"
+    for label, calls, seconds, flop in [*lines, ("noise, sums, optimiser and average", "", rest, 0)]:
+        rate = f"{flop / seconds / 1e9:.1f}" if flop else ""
+        yield f"{label:<46}{calls:>7}{1e3 * seconds:>10.2f}{seconds / profile.seconds:>8.1%}{rate:>10}".rstrip()
+    yield f"{'all':<46}{'':>7}{1e3 * profile.seconds:>10.2f}"
+
+
+def _algorithms(outcome: Outcome) -> Iterator[str]:
+    convolutions = outcome.profile.convolutions
+    if not convolutions:
+        yield "there are no convolutions in this network to explain"
+        return
+    yield f"{'convolution, the whole batch':<32}modelled cost in billions of multiply-adds, the chosen algorithm first"
+    for label, costs in convolutions.items():
+        yield f"{label:<32}{', '.join(f'{name} {cost:.3g}' for name, cost in costs.items())}"
+
+
+def _mebibytes(size: int | None) -> str:
+    return "unknown" if size is None else f"{size / 2**20:,.0f} MiB"
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

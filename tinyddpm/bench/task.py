@@ -1,0 +1,121 @@
+"""What a benchmark runs, and what runs it. Imports no array library: processes start from here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from tinyddpm.errors import ConfigError
+from tinyddpm.training.config import PLANES, Config, Preset, preset, presets
+
+
+@dataclass(frozen=True)
+class Task:
+    """The network and the steps that every contestant runs.
+
+    Attributes:
+        config: the configuration, its number of threads settled.
+        sample_shape: (H, W, C) of an image or (D,) of a point.
+        classes: number of classes, 0 for an unconditional network.
+        parameters: how many scalar parameters the network has; a contestant with another number is refused.
+    """
+
+    config: Config
+    sample_shape: tuple[int, ...]
+    classes: int
+    parameters: int
+
+    @property
+    def threads(self) -> int:
+        """The threads that each contestant may use."""
+        return self.config.training.threads
+
+    @property
+    def batch_size(self) -> int:
+        """Samples per step, of training and of denoising."""
+        return self.config.training.batch_size
+
+
+class Contestant(Protocol):
+    """One implementation of a task. Each lives in its own process, and is idle while others take their turn.
+
+    Attributes:
+        parameters: how many scalar parameters its network has.
+    """
+
+    parameters: int
+
+    def train_step(self) -> None:
+        """Draw times and noise, go forward and backward, clip, update by Adam and average; return when it is done."""
+        ...
+
+    def denoise_step(self) -> None:
+        """Take one step of sampling on a batch, without training; return when it is done."""
+        ...
+
+    def describe(self) -> str:
+        """Return one line: libraries with their versions, and what a reader must know of the comparison."""
+        ...
+
+
+class Peer(Protocol):
+    """What a peer's file defines: a module with these two functions. Importing it imports all that it computes with."""
+
+    def variants(self, task: Task, compiled: bool) -> list[str]:
+        """Return the names of its contestants for this task, or raise TinyDDPMError if it has none.
+
+        Args:
+            task: what is to be run.
+            compiled: whether those that must be compiled first are wanted too.
+        """
+        ...
+
+    def make(self, task: Task, variant: str) -> Contestant:
+        """Return the contestant of this name, ready for its first step."""
+        ...
+
+
+def make_task(config: Config, preset_name: str | None) -> Task:
+    """Return the task of a configuration, which is checked here, before any process is started.
+
+    No data set is read: the shape of the samples is the preset's, at `data.image_size` if that is set.
+
+    Args:
+        config: the configuration.
+        preset_name: the preset whose samples it is for; None for that of its data set.
+
+    Raises:
+        ConfigError: the shape cannot be told, or the network does not fit it.
+    """
+    from tinyddpm.backend import load_backend
+    from tinyddpm.data import parse_size
+    from tinyddpm.training.model import Model
+
+    chosen = _samples_of(config, preset_name)
+    shape = chosen.sample_shape
+    if config.data.image_size and len(shape) == 3:
+        shape = (*parse_size(config.data.image_size), shape[-1])
+    classes = chosen.classes if config.data.labels else 0
+    if config.data.labels and not classes:
+        raise ConfigError("data.labels is true, but the samples of this preset have no classes: give --no-labels")
+    # NumPy's rule for every backend: all contestants get the same number.
+    threads = load_backend("numpy").threads(config.training.threads)
+    config = replace(config, training=replace(config.training, threads=threads))
+    model = Model(config, shape, class_names(classes), load_backend(config.backend, config.device))
+    return Task(config, shape, classes, model.layout.size)
+
+
+def class_names(classes: int) -> tuple[str, ...]:
+    """Return names for this many classes: their numbers."""
+    return tuple(map(str, range(classes)))
+
+
+def _samples_of(config: Config, preset_name: str | None) -> Preset:
+    source = config.data.source
+    name = preset_name or ("toy" if source in PLANES else source)
+    if name not in presets():
+        raise ConfigError(
+            f"bench reads no data, so it cannot tell the shape of the samples in {source!r}: give --preset, one of "
+            f"{', '.join(presets())}, and --image-size HxW for another size"
+        )
+    return preset(name)

@@ -1,0 +1,79 @@
+"""`tinyddpm bench`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tinyddpm.cli.options import GroupedCommand, option, setting_options
+from tinyddpm.cli.train import _configuration
+
+
+@click.command(cls=GroupedCommand)
+@option("--peer", help="Compare with `torch`, or with the contestants that a Python file defines.", group="Benchmark")
+@option("--compile", "compiled", is_flag=True, help="Compare with torch.compile too; minutes.", group="Benchmark")
+@option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=7,
+    show_default=True,
+    help="Turns of each contestant, for training and for denoising.",
+    group="Benchmark",
+)
+@option("--explain", is_flag=True, help="Say how each convolution is computed, and why.", group="Benchmark")
+@option("--json", "as_json", is_flag=True, help="One JSON object with all that was measured.", group="Benchmark")
+@option("--preset", "preset_name", help="Start from these settings, and their samples' shape.", group="Network")
+@option("--config", "config_file", type=click.Path(path_type=Path), help="A TOML file of settings.", group="Network")
+@option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="TABLE.KEY=VALUE",
+    help="Any setting, such as network.channels=64.",
+    group="Network",
+)
+@setting_options
+def bench(
+    *,
+    peer: str | None,
+    compiled: bool,
+    rounds: int,
+    explain: bool,
+    as_json: bool,
+    preset_name: str | None,
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    **values: Any,
+) -> None:
+    """Measure how fast a network trains and samples here, and what its time goes to.
+
+    On samples of noise; nothing is read or written. Training and denoising steps are as `train` and `sample` take them.
+    With --peer, each contestant runs in a process of its own, and they take turns.
+    """
+    config = _configuration(preset_name, config_file, assignments, values)
+
+    from tinyddpm.bench.contest import run_contest
+    from tinyddpm.bench.peers import find_peer
+    from tinyddpm.bench.report import as_json as to_json
+    from tinyddpm.bench.report import as_text
+    from tinyddpm.bench.task import make_task
+    from tinyddpm.training.progress import Progress
+
+    task = make_task(config, preset_name)
+    progress = Progress()
+
+    def watch(done: int) -> None:
+        if sys.stderr.isatty():
+            progress.update(done, 2 * rounds, "rounds")
+
+    outcome = run_contest(task, find_peer(peer) if peer else None, rounds, compiled, watch)
+    progress.close()
+    if as_json:
+        click.echo(json.dumps(to_json(task, outcome)))
+        return
+    for line in as_text(task, outcome, explain):
+        click.echo(line)
