@@ -135,6 +135,22 @@ def test_sample_with_chosen_classes_steps_and_options(trained: Path, here: Path)
     assert "30 sampling steps on a chain of 20" in fails("sample", str(trained), "--sample-steps", "30")
 
 
+def test_sample_with_another_sampler_spacing_and_threshold(trained: Path, here: Path) -> None:
+    """What is asked for changes the samples; what there is not is refused."""
+
+    def drawn(*options: str) -> bytes:
+        fast = f"--sampler dpmpp-2m-sde --sample-steps 5 --count 4 --npz --out out{len(options)}".split()
+        assert run("sample", str(trained), *fast, *options).exit_code == 0
+        return np.load(f"out{len(options)}/samples.npz")["images"].tobytes()
+
+    spaced = ["--spacing", "karras"]
+    dynamic = [*spaced, "--threshold", "dynamic", "--percentile", "0.9"]
+    assert len({drawn(), drawn(*spaced), drawn(*dynamic)}) == 3
+    assert "did you mean 'karras'" in fails("sample", str(trained), "--spacing", "karas")
+    assert "did you mean 'dynamic'" in fails("sample", str(trained), "--threshold", "dinamic")
+    assert "percentile is 99.5" in fails("sample", str(trained), "--percentile", "99.5")
+
+
 def test_nothing_is_overwritten(trained: Path, here: Path) -> None:
     Path("out").mkdir()
     Path("out/mine.txt").write_text("precious")
@@ -165,7 +181,7 @@ def test_info_of_a_run(trained: Path) -> None:
     assert found["step"] == 6
     assert found["sample_shape"] == [8, 8, 1]
     assert found["classes"] == list("0123456789")
-    assert {plugin["name"] for plugin in found["plugins"]} == {"unet", "cosine", "ancestral"}
+    assert {plugin["name"] for plugin in found["plugins"]} == {"unet", "cosine", "ancestral", "uniform"}
     text = run("info", str(trained)).stdout
     assert "sample_shape  8x8x1" in text
     assert "[training]" in text
@@ -173,7 +189,8 @@ def test_info_of_a_run(trained: Path) -> None:
 
 def test_plugins_lists_all_groups() -> None:
     found = json.loads(run("plugins", "--json").stdout)["plugins"]
-    assert {entry["group"] for entry in found} == {"schedules", "networks", "samplers", "datasets", "backends"}
+    groups = ["schedules", "networks", "samplers", "spacings", "datasets", "backends"]
+    assert {entry["group"] for entry in found} == set(groups)
     assert not [entry for entry in found if entry["distribution"] == "tinyddpm" and entry["broken"]]
     text = run("plugins").stdout
     for name in ("linear", "unet", "ancestral", "digits", "numpy"):

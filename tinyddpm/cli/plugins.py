@@ -14,7 +14,7 @@ from tinyddpm.errors import RegistryError
 @click.command(cls=GroupedCommand)
 @option("--json", "as_json", is_flag=True, help="One JSON object: a list of entries.", group="Output")
 def plugins(as_json: bool) -> None:
-    """List every schedule, network, sampler, data set and backend there is, and where it comes from.
+    """List every schedule, network, sampler, spacing, data set and backend there is, and where it comes from.
 
     Each is loaded to see whether it works; one that does not is shown as broken, with the reason.
     """

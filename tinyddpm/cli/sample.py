@@ -49,6 +49,18 @@ from tinyddpm.errors import ConfigError
 @option(
     "--sample-steps", type=click.IntRange(0), help="Sampling steps; 0 for one per step of the chain.", group="Sampling"
 )
+@option("--spacing", help="Which times the steps visit, a registered name.", group="Sampling")
+@option(
+    "--threshold",
+    help="What keeps predicted images in range: static (clipping), dynamic or none.",
+    group="Sampling",
+)
+@option(
+    "--percentile",
+    type=float,
+    help="The share of pixels that the dynamic threshold leaves unclipped.",
+    group="Sampling",
+)
 @option(
     "--sampler-option",
     "assignments",
@@ -83,6 +95,9 @@ def sample(
     batch_size: int,
     sampler: str | None,
     sample_steps: int | None,
+    spacing: str | None,
+    threshold: str | None,
+    percentile: float | None,
     assignments: tuple[str, ...],
     raw: bool,
     backend: str,
@@ -108,7 +123,13 @@ def sample(
     model, weights, loaded = load_model(checkpoint, there, raw, threads)
     for note in plugin_notes(loaded):
         click.echo(f"note: {note}", err=True)
-    changes = {"name": sampler, "steps": sample_steps}
+    changes = {
+        "name": sampler,
+        "steps": sample_steps,
+        "spacing": spacing,
+        "threshold": threshold,
+        "percentile": percentile,
+    }
     given = {**{key: value for key, value in changes.items() if value is not None}, **options}
     config: Config = model.config.updated({"sampling": given}, "options")
     numbers = np.arange(first, first + number)

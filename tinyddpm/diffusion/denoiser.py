@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from functools import partial
+from math import ceil
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from tinyddpm.backend import Array
 from tinyddpm.backend.workers import Workers, parts
 from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.errors import ConfigError, unknown
 from tinyddpm.nn import Condition, Network, Weights
 from tinyddpm.ops import Operations
+
+Threshold: TypeAlias = Callable[[Any, Array], Array]
+"""Brings a predicted x_0, (N, ...), into ±1, the range of images; its first argument is the array namespace."""
 
 
 class Prediction(NamedTuple):
@@ -35,7 +42,7 @@ class NetworkDenoiser:
         w: parameters by path.
         process: relates x_t, x_0 and eps.
         cond: what the samples are conditioned on.
-        clip: keep the predicted x_0 within ±1, the range of images, as DDPM does; eps follows it.
+        threshold: applied to every predicted x_0, and eps follows it; None leaves both as they are.
         workers: the threads that share each batch.
     """
 
@@ -46,11 +53,11 @@ class NetworkDenoiser:
         w: Weights,
         process: GaussianProcess,
         cond: Condition,
-        clip: bool,
+        threshold: Threshold | None,
         workers: Workers,
     ) -> None:
         self.network, self.ops, self.w = network, ops, w
-        self.process, self.cond, self.clip, self.workers = process, cond, clip, workers
+        self.process, self.cond, self.threshold, self.workers = process, cond, threshold, workers
 
     def __call__(self, x_t: Array, t: int) -> Prediction:
         """Return the prediction for x_t, (N, ...)."""
@@ -64,7 +71,47 @@ class NetworkDenoiser:
 
         eps = xp.concat(self.workers.map(predicted, parts(n, self.workers.threads)))
         x_0 = self.process.predict_x0(x_t, t, eps)
-        if not self.clip:
+        if self.threshold is None:
             return Prediction(x_0, eps)
-        x_0 = xp.clip(x_0, -1.0, 1.0)
+        x_0 = self.threshold(xp, x_0)
         return Prediction(x_0, self.process.predict_eps(x_t, t, x_0))
+
+
+def make_threshold(name: str, percentile: float) -> Threshold | None:
+    """Return the threshold called `name`: "none", "static" or "dynamic".
+
+    Args:
+        name: which.
+        percentile: see `dynamic_threshold`.
+
+    Raises:
+        ConfigError: there is none of this name, or the percentile is outside (0, 1].
+    """
+    if not 0 < percentile <= 1:
+        raise ConfigError(f"percentile is {percentile}: give a share of the pixels, above 0 and up to 1")
+    known = {"none": None, "static": static_threshold, "dynamic": partial(dynamic_threshold, percentile=percentile)}
+    if name not in known:
+        raise ConfigError(unknown("threshold", name, known))
+    return known[name]
+
+
+def static_threshold(xp: Any, x_0: Array) -> Array:
+    """Return x_0 clipped to ±1, as DDPM does."""
+    return xp.clip(x_0, -1.0, 1.0)
+
+
+def dynamic_threshold(xp: Any, x_0: Array, percentile: float) -> Array:
+    """Return x_0 within ±1 by dynamic thresholding (Imagen, Saharia et al. 2022, arXiv 2205.11487, section 2.3).
+
+    Each sample is clipped to ±s and divided by s, where s is the given percentile of its own |x_0|, but 1 at least: a
+    prediction that saturates is pulled inwards as a whole, where clipping would leave all that is outside at ±1.
+
+    Args:
+        xp: the array namespace.
+        x_0: (N, ...).
+        percentile: the share of a sample's elements that are to be within ±s, in (0, 1].
+    """
+    n = x_0.shape[0]
+    size = xp.sort(xp.reshape(xp.abs(x_0), (n, -1)), axis=1)
+    s = xp.clip(size[:, ceil(percentile * size.shape[1]) - 1], 1.0, None)
+    return xp.clip(x_0 / xp.reshape(s, (n, *(1,) * (x_0.ndim - 1))), -1.0, 1.0)

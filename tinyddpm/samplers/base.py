@@ -1,17 +1,13 @@
-"""What a sampler is, and the times it visits."""
+"""What a sampler is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, TypeAlias
-
-import numpy as np
 
 from tinyddpm.backend import Array
 from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.diffusion.process import GaussianProcess
-from tinyddpm.errors import ConfigError
 
 Noise: TypeAlias = Callable[[int], Array]
 """Standard normal noise of the samples' shape, for the step that leaves time t."""
@@ -47,14 +43,19 @@ class Sampler(Protocol):
         ...
 
 
-def uniform_pairs(T: int, steps: int | None = None) -> list[tuple[int, int]]:
-    """Return `steps` pairs of evenly spaced times from T − 1 down to −1; all T of them by default.
+class Level(NamedTuple):
+    """What x_t is made of: x_t = alpha x_0 + sigma eps. Floats, so that they leave the samples' type alone."""
 
-    Raises:
-        ConfigError: there are not between 1 and T steps.
-    """
-    steps = T if steps is None else steps
-    if not 1 <= steps <= T:
-        raise ConfigError(f"{steps} sampling steps on a chain of {T}: give between 1 and {T}")
-    times = [round(t) for t in np.linspace(T - 1, -1, steps + 1)]
-    return list(pairwise(times))
+    alpha: float
+    sigma: float
+
+    @property
+    def ratio(self) -> float:
+        """Noise to signal, sigma / alpha: the sigma of EDM, and e^(−λ) for DPM-Solver's λ = log(alpha / sigma)."""
+        return self.sigma / self.alpha
+
+
+def level(process: GaussianProcess, t: int) -> Level:
+    """Return alpha = √alpha_bar and sigma = √(1 − alpha_bar) at t; 1 and 0 at t = −1, the data."""
+    alpha_bar = float(process.alpha_bar[t]) if t >= 0 else 1.0
+    return Level(alpha_bar**0.5, (1 - alpha_bar) ** 0.5)

@@ -10,12 +10,12 @@ import numpy as np
 from tinyddpm import registry
 from tinyddpm.backend import Array, Backend, Purpose
 from tinyddpm.backend.workers import Workers
-from tinyddpm.diffusion.denoiser import NetworkDenoiser
+from tinyddpm.diffusion.denoiser import NetworkDenoiser, Threshold, make_threshold
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
 from tinyddpm.nn import Condition, Layout, make_network
 from tinyddpm.ops import load_operations
-from tinyddpm.samplers import Step, uniform_pairs
+from tinyddpm.samplers import Pairs, Step, make_pairs
 from tinyddpm.training.config import Config, SamplingConfig
 
 
@@ -30,7 +30,7 @@ class Model:
         threads: the threads that share a batch; 0 for as many as help on this backend.
 
     Raises:
-        RegistryError: the network, schedule or sampler is not installed.
+        RegistryError: the network, schedule, sampler or spacing is not installed.
         ConfigError: an option is wrong, or the network does not fit the samples.
     """
 
@@ -50,6 +50,8 @@ class Model:
         self.process = GaussianProcess(backend, betas)
         self.workers = Workers(backend.threads(threads))
         registry.checked("samplers", config.sampling.name, config.sampling.options)
+        self._pairs(config.sampling)
+        self._threshold(config.sampling)
 
     @property
     def is_image(self) -> bool:
@@ -79,7 +81,7 @@ class Model:
             samples: (n,) the numbers of the samples.
             labels: (n,) classes; an unconditional model ignores them.
             seed: of x_T and of the noise on the way.
-            sampling: which sampler, its options, and how many steps.
+            sampling: which sampler, its options, how many steps at which times, and the threshold.
         """
         backend = self.backend
         random = backend.random(seed)
@@ -90,7 +92,7 @@ class Model:
             w,
             self.process,
             self.condition(labels),
-            clip=self.is_image,
+            threshold=self._threshold(sampling),
             workers=self.workers,
         )
         with backend.scope():
@@ -99,7 +101,7 @@ class Model:
         def noise(t: int) -> Array:
             return random.normal(Purpose.SAMPLE_STEP, t, samples, self.sample_shape)
 
-        pairs = uniform_pairs(self.process.T, sampling.steps or None)
+        pairs = self._pairs(sampling)
         steps = registry.build("samplers", sampling.name, (self.process, denoiser, x, pairs, noise), sampling.options)
         iterator: Iterator[Step] = iter(steps)
         while True:
@@ -108,3 +110,11 @@ class Model:
             if step is None:
                 return
             yield step
+
+    def _pairs(self, sampling: SamplingConfig) -> Pairs:
+        return make_pairs(sampling.spacing, self.process.alpha_bar, sampling.steps or None)
+
+    def _threshold(self, sampling: SamplingConfig) -> Threshold | None:
+        """Return what keeps predictions in the range of images; points have no range."""
+        threshold = make_threshold(sampling.threshold, sampling.percentile)
+        return threshold if self.is_image else None

@@ -1,0 +1,161 @@
+"""The samplers' own formulas, options and manners."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers.flow import refused
+from helpers.gaussians import THREE, Floats
+from tinyddpm import registry
+from tinyddpm.backend import load_backend
+from tinyddpm.diffusion.denoiser import Prediction
+from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.diffusion.schedules import make_betas
+from tinyddpm.errors import ConfigError
+from tinyddpm.samplers import uniform_pairs
+from tinyddpm.samplers.ddim import ddim
+from tinyddpm.samplers.dpm_solver import dpmpp_2m, dpmpp_2m_sde
+from tinyddpm.samplers.heun import heun
+from tinyddpm.samplers.unipc import unipc
+from tinyddpm.testing import check_sampler
+
+PROCESS = GaussianProcess(load_backend("numpy"), make_betas("linear", 1000), dtype=np.float64)
+DENOISER = THREE.denoiser(PROCESS)
+X = np.random.default_rng(3).standard_normal((16, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ddim", {}),
+        ("ddim", {"eta": 0.5}),
+        ("ddim", {"eta": 1.0}),
+        ("dpmpp-2m", {}),
+        ("dpmpp-2m-sde", {}),
+        ("heun", {}),
+        ("unipc", {}),
+        ("unipc", {"order": 3}),
+    ],
+)
+def test_conformance(name: str, options: dict[str, Any]) -> None:
+    check_sampler(name, **options)
+
+
+def one_step(sampler: Any, pair: tuple[int, int], noise: Any = refused, **options: Any) -> Floats:
+    (step,) = sampler(PROCESS, DENOISER, X, [pair], noise, **options)
+    return step.x
+
+
+def test_ddim_with_eta_1_has_the_ancestral_moments() -> None:
+    """At every step of the chain, mean and variance of x_prev given x_t are those of p with beta-tilde, to rounding.
+
+    The mean is the step without noise; the variance is the square of what unit noise adds.
+    """
+    for t, t_prev in uniform_pairs(1000):
+        quiet = one_step(ddim, (t, t_prev), lambda t: np.zeros_like(X), eta=1.0)
+        loud = one_step(ddim, (t, t_prev), lambda t: np.ones_like(X), eta=1.0)
+        mean, variance = PROCESS.p_mean_variance(X, t, DENOISER(X, t).x_0, t_prev, "small")
+        np.testing.assert_allclose(quiet, mean, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose((loud - quiet) ** 2, np.full_like(X, variance), rtol=1e-9, atol=1e-18)
+
+
+@pytest.mark.parametrize("pair", [(999, 899), (500, 499), (40, 3)])
+def test_first_steps_are_ddim(pair: tuple[int, int]) -> None:
+    """Without a step before it, DPM-Solver++ is DDIM, its SDE variant DDIM with eta = 1; so is UniPC's predictor."""
+    noise = lambda t: np.full_like(X, 0.7)  # noqa: E731
+    expected = one_step(ddim, pair)
+    for sampler in (dpmpp_2m, unipc):
+        np.testing.assert_allclose(one_step(sampler, pair), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        one_step(dpmpp_2m_sde, pair, noise), one_step(ddim, pair, noise, eta=1.0), rtol=1e-9, atol=1e-12
+    )
+
+
+LAM = np.cumsum(np.random.default_rng(7).uniform(0.02, 0.2, 40))[::-1]
+"""λ at the times of a chain whose steps are of unequal length."""
+ALPHA = (1 + np.exp(-2 * LAM)) ** -0.5
+SIGMA = (1 + np.exp(2 * LAM)) ** -0.5
+LINE = GaussianProcess(PROCESS.backend, 1 - (ALPHA / np.concatenate([[1.0], ALPHA[:-1]])) ** 2, np.float64)
+
+
+def on_a_line(x_t: Floats, t: int) -> Prediction:
+    """A prediction that moves evenly: x_0 = λ / 2, whatever x_t is."""
+    x_0 = np.full_like(x_t, LAM[t] / 2)
+    return Prediction(x_0, (x_t - ALPHA[t] * x_0) / SIGMA[t])
+
+
+def test_unipc_is_exact_on_a_line() -> None:
+    """Two points determine x_0 = λ / 2, for which x / alpha = (λ − 1) / 2 + constant e^(−λ) solves the flow.
+
+    The first step has one point until it is corrected; so the whole way is exact but for rounding.
+    """
+    *_, before, _ = unipc(LINE, on_a_line, X, uniform_pairs(40), refused)
+    constant = (X / ALPHA[-1] - (LAM[-1] - 1) / 2) * np.exp(LAM[-1])
+    np.testing.assert_allclose(
+        before.x, ALPHA[0] * ((LAM[0] - 1) / 2 + constant * np.exp(-LAM[0])), rtol=1e-11, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("start", range(5, 40))
+def test_dpm_solver_takes_a_line_in_its_middle(start: int) -> None:
+    """For x_0 = λ / 2, every second step, of any two lengths, is the exact one for x_0 half-way through it.
+
+    The exact step of the flow for a constant x_0 keeps eps; that of the SDE has the posterior's moments (DDPM, eq. 7).
+    """
+    t, t_prev, end = start, start - 2, start - 5
+    middle = (LAM[t_prev] + LAM[end]) / 4
+    first, second = dpmpp_2m(LINE, on_a_line, X, [(t, t_prev), (t_prev, end)], refused)
+    eps = (first.x - ALPHA[t_prev] * middle) / SIGMA[t_prev]
+    np.testing.assert_allclose(second.x, ALPHA[end] * middle + SIGMA[end] * eps, rtol=1e-10, atol=1e-12)
+
+    ones = lambda t: np.ones_like(X)  # noqa: E731
+    first, second = dpmpp_2m_sde(LINE, on_a_line, X, [(t, t_prev), (t_prev, end)], ones)
+    mean, variance = LINE.q_posterior(np.full_like(X, middle), first.x, t_prev, end)
+    np.testing.assert_allclose(second.x, mean + variance**0.5, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("sampler", "evaluations"), [(ddim, 3), (dpmpp_2m, 3), (unipc, 3), (heun, 5)])
+def test_cost_and_noise(sampler: Any, evaluations: int) -> None:
+    """How often three steps ask the denoiser; these samplers ask for no noise."""
+    asked = []
+
+    def counting(x_t: Floats, t: int) -> Prediction:
+        asked.append(t)
+        return DENOISER(x_t, t)
+
+    assert len(list(sampler(PROCESS, counting, X, [(999, 500), (500, 0), (0, -1)], refused))) == 3
+    assert len(asked) == evaluations
+    assert asked == sorted(asked, reverse=True)
+
+
+@pytest.mark.parametrize("sampler", [dpmpp_2m_sde, lambda *arguments: ddim(*arguments, eta=0.3)], ids=["sde", "ddim"])
+def test_noise_is_asked_for_once_a_step_and_not_at_the_last(sampler: Any) -> None:
+    asked = []
+
+    def noise(t: int) -> Floats:
+        asked.append(t)
+        return np.zeros_like(X)
+
+    pairs = uniform_pairs(1000, 10)
+    list(sampler(PROCESS, DENOISER, X, pairs, noise))
+    assert asked == [t for t, t_prev in pairs if t_prev >= 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "line"),
+    [
+        ("ddim", {"eta": -0.1}, r"eta is -0\.1: give a number from 0"),
+        ("ddim", {"eta": 1.5}, r"eta is 1\.5: give a number from 0"),
+        ("ddim", {"eta": float("nan")}, "eta is nan"),
+        ("unipc", {"order": 4}, "order is 4: give 1, 2 or 3"),
+        ("unipc", {"order": 0}, "order is 0: give 1, 2 or 3"),
+        ("dpmpp-2m", {"order": 3}, "unknown option of sampler 'dpmpp-2m'"),
+    ],
+)
+def test_bad_options_are_refused(name: str, options: dict[str, Any], line: str) -> None:
+    arguments = (PROCESS, DENOISER, X, uniform_pairs(1000, 5), refused)
+    with pytest.raises(ConfigError, match=line):
+        list(registry.build("samplers", name, arguments, options))

@@ -1,0 +1,114 @@
+"""Spacings: the times that a sampler visits where it takes fewer steps than the chain has.
+
+A spacing is a function `alpha_bar, steps, *, <options> -> times`, an entry of group `tinyddpm.spacings`: from the (T,)
+table, `steps` real numbers that start at T − 1, fall, and stay above −1, the data, to which the last step leads.
+`make_pairs` rounds them to times of the chain.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyddpm import registry
+from tinyddpm.errors import ConfigError
+
+Floats: TypeAlias = NDArray[np.float64]
+
+
+def uniform(alpha_bar: Floats, steps: int) -> Floats:
+    """Return evenly spaced times. It is the "trailing" of Lin et al. 2023 (arXiv 2305.08891, section 3.3).
+
+    All steps are equally long, the last one to −1 included, so that the first time is T − 1, where x is all noise.
+    """
+    return np.linspace(len(alpha_bar) - 1, -1, steps + 1)[:-1]
+
+
+def quadratic(alpha_bar: Floats, steps: int) -> Floats:
+    """Return times that grow as squares, τ_i = c i² (DDIM, arXiv 2010.02502, appendix D.2): short steps near the data.
+
+    With τ = t + 1, DDIM's time, and c such that the first time is T − 1.
+    """
+    return len(alpha_bar) * np.linspace(1, 0, steps + 1)[:-1] ** 2 - 1
+
+
+def karras(alpha_bar: Floats, steps: int, *, rho: float = 7.0, sigma_max: float = 80.0) -> Floats:
+    """Return the times whose noise levels are nearest to EDM's (arXiv 2206.00364, eq. 5).
+
+        σ_i = (σ_max^(1/ρ) + i / (N − 1) (σ_min^(1/ρ) − σ_max^(1/ρ)))^ρ,   i = 0, …, N − 1
+
+    In EDM's σ = √((1 − alpha_bar) / alpha_bar). σ_min is the chain's smallest level, at time 0. σ_max is its largest or
+    EDM's, whichever is less: a cosine chain goes far beyond, where there is nothing to see. The first time is T − 1
+    even so.
+
+    Args:
+        alpha_bar: (T,).
+        steps: N.
+        rho: 1 spaces σ evenly; the larger, the shorter the steps near the data.
+        sigma_max: EDM's σ_max.
+
+    Raises:
+        ConfigError: rho is below 1, or sigma_max is not positive.
+    """
+    if not rho >= 1:
+        raise ConfigError(f"rho is {rho}: give at least 1 (EDM uses 7)")
+    if not sigma_max > 0:
+        raise ConfigError(f"sigma_max is {sigma_max}: give a noise level above 0 (EDM uses 80)")
+    levels = (1 / alpha_bar - 1) ** 0.5
+    sigma = np.linspace(min(sigma_max, levels[-1]) ** (1 / rho), levels[0] ** (1 / rho), steps) ** rho
+    sigma[0] = levels[-1]
+    # Linear between two levels: the nearer of them is the one that the time rounds to.
+    return np.interp(sigma, levels, np.arange(len(levels)))
+
+
+def make_pairs(name: str, alpha_bar: Floats, steps: int | None = None, /, **options: Any) -> list[tuple[int, int]]:
+    """Return the steps (t, t_prev) at the times of the spacing registered as `name`, from T − 1 down to −1.
+
+    Each time is the nearest of the chain to the spacing's, or the next one down that is free: times are distinct.
+
+    Args:
+        name: a name of the registry's `spacings` group.
+        alpha_bar: (T,), as the process has it.
+        steps: how many; T, all times of the chain, by default.
+        options: the spacing's own.
+
+    Raises:
+        RegistryError: no such spacing, or its plugin is broken.
+        ConfigError: there are not between 1 and T steps, an option is wrong, or the spacing returned something else.
+    """
+    T = len(alpha_bar)
+    steps = _checked_steps(T, steps)
+    times = np.asarray(registry.build("spacings", name, (alpha_bar, steps), options))
+    # Bounds are widened by half a step, for rounding; comparisons are such that NaN fails.
+    falls = times.shape == (steps,) and T - 1.5 < times[0] < T - 0.5 and times[-1] > -1 and np.all(np.diff(times) <= 0)
+    if not falls:
+        raise ConfigError(f"spacing {name!r}: it must return {steps} times that fall from {T - 1} and stay above -1")
+    return _joined(times)
+
+
+def uniform_pairs(T: int, steps: int | None = None) -> list[tuple[int, int]]:
+    """Return `steps` pairs of evenly spaced times from T − 1 down to −1; all T of them by default.
+
+    Raises:
+        ConfigError: there are not between 1 and T steps.
+    """
+    return _joined(uniform(np.ones(T), _checked_steps(T, steps)))  # only the length of the table matters
+
+
+def _checked_steps(T: int, steps: int | None) -> int:
+    steps = T if steps is None else steps
+    if not 1 <= steps <= T:
+        raise ConfigError(f"{steps} sampling steps on a chain of {T}: give between 1 and {T}")
+    return steps
+
+
+def _joined(times: Floats) -> list[tuple[int, int]]:
+    """Return the pairs that lead through `times`, rounded and made distinct, to −1."""
+    before = np.arange(len(times))
+    room = before[::-1]  # the least time that leaves one for each step to come
+    nearest = np.maximum(np.rint(times).astype(np.int64), room)
+    distinct = np.minimum.accumulate(nearest + before) - before
+    return list(pairwise([*distinct.tolist(), -1]))

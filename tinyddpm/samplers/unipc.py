@@ -1,0 +1,79 @@
+"""UniPC, a predictor-corrector that asks the denoiser once a step (Zhao et al. 2023, arXiv 2302.04867)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import log
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyddpm.backend import Array
+from tinyddpm.diffusion.denoiser import Denoiser
+from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.errors import ConfigError
+from tinyddpm.samplers.base import Level, Noise, Pairs, Step, level
+
+
+def unipc(
+    process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs, noise: Noise, *, order: int = 2
+) -> Iterator[Step]:
+    """Follow the probability-flow ODE by UniPC of order p in the predicted x_0 (Algorithms 1 and 2). Deterministic.
+
+    The ODE's exact solution from one time to the next is, with h the step in λ = log(alpha / sigma),
+
+        x_prev = sigma_prev / sigma_t x_t + alpha_prev ∫_0^h e^(τ − h) x_0(λ_t + τ) dτ
+
+    The predictor replaces x_0(λ) by the polynomial through the last p predictions. The denoiser's answer there serves
+    twice: the corrector (UniC) takes the step to there again with one more point on the polynomial, and so gains an
+    order, p + 1; and the next prediction starts from it. The first steps have fewer points, which limits p = 3 to the
+    third order in the end. The last step, where λ is infinite, takes x_0 as it is.
+
+    Args:
+        process: see `Sampler`.
+        denoiser: see `Sampler`.
+        x: see `Sampler`.
+        pairs: see `Sampler`.
+        noise: not asked for.
+        order: p, 1 to 3.
+
+    Raises:
+        ConfigError: no such order.
+    """
+    if order not in (1, 2, 3):
+        raise ConfigError(f"order is {order}: give 1, 2 or 3")
+    corrected, before = x, None
+    points: list[tuple[float, Array]] = []  # (λ, predicted x_0), the newest last
+    for t, t_prev in pairs:
+        now, prev = level(process, t), level(process, t_prev)
+        x_0 = denoiser(x, t).x_0
+        points.append((-log(now.ratio), x_0))
+        if before is not None:
+            corrected = _step(corrected, before, now, points)
+        points = points[-order:]
+        x = _step(corrected, now, prev, points) if prev.sigma > 0 else x_0
+        before = now
+        yield Step(t, x, x_0)
+
+
+def _step(x: Array, start: Level, end: Level, points: list[tuple[float, Array]]) -> Array:
+    """Return x at `end`: the exact solution from x at `start`, where x_0 is the polynomial through `points`."""
+    h = log(start.ratio / end.ratio)
+    tau = np.asarray([lam + log(start.ratio) for lam, _ in points])
+    x = end.sigma / start.sigma * x
+    for weight, (_, x_0) in zip(_weights(tau, h).tolist(), points, strict=True):
+        x = x + end.alpha * weight * x_0
+    return x
+
+
+def _weights(tau: NDArray[np.float64], h: float) -> NDArray[np.float64]:
+    """Return the w with Σ_m w_m f(τ_m) = ∫_0^h e^(τ − h) f(τ) dτ for all polynomials f through the points.
+
+    It is the paper's R_p(h) a_p B(h) = φ_p(h) (theorem 3.1), for f = 1 too; solved exactly, B(h) falls out. By parts,
+    the moments are I_0 = 1 − e^(−h), I_k = h^k − k I_{k−1}.
+    """
+    moments = [-np.expm1(-h)]
+    for k in range(1, len(tau)):
+        moments.append(h**k - k * moments[-1])
+    powers = np.vander(tau, increasing=True).T
+    return np.linalg.solve(powers, np.asarray(moments))
