@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -16,6 +16,9 @@ from tinyddpm.ops import Operations, Saved
 NOT_DIFFERENTIABLE = {"sinusoidal"}
 """Operations on data alone: they have no backward."""
 
+NOT_OPERATIONS = {"conv2d_costs"}
+"""What else an operations class can be asked."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -25,15 +28,20 @@ class Case:
         operation: its name.
         inputs: the differentiable inputs, in the order in which the backward returns their gradients.
         others: masks, indices, targets and options.
+        together: arguments that are a tuple of inputs, by name; their gradients come as a tuple too.
     """
 
     operation: str
     inputs: Mapping[str, Any]
     others: Mapping[str, Any]
+    together: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def forward(self, ops: Operations, **changed: Any) -> tuple[Any, Saved]:
         """Return (y, saved), with some arguments changed."""
-        result: tuple[Any, Saved] = getattr(ops, self.operation)(**{**self.inputs, **self.others, **changed})
+        arguments = {**self.inputs, **self.others, **changed}
+        for argument, names in self.together.items():
+            arguments[argument] = tuple(arguments.pop(name) for name in names)
+        result: tuple[Any, Saved] = getattr(ops, self.operation)(**arguments)
         return result
 
     def backward(self, ops: Operations, saved: Saved, dy: Any) -> dict[str, Any]:
@@ -41,7 +49,8 @@ class Case:
         gradients = getattr(ops, f"{self.operation}_backward")(saved, dy)
         if not isinstance(gradients, tuple):
             gradients = (gradients,)
-        return dict(zip(self.inputs, gradients, strict=True))
+        flat = [g for gradient in gradients for g in (gradient if isinstance(gradient, tuple) else (gradient,))]
+        return dict(zip(self.inputs, flat, strict=True))
 
     def map(self, change: Callable[[HostArray], Any]) -> Case:
         """Return the case with every array changed; options stay."""
@@ -75,6 +84,18 @@ def _group_norm(
     c = groups * each
     inputs = _normal(rng, {"x": (*leading, c), "scale": (c,), "shift": (c,)})
     return Case("group_norm", inputs, {"groups": groups} if eps is None else {"groups": groups, "eps": eps})
+
+
+def _group_norm_silu(
+    rng: np.random.Generator, leading: tuple[int, ...], groups: int, each: int, modulated: bool
+) -> Case:
+    n, c = leading[0], groups * each
+    shapes = {"x": (*leading, c), "scale": (c,), "shift": (c,)}
+    if not modulated:
+        return Case("group_norm_silu", _normal(rng, shapes), {"groups": groups})
+    names = ("m_scale", "m_shift")
+    inputs = _normal(rng, shapes | dict.fromkeys(names, (n, c)))
+    return Case("group_norm_silu", inputs, {"groups": groups}, {"modulation": names})
 
 
 def _layer_norm(rng: np.random.Generator, leading: tuple[int, ...], c: int, eps: float | None = None) -> Case:
@@ -131,6 +152,7 @@ BUILDERS: dict[str, Callable[..., Case]] = {
     "linear": _linear,
     "embedding": _embedding,
     "group_norm": _group_norm,
+    "group_norm_silu": _group_norm_silu,
     "layer_norm": _layer_norm,
     "modulate": _modulate,
     "silu": _silu,
@@ -166,6 +188,12 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
         {"leading": (2, 4, 2), "groups": 5, "each": 1},
         {"leading": (3, 7), "groups": 2, "each": 4, "eps": 0.1},
         {"leading": (3,), "groups": 2, "each": 3},
+    ],
+    "group_norm_silu": [
+        {"leading": (2, 3, 5), "groups": 1, "each": 6, "modulated": False},
+        {"leading": (3, 4, 2), "groups": 2, "each": 3, "modulated": True},
+        {"leading": (2, 7), "groups": 3, "each": 2, "modulated": True},
+        {"leading": (3,), "groups": 2, "each": 3, "modulated": False},
     ],
     "layer_norm": [
         {"leading": (1,), "c": 5},
@@ -217,6 +245,9 @@ DRAWN: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "group_norm": st.fixed_dictionaries(
         {"leading": _leading, "groups": _few, "each": _few, "eps": st.sampled_from([1e-6, 1e-3, 0.5])}
     ).filter(lambda shape: prod(shape["leading"]) * shape["each"] > 1),  # Torch refuses a single element.
+    "group_norm_silu": st.fixed_dictionaries(
+        {"leading": _leading, "groups": _few, "each": _few, "modulated": st.booleans()}
+    ).filter(lambda shape: prod(shape["leading"][1:]) * shape["each"] > 2),  # Two elements, nearly equal, amplify all.
     "layer_norm": st.fixed_dictionaries({"leading": _leading, "c": _size, "eps": st.sampled_from([1e-6, 1e-3, 0.5])}),
     "modulate": st.fixed_dictionaries({"n": _few, "pixels": st.lists(_few, max_size=2).map(tuple), "c": _few}),
     "silu": st.fixed_dictionaries({"shape": _shape}),

@@ -55,6 +55,13 @@ def _silu(x: Tensor) -> Tensor:
     return functional.silu(x)
 
 
+def _group_norm_silu(
+    x: Tensor, scale: Tensor, shift: Tensor, groups: int, m_scale: Tensor | None = None, m_shift: Tensor | None = None
+) -> Tensor:
+    h = _group_norm(x, scale, shift, groups)
+    return functional.silu(h if m_scale is None or m_shift is None else _modulate(h, m_scale, m_shift))
+
+
 def _gelu(x: Tensor) -> Tensor:
     return functional.gelu(x, approximate="tanh")
 
@@ -89,6 +96,7 @@ TORCH_OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "linear": _linear,
     "embedding": _embedding,
     "group_norm": _group_norm,
+    "group_norm_silu": _group_norm_silu,
     "layer_norm": _layer_norm,
     "modulate": _modulate,
     "silu": _silu,

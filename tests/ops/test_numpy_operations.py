@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyddpm.backend import load_backend
-from tinyddpm.ops import Operations, load_operations, numpy_operations, winograd
+from tinyddpm.ops import Operations, load_operations
+from tinyddpm.ops.cpu import blocks, convolution, winograd
 from tinyddpm.ops.numpy_operations import NumpyOperations
 
 NUMPY = load_backend("numpy")
@@ -23,12 +24,14 @@ def close(ours: np.ndarray, reference: np.ndarray) -> None:
 
 
 @pytest.fixture(params=["small blocks", "blocks as shipped", "Winograd wherever it can"])
-def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "small blocks":
-        monkeypatch.setattr(numpy_operations, "PATCHES", 20_000)
-        monkeypatch.setattr(numpy_operations, "PIECE", 500)
+        monkeypatch.setattr(convolution, "PATCHES", 20_000)
+        monkeypatch.setattr(blocks, "PIECE", 100)
+        monkeypatch.setattr(blocks, "ROW", 8)
     if request.param == "Winograd wherever it can":
-        monkeypatch.setattr(winograd, "pays", lambda x, c_out: True)
+        monkeypatch.setattr(convolution, "GATHERED", 10**9)
+        monkeypatch.setattr(convolution, "WRITTEN", 0)
         monkeypatch.setattr(winograd, "BLOCK_TILES", 4)
         monkeypatch.setattr(winograd, "BLOCK_ELEMENTS", 1)
 
@@ -40,7 +43,7 @@ def test_these_are_the_numpy_backends() -> None:
 SIDES, CHANNELS = st.integers(1, 9), st.integers(1, 7)
 
 
-@pytest.mark.usefixtures("blocks")
+@pytest.mark.usefixtures("sizes")
 @given(
     n=st.integers(1, 9), h=SIDES, w=SIDES, c_in=CHANNELS, c_out=CHANNELS, kh=st.integers(1, 4), kw=st.integers(1, 4),
     stride=st.sampled_from([1, 2]), seed=st.integers(0, 2**32 - 1),
@@ -60,7 +63,7 @@ def test_convolution(n: int, h: int, w: int, c_in: int, c_out: int, kh: int, kw:
         close(ours, reference)
 
 
-@pytest.mark.usefixtures("blocks")
+@pytest.mark.usefixtures("sizes")
 @given(
     n=st.integers(1, 9), pixels=st.lists(SIDES, min_size=1, max_size=2), groups=st.integers(1, 4),
     of_each=st.integers(1, 4), seed=st.integers(0, 2**32 - 1),
@@ -82,6 +85,82 @@ def test_group_norm(n: int, pixels: list[int], groups: int, of_each: int, seed: 
         OURS.group_norm_backward(saved, dy), REFERENCE.group_norm_backward(expected_saved, dy), strict=True
     ):
         close(ours, reference)
+
+
+@pytest.mark.usefixtures("sizes")
+@given(
+    n=st.integers(1, 9), pixels=st.lists(SIDES, min_size=1, max_size=2), groups=st.integers(1, 4),
+    of_each=st.integers(1, 4), modulated=st.booleans(), seed=st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_group_norm_silu(n: int, pixels: list[int], groups: int, of_each: int, modulated: bool, seed: int) -> None:
+    """Over the shapes above, with and without a modulation, in sets of at least 16 elements."""
+    rng = np.random.default_rng(seed)
+    c = groups * of_each
+    x = 2 * rng.standard_normal((n, 16, *pixels, c), np.float32) + 1
+    scale, shift = rng.standard_normal((2, c), np.float32)
+    modulation = tuple(rng.standard_normal((2, n, c), np.float32)) if modulated else ()
+    y, saved = OURS.group_norm_silu(x, scale, shift, groups, modulation)
+    expected, expected_saved = REFERENCE.group_norm_silu(x, scale, shift, groups, modulation)
+    close(y, expected)
+    dy = rng.standard_normal(y.shape, np.float32)
+    *ours, ours_modulation = OURS.group_norm_silu_backward(saved, dy)
+    *reference, reference_modulation = REFERENCE.group_norm_silu_backward(expected_saved, dy)
+    for a, b in zip([*ours, *ours_modulation], [*reference, *reference_modulation], strict=True):
+        close(a, b)
+
+
+@given(leading=st.lists(SIDES, min_size=1, max_size=3), c_in=CHANNELS, c_out=CHANNELS, seed=st.integers(0, 2**32 - 1))
+def test_linear(leading: list[int], c_in: int, c_out: int, seed: int) -> None:
+    """Over leading axes and channels."""
+    rng = np.random.default_rng(seed)
+    x, b = rng.standard_normal((*leading, c_in), np.float32), rng.standard_normal(c_out, np.float32)
+    w = rng.standard_normal((c_in, c_out), np.float32)
+    y, saved = OURS.linear(x, w, b)
+    expected, expected_saved = REFERENCE.linear(x, w, b)
+    close(y, expected)
+    dy = rng.standard_normal(y.shape, np.float32)
+    for ours, reference in zip(
+        OURS.linear_backward(saved, dy), REFERENCE.linear_backward(expected_saved, dy), strict=True
+    ):
+        close(ours, reference)
+
+
+@pytest.mark.usefixtures("sizes")
+@given(
+    n=st.integers(1, 5), queries=SIDES, keys=SIDES, heads=st.integers(1, 3), of_each=st.integers(1, 4),
+    seed=st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_attention(n: int, queries: int, keys: int, heads: int, of_each: int, seed: int) -> None:
+    """Over batch sizes, numbers of queries and keys, heads and channels; several blocks and one."""
+    rng = np.random.default_rng(seed)
+    q, dy = rng.standard_normal((2, n, queries, heads * of_each), np.float32)
+    k, v = rng.standard_normal((2, n, keys, heads * of_each), np.float32)
+    y, saved = OURS.attention(q, k, v, heads)
+    expected, expected_saved = REFERENCE.attention(q, k, v, heads)
+    close(y, expected)
+    for ours, reference in zip(
+        OURS.attention_backward(saved, dy), REFERENCE.attention_backward(expected_saved, dy), strict=True
+    ):
+        close(ours, reference)
+
+
+def test_inference_transforms_weights_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one set of operations without training, two layers of one shape keep their own; in training, none is kept."""
+    calls = []
+    transformed = winograd.transformed
+    monkeypatch.setattr(winograd, "transformed", lambda w: calls.append(1) or transformed(w))
+    rng = np.random.default_rng(1)
+    x, b = rng.standard_normal((8, 16, 16, 64), np.float32), np.zeros(64, np.float32)
+    weights = rng.standard_normal((2, 3, 3, 64, 64), np.float32)
+    layers = [weights[0], weights[1]]
+    inference = NumpyOperations(NUMPY)
+    for _ in range(3):
+        for w in layers:
+            close(inference.conv2d(x, w, b)[0], REFERENCE.conv2d(x, w, b)[0])
+    assert len(calls) == 2
+    for _ in range(3):
+        OURS.conv2d(x, layers[0], b)
+    assert len(calls) == 5
 
 
 def test_networks_agree_over_two_hundred_steps() -> None:

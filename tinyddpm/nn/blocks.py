@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from tinyddpm.backend import Array
-from tinyddpm.nn.layers import Conv, Embedding, GroupNorm, Linear, Pass
+from tinyddpm.nn.layers import Conv, Embedding, GroupNorm, GroupNormSiLU, Linear, Pass
 from tinyddpm.nn.network import Condition
 from tinyddpm.nn.parameters import Parameter
 
@@ -84,10 +84,10 @@ class ResidualBlock:
         self, path: str, c_in: int, c_out: int, c_time: int, *, adaptive: bool, dropout: float, layer: int
     ) -> None:
         self.adaptive, self.dropout, self.layer = adaptive, dropout, layer
-        self.norm_1 = GroupNorm(f"{path}/norm_1", c_in)
+        self.norm_1 = GroupNormSiLU(f"{path}/norm_1", c_in)
         self.conv_1 = Conv(f"{path}/conv_1", c_in, c_out)
         self.time = Linear(f"{path}/time", c_time, 2 * c_out if adaptive else c_out)
-        self.norm_2 = GroupNorm(f"{path}/norm_2", c_out)
+        self.norm_2 = GroupNormSiLU(f"{path}/norm_2", c_out)
         self.conv_2 = Conv(f"{path}/conv_2", c_out, c_out, scale=NEAR_ZERO)
         self.shortcut = Linear(f"{path}/shortcut", c_in, c_out) if c_in != c_out else None
 
@@ -100,15 +100,12 @@ class ResidualBlock:
     def forward(self, run: Pass, x: Array) -> Array:
         """(N, H, W, c_in) -> (N, H, W, c_out), told the time by `run.temb`."""
         h = self.norm_1.forward(run, x)
-        h = run.do(run.ops.silu, h)
         h = self.conv_1.forward(run, h)
         time = self.time.forward(run, run.temb)
         if self.adaptive:
-            h = self.norm_2.forward(run, h)
-            h = run.do(run.ops.modulate, h, *_halves(time))
+            h = self.norm_2.forward(run, h, _halves(time))
         else:
             h = self.norm_2.forward(run, h + time[:, None, None, :])
-        h = run.do(run.ops.silu, h)
         if run.noise and self.dropout:
             h = run.do(run.ops.dropout, h, run.noise.keep(h.shape, self.dropout, self.layer), self.dropout)
         h = self.conv_2.forward(run, h)
@@ -120,17 +117,10 @@ class ResidualBlock:
         dh = self.conv_2.backward(run, dy)
         if run.noise and self.dropout:
             dh = run.undo(run.ops.dropout_backward, dh)
-        dh = run.undo(run.ops.silu_backward, dh)
-        if self.adaptive:
-            dh, dscale, dshift = run.undo(run.ops.modulate_backward, dh)
-            dh = self.norm_2.backward(run, dh)
-            dtime = run.ops.xp.concat([dscale, dshift], axis=-1)
-        else:
-            dh = self.norm_2.backward(run, dh)
-            dtime = run.ops.xp.sum(dh, axis=(1, 2))
+        dh, dmodulation = self.norm_2.modulated_backward(run, dh)
+        dtime = run.ops.xp.concat(dmodulation, axis=-1) if self.adaptive else run.ops.xp.sum(dh, axis=(1, 2))
         run.dtemb = run.dtemb + self.time.backward(run, dtime)
         dh = self.conv_1.backward(run, dh)
-        dh = run.undo(run.ops.silu_backward, dh)
         return dx + self.norm_1.backward(run, dh)
 
 

@@ -135,6 +135,24 @@ class GroupNorm(Layer):
         return dx
 
 
+class GroupNormSiLU(GroupNorm):
+    """Group norm, then SiLU; between them a modulation by scale and shift, (N, channels) each, where it is given."""
+
+    def forward(self, run: Pass, x: Array, modulation: tuple[Array, ...] = ()) -> Array:
+        """(N, ..., channels), standardised by groups, modulated and activated."""
+        return run.do(run.ops.group_norm_silu, x, *self._weights(run), self.groups, modulation)
+
+    def modulated_backward(self, run: Pass, dy: Array) -> tuple[Array, tuple[Array, ...]]:
+        """Return dx and the gradients of the modulation."""
+        dx, dscale, dshift, dmodulation = run.undo(run.ops.group_norm_silu_backward, dy)
+        self._add_gradients(run, dscale, dshift)
+        return dx, dmodulation
+
+    def backward(self, run: Pass, dy: Array) -> Array:
+        """Return dx."""
+        return self.modulated_backward(run, dy)[0]
+
+
 class Embedding:
     """A learned vector per class: `table`, (classes, dim)."""
 

@@ -17,7 +17,7 @@ from tinyddpm.nn.blocks import (
     TimeEmbedding,
     Upsample,
 )
-from tinyddpm.nn.layers import Conv, GroupNorm, Pass
+from tinyddpm.nn.layers import Conv, GroupNormSiLU, Pass
 from tinyddpm.nn.network import Condition, DropoutNoise
 from tinyddpm.nn.parameters import Gradients, Parameter, Weights
 from tinyddpm.ops import Operations, Saved
@@ -112,7 +112,7 @@ class UNet:
                 )
                 c = c_out
 
-        self.norm_out = GroupNorm("norm_out", c)
+        self.norm_out = GroupNormSiLU("norm_out", c)
         self.conv_out = Conv("conv_out", c, out_channels, scale=NEAR_ZERO)
         parts: list[HasParameters] = [
             self.time, self.conv_in, *self.down, self.middle, *self.up, self.norm_out, self.conv_out
@@ -137,7 +137,6 @@ class UNet:
             h = step.forward(run, h)
 
         h = self.norm_out.forward(run, h)
-        h = run.do(ops.silu, h)
         return self.conv_out.forward(run, h), run if ops.training else None
 
     def backward(self, saved: Saved, dw: Gradients, dout: Array) -> Array:
@@ -146,7 +145,6 @@ class UNet:
         run.dw = dw
 
         dh = self.conv_out.backward(run, dout)
-        dh = run.undo(run.ops.silu_backward, dh)
         dh = self.norm_out.backward(run, dh)
 
         dskips = []

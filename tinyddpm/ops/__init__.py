@@ -5,19 +5,18 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint
 
 from tinyddpm.backend import Backend
-from tinyddpm.ops.activation import Activation
 from tinyddpm.ops.attention import Attention
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.convolution import Convolution
 from tinyddpm.ops.linear import Linear
 from tinyddpm.ops.loss import Loss
-from tinyddpm.ops.normalisation import Normalisation
+from tinyddpm.ops.norm_activation import NormActivation
 from tinyddpm.ops.resampling import Resampling
 
 __all__ = ["Operations", "Saved", "load_operations"]
 
 
-class Operations(Convolution, Linear, Normalisation, Activation, Attention, Resampling, Loss):
+class Operations(Convolution, Linear, NormActivation, Attention, Resampling, Loss):
     """The reference operations, in the array API standard's terms alone: correct wherever the standard is kept.
 
     A backend's faster operations subclass this and override methods, with the same names, arguments and defaults.

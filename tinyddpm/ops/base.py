@@ -20,7 +20,8 @@ class Family:
 
     Args:
         backend: whose namespace computes.
-        training: whether `saved` is kept; without it every `saved` is None.
+        training: whether `saved` is kept; without it every `saved` is None, and weights are taken to stay what they are
+            as long as these operations are used, so that what is made of them is made once.
     """
 
     def __init__(self, backend: Backend, training: bool = False) -> None:

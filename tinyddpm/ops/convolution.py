@@ -55,6 +55,12 @@ class Convolution(Family):
         dx = self._patches_transposed(self.xp.reshape(dflat, patches.shape), x.shape, kh, kw, stride)
         return dx, dw, db
 
+    def conv2d_costs(self, x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: int = 1) -> dict[str, float]:
+        """Return what `conv2d` costs in 10⁹ multiply-adds, by each algorithm there is; the cheapest is taken."""
+        n, height, width, _ = x_shape
+        kh, kw, c_in, c_out = w_shape
+        return {"patches": n * -(-height // stride) * -(-width // stride) * kh * kw * c_in * c_out / 1e9}
+
     def _patches(self, x: Array, kh: int, kw: int, stride: int) -> Array:
         """Return P(x), shape (N, H', W', kh·kw·C): what the kernel sees at each output pixel."""
         if (kh, kw, stride) == (1, 1, 1):

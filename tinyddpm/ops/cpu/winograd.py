@@ -4,17 +4,22 @@ Four outputs of a 3-tap filter g over six inputs d are Aᵀ((G g) ⊙ (Bᵀ d)):
 dimensions 4×4 outputs come from a 6×6 tile by 36 products instead of 144, and with channels each of the 36 is a matrix
 product over all tiles:
 
-    U = (G ⊗ G) w,  V = (B ⊗ B)ᵀ tiles(x),  M_k = V_k U_k for k = 1 … 36,  y = untiled((A ⊗ A)ᵀ M)
+    U = (G ⊗ G) w,  V = (B ⊗ B)ᵀ tiles(x),  M_k = V_k U_k for k = 1 … 36,  y = squares((A ⊗ A)ᵀ M)
 
-Every step but the product is linear in x or in w, so its backward is its transpose: dM = (A ⊗ A) tiled(dy),
+Every step but the product is linear in x or in w, so its backward is its transpose: dM = (A ⊗ A) squares(dy),
 dU_k = V_kᵀ dM_k, dw = (G ⊗ G)ᵀ dU, dV_k = dM_k U_kᵀ, and dx adds up the tiles (B ⊗ B) dV where they overlap. In float32
 the result is off by about 1e-5 of its largest element.
+
+Tiles, V and M lie in memory tile by tile, (tiles, 36, C): a tile is then six runs of 6 C numbers in the image, each
+transform one small dense product per tile, and the k-th matrix of all tiles has a row every 36 C numbers, as the BLAS
+can read it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -48,45 +53,60 @@ A_T = (
     (0, 1, -1, 8, -8, 1),
 )
 
-BLOCK_ELEMENTS, BLOCK_TILES = 1 << 17, 64
-"""A block of images has about so many elements in its tiles, to stay in the cache, but not fewer tiles than that."""
+BLOCK_ELEMENTS, BLOCK_TILES = 1 << 18, 64
+"""A block of images has about so many numbers in V, to stay in the cache, but tiles enough to make use of U."""
 
 
-def pays(x: NDArray, c_out: int) -> bool:
-    """Whether this is the fastest way to convolve x, (N, H, W, C_in), with 3×3 weights.
+def tiles(height: int, width: int) -> tuple[int, int]:
+    """Return the rows and columns of tiles that cover an image."""
+    return -(-height // OUT), -(-width // OUT)
 
-    In multiplications, the input's transform costs as much as a product with 36 output channels and the output's as one
-    with 16 input channels; the weights' is shared by all tiles; and where tiles stick out of the image, that part of
-    them is thrown away.
+
+def transformed(w: NDArray) -> NDArray:
+    """Return U, (36, C_in, C_out), of w (3, 3, C_in, C_out)."""
+    return (_kron(G, w.dtype) @ w.reshape(9, -1)).reshape(TILE * TILE, *w.shape[2:])
+
+
+def convolve(x: NDArray, u: NDArray, b: NDArray, keep: bool) -> tuple[NDArray, NDArray | None]:
+    """Return the zero-padded convolution of x with `transformed` weights, plus b; and V if it is to be kept.
+
+    Args:
+        x: (N, H, W, C_in).
+        u: (36, C_in, C_out).
+        b: (C_out,).
+        keep: whether the backward will need V.
+
+    Returns:
+        y, (N, H, W, C_out), and V, (tiles, 36, C_in), or None.
     """
     n, height, width, c_in = x.shape
-    rows, columns = _tiles(height, width)
-    filled = height * width / (OUT * OUT * rows * columns)
-    return bool(min(c_in, c_out) >= 32 and filled > 0.6 and n * rows * columns >= max(16, c_in / 8, c_out / 8))
+    c_out = u.shape[2]
+    y = np.empty((n, height, width, c_out), x.dtype)
+    bias = np.tile(b, OUT * OUT)
+    kept = np.empty((n * prod(tiles(height, width)), TILE * TILE, c_in), x.dtype) if keep else None
+    for part, v, grid in _transformed_tiles(x, c_out, kept):
+        outputs = _kron(A_T, x.dtype) @ _products(v, u)
+        outputs = outputs.reshape(-1, OUT * OUT * c_out)
+        outputs += bias
+        _write_squares(y[part], outputs.reshape(*grid, OUT, OUT * c_out))
+    return y, kept
 
 
-def convolve(x: NDArray, w: NDArray) -> NDArray:
-    """Return the zero-padded convolution, (N, H, W, C_out), of x (N, H, W, C_in) with w (3, 3, C_in, C_out)."""
-    _, height, width, _ = x.shape
-    u = _transformed(w)
-    y = np.empty((*x.shape[:3], w.shape[3]), x.dtype)
-    for part, v, shape in _transformed_tiles(x):
-        outputs = _kron(A_T, x.dtype) @ np.matmul(v, u).reshape(TILE * TILE, -1)
-        y[part] = _untiled(outputs, shape)[:, :height, :width]
-    return y
-
-
-def convolve_backward(x: NDArray, w: NDArray, dy: NDArray) -> tuple[NDArray, NDArray]:
-    """Return (dx, dw) of `convolve`."""
-    _, height, width, c_in = x.shape
-    u_t = np.ascontiguousarray(_transformed(w).transpose(0, 2, 1))
-    du = np.zeros((TILE * TILE, *w.shape[2:]), w.dtype)
-    dx = np.empty(x.shape, x.dtype)
-    for part, v, shape in _transformed_tiles(x):
-        dm = (_kron(A_T, x.dtype).T @ _tiled(dy[part], shape)).reshape(TILE * TILE, -1, dy.shape[-1])
-        du += np.matmul(v.transpose(0, 2, 1), dm)
-        dtiles = _kron(B_T, x.dtype).T @ np.matmul(dm, u_t).reshape(TILE * TILE, -1)
-        dx[part] = _overlapped(dtiles, (*shape, c_in))[:, :height, :width]
+def convolve_backward(v: NDArray, w: NDArray, dy: NDArray) -> tuple[NDArray, NDArray]:
+    """Return (dx, dw) of `convolve`, with respect to x and to the weights themselves, from the V it kept."""
+    n, height, width, _ = dy.shape
+    rows, columns = tiles(height, width)
+    c_in, c_out = w.shape[2:]
+    u_t = transformed(np.ascontiguousarray(w.transpose(0, 1, 3, 2)))
+    du = np.zeros((TILE * TILE, c_in, c_out), w.dtype)
+    dx = np.empty((n, height, width, c_in), dy.dtype)
+    for part in _blocks(n, rows * columns, max(c_in, c_out)):
+        grid = (part.stop - part.start, rows, columns)
+        dm = _kron(A_T, dy.dtype).T @ _squares(dy[part], grid).reshape(-1, OUT * OUT, c_out)
+        v_part = v[part.start * rows * columns : part.stop * rows * columns]
+        du += v_part.transpose(1, 2, 0) @ dm.transpose(1, 0, 2)
+        dtiles = _kron(B_T, dy.dtype).T @ _products(dm, u_t)
+        _write_squares(dx[part], _overlapped(dtiles.reshape(*grid, TILE, TILE, c_in)))
     return dx, (_kron(G, w.dtype).T @ du.reshape(TILE * TILE, -1)).reshape(w.shape)
 
 
@@ -96,56 +116,72 @@ def _kron(matrix: tuple[tuple[float, ...], ...], dtype: np.dtype[Any]) -> NDArra
     return np.kron(np.asarray(matrix), np.asarray(matrix)).astype(dtype)
 
 
-def _tiles(height: int, width: int) -> tuple[int, int]:
-    """Return the rows and columns of tiles that cover an image."""
-    return -(-height // OUT), -(-width // OUT)
+def _blocks(n: int, tiles_each: int, c: int) -> list[slice]:
+    """Return slices of n images whose V fits the cache."""
+    most = max(BLOCK_ELEMENTS // (TILE * TILE * c), BLOCK_TILES)
+    images = max(1, most // tiles_each)
+    return [slice(start, min(n, start + images)) for start in range(0, n, images)]
 
 
-def _transformed(w: NDArray) -> NDArray:
-    """Return U, (36, C_in, C_out)."""
-    return (_kron(G, w.dtype) @ w.reshape(9, -1)).reshape(TILE * TILE, *w.shape[2:])
-
-
-def _transformed_tiles(x: NDArray) -> Iterator[tuple[slice, NDArray, tuple[int, int, int]]]:
-    """Yield slices of the batch with their V, (36, tiles, C), and (images, rows, columns) of the tiles."""
+def _transformed_tiles(
+    x: NDArray, c_out: int, kept: NDArray | None
+) -> Iterator[tuple[slice, NDArray, tuple[int, int, int]]]:
+    """Yield slices of the batch, their V, (tiles, 36, C), in `kept` if given, and (images, rows, columns) of tiles."""
     n, height, width, c = x.shape
-    rows, columns = _tiles(height, width)
-    per_image = TILE * TILE * rows * columns * c
-    images = min(n, max(1, BLOCK_ELEMENTS // per_image, -(-BLOCK_TILES // (rows * columns))))
+    rows, columns = tiles(height, width)
+    blocks = _blocks(n, rows * columns, max(c, c_out))
+    images = blocks[0].stop
     padded = np.zeros((images, OUT * rows + 2, OUT * columns + 2, c), x.dtype)
     along_n, along_h, along_w, along_c = padded.strides
-    strides = (along_h, along_w, along_n, OUT * along_h, OUT * along_w, along_c)
-    for start in range(0, n, images):
-        count = min(images, n - start)
-        padded[:count, 1 : height + 1, 1 : width + 1] = x[start : start + count]
-        shape = (TILE, TILE, count, rows, columns, c)
-        tiles = np.ascontiguousarray(as_strided(padded, shape, strides, writeable=False))
-        v = _kron(B_T, x.dtype) @ tiles.reshape(TILE * TILE, -1)
-        yield slice(start, start + count), v.reshape(TILE * TILE, -1, c), (count, rows, columns)
+    each = np.empty((images, rows, columns, TILE, TILE * c), x.dtype)
+    strides = (along_n, OUT * along_h, OUT * along_w, along_h, along_c)
+    overlapping = as_strided(padded, each.shape, strides, writeable=False)
+    for part in blocks:
+        count = part.stop - part.start
+        padded[:count, 1 : height + 1, 1 : width + 1] = x[part]
+        each[:count] = overlapping[:count]
+        out = None if kept is None else kept[part.start * rows * columns : part.stop * rows * columns]
+        v = np.matmul(_kron(B_T, x.dtype), each[:count].reshape(-1, TILE * TILE, c), out=out)
+        yield part, v, (count, rows, columns)
 
 
-def _untiled(outputs: NDArray, shape: tuple[int, int, int]) -> NDArray:
-    """Return (16, tiles · C) as images, (n, 4 rows, 4 columns, C)."""
-    n, rows, columns = shape
-    by_tile = outputs.reshape(OUT, OUT, n, rows, columns, -1).transpose(2, 3, 0, 4, 1, 5)
-    return by_tile.reshape(n, OUT * rows, OUT * columns, -1)
+def _products(a: NDArray, u: NDArray) -> NDArray:
+    """Return (tiles, 36, D): the products of the k-th rows of all tiles, (tiles, 36, C), with u_k, (36, C, D)."""
+    m = np.empty((*a.shape[:2], u.shape[2]), a.dtype)
+    np.matmul(a.transpose(1, 0, 2), u, out=m.transpose(1, 0, 2))
+    return m
 
 
-def _tiled(dy: NDArray, shape: tuple[int, int, int]) -> NDArray:
-    """Return images (n, H, W, C) as (16, tiles · C), zeros where the tiles stick out: the transpose of `_untiled`."""
-    n, rows, columns = shape
-    whole = np.zeros((n, OUT * rows, OUT * columns, dy.shape[-1]), dy.dtype)
-    whole[:, : dy.shape[1], : dy.shape[2]] = dy
-    by_place = whole.reshape(n, rows, OUT, columns, OUT, -1).transpose(2, 4, 0, 1, 3, 5)
-    return by_place.reshape(OUT * OUT, -1)
+def _squares(images: NDArray, grid: tuple[int, int, int]) -> NDArray:
+    """Return images (n, H, W, C) as 4×4 squares, (n, rows, columns, 4, 4 C), zero where they stick out."""
+    n, rows, columns = grid
+    if images.shape[1:3] != (OUT * rows, OUT * columns):
+        whole = np.zeros((n, OUT * rows, OUT * columns, images.shape[3]), images.dtype)
+        whole[:, : images.shape[1], : images.shape[2]] = images
+        images = whole
+    return np.ascontiguousarray(images.reshape(n, rows, OUT, columns, -1).transpose(0, 1, 3, 2, 4))
 
 
-def _overlapped(dtiles: NDArray, shape: tuple[int, int, int, int]) -> NDArray:
-    """Return the images, (n, 4 rows + 1, 4 columns + 1, C), that 6×6 tiles 4 apart add up to, without the padding."""
-    n, rows, columns, c = shape
-    each = dtiles.reshape(TILE, TILE, n, rows, columns, c)
-    total = np.zeros((n, OUT * rows + 2, OUT * columns + 2, c), dtiles.dtype)
-    for i in range(TILE):
-        for j in range(TILE):
-            total[:, i : i + OUT * rows - 3 : OUT, j : j + OUT * columns - 3 : OUT] += each[i, j]
-    return total[:, 1:, 1:]
+def _write_squares(images: NDArray, squares: NDArray) -> None:
+    """Write squares, (n, rows, columns, 4, 4 C), to the images (n, H, W, C) they make up: the inverse of `_squares`."""
+    n, height, width, c = images.shape
+    rows, columns = squares.shape[1:3]
+    by_row = squares.transpose(0, 1, 3, 2, 4)
+    if (height, width) == (OUT * rows, OUT * columns):
+        images.reshape(by_row.shape)[...] = by_row
+    else:
+        images[...] = by_row.reshape(n, OUT * rows, OUT * columns, c)[:, :height, :width]
+
+
+def _overlapped(dtiles: NDArray) -> NDArray:
+    """Return the squares, (n, rows, columns, 4, 4 C), that tiles (n, rows, columns, 6, 6, C) add up to; uses them up.
+
+    A tile's first and last rows and columns are the last and first of the squares beside it, or padding.
+    """
+    n, rows, columns, _, _, c = dtiles.shape
+    dtiles[:, :-1, :, 4] += dtiles[:, 1:, :, 0]
+    dtiles[:, 1:, :, 1] += dtiles[:, :-1, :, 5]
+    inner = dtiles[:, :, :, 1:5]
+    inner[:, :, :-1, :, 4] += inner[:, :, 1:, :, 0]
+    inner[:, :, 1:, :, 1] += inner[:, :, :-1, :, 5]
+    return dtiles.reshape(n, rows, columns, TILE, TILE * c)[:, :, :, 1:5, c : 5 * c]

@@ -1,0 +1,168 @@
+"""Group norm and SiLU in blocks of samples: all passes over one block while it is in the cache."""
+
+from __future__ import annotations
+
+from functools import cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from tinyddpm.ops.base import Saved
+from tinyddpm.ops.cpu.blocks import NDArray, in_rows, pixels_per_row, sample_blocks, sum_over_rows
+from tinyddpm.ops.norm_activation import NormActivation
+
+
+class CpuNormActivation(NormActivation):
+    """Group norm, alone and with SiLU behind it. One large array is saved, x; everything per channel is small."""
+
+    def group_norm(
+        self, x: NDArray, scale: NDArray, shift: NDArray, groups: int, eps: float = 1e-6
+    ) -> tuple[NDArray, Saved]:
+        """Return the group norm."""
+        n, c, together = x.shape[0], x.shape[-1], pixels_per_row(prod(x.shape[1:-1]), x.shape[-1])
+        y = np.empty(x.shape, x.dtype)
+        mean, r = np.empty((2, n, 1, c), x.dtype)
+        for x_i, y_i, mean_i, r_i in sample_blocks(x, y, mean, r):
+            _standardised(x_i, y_i, mean_i, r_i, groups, eps, together)
+            rows = in_rows(y_i, together)
+            rows *= _tiled(r_i * scale, together)
+            rows += _tiled(np.broadcast_to(shift, (1, 1, c)), together)
+        return y, self._save(x, mean, r, scale, groups)
+
+    def group_norm_backward(self, saved: Saved, dy: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+        """Return (dx, dscale, dshift) of `group_norm`."""
+        x, mean, r, scale, groups = saved
+        together = pixels_per_row(prod(x.shape[1:-1]), x.shape[-1])
+        dx = np.empty(x.shape, x.dtype)
+        a, b = np.empty((2, *mean.shape), x.dtype)
+        for x_i, dy_i, dx_i, mean_i, r_i, a_i, b_i in sample_blocks(x, dy, dx, mean, r, a, b):
+            centred = in_rows(x_i, together) - _tiled(mean_i, together)
+            np.copyto(dx_i, dy_i)
+            _norm_backward(dx_i, centred, r_i, scale, groups, a_i, b_i, together)
+        return dx, (r * b).sum(axis=(0, 1)), a.sum(axis=(0, 1))
+
+    def group_norm_silu(
+        self, x: NDArray, scale: NDArray, shift: NDArray, groups: int, modulation: tuple[NDArray, ...] = ()
+    ) -> tuple[NDArray, Saved]:
+        """Return silu(h), h = x̂ · scale + shift and its modulation: per sample and channel, h = (x − μ) slope + offset.
+
+        SiLU is u + u tanh u of u = h / 2, so that half the slope and half the offset save a pass.
+        """
+        n, c, together = x.shape[0], x.shape[-1], pixels_per_row(prod(x.shape[1:-1]), x.shape[-1])
+        y = np.empty(x.shape, x.dtype)
+        mean, r, half_slope, half_offset = np.empty((4, n, 1, c), x.dtype)
+        factor, constant = _affine(scale, shift, modulation)
+        half_offset[...] = constant / 2
+        for x_i, y_i, mean_i, r_i, slope_i, offset_i, factor_i in sample_blocks(
+            x, y, mean, r, half_slope, half_offset, np.broadcast_to(factor, mean.shape)
+        ):
+            _standardised(x_i, y_i, mean_i, r_i, groups, 1e-6, together)
+            np.multiply(r_i, factor_i / 2, out=slope_i)
+            u = in_rows(y_i, together)
+            u *= _tiled(slope_i, together)
+            u += _tiled(offset_i, together)
+            bend = np.tanh(u)
+            bend *= u
+            u += bend
+        return y, self._save(x, mean, r, half_slope, half_offset, scale, shift, groups, modulation)
+
+    def group_norm_silu_backward(
+        self, saved: Saved, dy: NDArray
+    ) -> tuple[NDArray, NDArray, NDArray, tuple[NDArray, ...]]:
+        """Return (dx, dscale, dshift, dmodulation) of `group_norm_silu`.
+
+        With u = h / 2 and θ = tanh u, SiLU' = (1 + θ)(1 + u − u θ) / 2. Of what reaches h, two sums per channel,
+        a = Σ dh and b = Σ dh (x − μ): every gradient but dx is made of these two.
+        """
+        x, mean, r, half_slope, half_offset, scale, shift, groups, modulation = saved
+        together = pixels_per_row(prod(x.shape[1:-1]), x.shape[-1])
+        dx = np.empty(x.shape, x.dtype)
+        a, b = np.empty((2, *mean.shape), x.dtype)
+        factor = np.broadcast_to(_affine(scale, shift, modulation)[0], mean.shape)
+        for x_i, dy_i, dh_i, mean_i, r_i, slope_i, offset_i, factor_i, a_i, b_i in sample_blocks(
+            x, dy, dx, mean, r, half_slope, half_offset, factor, a, b
+        ):
+            centred = in_rows(x_i, together) - _tiled(mean_i, together)
+            u = centred * _tiled(slope_i, together)
+            u += _tiled(offset_i, together)
+            theta = np.tanh(u)
+            bend = in_rows(dh_i, together)
+            np.multiply(u, theta, out=bend)
+            u -= bend
+            u += 1
+            theta += 1
+            theta *= u
+            np.multiply(theta, in_rows(dy_i, together), out=bend)
+            bend *= 0.5
+            _norm_backward(dh_i, centred, r_i, factor_i, groups, a_i, b_i, together)
+        a, b = a[:, 0], (r * b)[:, 0]  # Σ dh and Σ dh x̂
+        if not modulation:
+            return dx, b.sum(axis=0), a.sum(axis=0), ()
+        dnormed, dnormed_x_hat = a * (1 + modulation[0]), b * (1 + modulation[0])
+        return dx, dnormed_x_hat.sum(axis=0), dnormed.sum(axis=0), (b * scale + a * shift, a)
+
+
+def _affine(scale: NDArray, shift: NDArray, modulation: tuple[NDArray, ...]) -> tuple[NDArray, NDArray]:
+    """Return factor and constant of h = x̂ · factor + constant, (C,), or (N, 1, C) with a modulation."""
+    if not modulation:
+        return scale, shift
+    m_scale, m_shift = (m[:, None] for m in modulation)
+    return scale * (1 + m_scale), shift * (1 + m_scale) + m_shift
+
+
+def _standardised(x: NDArray, out: NDArray, mean: NDArray, r: NDArray, groups: int, eps: float, together: int) -> None:
+    """Write x − μ to `out`, and μ and r = (σ² + ε)^(−1/2) of each sample and channel."""
+    pixels = x.shape[1]
+    mean[...] = _group_mean(sum_over_rows(x), groups, pixels)
+    centred = in_rows(out, together)
+    np.subtract(in_rows(x, together), _tiled(mean, together), out=centred)
+    squares = (centred * centred).reshape(x.shape)
+    r[...] = (_group_mean(sum_over_rows(squares), groups, pixels) + eps) ** -0.5
+
+
+def _norm_backward(
+    dh: NDArray,
+    centred: NDArray,
+    r: NDArray,
+    factor: NDArray,
+    groups: int,
+    a: NDArray,
+    b: NDArray,
+    together: int,
+) -> None:
+    """Turn dh into dx, for h = (x − μ) r · factor + …, and write a = Σ dh and b = Σ dh (x − μ) over pixels.
+
+    The means of g = dh · factor and of g x̂ need a and b alone, and what is left is linear in dh and in x − μ:
+
+        dx = dh (r factor) − (x − μ) r² group mean(factor r b) − r group mean(factor a)
+    """
+    pixels = dh.shape[1]
+    a[...] = sum_over_rows(dh)
+    rows = in_rows(dh, together)
+    b[...] = sum_over_rows((rows * centred).reshape(dh.shape))
+    centred *= _tiled(r**2 * _group_mean(factor * r * b, groups, pixels), together)
+    centred += _tiled(r * _group_mean(factor * a, groups, pixels), together)
+    rows *= _tiled(r * factor, together)
+    rows -= centred
+
+
+def _tiled(per_channel: NDArray, together: int) -> NDArray:
+    """Return (n, 1, C) for every pixel of a row, (n, 1, together · C)."""
+    n, _, c = per_channel.shape
+    rows = np.empty((n, together, c), per_channel.dtype)
+    rows[...] = per_channel
+    return rows.reshape(n, 1, together * c)
+
+
+def _group_mean(sums: NDArray, groups: int, pixels: int) -> NDArray:
+    """Return, for each channel of (n, 1, C) sums over pixels, the mean over its group."""
+    mean: NDArray = sums @ _averaging(groups, sums.shape[2], pixels, sums.dtype)
+    return mean
+
+
+@cache
+def _averaging(groups: int, c: int, pixels: int, dtype: np.dtype[Any]) -> NDArray:
+    """Return the (C, C) matrix that takes sums over pixels to the means of their groups."""
+    of_each = c // groups
+    return np.kron(np.eye(groups), np.full((of_each, of_each), 1 / (pixels * of_each))).astype(dtype)
