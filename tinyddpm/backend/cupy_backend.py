@@ -5,15 +5,20 @@ from __future__ import annotations
 import re
 from contextlib import AbstractContextManager
 from importlib import metadata
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import numpy as np
 
 from tinyddpm.backend.array import Array
 from tinyddpm.backend.base import Backend
+from tinyddpm.backend.random import Random
 from tinyddpm.errors import BackendError
 
 INSTALL = "pip install 'tinyddpm[cuda12]' or 'tinyddpm[cuda13]', by the CUDA version that nvidia-smi shows"
+
+OLDEST = (8, 0)
+"""The compute capability from which cards are supported: Ampere, the first with bfloat16 and TF32."""
 
 
 class CupyBackend(Backend):
@@ -21,10 +26,16 @@ class CupyBackend(Backend):
 
     Raises:
         BackendError: CuPy is not installed, installed twice or broken, there is no driver or too old a one, or the
-            device is unknown or not there.
+            device is unknown, not there or too old.
+
+    Attributes:
+        shared_memory: the most bytes of shared memory that a block of threads can have.
     """
 
     name = "cupy"
+    operations = "tinyddpm.ops.cupy_operations:CupyOperations"
+    randomness = "tinyddpm.ops.cuda.random:CupyRandom"
+    """`module:attribute` of the random numbers' class; imported when they are first asked for."""
 
     def __init__(self, device: str | None = None) -> None:
         self._cupy = _import_cupy()
@@ -33,6 +44,20 @@ class CupyBackend(Backend):
         import array_api_compat.cupy as xp
 
         super().__init__(xp, self._cupy.cuda.Device(index))
+        self.shared_memory = int(self.device.attributes["MaxSharedMemoryPerBlockOptin"])
+        self._modules: dict[tuple[str, tuple[str, ...]], Any] = {}
+
+    def compile(self, code: str, options: tuple[str, ...]) -> Any:
+        """Return CuPy's RawModule of `code`, the same one each time; it is compiled when a kernel is first taken."""
+        key = (code, options)
+        if key not in self._modules:
+            self._modules[key] = self._cupy.RawModule(code=code, options=options)
+        return self._modules[key]
+
+    def random(self, seed: int) -> Random:
+        """Return the stateless random numbers of `seed`, each draw a launch."""
+        result: Random = EntryPoint("random", self.randomness, "").load()(self, seed)
+        return result
 
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         """Return a host copy of `array`."""
@@ -110,6 +135,13 @@ def _check_gpu(cupy: Any, index: int) -> None:
         raise BackendError("there is an NVIDIA driver but no GPU: see nvidia-smi, or use --backend numpy")
     if index >= count:
         raise BackendError(f"GPU {index} does not exist: the number of GPUs is {count}, the first is cuda:0")
+    properties = runtime.getDeviceProperties(index)
+    capability = (properties["major"], properties["minor"])
+    if capability < OLDEST:
+        raise BackendError(
+            f"GPU {index} ({properties['name'].decode()}) is too old: its compute capability is "
+            f"{capability[0]}.{capability[1]}, and {OLDEST[0]}.{OLDEST[1]} or later is needed; use --backend numpy"
+        )
 
 
 def _version(number: int) -> str:

@@ -1,0 +1,139 @@
+"""CupyOperations against the reference operations on NumPy: numbers, shapes, types and bounds.
+
+Without a GPU the kernels run on the CPU, with a GPU's grid, blocks and shared memory. Every array then lies between
+guards that no kernel may write to, and new arrays are full of NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.cases import ALL_SHAPES, BUILDERS, DRAWN, LAYOUTS, SHAPES, Case, make_case, name_of
+from helpers.comparison import assert_close, frozen
+from helpers.cuda_shim import ShimBackend
+from tinyddpm.backend import Backend, load_backend
+from tinyddpm.ops import Operations, cupy_operations, load_operations
+from tinyddpm.ops.cuda import geometry
+from tinyddpm.ops.cupy_operations import CupyOperations
+
+EPSILON = float(np.finfo(np.float32).eps)
+REFERENCE = Operations(load_backend("numpy"), training=True)
+
+Layout: TypeAlias = Callable[[np.ndarray], np.ndarray]
+
+WITHOUT_KERNEL = {"linear", "embedding", "modulate", "gelu", "concat"}
+"""Operations that CupyOperations leaves to the reference; 1×1 convolutions at stride 1 are such a product as well."""
+
+LARGE: list[tuple[str, dict[str, Any]]] = [
+    ("conv2d", {"n": 2, "h": 5, "w": 3, "c_in": 70, "c_out": 3, "kernel": 3, "stride": 1}),
+    ("conv2d", {"n": 1, "h": 7, "w": 4, "c_in": 300, "c_out": 2, "kernel": 3, "stride": 2}),
+    ("group_norm", {"leading": (2, 9, 7), "groups": 8, "each": 4}),
+    ("group_norm", {"leading": (2, 3, 3), "groups": 7, "each": 3}),
+    ("group_norm", {"leading": (1, 3, 2), "groups": 2, "each": 530}),
+    ("group_norm", {"leading": (2, 16, 16), "groups": 4, "each": 8}),
+    ("group_norm_silu", {"leading": (3, 4, 4), "groups": 8, "each": 4, "modulated": True}),
+    ("group_norm_silu", {"leading": (2, 9, 7), "groups": 3, "each": 20, "modulated": True}),
+    ("group_norm_silu", {"leading": (1, 2, 2), "groups": 1, "each": 600, "modulated": False}),
+    ("group_norm_silu", {"leading": (11, 3), "groups": 4, "each": 5, "modulated": True}),
+    ("layer_norm", {"leading": (2, 5), "c": 700}),
+    ("silu", {"shape": (3, 257)}),
+    ("dropout", {"shape": (2, 300), "rate": 0.4}),
+    ("attention", {"n": 2, "queries": 9, "keys": 75, "heads": 2, "each": 5}),
+    ("upsample", {"n": 2, "h": 3, "w": 2, "c": 270}),
+    ("avg_pool", {"n": 2, "h": 3, "w": 2, "c": 270}),
+    ("mse", {"shape": (5, 333)}),
+]
+"""More channels than threads, more than one block, tiles that fill much shared memory, several chunks of groups."""
+
+
+def single(case: Case) -> Case:
+    return case.map(lambda a: a.astype(np.float32) if a.dtype.kind == "f" else a)
+
+
+def compare(cuda: Backend, case: Case, rtol: float, floor: float = 0.0, layout: Layout = np.asarray) -> None:
+    """Check y and all gradients of CupyOperations against the reference, given read-only arrays of some layout."""
+    y, saved = case.forward(REFERENCE)
+    dy = case.dy(y, np.random.default_rng(6))
+    expected = {"y": y, **case.backward(REFERENCE, saved, dy)}
+
+    def moved(array: np.ndarray) -> Any:
+        return cuda.asarray(frozen(layout(array)))
+
+    ops = load_operations(cuda, training=True)
+    assert isinstance(ops, CupyOperations)
+    y, saved = case.map(moved).forward(ops)
+    found = {"y": y, **case.map(moved).backward(ops, saved, moved(dy) if isinstance(dy, np.ndarray) else dy)}
+    for name, array in expected.items():
+        assert_close(cuda.to_numpy(found[name]), array, rtol, f"{name} of {case.operation}", floor)
+
+
+@pytest.mark.parametrize(("operation", "shape"), ALL_SHAPES + LARGE, ids=name_of)
+def test_gives_what_the_reference_gives(cuda: Backend, operation: str, shape: dict[str, Any]) -> None:
+    """In float32, within 16 units of rounding of the largest element (longest sum: 2,700 terms)."""
+    compare(cuda, single(make_case(operation, shape, seed=5)), 16 * EPSILON)
+
+
+@given(data=st.data(), seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=12)
+@pytest.mark.parametrize("operation", sorted(BUILDERS.keys() - WITHOUT_KERNEL - {"group_norm_silu"}))
+def test_gives_what_the_reference_gives_at_any_shape(
+    cuda: Backend, operation: str, data: st.DataObject, seed: int
+) -> None:
+    """For random shapes and options in float32, within 1e-4 of 1 or of the largest element.
+
+    Not for norms with a small ε: in a group of few, almost equal elements it multiplies what is rounded.
+    """
+    shape = data.draw(DRAWN[operation], label="shape")
+    if "eps" in shape:
+        shape["eps"] = max(shape["eps"], 1e-2)
+    compare(cuda, single(make_case(operation, shape, seed)), 1e-4, floor=1.0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("operation", BUILDERS)
+def test_takes_any_layout_and_changes_no_input(cuda: Backend, operation: str, layout: str) -> None:
+    """Inputs and dy in three orders of memory, all read-only."""
+    compare(cuda, single(make_case(operation, SHAPES[operation][-1], seed=7)), 16 * EPSILON, layout=LAYOUTS[layout])
+
+
+@pytest.mark.parametrize("operation", BUILDERS)
+def test_kernels_run_for_float32_and_leave_float64_to_the_reference(shim: ShimBackend, operation: str) -> None:
+    case = make_case(operation, SHAPES[operation][0], seed=1)
+    compare(shim, case, rtol=1e-12)
+    assert shim.launched == []
+    compare(shim, single(case), 16 * EPSILON)
+    assert bool(shim.launched) == (operation not in WITHOUT_KERNEL)
+
+
+def test_groups_too_wide_for_a_block_go_to_the_reference(shim: ShimBackend) -> None:
+    case = single(make_case("group_norm", {"leading": (2, 2), "groups": 1, "each": 4100}, seed=3))
+    compare(shim, case, 16 * EPSILON)
+    assert shim.launched == []
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolution_in_parts(shim: ShimBackend, monkeypatch: pytest.MonkeyPatch, stride: int) -> None:
+    """A batch whose patches are gathered for two images at a time gives what it gives at once."""
+    shape = {"n": 5, "h": 6, "w": 5, "c_in": 3, "c_out": 4, "kernel": 3, "stride": stride}
+    monkeypatch.setattr(cupy_operations, "PATCHES", 2 * 4 * 9 * 3 * (30 if stride == 1 else 9))
+    compare(shim, single(make_case("conv2d", shape, seed=5)), 16 * EPSILON)
+    assert len(shim.launched) == 3 * 3
+
+
+def test_loss_of_several_elements_a_thread(cuda: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two blocks whose threads take several elements each, some more than others."""
+    monkeypatch.setattr(geometry, "PARTIAL_BLOCKS", 2)
+    compare(cuda, single(make_case("mse", {"shape": (5, 333)}, seed=5)), 16 * EPSILON)
+
+
+def test_nothing_is_kept_without_training(shim: ShimBackend) -> None:
+    for operation, shape in ALL_SHAPES:
+        y, saved = single(make_case(operation, shape, seed=1)).forward(load_operations(shim))
+        assert saved is None, operation
+        assert not np.isnan(y).any()

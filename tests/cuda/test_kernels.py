@@ -1,0 +1,180 @@
+"""The kernels themselves: they compile for the cards there are, and the stand-in for threads notices faults."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.cuda_shim import COMPILER, ShimBackend
+from tinyddpm.backend import load_backend
+from tinyddpm.ops import Operations
+from tinyddpm.ops.cuda import geometry
+from tinyddpm.ops.cuda.geometry import Geometry
+from tinyddpm.ops.cuda.kernels import FAMILIES, FOLDER, OPTIONS, STORAGE, Kernels, source
+
+KERNELS = {family: re.findall(r'extern "C" __global__ void (\w+)\(', source(family)) for family in FAMILIES}
+NVCC = shutil.which("gcc") and (shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc"))  # nvcc calls gcc
+
+
+def test_families_are_the_files() -> None:
+    assert sorted(FAMILIES) == sorted(path.stem for path in FOLDER.glob("*.cu"))
+    assert all(KERNELS.values())
+    assert "#include" not in "".join(map(source, FAMILIES))
+
+
+@pytest.mark.parametrize("storage", STORAGE)
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+def test_all_kernels_compile(arch: str, storage: str, tmp_path: Path) -> None:
+    """To machine code, by NVRTC where CuPy is there (no driver is needed), else by nvcc; every kernel is in it."""
+    options = [*OPTIONS, *STORAGE[storage]]
+    try:
+        from cupy.cuda import nvrtc
+    except ImportError:
+        if NVCC is None:
+            pytest.skip("there is neither CuPy's NVRTC nor nvcc with gcc to compile with")
+        text = "".join(f'#include "{FOLDER / family}.cu"\n' for family in FAMILIES)
+        command = [NVCC, "-cubin", f"-arch={arch}", "-Werror", "all-warnings", *options, "-x", "cu", "-"]
+        done = subprocess.run(
+            [*command, "-o", str(tmp_path / "all.cubin")], input=text, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        code = {family: (tmp_path / "all.cubin").read_bytes() for family in FAMILIES}
+    else:
+        code = {}
+        for family in FAMILIES:
+            program = nvrtc.createProgram(source(family), f"{family}.cu", [], [])
+            try:
+                nvrtc.compileProgram(program, [f"--gpu-architecture={arch}", *options])
+            except nvrtc.NVRTCError:
+                pytest.fail(f"{family}.cu: {nvrtc.getProgramLog(program)}")
+            code[family] = nvrtc.getCUBIN(program)
+    for family, kernels in KERNELS.items():
+        for kernel in kernels:
+            assert f".text.{kernel}".encode() in code[family], kernel
+
+
+def bfloat16(values: np.ndarray) -> np.ndarray:
+    """Return the bits of `values` rounded to bfloat16, as Torch rounds."""
+    return torch.from_numpy(np.ascontiguousarray(values)).to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
+
+
+def widened(bits: np.ndarray) -> np.ndarray:
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def test_bfloat16_is_rounded_to_nearest_even(shim: ShimBackend) -> None:
+    """Of products of every kind: normal, ties, subnormal, overflowing, infinite, not a number."""
+    rng = np.random.default_rng(1)
+    patterns = rng.integers(0, 2**16, 4000, np.uint16)
+    patterns[:6] = [0, 0x8000, 0x7F7F, 0x7F80, 0xFF80, 0x7FC0]
+    y, keep, share = np.empty_like(patterns), np.ones(4000, np.bool_), 0.3
+    where, size = geometry.elements(4000), np.int64(4000)
+    Kernels(shim).launch("activation", "dropout", "bfloat16", where, patterns, keep, y, share, size)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = widened(patterns) / np.float32(share)
+    np.testing.assert_array_equal(widened(y), widened(bfloat16(expected)))
+
+
+def test_group_norm_of_bfloat16(shim: ShimBackend) -> None:
+    """Statistics and arithmetic are float32: y is the reference's on the same rounded x, within half a last place."""
+    rng = np.random.default_rng(2)
+    x = bfloat16(rng.normal(3, 1, (2, 30, 32)).astype(np.float32))
+    scale, shift = rng.normal(size=(2, 32)).astype(np.float32)
+    y, mean, r = np.empty_like(x), np.empty((2, 8), np.float32), np.empty((2, 8), np.float32)
+    cut = geometry.group_norm(x.shape, 8, 2, shim.shared_memory, backward=False)
+    assert cut is not None
+    Kernels(shim).launch(
+        "group_norm", "group_norm_forward", "bfloat16", cut.geometry,
+        x, scale, shift, None, None, y, mean, r, 30, 32, 8, cut.chunk, 1e-6, True, cut.tiled,
+    )  # fmt: skip
+    expected, _ = Operations(load_backend("numpy")).group_norm_silu(widened(x), scale, shift, 8)
+    np.testing.assert_allclose(widened(y), expected, rtol=2**-8, atol=1e-5)
+
+
+# The stand-in itself: what it must notice.
+
+FAULTY = """
+extern __shared__ float shared[];
+extern "C" __global__ void past_the_end(float* x, int n) { if (threadIdx.x <= n) x[threadIdx.x] = 1; }
+extern "C" __global__ void before_the_start(float* x, int n) { if (threadIdx.x < n) x[(int)threadIdx.x - 1] = 1; }
+extern "C" __global__ void past_shared(float* x, int n) { shared[threadIdx.x] = 1; }
+extern "C" __global__ void half_a_barrier(float* x, int n) { if (threadIdx.x < n) __syncthreads(); }
+extern "C" __global__ void half_a_shuffle(float* x, int n) { if (threadIdx.x < n) __shfl_xor_sync(~0u, 1.0f, 1); }
+extern "C" __global__ void without_barrier(float* x, int n) {
+    shared[threadIdx.x] = threadIdx.x;
+    x[threadIdx.x] = shared[(threadIdx.x + 1) % n];
+}
+extern "C" __global__ void with_barrier(float* x, int n) {
+    shared[threadIdx.x] = threadIdx.x;
+    __syncthreads();
+    x[threadIdx.x] = shared[(threadIdx.x + 1) % n];
+}
+"""
+
+
+def run_faulty(shim: ShimBackend, name: str, n: int, *more: object) -> np.ndarray:
+    x = np.zeros(40, np.float32)
+    shim.compile(FAULTY, ()).get_function(name)((1,), (40,), (x, np.int32(n), *more), shared_mem=40 * 4)
+    return x
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "fault"),
+    [
+        ("past_the_end", 40, None),
+        ("before_the_start", 40, "writes outside argument 0"),
+        ("half_a_barrier", 39, "has a barrier that not all threads reach"),
+        ("half_a_shuffle", 39, "has a barrier that not all threads reach"),
+    ],
+)
+def test_faults_are_noticed(shim: ShimBackend, name: str, n: int, fault: str | None) -> None:
+    if fault is None:
+        x, kernel = np.zeros(39, np.float32), shim.compile(FAULTY, ()).get_function(name)
+        with pytest.raises(AssertionError, match="writes outside argument 0"):
+            kernel((1,), (40,), (x, np.int32(39)), shared_mem=0)
+        return
+    with pytest.raises(AssertionError, match=fault):
+        run_faulty(shim, name, n)
+
+
+def test_writing_behind_shared_memory_is_noticed(shim: ShimBackend) -> None:
+    kernel = shim.compile(FAULTY, ()).get_function("past_shared")
+    with pytest.raises(AssertionError, match="writes behind its shared memory"):
+        kernel((1,), (40,), (np.zeros(40, np.float32), np.int32(40)), shared_mem=39 * 4)
+
+
+def test_barriers_are_real(shim: ShimBackend) -> None:
+    """With a barrier a thread reads what its neighbour wrote; without one, what was there before."""
+    np.testing.assert_array_equal(run_faulty(shim, "with_barrier", 40), np.roll(np.arange(40), -1))
+    assert np.isnan(run_faulty(shim, "without_barrier", 40)).any()
+
+
+@pytest.mark.parametrize("arguments", [(np.int64(40),), (np.float32(40),), (np.int32(40), np.int32(1))], ids=str)
+def test_arguments_of_another_type_are_noticed(shim: ShimBackend, arguments: tuple[np.generic, ...]) -> None:
+    kernel = shim.compile(FAULTY, ()).get_function("with_barrier")
+    with pytest.raises(AssertionError, match=r"of another type|takes 2 arguments"):
+        kernel((1,), (40,), (np.zeros(40, np.float32), *arguments), shared_mem=160)
+
+
+def test_launch_refuses_arrays_that_are_not_contiguous(shim: ShimBackend) -> None:
+    x = np.zeros((4, 4), np.float32)
+    with pytest.raises(ValueError, match="not contiguous"):
+        Kernels(shim).launch("activation", "silu_forward", "float32", Geometry((1,), (16,)), x.T, x, np.int64(16))
+
+
+@pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler (g++ or clang++) to run the kernels with")
+def test_a_wrong_index_in_a_kernel_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison would see a kernel that is off by one: SiLU that leaves out the last element."""
+    from tinyddpm.ops.cuda import kernels
+    from tinyddpm.ops.cupy_operations import CupyOperations
+
+    monkeypatch.setattr(kernels, "source", lambda family: source(family).replace("if (i < size)", "if (i + 1 < size)"))
+    y, _ = CupyOperations(ShimBackend()).silu(np.ones(5, np.float32))
+    assert np.isnan(y[4])
+    assert not np.isnan(y[:4]).any()

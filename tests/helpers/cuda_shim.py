@@ -1,0 +1,144 @@
+"""Kernels on the CPU: a backend whose arrays are NumPy's and whose RawModule is C++ that runs blocks and threads."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import array_api_compat.numpy
+import numpy as np
+
+from tinyddpm.backend import Backend, Random
+from tinyddpm.ops.cuda.random import CupyRandom
+
+FOLDER = Path(__file__).parent
+GUARD = 4096
+"""Bytes before and after each array that no kernel may write to; read as float32 they are NaN."""
+
+COMPILER = shutil.which("g++") or shutil.which("clang++")
+
+_KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(')
+_built = TemporaryDirectory(prefix="tinyddpm-shim-")
+
+
+class ShimBackend(Backend):
+    """Stands in for the CuPy backend: `compile` runs kernels on the CPU, and new arrays are NaN until written to.
+
+    Args:
+        shared_memory: bytes that a block can have.
+    """
+
+    name = "cupy"
+    operations = "tinyddpm.ops.cupy_operations:CupyOperations"
+
+    def __init__(self, shared_memory: int = 48 * 1024) -> None:
+        super().__init__(_Namespace())
+        self.shared_memory = shared_memory
+        self.launched: list[str] = []
+
+    def compile(self, code: str, options: tuple[str, ...]) -> _Module:
+        """Return a RawModule whose kernels run on the CPU."""
+        return _Module(self, code, options)
+
+    def random(self, seed: int) -> Random:
+        return CupyRandom(self, seed)
+
+
+class _Namespace:
+    """NumPy's namespace, but `empty` is full of bytes that are no number: what a kernel leaves out is seen."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(array_api_compat.numpy, name)
+
+    def empty(self, shape: tuple[int, ...], dtype: Any, device: Any = None) -> np.ndarray:
+        array = np.empty(shape, dtype)
+        array.view(np.uint8).fill(0xFF) if array.ndim else array.fill(np.nan)
+        return array
+
+    def empty_like(self, array: np.ndarray) -> np.ndarray:
+        return self.empty(array.shape, array.dtype)
+
+
+class _Module:
+    """What CuPy's RawModule is to its caller."""
+
+    def __init__(self, backend: ShimBackend, code: str, options: tuple[str, ...]) -> None:
+        self._backend, self._code, self._options = backend, code, options
+
+    def get_function(self, name: str) -> _Kernel:
+        return _Kernel(self._backend, name, getattr(_library(self._code, self._options), f"shim_{name}"))
+
+
+class _Kernel:
+    """What CuPy's RawKernel is to its caller: called with grid, block and arguments."""
+
+    def __init__(self, backend: ShimBackend, name: str, entry: Any) -> None:
+        self._backend, self._name, self._entry = backend, name, entry
+        self.max_dynamic_shared_size_bytes = 48 * 1024
+
+    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], shared_mem: int) -> None:
+        """Run all blocks, each array between two guards."""
+        assert shared_mem <= self.max_dynamic_shared_size_bytes <= max(48 * 1024, self._backend.shared_memory)
+        guarded = [_Guarded(argument) if isinstance(argument, np.ndarray) else None for argument in args]
+        values = [ctypes.c_void_p(g.address) if g else _scalar(a) for a, g in zip(args, guarded, strict=True)]
+        pointers = (ctypes.c_void_p * len(args))(*(ctypes.addressof(value) for value in values))
+        kinds = (ctypes.c_int * len(args))(*map(_kind, args))
+        size = (ctypes.c_uint * 6)(*(*grid, 1, 1)[:3], *(*block, 1, 1)[:3])
+        self._entry.restype = ctypes.c_char_p
+        fault = self._entry(size, ctypes.c_size_t(shared_mem), pointers, kinds, len(args)).decode()
+        assert not fault, f"{self._name} {fault}"
+        for number, (argument, guard) in enumerate(zip(args, guarded, strict=True)):
+            if guard:
+                assert guard.intact(), f"{self._name} writes outside argument {number}, of shape {argument.shape}"
+                if argument.flags.writeable:
+                    argument[...] = guard.array
+                else:
+                    assert guard.array.tobytes() == argument.tobytes(), f"{self._name} writes to its input {number}"
+        self._backend.launched.append(self._name)
+
+
+class _Guarded:
+    """A copy of an array with guards around it."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._bytes = np.full(2 * GUARD + array.nbytes, 0xFF, np.uint8)
+        self.array = self._bytes[GUARD : GUARD + array.nbytes].view(array.dtype).reshape(array.shape)
+        self.array[...] = array
+        self.address = self.array.ctypes.data
+
+    def intact(self) -> bool:
+        return bool((self._bytes[:GUARD] == 0xFF).all() and (self._bytes[-GUARD:] == 0xFF).all())
+
+
+def _kind(argument: np.ndarray | np.generic) -> int:
+    """Return the number by which cuda_shim.hpp describes a parameter of this type."""
+    if isinstance(argument, np.uintp) and argument == 0:
+        return -1
+    number = 100 * (argument.dtype.kind == "f") + argument.dtype.itemsize
+    return 1000 + number if isinstance(argument, np.ndarray) else number
+
+
+def _scalar(argument: np.generic) -> Any:
+    return np.ctypeslib.as_ctypes_type(argument.dtype)(argument.item())
+
+
+@cache
+def _library(code: str, options: tuple[str, ...]) -> ctypes.CDLL:
+    """Return the shared library of a family, compiled as C++ with an entry for each of its kernels."""
+    entries = "\n".join(f"SHIM_ENTRY({name})" for name in _KERNEL.findall(code))
+    room = "float shared[(shim::MOST_SHARED + shim::GUARD) / sizeof(float)];"
+    text = f'#include "cuda_shim.hpp"\n{code}\n{room}\n{entries}\n'
+    target = Path(_built.name) / f"{hashlib.sha256(repr((text, options)).encode()).hexdigest()}.so"
+    assert COMPILER is not None
+    defines = [option for option in options if option.startswith("-D")]
+    command = [COMPILER, "-std=c++17", "-O1", "-w", "-shared", "-fPIC", f"-I{FOLDER}", *defines, "-xc++", "-"]
+    done = subprocess.run([*command, "-o", str(target)], input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return ctypes.CDLL(str(target))

@@ -1,0 +1,43 @@
+// Softmax of rows, between the two products of attention: tinyddpm/ops/attention.py. One warp a row, block (32, rows).
+#include "common.cuh"
+
+__device__ inline float warp_sum(float value) {
+    for (int lane = 16; lane > 0; lane /= 2) value += __shfl_xor_sync(0xffffffff, value, lane);
+    return value;
+}
+
+__device__ inline float warp_max(float value) {
+    for (int lane = 16; lane > 0; lane /= 2) value = fmaxf(value, __shfl_xor_sync(0xffffffff, value, lane));
+    return value;
+}
+
+// p = softmax(factor scores) over the last axis of (rows, length); factor > 0.
+extern "C" __global__ void softmax_forward(const scalar* scores, scalar* p, float factor, int rows, int length) {
+    int row = blockIdx.x * blockDim.y + threadIdx.y;
+    if (row >= rows) return;
+    const scalar* from = scores + (size_t)row * length;
+    scalar* to = p + (size_t)row * length;
+
+    float largest = -3.4e38f, total = 0;
+    for (int i = threadIdx.x; i < length; i += 32) largest = fmaxf(largest, load(from[i]));
+    largest = warp_max(largest);
+    for (int i = threadIdx.x; i < length; i += 32) total += expf(factor * (load(from[i]) - largest));
+    total = warp_sum(total);
+    for (int i = threadIdx.x; i < length; i += 32) to[i] = store(expf(factor * (load(from[i]) - largest)) / total);
+}
+
+// dscores = factor p (dp - sum_j dp_j p_j)
+extern "C" __global__ void softmax_backward(
+    const scalar* p, const scalar* dp, scalar* dscores, float factor, int rows, int length
+) {
+    int row = blockIdx.x * blockDim.y + threadIdx.y;
+    if (row >= rows) return;
+    size_t start = (size_t)row * length;
+
+    float along = 0;
+    for (int i = threadIdx.x; i < length; i += 32) along += load(dp[start + i]) * load(p[start + i]);
+    along = warp_sum(along);
+    for (int i = threadIdx.x; i < length; i += 32) {
+        dscores[start + i] = store(factor * load(p[start + i]) * (load(dp[start + i]) - along));
+    }
+}
