@@ -9,7 +9,7 @@ import numpy as np
 
 NDArray = np.ndarray[Any, Any]
 
-PIECE = 1 << 18
+PIECE = 1 << 19
 """Elements that are taken through all passes of an operation before the next."""
 
 ROW = 1 << 10

@@ -62,31 +62,29 @@ class CpuConvolution(Convolution):
         return y, self._save("patches", x, w, stride)
 
     def conv2d_backward(self, saved: Saved, dy: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-        """Return (dx, dw, db), by the algorithm that cost least.
-
-        With patches at stride 1, dx = Pᵀ(dy Wᵀ) is itself a convolution where the kernel is odd: of dy, with the kernel
-        turned by half a turn and its channels swapped. So its patches are gathered instead of its sums scattered.
-        """
+        """Return (dx, dw, db), by the algorithm that made y."""
         algorithm, x, w, stride = saved
         kh, kw, c_in, c_out = w.shape
         dy = np.ascontiguousarray(dy)
         db = sum_over_rows(dy.reshape(-1, c_out))[0]
         if algorithm == "winograd":
             return *winograd.convolve_backward(x, w, dy), db
+        gathers_dy = stride == 1 and kh % 2 and kw % 2 and c_out <= c_in
+        return *(_from_patches_of_dy(x, w, dy) if gathers_dy else self._from_patches_of_x(x, w, dy, stride)), db
+
+    def _from_patches_of_x(self, x: NDArray, w: NDArray, dy: NDArray, stride: int) -> tuple[NDArray, NDArray]:
+        """Return dx = Pᵀ(dy Wᵀ) and dw = P(x)ᵀ dy, as the reference does, a few images at a time."""
+        kh, kw, c_in, c_out = w.shape
+        w_t = np.ascontiguousarray(w.reshape(-1, c_out).T)
         dw = np.zeros((kh * kw * c_in, c_out), w.dtype)
-        for part, patches in _patch_blocks(x, kh, kw, stride):
-            dw += patches.T @ dy[part].reshape(-1, c_out)
         dx = np.empty(x.shape, x.dtype)
-        if stride == 1 and kh % 2 and kw % 2:
-            turned = np.ascontiguousarray(w[::-1, ::-1].transpose(0, 1, 3, 2)).reshape(-1, c_in)
-            for part, patches in _patch_blocks(dy, kh, kw, 1):
-                np.matmul(patches, turned, out=dx[part].reshape(-1, c_in))
-        else:
-            w_t = np.ascontiguousarray(w.reshape(-1, c_out).T)
-            for part in _image_blocks(len(x), dy[0].size // c_out * kh * kw * c_in * x.itemsize):
-                dpatches = (dy[part].reshape(-1, c_out) @ w_t).reshape(*dy[part].shape[:3], -1)
-                dx[part] = self._patches_transposed(dpatches, x[part].shape, kh, kw, stride)
-        return dx, dw.reshape(w.shape), db
+        for part, patches in _patch_blocks(x, kh, kw, stride):
+            dy_part = dy[part]
+            dy_flat = dy_part.reshape(-1, c_out)
+            dw += patches.T @ dy_flat
+            dpatches = (dy_flat @ w_t).reshape(*dy_part.shape[:3], -1)
+            dx[part] = self._patches_transposed(dpatches, x[part].shape, kh, kw, stride)
+        return dx, dw.reshape(w.shape)
 
     def _algorithm(self, x: NDArray, w: NDArray, stride: int) -> str:
         costs = self.conv2d_costs(x.shape, w.shape, stride)
@@ -99,6 +97,22 @@ class CpuConvolution(Convolution):
         if id(w) not in self._transformed:
             self._transformed[id(w)] = w, winograd.transformed(w)  # w is kept too, so that its id stays its own
         return self._transformed[id(w)][1]
+
+
+def _from_patches_of_dy(x: NDArray, w: NDArray, dy: NDArray) -> tuple[NDArray, NDArray]:
+    """Return dx and dw at stride 1, of an odd kernel, from the patches of dy, which are the smaller where c_out is.
+
+    dx is a convolution of dy with the kernel turned by half a turn, its channels swapped. And each pixel of x met each
+    of the kernel's weights once, for the outputs around it: dw, turned alike, is xᵀ P(dy).
+    """
+    kh, kw, c_in, c_out = w.shape
+    turned = np.ascontiguousarray(w[::-1, ::-1].transpose(0, 1, 3, 2)).reshape(-1, c_in)
+    dw_turned = np.zeros((c_in, kh * kw * c_out), w.dtype)
+    dx = np.empty(x.shape, x.dtype)
+    for part, patches in _patch_blocks(dy, kh, kw, 1):
+        np.matmul(patches, turned, out=dx[part].reshape(-1, c_in))
+        dw_turned += x[part].reshape(-1, c_in).T @ patches
+    return dx, dw_turned.reshape(c_in, kh, kw, c_out)[:, ::-1, ::-1].transpose(1, 2, 0, 3)
 
 
 def _image_blocks(n: int, bytes_each: int) -> Iterator[slice]:

@@ -53,7 +53,7 @@ A_T = (
     (0, 1, -1, 8, -8, 1),
 )
 
-BLOCK_ELEMENTS, BLOCK_TILES = 1 << 18, 64
+BLOCK_ELEMENTS, BLOCK_TILES = 1 << 19, 64
 """A block of images has about so many numbers in V, to stay in the cache, but tiles enough to make use of U."""
 
 
