@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from tinyddpm.cli.options import GroupedCommand, option, setting_options
-from tinyddpm.cli.train import _configuration
+from tinyddpm.cli.options import GroupedCommand, configuration, configuration_options, option
 
 
 @click.command(cls=GroupedCommand)
@@ -26,17 +25,7 @@ from tinyddpm.cli.train import _configuration
 )
 @option("--explain", is_flag=True, help="Say how each convolution is computed, and why.", group="Benchmark")
 @option("--json", "as_json", is_flag=True, help="One JSON object with all that was measured.", group="Benchmark")
-@option("--preset", "preset_name", help="Start from these settings, and their samples' shape.", group="Network")
-@option("--config", "config_file", type=click.Path(path_type=Path), help="A TOML file of settings.", group="Network")
-@option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="TABLE.KEY=VALUE",
-    help="Any setting, such as network.channels=64.",
-    group="Network",
-)
-@setting_options
+@configuration_options
 def bench(
     *,
     peer: str | None,
@@ -54,7 +43,7 @@ def bench(
     On samples of noise; nothing is read or written. Training and denoising steps are as `train` and `sample` take them.
     With --peer, each contestant runs in a process of its own, and they take turns.
     """
-    config = _configuration(preset_name, config_file, assignments, values)
+    config = configuration(preset_name, config_file, assignments, values)
 
     from tinyddpm.bench.contest import run_contest
     from tinyddpm.bench.peers import find_peer

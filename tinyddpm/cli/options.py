@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, get_args
 
 import click
 
 from tinyddpm.errors import ConfigError
-from tinyddpm.training.config import settings
+from tinyddpm.training.config import Config, defaults_for, preset, read_toml, settings
 
 ENV_PREFIX = "TINYDDPM_"
 
@@ -57,6 +58,42 @@ def setting_options(function: F) -> F:
         )
         function = decorate(function)
     return function
+
+
+def configuration_options(function: F) -> F:
+    """Add the options that make a whole configuration: a preset, a file, and every setting."""
+    add = [
+        option("--preset", "preset_name", help="Start from these settings; `info PRESET` shows them.", group="Run"),
+        option(
+            "--config", "config_file", type=click.Path(path_type=Path), help="A TOML file of settings.", group="Run"
+        ),
+        option(
+            "--set",
+            "assignments",
+            multiple=True,
+            metavar="TABLE.KEY=VALUE",
+            help="Any setting, such as network.channels=64; also options of plugins.",
+            group="Run",
+        ),
+        setting_options,
+    ]
+    for decorate in reversed(add):
+        function = decorate(function)
+    return function
+
+
+def configuration(
+    preset_name: str | None, config_file: Path | None, assignments: tuple[str, ...], values: dict[str, Any]
+) -> Config:
+    """Return the settings that the options of `configuration_options` make: preset, file, environment and flags."""
+    from_file = read_toml(config_file) if config_file else {}
+    from_flags = merged(chosen_settings(values), parse_assignments(assignments, depth=2))
+    wanted = merged(from_file, from_flags).get("data")
+    source = wanted.get("source", "digits") if isinstance(wanted, dict) else "digits"
+    config = preset(preset_name).config if preset_name else defaults_for(str(source))
+    if from_file:
+        config = config.updated(from_file, str(config_file))
+    return config.updated(from_flags, "options")
 
 
 def chosen_settings(values: dict[str, Any]) -> dict[str, Any]:

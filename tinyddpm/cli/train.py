@@ -9,9 +9,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from tinyddpm.cli.options import GroupedCommand, chosen_settings, merged, option, parse_assignments, setting_options
+from tinyddpm.cli.options import GroupedCommand, configuration, configuration_options, option
 from tinyddpm.errors import ConfigError
-from tinyddpm.training.config import Config, defaults_for, preset, read_toml
+from tinyddpm.training.config import Config
 
 RESUMABLE = {"resume", "steps", "backend", "device"}
 """The options that may be given with --resume: none of them changes what has been trained so far."""
@@ -21,17 +21,7 @@ RESUMABLE = {"resume", "steps", "backend", "device"}
 @option("--out", type=click.Path(path_type=Path), help="Folder of the run; runs/<data> if not given.", group="Run")
 @option("--resume", type=click.Path(path_type=Path), help="Go on with this run folder where it stopped.", group="Run")
 @option("--dry-run", is_flag=True, help="Do three steps, and say what the run would take.", group="Run")
-@option("--preset", "preset_name", help="Start from these settings; `info PRESET` shows them.", group="Run")
-@option("--config", "config_file", type=click.Path(path_type=Path), help="A TOML file of settings.", group="Run")
-@option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="TABLE.KEY=VALUE",
-    help="Any setting; also options of plugins.",
-    group="Run",
-)
-@setting_options
+@configuration_options
 @click.pass_context
 def train(
     ctx: click.Context,
@@ -59,7 +49,7 @@ def train(
         outcome = resume_run(resume, progress, values["steps"], values["backend"], values["device"])
         folder = resume if resume.is_dir() else resume.parent
     else:
-        config = _configuration(preset_name, config_file, assignments, values)
+        config = configuration(preset_name, config_file, assignments, values)
         backend = load_backend(config.backend, config.device)
         if dry_run:
             _print_estimate(config, backend)
@@ -75,20 +65,6 @@ def train(
     click.echo(f"trained {outcome.step} steps: {folder}")
     for path in outcome.pictures:
         click.echo(f"wrote {path}")
-
-
-def _configuration(
-    preset_name: str | None, config_file: Path | None, assignments: tuple[str, ...], values: dict[str, Any]
-) -> Config:
-    """Return the settings: preset, then file, then environment and flags."""
-    from_file = read_toml(config_file) if config_file else {}
-    from_flags = merged(chosen_settings(values), parse_assignments(assignments, depth=2))
-    wanted = merged(from_file, from_flags).get("data")
-    source = wanted.get("source", "digits") if isinstance(wanted, dict) else "digits"
-    config = preset(preset_name).config if preset_name else defaults_for(str(source))
-    if from_file:
-        config = config.updated(from_file, str(config_file))
-    return config.updated(from_flags, "options")
 
 
 def _refuse_changes(ctx: click.Context) -> None:

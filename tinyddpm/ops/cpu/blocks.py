@@ -43,3 +43,11 @@ def sum_over_rows(x: NDArray) -> NDArray:
     """Return the sums of (..., rows, C) over rows, (..., 1, C), by a row of ones: the BLAS sums fastest."""
     total: NDArray = np.ones((1, x.shape[-2]), x.dtype) @ x
     return total
+
+
+def added(total: NDArray | None, part: NDArray) -> NDArray:
+    """Return `total` with `part` added in place; `part` itself where there is no total yet."""
+    if total is None:
+        return part
+    total += part
+    return total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -12,7 +12,7 @@ from tinyddpm.backend import Backend
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.convolution import Convolution, same_padding
 from tinyddpm.ops.cpu import winograd
-from tinyddpm.ops.cpu.blocks import NDArray, sum_over_rows
+from tinyddpm.ops.cpu.blocks import NDArray, added, sum_over_rows
 
 PATCHES = 1 << 19
 """Bytes of patches that are gathered before they are multiplied: they must still be in the cache by then."""
@@ -74,17 +74,17 @@ class CpuConvolution(Convolution):
 
     def _from_patches_of_x(self, x: NDArray, w: NDArray, dy: NDArray, stride: int) -> tuple[NDArray, NDArray]:
         """Return dx = Pᵀ(dy Wᵀ) and dw = P(x)ᵀ dy, as the reference does, a few images at a time."""
-        kh, kw, c_in, c_out = w.shape
+        kh, kw, _, c_out = w.shape
         w_t = np.ascontiguousarray(w.reshape(-1, c_out).T)
-        dw = np.zeros((kh * kw * c_in, c_out), w.dtype)
+        dw: NDArray | None = None
         dx = np.empty(x.shape, x.dtype)
         for part, patches in _patch_blocks(x, kh, kw, stride):
             dy_part = dy[part]
             dy_flat = dy_part.reshape(-1, c_out)
-            dw += patches.T @ dy_flat
+            dw = added(dw, patches.T @ dy_flat)
             dpatches = (dy_flat @ w_t).reshape(*dy_part.shape[:3], -1)
             dx[part] = self._patches_transposed(dpatches, x[part].shape, kh, kw, stride)
-        return dx, dw.reshape(w.shape)
+        return dx, cast(NDArray, dw).reshape(w.shape)
 
     def _algorithm(self, x: NDArray, w: NDArray, stride: int) -> str:
         costs = self.conv2d_costs(x.shape, w.shape, stride)
@@ -107,12 +107,12 @@ def _from_patches_of_dy(x: NDArray, w: NDArray, dy: NDArray) -> tuple[NDArray, N
     """
     kh, kw, c_in, c_out = w.shape
     turned = np.ascontiguousarray(w[::-1, ::-1].transpose(0, 1, 3, 2)).reshape(-1, c_in)
-    dw_turned = np.zeros((c_in, kh * kw * c_out), w.dtype)
+    dw_turned: NDArray | None = None
     dx = np.empty(x.shape, x.dtype)
     for part, patches in _patch_blocks(dy, kh, kw, 1):
         np.matmul(patches, turned, out=dx[part].reshape(-1, c_in))
-        dw_turned += x[part].reshape(-1, c_in).T @ patches
-    return dx, dw_turned.reshape(c_in, kh, kw, c_out)[:, ::-1, ::-1].transpose(1, 2, 0, 3)
+        dw_turned = added(dw_turned, x[part].reshape(-1, c_in).T @ patches)
+    return dx, cast(NDArray, dw_turned).reshape(c_in, kh, kw, c_out)[:, ::-1, ::-1].transpose(1, 2, 0, 3)
 
 
 def _image_blocks(n: int, bytes_each: int) -> Iterator[slice]:

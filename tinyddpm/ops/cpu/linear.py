@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
 from tinyddpm.ops.base import Saved
-from tinyddpm.ops.cpu.blocks import NDArray, sum_over_rows
+from tinyddpm.ops.cpu.blocks import NDArray, added, sum_over_rows
 from tinyddpm.ops.linear import Linear
 
 ROWS = 1 << 12
@@ -30,10 +32,12 @@ class CpuLinear(Linear):
         x, w = saved
         flat, dy_flat = x.reshape(-1, w.shape[0]), dy.reshape(-1, w.shape[1])
         w_t = np.ascontiguousarray(w.T)
-        dx, dw, db = np.empty_like(flat), np.zeros_like(w), np.zeros((1, w.shape[1]), w.dtype)
+        dx = np.empty_like(flat)
+        dw: NDArray | None = None
+        db: NDArray | None = None
         for start in range(0, len(flat), ROWS):
             dy_i = dy_flat[start : start + ROWS]
             np.matmul(dy_i, w_t, out=dx[start : start + ROWS])
-            dw += flat[start : start + ROWS].T @ dy_i
-            db += sum_over_rows(dy_i)
-        return dx.reshape(x.shape), dw, db[0]
+            dw = added(dw, flat[start : start + ROWS].T @ dy_i)
+            db = added(db, sum_over_rows(dy_i))
+        return dx.reshape(x.shape), cast(NDArray, dw), cast(NDArray, db)[0]

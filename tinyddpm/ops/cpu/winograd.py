@@ -20,12 +20,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-NDArray = np.ndarray[Any, Any]
+from tinyddpm.ops.cpu.blocks import NDArray, added
 
 OUT, TILE = 4, 6
 """Outputs and inputs along one side of a tile."""
@@ -98,16 +98,16 @@ def convolve_backward(v: NDArray, w: NDArray, dy: NDArray) -> tuple[NDArray, NDA
     rows, columns = tiles(height, width)
     c_in, c_out = w.shape[2:]
     u_t = transformed(np.ascontiguousarray(w.transpose(0, 1, 3, 2)))
-    du = np.zeros((TILE * TILE, c_in, c_out), w.dtype)
+    du: NDArray | None = None
     dx = np.empty((n, height, width, c_in), dy.dtype)
     for part in _blocks(n, rows * columns, max(c_in, c_out)):
         grid = (part.stop - part.start, rows, columns)
         dm = _kron(A_T, dy.dtype).T @ _squares(dy[part], grid).reshape(-1, OUT * OUT, c_out)
         v_part = v[part.start * rows * columns : part.stop * rows * columns]
-        du += v_part.transpose(1, 2, 0) @ dm.transpose(1, 0, 2)
+        du = added(du, v_part.transpose(1, 2, 0) @ dm.transpose(1, 0, 2))
         dtiles = _kron(B_T, dy.dtype).T @ _products(dm, u_t)
         _write_squares(dx[part], _overlapped(dtiles.reshape(*grid, TILE, TILE, c_in)))
-    return dx, (_kron(G, w.dtype).T @ du.reshape(TILE * TILE, -1)).reshape(w.shape)
+    return dx, (_kron(G, w.dtype).T @ cast(NDArray, du).reshape(TILE * TILE, -1)).reshape(w.shape)
 
 
 @cache
