@@ -22,7 +22,7 @@ from tinyddpm.training.model import Model
 from tinyddpm.training.optimiser import Adam, average, clip_scale, global_norm, warmed_up
 from tinyddpm.training.step import l_simple, l_simple_gradient
 
-LEAST_PER_WORKER = 8
+LEAST_PER_WORKER = 4
 """Samples below which a thread of its own does not pay."""
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
