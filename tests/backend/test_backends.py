@@ -76,7 +76,7 @@ def test_description_is_one_line_that_begins_with_the_name(other_backend: Backen
 def test_numpy_describes_its_library() -> None:
     line = NumpyBackend("cpu").describe()
     assert line.startswith(f"numpy {np.__version__} on cpu, ")
-    assert re.search(r"\((\w+ kernels, )?threads: \d+\)", line)
+    assert re.search(r"\((\w+ kernels( as OPENBLAS_CORETYPE wants)?, )?threads: \d+\)", line)
 
 
 def test_numpy_knows_only_the_cpu() -> None:
@@ -263,6 +263,13 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 3 * 4096
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**16 - 1, 2**16, 5 * 2**16 + 3])
+def test_blocks_cover_a_buffer_once(size: int) -> None:
+    for backend in (NumpyBackend(), TorchBackend()):
+        blocks = [np.arange(size)[block] for block in backend.blocks(size)]
+        np.testing.assert_array_equal(np.concatenate([np.arange(0), *blocks]), np.arange(size))
 
 
 def test_threads_share_a_batch_where_that_helps() -> None:

@@ -60,5 +60,8 @@ class NumpyBackend(Backend):
 
 
 def _details(pool: dict[str, Any]) -> str:
-    kernels = f"{pool['architecture']} kernels, " if pool.get("architecture") else ""
-    return f"{kernels}threads: {pool['num_threads']}"
+    kernels = pool.get("architecture")
+    if not kernels:
+        return f"threads: {pool['num_threads']}"
+    held = " as OPENBLAS_CORETYPE wants" if os.environ.get("OPENBLAS_CORETYPE") else ""
+    return f"{kernels} kernels{held}, threads: {pool['num_threads']}"
