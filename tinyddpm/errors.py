@@ -22,6 +22,10 @@ class BackendError(TinyDDPMError):
     """A backend cannot be used here: its package, driver or device is missing."""
 
 
+class OutOfMemoryError(BackendError):
+    """What was asked of a backend does not fit its memory."""
+
+
 class DataError(TinyDDPMError):
     """A data set cannot be found, understood or read."""
 

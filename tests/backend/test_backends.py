@@ -18,7 +18,7 @@ from tinyddpm.backend import Backend, Purpose, load_backend
 from tinyddpm.backend.cupy_backend import CupyBackend
 from tinyddpm.backend.numpy_backend import NumpyBackend
 from tinyddpm.backend.torch_backend import TorchBackend
-from tinyddpm.errors import BackendError
+from tinyddpm.errors import BackendError, OutOfMemoryError
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -70,6 +70,34 @@ def test_description_is_one_line_that_begins_with_the_name(other_backend: Backen
     assert "\n" not in line
 
 
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")])
+def test_memory_that_runs_out_is_one_line(error: Exception) -> None:
+    """Of both kinds in Torch's scope; what is no lack of memory passes through."""
+    backend = TorchBackend()
+    with pytest.raises(OutOfMemoryError) as raised, backend.scope():
+        raise error
+    line = str(raised.value)
+    assert line.startswith(f"out of memory on {backend.describe()}, with ")
+    assert line.endswith(" GiB in use: take fewer samples at a time with a smaller --batch-size")
+    assert "\n" not in line
+    assert raised.value.__cause__ is error
+    with pytest.raises(RuntimeError, match=r"^another$"), backend.scope():
+        raise RuntimeError("another")
+
+
+def test_cupys_lack_of_memory_is_pythons() -> None:
+    """Which is what the CuPy backend takes it for."""
+    memory = pytest.importorskip("cupy.cuda.memory", reason="CuPy is not installed")
+    assert issubclass(memory.OutOfMemoryError, CupyBackend.memory_errors)
+
+
+@pytest.mark.parametrize(("name", "there"), [("numpy", "fp32"), ("torch", "fp32, tf32")])
+def test_precision_unknown(name: str, there: str) -> None:
+    with pytest.raises(BackendError) as raised:
+        load_backend(name, precision="fp7")
+    assert str(raised.value) == f"the {name} backend has no precision 'fp7': there is {there}"
+
+
 # NumPy.
 
 
@@ -111,6 +139,31 @@ def test_torch_takes_host_arrays_of_any_layout(view: slice, writeable: bool) -> 
     host = np.arange(6.0)[view]
     host.flags.writeable = writeable
     np.testing.assert_array_equal(TorchBackend().asarray(host).numpy(), host)
+
+
+def tf32_switches() -> tuple[bool, bool]:
+    """What Torch says of matrix products and of convolutions on a GPU; the switches are there without one."""
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_torch_multiplies_in_its_precision_in_scope_alone(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    """Both switches, on a GPU that is pretended, and put back where something fails."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    before = tf32_switches()
+    backend = load_backend("torch", "cuda", precision)
+    with backend.scope():
+        assert tf32_switches() == (precision == "tf32",) * 2
+    assert tf32_switches() == before
+    with pytest.raises(KeyError), backend.scope():
+        raise KeyError
+    assert tf32_switches() == before
+
+
+def test_torch_has_no_tf32_on_a_cpu() -> None:
+    with pytest.raises(BackendError, match=r"^precision 'tf32' is of NVIDIA GPUs alone"):
+        load_backend("torch", precision="tf32")
 
 
 def test_torch_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from tinyddpm.bench import contest
 from tinyddpm.bench.contest import OURS, Outcome, Standing, alternate, run_contest
 from tinyddpm.bench.operations import Row
 from tinyddpm.bench.ours import Profile
-from tinyddpm.bench.process import BenchError
+from tinyddpm.bench.process import BenchError, _Server
 from tinyddpm.bench.report import as_json, as_text
 from tinyddpm.bench.task import Task, make_task
 from tinyddpm.training.config import preset
@@ -126,3 +127,44 @@ def test_a_peer_that_cannot_run_is_left_out(fakes: type[Fake], task: Task, monke
     monkeypatch.setattr(Fake, "fails", (OURS,))
     with pytest.raises(BenchError, match="tinyddpm: it has no engine"):
         run_contest(task, None, 1, False)
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "gpu"),
+    [
+        ("numpy", None, None),
+        ("torch", None, None),
+        ("torch", "cpu", None),
+        ("torch", "cuda", "cuda"),
+        ("torch", "cuda:1", "cuda:1"),
+        ("cupy", None, "cuda:0"),
+        ("cupy", "cuda", "cuda:0"),
+        ("cupy", "cuda:2", "cuda:2"),
+        ("cupy", "3", "cuda:3"),
+    ],
+)
+def test_the_gpu_is_named_for_all(task: Task, backend: str, device: str | None, gpu: str | None) -> None:
+    assert replace(task, config=replace(task.config, backend=backend, device=device)).gpu == gpu
+
+
+def test_memory_of_a_gpu_is_what_the_contestant_says(task: Task, tmp_path: Path) -> None:
+    """And unknown where it says nothing; on a CPU it is not asked."""
+    peer = tmp_path / "gpu_peer.py"
+    peer.write_text(
+        "class Says:\n"
+        "    def __init__(self, task, variant):\n"
+        "        self.parameters = task.parameters\n"
+        "    def describe(self):\n"
+        "        return ''\n"
+        "class Counts(Says):\n"
+        "    def gpu_memory(self):\n"
+        "        return 2**62\n"
+        "def variants(task, compiled):\n"
+        "    return ['Says', 'Counts']\n"
+        "def make(task, variant):\n"
+        "    return globals()[variant](task, variant)\n"
+    )
+    on_gpu = replace(task, config=replace(task.config, backend="cupy"))
+    for there, variant, known in ((on_gpu, "Counts", 2**62), (on_gpu, "Says", None)):
+        assert _Server(peer, variant, there).memory() == known
+    assert _Server(peer, "Counts", task).memory() != 2**62

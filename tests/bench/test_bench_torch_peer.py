@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,54 @@ def test_variants(peer: Any) -> None:
     assert peer.variants(task(), True) == [*VARIANTS, "compile"]
     with pytest.raises(ConfigError, match="no network 'mlp'"):
         peer.variants(make_task(preset("toy").config, "toy"), False)
+
+
+@pytest.fixture
+def on_gpu() -> Task:
+    there = task(dropout=0.2)
+    return replace(there, config=replace(there.config, backend="cupy"))
+
+
+def test_variants_on_a_gpu(peer: Any, on_gpu: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BackendError, match=r"^the Torch peer cannot use cuda:0: Torch .* finds no GPU$"):
+        peer.variants(on_gpu, False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    eager = ["tf32 eager", "tf32 channels_last", "bf16 eager", "bf16 channels_last"]
+    assert peer.variants(on_gpu, False) == eager
+    assert peer.variants(on_gpu, True) == [*eager, "bf16 compile", "bf16 compile reduce-overhead"]
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_all_of_it_is_on_the_one_device(peer: Any, monkeypatch: pytest.MonkeyPatch, adaptive: bool) -> None:
+    """On a device that is not the CPU, here Torch's `meta`, on which an operation that mixes the two fails.
+
+    Without clipping and fused Adam, which Torch does not offer there.
+    """
+    adam = torch.optim.Adam
+    monkeypatch.setattr(torch.optim, "Adam", lambda weights, lr, fused: adam(weights, lr))
+    monkeypatch.setattr(Task, "gpu", "meta")
+    there = task(dropout=0.2, adaptive=adaptive)
+    config = there.config.updated({"training": {"clip": 0.0}})
+    contestant = peer.make(replace(there, config=config), "tf32 channels_last")
+    contestant.train_step()
+    contestant.denoise_step()
+    for tensor in (*contestant.weights, *contestant.ema, contestant.x, contestant.x_0, contestant.label):
+        assert tensor.device.type == "meta"
+
+
+def test_precision_of_a_variant(peer: Any) -> None:
+    """What a variant's name says of TF32, of bfloat16 and of the order of memory is what it does."""
+    for name, tf32, bf16, last in (
+        ("tf32 eager", True, False, False),
+        ("tf32 channels_last", True, False, True),
+        ("bf16 eager", False, True, False),
+        ("bf16 channels_last", False, True, True),
+    ):
+        contestant = peer.make(task(), name)
+        assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is tf32
+        assert contestant.bf16 is bf16
+        assert contestant.net.conv_out.weight.is_contiguous() is not last
 
 
 def test_compiling_without_a_compiler_says_what_to_do(peer: Any, monkeypatch: pytest.MonkeyPatch) -> None:

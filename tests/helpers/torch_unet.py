@@ -143,7 +143,7 @@ class TorchUNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None, masks: Masks) -> Tensor:
         half = self.channels // 2
-        rates = torch.exp(-math.log(10000) * torch.arange(half, dtype=x.dtype) / (half - 1))
+        rates = torch.exp(-math.log(10000) * torch.arange(half, dtype=x.dtype, device=x.device) / (half - 1))
         angles = torch.outer(t.to(x.dtype), rates)
         temb = self.time["dense_1"](torch.cat([torch.sin(angles), torch.cos(angles)], dim=1))
         temb = self.time["dense_2"](functional.silu(temb))

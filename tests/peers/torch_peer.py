@@ -31,12 +31,18 @@ except ImportError:
 
 
 def variants(task: Task, compiled: bool) -> list[str]:
-    """Return eager and channels-last, in float32 and under bfloat16 autocast, and if asked for the compiled one."""
+    """Return eager and channels-last, in float32 and under bfloat16 autocast, and if asked for the compiled ones.
+
+    On a GPU float32 is TF32, and the compiled ones are of bfloat16.
+    """
     config = task.config
     if config.network.name != "unet":
         raise ConfigError(f"the Torch peer has no network {config.network.name!r}, only 'unet': leave --peer out")
-    if config.backend == "cupy" or config.device not in (None, "cpu"):
-        raise ConfigError("the Torch peer runs on the CPU alone: leave --peer or --device out, and --backend cupy")
+    if task.gpu and not torch.cuda.is_available():
+        raise BackendError(f"the Torch peer cannot use {task.gpu}: Torch {torch.__version__} finds no GPU")
+    if task.gpu:
+        eager = [f"{precision} {layout}" for precision in ("tf32", "bf16") for layout in ("eager", "channels_last")]
+        return eager + (["bf16 compile", "bf16 compile reduce-overhead"] if compiled else [])
     return ["eager", "channels_last", "bf16 channels_last", *(["compile"] if compiled else [])]
 
 
@@ -50,23 +56,27 @@ class TorchContestant:
         height, width, channels = task.sample_shape
         self.net, self.network = make_network(task)
         self.parameters = sum(parameter.numel() for parameter in self.net.parameters())
-        self.format = torch.contiguous_format if variant == "eager" else torch.channels_last
-        self.net.to(memory_format=self.format)
-        self.bf16 = variant.startswith("bf16")
+        self.device = torch.device(task.gpu or "cpu")
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = "tf32" in variant
+        torch.backends.cudnn.benchmark = True
+        self.format = torch.contiguous_format if "eager" in variant else torch.channels_last
+        self.net.to(self.device, memory_format=self.format)
+        self.bf16 = "bf16" in variant
         self.predict: Any = self.net
-        if variant == "compile":
+        if "compile" in variant:
             if not (shutil.which("g++") or shutil.which("clang++")):
                 raise BackendError("torch.compile needs a C++ compiler: install g++")
-            self.predict = torch.compile(self.net)
+            self.predict = torch.compile(self.net, mode="reduce-overhead" if "reduce-overhead" in variant else None)
 
         shape = (task.batch_size, channels, height, width)
-        self.x_0 = self._formatted(torch.rand(shape) * 2 - 1)
-        self.x = self._formatted(torch.randn(shape))
-        self.label = torch.arange(task.batch_size) % task.classes if task.classes else None
+        self.x_0 = self._formatted(torch.rand(shape, device=self.device) * 2 - 1)
+        self.x = self._formatted(torch.randn(shape, device=self.device))
+        label = torch.arange(task.batch_size, device=self.device) % max(1, task.classes)
+        self.label = label if task.classes else None
         betas = make_betas(task.config.schedule.name, task.config.schedule.timesteps, **task.config.schedule.options)
         self.alpha_bar = np.cumprod(1 - betas)
         tables = self.alpha_bar**0.5, (1 - self.alpha_bar) ** 0.5
-        self.signal, self.noise = (torch.tensor(table, dtype=torch.float32) for table in tables)
+        self.signal, self.noise = (torch.tensor(table, dtype=torch.float32, device=self.device) for table in tables)
         self.variance = task.config.sampling.options.get("variance", "large")
         self.t = len(betas) - 1
 
@@ -78,7 +88,7 @@ class TorchContestant:
     def train_step(self) -> None:
         """Algorithm 1: noise, forward, backward, clipping, Adam, average."""
         self._mode(training=True)
-        t = torch.randint(len(self.alpha_bar), self.x_0.shape[:1])
+        t = torch.randint(len(self.alpha_bar), self.x_0.shape[:1], device=self.device)
         eps = torch.randn_like(self.x_0)
         x_t = self.signal[t, None, None, None] * self.x_0 + self.noise[t, None, None, None] * eps
         with self._precision():
@@ -90,16 +100,18 @@ class TorchContestant:
         self.adam.step()
         with torch.no_grad():
             torch._foreach_lerp_(self.ema, self.weights, 1 - self.decay)
+        self._wait()
 
     def denoise_step(self) -> None:
         """One step of Algorithm 2, on a chain that begins again at its end."""
         self._mode(training=False)
         with torch.inference_mode():
-            t = torch.full(self.x.shape[:1], self.t)
+            t = torch.full(self.x.shape[:1], self.t, device=self.device)
             with self._precision():
                 eps = self.predict(self.x, t, self.label).float()
             self.x = self.previous(self.x, self.t, eps, torch.randn_like(self.x))
         self.t = self.t - 1 if self.t > 0 else len(self.alpha_bar) - 1
+        self._wait()
 
     def previous(self, x_t: Tensor, t: int, eps: Tensor, noise: Tensor) -> Tensor:
         """x_{t-1}: the posterior at the predicted x_0, clipped to the range of images."""
@@ -111,7 +123,21 @@ class TorchContestant:
         return mean + variance**0.5 * noise if t else mean
 
     def describe(self) -> str:
-        return f"torch {torch.__version__} on cpu (threads: {torch.get_num_threads()}), {self.network}, Adam fused"
+        place = f"cpu (threads: {torch.get_num_threads()})"
+        if self.device.type == "cuda":
+            place = f"{self.device} ({torch.cuda.get_device_name(self.device)}), cuDNN {torch.backends.cudnn.version()}"
+        return f"torch {torch.__version__} on {place}, {self.network}, Adam fused"
+
+    def gpu_memory(self) -> int:
+        """The most bytes of tensors in one more training step, without what cuDNN tried at the first."""
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self.train_step()
+        return torch.cuda.max_memory_allocated(self.device)
+
+    def _wait(self) -> None:
+        """A step is done when the GPU is."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def _mode(self, training: bool) -> None:
         if self.net.training != training:
@@ -121,7 +147,7 @@ class TorchContestant:
         return x.contiguous(memory_format=self.format)
 
     def _precision(self) -> Any:
-        return torch.autocast("cpu", torch.bfloat16) if self.bf16 else nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
 
 make = TorchContestant

@@ -3,22 +3,27 @@
 from tinyddpm.backend.array import Array
 from tinyddpm.backend.base import Backend
 from tinyddpm.backend.random import Purpose, Random
+from tinyddpm.errors import BackendError
 
 __all__ = ["Array", "Backend", "Purpose", "Random", "load_backend"]
 
 
-def load_backend(name: str = "numpy", device: str | None = None) -> Backend:
+def load_backend(name: str = "numpy", device: str | None = None, precision: str = "fp32") -> Backend:
     """Return the backend registered as `name`, ready to compute.
 
     Args:
         name: a name of the registry's `backends` group.
         device: where to compute, in the backend's own terms; None for its default.
+        precision: what float32 arrays are multiplied in, one of the backend's `precisions`.
 
     Raises:
         RegistryError: no such backend.
-        BackendError: its package, driver or device is missing.
+        BackendError: its package, driver or device is missing, or it has not this precision.
     """
     from tinyddpm import registry
 
-    backend: Backend = registry.load("backends", name)(device)
+    make = registry.load("backends", name)
+    if precision != "fp32" and precision not in make.precisions:
+        raise BackendError(f"the {name} backend has no precision {precision!r}: there is {', '.join(make.precisions)}")
+    backend: Backend = make(device) if precision == "fp32" else make(device, precision=precision)
     return backend

@@ -6,13 +6,15 @@ arrays to and from the host, names the class of its operations, and draws random
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 
 from tinyddpm.backend.array import Array
 from tinyddpm.backend.random import Random
+from tinyddpm.errors import OutOfMemoryError
 
 
 class Backend:
@@ -23,10 +25,15 @@ class Backend:
         xp: a namespace of the array API standard (2023.12 or later), as array-api-compat offers it.
         device: the device that arrays are made on, in the namespace's own terms.
         operations: `module:attribute` of the operations class; imported when operations are first asked for.
+        precisions: what it can multiply float32 arrays in. All compute in "fp32"; a backend that has another takes it
+            as the option `precision`.
+        memory_errors: what the library raises where memory runs out.
     """
 
     name: str = ""
     operations: str = "tinyddpm.ops:Operations"
+    precisions: tuple[str, ...] = ("fp32",)
+    memory_errors: tuple[type[Exception], ...] = (MemoryError,)
 
     def __init__(self, xp: Any, device: Any = None) -> None:
         self.xp = xp
@@ -44,9 +51,21 @@ class Backend:
         """Return the stateless random numbers of `seed`, drawn on this backend's device."""
         return Random(self.xp, seed, self.device)
 
-    def scope(self) -> AbstractContextManager[Any]:
-        """Return the context in which this backend computes (Torch: no gradients recorded)."""
-        return nullcontext()
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Make the context in which this backend computes.
+
+        Raises:
+            OutOfMemoryError: what was done in it does not fit the memory.
+        """
+        try:
+            with self._context():
+                yield
+        except self.memory_errors as cause:
+            raise OutOfMemoryError(
+                f"out of memory on {self.describe()}, with {self.peak_memory() / 2**30:.2f} GiB in use: take fewer "
+                "samples at a time with a smaller --batch-size"
+            ) from cause
 
     def threads(self, wanted: int) -> int:
         """Return how many threads share a batch if `wanted` are (0: as many as help); 1 if the library sees to it."""
@@ -55,6 +74,10 @@ class Backend:
     def blocks(self, size: int) -> list[slice]:
         """Return the slices in which several passes over a flat buffer of `size` elements are best done: here, one."""
         return [slice(0, size)]
+
+    def _context(self) -> AbstractContextManager[Any]:
+        """Return what the library itself needs around its computations."""
+        return nullcontext()
 
     def synchronize(self) -> None:
         """Wait until everything asked of the device is done."""

@@ -64,7 +64,7 @@ class CupyBackend(Backend):
         host: np.ndarray[Any, Any] = self._cupy.asnumpy(array)
         return host
 
-    def scope(self) -> AbstractContextManager[Any]:
+    def _context(self) -> AbstractContextManager[Any]:
         """Return the context in which this backend's GPU is the current one: CuPy makes new arrays there."""
         context: AbstractContextManager[Any] = self._cupy.cuda.Device(self.device.id)
         return context
@@ -75,7 +75,7 @@ class CupyBackend(Backend):
 
     def peak_memory(self) -> int:
         """Return the bytes of the GPU that CuPy's memory pool holds, which only grow."""
-        with self.scope():
+        with self._context():
             return int(self._cupy.get_default_memory_pool().total_bytes())
 
     def describe(self) -> str:

@@ -36,7 +36,7 @@ class NumpyBackend(Backend):
         super().__init__(xp, "cpu")
         keep_freed_memory()
 
-    def scope(self) -> AbstractContextManager[Any]:
+    def _context(self) -> AbstractContextManager[Any]:
         """Return a context without warnings of overflow: numbers that leave the finite ones show in the loss."""
         return np.errstate(over="ignore", invalid="ignore", divide="ignore")
 

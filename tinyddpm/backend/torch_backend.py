@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,20 @@ from tinyddpm.errors import BackendError
 class TorchBackend(Backend):
     """Torch tensors on "cpu" (the default), "cuda" or "cuda:N".
 
+    Args:
+        device: as above.
+        precision: "fp32", or "tf32" on a GPU: products of float32 arrays are then of numbers rounded to 10 bits after
+            the point, and still summed in float32. Torch's own default has convolutions in TF32 and matrices not.
+
     Raises:
-        BackendError: Torch is not installed, or the device is unknown or not there.
+        BackendError: Torch is not installed, the device is unknown or not there, or it has not this precision.
     """
 
     name = "torch"
+    operations = "tinyddpm.ops.torch_operations:TorchOperations"
+    precisions = ("fp32", "tf32")
 
-    def __init__(self, device: str | None = None) -> None:
+    def __init__(self, device: str | None = None, *, precision: str = "fp32") -> None:
         try:
             import torch
         except ImportError as cause:
@@ -29,8 +37,11 @@ class TorchBackend(Backend):
             raise BackendError(f"Torch cannot be imported ({reason}): run pip install 'tinyddpm[torch]'") from cause
         import array_api_compat.torch as xp
 
-        self._torch = torch
+        self._torch, self.precision = torch, precision
+        self.memory_errors = (MemoryError, torch.OutOfMemoryError)
         super().__init__(xp, _find_device(torch, device or "cpu"))
+        if precision == "tf32" and self.device.type == "cpu":
+            raise BackendError("precision 'tf32' is of NVIDIA GPUs alone: use --device cuda, or --precision fp32")
 
     def asarray(self, values: Any, dtype: Any = None) -> Array:
         """Return `values` (host array, scalars or a tensor) on the device, as `dtype` if given, without gradient."""
@@ -44,10 +55,17 @@ class TorchBackend(Backend):
         """Return `array` on the host: a view if it is on the CPU, else a copy."""
         return np.asarray(array.detach().cpu())
 
-    def scope(self) -> AbstractContextManager[Any]:
-        """Return the context in which no operation records a gradient."""
-        context: AbstractContextManager[Any] = self._torch.no_grad()
-        return context
+    @contextmanager
+    def _context(self) -> Iterator[None]:
+        """Record no gradients, and multiply in the chosen precision: a switch of the process, put back afterwards."""
+        matmul, cudnn = self._torch.backends.cuda.matmul, self._torch.backends.cudnn
+        before = matmul.allow_tf32, cudnn.allow_tf32
+        matmul.allow_tf32 = cudnn.allow_tf32 = self.precision == "tf32"
+        try:
+            with self._torch.no_grad():
+                yield
+        finally:
+            matmul.allow_tf32, cudnn.allow_tf32 = before
 
     def synchronize(self) -> None:
         """Wait until everything asked of the device is done."""
@@ -63,7 +81,7 @@ class TorchBackend(Backend):
     def describe(self) -> str:
         """Return Torch's version and the device: the CPU with its threads, or the GPU by its name."""
         if self.device.type == "cuda":
-            place = f"{self.device} ({self._torch.cuda.get_device_name(self.device)})"
+            place = f"{self.device} ({self._torch.cuda.get_device_name(self.device)}), {self.precision}"
         else:
             place = f"cpu (threads: {self._torch.get_num_threads()})"
         return f"torch {self._torch.__version__} on {place}"

@@ -47,7 +47,7 @@ class Standing:
         train: seconds of a training step, in each round.
         denoise: seconds of a denoising step, in each round.
         memory: bytes by which its process grew at its peak, from before its network was made until after its training
-            steps; None where that is not known.
+            steps; on a GPU, the most that they took of it. None where that is not known.
     """
 
     description: str

@@ -68,6 +68,10 @@ class Ours:
         """Return the backend's line."""
         return self.backend.describe()
 
+    def gpu_memory(self) -> int:
+        """Return the most bytes of the GPU in use so far; of CuPy's, what its memory pool holds."""
+        return self.backend.peak_memory()
+
     def matrix_rate(self) -> float:
         """Return the floating-point operations a second of the backend's own float32 product of two square matrices."""
         xp = self.backend.xp

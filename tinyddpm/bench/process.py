@@ -52,7 +52,10 @@ class Runner:
         return float(self.ask("turn", kind, seconds))
 
     def memory(self) -> int | None:
-        """Return by how many bytes it grew at its peak since before its network was made; None if unknown here."""
+        """Return by how many bytes it grew at its peak since before its network was made; None if unknown here.
+
+        On a GPU, how many bytes of it the contestant says to take.
+        """
         found: int | None = self.ask("memory")
         return found
 
@@ -88,7 +91,7 @@ class _Server:
 
     def __init__(self, source: Path | None, variant: str, task: Task) -> None:
         peer = load_peer(source)
-        self._before = _resident_bytes("VmRSS")
+        self._gpu, self._before = task.gpu, _resident_bytes("VmRSS")
         self.contestant: Contestant = peer.make(task, variant)
         if self.contestant.parameters != task.parameters:
             raise ConfigError(
@@ -105,6 +108,9 @@ class _Server:
         return elapsed / count
 
     def memory(self) -> int | None:
+        if self._gpu:
+            of_gpu: Callable[[], int | None] = getattr(self.contestant, "gpu_memory", lambda: None)
+            return of_gpu()
         peak = _resident_bytes("VmHWM")
         return None if peak is None or self._before is None else max(0, peak - self._before)
 

@@ -68,9 +68,9 @@ def as_text(task: Task, outcome: Outcome, explain: bool) -> Iterator[str]:
     unit = "images" if len(task.sample_shape) == 3 else "points"
     shape = "x".join(map(str, task.sample_shape))
     network = task.config.network.name
-    threads = f"{task.threads} thread{'s' if task.threads > 1 else ''}"
+    place = task.gpu or f"{cpu_model()}, {task.threads} thread{'s' if task.threads > 1 else ''}"
     yield f"{network}, {task.parameters:,} parameters, {unit} {shape}, batch {task.batch_size}"
-    yield f"{cpu_model()}, {threads}, {outcome.matrix_rate / 1e9:,.1f} GFLOP/s in large float32 matrix products"
+    yield f"{place}, {outcome.matrix_rate / 1e9:,.1f} GFLOP/s in large float32 matrix products"
     for description in dict.fromkeys(standing.description for standing in outcome.standings.values()):
         names = (name for name, standing in outcome.standings.items() if standing.description == description)
         yield f"{', '.join(names)}: {description}"

@@ -31,6 +31,14 @@ class Task:
         return self.config.training.threads
 
     @property
+    def gpu(self) -> str | None:
+        """The GPU that all contestants compute on, such as "cuda:0"; None for the CPU."""
+        device = self.config.device or ""
+        if self.config.backend == "cupy":
+            return f"cuda:{device.removeprefix('cuda').removeprefix(':') or 0}"
+        return device if device.startswith("cuda") else None
+
+    @property
     def batch_size(self) -> int:
         """Samples per step, of training and of denoising."""
         return self.config.training.batch_size
@@ -38,6 +46,9 @@ class Task:
 
 class Contestant(Protocol):
     """One implementation of a task. Each lives in its own process, and is idle while others take their turn.
+
+    One that computes on a GPU may have a method `gpu_memory()`, the most bytes of it that its training steps take; what
+    its process takes of the host's memory would say little.
 
     Attributes:
         parameters: how many scalar parameters its network has.

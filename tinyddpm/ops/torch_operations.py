@@ -1,0 +1,128 @@
+"""Operations for Torch on any of its devices: the reference's, with ATen's own functions where those are faster.
+
+They are called as plain functions of tensors, each gradient by the function that ATen derives it with; nothing is
+recorded. A contiguous NHWC array, its axes permuted, is what Torch calls an NCHW tensor in channels-last memory, so no
+data moves on the way there and back. Linear maps, resampling and the products of attention stay the reference's, which
+are ATen's already.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tinyddpm.backend import Array
+from tinyddpm.ops import Operations
+from tinyddpm.ops.base import Saved
+from tinyddpm.ops.convolution import same_padding
+
+aten = torch.ops.aten
+
+
+class TorchOperations(Operations):
+    """The reference operations on Torch: convolution, activations and softmax by ATen, group norm in fewer passes."""
+
+    def conv2d(self, x: Array, w: Array, b: Array, stride: int = 1) -> tuple[Array, Saved]:
+        """Return the convolution, by the device's own library: oneDNN or cuDNN."""
+        padded, padding = _padded(x, w, stride)
+        y = aten.convolution(padded, _kernel(w), b, *_geometry(stride, padding))
+        return _channels_last(y), self._save(x, w, stride)
+
+    def conv2d_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
+        """Return (dx, dw, db) of `conv2d`; what reaches rows and columns of zeros is dropped."""
+        x, w, stride = saved
+        padded, padding = _padded(x, w, stride)
+        dx, dw, db = aten.convolution_backward(
+            _channels_first(dy), padded, _kernel(w), [w.shape[3]], *_geometry(stride, padding), (True, True, True)
+        )
+        return _channels_last(dx[..., : x.shape[1], : x.shape[2]]), dw.permute(2, 3, 1, 0), db
+
+    def conv2d_costs(self, x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: int = 1) -> dict[str, float]:
+        """Return the multiply-adds of the direct algorithm: which one is taken is the device's library's to choose."""
+        (direct,) = super().conv2d_costs(x_shape, w_shape, stride).values()
+        return {"ATen": direct}
+
+    def group_norm(self, x: Array, scale: Array, shift: Array, groups: int, eps: float = 1e-6) -> tuple[Array, Saved]:
+        """Return the group norm, scale and shift in one pass.
+
+        ATen's kernel for channels-last memory takes the variance as E[x²] − E[x]², so it is not used.
+        """
+        rows = x.reshape(x.shape[0], -1, x.shape[-1])
+        mean = self._group_mean(rows, groups)
+        centred = rows - mean
+        r = (self._group_mean(centred.square(), groups) + eps) ** -0.5
+        y = torch.addcmul(shift, centred, r * scale)
+        return y.reshape(x.shape), self._save(rows, mean, r, scale, groups)
+
+    def group_norm_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
+        """Return (dx, dscale, dshift) of `group_norm`.
+
+        With a and b the means of dy and of dy (x − μ) over pixels, every mean over a group is one of a or of b:
+
+            dx = dy r scale − (x − μ) r² group mean(scale r b) − r group mean(scale a)
+        """
+        rows, mean, r, scale, groups = saved
+        dy_rows, centred, pixels = dy.reshape(rows.shape), rows - mean, rows.shape[1]
+        a, b = dy_rows.mean(dim=1, keepdim=True), (dy_rows * centred).mean(dim=1, keepdim=True)
+        along = r**2 * self._group_mean(scale * r * b, groups)
+        dx = torch.addcmul(-r * self._group_mean(scale * a, groups), centred, -along).addcmul_(dy_rows, r * scale)
+        return dx.reshape(dy.shape), pixels * (r * b).sum(dim=(0, 1)), pixels * a.sum(dim=(0, 1))
+
+    def silu(self, x: Array) -> tuple[Array, Saved]:
+        """Return x σ(x) in one pass."""
+        return aten.silu(x), self._save(x)
+
+    def silu_backward(self, saved: Saved, dy: Array) -> Array:
+        """Return dx of `silu` in one pass."""
+        (x,) = saved
+        return aten.silu_backward(dy, x)
+
+    def gelu(self, x: Array) -> tuple[Array, Saved]:
+        """Return GELU's tanh form in one pass."""
+        return aten.gelu(x, approximate="tanh"), self._save(x)
+
+    def gelu_backward(self, saved: Saved, dy: Array) -> Array:
+        """Return dx of `gelu` in one pass."""
+        (x,) = saved
+        return aten.gelu_backward(dy, x, approximate="tanh")
+
+    def _softmax(self, s: Array) -> Array:
+        return torch.softmax(s, dim=-1)
+
+
+def _channels_first(x: Array) -> Array:
+    """Return an NHWC array as the NCHW tensor in channels-last memory that it is."""
+    return x.contiguous().permute(0, 3, 1, 2)
+
+
+def _channels_last(x: Array) -> Array:
+    """Return an NCHW tensor as a contiguous NHWC array: without a copy if its memory is channels-last."""
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
+def _kernel(w: Array) -> Array:
+    """Return (kh, kw, C_in, C_out) weights in Torch's order, (C_out, C_in, kh, kw), channels last as well.
+
+    With one output channel that order has two names, and ATen's float64 convolution refuses its own gradient.
+    """
+    one = w.shape[3] == 1
+    return w.permute(3, 2, 0, 1).contiguous(memory_format=torch.contiguous_format if one else torch.channels_last)
+
+
+def _padded(x: Array, w: Array, stride: int) -> tuple[Array, tuple[int, int]]:
+    """Return x channels first and the padding left to ATen, which is alike on both sides.
+
+    Where one more row or column of zeros goes after, as at stride 2 on an even side, x has got it already.
+    """
+    (top, bottom), (left, right) = (
+        same_padding(*sizes, stride) for sizes in zip(x.shape[1:3], w.shape[:2], strict=True)
+    )
+    if (top, left) != (bottom, right):
+        x = torch.nn.functional.pad(x, (0, 0, 0, right - left, 0, bottom - top))
+    return _channels_first(x), (top, left)
+
+
+def _geometry(stride: int, padding: tuple[int, int]) -> tuple[Any, ...]:
+    """Return what ATen's convolutions are told: stride, padding, dilation, transposed, output padding, groups."""
+    return (stride, stride), padding, (1, 1), False, (0, 0), 1
