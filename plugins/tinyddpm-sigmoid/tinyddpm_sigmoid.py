@@ -8,35 +8,29 @@ from numpy.typing import NDArray
 from tinyddpm.errors import ConfigError
 
 
-def sigmoid(
-    T: int, *, start: float = -3.0, end: float = 3.0, tau: float = 1.0, max_beta: float = 0.999
-) -> NDArray[np.float64]:
-    """Return betas whose alpha_bar falls as a sigmoid (Jabri, Fleet, Chen 2022, arXiv 2212.11972), shape (T,).
+def sigmoid(T: int, *, beta_start: float = 1e-4, beta_end: float = 0.02, steepness: float = 6.0) -> NDArray[np.float64]:
+    """Return betas that rise as a sigmoid (GeoDiff, Xu et al. 2022, arXiv 2203.02923), shape (T,).
 
-        alpha_bar(t) = (σ(v_1) − σ(v_0 + (v_1 − v_0) t/T)) / (σ(v_1) − σ(v_0)),   v_0 = start/τ, v_1 = end/τ
-        beta_t = 1 − alpha_bar(t) / alpha_bar(t − 1)
+        beta_t = (beta_start + (beta_end − beta_start) σ(k (2t/(T − 1) − 1))) · 1000/T,   t = 0, …, T − 1
 
-    It falls from 1 to 0 and spends more steps at either end than a cosine does; Chen 2023 (arXiv 2301.10972) compares
-    its settings over image sizes.
+    They hardly change at either end. The library's own sigmoid-alpha is another: there alpha_bar is the sigmoid. The
+    two ends are for T = 1000, and are rescaled as the linear schedule's.
 
     Args:
         T: number of steps.
-        start: where on the sigmoid the chain begins.
-        end: where it ends.
-        tau: temperature, the smaller the steeper.
-        max_beta: upper limit of a beta; the last one would be 1 without it.
+        beta_start: lower limit of the betas of a chain of 1000 steps.
+        beta_end: their upper limit.
+        steepness: k, how far the sigmoid is followed to either side.
 
     Raises:
-        ConfigError: an option is out of range.
+        ConfigError: an option is out of range, or T is so small that a beta would reach 1.
     """
-    if not start < end:
-        raise ConfigError(f"sigmoid schedule from start = {start} to end = {end}: start must be the smaller")
-    if not tau > 0:
-        raise ConfigError(f"sigmoid schedule tau is {tau}: it must be positive")
-    if not 0 < max_beta < 1:
-        raise ConfigError(f"sigmoid schedule max_beta is {max_beta}: it must lie between 0 and 1, both excluded")
-    v = np.linspace(start, end, T + 1) / tau
-    s = (1 + np.tanh(v / 2)) / 2
-    alpha_bar = (s[-1] - s) / (s[-1] - s[0])
-    betas: NDArray[np.float64] = np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], max_beta)
+    if not 0 < beta_start < beta_end < 1:
+        raise ConfigError(f"beta_start is {beta_start} and beta_end {beta_end}: both lie between 0 and 1, and rise")
+    if not steepness > 0:
+        raise ConfigError(f"steepness is {steepness}: it must be positive")
+    if 1000 * beta_end >= T:
+        raise ConfigError(f"a sigmoid schedule of T = {T} steps would need a beta of 1: use T > {1000 * beta_end:g}")
+    s = (1 + np.tanh(np.linspace(-steepness, steepness, T) / 2)) / 2
+    betas: NDArray[np.float64] = (beta_start + (beta_end - beta_start) * s) * (1000 / T)
     return betas

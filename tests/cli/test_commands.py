@@ -181,7 +181,7 @@ def test_info_of_a_run(trained: Path) -> None:
     assert found["step"] == 6
     assert found["sample_shape"] == [8, 8, 1]
     assert found["classes"] == list("0123456789")
-    assert {plugin["name"] for plugin in found["plugins"]} == {"unet", "cosine", "ancestral", "uniform"}
+    assert {plugin["name"] for plugin in found["plugins"]} == {"unet", "cosine", "simple", "ancestral", "uniform"}
     text = run("info", str(trained)).stdout
     assert "sample_shape  8x8x1" in text
     assert "[training]" in text
@@ -189,7 +189,7 @@ def test_info_of_a_run(trained: Path) -> None:
 
 def test_plugins_lists_all_groups() -> None:
     found = json.loads(run("plugins", "--json").stdout)["plugins"]
-    groups = ["schedules", "networks", "samplers", "spacings", "datasets", "backends"]
+    groups = ["schedules", "weightings", "networks", "samplers", "spacings", "datasets", "backends"]
     assert {entry["group"] for entry in found} == set(groups)
     assert not [entry for entry in found if entry["distribution"] == "tinyddpm" and entry["broken"]]
     text = run("plugins").stdout
@@ -204,6 +204,9 @@ def test_schedule_reports_warns_and_draws(here: Path) -> None:
     assert "warning: the last step still shows the image: sqrt(alpha_bar_T) is 0.22" in trap
     found = json.loads(run("schedule", "linear", "cosine", "--json").stdout)["schedules"]
     assert [report["name"] for report in found] == ["linear", "cosine"]
+    ended = run("schedule", "linear", "quadratic", "laplace", "--zero-terminal-snr").stdout
+    assert ended.count("sqrt(alpha_bar_T)  0\n") == 3
+    assert "quadratic, zero terminal SNR" in ended.splitlines()[-1]
     assert "did you mean 'linear'" in fails("schedule", "linaer")
 
 

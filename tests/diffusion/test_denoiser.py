@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.backend.workers import Workers
 from tinyddpm.diffusion.denoiser import NetworkDenoiser, Threshold, dynamic_threshold, make_threshold
+from tinyddpm.diffusion.parametrisation import PREDICTS, Predict, implied
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
 from tinyddpm.errors import ConfigError
@@ -61,6 +62,22 @@ def test_a_threshold_applies_to_x0_and_eps_follows() -> None:
         _, x_0, eps, _ = prediction(make_threshold(name, 0.5))
         np.testing.assert_array_equal(x_0, expected)
         np.testing.assert_allclose(process.q_sample(x_0, 40, eps), x_t, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("predict", PREDICTS)
+def test_what_is_predicted_and_learned_is_read(predict: Predict) -> None:
+    """An output of 2 C channels: its first half, converted, is (x_0, eps), its second the fraction."""
+    process = GaussianProcess(NUMPY, make_betas("cosine", 50))
+    network = make_network("mlp", (2,), 0, 4, {})
+    layout = Layout(network.parameters)
+    rng = np.random.default_rng(1)
+    weights = layout.views(rng.standard_normal(layout.size, dtype=np.float32) / 4, NUMPY.xp)
+    ops, x_t = load_operations(NUMPY), rng.standard_normal((8, 2), dtype=np.float32)
+    found = NetworkDenoiser(network, ops, weights, process, {}, None, Workers(1), predict, True)(x_t, 40)
+    out, _ = network.forward(ops, weights, x_t, np.full(8, 40), {})
+    x_0, eps = found
+    np.testing.assert_array_equal((x_0, eps), implied(process, predict, x_t, 40, out[:, :2]))
+    np.testing.assert_array_equal(found.fraction, (out[:, 2:] + 1) / 2)
 
 
 def test_an_unknown_threshold_is_refused() -> None:

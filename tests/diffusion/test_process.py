@@ -131,6 +131,30 @@ def test_fixed_variances_bound_the_posterior(betas: np.ndarray) -> None:
         assert (small == 0) == (t == 0)
 
 
+@given(betas=BETAS, fraction=st.floats(0, 1))
+def test_log_variances_are_finite_and_ordered(betas: np.ndarray, fraction: float) -> None:
+    """Over random schedules and fractions, at every t: the fixed ones are those of `p_mean_variance`, but at t = 0 both
+    are the first posterior variance that is not 0; a learned one lies between beta-tilde, so mended, and beta."""
+    process = float64_process(betas)
+    x = np.zeros((1, 1))
+    first = process.q_posterior(x, x, 1)[1]
+    for t in range(process.T):
+        small, large = (process.p_log_variance(x, t, name) for name in ("small", "large"))
+        if t == 0:
+            assert small == large == pytest.approx(np.log(first))
+        else:
+            assert large == pytest.approx(np.log(betas[t]))
+            assert small == pytest.approx(np.log(process.q_posterior(x, x, t)[1]))
+        learned = process.p_log_variance(x, t, np.full((1, 1), fraction))
+        assert learned == pytest.approx((1 - fraction) * small + fraction * np.log(betas[t]))
+        many = process.p_log_variance(np.zeros((2, 1)), np.full(2, t), np.full((2, 1), fraction))
+        np.testing.assert_allclose(many, np.broadcast_to(learned, (2, 1)), rtol=1e-12)
+        if t > 0:
+            assert process.p_mean_variance(x, t, x, None, np.full((1, 1), fraction))[1] == pytest.approx(
+                np.exp(learned)
+            )
+
+
 @given(betas=BETAS, data=st.data())
 def test_one_time_or_one_per_sample_is_the_same(betas: np.ndarray, data: st.DataObject) -> None:
     """Over random schedules and times: an int t acts as the array of that t, in every function."""

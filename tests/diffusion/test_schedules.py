@@ -14,8 +14,18 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tinyddpm.diffusion.schedule_report import curves, report
-from tinyddpm.diffusion.schedules import check_betas, cosine, linear, make_betas
+from tinyddpm.diffusion.schedules import (
+    check_betas,
+    cosine,
+    laplace,
+    linear,
+    make_betas,
+    quadratic,
+    sigmoid_alpha,
+    zero_terminal_snr,
+)
 from tinyddpm.errors import ConfigError, RegistryError
+from tinyddpm.testing import check_schedule
 
 STEPS = st.integers(2, 2000)
 ENDS = st.floats(1e-6, 0.05)
@@ -106,6 +116,74 @@ def test_cosine_clips_its_last_beta_alone() -> None:
     assert betas[:-1].max() < 0.9
 
 
+@pytest.mark.parametrize("name", ["linear", "cosine", "quadratic", "sigmoid-alpha", "laplace"])
+def test_built_in_schedules_keep_the_contract(name: str) -> None:
+    check_schedule(name)
+
+
+@given(T=st.integers(51, 2000), beta_start=ENDS, beta_end=ENDS)
+def test_quadratic_has_evenly_spaced_roots(T: int, beta_start: float, beta_end: float) -> None:
+    """Over lengths and ends: √beta is a line between those of the ends, rescaled by 1000/T as the linear schedule."""
+    betas = quadratic(T, beta_start=beta_start, beta_end=beta_end)
+    roots = [beta_start**0.5 * (1 - t / (T - 1)) + beta_end**0.5 * (t / (T - 1)) for t in range(T)]
+    np.testing.assert_allclose(betas, np.array(roots) ** 2 * 1000 / T, rtol=1e-9)
+    np.testing.assert_allclose(betas, quadratic(T, beta_start=beta_start, beta_end=beta_end, rescale=False) * 1000 / T)
+
+
+def test_latent_diffusions_ends_leave_some_of_the_image() -> None:
+    """0.00085 and 0.012 at T = 1000 end at sqrt(alpha_bar_T) = 0.068, as the paper on zero terminal SNR has it."""
+    betas = quadratic(1000, beta_start=0.00085, beta_end=0.012)
+    assert round(sqrt_alpha_bar_end(betas), 6) == 0.068265
+    assert sqrt_alpha_bar_end(quadratic(1000)) == pytest.approx(sqrt_alpha_bar_end(linear(1000)), rel=0.1)
+
+
+@pytest.mark.parametrize(("start", "end", "tau"), [(-3, 3, 1.0), (0, 3, 0.7), (-3, 2, 1.1)])
+def test_sigmoid_is_the_papers_gamma(start: float, end: float, tau: float) -> None:
+    """At every t but the clipped last one, against the paper's pseudo-code in plain Python."""
+
+    def sigma(x: float) -> float:
+        return 1 / (1 + math.exp(-x))
+
+    def gamma(t: float) -> float:
+        v_start, v_end = sigma(start / tau), sigma(end / tau)
+        return (-sigma((t * (end - start) + start) / tau) + v_end) / (v_end - v_start)
+
+    betas = sigmoid_alpha(40, start=start, end=end, tau=tau)
+    assert betas[-1] == 0.999
+    np.testing.assert_allclose(np.cumprod(1 - betas)[:-1], [gamma(t / 40) for t in range(1, 40)], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("mu", "b"), [(0.0, 1.0), (0.0, 0.5), (-0.7, 2.0)])
+def test_laplace_has_the_papers_quantiles(mu: float, b: float) -> None:
+    """log SNR at t/T is the formula's of arXiv 2407.03297, table 1, at every t but the clipped last one."""
+    T = 40
+    alpha_bar = np.cumprod(1 - laplace(T, mu=mu, b=b))[:-1]
+    times = np.arange(1, T) / T
+    expected = mu - b * np.sign(0.5 - times) * np.log(1 - 2 * np.abs(times - 0.5))
+    np.testing.assert_allclose(np.log(alpha_bar / (1 - alpha_bar)), expected, atol=1e-9)
+
+
+@given(betas=st.lists(st.floats(1e-4, 0.99), min_size=2, max_size=50).map(np.array))
+def test_zero_terminal_snr_is_its_algorithm(betas: np.ndarray) -> None:
+    """Over any betas: √alpha_bar is an affine function of what it was, its first value kept, its last 0, beta_T = 1."""
+    rescaled = zero_terminal_snr(betas)
+    check_betas(rescaled, terminal=True)
+    before, after = np.sqrt(np.cumprod(1 - betas)), np.sqrt(np.cumprod(1 - rescaled))
+    assert after[0] == pytest.approx(before[0], rel=1e-12)
+    assert (after[-1], rescaled[-1]) == (0, 1)
+    slope = before[0] / (before[0] - before[-1])
+    np.testing.assert_allclose(after, (before - before[-1]) * slope, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "quadratic", "sigmoid-alpha", "laplace"])
+def test_every_schedule_can_end_without_signal(name: str) -> None:
+    """Its report says so: no warning of an image that is left, log SNR minus infinity, and None in JSON."""
+    found = report(name, zero_terminal_snr(make_betas(name, 1000)))
+    assert (found.sqrt_alpha_bar_T, found.snr_min, found.log_snr_min) == (0, 0, -math.inf)
+    assert not [warning for warning in found.warnings if "still shows" in warning]
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["log_snr_min"] is None
+
+
 @given(betas=st.lists(st.floats(1e-6, 0.99), min_size=2, max_size=50).map(np.array))
 def test_report_and_curves_agree_with_alpha_bar(betas: np.ndarray) -> None:
     """Over any betas: the numbers of the report and the curves follow from alpha_bar, multiplied up."""
@@ -191,6 +269,13 @@ def test_make_betas_calls_the_registered_schedule() -> None:
         (lambda: make_betas("cosine", 100, s=-0.1), "s is -0.1: give a number from 0 to 1"),
         (lambda: make_betas("cosine", 100, s=True), "option s of schedule 'cosine' is True: give a number"),
         (lambda: make_betas("cosine", 100, max_beta=1.0), "max_beta is 1.0: "),
+        (lambda: make_betas("quadratic", 20), "a quadratic schedule of T = 20 steps .* use T >= 29"),
+        (lambda: make_betas("quadratic", 100, beta_end=2), "beta_end is 2: "),
+        (lambda: make_betas("sigmoid-alpha", 100, start=3.0), r"start is 3\.0 and end 3\.0"),
+        (lambda: make_betas("sigmoid-alpha", 100, tau=0.0), r"tau is 0\.0"),
+        (lambda: make_betas("laplace", 100, b=0.0), r"b is 0\.0: give a scale"),
+        (lambda: make_betas("laplace", 100, max_beta=1.0), "max_beta is 1.0: "),
+        (lambda: check_betas(np.array([0.1, 1.0, 0.1]), terminal=True), "beta at index 1 .* is 1.0"),
         (lambda: check_betas([0.1, 0.2]), r"NumPy float64 array of shape \(T,\), not list"),
         (lambda: check_betas(np.full(5, 0.1, np.float32)), r"not float32 \(5,\)"),
         (lambda: check_betas(np.full((5, 1), 0.1)), r"not float64 \(5, 1\)"),

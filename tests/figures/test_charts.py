@@ -172,5 +172,5 @@ def test_bad_schedules_are_not_drawn(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no schedule to draw"):
         draw_schedules({}, tmp_path / "schedules.png")
     with pytest.raises(ConfigError, match="mine: beta at index 1"):
-        draw_schedules({"mine": np.array([0.1, 1.0])}, tmp_path / "schedules.png")
+        draw_schedules({"mine": np.array([0.1, 1.5])}, tmp_path / "schedules.png")
     assert not list(tmp_path.iterdir())

@@ -143,6 +143,30 @@ def _mse(rng: np.random.Generator, shape: tuple[int, ...]) -> Case:
     return Case("mse", _normal(rng, {"prediction": shape}), {"target": rng.normal(size=shape)})
 
 
+def _mse_each(rng: np.random.Generator, shape: tuple[int, ...]) -> Case:
+    return Case("mse_each", _normal(rng, {"prediction": shape}), {"target": rng.normal(size=shape)})
+
+
+def _gaussian_kl(rng: np.random.Generator, shape: tuple[int, ...]) -> Case:
+    inputs = _normal(rng, {"mean": shape, "log_variance": shape})
+    q = {"q_mean": rng.normal(size=shape), "q_log_variance": rng.normal(size=(shape[0], *(1 for _ in shape[1:])))}
+    return Case("gaussian_kl", inputs, q)
+
+
+def _gaussian_nll(rng: np.random.Generator, shape: tuple[int, ...]) -> Case:
+    return Case("gaussian_nll", _normal(rng, {"mean": shape, "log_variance": shape}), {"x": rng.normal(size=shape)})
+
+
+def _pixel_nll(rng: np.random.Generator, shape: tuple[int, ...], log_variance: float) -> Case:
+    """Pixels with the mean some standard deviations away; every third one at an end of the range."""
+    x = rng.integers(0, 256, shape) / 127.5 - 1
+    x.flat[::3] = np.sign(x.flat[::3])
+    inputs = _normal(rng, {"mean": shape, "log_variance": shape})
+    inputs["log_variance"] += log_variance
+    inputs["mean"] = x + inputs["mean"] * np.exp(log_variance / 2)
+    return Case("pixel_nll", inputs, {"x": x})
+
+
 def _normal(rng: np.random.Generator, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, HostArray]:
     return {name: rng.normal(size=shape) for name, shape in shapes.items()}
 
@@ -163,6 +187,10 @@ BUILDERS: dict[str, Callable[..., Case]] = {
     "avg_pool": _avg_pool,
     "concat": _concat,
     "mse": _mse,
+    "mse_each": _mse_each,
+    "gaussian_kl": _gaussian_kl,
+    "gaussian_nll": _gaussian_nll,
+    "pixel_nll": _pixel_nll,
 }
 """How a case of each differentiable operation is made."""
 
@@ -219,6 +247,10 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
     "avg_pool": [{"n": 1, "h": 1, "w": 1, "c": 1}, {"n": 2, "h": 3, "w": 5, "c": 4}],
     "concat": [{"leading": (1,), "c_a": 1, "c_b": 2}, {"leading": (2, 3, 5), "c_a": 4, "c_b": 1}],
     "mse": [{"shape": (1, 1)}, {"shape": (2, 3, 5, 1)}],
+    "mse_each": [{"shape": (1, 1)}, {"shape": (2, 3, 5, 1)}],
+    "gaussian_kl": [{"shape": (1, 1)}, {"shape": (2, 3, 5, 1)}],
+    "gaussian_nll": [{"shape": (1, 1)}, {"shape": (2, 3, 5, 1)}],
+    "pixel_nll": [{"shape": (2, 4, 5, 1), "log_variance": level} for level in (-10.0, -6.0, 0.0)],
 }
 """Shapes of each operation: odd sizes, one sample, several heads and groups, cross-attention. In none is a gradient
 zero by mathematics, as it would be for one key, or in a group of one element."""
@@ -258,6 +290,10 @@ DRAWN: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "avg_pool": st.fixed_dictionaries({"n": _few, "h": _few, "w": _few, "c": _few}),
     "concat": st.fixed_dictionaries({"leading": _leading, "c_a": _few, "c_b": _few}),
     "mse": st.fixed_dictionaries({"shape": _shape}),
+    "mse_each": st.fixed_dictionaries({"shape": st.lists(_few, min_size=2, max_size=4).map(tuple)}),
+    "gaussian_kl": st.fixed_dictionaries({"shape": _shape}),
+    "gaussian_nll": st.fixed_dictionaries({"shape": _shape}),
+    "pixel_nll": st.fixed_dictionaries({"shape": _shape, "log_variance": st.floats(-9, 2)}),
 }
 """Shapes that hypothesis draws."""
 

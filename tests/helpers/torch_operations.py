@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
 
 
@@ -91,6 +92,31 @@ def _mse(prediction: Tensor, target: Tensor) -> Tensor:
     return functional.mse_loss(prediction, target)
 
 
+def _mse_each(prediction: Tensor, target: Tensor) -> Tensor:
+    return functional.mse_loss(prediction, target, reduction="none").flatten(1).mean(1)
+
+
+def _gaussian_kl(mean: Tensor, log_variance: Tensor, q_mean: Tensor, q_log_variance: Tensor) -> Tensor:
+    p, q = (Normal(m, (v / 2).exp()) for m, v in ((mean, log_variance), (q_mean, q_log_variance.expand_as(mean))))
+    return kl_divergence(q, p)
+
+
+def _gaussian_nll(mean: Tensor, log_variance: Tensor, x: Tensor) -> Tensor:
+    return -Normal(mean, (log_variance / 2).exp()).log_prob(x)
+
+
+def _pixel_nll(mean: Tensor, log_variance: Tensor, x: Tensor) -> Tensor:
+    """The difference of two values of Φ's tanh approximation, ½ (1 + tanh(y)) = sigmoid(2 y), in the lower tail."""
+
+    def phi(z: Tensor) -> Tensor:
+        return torch.sigmoid(2 * (2 / torch.pi) ** 0.5 * (z + 0.044715 * z**3))
+
+    inverse = (-log_variance / 2).exp()
+    a, b = (x - 1 / 255 - mean) * inverse, (x + 1 / 255 - mean) * inverse
+    inside = torch.where(a + b < 0, phi(b) - phi(a), phi(-a) - phi(-b))
+    return -torch.where(x < -0.999, phi(b), torch.where(x > 0.999, phi(-a), inside)).log()
+
+
 TORCH_OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "conv2d": _conv2d,
     "linear": _linear,
@@ -107,4 +133,8 @@ TORCH_OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "avg_pool": _avg_pool,
     "concat": _concat,
     "mse": _mse,
+    "mse_each": _mse_each,
+    "gaussian_kl": _gaussian_kl,
+    "gaussian_nll": _gaussian_nll,
+    "pixel_nll": _pixel_nll,
 }

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from helpers.gaussians import THREE, Mixture
 from tinyddpm import registry
 from tinyddpm.backend import load_backend
+from tinyddpm.diffusion.denoiser import Prediction
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
 from tinyddpm.errors import ConfigError
@@ -98,6 +99,33 @@ def test_last_step_is_free_of_noise() -> None:
     assert np.isfinite(last.x).all()
     np.testing.assert_allclose(last.x, last.x_0)
     assert len(before) == 49
+
+
+@pytest.mark.parametrize("steps", [1000, 20, 1])
+def test_a_learned_variance_lies_between_the_respaced_ones(steps: int) -> None:
+    """Fractions 0, 1 and ½ are beta-tilde, beta and their geometric mean of the steps taken, neighbours or not."""
+    process = GaussianProcess(NUMPY, make_betas("linear", 1000), dtype=np.float64)
+    denoiser = THREE.denoiser(process)
+    x = np.random.default_rng(2).standard_normal((4, 2))
+    fraction = np.array([[0.0, 1.0], [0.5, 0.5], [0.0, 0.0], [1.0, 1.0]])
+
+    def learned(x_t: np.ndarray, t: int) -> Prediction:
+        return Prediction(*denoiser(x_t, t), fraction)
+
+    noise = lambda t: np.ones((4, 2))  # noqa: E731
+    steps_of = {}
+    for variance, source in (("large", denoiser), ("small", denoiser), ("auto", learned), ("learned", learned)):
+        first = next(ancestral(process, source, x, uniform_pairs(1000, steps), noise, variance=variance))
+        steps_of[variance] = first.x
+    np.testing.assert_array_equal(steps_of["auto"], steps_of["learned"])
+    if steps == 1:  # the last step samples no noise
+        np.testing.assert_array_equal(steps_of["auto"], steps_of["large"])
+        return
+    t, t_prev = uniform_pairs(1000, steps)[0]
+    mean, beta = process.p_mean_variance(x, t, denoiser(x, t).x_0, t_prev, "large")
+    _, tilde = process.p_mean_variance(x, t, denoiser(x, t).x_0, t_prev, "small")
+    expected = beta**fraction * tilde ** (1 - fraction)
+    np.testing.assert_allclose(steps_of["auto"] - mean, np.sqrt(expected), rtol=1e-9)
 
 
 @given(T=st.integers(1, 2000), data=st.data())

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinyddpm.backend import load_backend
 from tinyddpm.errors import ConfigError
 from tinyddpm.training.config import Config, defaults_for, preset, presets, read_toml, settings
+from tinyddpm.training.model import Model
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 
@@ -109,3 +111,17 @@ def test_files_that_are_no_toml(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"x\.toml is not valid TOML"):
         read_toml(path)
+
+
+def test_a_weighting_has_options_of_its_own() -> None:
+    config = Config.from_dict({"weighting": {"name": "min-snr", "gamma": 3.0}})
+    assert config.weighting.options == {"gamma": 3.0}
+    assert config.updated({"weighting": {"name": "p2"}}).weighting.options == {}
+
+
+def test_cifar10_improved_is_iddpms_to_the_parameter() -> None:
+    """52,546,438, with the channels of the learned variance; DDPM's 35,746,307 has none."""
+    for name, size in (("cifar10-improved", 52_546_438), ("cifar10", 35_746_307)):
+        found = preset(name)
+        model = Model(found.config, found.sample_shape, (), load_backend("numpy"))
+        assert model.layout.size == size

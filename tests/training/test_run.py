@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from tinyddpm.backend import Backend, load_backend
+from tinyddpm.backend.numpy_backend import NumpyBackend
 from tinyddpm.data import open_dataset
 from tinyddpm.errors import CheckpointError, ConfigError, DataError, TrainingError
 from tinyddpm.training.assembly import layout_of, load_model, make_trainer, open_data
@@ -47,6 +48,15 @@ IMAGES: dict[str, Any] = {
     "training": {**POINTS["training"], "steps": 7, "batch_size": 9, "accumulate": 2, "sample_every": 1000},
 }
 
+VLB: dict[str, Any] = {
+    **POINTS,
+    "schedule": {"name": "cosine", "timesteps": 4},
+    "training": {**POINTS["training"], "loss": "vlb", "predict": "v", "accumulate": 2},
+}
+"""Few times, so that after a few steps each has the ten losses that the next times are drawn after."""
+
+HYBRID: dict[str, Any] = {**IMAGES, "training": {**IMAGES["training"], "loss": "hybrid"}}
+
 
 def config(tables: dict[str, Any], **training: Any) -> Config:
     return Config.from_dict(tables).updated({"training": training})
@@ -66,19 +76,27 @@ def assert_same(a: Path, b: Path) -> None:
     one, other = loaded(a), loaded(b)
     assert one.step == other.step
     assert one.state == other.state
+    assert_same_arrays(one, other)
+    assert losses(a) == losses(b)
+
+
+def assert_same_arrays(one: Checkpoint, other: Checkpoint) -> None:
     for name in ("weights", "ema", "adam_m", "adam_v"):
         assert getattr(one, name).tobytes() == getattr(other, name).tobytes(), name
-    assert losses(a) == losses(b)
+    np.testing.assert_array_equal(one.history, other.history)
 
 
 def quiet() -> Progress:
     return Progress(StringIO())
 
 
-@pytest.mark.parametrize("tables", [POINTS, IMAGES], ids=["points", "images"])
+@pytest.mark.parametrize("tables", [POINTS, IMAGES, HYBRID, VLB], ids=["points", "images", "hybrid", "vlb"])
 @pytest.mark.parametrize("stop", [1, 5, 6])
 def test_stopped_and_resumed_is_the_straight_run(tables: dict[str, Any], stop: int, tmp_path: Path) -> None:
-    """Whether the stop falls between log lines, on one or at a save; with flips, dropout, classes, accumulation."""
+    """Whether the stop falls between log lines, on one or at a save; with flips, dropout, classes, accumulation.
+
+    And with times drawn after the losses before, which the stop then must not forget.
+    """
     start(config(tables), NUMPY, tmp_path / "straight", quiet())
     start(config(tables, steps=stop), NUMPY, tmp_path / "stopped", quiet())
     resume(tmp_path / "stopped", quiet(), steps=config(tables).training.steps)
@@ -86,15 +104,14 @@ def test_stopped_and_resumed_is_the_straight_run(tables: dict[str, Any], stop: i
     extra = [line for line in losses(tmp_path / "stopped") if "validation_loss" in line and line["step"] == stop]
     kept = [line for line in losses(tmp_path / "stopped") if line not in extra or stop % 4 == 0]
     assert kept == losses(tmp_path / "straight")
-    one, other = loaded(tmp_path / "straight"), loaded(tmp_path / "stopped")
-    for name in ("weights", "ema", "adam_m", "adam_v"):
-        assert getattr(one, name).tobytes() == getattr(other, name).tobytes(), name
+    assert_same_arrays(loaded(tmp_path / "straight"), loaded(tmp_path / "stopped"))
 
 
 RUNNER = """
 import sys, json
 from pathlib import Path
 from tinyddpm.backend import Backend, load_backend
+from tinyddpm.backend.numpy_backend import NumpyBackend
 from tinyddpm.training.config import Config
 from tinyddpm.training.progress import Progress
 from tinyddpm.training.run import resume, start
@@ -299,7 +316,7 @@ def test_frames_end_with_the_samples(trained: Path) -> None:
     assert samples.frames[0].shape == samples.values.shape == (4, 8, 8, 1)
 
 
-@pytest.mark.parametrize("tables", [POINTS, IMAGES], ids=["points", "images"])
+@pytest.mark.parametrize("tables", [POINTS, IMAGES, HYBRID], ids=["points", "images", "hybrid"])
 def test_other_backends_train_and_draw_as_numpy_does(tables: dict[str, Any], other_backend: Backend) -> None:
     """The same seed: losses of the first steps and the samples agree to float32 rounding, its growth included."""
     dataset = open_data(config(tables))
@@ -313,3 +330,33 @@ def test_other_backends_train_and_draw_as_numpy_does(tables: dict[str, Any], oth
     mine, other = (draw(t.model, t.ema, np.arange(5), np.arange(5), **options).values for t in (ours, theirs))
     tolerance = 1 if mine.dtype == np.uint8 else 1e-3
     assert np.abs(mine.astype(float) - other).max() <= tolerance
+
+
+class LittleMemory(NumpyBackend):
+    """Has no room for more than so many points at a time."""
+
+    def __init__(self, points: int) -> None:
+        super().__init__()
+        self.points = points
+
+    def asarray(self, values: Any, dtype: Any = None) -> Any:
+        if np.ndim(values) == 2 and len(values) > self.points:
+            raise MemoryError
+        return super().asarray(values, dtype)
+
+
+def test_memory_that_runs_out_says_what_would_fit(tmp_path: Path) -> None:
+    """The advice, taken as often as it is given, ends with a run that fits; one sample cannot be cut any further."""
+    settings = config(POINTS, steps=1, threads=1).updated({"data": {"validation": 10}})
+    for accumulate, at_a_time in ((1, 15), (2, 8)):
+        cut = settings.updated({"training": {"accumulate": accumulate}})
+        with pytest.raises(TrainingError, match=r"^out of memory on numpy .* GiB in use: .* --batch-size") as raised:
+            start(cut, LittleMemory(10), tmp_path / f"{accumulate}", Progress())
+        line = str(raised.value)
+        assert f"keep the batch of 30: --accumulate {2 * accumulate} takes {at_a_time} at a time" in line
+        assert "\n" not in line
+    cut = settings.updated({"training": {"accumulate": 4}})
+    assert start(cut, LittleMemory(10), tmp_path / "fits", Progress()).complete
+    with pytest.raises(TrainingError, match=r"^out of memory") as raised:
+        start(settings.updated({"training": {"batch_size": 1}}), LittleMemory(0), tmp_path / "never fits", Progress())
+    assert "--accumulate" not in str(raised.value)

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from tinyddpm.backend import Backend, Random
+from tinyddpm.diffusion.objectives import Simple
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.nn import DropoutNoise, Layout
 from tinyddpm.nn.mlp import MLP
 from tinyddpm.ops import load_operations
 from tinyddpm.testing import check_projection
-from tinyddpm.training.step import l_simple, l_simple_gradient
+from tinyddpm.training.step import training_gradient, training_losses
 
 N = 6
 
@@ -25,6 +26,7 @@ class Problem:
         self.layout = Layout(self.network.parameters)
         self.weights = rng.standard_normal(self.layout.size) * 0.4
         self.process = GaussianProcess(backend, np.linspace(0.01, 0.5, 10), dtype=np.float64)
+        self.objective = Simple(self.process, "eps", np.ones(10))
         self.ops, self.training_ops = load_operations(backend), load_operations(backend, training=True)
         self.x_0, self.eps = rng.standard_normal((N, 2)), rng.standard_normal((N, 2))
         self.t, self.labels = np.array([0, 9, 3, 0, 7, 1]), np.array([0, 1, 2, 2, 1, 0])
@@ -33,7 +35,8 @@ class Problem:
     def loss(self, weights: np.ndarray, at: slice = slice(None)) -> float:
         w = self.layout.views(weights, np)
         cond = {"label": self.labels[at]}
-        return float(l_simple(self.network, self.ops, self.process, w, self.x_0[at], self.t[at], self.eps[at], cond))
+        batch = self.x_0[at], self.t[at], self.eps[at], cond
+        return float(training_losses(self.objective, self.network, self.ops, self.process, w, *batch))
 
     def gradient(self, *parts: slice) -> tuple[float, np.ndarray]:
         total, gradient = 0.0, np.zeros_like(self.weights)
@@ -41,8 +44,8 @@ class Problem:
         for at in parts:
             share = len(self.t[at]) / N
             total += share * float(
-                l_simple_gradient(
-                    self.network, self.training_ops, self.process, w, dw,
+                training_gradient(
+                    self.objective, self.network, self.training_ops, self.process, w, dw,
                     self.x_0[at], self.t[at], self.eps[at], {"label": self.labels[at]}, self.noise, share,
                 )
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The command line: `tinyddpm train | sample | info | plugins | schedule | bench`. Thin: it parses, calls, prints."""
+"""The command line: `tinyddpm train | sample | edit | info | …`. Thin: it parses, calls, prints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tinyddpm import __version__
 from tinyddpm.cli.options import ENV_PREFIX
 from tinyddpm.errors import TinyDDPMError, unknown
 
-COMMANDS = ("train", "sample", "info", "plugins", "schedule", "bench")
+COMMANDS = ("train", "sample", "edit", "info", "plugins", "schedule", "bench")
 
 
 class Commands(click.Group):
@@ -49,10 +49,16 @@ class Commands(click.Group):
     def _check_environment(self, ctx: click.Context) -> None:
         """Refuse `TINYDDPM_*` variables that no option reads: a misspelt one would be ignored in silence."""
         commands = filter(None, (self.get_command(ctx, name) for name in COMMANDS))
-        known = {str(option.envvar) for command in commands for option in command.params if option.envvar}
+        known = {str(option.envvar) for command in commands for option in _options(command) if option.envvar}
         for name in os.environ:
             if name.startswith(ENV_PREFIX) and name not in known:
                 raise click.UsageError(unknown("environment variable", name, known), ctx)
+
+
+def _options(command: click.Command) -> list[click.Parameter]:
+    """Return the parameters of a command and of those below it."""
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    return [*command.params, *(parameter for each in below for parameter in _options(each))]
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -21,6 +21,7 @@ from tinyddpm.cli.options import GroupedCommand, option, parse_assignments
     help="An option of the schedule.",
     group="Schedule",
 )
+@option("--zero-terminal-snr", is_flag=True, help="Rescale them so that they end without any signal.", group="Schedule")
 @option(
     "--png",
     type=click.Path(path_type=Path),
@@ -29,7 +30,12 @@ from tinyddpm.cli.options import GroupedCommand, option, parse_assignments
 )
 @option("--json", "as_json", is_flag=True, help="One JSON object: a list of reports.", group="Output")
 def schedule(
-    names: tuple[str, ...], timesteps: int, assignments: tuple[str, ...], png: Path | None, as_json: bool
+    names: tuple[str, ...],
+    timesteps: int,
+    assignments: tuple[str, ...],
+    zero_terminal_snr: bool,
+    png: Path | None,
+    as_json: bool,
 ) -> None:
     """Check and draw noise schedules: NAMES, or all that there are.
 
@@ -37,13 +43,15 @@ def schedule(
     of what has gone wrong with schedules before.
     """
     from tinyddpm import registry
+    from tinyddpm.diffusion import schedules
     from tinyddpm.diffusion.schedule_report import curves, report
-    from tinyddpm.diffusion.schedules import make_betas
     from tinyddpm.figures.terminal import line_chart
 
     names = names or tuple(entry.name for entry in registry.entries("schedules"))
     options = parse_assignments(assignments, depth=1)
-    betas = {name: make_betas(name, timesteps, **options) for name in names}
+    betas = {name: schedules.make_betas(name, timesteps, **options) for name in names}
+    if zero_terminal_snr:
+        betas = {f"{name}, zero terminal SNR": schedules.zero_terminal_snr(values) for name, values in betas.items()}
     reports = [report(name, values) for name, values in betas.items()]
     if as_json:
         click.echo(json.dumps({"schedules": [found.to_dict() for found in reports]}))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from math import ceil
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from tinyddpm.backend import Array
 from tinyddpm.backend.workers import Workers, parts
-from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.diffusion.parametrisation import Predict, halves, implied
+from tinyddpm.diffusion.process import Fraction, GaussianProcess
 from tinyddpm.errors import ConfigError, unknown
 from tinyddpm.nn import Condition, Network, Weights
 from tinyddpm.ops import Operations
@@ -18,11 +20,20 @@ Threshold: TypeAlias = Callable[[Any, Array], Array]
 """Brings a predicted x_0, (N, ...), into ±1, the range of images; its first argument is the array namespace."""
 
 
-class Prediction(NamedTuple):
-    """What a denoiser says of x_t: the data and the noise it is made of, each of x_t's shape. One implies the other."""
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a denoiser says of x_t: the data and the noise it is made of, each of x_t's shape. One implies the other.
+
+    It unpacks into these two. `fraction` is the learned variance of the step, for samplers that have a use for it;
+    None where nothing was learned.
+    """
 
     x_0: Array
     eps: Array
+    fraction: Fraction | None = None
+
+    def __iter__(self) -> Iterator[Array]:
+        return iter((self.x_0, self.eps))
 
 
 class Denoiser(Protocol):
@@ -34,16 +45,18 @@ class Denoiser(Protocol):
 
 
 class NetworkDenoiser:
-    """A network that predicts eps, as a denoiser.
+    """A network as a denoiser.
 
     Args:
-        network: predicts eps.
+        network: predicts what `predict` says.
         ops: operations without training: nothing is kept.
         w: parameters by path.
         process: relates x_t, x_0 and eps.
         cond: what the samples are conditioned on.
         threshold: applied to every predicted x_0, and eps follows it; None leaves both as they are.
         workers: the threads that share each batch.
+        predict: eps, x_0 or v.
+        learned_variance: whether half of the network's channels are the variance.
     """
 
     def __init__(
@@ -55,9 +68,12 @@ class NetworkDenoiser:
         cond: Condition,
         threshold: Threshold | None,
         workers: Workers,
+        predict: Predict = "eps",
+        learned_variance: bool = False,
     ) -> None:
         self.network, self.ops, self.w = network, ops, w
         self.process, self.cond, self.threshold, self.workers = process, cond, threshold, workers
+        self.predict, self.learned_variance = predict, learned_variance
 
     def __call__(self, x_t: Array, t: int) -> Prediction:
         """Return the prediction for x_t, (N, ...)."""
@@ -69,12 +85,13 @@ class NetworkDenoiser:
             cond = {kind: value[part, ...] for kind, value in self.cond.items()}
             return self.network.forward(self.ops, self.w, x_t[part, ...], steps[part], cond)[0]
 
-        eps = xp.concat(self.workers.map(predicted, parts(n, self.workers.threads)))
-        x_0 = self.process.predict_x0(x_t, t, eps)
-        if self.threshold is None:
-            return Prediction(x_0, eps)
-        x_0 = self.threshold(xp, x_0)
-        return Prediction(x_0, self.process.predict_eps(x_t, t, x_0))
+        out = xp.concat(self.workers.map(predicted, parts(n, self.workers.threads)))
+        prediction, fraction = halves(out) if self.learned_variance else (out, None)
+        x_0, eps = implied(self.process, self.predict, x_t, t, prediction)
+        if self.threshold is not None:
+            x_0 = self.threshold(xp, x_0)
+            eps = self.process.predict_eps(x_t, t, x_0)
+        return Prediction(x_0, eps, fraction)
 
 
 def make_threshold(name: str, percentile: float) -> Threshold | None:

@@ -9,6 +9,7 @@ Equation numbers are those of DDPM (Ho, Jain, Abbeel 2020) where no other paper 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import log
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -18,6 +19,9 @@ from tinyddpm.backend import Array, Backend
 Table: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 Variance: TypeAlias = Literal["large", "small"]
 """The fixed variance of p: "large" is beta, right for x_0 ~ N(0, I), "small" beta-tilde, for one x_0 (section 3.2)."""
+
+Fraction: TypeAlias = Array
+"""A learned variance, of x_t's shape: where its logarithm lies from log beta-tilde, 0, to log beta, 1 (IDDPM, 15)."""
 
 
 class Posterior(NamedTuple):
@@ -52,13 +56,15 @@ class GaussianProcess:
 
     Args:
         backend: whose arrays it works on.
-        betas: (T,) float64 in (0, 1), as a schedule makes them.
+        betas: (T,) float64 in (0, 1), as a schedule makes them; the last may be 1 (`zero_terminal_snr`), where x_t is
+            pure noise and says nothing of x_0.
         dtype: the type to compute in; float32 by default.
 
     Attributes:
         T: the number of steps.
         betas: (T,) the variance that each step adds.
         alpha_bar: (T,) Π (1 − beta), the share of the data's variance that is left.
+        dtype: the type it computes in.
     """
 
     def __init__(self, backend: Backend, betas: Table, dtype: Any = None) -> None:
@@ -75,9 +81,13 @@ class GaussianProcess:
             "add": self.betas**0.5,
             "slope": self.betas / (1 - self.alpha_bar) ** 0.5,
             **posterior._asdict(),
+            # beta_tilde is 0 at the step to the data: its logarithm there is the first that is finite.
+            "log_small": np.log(np.append(posterior.beta_tilde[1:2], posterior.beta_tilde[1:])),
+            "log_large": np.log(np.append(posterior.beta_tilde[1:2], self.betas[1:])),
+            "log_beta": np.log(self.betas),
         }
-        dtype = dtype or backend.xp.float32
-        self._on_device = {name: backend.asarray(table, dtype=dtype) for name, table in self._tables.items()}
+        self.dtype = dtype or backend.xp.float32
+        self._on_device = {name: backend.asarray(table, dtype=self.dtype) for name, table in self._tables.items()}
 
     def q_step(self, x_prev: Array, t: int | Array, eps: Array) -> Array:
         """Return x_t ~ q(x_t | x_{t−1}) = N(√(1 − beta_t) x_{t−1}, beta_t I) (eq. 2)."""
@@ -106,7 +116,7 @@ class GaussianProcess:
         Returns:
             The mean, of x_t's shape, and beta-tilde, a float or an array that broadcasts to it.
         """
-        c = self._pair(t, t_prev, x_t)
+        c = self.posterior(x_t, t, t_prev)
         return c.c_0 * x_0 + c.c_t * x_t, c.beta_tilde
 
     def predict_x0(self, x_t: Array, t: int | Array, eps: Array) -> Array:
@@ -125,25 +135,55 @@ class GaussianProcess:
         return (x_t - self._at("slope", t, x_t) * eps) / self._at("keep", t, x_t)
 
     def p_mean_variance(
-        self, x_t: Array, t: int | Array, x_0: Array, t_prev: int | None = None, variance: Variance = "large"
+        self, x_t: Array, t: int | Array, x_0: Array, t_prev: int | None = None, variance: Variance | Fraction = "large"
     ) -> tuple[Array, Any]:
-        """Return mean and variance of p(x_prev | x_t): the posterior at the predicted x_0, with a fixed variance.
+        """Return mean and variance of p(x_prev | x_t): the posterior at the predicted x_0.
 
         Args:
             x_t: (N, ...).
             t: the time of x_t.
             x_0: the prediction for x_t, (N, ...).
             t_prev: as in `q_posterior`.
-            variance: which of the two.
+            variance: which of the two fixed ones, or a learned one.
         """
-        c = self._pair(t, t_prev, x_t)
-        return c.c_0 * x_0 + c.c_t * x_t, c.beta if variance == "large" else c.beta_tilde
+        c = self.posterior(x_t, t, t_prev)
+        mean = c.c_0 * x_0 + c.c_t * x_t
+        if isinstance(variance, str):
+            return mean, c.beta if variance == "large" else c.beta_tilde
+        return mean, self.backend.xp.exp(self.p_log_variance(x_t, t, variance, t_prev))
 
-    def _pair(self, t: int | Array, t_prev: int | None, x: Array) -> Posterior:
+    def p_log_variance(
+        self, x_t: Array, t: int | Array, variance: Variance | Fraction, t_prev: int | None = None
+    ) -> Any:
+        """Return the logarithm of p's variance, finite at every step.
+
+        The last step, which samples no noise, has a variance too: it decodes the data (eq. 13). It is the first
+        posterior variance that is not 0, for both fixed ones, as in DDPM's code.
+
+        A learned one is log Σ = f log beta + (1 − f) log beta-tilde, f the fraction (IDDPM eq. 15).
+        """
+        if isinstance(variance, str):
+            return self._at(f"log_{variance}", t, x_t)
+        low, high = self.log_variance_range(x_t, t, t_prev)
+        return low + variance * (high - low)
+
+    def log_variance_range(self, x_t: Array, t: int | Array, t_prev: int | None = None) -> tuple[Any, Any]:
+        """Return log beta-tilde and log beta, which broadcast to x_t: a learned variance lies between them."""
         if t_prev is None:
-            return Posterior(*(self._at(name, t, x) for name in Posterior._fields))
+            return self._at("log_small", t, x_t), self._at("log_beta", t, x_t)
+        c = self.posterior(x_t, t, t_prev)
+        return log(c.beta_tilde) if t_prev >= 0 else float(self._tables["log_small"][0]), log(c.beta)
+
+    def posterior(self, x_t: Array, t: int | Array, t_prev: int | None = None) -> Posterior:
+        """Return the coefficients of the step from t to t_prev, t − 1 if None: floats, or broadcasting to x_t."""
+        if t_prev is None:
+            return Posterior(*(self._at(name, t, x_t) for name in Posterior._fields))
         pair = posterior_coefficients(self._alpha_bar_prev[t + 1], self._alpha_bar_prev[t_prev + 1])
         return Posterior(*map(float, pair))
+
+    def level(self, x_t: Array, t: int | Array) -> tuple[Any, Any]:
+        """Return √alpha_bar_t and √(1 − alpha_bar_t), the shares of signal and noise: floats, or broadcast to x_t."""
+        return self._at("signal", t, x_t), self._at("noise", t, x_t)
 
     def _at(self, name: str, t: int | Array, x: Array) -> Any:
         """Return a table at t: a float for one time, for (N,) times an array that broadcasts to x."""

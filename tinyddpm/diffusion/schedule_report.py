@@ -37,8 +37,8 @@ class ScheduleReport:
     warnings: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain numbers, strings and a list, ready for JSON."""
-        return asdict(self)
+        """Return the fields as plain numbers, strings and a list, ready for JSON: None for the logarithm of 0."""
+        return {name: None if value == -np.inf else value for name, value in asdict(self).items()}
 
     def __str__(self) -> str:
         lines = [
@@ -54,9 +54,11 @@ class ScheduleReport:
 def curves(betas: Betas) -> dict[str, NDArray[np.float64]]:
     """Return the curves of a schedule by name, each of shape (T,): alpha_bar's two roots, log SNR and beta.
 
-    alpha_bar is summed up in logarithms, so that log SNR stays finite where alpha_bar itself underflows.
+    alpha_bar is summed up in logarithms, so that log SNR stays finite where alpha_bar itself underflows. It is minus
+    infinity where the last beta is 1.
     """
-    log_alpha_bar = np.cumsum(np.log1p(-betas))
+    with np.errstate(divide="ignore"):
+        log_alpha_bar = np.cumsum(np.log1p(-betas))
     one_minus_alpha_bar = -np.expm1(log_alpha_bar)
     return {
         "sqrt(alpha_bar)": np.exp(log_alpha_bar / 2),
@@ -70,9 +72,9 @@ def report(name: str, betas: Betas) -> ScheduleReport:
     """Return the numbers of `betas` under the name `name`, with a warning for every trap it falls into.
 
     Raises:
-        ConfigError: `betas` is no schedule, see `check_betas`.
+        ConfigError: `betas` is no schedule, see `check_betas`; the last may be 1.
     """
-    check_betas(betas, name)
+    check_betas(betas, name, terminal=True)
     curve = curves(betas)
     log_snr = curve["log SNR"]
     return ScheduleReport(

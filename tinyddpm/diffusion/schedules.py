@@ -36,16 +36,29 @@ def linear(T: int, *, beta_start: float = 1e-4, beta_end: float = 0.02, rescale:
     _require_fraction("beta_start", beta_start)
     _require_fraction("beta_end", beta_end)
     betas = np.linspace(beta_start, beta_end, T, dtype=np.float64)
-    if not rescale:
-        return betas
-    peak = 1000 * max(beta_start, beta_end)
-    shortest = math.floor(peak * (1 + 1e-12)) + 1  # the margin keeps rounding from making a beta 1
-    if shortest > T:
-        raise ConfigError(
-            f"a linear schedule of T = {T} steps would need a beta of {peak / T:.3g}, and betas stay below 1: "
-            f"use T >= {shortest}, a smaller beta_end, or the cosine schedule"
-        )
-    return betas * (1000 / T)
+    return _rescaled(betas, "linear") if rescale else betas
+
+
+def quadratic(T: int, *, beta_start: float = 1e-4, beta_end: float = 0.028, rescale: bool = True) -> Betas:
+    """Return betas whose square roots rise in a straight line, shape (T,).
+
+    It is the "quad" of DDPM's code and the "scaled linear" of latent diffusion (Rombach et al. 2021, arXiv 2112.10752),
+    which takes 0.00085 and 0.012 for its ends: a chain that leaves some of the image, and wants `zero_terminal_snr`.
+    These ends leave as little of it as the linear schedule's. They too are for T = 1000, and are rescaled by 1000/T.
+
+    Args:
+        T: number of steps.
+        beta_start: first beta of a chain of 1000 steps.
+        beta_end: last beta of a chain of 1000 steps.
+        rescale: False takes the two ends as they are, whatever T is.
+
+    Raises:
+        ConfigError: an end is outside (0, 1), or T is so small that a rescaled beta would reach 1.
+    """
+    _require_fraction("beta_start", beta_start)
+    _require_fraction("beta_end", beta_end)
+    betas = np.linspace(beta_start**0.5, beta_end**0.5, T, dtype=np.float64) ** 2
+    return _rescaled(betas, "quadratic") if rescale else betas
 
 
 def cosine(T: int, *, s: float = 0.008, max_beta: float = 0.999) -> Betas:
@@ -67,8 +80,74 @@ def cosine(T: int, *, s: float = 0.008, max_beta: float = 0.999) -> Betas:
         raise ConfigError(f"s is {s!r}: give a number from 0 to 1 (IDDPM uses 0.008)")
     _require_fraction("max_beta", max_beta)
     f = np.cos(np.pi / 2 * (np.arange(T + 1, dtype=np.float64) / T + s) / (1 + s)) ** 2
-    betas: Betas = np.minimum(1 - f[1:] / f[:-1], max_beta)
-    return betas
+    return _steps(f, max_beta)
+
+
+def sigmoid_alpha(T: int, *, start: float = -3.0, end: float = 3.0, tau: float = 1.0, max_beta: float = 0.999) -> Betas:
+    """Return betas whose alpha_bar falls as a sigmoid (Jabri, Fleet, Chen 2022, arXiv 2212.11972), shape (T,).
+
+        alpha_bar(t) = (σ(v_1) − σ(v_0 + (v_1 − v_0) t/T)) / (σ(v_1) − σ(v_0)),   v_0 = start/τ, v_1 = end/τ
+
+    It falls from 1 to 0. Chen 2023 (arXiv 2301.10972) compares its settings over image sizes.
+
+    Args:
+        T: number of steps.
+        start: where on the sigmoid the chain begins.
+        end: where it ends.
+        tau: temperature, the smaller the steeper.
+        max_beta: upper limit of a beta; the last one would be 1 without it.
+
+    Raises:
+        ConfigError: an option is out of range.
+    """
+    if not start < end:
+        raise ConfigError(f"start is {start} and end {end}: the chain goes up the sigmoid, give the smaller as start")
+    if not tau > 0:
+        raise ConfigError(f"tau is {tau}: give a temperature above 0")
+    _require_fraction("max_beta", max_beta)
+    sigma = (1 + np.tanh(np.linspace(start, end, T + 1) / tau / 2)) / 2
+    return _steps(sigma[-1] - sigma, max_beta)
+
+
+def laplace(T: int, *, mu: float = 0.0, b: float = 1.0, max_beta: float = 0.999) -> Betas:
+    """Return betas whose log SNR takes the quantiles of a Laplace law (Hang et al. 2024, arXiv 2407.03297), shape (T,).
+
+        log SNR(t) = μ − b sign(½ − t/T) log(1 − 2 |t/T − ½|),   SNR = e^μ min(2t/T, 1)^(−b) min(2 − 2t/T, 1)^b
+
+    Most steps lie around the middle, log SNR = μ. The paper trains with b = ½ and samples on another schedule; as a
+    chain b = ½ begins with a large step, and b = 1 does not. Its betas fall before they rise.
+
+    Args:
+        T: number of steps.
+        mu: the log SNR in the middle of the chain.
+        b: the law's scale.
+        max_beta: upper limit of a beta; the last one would be 1 without it.
+
+    Raises:
+        ConfigError: an option is out of range.
+    """
+    if not b > 0:
+        raise ConfigError(f"b is {b}: give a scale above 0 (the paper uses 0.5)")
+    _require_fraction("max_beta", max_beta)
+    t = np.arange(T + 1, dtype=np.float64) / T
+    noise = np.exp(-mu) * np.minimum(2 * t, 1) ** b  # SNR = signal / noise
+    signal = np.minimum(2 - 2 * t, 1) ** b
+    return _steps(signal / (signal + noise), max_beta)
+
+
+def zero_terminal_snr(betas: Betas) -> Betas:
+    """Return betas whose chain ends in pure noise (Lin et al. 2023, arXiv 2305.08891, Algorithm 1), shape (T,).
+
+    √alpha_bar is shifted so that its last value is 0, and scaled so that its first stays what it is. The last beta is
+    1. Where nothing is left of x_0, eps cannot tell of it: predict v or x_0.
+
+    Args:
+        betas: (T,) of any schedule.
+    """
+    root = np.cumprod(1 - betas) ** 0.5
+    alpha_bar = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
+    rescaled: Betas = 1 - alpha_bar / np.append(1.0, alpha_bar[:-1])
+    return rescaled
 
 
 def make_betas(name: str, T: int, /, **options: Any) -> Betas:
@@ -94,12 +173,13 @@ def make_betas(name: str, T: int, /, **options: Any) -> Betas:
     return betas
 
 
-def check_betas(betas: Any, source: str = "betas") -> None:
+def check_betas(betas: Any, source: str = "betas", *, terminal: bool = False) -> None:
     """Check that `betas` is float64, of shape (T,) with T >= 2, and that every beta lies in (0, 1).
 
     Args:
         betas: what a schedule returned or a caller brought.
         source: how the error calls it.
+        terminal: whether the last may be 1, see `zero_terminal_snr`.
 
     Raises:
         ConfigError: it is not; the line names the first offending index and value.
@@ -110,9 +190,27 @@ def check_betas(betas: Any, source: str = "betas") -> None:
     if len(betas) < 2:
         raise ConfigError(f"{source}: {len(betas)} betas are too few, a diffusion needs at least 2 steps")
     outside = np.flatnonzero(~((betas > 0) & (betas < 1)))  # negated, so that NaN is outside too
-    if len(outside):
+    if len(outside) and not (terminal and betas[-1] == 1 and outside[0] == len(betas) - 1):
         t = outside[0]
         raise ConfigError(f"{source}: beta at index {t} (of 0 to {len(betas) - 1}) is {betas[t]}, it must be in (0, 1)")
+
+
+def _rescaled(betas: Betas, name: str) -> Betas:
+    """Return the betas of a chain of 1000 steps for one of T, or refuse a T so small that one would reach 1."""
+    T, peak = len(betas), 1000 * betas.max()
+    shortest = math.floor(peak * (1 + 1e-12)) + 1  # the margin keeps rounding from making a beta 1
+    if shortest > T:
+        raise ConfigError(
+            f"a {name} schedule of T = {T} steps would need a beta of {peak / T:.3g}, and betas stay below 1: "
+            f"use T >= {shortest}, a smaller beta_end, or the cosine schedule"
+        )
+    return betas * (1000 / T)
+
+
+def _steps(f: Betas, max_beta: float) -> Betas:
+    """Return the betas of an alpha_bar that is f at t = 0, 1, …, T but for a factor."""
+    betas: Betas = np.minimum(1 - f[1:] / f[:-1], max_beta)
+    return betas
 
 
 def _is_number(value: object) -> bool:

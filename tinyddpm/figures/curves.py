@@ -39,7 +39,7 @@ def draw_schedules(schedules: Mapping[str, Betas], path: str | os.PathLike[str])
     figure = Figure(figsize=(10, 7), layout="constrained")
     charts = dict(zip(TITLES, figure.subplots(2, 2).flat, strict=True))
     for name, betas in schedules.items():
-        check_betas(betas, name)
+        check_betas(betas, name, terminal=True)
         T = len(betas)
         for kind, y in curves(betas).items():
             charts[kind].plot([(t + 1) / T for t in range(T)], y, label=f"{name}, T = {T}")

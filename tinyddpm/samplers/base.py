@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from tinyddpm.backend import Array
 from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.errors import ConfigError
 
 Noise: TypeAlias = Callable[[int], Array]
 """Standard normal noise of the samples' shape, for the step that leaves time t."""
@@ -51,7 +52,15 @@ class Level(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """Noise to signal, sigma / alpha: the sigma of EDM, and e^(−λ) for DPM-Solver's λ = log(alpha / sigma)."""
+        """Noise to signal, sigma / alpha: the sigma of EDM, and e^(−λ) for DPM-Solver's λ = log(alpha / sigma).
+
+        Raises:
+            ConfigError: there is no signal, as at the first step of a chain with zero terminal SNR.
+        """
+        if self.alpha == 0:
+            raise ConfigError(
+                "this sampler works in noise to signal, and the schedule ends with no signal: use ddim or ancestral"
+            )
         return self.sigma / self.alpha
 
 

@@ -27,6 +27,9 @@ FORMAT = "tinyddpm checkpoint"
 SCHEMA = 1
 """Raised by one whenever an older tinyddpm could no longer read what is written."""
 
+HISTORY = "history"
+"""The array of the losses that times are drawn after; the header has its shape under the same name."""
+
 PLUGIN_KEYS = ("group", "name", "distribution", "version")
 
 
@@ -53,12 +56,21 @@ class CheckpointHeader:
 
 @dataclass(kw_only=True, eq=False)
 class Checkpoint(CheckpointHeader):
-    """A header with flat float32 vectors: the weights, their average, and Adam's moments (None for sampling only)."""
+    """A header with float32 arrays: the weights, their average, and what only training needs.
+
+    Attributes:
+        weights: flat.
+        ema: flat.
+        adam_m: flat, None for sampling only.
+        adam_v: flat, None for sampling only.
+        history: the losses that times are drawn after, (T, n); None without, and for sampling only.
+    """
 
     weights: Vector
     ema: Vector
     adam_m: Vector | None
     adam_v: Vector | None
+    history: Vector | None = None
 
 
 def save_checkpoint(path: PathLike, checkpoint: Checkpoint, layout: Layout) -> None:
@@ -85,7 +97,10 @@ def save_checkpoint(path: PathLike, checkpoint: Checkpoint, layout: Layout) -> N
         "classes": checkpoint.classes,
         "plugins": checkpoint.plugins,
         "state": checkpoint.state,
+        "history": None if checkpoint.history is None else checkpoint.history.shape,
     }
+    if checkpoint.history is not None:
+        arrays[HISTORY] = checkpoint.history
     write_file(path, arrays, header, CheckpointError)
 
 
@@ -98,7 +113,7 @@ def load_checkpoint(
         path: the file.
         layout_of: builds the network that the header's configuration describes and returns its layout. It is called
             before any array is read, so that a wrong file is refused early.
-        moments: whether to read Adam's moments, which only training needs.
+        moments: whether to read Adam's moments and the history, which only training needs.
 
     Raises:
         CheckpointError: the file is missing, foreign, damaged or of a newer tinyddpm, a plugin that it needs is not
@@ -109,13 +124,16 @@ def load_checkpoint(
         header = _parse(path, raw)
         _require_plugins(path, header)
         layout = layout_of(header)
-        return {
-            f"{kind}/{parameter}": (tuple(shape), np.dtype(np.float32).str)
+        shapes = {
+            f"{kind}/{parameter}": tuple(shape)
             for kind in ("weights", "ema", "adam/m", "adam/v")
             for parameter, shape in layout
         }
+        if raw.get(HISTORY):
+            shapes[HISTORY] = tuple(raw[HISTORY])
+        return {name: (shape, np.dtype(np.float32).str) for name, shape in shapes.items()}
 
-    raw, arrays = read_file(path, CheckpointError, expected, skip=() if moments else ("adam/",))
+    raw, arrays = read_file(path, CheckpointError, expected, skip=() if moments else ("adam/", HISTORY))
     header = _parse(path, raw)
     return Checkpoint(
         **vars(header),
@@ -123,6 +141,7 @@ def load_checkpoint(
         ema=_join(arrays, "ema/"),
         adam_m=_join(arrays, "adam/m/") if moments else None,
         adam_v=_join(arrays, "adam/v/") if moments else None,
+        history=arrays.get(HISTORY),
     )
 
 
@@ -166,6 +185,10 @@ def _join(arrays: dict[str, Vector], prefix: str) -> Vector:
     return np.concatenate([np.empty(0, np.float32), *parts])
 
 
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, list) and all(type(n) is int and n > 0 for n in value)
+
+
 def _is_plugin(value: Any) -> bool:
     """Whether `value` describes a plugin in texts that may be shown in one line."""
     return isinstance(value, dict) and all(
@@ -176,7 +199,8 @@ def _is_plugin(value: Any) -> bool:
 _VALID: dict[str, Callable[[Any], bool]] = {
     "config": lambda value: isinstance(value, dict),
     "step": lambda value: type(value) is int and value >= 0,
-    "sample_shape": lambda value: isinstance(value, list) and all(type(n) is int and n > 0 for n in value),
+    "sample_shape": lambda value: _is_shape(value),
+    "history": lambda value: value is None or _is_shape(value),
     "classes": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
     "plugins": lambda value: isinstance(value, list) and all(map(_is_plugin, value)),
     "state": lambda value: isinstance(value, dict),

@@ -49,6 +49,7 @@ class ScheduleConfig:
 
     name: str = setting("linear", "The noise schedule, a registered name.", "schedule")
     timesteps: int = setting(1000, "Length T of the diffusion chain.")
+    zero_terminal_snr: bool = setting(False, "Rescale the schedule so that it ends without any signal.")
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -56,6 +57,9 @@ class ScheduleConfig:
 class TrainingConfig:
     """How the network is trained. The defaults are DDPM's for CIFAR-10."""
 
+    predict: str = setting("eps", "What the network predicts: eps, x_0 or v.")
+    loss: str = setting("simple", "simple, or with a learned variance: hybrid or vlb.")
+    vlb_weight: float = setting(0.001, "What the bound counts in the hybrid loss.")
     steps: int = setting(800_000, "Training steps; the run ends there.")
     batch_size: int = setting(128, "Samples per step.")
     accumulate: int = setting(1, "Cut each batch into this many parts, to save memory; the gradient is the same.")
@@ -68,6 +72,14 @@ class TrainingConfig:
     validate_every: int = setting(1000, "Steps between validation losses.")
     save_every: int = setting(1000, "Steps between checkpoints.")
     sample_every: int = setting(10_000, "Steps between sample grids.")
+
+
+@dataclass(frozen=True)
+class WeightingConfig:
+    """How much the squared error counts at each time; the weighting's own options stand beside its name."""
+
+    name: str = setting("simple", "Weighting of the loss by time, a registered name.", "weighting")
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,7 @@ class Config:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    weighting: WeightingConfig = field(default_factory=WeightingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def to_dict(self) -> dict[str, Any]:
@@ -121,7 +134,7 @@ class Config:
     def updated(self, tables: Mapping[str, Any], origin: str = "configuration") -> Config:
         """Return this configuration, overridden by nested tables; see `from_dict`.
 
-        Naming another network, schedule or sampler drops the options of the one before.
+        Naming another network, schedule, weighting or sampler drops the options of the one before.
         """
         config = self
         for name, value in tables.items():
@@ -254,7 +267,7 @@ def _check_ranges(config: Config, origin: str) -> None:
             f"training.{key}": (getattr(training, key), least)
             for key, least in {
                 "steps": 1, "batch_size": 1, "accumulate": 1, "warmup": 0, "threads": 0, "clip": 0.0, "log_every": 1,
-                "validate_every": 1, "save_every": 1, "sample_every": 1, "learning_rate": 0.0,
+                "validate_every": 1, "save_every": 1, "sample_every": 1, "learning_rate": 0.0, "vlb_weight": 0.0,
             }.items()
         },
     }  # fmt: skip

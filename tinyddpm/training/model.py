@@ -11,12 +11,17 @@ from tinyddpm import registry
 from tinyddpm.backend import Array, Backend, Purpose
 from tinyddpm.backend.workers import Workers
 from tinyddpm.diffusion.denoiser import NetworkDenoiser, Threshold, make_threshold
+from tinyddpm.diffusion.likelihood import Decoder
+from tinyddpm.diffusion.objectives import Objective, learns_variance, make_objective
+from tinyddpm.diffusion.parametrisation import checked_predict
 from tinyddpm.diffusion.process import GaussianProcess
-from tinyddpm.diffusion.schedules import make_betas
+from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
+from tinyddpm.diffusion.weightings import make_weights
+from tinyddpm.errors import ConfigError
 from tinyddpm.nn import Condition, Layout, make_network
 from tinyddpm.ops import load_operations
 from tinyddpm.samplers import Pairs, Step, make_pairs
-from tinyddpm.training.config import Config, SamplingConfig
+from tinyddpm.training.config import Config, SamplingConfig, WeightingConfig
 
 
 class Model:
@@ -30,8 +35,8 @@ class Model:
         threads: the threads that share a batch; 0 for as many as help on this backend.
 
     Raises:
-        RegistryError: the network, schedule, sampler or spacing is not installed.
-        ConfigError: an option is wrong, or the network does not fit the samples.
+        RegistryError: the network, schedule, weighting, sampler or spacing is not installed.
+        ConfigError: an option is wrong, settings contradict each other, or the network does not fit the samples.
     """
 
     def __init__(
@@ -43,11 +48,14 @@ class Model:
         threads: int = 1,
     ) -> None:
         self.config, self.sample_shape, self.classes, self.backend = config, sample_shape, tuple(classes), backend
-        network = config.network
-        self.network = make_network(network.name, sample_shape, len(classes), sample_shape[-1], network.options)
+        network, schedule, loss = config.network, config.schedule, config.training.loss
+        channels = sample_shape[-1] * (2 if learns_variance(loss) else 1)
+        self.network = make_network(network.name, sample_shape, len(classes), channels, network.options)
         self.layout = Layout(self.network.parameters)
-        betas = make_betas(config.schedule.name, config.schedule.timesteps, **config.schedule.options)
-        self.process = GaussianProcess(backend, betas)
+        betas = make_betas(schedule.name, schedule.timesteps, **schedule.options)
+        self.process = GaussianProcess(backend, zero_terminal_snr(betas) if schedule.zero_terminal_snr else betas)
+        self.predict = checked_predict(self.process, config.training.predict)
+        self.objective = self._objective()
         self.workers = Workers(backend.threads(threads))
         registry.checked("samplers", config.sampling.name, config.sampling.options)
         self._pairs(config.sampling)
@@ -94,6 +102,8 @@ class Model:
             self.condition(labels),
             threshold=self._threshold(sampling),
             workers=self.workers,
+            predict=self.predict,
+            learned_variance=learns_variance(self.config.training.loss),
         )
         with backend.scope():
             x = random.normal(Purpose.SAMPLE_START, 0, samples, self.sample_shape)
@@ -111,6 +121,19 @@ class Model:
                 return
             yield step
 
+    def _objective(self) -> Objective:
+        training, weighting = self.config.training, self.config.weighting
+        weights = None
+        if training.loss != "vlb":
+            weights = make_weights(weighting.name, self.process.alpha_bar, self.predict, **weighting.options)
+        elif weighting != WeightingConfig():
+            raise ConfigError(
+                f"the loss 'vlb' has weights of its own, so weighting {weighting.name!r} cannot be given with it: "
+                "use the loss 'hybrid' or 'simple'"
+            )
+        decoder: Decoder = "pixels" if self.is_image else "points"
+        return make_objective(self.process, self.predict, training.loss, weights, training.vlb_weight, decoder)
+
     def _pairs(self, sampling: SamplingConfig) -> Pairs:
         return make_pairs(sampling.spacing, self.process.alpha_bar, sampling.steps or None)
 
@@ -118,3 +141,19 @@ class Model:
         """Return what keeps predictions in the range of images; points have no range."""
         threshold = make_threshold(sampling.threshold, sampling.percentile)
         return threshold if self.is_image else None
+
+    def denoiser(
+        self, weights: Array, labels: np.ndarray[Any, Any] | None, sampling: SamplingConfig
+    ) -> NetworkDenoiser:
+        """Return the network as a denoiser with the given weights, for the classes `labels`, (n,), one a row."""
+        return NetworkDenoiser(
+            self.network,
+            load_operations(self.backend),
+            self.layout.views(weights, self.backend.xp),
+            self.process,
+            self.condition(labels),
+            threshold=self._threshold(sampling),
+            workers=self.workers,
+            predict=self.predict,
+            learned_variance=learns_variance(self.config.training.loss),
+        )

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tinyddpm.backend import Backend, load_backend
-from tinyddpm.errors import CheckpointError, ConfigError, TrainingError
+from tinyddpm.errors import CheckpointError, ConfigError, OutOfMemoryError, TrainingError
 from tinyddpm.figures.files import replacing
 from tinyddpm.figures.images import save_gif, save_png
 from tinyddpm.samplers import Step
@@ -154,11 +154,25 @@ class _Run:
     def _step(self) -> StepResult:
         try:
             return self.trainer.train_step()
+        except OutOfMemoryError as error:
+            self.progress.close()
+            raise TrainingError(f"{error}{self._smaller_parts()}") from error
         except TrainingError as error:
             self.progress.close()
             last = f"the last good checkpoint is {self.folder / CHECKPOINT} (step {self.saved_at})"
             advice = last if self.saved_at else "there is no checkpoint yet"
             raise TrainingError(f"{error}: {advice}; try a lower --learning-rate or a longer --warmup") from error
+
+    def _smaller_parts(self) -> str:
+        """Return which --accumulate takes half as many samples at a time; nothing if there is none."""
+        training = self.config.training
+        cut = 2 * training.accumulate
+        if cut > training.batch_size:
+            return ""
+        return (
+            f", or keep the batch of {training.batch_size}: --accumulate {cut} takes {-(-training.batch_size // cut)} "
+            "at a time, with about half the memory and the same gradient"
+        )
 
     def _log(self, result: StepResult) -> None:
         self.loss_sum += result.loss

@@ -10,46 +10,33 @@ from tinyddpm.errors import ConfigError
 from tinyddpm.testing import check_schedule
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"start": 0.0, "tau": 1.1}, {"tau": 0.5}], ids=["default", "late start", "steep"]
-)
+@pytest.mark.parametrize("options", [{}, {"beta_end": 0.03}, {"steepness": 3.0}], ids=["default", "higher", "flatter"])
 def test_keeps_the_contract(options: dict[str, float]) -> None:
     check_schedule("sigmoid", **options)
 
 
-@pytest.mark.parametrize(("start", "end", "tau"), [(-3, 3, 1.0), (0, 3, 0.7), (-3, 2, 1.1)])
-def test_alpha_bar_is_the_papers_gamma(start: float, end: float, tau: float) -> None:
-    """At every t but the clipped last one, against the paper's pseudo-code in plain Python."""
-
-    def sigma(x: float) -> float:
-        return 1 / (1 + math.exp(-x))
-
-    def gamma(t: float) -> float:
-        v_start, v_end = sigma(start / tau), sigma(end / tau)
-        return (-sigma((t * (end - start) + start) / tau) + v_end) / (v_end - v_start)
-
-    T = 40
-    alpha_bar = np.cumprod(1 - sigmoid(T, start=start, end=end, tau=tau))
-    np.testing.assert_allclose(alpha_bar[:-1], [gamma(t / T) for t in range(1, T)], rtol=1e-12)
+@pytest.mark.parametrize(("T", "start", "end", "k"), [(1000, 1e-4, 0.02, 6.0), (200, 1e-3, 0.05, 2.0)])
+def test_betas_are_the_formulas(T: int, start: float, end: float, k: float) -> None:
+    """Step by step in plain Python."""
+    expected = [(start + (end - start) / (1 + math.exp(-k * (2 * t / (T - 1) - 1)))) * 1000 / T for t in range(T)]
+    np.testing.assert_allclose(sigmoid(T, beta_start=start, beta_end=end, steepness=k), expected, rtol=1e-12)
 
 
-def test_symmetric_ends_pass_the_middle_at_one_half() -> None:
-    """σ(−x) = 1 − σ(x), so alpha_bar(T/2) = 1/2 and alpha_bar(t) + alpha_bar(T − t) = 1."""
-    alpha_bar = np.cumprod(1 - sigmoid(100))
-    assert alpha_bar[49] == pytest.approx(0.5, rel=1e-12)
-    np.testing.assert_allclose(alpha_bar[:-1] + alpha_bar[-2::-1], 1, rtol=1e-12)
-
-
-def test_only_the_last_beta_is_clipped() -> None:
-    betas = sigmoid(1000, max_beta=0.99)
-    assert betas[-1] == 0.99
-    assert np.all(betas[:-1] < 0.99)
+def test_the_two_halves_mirror_each_other() -> None:
+    """σ(−x) = 1 − σ(x), so beta_t + beta_{T − 1 − t} is the sum of the limits."""
+    betas = sigmoid(1000)
+    np.testing.assert_allclose(betas + betas[::-1], 0.0201, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
-    [({"start": 3.0}, "start = 3.0"), ({"tau": 0.0}, "tau is 0.0"), ({"max_beta": 1.0}, "max_beta is 1.0")],
+    ("T", "options", "named"),
+    [
+        (100, {"beta_start": 0.03}, "beta_start is 0.03"),
+        (100, {"beta_end": 1.0}, "beta_end 1.0"),
+        (100, {"steepness": 0.0}, "steepness is 0.0"),
+        (20, {}, "use T > 20"),
+    ],
 )
-def test_options_out_of_range_are_refused(options: dict[str, float], named: str) -> None:
+def test_options_out_of_range_are_refused(T: int, options: dict[str, float], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        sigmoid(100, **options)
+        sigmoid(T, **options)

@@ -1,0 +1,198 @@
+"""Objectives: their gradients are their losses', the hybrid's mean is detached, and learned variances find the best."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tinyddpm.backend import Backend, load_backend
+from tinyddpm.diffusion.likelihood import Decoder
+from tinyddpm.diffusion.objectives import Hybrid, Objective, Simple, VariationalBound, make_objective
+from tinyddpm.diffusion.parametrisation import PREDICTS, Predict, target
+from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
+from tinyddpm.diffusion.weightings import make_weights
+from tinyddpm.errors import ConfigError
+from tinyddpm.ops import Operations, load_operations
+from tinyddpm.testing import check_projection
+
+NUMPY = load_backend("numpy")
+BETAS = make_betas("cosine", 20)
+PROCESS = GaussianProcess(NUMPY, BETAS, dtype=np.float64)
+OPS = Operations(NUMPY, training=True)
+N, C = 7, 2
+TIMES = np.array([0, 19, 3, 0, 12, 1, 7])
+PREDICT = pytest.mark.parametrize("predict", PREDICTS)
+DECODERS = pytest.mark.parametrize("decoder", ["pixels", "points"])
+
+
+class Batch:
+    """Pixels, noise, and an output near what is right."""
+
+    def __init__(self, predict: Predict, learned: bool, process: GaussianProcess = PROCESS) -> None:
+        rng = np.random.default_rng(3)
+        self.x_0 = rng.integers(0, 256, (N, 2, 2, C)) / 127.5 - 1
+        self.x_0[3, 0, 0] = -1, 1
+        self.eps, self.t = rng.standard_normal(self.x_0.shape), TIMES
+        self.x_t = process.q_sample(self.x_0, self.t, self.eps)
+        right = target(process, predict, self.x_0, self.t, self.eps)
+        self.out = right + 0.3 * rng.standard_normal(right.shape)
+        if learned:
+            self.out = np.concatenate([self.out, rng.uniform(-1.2, 1.2, right.shape)], axis=-1)
+
+    def losses(self, objective: Objective, out: np.ndarray) -> np.ndarray:
+        return np.asarray(objective.forward(OPS, out, self.x_0, self.x_t, self.t, self.eps)[0])
+
+    def gradient(self, objective: Objective, share: float | np.ndarray = 1.0) -> np.ndarray:
+        _, saved = objective.forward(OPS, self.out, self.x_0, self.x_t, self.t, self.eps)
+        return np.asarray(objective.backward(OPS, saved, share))
+
+
+@pytest.mark.parametrize("weighting", ["simple", "min-snr"])
+@PREDICT
+def test_gradient_of_simple(predict: Predict, weighting: str, rng: np.random.Generator) -> None:
+    """A share of the mean, with weights and without, by projection."""
+    batch = Batch(predict, learned=False)
+    objective = Simple(PROCESS, predict, make_weights(weighting, PROCESS.alpha_bar, predict))
+    value = lambda out: 0.3 * np.mean(batch.losses(objective, out))  # noqa: E731
+    check_projection(value, batch.out, np.ones(()), batch.gradient(objective, 0.3), rng)
+
+
+@DECODERS
+@PREDICT
+def test_gradient_of_the_bound(predict: Predict, decoder: Decoder, rng: np.random.Generator) -> None:
+    """The mean, and a mean with a weight for each sample, by projection."""
+    batch = Batch(predict, learned=True)
+    objective = VariationalBound(PROCESS, predict, decoder)
+    for share in (0.3, rng.uniform(0.5, 2, N)):
+        value = lambda out, share=share: np.mean(share * batch.losses(objective, out))  # noqa: E731
+        check_projection(value, batch.out, np.ones(()), batch.gradient(objective, share), rng)
+
+
+@DECODERS
+@PREDICT
+def test_gradient_of_the_hybrid(predict: Predict, decoder: Decoder, rng: np.random.Generator) -> None:
+    """The variance's is the loss's; the prediction's is L_simple's alone, though the bound depends on it."""
+    batch = Batch(predict, learned=True)
+    simple = Simple(PROCESS, predict, make_weights("simple", PROCESS.alpha_bar, predict))
+    objective = Hybrid(simple, VariationalBound(PROCESS, predict, decoder), 0.001)
+    gradient = batch.gradient(objective, 0.3)
+    variance = lambda v: 0.3 * np.mean(batch.losses(objective, np.concatenate([batch.out[..., :C], v], -1)))  # noqa: E731
+    check_projection(variance, batch.out[..., C:], np.ones(()), gradient[..., C:], rng)
+    _, saved = simple.forward(OPS, batch.out[..., :C], batch.x_0, batch.x_t, batch.t, batch.eps)
+    np.testing.assert_array_equal(gradient[..., :C], simple.backward(OPS, saved, 0.3))
+    bound = objective.bound
+    expected = np.mean(simple.forward(OPS, batch.out[..., :C], batch.x_0, batch.x_t, batch.t, batch.eps)[0])
+    expected += 0.001 * np.mean(batch.losses(bound, batch.out))
+    assert np.mean(batch.losses(objective, batch.out)) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_matches_torch_autograd(detached: bool) -> None:
+    """Eqs. 15 and 16 of IDDPM written out in Torch, eps predicted: losses and gradients within 1e-10 of the largest."""
+    batch = Batch("eps", learned=True)
+    simple = Simple(PROCESS, "eps", np.ones(20))
+    bound = VariationalBound(PROCESS, "eps", "pixels")
+    objective = Hybrid(simple, bound, 0.001) if detached else bound
+
+    out = torch.tensor(batch.out, requires_grad=True)
+    x_0, x_t, eps = (torch.tensor(a) for a in (batch.x_0, batch.x_t, batch.eps))
+    alpha_bar = torch.tensor(PROCESS.alpha_bar)[batch.t][:, None, None, None]
+    prev = torch.tensor(np.append(1.0, PROCESS.alpha_bar))[batch.t][:, None, None, None]
+    beta = torch.tensor(BETAS)[batch.t][:, None, None, None]
+    tilde = (1 - prev) / (1 - alpha_bar) * beta
+    first = (1 - PROCESS.alpha_bar[0]) / (1 - PROCESS.alpha_bar[1]) * BETAS[1]
+    log_tilde = torch.where(tilde > 0, tilde, torch.tensor(first)).log()
+    eps_hat, v = out[..., :C], (out[..., C:] + 1) / 2
+    kept = eps_hat.detach() if detached else eps_hat
+    mean = (x_t - beta / (1 - alpha_bar).sqrt() * kept) / (1 - beta).sqrt()
+    log_variance = v * beta.log() + (1 - v) * log_tilde
+    q_mean = (prev.sqrt() * beta * x_0 + (1 - beta).sqrt() * (1 - prev) * x_t) / (1 - alpha_bar)
+    kl = 0.5 * (log_variance - log_tilde + (log_tilde - log_variance).exp() - 1)
+    kl = kl + 0.5 * (mean - q_mean) ** 2 * (-log_variance).exp()
+
+    def phi(edge: torch.Tensor) -> torch.Tensor:
+        z = (edge - mean) * (-log_variance / 2).exp()
+        return torch.sigmoid(2 * (2 / torch.pi) ** 0.5 * (z + 0.044715 * z**3))
+
+    upper, lower = phi(x_0 + 1 / 255), phi(x_0 - 1 / 255)
+    probability = torch.where(x_0 < -0.999, upper, torch.where(x_0 > 0.999, 1 - lower, upper - lower))
+    # By sample: through torch.where the gradient of a logarithm of 0, at another time, would reach all as NaN.
+    terms = torch.stack([-probability[n].log().mean() if t == 0 else kl[n].mean() for n, t in enumerate(batch.t)])
+    expected = 20 * terms / np.log(2)
+    if detached:
+        expected = ((eps - eps_hat) ** 2).mean() + 0.001 * expected
+    (1.7 * expected.mean()).backward()
+
+    np.testing.assert_allclose(batch.losses(objective, batch.out), expected.detach().numpy(), rtol=1e-10)
+    error = np.abs(batch.gradient(objective, 1.7) - out.grad.numpy()).max()
+    assert error < 1e-10 * np.abs(out.grad.numpy()).max()
+
+
+def test_the_best_variance_is_the_true_one() -> None:
+    """x_0 ~ N(0, 0.3²) and the exact eps: the v at which the bound's gradient vanishes makes e^log-variance
+    beta-tilde + c_0² Var(x_0 | x_t), between beta-tilde and beta; below it falls, above it rises. At every t.
+
+    Expectations are exact, by Gauss and Hermite's nodes, whose weights come as `share`.
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(6)
+    x_0, eps = (grid.ravel()[:, None] for grid in np.meshgrid(0.3 * nodes, nodes))
+    share = np.outer(weights, weights).ravel() / weights.sum() ** 2 * len(x_0)
+    objective = VariationalBound(PROCESS, "eps", "points")
+    for t in range(1, 20):
+        alpha_bar = PROCESS.alpha_bar[t]
+        known = 0.09 * alpha_bar + 1 - alpha_bar
+        times, x_t = np.full(len(x_0), t), PROCESS.q_sample(x_0, t, eps)
+        c = PROCESS.posterior(x_t, t)
+        best = np.log(c.beta_tilde + c.c_0**2 * 0.09 * (1 - alpha_bar) / known)
+        fraction = (best - np.log(c.beta_tilde)) / (np.log(c.beta) - np.log(c.beta_tilde))
+        assert 0 < fraction < 1
+
+        def slope(fraction: float, x_t: np.ndarray = x_t, times: np.ndarray = times, known: float = known) -> float:
+            exact = np.sqrt(1 - PROCESS.alpha_bar[times[0]]) * x_t / known
+            out = np.concatenate([exact, np.full_like(exact, 2 * fraction - 1)], axis=-1)
+            _, saved = objective.forward(OPS, out, x_0, x_t, times, eps)
+            return float(objective.backward(OPS, saved, share)[:, 1].sum())
+
+        assert abs(slope(fraction)) < 1e-9 * max(abs(slope(0.0)), abs(slope(1.0)))
+        assert slope(fraction - 0.05) < 0 < slope(fraction + 0.05)
+
+
+@pytest.mark.parametrize("loss", ["simple", "hybrid", "vlb"])
+@pytest.mark.parametrize("predict", ["x_0", "v"])
+def test_chains_that_end_without_signal_have_gradients(predict: Predict, loss: str) -> None:
+    """zero_terminal_snr, with a sample at the last step: losses and gradients are finite, and every sample has one."""
+    process = GaussianProcess(NUMPY, zero_terminal_snr(BETAS), dtype=np.float64)
+    batch = Batch(predict, loss != "simple", process)
+    weights = make_weights("uniform", process.alpha_bar, predict)
+    objective = make_objective(process, predict, loss, weights, 0.001, "pixels")
+    assert np.isfinite(batch.losses(objective, batch.out)).all()
+    gradient = batch.gradient(objective)
+    assert np.isfinite(gradient).all()
+    assert np.all(np.abs(gradient).max(axis=(1, 2, 3)) > 0)
+
+
+@pytest.mark.parametrize("loss", ["simple", "hybrid", "vlb"])
+@PREDICT
+def test_other_backends_agree(other_backend: Backend, predict: Predict, loss: str) -> None:
+    """Losses and gradients in float32, against NumPy's in float64: to 1e-4 of the largest."""
+    batch = Batch(predict, learned=loss != "simple")
+    weights = make_weights("min-snr", PROCESS.alpha_bar, predict)
+    exact = make_objective(PROCESS, predict, loss, weights, 0.001, "pixels")
+    process = GaussianProcess(other_backend, BETAS)
+    objective = make_objective(process, predict, loss, weights, 0.001, "pixels")
+    ops = load_operations(other_backend, training=True)
+    on = [other_backend.asarray(a.astype(np.float32)) for a in (batch.out, batch.x_0, batch.x_t, batch.eps)]
+    losses, saved = objective.forward(ops, *on[:3], other_backend.asarray(batch.t), on[3])
+    for found, expected in (
+        (losses, batch.losses(exact, batch.out)),
+        (objective.backward(ops, saved, 1.0), batch.gradient(exact)),
+    ):
+        error = np.abs(other_backend.to_numpy(found) - expected).max()
+        assert error < 1e-4 * np.abs(expected).max()
+
+
+def test_an_unknown_loss_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown loss 'hybird': did you mean 'hybrid'"):
+        make_objective(PROCESS, "eps", "hybird", np.ones(20), 0.001, "pixels")

@@ -1,0 +1,147 @@
+"""Between two images: the ends come back, the mixtures have the law they should."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers.affine import GAUSSIAN, LINEAR, denoised, law
+from helpers.flow import NEAR, PROCESS, refused, uneven_pairs
+from helpers.gaussians import Floats, Mixture
+from tinyddpm.diffusion.denoiser import Prediction
+from tinyddpm.editing import Blend, ddim_interpolation, slerp, stochastic_interpolation
+from tinyddpm.errors import ConfigError
+from tinyddpm.samplers import ddim_encode, uniform_pairs
+from tinyddpm.samplers.ancestral import ancestral
+from tinyddpm.samplers.ddim import ddim
+
+A, B = np.array([1.1, 0.4]), np.array([-0.7, -0.2])
+RNG = np.random.default_rng(6)
+
+
+def shifted(mean: Floats) -> Mixture:
+    return Mixture(np.ones(1), mean[None], np.array([[[0.3, 0.1], [0.1, 0.2]]]))
+
+
+def test_the_ends_of_ddim_are_the_way_up_and_down() -> None:
+    """At λ = 0 and 1, to rounding, what DDIM makes of each end's own code, each by its own denoiser.
+
+    So they are off by the error of the way up and down, of the first order: it halves, to a fifth, as the steps double.
+    """
+    denoisers = NEAR.denoiser(PROCESS), shifted(A).denoiser(PROCESS)
+    errors = []
+    for steps in (128, 256, 512):
+        pairs = uneven_pairs(steps)
+        *_, last = ddim_interpolation(PROCESS, denoisers, (A[None], B[None]), np.array([0.0, 1.0]), pairs)
+        for i, (denoiser, end) in enumerate(zip(denoisers, (A, B), strict=True)):
+            *_, up = ddim_encode(PROCESS, denoiser, end[None], pairs)
+            *_, down = ddim(PROCESS, denoiser, up.x, pairs, refused)
+            np.testing.assert_allclose(last.x[i], down.x[0], rtol=1e-9)
+        errors.append(np.linalg.norm(last.x - [A, B], axis=1))
+    for before, after in pairwise(errors):
+        np.testing.assert_allclose(before / after, 2, rtol=0.2)
+    assert errors[-1].max() < 0.02
+
+
+def test_ddim_yields_the_ways_up_and_the_way_down() -> None:
+    pairs = uneven_pairs(4)
+    denoiser = NEAR.denoiser(PROCESS)
+    steps = list(ddim_interpolation(PROCESS, (denoiser, denoiser), (A[None], B[None]), np.linspace(0, 1, 5), pairs))
+    up, down = [t for _, t in reversed(pairs)], [t for t, _ in pairs]
+    assert [step.t for step in steps] == [*up, *up, *down]
+    assert steps[-1].x.shape == (5, 2)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_slerp_goes_along_the_arc(seed: int, lam: float) -> None:
+    """Over random pairs of one length and all λ: the length is kept, and the angle to the first is λ of the whole."""
+    a, b = np.random.default_rng(seed).standard_normal((2, 1, 3, 4))
+    b *= np.linalg.norm(a) / np.linalg.norm(b)
+    x = slerp(np, a, b, np.array([lam]))
+
+    def angle(u: Floats, v: Floats) -> float:
+        """By the chord, which is exact for small angles too."""
+        return 2 * np.arcsin(min(np.linalg.norm(u - v) / np.linalg.norm(a) / 2, 1))
+
+    assert np.linalg.norm(x) == pytest.approx(np.linalg.norm(a), rel=1e-9)
+    assert angle(x, a) == pytest.approx(lam * angle(a, b), abs=1e-6)
+
+
+def test_slerp_of_what_points_the_same_way_is_straight() -> None:
+    a = RNG.standard_normal((1, 8))
+    lam = np.linspace(0, 1, 5)
+    np.testing.assert_allclose(slerp(np, a, a, lam), np.repeat(a, 5, axis=0), rtol=1e-12)
+    np.testing.assert_allclose(slerp(np, a, 3 * a, lam), (1 + 2 * lam[:, None]) * a, rtol=1e-12)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("strength", [0.3, 0.8])
+def test_the_law_of_the_stochastic_mixtures_is_known(strength: float, lam: float) -> None:
+    """x̄_t has mean √alpha_bar ((1 − λ) a + λ b) and variance (1 − alpha_bar) ((1 − λ)² + λ²).
+
+    Denoised, the mean is that of Gaussian regression to rounding; the covariance to the sampler's first-order error,
+    which halves, to a fifth, as the steps double.
+    """
+    start = round(strength * 1000) - 1
+    alpha_bar = LINEAR.alpha_bar[start]
+    variance = (1 - alpha_bar) * ((1 - lam) ** 2 + lam**2)
+    mean, covariance = denoised(start, alpha_bar**0.5 * ((1 - lam) * A + lam * B), variance * np.eye(2))
+    errors = []
+    for steps in (100, 200, 400):
+        pairs = uniform_pairs(1000, steps)
+        run = partial(
+            stochastic_interpolation,
+            ends=(A[None], B[None]),
+            lam=np.array([lam]),
+            strength=strength,
+            sampler=partial(ancestral, variance="small"),
+        )
+        denoiser = GAUSSIAN.denoiser(LINEAR)
+        found = law(lambda draw: list(run(LINEAR, denoiser, (draw(0), draw(1)), pairs, draw))[-1].x, 2 + steps)  # noqa: B023
+        np.testing.assert_allclose(found[0], mean, rtol=1e-9)
+        errors.append(np.abs(found[1] - covariance).max())
+    assert errors[-1] < 0.02
+    assert all(before / after == pytest.approx(2, rel=0.2) for before, after in pairwise(errors))
+
+
+def test_stochastic_strength_is_refused_where_there_is_none() -> None:
+    arguments = (LINEAR, GAUSSIAN.denoiser(LINEAR), (A[None], B[None]), uniform_pairs(1000, 5), refused)
+    with pytest.raises(ConfigError, match=r"strength is 2\.0"):
+        list(stochastic_interpolation(*arguments, ends=(A, B), lam=np.ones(1), strength=2.0, sampler=ancestral))
+
+
+@pytest.mark.parametrize("t", [0, 300, 999])
+def test_a_blend_of_two_gaussians_is_the_gaussian_between(t: int) -> None:
+    """p^(1 − λ) q^λ of two Gaussians that differ in mean alone is the one at the mean between: so is the denoiser."""
+    lam = np.array([0.0, 0.2, 0.7, 1.0])
+    x = RNG.standard_normal((4, 2))
+    blend = Blend(shifted(A).denoiser(LINEAR), shifted(B).denoiser(LINEAR), lam)
+    x_0, eps = blend(x, t)
+    for i, share in enumerate(lam):
+        expected = shifted((1 - share) * A + share * B).denoiser(LINEAR)(x[i : i + 1], t)
+        np.testing.assert_allclose(x_0[i : i + 1], expected.x_0, rtol=1e-9)
+        np.testing.assert_allclose(eps[i : i + 1], expected.eps, rtol=1e-9)
+
+
+def test_a_blend_mixes_learned_variances_and_asks_one_denoiser_once() -> None:
+    asked = []
+
+    def saying(value: float, fraction: float | None) -> object:
+        def denoiser(x_t: Floats, t: int) -> Prediction:
+            asked.append(value)
+            return Prediction(x_t, x_t, None if fraction is None else np.full_like(x_t, fraction))
+
+        return denoiser
+
+    x, lam = np.ones((1, 2)), np.array([0.25])
+    first, second, silent = saying(1, 0.2), saying(2, 0.6), saying(3, None)
+    np.testing.assert_allclose(Blend(first, second, lam)(x, 0).fraction, 0.3)
+    assert Blend(first, silent, lam)(x, 0).fraction is None
+    asked.clear()
+    np.testing.assert_allclose(Blend(first, first, lam)(x, 0).fraction, 0.2)
+    assert asked == [1]

@@ -1,0 +1,161 @@
+"""`tinyddpm edit`: interpolate, from, inpaint."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tinyddpm.cli.options import GroupedCommand, GroupedOption, option
+from tinyddpm.cli.sample import sample
+from tinyddpm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tinyddpm.cli.editor import Numbers
+    from tinyddpm.samplers import Step
+
+IMAGES = """IMAGE is a file, or one of a data set as DATA:NUMBER, such as digits:12, where DATA is anything that
+`train --data` takes; its class is then known too."""
+
+
+@click.group(epilog=IMAGES)
+def edit() -> None:
+    """Use a trained model for more than new images: between two, from one, or within one."""
+
+
+@edit.command(cls=GroupedCommand, epilog=IMAGES, short_help="Lead from one image to another.")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGE IMAGE", nargs=2)
+@option("--count", "number", type=click.IntRange(2), default=9, show_default=True, help="Images in all.", group="Edit")
+@option(
+    "--strength",
+    type=float,
+    help="Noise both images through this share of the chain, mix and denoise them, as DDPM does. If not given, DDIM"
+    " leads each to its noise, and back from all between.",
+    group="Edit",
+)
+def interpolate(images: tuple[str, str], number: int, strength: float | None, **given: Any) -> None:
+    """Lead from one IMAGE to another with the model in CHECKPOINT, a file or a run folder.
+
+    The picture starts with the first image as it was given, and ends with the second. Between two classes the
+    predictions for both are mixed.
+    """
+    import numpy as np
+
+    from tinyddpm.cli.editor import Editor
+    from tinyddpm.editing import Blend, ddim_interpolation, pairs_from, stochastic_interpolation
+
+    if strength is None and (given["sampler"] or given["assignments"]):
+        raise ConfigError("without --strength the sampler is DDIM: leave out --sampler and --sampler-option")
+    editor = Editor(**given)
+    pictures = [editor.read(image) for image in images]
+    labels = editor.labels(pictures)
+    ends = editor.to_model(pictures[:1]), editor.to_model(pictures[1:])
+    share = np.linspace(0, 1, number, dtype=np.float32)
+
+    def edited(rows: Numbers) -> Iterator[Step]:
+        lam = editor.backend.asarray(share[rows])
+        first, second = (editor.denoiser(np.repeat(label, len(rows))) for label in labels)
+        if labels[0] == labels[1]:
+            second = first
+        if strength is None:
+            return ddim_interpolation(editor.process, (first, second), ends, lam, editor.pairs)
+        x = editor.start(np.asarray([0])), editor.start(np.asarray([1]))
+        noise = editor.noise(np.zeros_like(rows))  # the same for all, so that only λ tells them apart
+        noised = partial(stochastic_interpolation, ends=ends, lam=lam, strength=strength, sampler=editor.sampler)
+        return noised(editor.process, Blend(first, second, lam), x, editor.pairs, noise)
+
+    steps = 3 * len(editor.pairs) if strength is None else len(pairs_from(editor.pairs, strength, editor.process.T))
+    results = editor.run(number, edited, steps)
+    editor.write(results, [pictures[0].pixels, *results, pictures[1].pixels], number + 2)
+
+
+@edit.command("from", cls=GroupedCommand, epilog=IMAGES, short_help="Draw images anew, from a noised start.")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@option(
+    "--strength",
+    type=float,
+    default=0.5,
+    show_default=True,
+    help="The share of the chain that is run through: above 0, the image as it is, to 1, a new one.",
+    group="Edit",
+)
+@option("--count", "number", type=click.IntRange(1), default=8, show_default=True, help="Per image.", group="Edit")
+def from_(images: tuple[str, ...], strength: float, number: int, **given: Any) -> None:
+    """Draw each IMAGE anew with the model in CHECKPOINT, from a noised start (SDEdit).
+
+    The picture has a row for each image, which it begins with. With --labels the image may be led to another class.
+    """
+    from tinyddpm.cli.editor import Editor
+    from tinyddpm.editing import pairs_from, sdedit
+
+    editor = Editor(**given)
+    steps = len(pairs_from(editor.pairs, strength, editor.process.T))
+    pictures = [editor.read(image) for image in images]
+    anew = partial(sdedit, strength=strength)
+    editor.variants(pictures, number, anew, steps, [picture.pixels for picture in pictures])
+
+
+@edit.command(cls=GroupedCommand, epilog=IMAGES, short_help="Paint what a mask leaves open.")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@option(
+    "--mask",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="An image of the same size: white where to paint, black where to keep what is there.",
+    group="Edit",
+)
+@option("--count", "number", type=click.IntRange(1), default=8, show_default=True, help="Per image.", group="Edit")
+@option(
+    "--jump",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Steps that it goes back each time.",
+    group="Edit",
+)
+@option(
+    "--resamplings",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="How often each step is taken: more fit the painted part better to the rest, and take longer.",
+    group="Edit",
+)
+def inpaint(images: tuple[str, ...], mask: Path, number: int, jump: int, resamplings: int, **given: Any) -> None:
+    """Paint what a mask leaves open in each IMAGE with the model in CHECKPOINT (RePaint).
+
+    The picture has a row for each image, which it begins with, the open part grey. What is kept is kept exactly.
+    """
+    from tinyddpm.cli.editor import Editor, veiled
+    from tinyddpm.editing import repaint, repaint_path
+
+    editor = Editor(**given)
+    pictures = [editor.read(image) for image in images]
+    white = editor.read_mask(mask)
+    painted = partial(repaint, mask=editor.backend.asarray(white), jump=jump, resamplings=resamplings)
+    steps = sum(t_next < t for t, t_next in repaint_path(editor.pairs, jump, resamplings))
+    editor.variants(pictures, number, painted, steps, [veiled(picture.pixels, white) for picture in pictures])
+
+
+SHARED = [
+    GroupedOption(["--fit"], is_flag=True, help="Crop images in the middle and resize them.", group="Edit"),
+    GroupedOption(
+        ["--labels", "classes"],
+        help="The classes of the images, by name or number, separated by commas; their own if not given.",
+        group="Edit",
+    ),
+    GroupedOption(["--out"], type=click.Path(path_type=Path), help="Folder; edits if not given.", group="Output"),
+    *(given for given in sample.params if given.name in ("singles", "npz", "seed", "batch_size")),
+    *(given for given in sample.params if getattr(given, "group", "") in ("Sampling", "General")),
+]
+"""What all edits take: three options, and those of `sample` that mean the same here."""
+
+for command in edit.commands.values():
+    command.params += SHARED

@@ -1,0 +1,282 @@
+"""What the commands of `tinyddpm edit` share: a model, the images to edit, and the pictures made of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyddpm import registry
+from tinyddpm.backend import Array, Purpose, load_backend
+from tinyddpm.cli.options import parse_assignments
+from tinyddpm.data import open_dataset
+from tinyddpm.data.batching import from_model, to_model
+from tinyddpm.data.folder import decode_image
+from tinyddpm.diffusion.denoiser import Denoiser
+from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.errors import ConfigError, DataError
+from tinyddpm.figures.images import Pixels, grid, save_images, save_npz, save_png
+from tinyddpm.samplers import Noise, Pairs, Step, make_pairs
+from tinyddpm.training.assembly import load_model
+from tinyddpm.training.checkpoint import plugin_notes
+from tinyddpm.training.config import SamplingConfig
+from tinyddpm.training.progress import Progress
+from tinyddpm.training.run import free_folder
+from tinyddpm.training.sampling import choose_labels, is_drawable
+
+Numbers = NDArray[np.int64]
+"""The numbers of images, or of their classes."""
+
+BLACK, WHITE = 0, 255
+GREY = 127
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image, uint8 (H, W, C), and the number of its class in the model, if it is known."""
+
+    pixels: Pixels
+    label: int | None = None
+
+
+Edit: TypeAlias = Callable[..., Iterator[Step]]
+
+
+class Editor:
+    """A model at work on images.
+
+    Args:
+        checkpoint: a checkpoint, or a run folder.
+        sampler, sample_steps, spacing, threshold, percentile, assignments: the sampling, where it is not the run's own.
+        raw, backend, device, threads, seed, batch_size, classes, out, singles, npz: as for `tinyddpm sample`.
+        fit: crop images in the middle and resize them to the model's size; otherwise they must have it.
+
+    Raises:
+        ConfigError: the model draws no images, an option is wrong, or the folder `out` is not empty.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        *,
+        sampler: str | None,
+        sample_steps: int | None,
+        spacing: str | None,
+        threshold: str | None,
+        percentile: float | None,
+        assignments: tuple[str, ...],
+        raw: bool,
+        backend: str,
+        device: str | None,
+        threads: int,
+        seed: int,
+        batch_size: int,
+        classes: str | None,
+        fit: bool,
+        out: Path | None,
+        singles: bool,
+        npz: bool,
+    ) -> None:
+        self.backend = load_backend(backend, device)
+        self.model, self.weights, loaded = load_model(checkpoint, self.backend, raw, threads)
+        for note in plugin_notes(loaded):
+            click.echo(f"note: {note}", err=True)
+        if not (self.model.is_image and is_drawable(self.model.sample_shape)):
+            raise ConfigError(f"{checkpoint} draws samples of shape {self.model.sample_shape}: edit is for images")
+        if out and out.is_dir() and any(out.iterdir()):
+            raise ConfigError(f"{out} is not empty: choose another folder with --out")
+        changes = {
+            "name": sampler,
+            "steps": sample_steps,
+            "spacing": spacing,
+            "threshold": threshold,
+            "percentile": percentile,
+        }
+        given = {key: value for key, value in changes.items() if value is not None}
+        config = self.model.config.updated(
+            {"sampling": {**given, **parse_assignments(assignments, depth=1)}}, "options"
+        )
+        self.sampling: SamplingConfig = config.sampling
+        self.process = self.model.process
+        self.pairs = make_pairs(self.sampling.spacing, self.process.alpha_bar, self.sampling.steps or None)
+        self.random = self.backend.random(seed)
+        self.batch_size, self.chosen, self.fit = batch_size, classes, fit
+        self.out, self.singles, self.npz = out, singles, npz
+
+    def sampler(
+        self, process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs, noise: Noise, **options: Any
+    ) -> Iterator[Step]:
+        """Sample with the chosen sampler and its options; see `Sampler`."""
+        arguments, options = (process, denoiser, x, pairs, noise), {**self.sampling.options, **options}
+        steps: Iterator[Step] = registry.build("samplers", self.sampling.name, arguments, options)
+        return steps
+
+    def denoiser(self, labels: Numbers | None) -> Denoiser:
+        """Return the denoiser for rows of these classes."""
+        return self.model.denoiser(self.weights, labels, self.sampling)
+
+    def start(self, numbers: Numbers) -> Array:
+        """Return the noise that sample by number starts from."""
+        return self.random.normal(Purpose.SAMPLE_START, 0, numbers, self.model.sample_shape)
+
+    def noise(self, numbers: Numbers) -> Noise:
+        """Return the noise of the steps: sample by number, step by time or running number."""
+        return lambda step: self.random.normal(Purpose.SAMPLE_STEP, step, numbers, self.model.sample_shape)
+
+    def to_model(self, pictures: Sequence[Picture]) -> Array:
+        """Return pictures as the model takes them, (n, H, W, C) in [−1, 1]."""
+        return to_model(self.backend.asarray(np.stack([picture.pixels for picture in pictures])))
+
+    def read(self, text: str) -> Picture:
+        """Return the image that `text` names: a file, or DATA:NUMBER.
+
+        Raises:
+            DataError: there is no such image, it cannot be read, or it is of another size or number of channels.
+        """
+        H, W, C = self.model.sample_shape
+        size = (H, W) if self.fit else None
+        item = re.fullmatch(r"(.+):([0-9]{1,12})", text)
+        if Path(text).is_file():
+            picture = Picture(decode_image(Path(text), 1 if C == 1 else 3, size))
+        elif item:
+            picture = self._item(item[1], int(item[2]), size)
+        else:
+            raise DataError(f"there is no image {text}: give the path of a file, or DATA:NUMBER such as digits:12")
+        shape = picture.pixels.shape
+        if shape[2] != C:
+            raise DataError(f"{text} has {shape[2]} channels, and the model draws {C}: give another image")
+        if shape != (H, W, C):
+            raise DataError(
+                f"{text} is {shape[0]}x{shape[1]}, and the model draws {H}x{W}: give --fit to crop and resize it"
+            )
+        return picture
+
+    def _item(self, source: str, number: int, size: tuple[int, int] | None) -> Picture:
+        dataset = open_dataset(source, image_size=size)
+        if len(dataset.shape) != 3:
+            raise DataError(f"{dataset.description}: edit is for images")
+        if number >= len(dataset):
+            raise DataError(f"{dataset.description}: there is no number {number}, the last is {len(dataset) - 1}")
+        known = dataset.labels is not None and dataset.classes == self.model.classes
+        label = int(dataset.labels[number]) if known and dataset.labels is not None else None
+        return Picture(dataset.read(np.asarray([number]))[0], label)
+
+    def read_mask(self, path: Path) -> NDArray[np.bool_]:
+        """Return the mask in an image file, (H, W, 1), True where it is white.
+
+        Raises:
+            DataError: it cannot be read, is of another size than the model's images, not only black and white, or
+                has no white.
+        """
+        if not path.is_file():
+            raise DataError(f"there is no mask {path}: give the path of an image file, white where to paint")
+        pixels = decode_image(path, 1)
+        shape, wanted = pixels.shape[:2], self.model.sample_shape[:2]
+        if shape != wanted:
+            raise DataError(
+                f"the mask {path} is {shape[0]}x{shape[1]}, and the model draws {wanted[0]}x{wanted[1]}: "
+                "make it of the size that the image has in the model"
+            )
+        grey = (pixels != BLACK) & (pixels != WHITE)
+        if grey.any():
+            y, x, _ = np.argwhere(grey)[0]
+            raise DataError(
+                f"the mask {path} is not black and white: row {y}, column {x} is {pixels[y, x, 0]} of 255: "
+                "save it without smooth edges, and not as JPEG"
+            )
+        if not (pixels == WHITE).any():
+            raise DataError(f"the mask {path} is all black: make white what is to be painted")
+        white: NDArray[np.bool_] = pixels == WHITE
+        return white
+
+    def labels(self, pictures: Sequence[Picture]) -> Numbers:
+        """Return the class of each picture: those chosen, in turn, or else their own; zeros without classes.
+
+        Raises:
+            ConfigError: a class is unknown, nobody says which it is, or the model has none and one is chosen.
+        """
+        if self.chosen is not None or not self.model.classes:
+            return choose_labels(np.arange(len(pictures)), self.model.classes, self.chosen)
+        known = [picture.label for picture in pictures if picture.label is not None]
+        if len(known) < len(pictures):
+            raise ConfigError(
+                f"the model draws by class ({', '.join(self.model.classes[:3])}, …): "
+                "say which the images are of with --labels"
+            )
+        return np.asarray(known)
+
+    def variants(
+        self, pictures: Sequence[Picture], number: int, edited: Edit, steps: int, shown: Sequence[Pixels]
+    ) -> None:
+        """Draw edits of each picture, and write them.
+
+        Args:
+            pictures: what to edit.
+            number: how many edits of each.
+            edited: makes them of images, as `sdedit` and `repaint` do.
+            steps: how many steps it takes.
+            shown: what each row of the grid begins with.
+        """
+        labels = self.labels(pictures)
+
+        def of_rows(rows: Numbers) -> Iterator[Step]:
+            of = rows // number
+            arguments = self.process, self.denoiser(labels[of]), self.start(rows), self.pairs, self.noise(rows)
+            return edited(*arguments, image=self.to_model([pictures[i] for i in of]), sampler=self.sampler)
+
+        results = self.run(len(pictures) * number, of_rows, steps)
+        starts = range(0, len(results), number)
+        rows = [pixels for first, i in zip(shown, starts, strict=True) for pixels in (first, *results[i : i + number])]
+        self.write(results, rows, 1 + number)
+
+    def run(self, rows: int, edited: Callable[[Numbers], Iterator[Step]], steps: int) -> Pixels:
+        """Return the results of an edit, uint8 (rows, H, W, C), drawn in batches.
+
+        Args:
+            rows: how many.
+            edited: the steps of the edit of the rows with these numbers.
+            steps: how many those are.
+        """
+        progress, done, results = Progress(), count(1), []
+        total = steps * -(-rows // self.batch_size)
+        for begin in range(0, rows, self.batch_size):
+            with self.backend.scope():
+                for step in edited(np.arange(begin, min(begin + self.batch_size, rows))):
+                    progress.update(next(done), total, f"drawing {rows} images")
+                    last = step.x
+                results.append(from_model(self.backend.to_numpy(last)))
+        progress.close()
+        return np.concatenate(results)
+
+    def write(self, results: Pixels, shown: Sequence[Pixels], columns: int) -> None:
+        """Write the pictures of an edit into the folder, and say so.
+
+        Args:
+            results: uint8 (n, H, W, C), for the single files.
+            shown: results and what else belongs beside them, in the order of the grid.
+            columns: of the grid.
+        """
+        folder = self.out or free_folder(Path("edits"))
+        files = []
+        if self.npz:
+            files.append(folder / "edits.npz")
+            save_npz(files[-1], results)
+        files.append(folder / "grid.png")
+        save_png(files[-1], grid(np.stack(list(shown)), columns))
+        if self.singles:
+            save_images(folder, results)
+            files.append(folder / f"{0:06d}.png")
+        for file in files:
+            click.echo(f"wrote {file}")
+
+
+def veiled(pixels: Pixels, mask: NDArray[np.bool_]) -> Pixels:
+    """Return an image with grey where the mask is, as it is shown beside what was painted there."""
+    return np.where(mask, np.uint8(GREY), pixels)

@@ -1,0 +1,152 @@
+"""Images between two images: through the noise that DDIM makes them of, or half-noised, mixed and denoised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tinyddpm.backend import Array
+from tinyddpm.diffusion.denoiser import Denoiser, Prediction
+from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.editing.sdedit import pairs_from
+from tinyddpm.samplers import Noise, Pairs, Sampler, Step, ddim_encode
+from tinyddpm.samplers.ddim import ddim
+
+
+def ddim_interpolation(
+    process: GaussianProcess,
+    denoisers: tuple[Denoiser, Denoiser],
+    ends: tuple[Array, Array],
+    lam: Array,
+    pairs: Pairs,
+) -> Iterator[Step]:
+    """Lead two images to their noise, go from one noise to the other, and back to images (DDIM section 5.3).
+
+    Deterministic. At λ = 0 and 1 the ends come back, but for the error of the way up and down (`ddim_encode`).
+
+    Args:
+        process: the chain that the denoisers were made for.
+        denoisers: of the first end's class and of the second's; between them, their `Blend`. Twice the same without
+            classes.
+        ends: two images, or two batches of them, (1, ...) or (N, ...).
+        lam: (N,) how far to go from the first to the second, in [0, 1].
+        pairs: the steps from noise to data; to noise they are taken in reverse.
+
+    Yields:
+        The steps up of the first end, those of the second, and those down; the last one's `x` is (N, ...).
+    """
+    codes = []
+    for denoiser, end in zip(denoisers, ends, strict=True):
+        for step in ddim_encode(process, denoiser, end, pairs):
+            yield step
+        codes.append(step.x)
+    x = slerp(process.backend.xp, codes[0], codes[1], lam)
+    yield from ddim(process, Blend(*denoisers, lam), x, pairs, _no_noise)
+
+
+def stochastic_interpolation(
+    process: GaussianProcess,
+    denoiser: Denoiser,
+    x: tuple[Array, Array],
+    pairs: Pairs,
+    noise: Noise,
+    *,
+    ends: tuple[Array, Array],
+    lam: Array,
+    strength: float,
+    sampler: Sampler,
+) -> Iterator[Step]:
+    """Noise two images to one time, mix them, and denoise the mixture (DDPM section 4.3 and figure 8).
+
+        x_t ~ q(x_t | x_0),  x'_t ~ q(x_t | x'_0),  x̄_t = (1 − λ) x_t + λ x'_t,  x̄_0 ~ p(x_0 | x̄_t)
+
+    Args:
+        process: see `Sampler`.
+        denoiser: see `Sampler`; a `Blend` where the ends are of two classes.
+        x: standard normal noise for each end, (1, ...) or (N, ...). The same in all rows keeps x_t and x'_t fixed while
+            λ varies, as in the paper.
+        pairs: the steps of the whole chain; those that lie beyond the start are left out.
+        noise: see `Sampler`.
+        ends: two images, or two batches of them, (1, ...) or (N, ...).
+        lam: (N,) λ, in [0, 1].
+        strength: how far up the chain they are mixed, in (0, 1], as for `sdedit`. Little keeps both images on one
+            another; much brings new ones, that have less of the two.
+        sampler: denoises.
+
+    Raises:
+        ConfigError: strength is outside (0, 1].
+    """
+    steps = pairs_from(pairs, strength, process.T)
+    x_t, x_t_prime = (process.q_sample(end, steps[0][0], eps) for end, eps in zip(ends, x, strict=True))
+    share = _per_row(lam, x_t)
+    yield from sampler(process, denoiser, (1 - share) * x_t + share * x_t_prime, steps, noise)
+
+
+class Blend:
+    """A denoiser between two: what it says is (1 − λ) of what the first says and λ of what the second does.
+
+    Its score is that of p^(1 − λ) q^λ, where theirs are those of p and q: what is likely under both. It leads from
+    one class to another without a class in between.
+
+    Args:
+        first: alone at λ = 0.
+        second: alone at λ = 1.
+        lam: (N,) λ of each row.
+    """
+
+    def __init__(self, first: Denoiser, second: Denoiser, lam: Array) -> None:
+        self.first, self.second, self.lam = first, second, lam
+
+    def __call__(self, x_t: Array, t: int) -> Prediction:
+        """Return the blended prediction; one denoiser is asked once if it is both."""
+        a = self.first(x_t, t)
+        if self.first is self.second:
+            return a
+        b = self.second(x_t, t)
+        share = _per_row(self.lam, x_t)
+
+        def blended(of_first: Array, of_second: Array) -> Array:
+            return (1 - share) * of_first + share * of_second
+
+        x_0, eps = blended(a.x_0, b.x_0), blended(a.eps, b.eps)
+        if a.fraction is None or b.fraction is None:
+            return Prediction(x_0, eps)
+        return Prediction(x_0, eps, blended(a.fraction, b.fraction))
+
+
+def slerp(xp: Any, a: Array, b: Array, lam: Array) -> Array:
+    """Return the points at λ on the arcs from a to b (DDIM, appendix D.5, after Shoemake 1985).
+
+        sin((1 − λ) θ) / sin θ a + sin(λ θ) / sin θ b,   θ the angle between two whole samples
+
+    A straight line would lead through noise that is too small: half-way, by √2 for independent a and b.
+
+    Args:
+        xp: the array namespace.
+        a: (N, ...) or (1, ...).
+        b: (N, ...) or (1, ...).
+        lam: (N,).
+    """
+    axes = tuple(range(1, a.ndim))
+
+    def dot(u: Array, v: Array) -> Array:
+        return xp.sum(u * v, axis=axes, keepdims=True)
+
+    cosine = dot(a, b) / xp.sqrt(dot(a, a) * dot(b, b))
+    theta = xp.acos(xp.clip(cosine, -1.0, 1.0))
+    share = _per_row(lam, a)
+    # Where the two point the same way, the arc is the line between them.
+    bent = xp.sin(theta) > 1e-3
+    sine = xp.where(bent, xp.sin(theta), xp.ones_like(theta))
+    first = xp.where(bent, xp.sin((1 - share) * theta) / sine, 1 - share)
+    second = xp.where(bent, xp.sin(share * theta) / sine, share)
+    return first * a + second * b
+
+
+def _per_row(lam: Array, x: Array) -> Array:
+    """Return lam, (N,), so that it broadcasts to x."""
+    return lam[(..., *(None,) * (x.ndim - 1))]
+
+
+def _no_noise(t: int) -> Array:
+    raise AssertionError("DDIM with eta = 0 asks for no noise")
