@@ -72,6 +72,22 @@ class Model:
             return {}
         return {"label": self.backend.asarray(labels, dtype=self.backend.xp.int64)}
 
+    def denoiser(
+        self, weights: Array, labels: np.ndarray[Any, Any] | None, sampling: SamplingConfig
+    ) -> NetworkDenoiser:
+        """Return the network as a denoiser with the given weights, for the classes `labels`, (n,), one a row."""
+        return NetworkDenoiser(
+            self.network,
+            load_operations(self.backend),
+            self.layout.views(weights, self.backend.xp),
+            self.process,
+            self.condition(labels),
+            threshold=self._threshold(sampling),
+            workers=self.workers,
+            predict=self.predict,
+            learned_variance=learns_variance(self.config.training.loss),
+        )
+
     def sample(
         self,
         weights: Array,
@@ -93,18 +109,7 @@ class Model:
         """
         backend = self.backend
         random = backend.random(seed)
-        w = self.layout.views(weights, backend.xp)
-        denoiser = NetworkDenoiser(
-            self.network,
-            load_operations(backend),
-            w,
-            self.process,
-            self.condition(labels),
-            threshold=self._threshold(sampling),
-            workers=self.workers,
-            predict=self.predict,
-            learned_variance=learns_variance(self.config.training.loss),
-        )
+        denoiser = self.denoiser(weights, labels, sampling)
         with backend.scope():
             x = random.normal(Purpose.SAMPLE_START, 0, samples, self.sample_shape)
 
@@ -141,19 +146,3 @@ class Model:
         """Return what keeps predictions in the range of images; points have no range."""
         threshold = make_threshold(sampling.threshold, sampling.percentile)
         return threshold if self.is_image else None
-
-    def denoiser(
-        self, weights: Array, labels: np.ndarray[Any, Any] | None, sampling: SamplingConfig
-    ) -> NetworkDenoiser:
-        """Return the network as a denoiser with the given weights, for the classes `labels`, (n,), one a row."""
-        return NetworkDenoiser(
-            self.network,
-            load_operations(self.backend),
-            self.layout.views(weights, self.backend.xp),
-            self.process,
-            self.condition(labels),
-            threshold=self._threshold(sampling),
-            workers=self.workers,
-            predict=self.predict,
-            learned_variance=learns_variance(self.config.training.loss),
-        )
