@@ -32,6 +32,7 @@ def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     if request.param == "Winograd wherever it can":
         monkeypatch.setattr(convolution, "GATHERED", 10**9)
         monkeypatch.setattr(convolution, "WRITTEN", 0)
+        monkeypatch.setattr(convolution, "NARROWEST", 1)
         monkeypatch.setattr(winograd, "BLOCK_TILES", 4)
         monkeypatch.setattr(winograd, "BLOCK_ELEMENTS", 1)
 

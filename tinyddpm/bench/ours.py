@@ -47,7 +47,7 @@ class Ours:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.backend = load_backend(task.config.backend, task.config.device)
+        self.backend = load_backend(task.config.backend, task.config.device, task.config.precision)
         self.trainer = make_trainer(task.config, self.backend, noise_dataset(task))
         self.parameters = self.trainer.model.layout.size
         self._chain = self._sampling()

@@ -13,7 +13,7 @@ from tinyddpm.cli.options import GroupedCommand, configuration, configuration_op
 from tinyddpm.errors import ConfigError
 from tinyddpm.training.config import Config
 
-RESUMABLE = {"resume", "steps", "backend", "device"}
+RESUMABLE = {"resume", "steps", "backend", "device", "precision"}
 """The options that may be given with --resume: none of them changes what has been trained so far."""
 
 
@@ -46,11 +46,11 @@ def train(
     progress = Progress()
     if resume:
         _refuse_changes(ctx)
-        outcome = resume_run(resume, progress, values["steps"], values["backend"], values["device"])
+        outcome = resume_run(resume, progress, *(values[name] for name in ("steps", "backend", "device", "precision")))
         folder = resume if resume.is_dir() else resume.parent
     else:
         config = configuration(preset_name, config_file, assignments, values)
-        backend = load_backend(config.backend, config.device)
+        backend = load_backend(config.backend, config.device, config.precision)
         if dry_run:
             _print_estimate(config, backend)
             return
@@ -77,7 +77,7 @@ def _refuse_changes(ctx: click.Context) -> None:
     if changes:
         raise ConfigError(
             f"--resume keeps the settings of its run, so --{', --'.join(changes)} cannot be given with it: "
-            "only --steps, --backend and --device can"
+            "only --steps, --backend, --device and --precision can"
         )
 
 

@@ -102,6 +102,7 @@ class Config:
     seed: int = setting(0, "Seed of all random numbers.")
     backend: str = setting("numpy", "Where to compute, a registered name: numpy, cupy or torch.")
     device: str | None = setting(None, "The backend's device, such as cuda:1.")
+    precision: str = setting("fp32", "What float32 arrays are multiplied in: fp32, or tf32 where there is it.")
     data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

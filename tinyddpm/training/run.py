@@ -76,9 +76,14 @@ def start(config: Config, backend: Backend, folder: Path, progress: Progress) ->
 
 
 def resume(
-    folder: Path, progress: Progress, steps: int | None = None, backend: str | None = None, device: str | None = None
+    folder: Path,
+    progress: Progress,
+    steps: int | None = None,
+    backend: str | None = None,
+    device: str | None = None,
+    precision: str | None = None,
 ) -> Outcome:
-    """Go on where the checkpoint in `folder` was made: to `steps` in all, and on `backend` and `device`, if given.
+    """Go on where the checkpoint in `folder` was made: to `steps` in all, and elsewhere or otherwise, if so given.
 
     Raises:
         CheckpointError: there is no usable checkpoint, or the data set is not the one that it was trained on.
@@ -91,9 +96,10 @@ def resume(
         before,
         backend=backend or before.backend,
         device=device if backend or device else before.device,
+        precision=precision or ("fp32" if backend or device else before.precision),
         training=replace(before.training, steps=steps or before.training.steps),
     )
-    there = load_backend(config.backend, config.device)
+    there = load_backend(config.backend, config.device, config.precision)
     checkpoint = load_checkpoint(path, layout_of(there))
     if checkpoint.step >= config.training.steps:
         raise ConfigError(f"{path} has done {checkpoint.step} steps already: ask for more with --steps")

@@ -20,6 +20,9 @@ PATCHES = 1 << 19
 GATHERED, WRITTEN = 16, 30
 """What moving a number costs, in multiply-adds of a matrix product: into a patch or tile, or back into an image."""
 
+NARROWEST = 16
+"""Channels below which Winograd's products are too narrow to run at the BLAS's rate."""
+
 
 class CpuConvolution(Convolution):
     """Convolution of NHWC images."""
@@ -39,11 +42,11 @@ class CpuConvolution(Convolution):
         patch = kh * kw * c_in
         gathered = 0 if (kh, kw, stride) == (1, 1, 1) else GATHERED
         costs = {"patches": pixels * patch * (c_out + gathered)}
-        if (kh, kw, stride) == (3, 3, 1):
+        if (kh, kw, stride) == (3, 3, 1) and min(c_in, c_out) >= NARROWEST:
             rows, columns = winograd.tiles(height, width)
             transforms = 36 * 36 * c_in + 36 * 16 * c_out
             moved = GATHERED * 36 * c_in + WRITTEN * 16 * c_out
-            weights = c_in * c_out * 36 * (9 + WRITTEN)
+            weights = c_in * c_out * 36 * (9 + 2 * WRITTEN)
             costs["winograd"] = n * rows * columns * (transforms + 36 * c_in * c_out + moved) + weights
         return {name: cost / 1e9 for name, cost in costs.items()}
 
