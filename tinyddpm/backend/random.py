@@ -55,6 +55,12 @@ class Purpose(IntEnum):
     """The points of a data set that is itself random."""
     SPLIT = 13
     """Which samples of a data set are held out."""
+    BOUND_NOISE = 14
+    """The noise that the variational bound is estimated with; the step is t, the layer the draw."""
+    BOUND_TIME = 15
+    """Which times a bound is estimated at, where it is not all; the step is the stratum."""
+    FLOW_NOISE = 16
+    """Where in its bin a pixel lies, and the probes of a trace, for the likelihood by the probability flow."""
 
 
 class Random:

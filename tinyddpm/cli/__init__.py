@@ -11,7 +11,7 @@ from tinyddpm import __version__
 from tinyddpm.cli.options import ENV_PREFIX
 from tinyddpm.errors import TinyDDPMError, unknown
 
-COMMANDS = ("train", "sample", "edit", "info", "plugins", "schedule", "bench")
+COMMANDS = ("train", "sample", "edit", "nll", "info", "plugins", "schedule", "bench")
 
 
 class Commands(click.Group):

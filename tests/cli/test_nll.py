@@ -1,0 +1,175 @@
+"""`tinyddpm nll`, as a user meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from tinyddpm.backend import load_backend
+from tinyddpm.cli import main
+from tinyddpm.data import open_dataset
+from tinyddpm.training.assembly import CHECKPOINT, layout_of, make_trainer
+from tinyddpm.training.checkpoint import load_checkpoint
+from tinyddpm.training.config import Config
+
+SMALL = [
+    "--steps", "6", "--timesteps", "30", "--batch-size", "16", "--sample-count", "9", "--sample-every", "1000",
+]  # fmt: skip
+
+
+def run(*arguments: str) -> Result:
+    result = CliRunner().invoke(main, arguments)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def fails(*arguments: str) -> str:
+    """The one line of an error, whose exit code is 1 or 2."""
+    result = run("nll", *arguments)
+    assert result.exit_code in (1, 2), result.output
+    error = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(error) == 1, result.stderr
+    assert "Traceback" not in result.output
+    return error[0]
+
+
+def report(*arguments: str) -> dict[str, Any]:
+    result = run("nll", *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def trained(folder: Path, *arguments: str) -> str:
+    result = run("train", "--out", str(folder), *arguments, *SMALL)
+    assert result.exit_code == 0, result.output
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """By class, with a learned variance."""
+    folder = tmp_path_factory.mktemp("nll") / "digits"
+    return trained(folder, "--set", "network.channels=8", "--loss", "hybrid")
+
+
+@pytest.fixture(scope="module")
+def points(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return trained(tmp_path_factory.mktemp("nll") / "points", "--data", "moons")
+
+
+def test_every_option_has_help() -> None:
+    assert run("nll", "--help").exit_code == 0
+    parameters = main.get_command(None, "nll").params
+    assert all(parameter.help for parameter in parameters if parameter.param_type_name == "option")
+
+
+def test_a_table_for_a_newcomer(digits: str) -> None:
+    """Digits have no test split, so what the run held out is taken, with a note."""
+    result = run("nll", digits, "--count", "6")
+    assert result.exit_code == 0, result.output
+    assert "note: digits has no split 'test'" in result.stderr
+    first, unit, _, *rows = result.stdout.splitlines()
+    assert first.startswith("6 samples of ")
+    assert first.endswith("(held-out)")
+    assert unit.startswith("bits/dim")
+    assert [row.split()[0] for row in rows] == ["L_T", "L_t", "L_0", "total"]
+    values = [float(row.split()[1]) for row in rows]
+    assert values[3] == pytest.approx(sum(values[:3]), abs=2e-4)
+
+
+def test_json_says_it_all(digits: str) -> None:
+    found = report(digits, "--count", "5", "--draws", "2", "--flow", "--flow-steps", "7")
+    about = {"checkpoint", "step", "weights", "data", "split", "samples", "draws", "seed", "T", "times", "variance"}
+    assert set(found) == about | {"unit", "bound", "steps", "flow"}
+    assert (found["samples"], found["draws"], found["T"], found["times"]) == (5, 2, 30, 30)
+    assert (found["unit"], found["split"], found["weights"]) == ("bits/dim", "held-out", "average")
+    assert list(found["bound"]) == ["L_T", "L_t", "L_0", "total"]
+    for part in [*found["bound"].values(), found["flow"]]:
+        assert part["se_samples"] > 0
+        # No noise is in L_T.
+        assert part["se_noise"] is None if part is found["bound"]["L_T"] else part["se_noise"] > 0
+        assert part["se_times"] is None
+        assert part["se"] == part["se_samples"]
+    assert found["flow"]["steps"] == 7
+    steps = found["steps"]
+    assert set(steps) == {"t", "weight", "bits", "se", "mse_x_0", "mse_eps", "rate", "distortion"}
+    assert all(len(column) == 30 for column in steps.values())
+    assert steps["t"] == list(range(30))
+    assert found["bound"]["total"]["mean"] == pytest.approx(steps["rate"][0] + steps["bits"][0])
+    np.testing.assert_allclose(np.square(steps["distortion"]), np.multiply(127.5**2, steps["mse_x_0"]), rtol=1e-9)
+
+
+def test_batches_and_threads_change_nothing(digits: str) -> None:
+    """To float32's rounding, which sums of other shapes may do in another order."""
+    one = report(digits, "--count", "7", "--flow", "--flow-steps", "5")
+    other = report(digits, "--count", "7", "--flow", "--flow-steps", "5", "--batch-size", "3", "--threads", "2")
+    for found, expected in ((other["bound"]["total"], one["bound"]["total"]), (other["flow"], one["flow"])):
+        assert found["mean"] == pytest.approx(expected["mean"], rel=1e-4)
+        assert found["se"] == pytest.approx(expected["se"], rel=1e-3)
+    np.testing.assert_allclose(other["steps"]["bits"], one["steps"]["bits"], rtol=1e-3, atol=1e-6)
+
+
+def test_options_that_change_the_number_do(digits: str) -> None:
+    totals = [
+        report(digits, "--count", "4", *more)["bound"]["total"]["mean"]
+        for more in ([], ["--variance", "large"], ["--variance", "small"], ["--seed", "1"], ["--raw"])
+    ]
+    assert len(set(totals)) == len(totals)
+
+
+def test_some_times_say_what_they_add(digits: str) -> None:
+    found = report(digits, "--count", "4", "--times", "8")
+    assert found["times"] == 9
+    total = found["bound"]["total"]
+    assert total["se_times"] > 0
+    assert total["se"] == pytest.approx(np.hypot(total["se_samples"], total["se_times"]))
+    assert sum(found["steps"]["weight"]) == 30
+
+
+def test_points_have_a_density(points: str) -> None:
+    found = report(points, "--data", "moons", "--split", "train", "--count", "20", "--flow")
+    assert found["split"] == "train"
+    assert np.isfinite([found["bound"]["total"]["mean"], found["flow"]["mean"]]).all()
+    np.testing.assert_allclose(np.square(found["steps"]["distortion"]), found["steps"]["mse_x_0"], rtol=1e-9)
+    assert "density of the point" in run("nll", points, "--count", "3", "--split", "train").stdout
+
+
+def test_held_out_is_what_training_held_out(digits: str) -> None:
+    """The samples that the trainer keeps away, by their number and their description."""
+    backend = load_backend("numpy")
+    checkpoint = load_checkpoint(Path(digits, CHECKPOINT), layout_of(backend))
+    kept = make_trainer(Config.from_dict(checkpoint.config), backend, open_dataset("digits")).held_out
+    found = report(digits, "--count", "0", "--times", "2", "--split", "held-out")
+    assert found["samples"] == len(kept)
+    assert found["data"] == kept.description
+
+
+def test_writes_its_report_and_its_picture(digits: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    result = run("nll", digits, "--count", "3", "--out", str(tmp_path / "out"))
+    assert [line for line in result.stdout.splitlines() if line.startswith("wrote")] == [
+        f"wrote {tmp_path / 'out' / 'nll.json'}", f"wrote {tmp_path / 'out' / 'nll.png'}",
+    ]  # fmt: skip
+    assert json.loads((tmp_path / "out" / "nll.json").read_text())["samples"] == 3
+    assert (tmp_path / "out" / "nll.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_errors_are_one_line(digits: str, points: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "is not empty" in fails(digits, "--out", str(tmp_path))
+    assert "no split 'test'" in fails(digits, "--split", "test")
+    assert "the model's are 8x8x1" in fails(digits, "--data", "moons", "--split", "train")
+    assert "nothing of moons was held out" in fails(points, "--data", "moons", "--split", "held-out")
+    assert "give an even number from 2 to 29" in fails(digits, "--times", "5")
+    assert "30 steps of the flow on a chain of 30" in fails(digits, "--flow", "--flow-steps", "30")
+    assert "give --flow with it" in fails(digits, "--flow-steps", "3")
+    assert "nothing" in fails(str(tmp_path / "nothing"))
+    images = tmp_path / "images.npy"
+    np.save(images, np.zeros((3, 8, 8), np.uint8))
+    assert "takes data with these classes" in fails(digits, "--data", str(images), "--split", "train")

@@ -1,0 +1,151 @@
+"""What `tinyddpm nll` measures: a model on data, in batches, by the bound and by the probability flow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import count
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyddpm.backend import Array, Purpose
+from tinyddpm.data import open_dataset, parse_size
+from tinyddpm.data.base import Dataset, split_dataset
+from tinyddpm.data.batching import to_model
+from tinyddpm.diffusion.bound import Bound, Estimate, Floats, Times, estimate, together, variational_bound
+from tinyddpm.diffusion.denoiser import NetworkDenoiser
+from tinyddpm.diffusion.flow import BIN, NetworkFlow, bits_per_dimension, flow_log_density
+from tinyddpm.diffusion.process import Variance
+from tinyddpm.errors import DataError
+from tinyddpm.ops import load_operations
+from tinyddpm.training.model import Model
+from tinyddpm.training.progress import Progress
+
+
+class Measurement:
+    """What is to be computed, batch by batch.
+
+    Args:
+        model: whose likelihood.
+        weights: its flat parameters on the device.
+        dataset: the samples, as `opened` returns them.
+        numbers: which of them; each has noise of its own, whatever batch it is in.
+        batch_size: how many at a time.
+        draws: of the noise.
+        seed: of the noise.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        weights: Array,
+        dataset: Dataset,
+        numbers: NDArray[np.int64],
+        batch_size: int,
+        draws: int,
+        seed: int,
+    ) -> None:
+        self.model, self.weights, self.dataset, self.draws = model, weights, dataset, draws
+        self.random = model.backend.random(seed)
+        self.batches = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)]
+        self.progress, self.text = Progress(), f"of {len(numbers)} samples"
+
+    def bound(self, times: Times, variance: Variance | None) -> Bound:
+        """Return the variational bound."""
+        model, bounds = self.model, []
+        watch = self._watch(len(times.t), "the bound")
+        for batch in self.batches:
+            with model.backend.scope():
+                bounds.append(
+                    variational_bound(
+                        load_operations(model.backend),
+                        model.process,
+                        "pixels" if model.is_image else "points",
+                        self._denoiser(batch),
+                        self._read(batch),
+                        times,
+                        partial(self._noise, batch),
+                        self.draws,
+                        variance,
+                        watch,
+                    )
+                )
+        self.progress.close()
+        return together(bounds)
+
+    def flow(self, times: Sequence[int]) -> Estimate:
+        """Return the bits per dimension by the probability flow."""
+        watch = self._watch(len(times), "the flow")
+        rows = [[self._flow(batch, draw, times, watch) for draw in range(self.draws)] for batch in self.batches]
+        self.progress.close()
+        return estimate(np.concatenate([np.stack(draws, axis=1) for draws in rows]))
+
+    def _flow(self, batch: NDArray[np.int64], draw: int, times: Sequence[int], watch: Callable[[], None]) -> Floats:
+        """Return the bits per dimension of one batch, by one draw of the places in the bins and of the probes."""
+        model, shape, random = self.model, self.model.sample_shape, self.random
+        place, signs = 2 * draw, 2 * draw + 1  # layers of the random numbers
+
+        def probe(t: int) -> Array:
+            keep = random.keep_mask(Purpose.FLOW_NOISE, t, batch, shape, 0.5, signs)
+            return 2 * model.backend.xp.astype(keep, model.process.dtype) - 1
+
+        with model.backend.scope():
+            x = self._read(batch)
+            if model.is_image:
+                x = x + BIN * (random.uniform(Purpose.FLOW_NOISE, 0, batch, shape, place) - 0.5)
+            density = flow_log_density(model.process, NetworkFlow(self._denoiser(batch)), x, times, probe, watch)
+        return bits_per_dimension(density, shape, BIN if model.is_image else None)
+
+    def _denoiser(self, batch: NDArray[np.int64]) -> NetworkDenoiser:
+        labels = self.dataset.labels if self.model.classes else None
+        return self.model.denoiser(self.weights, None if labels is None else labels[batch], self.model.config.sampling)
+
+    def _read(self, batch: NDArray[np.int64]) -> Array:
+        x_0 = self.model.backend.asarray(self.dataset.read(batch))
+        return to_model(x_0) if self.model.is_image else x_0
+
+    def _noise(self, batch: NDArray[np.int64], t: int, draw: int) -> Array:
+        return self.random.normal(Purpose.BOUND_NOISE, t, batch, self.model.sample_shape, draw)
+
+    def _watch(self, times: int, what: str) -> Callable[[], None]:
+        """Return what is to be called once for each time and draw of each batch."""
+        done, total = count(1), len(self.batches) * times * self.draws
+        return lambda: self.progress.update(next(done), total, f"{what} {self.text}")
+
+
+def opened(model: Model, data: str | None, data_dir: str | None, split: str | None) -> tuple[Dataset, str]:
+    """Return the data that the model is measured on, and which part it is.
+
+    Raises:
+        DataError: there is no such data or part, or the model is for other samples.
+    """
+
+    config = model.config
+    source, places = data or config.data.source, data_dir or config.data.data_dir
+    size = parse_size(config.data.image_size) if config.data.image_size else None
+    wanted = split or "test"
+    try:
+        dataset = open_dataset(
+            source, image_size=size, data_dir=places, split="train" if wanted == "held-out" else wanted
+        )
+    except DataError as error:
+        if split or data:
+            raise
+        click.echo(f"note: {error}; what the run held out is taken instead", err=True)
+        wanted, dataset = "held-out", open_dataset(source, image_size=size, data_dir=places)
+    if wanted == "held-out":
+        if data:
+            raise DataError(f"nothing of {data} was held out for this model: give --split train or test")
+        held_out = max(1, min(config.data.validation, len(dataset) // 10))
+        _, dataset = split_dataset(dataset, held_out, config.seed)
+    if dataset.shape != model.sample_shape:
+        shapes = ["x".join(map(str, shape)) for shape in (dataset.shape, model.sample_shape)]
+        raise DataError(f"{dataset.description}: samples of {shapes[0]}, and the model's are {shapes[1]}")
+    if model.classes and dataset.classes != model.classes:
+        raise DataError(
+            f"{dataset.description}: the model is told the class of a sample ({', '.join(model.classes[:3])}, …), "
+            "so it takes data with these classes"
+        )
+    return dataset, wanted

@@ -1,0 +1,223 @@
+"""`tinyddpm nll`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tinyddpm.cli.options import GroupedCommand, option
+from tinyddpm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tinyddpm.diffusion.bound import Bound, Estimate
+    from tinyddpm.diffusion.process import Variance
+    from tinyddpm.training.model import Model
+
+SPLITS = ("test", "train", "held-out")
+
+
+@click.command(cls=GroupedCommand, short_help="Say how likely a trained model finds images.")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@option("--data", help="A data set's name or path; the run's own if not given.", group="Data")
+@option("--data-dir", help="Where to look first for a data set that is not shipped.", group="Data")
+@option(
+    "--split",
+    type=click.Choice(SPLITS),
+    help="Part of the data; held-out is what this run did not train on. If not given, test where there is one.",
+    group="Data",
+)
+@option(
+    "--count",
+    "number",
+    type=click.IntRange(0),
+    default=128,
+    show_default=True,
+    help="Samples, spread evenly over the data; 0 for all.",
+    group="Data",
+)
+@option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Samples at a time; changes nothing but memory.",
+    group="Data",
+)
+@option(
+    "--draws",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Draws of the noise for each sample and step; two or more tell its part of the error.",
+    group="Estimate",
+)
+@option(
+    "--times",
+    "steps",
+    type=click.IntRange(2),
+    help="Estimate the sum over all steps from this many of them, an even number.",
+    group="Estimate",
+)
+@option(
+    "--variance",
+    type=click.Choice(["auto", "large", "small"]),
+    default="auto",
+    show_default=True,
+    help="Of a step: large (beta), small (beta-tilde), or auto: the learned one if there is, large if not.",
+    group="Estimate",
+)
+@option("--flow", is_flag=True, help="Also the exact likelihood by the probability flow's ODE.", group="Estimate")
+@option(
+    "--flow-steps",
+    type=click.IntRange(1),
+    help="Steps of the ODE's solver; all that the chain has if not given.",
+    group="Estimate",
+)
+@option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.", group="Estimate")
+@option("--raw", is_flag=True, help="Use the weights as trained, not their average.", group="Estimate")
+@option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for nll.json and, with the figures extra, nll.png.",
+    group="Output",
+)
+@option("--json", "as_json", is_flag=True, help="One JSON object.", group="Output")
+@option(
+    "--backend", default="numpy", show_default=True, help="Where to compute: numpy, cupy or torch.", group="General"
+)
+@option("--device", help="The backend's device, such as cuda:1.", group="General")
+@option(
+    "--threads",
+    type=click.IntRange(0),
+    default=0,
+    help="Threads that share each batch; 0 for the cores there are.",
+    group="General",
+)
+def nll(
+    checkpoint: Path,
+    data: str | None,
+    data_dir: str | None,
+    split: str | None,
+    number: int,
+    batch_size: int,
+    draws: int,
+    steps: int | None,
+    variance: str,
+    flow: bool,
+    flow_steps: int | None,
+    seed: int,
+    raw: bool,
+    out: Path | None,
+    as_json: bool,
+    backend: str,
+    device: str | None,
+    threads: int,
+) -> None:
+    """Say how likely the model in CHECKPOINT, a file or a run folder, finds images that it was not trained on.
+
+    In bits per dimension, which are bits per pixel and channel: the fewer, the better. The variational bound is an
+    upper limit, the sum of what each step of the chain costs.
+    """
+    import numpy as np
+
+    from tinyddpm.backend import Random, load_backend
+    from tinyddpm.cli.measurement import Measurement, opened
+    from tinyddpm.diffusion.bound import all_times, some_times
+    from tinyddpm.diffusion.flow import flow_times
+    from tinyddpm.training.assembly import load_model
+    from tinyddpm.training.checkpoint import plugin_notes
+
+    if out and out.is_dir() and any(out.iterdir()):
+        raise ConfigError(f"{out} is not empty: choose another folder with --out")
+    if flow_steps and not flow:
+        raise ConfigError("--flow-steps is for the probability flow: give --flow with it")
+    model, weights, loaded = load_model(checkpoint, load_backend(backend, device), raw, threads)
+    for note in plugin_notes(loaded):
+        click.echo(f"note: {note}", err=True)
+    dataset, split = opened(model, data, data_dir, split)
+    n = min(number or len(dataset), len(dataset))
+    numbers = np.arange(n) * len(dataset) // n
+    T = model.process.T
+    times = some_times(T, steps, Random(np, seed)) if steps else all_times(T)
+    work = Measurement(model, weights, dataset, numbers, batch_size, draws, seed)
+    path = flow_times(model.process, flow_steps) if flow else None
+    fixed: dict[str, Variance | None] = {"auto": None, "large": "large", "small": "small"}
+    bound = work.bound(times, fixed[variance])
+    report: dict[str, Any] = {
+        "checkpoint": str(checkpoint),
+        "step": loaded.step,
+        "weights": "raw" if raw else "average",
+        "data": dataset.description,
+        "split": split,
+        "samples": n,
+        "draws": draws,
+        "seed": seed,
+        "T": T,
+        "times": len(times.t),
+        "variance": variance,
+        "unit": "bits/dim",
+        "bound": {name: _table(part) for name, part in bound.parts().items()},
+        "steps": _steps(bound, model),
+    }
+    if path:
+        report["flow"] = {**_table(work.flow(path)), "steps": len(path) - 1}
+    click.echo(json.dumps(report) if as_json else _text(report, model))
+    if out:
+        _write(report, out, as_json)
+
+
+def _table(part: Estimate) -> dict[str, float | None]:
+    return {**part._asdict(), "se": part.se}
+
+
+def _steps(bound: Bound, model: Model) -> dict[str, list[Any]]:
+    """Return the table of the times, its distortion on the scale of the samples: for images 0 to 255."""
+    steps = bound.steps()
+    scale = 127.5 if model.is_image else 1.0
+    steps["distortion"] = [scale * rmse for rmse in steps.pop("rmse_x_0")]
+    return steps
+
+
+def _text(report: dict[str, Any], model: Model) -> str:
+    """Return the parts and their meaning, a line each."""
+    T, left_out = report["T"], report["times"] < report["T"]
+    meaning = {
+        "L_T": "what x_T still tells of the sample",
+        "L_t": f"the steps t = {T - 1} to 1" + (f", from {report['times'] - 1} of them" if left_out else ""),
+        "L_0": "the last step, to the " + ("256 levels of each pixel" if model.is_image else "density of the point"),
+        "total": "the bound: -log2 p(sample) per dimension is this at most",
+    }
+    rows = [(name, report["bound"][name], text) for name, text in meaning.items()]
+    if "flow" in report:
+        rows.append(
+            ("flow", report["flow"], f"by the probability flow in {report['flow']['steps']} steps, without L_0")
+        )
+    lines = [
+        f"{report['samples']} samples of {report['data']} ({report['split']})",
+        f"{report['unit']}, ± standard error over samples and noise" + (" and times" if left_out else ""),
+        "",
+    ]
+    for name, part, text in rows:
+        noise = "" if part["se_noise"] is None else f"  noise alone ± {part['se_noise']:.4f}"
+        error = "" if part["se"] is None else f"± {part['se']:.4f}"
+        lines.append(f"{name:>5}  {part['mean']:9.4f} {error:<9}{noise}  {text}".rstrip())
+    return "\n".join(lines)
+
+
+def _write(report: dict[str, Any], folder: Path, as_json: bool) -> None:
+    """Write the report, and draw it where that is possible."""
+    from tinyddpm.figures.files import replacing
+    from tinyddpm.figures.likelihood import draw_likelihood
+
+    with replacing(folder / "nll.json") as file:
+        file.write((json.dumps(report, indent=1) + "\n").encode())
+    click.echo(f"wrote {folder / 'nll.json'}", err=as_json)
+    try:
+        draw_likelihood(report["steps"], folder / "nll.png")
+    except ConfigError as error:
+        click.echo(f"note: {error}", err=True)
+    else:
+        click.echo(f"wrote {folder / 'nll.png'}", err=as_json)
