@@ -251,5 +251,6 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, here: Path)
     """Where CuPy is not installed, the line says how to install it."""
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert "pip install 'tinyddpm[cuda12]'" in fails("train", *SMALL, "--backend", "cupy")
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in ["matplotlib", *(name for name in sys.modules if name.startswith("matplotlib."))]:
+        monkeypatch.setitem(sys.modules, name, None)
     assert "pip install 'tinyddpm[figures]'" in fails("schedule", "linear", "--png", "x.png")
