@@ -1,7 +1,7 @@
 """How far are drawn pictures from real ones? The Fréchet distance of their pixels, beside that of real ones.
 
-tinyddpm sample runs/fashion --count 500 --npz --out fast --sampler dpmpp-2m --sample-steps 20
-tinyddpm sample runs/fashion --count 500 --npz --out slow --sample-steps 250
+tinyddpm sample runs/fashion --count 500 --npz --out fast --sampler dpmpp-2m-sde --steps 20
+tinyddpm sample runs/fashion --count 500 --npz --out slow --steps 250
 python examples/sampler_distance.py fashion-mnist fast/samples.npz slow/samples.npz
 """
 

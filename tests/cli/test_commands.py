@@ -160,7 +160,7 @@ def test_nothing_is_overwritten(trained: Path, here: Path) -> None:
     assert "is not empty" in fails("train", *SMALL, "--out", str(trained))
     assert Path("out/mine.txt").read_text() == "precious"
     assert (trained / "checkpoint.h5").read_bytes() == before
-    run("sample", str(trained), "--count", "1", "--sample-steps", "2")
+    run("sample", str(trained), "--count", "1", "--steps", "2")
     run("sample", str(trained), "--count", "1", "--sample-steps", "2")
     assert Path("samples/grid.png").exists()
     assert Path("samples-2/grid.png").exists()

@@ -47,7 +47,12 @@ from tinyddpm.errors import ConfigError
 )
 @option("--sampler", help="The sampler, a registered name; the run's own if not given.", group="Sampling")
 @option(
-    "--sample-steps", type=click.IntRange(0), help="Sampling steps; 0 for one per step of the chain.", group="Sampling"
+    "--steps",
+    "--sample-steps",
+    "sample_steps",
+    type=click.IntRange(0),
+    help="Sampling steps; 0 for one per step of the chain.",
+    group="Sampling",
 )
 @option("--spacing", help="Which times the steps visit, a registered name.", group="Sampling")
 @option(
