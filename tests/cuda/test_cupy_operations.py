@@ -27,7 +27,9 @@ REFERENCE = Operations(load_backend("numpy"), training=True)
 
 Layout: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
-WITHOUT_KERNEL = {"linear", "embedding", "modulate", "gelu", "concat"}
+WITHOUT_KERNEL = {
+    "concat", "embedding", "gaussian_kl", "gaussian_nll", "gelu", "linear", "modulate", "mse_each", "pixel_nll",
+}  # fmt: skip
 """Operations that CupyOperations leaves to the reference; 1×1 convolutions at stride 1 are such a product as well."""
 
 LARGE: list[tuple[str, dict[str, Any]]] = [
