@@ -15,7 +15,7 @@ from tinyddpm.data import open_dataset
 from tinyddpm.data.batching import from_model, to_model
 from tinyddpm.editing import Blend, ddim_interpolation, stochastic_interpolation
 from tinyddpm.figures.images import grid, save_png
-from tinyddpm.samplers import uniform_pairs
+from tinyddpm.samplers import trailing_pairs
 from tinyddpm.samplers.ancestral import ancestral
 from tinyddpm.training.assembly import load_model
 
@@ -33,7 +33,7 @@ def main(path: str, run: str = "runs/digits") -> None:
         model.denoiser(weights, np.repeat(label, COLUMNS), model.config.sampling) for label in digits.labels[IMAGES]
     )
     lam = np.linspace(0, 1, COLUMNS, dtype=np.float32)
-    pairs = uniform_pairs(model.process.T)
+    pairs = trailing_pairs(model.process.T)
     *_, through_noise = ddim_interpolation(model.process, (first, second), (ends[:1], ends[1:]), lam, pairs)
 
     random = backend.random(0)

@@ -15,7 +15,7 @@ from tinyddpm.data import open_dataset
 from tinyddpm.data.batching import from_model, to_model
 from tinyddpm.editing import sdedit
 from tinyddpm.figures.images import grid, save_png
-from tinyddpm.samplers import uniform_pairs
+from tinyddpm.samplers import trailing_pairs
 from tinyddpm.samplers.ancestral import ancestral
 from tinyddpm.training.assembly import load_model
 
@@ -36,7 +36,7 @@ def main(path: str, run: str = "runs/digits") -> None:
             model.process,
             denoiser,
             random.normal(Purpose.SAMPLE_START, 0, numbers, model.sample_shape),
-            uniform_pairs(model.process.T),
+            trailing_pairs(model.process.T),
             lambda t: random.normal(Purpose.SAMPLE_STEP, t, numbers, model.sample_shape),
             image=image,
             strength=strength,

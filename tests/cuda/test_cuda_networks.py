@@ -51,7 +51,7 @@ def test_training_steps(shim: ShimBackend) -> None:
         }
     )
     ours, reference = (make_trainer(config, backend, open_data(config)) for backend in (shim, NUMPY))
-    reference._training_ops = Operations(NUMPY, training=True)
+    reference.training_ops = Operations(NUMPY, training=True)
     for _ in range(3):
         a, b = ours.train_step(), reference.train_step()
         np.testing.assert_allclose([a.loss, a.gradient_norm], [b.loss, b.gradient_norm], rtol=1e-5)

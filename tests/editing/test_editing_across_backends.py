@@ -13,10 +13,10 @@ from tinyddpm.diffusion.denoiser import Denoiser, Prediction
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
 from tinyddpm.editing import Blend, ddim_interpolation, repaint, sdedit, stochastic_interpolation
-from tinyddpm.samplers import Step, uniform_pairs
+from tinyddpm.samplers import Step, trailing_pairs
 from tinyddpm.samplers.ancestral import ancestral
 
-PAIRS = uniform_pairs(100, 8)
+PAIRS = trailing_pairs(100, 8)
 HOST = np.random.default_rng(5).standard_normal((64, 4, 3, 3, 1)).astype(np.float32)
 LAM = np.linspace(0, 1, 4, dtype=np.float32)
 

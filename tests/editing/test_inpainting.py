@@ -14,7 +14,7 @@ from helpers.affine import COVARIANCE, GAUSSIAN, LINEAR, MEAN, law
 from helpers.gaussians import Floats
 from tinyddpm.editing import repaint, repaint_path
 from tinyddpm.errors import ConfigError
-from tinyddpm.samplers import uniform_pairs
+from tinyddpm.samplers import trailing_pairs
 from tinyddpm.samplers.ancestral import ancestral
 
 KNOWN = 1.1
@@ -32,7 +32,7 @@ LARGE = partial(ancestral, variance="large")
 @lru_cache
 def errors(steps: int, resamplings: int, jump: int = 1) -> tuple[float, float]:
     """How far the hidden coordinate's mean is off, in standard deviations, and its variance, relatively: exact."""
-    pairs = uniform_pairs(1000, steps)
+    pairs = trailing_pairs(1000, steps)
     ways = {"image": IMAGE, "mask": MASK, "sampler": LARGE, "jump": jump, "resamplings": resamplings}
 
     def painted(draw: object) -> Floats:
@@ -79,7 +79,7 @@ def painted_draws(n: int, resamplings: int) -> Floats:
         LINEAR,
         GAUSSIAN.denoiser(LINEAR),
         rng.standard_normal((n, 2)),
-        uniform_pairs(1000, 32),
+        trailing_pairs(1000, 32),
         lambda number: rng.standard_normal((n, 2)),
         image=IMAGE,
         mask=MASK,
@@ -110,7 +110,7 @@ def test_known_pixels_come_back_exactly(variance: str) -> None:
     """At random masks and images, to the bit; every step is at the time that it says, the last one at the data."""
     rng = np.random.default_rng(2)
     image, mask = rng.standard_normal((50, 2)), rng.random((50, 2)) < 0.5
-    pairs = uniform_pairs(1000, 12)
+    pairs = trailing_pairs(1000, 12)
     steps = list(
         repaint(
             LINEAR,
@@ -139,7 +139,7 @@ def test_noise_is_asked_for_by_running_number() -> None:
         return np.zeros((1, 2))
 
     ways = {"image": IMAGE, "mask": MASK, "sampler": LARGE, "jump": 2, "resamplings": 3}
-    list(repaint(LINEAR, GAUSSIAN.denoiser(LINEAR), np.zeros((1, 2)), uniform_pairs(1000, 9), noise, **ways))
+    list(repaint(LINEAR, GAUSSIAN.denoiser(LINEAR), np.zeros((1, 2)), trailing_pairs(1000, 9), noise, **ways))
     downs, jumps = 8 * 3, 4 * 2
     assert asked == list(range(2 * downs + jumps))
 
@@ -165,14 +165,14 @@ def test_the_path_is_the_papers(parts: int, jump: int, resamplings: int) -> None
     But that its code climbs one time after another, where here it is done at once.
     """
     steps = parts * jump + 1
-    path = repaint_path(uniform_pairs(steps), jump, resamplings)
+    path = repaint_path(trailing_pairs(steps), jump, resamplings)
     assert [path[0][0] + 1, *(t_next + 1 for _, t_next in path)] == papers_path(steps, jump, resamplings)
 
 
 @given(steps=st.integers(1, 60), jump=st.integers(1, 70), resamplings=st.integers(1, 4))
 def test_the_path_takes_each_step_as_often_as_asked(steps: int, jump: int, resamplings: int) -> None:
     """Over chains, jumps and resamplings: joined up, each step as often as asked but the last, once, no jump longer."""
-    pairs = uniform_pairs(200, steps)
+    pairs = trailing_pairs(200, steps)
     path = repaint_path(pairs, jump, resamplings)
     assert all(a[1] == b[0] for a, b in pairwise(path))
     downs = [move for move in path if move[1] < move[0]]
@@ -185,4 +185,4 @@ def test_the_path_takes_each_step_as_often_as_asked(steps: int, jump: int, resam
 @pytest.mark.parametrize(("jump", "resamplings", "line"), [(0, 3, "jump is 0"), (3, 0, "resamplings is 0")])
 def test_impossible_ways_are_refused(jump: int, resamplings: int, line: str) -> None:
     with pytest.raises(ConfigError, match=f"{line}: give at least 1"):
-        repaint_path(uniform_pairs(10), jump, resamplings)
+        repaint_path(trailing_pairs(10), jump, resamplings)

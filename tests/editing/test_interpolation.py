@@ -16,7 +16,7 @@ from helpers.gaussians import Floats, Mixture
 from tinyddpm.diffusion.denoiser import Prediction
 from tinyddpm.editing import Blend, ddim_interpolation, slerp, stochastic_interpolation
 from tinyddpm.errors import ConfigError
-from tinyddpm.samplers import ddim_encode, uniform_pairs
+from tinyddpm.samplers import ddim_encode, trailing_pairs
 from tinyddpm.samplers.ancestral import ancestral
 from tinyddpm.samplers.ddim import ddim
 
@@ -93,7 +93,7 @@ def test_the_law_of_the_stochastic_mixtures_is_known(strength: float, lam: float
     mean, covariance = denoised(start, alpha_bar**0.5 * ((1 - lam) * A + lam * B), variance * np.eye(2))
     errors = []
     for steps in (100, 200, 400):
-        pairs = uniform_pairs(1000, steps)
+        pairs = trailing_pairs(1000, steps)
         run = partial(
             stochastic_interpolation,
             ends=(A[None], B[None]),
@@ -110,7 +110,7 @@ def test_the_law_of_the_stochastic_mixtures_is_known(strength: float, lam: float
 
 
 def test_stochastic_strength_is_refused_where_there_is_none() -> None:
-    arguments = (LINEAR, GAUSSIAN.denoiser(LINEAR), (A[None], B[None]), uniform_pairs(1000, 5), refused)
+    arguments = (LINEAR, GAUSSIAN.denoiser(LINEAR), (A[None], B[None]), trailing_pairs(1000, 5), refused)
     with pytest.raises(ConfigError, match=r"strength is 2\.0"):
         list(stochastic_interpolation(*arguments, ends=(A, B), lam=np.ones(1), strength=2.0, sampler=ancestral))
 

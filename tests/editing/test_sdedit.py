@@ -15,7 +15,7 @@ from helpers.flow import refused
 from helpers.gaussians import Floats
 from tinyddpm.editing import pairs_from, sdedit
 from tinyddpm.errors import ConfigError
-from tinyddpm.samplers import uniform_pairs
+from tinyddpm.samplers import trailing_pairs
 from tinyddpm.samplers.ancestral import ancestral
 from tinyddpm.samplers.ddim import ddim
 
@@ -24,7 +24,7 @@ SMALL = partial(ancestral, variance="small")
 
 
 def edited_law(strength: float, steps: int) -> tuple[Floats, Floats]:
-    pairs = uniform_pairs(LINEAR.T, steps)
+    pairs = trailing_pairs(LINEAR.T, steps)
     return law(
         lambda draw: (
             list(
@@ -67,7 +67,7 @@ def test_at_full_strength_the_model_draws() -> None:
 
     That is alpha_bar, 4e-5, of the variance, which the noise has less, and sqrt(alpha_bar), 0.006, of the mean.
     """
-    pairs, denoiser = uniform_pairs(LINEAR.T, 100), GAUSSIAN.denoiser(LINEAR)
+    pairs, denoiser = trailing_pairs(LINEAR.T, 100), GAUSSIAN.denoiser(LINEAR)
     mean, covariance = edited_law(1.0, 100)
     drawn_mean, drawn = law(lambda draw: list(SMALL(LINEAR, denoiser, draw(0), pairs, draw))[-1].x, 1 + len(pairs))
     np.testing.assert_allclose(covariance, drawn, rtol=LINEAR.alpha_bar[-1])
@@ -80,7 +80,7 @@ def test_without_strength_the_image_comes_back(strength: float) -> None:
     z = np.random.default_rng(4).standard_normal((200, 2))
     denoiser = GAUSSIAN.denoiser(LINEAR)
     (step,) = sdedit(
-        LINEAR, denoiser, z, uniform_pairs(1000), refused, image=IMAGE[None], strength=strength, sampler=SMALL
+        LINEAR, denoiser, z, trailing_pairs(1000), refused, image=IMAGE[None], strength=strength, sampler=SMALL
     )
     noise = (1 - LINEAR.alpha_bar[0]) ** 0.5 * np.linalg.norm(z, axis=1)
     assert np.all(np.linalg.norm(step.x - IMAGE, axis=1) < noise + 0.001)
@@ -94,7 +94,7 @@ def test_little_strength_keeps_more_of_the_image() -> None:
             LINEAR,
             GAUSSIAN.denoiser(LINEAR),
             np.zeros((1, 2)),
-            uniform_pairs(1000, 200),
+            trailing_pairs(1000, 200),
             refused,
             image=IMAGE[None],
             strength=strength,
@@ -108,7 +108,7 @@ def test_little_strength_keeps_more_of_the_image() -> None:
 @given(T=st.integers(1, 500), data=st.data())
 def test_steps_begin_at_the_strength(T: int, data: st.DataObject) -> None:
     """Over chains, steps and strengths: begun nearest to strength T − 1, by the same times below, to the data."""
-    pairs = uniform_pairs(T, data.draw(st.integers(1, T)))
+    pairs = trailing_pairs(T, data.draw(st.integers(1, T)))
     strength = data.draw(st.floats(0, 1, exclude_min=True))
     steps = pairs_from(pairs, strength, T)
     assert abs(steps[0][0] - max(strength * T - 1, 0)) <= 0.5
@@ -120,4 +120,4 @@ def test_steps_begin_at_the_strength(T: int, data: st.DataObject) -> None:
 @pytest.mark.parametrize("strength", [0.0, -0.2, 1.01, float("nan")])
 def test_impossible_strengths_are_refused(strength: float) -> None:
     with pytest.raises(ConfigError, match=f"strength is {strength}: give a share of the chain"):
-        pairs_from(uniform_pairs(10), strength, 10)
+        pairs_from(trailing_pairs(10), strength, 10)

@@ -177,7 +177,7 @@ def test_networks_agree_over_two_hundred_steps() -> None:
         }
     )
     ours, reference = (make_trainer(config, NUMPY, open_data(config)) for _ in range(2))
-    reference._training_ops = REFERENCE
+    reference.training_ops = REFERENCE
     losses = [(ours.train_step().loss, reference.train_step().loss) for _ in range(200)]
     a, b = np.asarray(losses).T
     assert (a != b).any()

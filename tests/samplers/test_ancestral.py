@@ -16,7 +16,7 @@ from tinyddpm.diffusion.denoiser import Prediction
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
 from tinyddpm.errors import ConfigError
-from tinyddpm.samplers import uniform_pairs
+from tinyddpm.samplers import trailing_pairs
 from tinyddpm.samplers.ancestral import ancestral
 from tinyddpm.testing import check_sampler
 
@@ -26,7 +26,7 @@ NUMPY = load_backend("numpy")
 def drawn(mixture: Mixture, process: GaussianProcess, n: int, steps: int | None = None, **options: str) -> np.ndarray:
     rng = np.random.default_rng(11)
     x = rng.standard_normal((n, 2))
-    pairs = uniform_pairs(process.T, steps)
+    pairs = trailing_pairs(process.T, steps)
     *_, last = ancestral(process, mixture.denoiser(process), x, pairs, lambda t: rng.standard_normal((n, 2)), **options)
     return last.x
 
@@ -80,7 +80,7 @@ def test_gaussian_variance_follows_the_recursion(steps: int) -> None:
 
     alpha_bar = np.concatenate([[1.0], process.alpha_bar])
     variance = 1.0
-    for t, t_prev in uniform_pairs(1000, steps):
+    for t, t_prev in trailing_pairs(1000, steps):
         a_t, a_prev = alpha_bar[t + 1], alpha_bar[t_prev + 1]
         beta = 1 - a_t / a_prev
         gain = np.sqrt(a_t) * sigma2 / (a_t * sigma2 + 1 - a_t)  # E[x_0 | x_t] = gain x_t
@@ -94,7 +94,7 @@ def test_last_step_is_free_of_noise() -> None:
     process = GaussianProcess(NUMPY, make_betas("linear", 50), dtype=np.float64)
     x = np.ones((4, 2))
     noise = lambda t: np.full((4, 2), np.nan if t == 0 else 0.3)  # noqa: E731
-    *before, last = ancestral(process, THREE.denoiser(process), x, uniform_pairs(50), noise)
+    *before, last = ancestral(process, THREE.denoiser(process), x, trailing_pairs(50), noise)
     assert last.t == 0
     assert np.isfinite(last.x).all()
     np.testing.assert_allclose(last.x, last.x_0)
@@ -115,13 +115,13 @@ def test_a_learned_variance_lies_between_the_respaced_ones(steps: int) -> None:
     noise = lambda t: np.ones((4, 2))  # noqa: E731
     steps_of = {}
     for variance, source in (("large", denoiser), ("small", denoiser), ("auto", learned), ("learned", learned)):
-        first = next(ancestral(process, source, x, uniform_pairs(1000, steps), noise, variance=variance))
+        first = next(ancestral(process, source, x, trailing_pairs(1000, steps), noise, variance=variance))
         steps_of[variance] = first.x
     np.testing.assert_array_equal(steps_of["auto"], steps_of["learned"])
     if steps == 1:  # the last step samples no noise
         np.testing.assert_array_equal(steps_of["auto"], steps_of["large"])
         return
-    t, t_prev = uniform_pairs(1000, steps)[0]
+    t, t_prev = trailing_pairs(1000, steps)[0]
     mean, beta = process.p_mean_variance(x, t, denoiser(x, t).x_0, t_prev, "large")
     _, tilde = process.p_mean_variance(x, t, denoiser(x, t).x_0, t_prev, "small")
     expected = beta**fraction * tilde ** (1 - fraction)
@@ -132,7 +132,7 @@ def test_a_learned_variance_lies_between_the_respaced_ones(steps: int) -> None:
 def test_pairs_cover_the_chain(T: int, data: st.DataObject) -> None:
     """Over all lengths and numbers of steps: pairs join up from T − 1 to −1, strictly falling, as many as asked for."""
     steps = data.draw(st.integers(1, T))
-    pairs = uniform_pairs(T, steps)
+    pairs = trailing_pairs(T, steps)
     assert len(pairs) == steps
     assert pairs[0][0] == T - 1
     assert pairs[-1][1] == -1
@@ -145,11 +145,11 @@ def test_pairs_cover_the_chain(T: int, data: st.DataObject) -> None:
 @pytest.mark.parametrize("steps", [0, 1001, -3])
 def test_impossible_numbers_of_steps_are_refused(steps: int) -> None:
     with pytest.raises(ConfigError, match=f"{steps} sampling steps on a chain of 1000: give between 1 and 1000"):
-        uniform_pairs(1000, steps)
+        trailing_pairs(1000, steps)
 
 
 def test_unknown_variance_is_refused() -> None:
     process = GaussianProcess(NUMPY, make_betas("linear", 50))
-    arguments = (process, THREE.denoiser(process), np.ones((1, 2)), uniform_pairs(50), lambda t: np.zeros((1, 2)))
+    arguments = (process, THREE.denoiser(process), np.ones((1, 2)), trailing_pairs(50), lambda t: np.zeros((1, 2)))
     with pytest.raises(ConfigError, match="'large'"):
         list(registry.build("samplers", "ancestral", arguments, {"variance": "medium"}))

@@ -15,7 +15,7 @@ from tinyddpm.diffusion.denoiser import Prediction
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
 from tinyddpm.errors import ConfigError
-from tinyddpm.samplers import uniform_pairs
+from tinyddpm.samplers import trailing_pairs
 from tinyddpm.samplers.ddim import ddim
 from tinyddpm.samplers.dpm_solver import dpmpp_2m, dpmpp_2m_sde
 from tinyddpm.samplers.heun import heun
@@ -54,7 +54,7 @@ def test_ddim_with_eta_1_has_the_ancestral_moments() -> None:
 
     The mean is the step without noise; the variance is the square of what unit noise adds.
     """
-    for t, t_prev in uniform_pairs(1000):
+    for t, t_prev in trailing_pairs(1000):
         quiet = one_step(ddim, (t, t_prev), lambda t: np.zeros_like(X), eta=1.0)
         loud = one_step(ddim, (t, t_prev), lambda t: np.ones_like(X), eta=1.0)
         mean, variance = PROCESS.p_mean_variance(X, t, DENOISER(X, t).x_0, t_prev, "small")
@@ -92,7 +92,7 @@ def test_unipc_is_exact_on_a_line() -> None:
 
     The first step has one point until it is corrected; so the whole way is exact but for rounding.
     """
-    *_, before, _ = unipc(LINE, on_a_line, X, uniform_pairs(40), refused)
+    *_, before, _ = unipc(LINE, on_a_line, X, trailing_pairs(40), refused)
     constant = (X / ALPHA[-1] - (LAM[-1] - 1) / 2) * np.exp(LAM[-1])
     np.testing.assert_allclose(
         before.x, ALPHA[0] * ((LAM[0] - 1) / 2 + constant * np.exp(-LAM[0])), rtol=1e-11, atol=1e-12
@@ -139,7 +139,7 @@ def test_noise_is_asked_for_once_a_step_and_not_at_the_last(sampler: Any) -> Non
         asked.append(t)
         return np.zeros_like(X)
 
-    pairs = uniform_pairs(1000, 10)
+    pairs = trailing_pairs(1000, 10)
     list(sampler(PROCESS, DENOISER, X, pairs, noise))
     assert asked == [t for t, t_prev in pairs if t_prev >= 0]
 
@@ -156,6 +156,6 @@ def test_noise_is_asked_for_once_a_step_and_not_at_the_last(sampler: Any) -> Non
     ],
 )
 def test_bad_options_are_refused(name: str, options: dict[str, Any], line: str) -> None:
-    arguments = (PROCESS, DENOISER, X, uniform_pairs(1000, 5), refused)
+    arguments = (PROCESS, DENOISER, X, trailing_pairs(1000, 5), refused)
     with pytest.raises(ConfigError, match=line):
         list(registry.build("samplers", name, arguments, options))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tinyddpm import registry
 from tinyddpm.diffusion.schedules import make_betas
 from tinyddpm.errors import ConfigError
-from tinyddpm.samplers import make_pairs, uniform_pairs
+from tinyddpm.samplers import make_pairs, trailing_pairs
 from tinyddpm.samplers.spacings import karras
 
 NAMES = ["uniform", "trailing", "quadratic", "karras"]
@@ -53,10 +53,17 @@ def test_impossible_numbers_of_steps_are_refused(name: str, steps: int) -> None:
         make_pairs(name, LINEAR, steps)
 
 
-def test_uniform_is_the_papers_trailing() -> None:
+@pytest.mark.parametrize("steps", [2, 4, 28, 112])
+def test_uniform_includes_both_ends(steps: int) -> None:
+    """IDDPM, section 4: K evenly spaced numbers from 1 to T, both included, by a count that begins at 1."""
+    times = [t + 1 for t, _ in make_pairs("uniform", LINEAR, steps)]
+    assert times == [round(1000 - 999 * i / (steps - 1)) for i in range(steps)]
+
+
+def test_trailing_is_the_papers() -> None:
     """Lin et al. 2023, section 3.3, T = 1000 and 10 steps: 1000, 900, …, 100 by their count, which begins at 1."""
     assert [t + 1 for t, _ in make_pairs("trailing", LINEAR, 10)] == list(range(1000, 0, -100))
-    assert make_pairs("uniform", LINEAR, 37) == make_pairs("trailing", LINEAR, 37) == uniform_pairs(1000, 37)
+    assert make_pairs("trailing", LINEAR, 37) == trailing_pairs(1000, 37)
 
 
 def test_quadratic_times_are_squares() -> None:

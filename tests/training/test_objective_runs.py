@@ -79,7 +79,7 @@ def test_drawn_times_count_the_less_the_likelier_they_are() -> None:
         slot = np.array([n])
         x_0, _ = trainer._read(trainer.train, places[slot])
         training_gradient(
-            model.objective, model.network, trainer._training_ops, model.process,
+            model.objective, model.network, trainer.training_ops, model.process,
             trainer._views(trainer.weights), trainer._views(total),
             x_0, t[slot], trainer._noise(Purpose.NOISE, 0, slot), {}, None, weight[n] / 24,
         )  # fmt: skip

@@ -80,7 +80,7 @@ class Random:
     def __init__(self, xp: Any, seed: int, device: Any = None) -> None:
         self.xp = xp
         self.device = device
-        self.key = split(_in_range("seed", seed, WORD**2))
+        self.key = split(in_range("seed", seed, WORD**2))
 
     def bits(self, purpose: Purpose, step: int, samples: Samples, shape: tuple[int, ...], layer: int = 0) -> Array:
         """Return int64 words, uniform over [0, 2**32)."""
@@ -150,7 +150,7 @@ class Random:
 
         The order of n random 64-bit keys. Two tie with probability below n**2 / 2**65, and then keep their order.
         """
-        bits = self.bits(purpose, step, [0], (_in_range("n", n, WORD), 2))
+        bits = self.bits(purpose, step, [0], (in_range("n", n, WORD), 2))
         return self.xp.argsort((bits[0, :, 0] << 32) | bits[0, :, 1], stable=True)
 
     def _words(
@@ -159,9 +159,9 @@ class Random:
         """Return the four words of each counter, each int64 of shape (samples, counters)."""
         blocks = -(-math.prod(shape) // 4)
         element = self.xp.arange(blocks, dtype=self.xp.int64, device=self.device)[None, :]
-        sample = self._device_array(_sample_indices(samples))[:, None]
-        stream = purpose + 256 * _in_range("layer", layer, 2**24)
-        step_word, stream_word = (self._device_array([[word]]) for word in (_in_range("step", step, WORD), stream))
+        sample = self._device_array(sample_indices(samples))[:, None]
+        stream = purpose + 256 * in_range("layer", layer, 2**24)
+        step_word, stream_word = (self._device_array([[word]]) for word in (in_range("step", step, WORD), stream))
         return philox_4x32((element, sample, step_word, stream_word), self.key)
 
     def _device_array(self, values: Any) -> Array:
@@ -174,7 +174,7 @@ class Random:
         return self.xp.reshape(elements[:, : math.prod(shape)], (samples, *shape))
 
 
-def _in_range(name: str, value: int, end: int) -> int:
+def in_range(name: str, value: int, end: int) -> int:
     """Return `value` as an int, or raise ConfigError if it is not in [0, end)."""
     value = operator.index(value)
     if not 0 <= value < end:
@@ -182,7 +182,7 @@ def _in_range(name: str, value: int, end: int) -> int:
     return value
 
 
-def _sample_indices(samples: Samples) -> np.ndarray[Any, Any]:
+def sample_indices(samples: Samples) -> np.ndarray[Any, Any]:
     """Return `samples` as int64 (n,), or raise ConfigError if they are no indices in [0, 2**32)."""
     indices = np.asarray(samples)
     if indices.size == 0:
@@ -190,5 +190,5 @@ def _sample_indices(samples: Samples) -> np.ndarray[Any, Any]:
     if indices.ndim != 1 or indices.dtype.kind not in "iu":
         raise ConfigError(f"samples of shape {indices.shape} and type {indices.dtype} are no list of indices")
     for extreme in (indices.min(), indices.max()):
-        _in_range("sample", extreme, WORD)
+        in_range("sample", extreme, WORD)
     return indices.astype(np.int64)

@@ -95,7 +95,7 @@ class Ours:
             trainer.train_step()
             ops = load_operations(self.backend, training=True)
             timed = TimedOperations(ops)
-            trainer._training_ops = cast(Operations, timed)  # the only place that training takes them from
+            trainer.training_ops = cast(Operations, timed)  # the only place that training takes them from
             began = time.perf_counter()
             for _ in range(STEPS):
                 trainer.train_step()

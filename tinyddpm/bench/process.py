@@ -99,6 +99,7 @@ class _Server:
             )
 
     def turn(self, kind: str, seconds: float) -> float:
+        """See `Runner.turn`."""
         step: Callable[[], None] = getattr(self.contestant, kind)
         count, elapsed, began = 0, 0.0, time.perf_counter()
         while count == 0 or elapsed < seconds:
@@ -108,6 +109,7 @@ class _Server:
         return elapsed / count
 
     def memory(self) -> int | None:
+        """See `Runner.memory`."""
         if self._gpu:
             of_gpu: Callable[[], int | None] = getattr(self.contestant, "gpu_memory", lambda: None)
             return of_gpu()

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyddpm import registry
-from tinyddpm.backend import Array, Purpose, load_backend
-from tinyddpm.cli.options import parse_assignments
+from tinyddpm.backend import Array, Purpose
+from tinyddpm.cli.trained import chosen_sampling, open_model, refuse_full
 from tinyddpm.data import open_dataset
 from tinyddpm.data.batching import from_model, to_model
 from tinyddpm.data.folder import decode_image
@@ -23,10 +23,7 @@ from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.errors import ConfigError, DataError
 from tinyddpm.figures.images import Pixels, grid, save_images, save_npz, save_png
-from tinyddpm.samplers import Noise, Pairs, Step, make_pairs
-from tinyddpm.training.assembly import load_model
-from tinyddpm.training.checkpoint import plugin_notes
-from tinyddpm.training.config import SamplingConfig
+from tinyddpm.samplers import Noise, Pairs, Step
 from tinyddpm.training.progress import Progress
 from tinyddpm.training.run import free_folder
 from tinyddpm.training.sampling import choose_labels, is_drawable
@@ -84,28 +81,17 @@ class Editor:
         singles: bool,
         npz: bool,
     ) -> None:
-        self.backend = load_backend(backend, device)
-        self.model, self.weights, loaded = load_model(checkpoint, self.backend, raw, threads)
-        for note in plugin_notes(loaded):
-            click.echo(f"note: {note}", err=True)
+        self.model, self.weights, _ = open_model(checkpoint, raw, backend, device, threads)
+        self.backend = self.model.backend
         if not (self.model.is_image and is_drawable(self.model.sample_shape)):
             raise ConfigError(f"{checkpoint} draws samples of shape {self.model.sample_shape}: edit is for images")
-        if out and out.is_dir() and any(out.iterdir()):
-            raise ConfigError(f"{out} is not empty: choose another folder with --out")
-        changes = {
-            "name": sampler,
-            "steps": sample_steps,
-            "spacing": spacing,
-            "threshold": threshold,
-            "percentile": percentile,
-        }
-        given = {key: value for key, value in changes.items() if value is not None}
-        config = self.model.config.updated(
-            {"sampling": {**given, **parse_assignments(assignments, depth=1)}}, "options"
-        )
-        self.sampling: SamplingConfig = config.sampling
+        refuse_full(out)
+        self.sampling = chosen_sampling(
+            self.model.config, assignments,
+            name=sampler, steps=sample_steps, spacing=spacing, threshold=threshold, percentile=percentile,
+        )  # fmt: skip
         self.process = self.model.process
-        self.pairs = make_pairs(self.sampling.spacing, self.process.alpha_bar, self.sampling.steps or None)
+        self.pairs = self.model.pairs(self.sampling)
         self.random = self.backend.random(seed)
         self.batch_size, self.chosen, self.fit = batch_size, classes, fit
         self.out, self.singles, self.npz = out, singles, npz

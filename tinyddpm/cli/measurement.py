@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tinyddpm.backend import Array, Purpose
 from tinyddpm.data import open_dataset, parse_size
-from tinyddpm.data.base import Dataset, split_dataset
+from tinyddpm.data.base import Dataset
 from tinyddpm.data.batching import to_model
 from tinyddpm.diffusion.bound import Bound, Estimate, Floats, Times, estimate, together, variational_bound
 from tinyddpm.diffusion.denoiser import NetworkDenoiser
@@ -20,6 +20,7 @@ from tinyddpm.diffusion.flow import BIN, NetworkFlow, bits_per_dimension, flow_l
 from tinyddpm.diffusion.process import Variance
 from tinyddpm.errors import DataError
 from tinyddpm.ops import load_operations
+from tinyddpm.training.assembly import split_held_out
 from tinyddpm.training.model import Model
 from tinyddpm.training.progress import Progress
 
@@ -121,7 +122,6 @@ def opened(model: Model, data: str | None, data_dir: str | None, split: str | No
     Raises:
         DataError: there is no such data or part, or the model is for other samples.
     """
-
     config = model.config
     source, places = data or config.data.source, data_dir or config.data.data_dir
     size = parse_size(config.data.image_size) if config.data.image_size else None
@@ -138,8 +138,7 @@ def opened(model: Model, data: str | None, data_dir: str | None, split: str | No
     if wanted == "held-out":
         if data:
             raise DataError(f"nothing of {data} was held out for this model: give --split train or test")
-        held_out = max(1, min(config.data.validation, len(dataset) // 10))
-        _, dataset = split_dataset(dataset, held_out, config.seed)
+        _, dataset = split_held_out(config, dataset)
     if dataset.shape != model.sample_shape:
         shapes = ["x".join(map(str, shape)) for shape in (dataset.shape, model.sample_shape)]
         raise DataError(f"{dataset.description}: samples of {shapes[0]}, and the model's are {shapes[1]}")

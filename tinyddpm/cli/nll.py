@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tinyddpm.cli.options import GroupedCommand, option
+from tinyddpm.cli.trained import machine_options, open_model, refuse_full
 from tinyddpm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -85,17 +86,7 @@ SPLITS = ("test", "train", "held-out")
     group="Output",
 )
 @option("--json", "as_json", is_flag=True, help="One JSON object.", group="Output")
-@option(
-    "--backend", default="numpy", show_default=True, help="Where to compute: numpy, cupy or torch.", group="General"
-)
-@option("--device", help="The backend's device, such as cuda:1.", group="General")
-@option(
-    "--threads",
-    type=click.IntRange(0),
-    default=0,
-    help="Threads that share each batch; 0 for the cores there are.",
-    group="General",
-)
+@machine_options
 def nll(
     checkpoint: Path,
     data: str | None,
@@ -123,20 +114,15 @@ def nll(
     """
     import numpy as np
 
-    from tinyddpm.backend import Random, load_backend
+    from tinyddpm.backend import Random
     from tinyddpm.cli.measurement import Measurement, opened
     from tinyddpm.diffusion.bound import all_times, some_times
     from tinyddpm.diffusion.flow import flow_times
-    from tinyddpm.training.assembly import load_model
-    from tinyddpm.training.checkpoint import plugin_notes
 
-    if out and out.is_dir() and any(out.iterdir()):
-        raise ConfigError(f"{out} is not empty: choose another folder with --out")
+    refuse_full(out)
     if flow_steps and not flow:
         raise ConfigError("--flow-steps is for the probability flow: give --flow with it")
-    model, weights, loaded = load_model(checkpoint, load_backend(backend, device), raw, threads)
-    for note in plugin_notes(loaded):
-        click.echo(f"note: {note}", err=True)
+    model, weights, loaded = open_model(checkpoint, raw, backend, device, threads)
     dataset, split = opened(model, data, data_dir, split)
     n = min(number or len(dataset), len(dataset))
     numbers = np.arange(n) * len(dataset) // n

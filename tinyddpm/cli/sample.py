@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from tinyddpm.cli.options import GroupedCommand, option, parse_assignments
-from tinyddpm.errors import ConfigError
+from tinyddpm.cli.options import GroupedCommand, option
+from tinyddpm.cli.trained import chosen_sampling, machine_options, open_model, refuse_full
 
 
 @click.command(cls=GroupedCommand)
@@ -75,17 +75,7 @@ from tinyddpm.errors import ConfigError
     group="Sampling",
 )
 @option("--raw", is_flag=True, help="Use the weights as trained, not their average.", group="Sampling")
-@option(
-    "--backend", default="numpy", show_default=True, help="Where to compute: numpy, cupy or torch.", group="General"
-)
-@option("--device", help="The backend's device, such as cuda:1.", group="General")
-@option(
-    "--threads",
-    type=click.IntRange(0),
-    default=0,
-    help="Threads that share each batch; 0 for the cores there are.",
-    group="General",
-)
+@machine_options
 def sample(
     checkpoint: Path,
     out: Path | None,
@@ -115,42 +105,28 @@ def sample(
     """
     import numpy as np
 
-    from tinyddpm.backend import load_backend
-    from tinyddpm.training.assembly import load_model
-    from tinyddpm.training.checkpoint import plugin_notes
-    from tinyddpm.training.config import Config
     from tinyddpm.training.progress import Progress
     from tinyddpm.training.run import free_folder
     from tinyddpm.training.sampling import choose_labels, draw, write
 
-    options = parse_assignments(assignments, depth=1)
-    there = load_backend(backend, device)
-    model, weights, loaded = load_model(checkpoint, there, raw, threads)
-    for note in plugin_notes(loaded):
-        click.echo(f"note: {note}", err=True)
-    changes = {
-        "name": sampler,
-        "steps": sample_steps,
-        "spacing": spacing,
-        "threshold": threshold,
-        "percentile": percentile,
-    }
-    given = {**{key: value for key, value in changes.items() if value is not None}, **options}
-    config: Config = model.config.updated({"sampling": given}, "options")
+    model, weights, _ = open_model(checkpoint, raw, backend, device, threads)
+    sampling = chosen_sampling(
+        model.config, assignments,
+        name=sampler, steps=sample_steps, spacing=spacing, threshold=threshold, percentile=percentile,
+    )  # fmt: skip
     numbers = np.arange(first, first + number)
     labels = choose_labels(numbers, model.classes, classes)
-    if out and out.is_dir() and any(out.iterdir()):
-        raise ConfigError(f"{out} is not empty: choose another folder with --out")
+    refuse_full(out)
 
     progress, done = Progress(), count(1)
-    total = -(-number // batch_size) * (config.sampling.steps or model.process.T)
+    total = -(-number // batch_size) * (sampling.steps or model.process.T)
     samples = draw(
         model,
         weights,
         numbers,
         labels,
         seed=seed,
-        sampling=config.sampling,
+        sampling=sampling,
         batch_size=batch_size,
         frames=gif or film_strip,
         watch=lambda step: progress.update(next(done), total, f"drawing {number} samples"),

@@ -5,6 +5,9 @@ from __future__ import annotations
 from tinyddpm.backend import Array
 from tinyddpm.ops.base import Family, Saved
 
+EPS = 1e-6
+"""What is added to a variance, as DDPM's norms add it."""
+
 
 class Normalisation(Family):
     """Standardisation over a set of elements, then a scale and a shift per channel.
@@ -14,7 +17,7 @@ class Normalisation(Family):
     Variances are two-pass, the mean of (x − μ)². Saved are x, μ and r; x̂ is recomputed.
     """
 
-    def group_norm(self, x: Array, scale: Array, shift: Array, groups: int, eps: float = 1e-6) -> tuple[Array, Saved]:
+    def group_norm(self, x: Array, scale: Array, shift: Array, groups: int, eps: float = EPS) -> tuple[Array, Saved]:
         """Return y = x̂ · scale + shift, x̂ standardised over the pixels and the channels of each group (Wu, He 2018).
 
         dscale = Σ dy x̂ and dshift = Σ dy over samples and pixels; dx as the class derives it with g = dy · scale.
@@ -43,7 +46,7 @@ class Normalisation(Family):
         dx = r * (g - self._group_mean(g, groups) - x_hat * self._group_mean(g * x_hat, groups))
         return dx, dscale, dshift
 
-    def layer_norm(self, x: Array, scale: Array, shift: Array, eps: float = 1e-6) -> tuple[Array, Saved]:
+    def layer_norm(self, x: Array, scale: Array, shift: Array, eps: float = EPS) -> tuple[Array, Saved]:
         """Return y = x̂ · scale + shift, x̂ standardised over the last axis alone (Ba, Kiros, Hinton 2016).
 
         Args:

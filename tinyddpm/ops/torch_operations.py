@@ -16,6 +16,7 @@ from tinyddpm.backend import Array
 from tinyddpm.ops import Operations
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.convolution import same_padding
+from tinyddpm.ops.normalisation import EPS
 
 aten = torch.ops.aten
 
@@ -43,7 +44,7 @@ class TorchOperations(Operations):
         (direct,) = super().conv2d_costs(x_shape, w_shape, stride).values()
         return {"ATen": direct}
 
-    def group_norm(self, x: Array, scale: Array, shift: Array, groups: int, eps: float = 1e-6) -> tuple[Array, Saved]:
+    def group_norm(self, x: Array, scale: Array, shift: Array, groups: int, eps: float = EPS) -> tuple[Array, Saved]:
         """Return the group norm, scale and shift in one pass.
 
         ATen's kernel for channels-last memory takes the variance as E[x²] − E[x]², so it is not used.

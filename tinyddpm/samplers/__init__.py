@@ -2,6 +2,6 @@
 
 from tinyddpm.samplers.base import Level, Noise, Pairs, Sampler, Step, level
 from tinyddpm.samplers.ddim import ddim_encode
-from tinyddpm.samplers.spacings import make_pairs, uniform_pairs
+from tinyddpm.samplers.spacings import make_pairs, trailing_pairs
 
-__all__ = ["Level", "Noise", "Pairs", "Sampler", "Step", "ddim_encode", "level", "make_pairs", "uniform_pairs"]
+__all__ = ["Level", "Noise", "Pairs", "Sampler", "Step", "ddim_encode", "level", "make_pairs", "trailing_pairs"]

@@ -66,5 +66,5 @@ def ddim_encode(process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: P
         now, prev, asked = level(process, t), level(process, t_prev), max(t_prev, 0)
         x_bar = x / prev.alpha
         x_0, eps = denoiser(level(process, asked).alpha * x_bar, asked)
-        x = now.alpha * (x_bar + (now.ratio - prev.ratio) * eps)
+        x = now.alpha * x_bar + (now.sigma - now.alpha * prev.ratio) * eps
         yield Step(t_prev, x, x_0)

@@ -20,7 +20,12 @@ Floats: TypeAlias = NDArray[np.float64]
 
 
 def uniform(alpha_bar: Floats, steps: int) -> Floats:
-    """Return evenly spaced times. It is the "trailing" of Lin et al. 2023 (arXiv 2305.08891, section 3.3).
+    """Return evenly spaced times from T − 1 to 0, both included (IDDPM, section 4): the last step is the shortest."""
+    return np.linspace(len(alpha_bar) - 1, 0, steps)
+
+
+def trailing(alpha_bar: Floats, steps: int) -> Floats:
+    """Return evenly spaced times of which the last is a whole step from the data (Lin et al. 2023, arXiv 2305.08891).
 
     All steps are equally long, the last one to −1 included, so that the first time is T − 1, where x is all noise.
     """
@@ -57,7 +62,8 @@ def karras(alpha_bar: Floats, steps: int, *, rho: float = 7.0, sigma_max: float 
         raise ConfigError(f"rho is {rho}: give at least 1 (EDM uses 7)")
     if not sigma_max > 0:
         raise ConfigError(f"sigma_max is {sigma_max}: give a noise level above 0 (EDM uses 80)")
-    levels = (1 / alpha_bar - 1) ** 0.5
+    with np.errstate(divide="ignore"):  # no signal at the end is infinite noise to signal
+        levels = (1 / alpha_bar - 1) ** 0.5
     sigma = np.linspace(min(sigma_max, levels[-1]) ** (1 / rho), levels[0] ** (1 / rho), steps) ** rho
     sigma[0] = levels[-1]
     # Linear between two levels: the nearer of them is the one that the time rounds to.
@@ -89,13 +95,13 @@ def make_pairs(name: str, alpha_bar: Floats, steps: int | None = None, /, **opti
     return _joined(times)
 
 
-def uniform_pairs(T: int, steps: int | None = None) -> list[tuple[int, int]]:
-    """Return `steps` pairs of evenly spaced times from T − 1 down to −1; all T of them by default.
+def trailing_pairs(T: int, steps: int | None = None) -> list[tuple[int, int]]:
+    """Return `steps` pairs of evenly spaced times from T − 1 down to −1, as `trailing` has them; by default all T.
 
     Raises:
         ConfigError: there are not between 1 and T steps.
     """
-    return _joined(uniform(np.ones(T), _checked_steps(T, steps)))  # only the length of the table matters
+    return _joined(trailing(np.ones(T), _checked_steps(T, steps)))  # only the length of the table matters
 
 
 def _checked_steps(T: int, steps: int | None) -> int:

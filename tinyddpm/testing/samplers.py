@@ -13,7 +13,7 @@ from tinyddpm.backend import Array, Backend, load_backend
 from tinyddpm.diffusion.denoiser import Prediction
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
-from tinyddpm.samplers import Step, uniform_pairs
+from tinyddpm.samplers import Step, trailing_pairs
 from tinyddpm.testing.gradients import HostArray
 from tinyddpm.testing.plugin import resolve
 
@@ -92,7 +92,7 @@ class _Gaussian:
             return self.backend.asarray(_frozen(draw(t)))
 
         start = self.backend.asarray(_frozen(x))
-        return self.sampler(self.process, self.denoiser, start, uniform_pairs(T, steps), on_device)
+        return self.sampler(self.process, self.denoiser, start, trailing_pairs(T, steps), on_device)
 
     def final(self, x: HostArray, steps: int | None, noise: HostNoise | None = None) -> HostArray:
         """Return the sample, on the host."""
@@ -127,7 +127,7 @@ def _check_steps(host: _Gaussian, steps: int) -> None:
             seen.append((step, step.x.copy(), step.x_0.copy()))
     except ValueError as cause:
         raise AssertionError(f"{host.what} fails with read-only inputs: ValueError: {cause}") from cause
-    times = [t for t, _ in uniform_pairs(T, steps)]
+    times = [t for t, _ in trailing_pairs(T, steps)]
     left = [step.t for step, _, _ in seen]
     assert left == times, f"{host.what}: its steps leave t = {left}, not {times}"
     for step, x_then, x_0_then in seen:
@@ -142,7 +142,7 @@ def _check_steps(host: _Gaussian, steps: int) -> None:
 
 def _check_last_step(host: _Gaussian) -> None:
     """Check that the noise of the step to the data leaves no trace in the sample."""
-    x, pairs = _start(5), uniform_pairs(T, 7)
+    x, pairs = _start(5), trailing_pairs(T, 7)
     usual = _noise(x)
     other = host.final(x, 7, lambda t: usual(t) + (t == pairs[-1][0]))
     assert np.array_equal(other, host.final(x, 7)), f"{host.what} adds noise at the last step"

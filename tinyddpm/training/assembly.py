@@ -51,11 +51,15 @@ def make_trainer(config: Config, backend: Backend, dataset: Dataset) -> Trainer:
         raise ConfigError(f"data.labels is true, but there are no labels in {dataset.description}: give --no-labels")
     classes = dataset.classes if config.data.labels else ()
     model = Model(config, dataset.shape, classes, backend, config.training.threads)
-    held_out = max(1, min(config.data.validation, len(dataset) // 10))
     _try_sampler(model)
-    train, validation = split_dataset(dataset, held_out, config.seed)
+    train, validation = split_held_out(config, dataset)
     check_batch_size(len(train), config.training.batch_size)
     return Trainer(model, train, validation)
+
+
+def split_held_out(config: Config, dataset: Dataset) -> tuple[Dataset, Dataset]:
+    """Return what a run learns from, and what it holds out of its data."""
+    return split_dataset(dataset, max(1, min(config.data.validation, len(dataset) // 10)), config.seed)
 
 
 def _try_sampler(model: Model) -> None:

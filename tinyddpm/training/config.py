@@ -88,7 +88,7 @@ class SamplingConfig:
 
     name: str = setting("ancestral", "The sampler, a registered name.", "sampler")
     steps: int = setting(0, "Sampling steps; 0 for one per step of the chain.", "sample_steps")
-    spacing: str = setting("uniform", "Which times the steps visit, a registered name.")
+    spacing: str = setting("trailing", "Which times the steps visit, a registered name.")
     threshold: str = setting("static", "What keeps predicted images in range: static (clipping), dynamic or none.")
     percentile: float = setting(0.995, "The share of pixels that the dynamic threshold leaves unclipped.")
     count: int = setting(64, "Samples in the grids of a training run.", "sample_count")

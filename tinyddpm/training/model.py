@@ -58,7 +58,7 @@ class Model:
         self.objective = self._objective()
         self.workers = Workers(backend.threads(threads))
         registry.checked("samplers", config.sampling.name, config.sampling.options)
-        self._pairs(config.sampling)
+        self.pairs(config.sampling)
         self._threshold(config.sampling)
 
     @property
@@ -88,6 +88,15 @@ class Model:
             learned_variance=learns_variance(self.config.training.loss),
         )
 
+    def pairs(self, sampling: SamplingConfig) -> Pairs:
+        """Return the steps that `sampling` takes.
+
+        Raises:
+            RegistryError: there is no such spacing.
+            ConfigError: the chain has fewer steps than are asked for.
+        """
+        return make_pairs(sampling.spacing, self.process.alpha_bar, sampling.steps or None)
+
     def sample(
         self,
         weights: Array,
@@ -116,7 +125,7 @@ class Model:
         def noise(t: int) -> Array:
             return random.normal(Purpose.SAMPLE_STEP, t, samples, self.sample_shape)
 
-        pairs = self._pairs(sampling)
+        pairs = self.pairs(sampling)
         steps = registry.build("samplers", sampling.name, (self.process, denoiser, x, pairs, noise), sampling.options)
         iterator: Iterator[Step] = iter(steps)
         while True:
@@ -138,9 +147,6 @@ class Model:
             )
         decoder: Decoder = "pixels" if self.is_image else "points"
         return make_objective(self.process, self.predict, training.loss, weights, training.vlb_weight, decoder)
-
-    def _pairs(self, sampling: SamplingConfig) -> Pairs:
-        return make_pairs(sampling.spacing, self.process.alpha_bar, sampling.steps or None)
 
     def _threshold(self, sampling: SamplingConfig) -> Threshold | None:
         """Return what keeps predictions in the range of images; points have no range."""

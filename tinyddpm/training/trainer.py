@@ -66,7 +66,7 @@ class Trainer:
         workers = min(model.workers.threads, max(1, self.config.training.batch_size // LEAST_PER_WORKER))
         self._gradients: list[Array] = [backend.asarray(np.zeros_like(initial)) for _ in range(workers)]
         self._blocks = backend.blocks(layout.size)
-        self._training_ops = load_operations(backend, training=True)
+        self.training_ops = load_operations(backend, training=True)
 
     def train_step(self) -> StepResult:
         """Do one step of Algorithm 1 and return what it did.
@@ -205,7 +205,7 @@ class Trainer:
         eps = self._noise(Purpose.NOISE, step, samples)
         dropout = DropoutNoise(self.random, step, samples)
         losses = training_gradient(
-            self.model.objective, self.model.network, self._training_ops, self.model.process, w, dw,
+            self.model.objective, self.model.network, self.training_ops, self.model.process, w, dw,
             self._to_device(x_0), t, eps, self.model.condition(labels), dropout, share * weight,
         )  # fmt: skip
         if self.history:

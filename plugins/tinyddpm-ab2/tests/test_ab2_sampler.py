@@ -11,7 +11,7 @@ from tinyddpm.backend import load_backend
 from tinyddpm.diffusion.denoiser import Denoiser, Prediction
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
-from tinyddpm.samplers import Noise, Pairs, Step, uniform_pairs
+from tinyddpm.samplers import Noise, Pairs, Step, trailing_pairs
 from tinyddpm.testing import check_sampler
 
 HostArray = np.ndarray[Any, Any]
@@ -52,7 +52,7 @@ def error(sampler: Any, steps: int) -> float:
 
     x̄ − MEAN is proportional to √(STD² + s²), the standard deviation of x̄ at s.
     """
-    *_, last = sampler(PROCESS, exact_denoiser, X, uniform_pairs(T, steps), no_noise)
+    *_, last = sampler(PROCESS, exact_denoiser, X, trailing_pairs(T, steps), no_noise)
     s2 = 1 / PROCESS.alpha_bar[-1] - 1
     exact = MEAN + (X / PROCESS.alpha_bar[-1] ** 0.5 - MEAN) * STD / (STD**2 + s2) ** 0.5
     return float(np.sqrt(np.mean((last.x - exact) ** 2)))
@@ -83,6 +83,6 @@ def test_asks_the_denoiser_once_per_step() -> None:
         asked.append(t)
         return exact_denoiser(x_t, t)
 
-    pairs = uniform_pairs(T, 10)
+    pairs = trailing_pairs(T, 10)
     assert len(list(ab2(PROCESS, counting, X, pairs, no_noise))) == 10
     assert asked == [t for t, _ in pairs]

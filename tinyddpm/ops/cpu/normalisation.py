@@ -11,13 +11,14 @@ import numpy as np
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.cpu.blocks import NDArray, in_rows, pixels_per_row, sample_blocks, sum_over_rows
 from tinyddpm.ops.norm_activation import NormActivation
+from tinyddpm.ops.normalisation import EPS
 
 
 class CpuNormActivation(NormActivation):
     """Group norm, alone and with SiLU behind it. One large array is saved, x; everything per channel is small."""
 
     def group_norm(
-        self, x: NDArray, scale: NDArray, shift: NDArray, groups: int, eps: float = 1e-6
+        self, x: NDArray, scale: NDArray, shift: NDArray, groups: int, eps: float = EPS
     ) -> tuple[NDArray, Saved]:
         """Return the group norm."""
         n, c, together = x.shape[0], x.shape[-1], pixels_per_row(prod(x.shape[1:-1]), x.shape[-1])
@@ -57,7 +58,7 @@ class CpuNormActivation(NormActivation):
         for x_i, y_i, mean_i, r_i, slope_i, offset_i, factor_i in sample_blocks(
             x, y, mean, r, half_slope, half_offset, np.broadcast_to(factor, mean.shape)
         ):
-            _standardised(x_i, y_i, mean_i, r_i, groups, 1e-6, together)
+            _standardised(x_i, y_i, mean_i, r_i, groups, EPS, together)
             np.multiply(r_i, factor_i / 2, out=slope_i)
             u = in_rows(y_i, together)
             u *= _tiled(slope_i, together)

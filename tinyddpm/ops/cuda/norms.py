@@ -8,9 +8,7 @@ from tinyddpm.backend import Array
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.cuda import geometry
 from tinyddpm.ops.cuda.launching import Launching
-
-NORM_EPS = 1e-6
-"""What the norm of `group_norm_silu` adds to the variance: the default of `group_norm`."""
+from tinyddpm.ops.normalisation import EPS
 
 
 class Normed(NamedTuple):
@@ -29,7 +27,7 @@ class Normed(NamedTuple):
 class CudaNorms(Launching):
     """The norms: one kernel forwards, two backwards."""
 
-    def group_norm(self, x: Array, scale: Array, shift: Array, groups: int, eps: float = 1e-6) -> tuple[Array, Saved]:
+    def group_norm(self, x: Array, scale: Array, shift: Array, groups: int, eps: float = EPS) -> tuple[Array, Saved]:
         """Return the group norm by one kernel."""
         return self._norm(x, scale, shift, groups, (), eps, silu=False) or super().group_norm(
             x, scale, shift, groups, eps
@@ -42,7 +40,7 @@ class CudaNorms(Launching):
         dx, dscale, dshift, _ = self._norm_backward(saved, dy)
         return dx, dscale, dshift
 
-    def layer_norm(self, x: Array, scale: Array, shift: Array, eps: float = 1e-6) -> tuple[Array, Saved]:
+    def layer_norm(self, x: Array, scale: Array, shift: Array, eps: float = EPS) -> tuple[Array, Saved]:
         """Return the layer norm: a group norm of samples with one pixel and one group."""
         rows = self.xp.reshape(x, (-1, x.shape[-1]))
         found = self._norm(rows, scale, shift, 1, (), eps, silu=False)
@@ -61,7 +59,7 @@ class CudaNorms(Launching):
         self, x: Array, scale: Array, shift: Array, groups: int, modulation: tuple[Array, ...] = ()
     ) -> tuple[Array, Saved]:
         """Return silu(modulate(group_norm(x))) by one kernel."""
-        return self._norm(x, scale, shift, groups, modulation, NORM_EPS, silu=True) or super().group_norm_silu(
+        return self._norm(x, scale, shift, groups, modulation, EPS, silu=True) or super().group_norm_silu(
             x, scale, shift, groups, modulation
         )
 

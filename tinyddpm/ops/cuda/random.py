@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinyddpm.backend import Array, Backend, Purpose, Random
-from tinyddpm.backend.random import Samples, _in_range, _sample_indices
+from tinyddpm.backend.random import Samples, in_range, sample_indices
 from tinyddpm.ops.cuda import geometry
 from tinyddpm.ops.cuda.kernels import Kernels
 
@@ -61,10 +61,10 @@ class CupyRandom(Random):
         size: int,
     ) -> None:  # fmt: skip
         """Launch one of the kernels that draw, with the stream after its own arrays."""
-        indices = _sample_indices(samples)
+        indices = sample_indices(samples)
         # One small copy to the device: the step, then the samples.
-        moved = self._device_array(np.concatenate([[_in_range("step", step, 2**32)], indices]))
-        stream = np.uint32(purpose + 256 * _in_range("layer", layer, 2**24))
+        moved = self._device_array(np.concatenate([[in_range("step", step, 2**32)], indices]))
+        stream = np.uint32(purpose + 256 * in_range("layer", layer, 2**24))
         self._kernels.launch(
             "random", kernel, "float32", geometry.counters(size, len(indices)),
             *arrays, moved[1:], moved[:1], stream, *(np.uint32(word) for word in self.key), np.int64(size),

@@ -1,0 +1,75 @@
+"""What the commands on a trained model share: opening it, where to compute, and how to sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from tinyddpm.cli.options import option, parse_assignments
+from tinyddpm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tinyddpm.backend import Array
+    from tinyddpm.training.checkpoint import Checkpoint
+    from tinyddpm.training.config import Config, SamplingConfig
+    from tinyddpm.training.model import Model
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def machine_options(function: F) -> F:
+    """Add the options that say where to compute: --backend, --device and --threads."""
+    add = [
+        option(
+            "--backend", default="numpy", show_default=True, help="Where to compute: numpy, cupy or torch.",
+            group="General",
+        ),
+        option("--device", help="The backend's device, such as cuda:1.", group="General"),
+        option(
+            "--threads", type=click.IntRange(0), default=0,
+            help="Threads that share each batch; 0 for the cores there are.", group="General",
+        ),
+    ]  # fmt: skip
+    for decorate in reversed(add):
+        function = decorate(function)
+    return function
+
+
+def open_model(
+    checkpoint: Path, raw: bool, backend: str, device: str | None, threads: int
+) -> tuple[Model, Array, Checkpoint]:
+    """Return what `load_model` returns, and tell the user what has changed about its plugins."""
+    from tinyddpm.backend import load_backend
+    from tinyddpm.training.assembly import load_model
+    from tinyddpm.training.checkpoint import plugin_notes
+
+    model, weights, loaded = load_model(checkpoint, load_backend(backend, device), raw, threads)
+    for note in plugin_notes(loaded):
+        click.echo(f"note: {note}", err=True)
+    return model, weights, loaded
+
+
+def chosen_sampling(config: Config, assignments: tuple[str, ...], **given: Any) -> SamplingConfig:
+    """Return a run's sampling with what the user has given in its place.
+
+    Args:
+        config: the run's.
+        assignments: options of the sampler, `KEY=VALUE`.
+        given: settings of the table `sampling` by name; None for the run's own.
+    """
+    changes = {name: value for name, value in given.items() if value is not None}
+    changes |= parse_assignments(assignments, depth=1)
+    return config.updated({"sampling": changes}, "options").sampling
+
+
+def refuse_full(folder: Path | None) -> None:
+    """Refuse a folder to write to that has something in it.
+
+    Raises:
+        ConfigError: it has.
+    """
+    if folder and folder.is_dir() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty: choose another folder with --out")
