@@ -33,13 +33,14 @@ class ShimBackend(Backend):
 
     Args:
         shared_memory: bytes that a block can have.
+        precision: as the CuPy backend's.
     """
 
     name = "cupy"
     operations = "tinyddpm.ops.cupy_operations:CupyOperations"
 
-    def __init__(self, shared_memory: int = 48 * 1024) -> None:
-        super().__init__(_Namespace())
+    def __init__(self, shared_memory: int = 48 * 1024, precision: str = "fp32") -> None:
+        super().__init__(_Namespace(), precision=precision)
         self.shared_memory = shared_memory
         self.launched: list[str] = []
 

@@ -25,8 +25,9 @@ class Backend:
         xp: a namespace of the array API standard (2023.12 or later), as array-api-compat offers it.
         device: the device that arrays are made on, in the namespace's own terms.
         operations: `module:attribute` of the operations class; imported when operations are first asked for.
-        precisions: what it can multiply float32 arrays in. All compute in "fp32"; a backend that has another takes it
-            as the option `precision`.
+        precisions: what networks can be computed in. All compute in "fp32"; a backend that has others takes one as
+            the option `precision`.
+        precision: which of them it computes in.
         memory_errors: what the library raises where memory runs out.
     """
 
@@ -35,9 +36,10 @@ class Backend:
     precisions: tuple[str, ...] = ("fp32",)
     memory_errors: tuple[type[Exception], ...] = (MemoryError,)
 
-    def __init__(self, xp: Any, device: Any = None) -> None:
+    def __init__(self, xp: Any, device: Any = None, precision: str = "fp32") -> None:
         self.xp = xp
         self.device = device
+        self.precision = precision
 
     def asarray(self, values: Any, dtype: Any = None) -> Array:
         """Return `values` (host array, scalars or an array of this backend) on the device, as `dtype` if given."""

@@ -22,7 +22,13 @@ OLDEST = (8, 0)
 
 
 class CupyBackend(Backend):
-    """CuPy arrays on one NVIDIA GPU: "cuda" (the default, GPU 0), "cuda:N" or "N". Compute within `scope()`.
+    """CuPy arrays on one NVIDIA GPU. Compute within `scope()`.
+
+    Args:
+        device: "cuda" (the default, GPU 0), "cuda:N" or "N".
+        precision: "fp32"; "tf32", where factors of products are rounded to 10 bits after the point and summed in
+            float32; or "bf16", where a network's activations and matrices are bfloat16 as well. Weights that are
+            trained, moments, statistics and sums are float32 in all.
 
     Raises:
         BackendError: CuPy is not installed, installed twice or broken, there is no driver or too old a one, or the
@@ -34,16 +40,17 @@ class CupyBackend(Backend):
 
     name = "cupy"
     operations = "tinyddpm.ops.cupy_operations:CupyOperations"
+    precisions = ("fp32", "tf32", "bf16")
     randomness = "tinyddpm.ops.cuda.random:CupyRandom"
     """`module:attribute` of the random numbers' class; imported when they are first asked for."""
 
-    def __init__(self, device: str | None = None) -> None:
+    def __init__(self, device: str | None = None, *, precision: str = "fp32") -> None:
         self._cupy = _import_cupy()
         index = _device_index(device)
         _check_gpu(self._cupy, index)
         import array_api_compat.cupy as xp
 
-        super().__init__(xp, self._cupy.cuda.Device(index))
+        super().__init__(xp, self._cupy.cuda.Device(index), precision)
         self.shared_memory = int(self.device.attributes["MaxSharedMemoryPerBlockOptin"])
         self._modules: dict[tuple[str, tuple[str, ...]], Any] = {}
 

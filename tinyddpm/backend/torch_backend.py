@@ -37,9 +37,9 @@ class TorchBackend(Backend):
             raise BackendError(f"Torch cannot be imported ({reason}): run pip install 'tinyddpm[torch]'") from cause
         import array_api_compat.torch as xp
 
-        self._torch, self.precision = torch, precision
+        self._torch = torch
         self.memory_errors = (MemoryError, torch.OutOfMemoryError)
-        super().__init__(xp, _find_device(torch, device or "cpu"))
+        super().__init__(xp, _find_device(torch, device or "cpu"), precision)
         if precision == "tf32" and self.device.type == "cpu":
             raise BackendError("precision 'tf32' is of NVIDIA GPUs alone: use --device cuda, or --precision fp32")
 
