@@ -50,8 +50,8 @@ def test_training_steps(shim: ShimBackend) -> None:
             "training": {"batch_size": 2, "learning_rate": 1e-3, "warmup": 2, "threads": 1},
         }
     )
-    ours, reference = (make_trainer(config, backend, open_data(config)) for backend in (shim, NUMPY))
-    reference.training_ops = Operations(NUMPY, training=True)
+    dataset = open_data(config)
+    ours, reference = make_trainer(config, shim, dataset), make_trainer(config, NUMPY, dataset, Operations(NUMPY, True))
     for _ in range(3):
         a, b = ours.train_step(), reference.train_step()
         np.testing.assert_allclose([a.loss, a.gradient_norm], [b.loss, b.gradient_norm], rtol=1e-5)

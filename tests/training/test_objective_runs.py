@@ -15,10 +15,11 @@ from tinyddpm.data.batching import batch_indices
 from tinyddpm.errors import CheckpointError, ConfigError
 from tinyddpm.training.assembly import load_model, make_trainer, open_data
 from tinyddpm.training.config import Config
+from tinyddpm.training.host_step import read
 from tinyddpm.training.progress import Progress
 from tinyddpm.training.run import start
 from tinyddpm.training.sampling import draw
-from tinyddpm.training.step import training_gradient
+from tinyddpm.training.step import noised, training_gradient
 
 NUMPY = load_backend("numpy")
 
@@ -69,7 +70,7 @@ def test_drawn_times_count_the_less_the_likelier_they_are() -> None:
     trainer.weights[:] = np.random.default_rng(0).standard_normal(trainer.weights.shape) * 0.1
     for _ in range(10):
         trainer.history.record(np.arange(4), np.array([1.0, 30.0, 4.0, 10.0]))
-    loss, norm, (t, each) = trainer._batch_gradient()
+    loss, norm, (t, each) = trainer.advance.batch_gradient(0)
     weight = (1 / (4 * np.array([1, 30, 4, 10]) / 45))[t]
     assert loss == pytest.approx(np.mean(weight * each), rel=1e-2)  # p has a share that is uniform
     assert len(set(t)) > 2
@@ -77,14 +78,14 @@ def test_drawn_times_count_the_less_the_likelier_they_are() -> None:
     model, places = trainer.model, batch_indices(len(trainer.train), 24, 0, 0)
     for n in range(24):
         slot = np.array([n])
-        x_0, _ = trainer._read(trainer.train, places[slot])
+        x_0, _ = read(model, trainer.train, places[slot])
+        eps = NUMPY.random(0).normal(Purpose.NOISE, 0, slot, (2,))
         training_gradient(
-            model.objective, model.network, trainer.training_ops, model.process,
-            trainer._views(trainer.weights), trainer._views(total),
-            x_0, t[slot], trainer._noise(Purpose.NOISE, 0, slot), {}, None, weight[n] / 24,
+            model.objective, model.network, trainer.ops, model.views(trainer.weights), model.layout.views(total, np),
+            noised(model.process, x_0, t[slot], eps), {}, None, weight[n] / 24,
         )  # fmt: skip
     assert norm == pytest.approx(np.linalg.norm(total), rel=1e-2)
-    np.testing.assert_allclose(trainer._gradients[0], total, atol=1e-2 * np.abs(total).max())
+    np.testing.assert_allclose(trainer.advance.gradients[0], total, atol=1e-2 * np.abs(total).max())
 
 
 def test_a_checkpoint_of_another_loss_has_no_history_to_go_on_with() -> None:

@@ -12,7 +12,7 @@ from tinyddpm.nn import DropoutNoise, Layout
 from tinyddpm.nn.mlp import MLP
 from tinyddpm.ops import load_operations
 from tinyddpm.testing import check_projection
-from tinyddpm.training.step import training_gradient, training_losses
+from tinyddpm.training.step import Noised, noised, training_gradient, training_losses
 
 N = 6
 
@@ -35,8 +35,10 @@ class Problem:
     def loss(self, weights: np.ndarray, at: slice = slice(None)) -> float:
         w = self.layout.views(weights, np)
         cond = {"label": self.labels[at]}
-        batch = self.x_0[at], self.t[at], self.eps[at], cond
-        return float(training_losses(self.objective, self.network, self.ops, self.process, w, *batch))
+        return float(training_losses(self.objective, self.network, self.ops, w, self.batch(at), cond))
+
+    def batch(self, at: slice) -> Noised:
+        return noised(self.process, self.x_0[at], self.t[at], self.eps[at])
 
     def gradient(self, *parts: slice) -> tuple[float, np.ndarray]:
         total, gradient = 0.0, np.zeros_like(self.weights)
@@ -45,8 +47,8 @@ class Problem:
             share = len(self.t[at]) / N
             total += share * float(
                 training_gradient(
-                    self.objective, self.network, self.training_ops, self.process, w, dw,
-                    self.x_0[at], self.t[at], self.eps[at], {"label": self.labels[at]}, self.noise, share,
+                    self.objective, self.network, self.training_ops, w, dw,
+                    self.batch(at), {"label": self.labels[at]}, self.noise, share,
                 )
             )  # fmt: skip
         return total, gradient

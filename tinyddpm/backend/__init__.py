@@ -1,5 +1,7 @@
 """The array layer: NumPy, CuPy or Torch behind one object, and random numbers that are the same on all of them."""
 
+from typing import Any
+
 from tinyddpm.backend.array import Array
 from tinyddpm.backend.base import Backend
 from tinyddpm.backend.random import Purpose, Random
@@ -8,13 +10,16 @@ from tinyddpm.errors import BackendError
 __all__ = ["Array", "Backend", "Purpose", "Random", "load_backend"]
 
 
-def load_backend(name: str = "numpy", device: str | None = None, precision: str = "fp32") -> Backend:
+def load_backend(
+    name: str = "numpy", device: str | None = None, precision: str = "fp32", graph: bool = True
+) -> Backend:
     """Return the backend registered as `name`, ready to compute.
 
     Args:
         name: a name of the registry's `backends` group.
         device: where to compute, in the backend's own terms; None for its default.
-        precision: what float32 arrays are multiplied in, one of the backend's `precisions`.
+        precision: what networks are computed in, one of the backend's `precisions`.
+        graph: whether a backend that can record launches does.
 
     Raises:
         RegistryError: no such backend.
@@ -25,5 +30,8 @@ def load_backend(name: str = "numpy", device: str | None = None, precision: str 
     make = registry.load("backends", name)
     if precision != "fp32" and precision not in make.precisions:
         raise BackendError(f"the {name} backend has no precision {precision!r}: there is {', '.join(make.precisions)}")
-    backend: Backend = make(device) if precision == "fp32" else make(device, precision=precision)
+    options: dict[str, Any] = {} if precision == "fp32" else {"precision": precision}
+    if make.graphs:
+        options["graph"] = graph
+    backend: Backend = make(device, **options)
     return backend

@@ -6,6 +6,7 @@ arrays to and from the host, names the class of its operations, and draws random
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinyddpm.backend.array import Array
+from tinyddpm.backend.captured import Function
 from tinyddpm.backend.random import Random
 from tinyddpm.errors import OutOfMemoryError
 
@@ -28,12 +30,15 @@ class Backend:
         precisions: what networks can be computed in. All compute in "fp32"; a backend that has others takes one as
             the option `precision`.
         precision: which of them it computes in.
+        graphs: whether it can record launches and replay them; then it takes the option `graph`, which is whether to,
+            and offers its own kernels for a whole training step (`tinyddpm.training.device_step`).
         memory_errors: what the library raises where memory runs out.
     """
 
     name: str = ""
     operations: str = "tinyddpm.ops:Operations"
     precisions: tuple[str, ...] = ("fp32",)
+    graphs: bool = False
     memory_errors: tuple[type[Exception], ...] = (MemoryError,)
 
     def __init__(self, xp: Any, device: Any = None, precision: str = "fp32") -> None:
@@ -48,6 +53,27 @@ class Backend:
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         """Return a host copy or view of `array`."""
         return np.asarray(array)
+
+    @property
+    def storage(self) -> Any:
+        """The type that networks keep activations and matrices in: float32, or bfloat16 with the precision "bf16"."""
+        if self.precision != "bf16":
+            return self.xp.float32
+        from ml_dtypes import bfloat16
+
+        return bfloat16
+
+    def captured(self, function: Function) -> Function:
+        """Return what does the same as `function`, by replaying its launches where the backend records them."""
+        return function
+
+    def host_buffer(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+        """Return host memory, not set, that `upload` is quickest from."""
+        return np.empty(shape, dtype)
+
+    def upload(self, array: Array, values: np.ndarray[Any, Any]) -> None:
+        """Write host values into an array of the same shape; they may change only once the device has read them."""
+        array[...] = self.asarray(values)
 
     def random(self, seed: int) -> Random:
         """Return the stateless random numbers of `seed`, drawn on this backend's device."""
@@ -89,6 +115,10 @@ class Backend:
         import resource
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def free_memory(self) -> int:
+        """Return the bytes that are free where the arrays live."""
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
     def describe(self) -> str:
         """Return one line: library, version, device."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from tinyddpm.backend.array import Array
 from tinyddpm.backend.base import Backend
+from tinyddpm.backend.captured import Arrays, Captured, Function
 from tinyddpm.backend.random import Random
 from tinyddpm.errors import BackendError
 
@@ -29,6 +31,7 @@ class CupyBackend(Backend):
         precision: "fp32"; "tf32", where factors of products are rounded to 10 bits after the point and summed in
             float32; or "bf16", where a network's activations and matrices are bfloat16 as well. Weights that are
             trained, moments, statistics and sums are float32 in all.
+        graph: whether training steps and networks that are sampled from are recorded as CUDA graphs.
 
     Raises:
         BackendError: CuPy is not installed, installed twice or broken, there is no driver or too old a one, or the
@@ -41,10 +44,11 @@ class CupyBackend(Backend):
     name = "cupy"
     operations = "tinyddpm.ops.cupy_operations:CupyOperations"
     precisions = ("fp32", "tf32", "bf16")
+    graphs = True
     randomness = "tinyddpm.ops.cuda.random:CupyRandom"
     """`module:attribute` of the random numbers' class; imported when they are first asked for."""
 
-    def __init__(self, device: str | None = None, *, precision: str = "fp32") -> None:
+    def __init__(self, device: str | None = None, *, precision: str = "fp32", graph: bool = True) -> None:
         self._cupy = _import_cupy()
         index = _device_index(device)
         _check_gpu(self._cupy, index)
@@ -53,6 +57,11 @@ class CupyBackend(Backend):
         super().__init__(xp, self._cupy.cuda.Device(index), precision)
         self.shared_memory = int(self.device.attributes["MaxSharedMemoryPerBlockOptin"])
         self._modules: dict[tuple[str, tuple[str, ...]], Any] = {}
+        self._graph = graph
+        # What a graph works on must stay its own: all graphs share this pool, one replayed after the other.
+        self._graph_memory = self._cupy.cuda.MemoryPool()
+        with self.device:
+            self._stream = self._cupy.cuda.Stream()  # the default one cannot be recorded
 
     def compile(self, code: str, options: tuple[str, ...]) -> Any:
         """Return CuPy's RawModule of `code`, the same one each time; it is compiled when a kernel is first taken."""
@@ -71,19 +80,62 @@ class CupyBackend(Backend):
         host: np.ndarray[Any, Any] = self._cupy.asnumpy(array)
         return host
 
-    def _context(self) -> AbstractContextManager[Any]:
-        """Return the context in which this backend's GPU is the current one: CuPy makes new arrays there."""
-        context: AbstractContextManager[Any] = self._cupy.cuda.Device(self.device.id)
-        return context
+    def captured(self, function: Function) -> Function:
+        """Return `function`, recorded at its second call as a CUDA graph that later ones replay."""
+        return Captured(self._record, function) if self._graph else function
+
+    def _record(self, function: Callable[[], Arrays]) -> tuple[Arrays, Callable[[], None]]:
+        """Return the results' arrays and the replay of what `function` launches; nothing is computed yet.
+
+        Raises:
+            BackendError: it does what cannot be recorded.
+        """
+        cuda = self._cupy.cuda
+        self._cupy.get_default_memory_pool().free_all_blocks()
+        try:
+            with cuda.using_allocator(self._graph_memory.malloc):
+                self._stream.begin_capture()
+                try:
+                    outputs = function()
+                finally:
+                    graph = self._stream.end_capture()
+        except (NotImplementedError, cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as cause:
+            raise BackendError(
+                f"this network's steps cannot be recorded as a CUDA graph ({cause}): use --no-graph"
+            ) from cause
+        return outputs, lambda: graph.launch(self._stream)
+
+    def host_buffer(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+        """Return page-locked memory, which the GPU reads by itself."""
+        import cupyx
+
+        buffer: np.ndarray[Any, Any] = cupyx.empty_pinned(shape, dtype)
+        return buffer
+
+    def upload(self, array: Array, values: np.ndarray[Any, Any]) -> None:
+        """Write host values into an array, in the order of what else is launched."""
+        array.set(values)
+
+    @contextmanager
+    def _context(self) -> Iterator[None]:
+        """Make this backend's GPU and stream the current ones: CuPy makes arrays and launches kernels there."""
+        with self._cupy.cuda.Device(self.device.id), self._stream:
+            yield
 
     def synchronize(self) -> None:
         """Wait until everything asked of the GPU is done."""
         self.device.synchronize()
 
     def peak_memory(self) -> int:
-        """Return the bytes of the GPU that CuPy's memory pool holds, which only grow."""
+        """Return the bytes of the GPU that CuPy's memory pool and the graphs' hold."""
         with self._context():
-            return int(self._cupy.get_default_memory_pool().total_bytes())
+            pools = (self._cupy.get_default_memory_pool(), self._graph_memory)
+            return sum(int(pool.total_bytes()) for pool in pools)
+
+    def free_memory(self) -> int:
+        """Return the bytes that are free on the GPU."""
+        with self._context():
+            return int(self._cupy.cuda.runtime.memGetInfo()[0])
 
     def describe(self) -> str:
         """Return the versions of CuPy, CUDA and the driver, and the GPU by its name."""

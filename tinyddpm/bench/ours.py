@@ -47,7 +47,7 @@ class Ours:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.backend = load_backend(task.config.backend, task.config.device, task.config.precision)
+        self.backend = load_backend(task.config.backend, task.config.device, task.config.precision, task.config.graph)
         self.trainer = make_trainer(task.config, self.backend, noise_dataset(task))
         self.parameters = self.trainer.model.layout.size
         self._chain = self._sampling()
@@ -91,15 +91,16 @@ class Ours:
         with threadpool_limits(1):
             config = self.task.config
             alone = replace(config, training=replace(config.training, threads=1))
-            trainer = make_trainer(alone, self.backend, noise_dataset(self.task))
-            trainer.train_step()
-            ops = load_operations(self.backend, training=True)
+            backend = load_backend(config.backend, config.device, config.precision, graph=False)
+            ops = load_operations(backend, training=True)
             timed = TimedOperations(ops)
-            trainer.training_ops = cast(Operations, timed)  # the only place that training takes them from
+            trainer = make_trainer(alone, backend, noise_dataset(self.task), cast(Operations, timed))
+            trainer.train_step()
+            timed.rows.clear()
             began = time.perf_counter()
             for _ in range(STEPS):
                 trainer.train_step()
-            self.backend.synchronize()
+            backend.synchronize()
             seconds = time.perf_counter() - began
         each = (Row(r.label, r.calls // STEPS, r.seconds / STEPS, r.flop // STEPS) for r in timed.rows.values())
         rows = sorted(each, key=lambda row: -row.seconds)

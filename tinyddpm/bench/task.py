@@ -112,7 +112,8 @@ def make_task(config: Config, preset_name: str | None) -> Task:
     # NumPy's rule for every backend: all contestants get the same number.
     threads = load_backend("numpy").threads(config.training.threads)
     config = replace(config, training=replace(config.training, threads=threads))
-    model = Model(config, shape, class_names(classes), load_backend(config.backend, config.device, config.precision))
+    backend = load_backend(config.backend, config.device, config.precision)
+    model = Model(config, shape, class_names(classes), backend)
     return Task(config, shape, classes, model.layout.size)
 
 

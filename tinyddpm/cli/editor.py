@@ -52,7 +52,7 @@ class Editor:
     Args:
         checkpoint: a checkpoint, or a run folder.
         sampler, sample_steps, spacing, threshold, percentile, assignments: the sampling, where it is not the run's own.
-        raw, backend, device, threads, seed, batch_size, classes, out, singles, npz: as for `tinyddpm sample`.
+        raw, seed, batch_size, classes, out, singles, npz, machine: as for `tinyddpm sample`.
         fit: crop images in the middle and resize them to the model's size; otherwise they must have it.
 
     Raises:
@@ -70,9 +70,6 @@ class Editor:
         percentile: float | None,
         assignments: tuple[str, ...],
         raw: bool,
-        backend: str,
-        device: str | None,
-        threads: int,
         seed: int,
         batch_size: int,
         classes: str | None,
@@ -80,8 +77,9 @@ class Editor:
         out: Path | None,
         singles: bool,
         npz: bool,
+        **machine: Any,
     ) -> None:
-        self.model, self.weights, _ = open_model(checkpoint, raw, backend, device, threads)
+        self.model, self.weights, _ = open_model(checkpoint, raw, **machine)
         self.backend = self.model.backend
         if not (self.model.is_image and is_drawable(self.model.sample_shape)):
             raise ConfigError(f"{checkpoint} draws samples of shape {self.model.sample_shape}: edit is for images")

@@ -103,9 +103,7 @@ def nll(
     raw: bool,
     out: Path | None,
     as_json: bool,
-    backend: str,
-    device: str | None,
-    threads: int,
+    **machine: Any,
 ) -> None:
     """Say how likely the model in CHECKPOINT, a file or a run folder, finds images that it was not trained on.
 
@@ -122,7 +120,7 @@ def nll(
     refuse_full(out)
     if flow_steps and not flow:
         raise ConfigError("--flow-steps is for the probability flow: give --flow with it")
-    model, weights, loaded = open_model(checkpoint, raw, backend, device, threads)
+    model, weights, loaded = open_model(checkpoint, raw, **machine)
     dataset, split = opened(model, data, data_dir, split)
     n = min(number or len(dataset), len(dataset))
     numbers = np.arange(n) * len(dataset) // n

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -95,9 +96,7 @@ def sample(
     percentile: float | None,
     assignments: tuple[str, ...],
     raw: bool,
-    backend: str,
-    device: str | None,
-    threads: int,
+    **machine: Any,
 ) -> None:
     """Draw samples from CHECKPOINT, a file or a run folder, and write them as a grid.
 
@@ -109,7 +108,7 @@ def sample(
     from tinyddpm.training.run import free_folder
     from tinyddpm.training.sampling import choose_labels, draw, write
 
-    model, weights, _ = open_model(checkpoint, raw, backend, device, threads)
+    model, weights, _ = open_model(checkpoint, raw, **machine)
     sampling = chosen_sampling(
         model.config, assignments,
         name=sampler, steps=sample_steps, spacing=spacing, threshold=threshold, percentile=percentile,

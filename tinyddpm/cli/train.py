@@ -13,7 +13,8 @@ from tinyddpm.cli.options import GroupedCommand, configuration, configuration_op
 from tinyddpm.errors import ConfigError
 from tinyddpm.training.config import Config
 
-RESUMABLE = {"resume", "steps", "backend", "device", "precision"}
+MACHINE = ("steps", "backend", "device", "precision", "graph")
+RESUMABLE = {"resume", *MACHINE}
 """The options that may be given with --resume: none of them changes what has been trained so far."""
 
 
@@ -46,11 +47,11 @@ def train(
     progress = Progress()
     if resume:
         _refuse_changes(ctx)
-        outcome = resume_run(resume, progress, *(values[name] for name in ("steps", "backend", "device", "precision")))
+        outcome = resume_run(resume, progress, *(values[name] for name in MACHINE))
         folder = resume if resume.is_dir() else resume.parent
     else:
         config = configuration(preset_name, config_file, assignments, values)
-        backend = load_backend(config.backend, config.device, config.precision)
+        backend = load_backend(config.backend, config.device, config.precision, config.graph)
         if dry_run:
             _print_estimate(config, backend)
             return
@@ -77,7 +78,7 @@ def _refuse_changes(ctx: click.Context) -> None:
     if changes:
         raise ConfigError(
             f"--resume keeps the settings of its run, so --{', --'.join(changes)} cannot be given with it: "
-            "only --steps, --backend, --device and --precision can"
+            "only --steps, --backend, --device, --precision and --no-graph can"
         )
 
 

@@ -21,13 +21,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def machine_options(function: F) -> F:
-    """Add the options that say where to compute: --backend, --device and --threads."""
+    """Add the options that say where and how to compute, which `open_model` takes."""
     add = [
         option(
             "--backend", default="numpy", show_default=True, help="Where to compute: numpy, cupy or torch.",
             group="General",
         ),
         option("--device", help="The backend's device, such as cuda:1.", group="General"),
+        option(
+            "--precision", default="fp32", show_default=True,
+            help="What to compute in: fp32, or what else the backend has: tf32, bf16.", group="General",
+        ),
+        option(
+            "--graph/--no-graph", default=True, show_default=True,
+            help="Record the network as a CUDA graph, on cupy.", group="General",
+        ),
         option(
             "--threads", type=click.IntRange(0), default=0,
             help="Threads that share each batch; 0 for the cores there are.", group="General",
@@ -39,14 +47,14 @@ def machine_options(function: F) -> F:
 
 
 def open_model(
-    checkpoint: Path, raw: bool, backend: str, device: str | None, threads: int
+    checkpoint: Path, raw: bool, *, backend: str, device: str | None, precision: str, graph: bool, threads: int
 ) -> tuple[Model, Array, Checkpoint]:
     """Return what `load_model` returns, and tell the user what has changed about its plugins."""
     from tinyddpm.backend import load_backend
     from tinyddpm.training.assembly import load_model
     from tinyddpm.training.checkpoint import plugin_notes
 
-    model, weights, loaded = load_model(checkpoint, load_backend(backend, device), raw, threads)
+    model, weights, loaded = load_model(checkpoint, load_backend(backend, device, precision, graph), raw, threads)
     for note in plugin_notes(loaded):
         click.echo(f"note: {note}", err=True)
     return model, weights, loaded

@@ -74,6 +74,7 @@ class NetworkDenoiser:
         self.network, self.ops, self.w = network, ops, w
         self.process, self.cond, self.threshold, self.workers = process, cond, threshold, workers
         self.predict, self.learned_variance = predict, learned_variance
+        self._forward = ops.backend.captured(self._network_output)
 
     def __call__(self, x_t: Array, t: int) -> Prediction:
         """Return the prediction for x_t, (N, ...)."""
@@ -82,8 +83,7 @@ class NetworkDenoiser:
         steps = self.ops.backend.asarray([t] * n, dtype=xp.int64)
 
         def predicted(part: slice) -> Array:
-            cond = {kind: value[part, ...] for kind, value in self.cond.items()}
-            return self.network.forward(self.ops, self.w, x_t[part, ...], steps[part], cond)[0]
+            return self._forward(x_t[part, ...], steps[part], *(value[part, ...] for value in self.cond.values()))[0]
 
         out = xp.concat(self.workers.map(predicted, parts(n, self.workers.threads)))
         prediction, fraction = halves(out) if self.learned_variance else (out, None)
@@ -92,6 +92,9 @@ class NetworkDenoiser:
             x_0 = self.threshold(xp, x_0)
             eps = self.process.predict_eps(x_t, t, x_0)
         return Prediction(x_0, eps, fraction)
+
+    def _network_output(self, x_t: Array, t: Array, *cond: Array) -> tuple[Array]:
+        return (self.network.forward(self.ops, self.w, x_t, t, dict(zip(self.cond, cond, strict=True)))[0],)
 
 
 def make_threshold(name: str, percentile: float) -> Threshold | None:

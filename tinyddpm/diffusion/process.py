@@ -185,6 +185,11 @@ class GaussianProcess:
         """Return √alpha_bar_t and √(1 − alpha_bar_t), the shares of signal and noise: floats, or broadcast to x_t."""
         return self._at("signal", t, x_t), self._at("noise", t, x_t)
 
+    @property
+    def levels(self) -> tuple[Array, Array]:
+        """√alpha_bar_t and √(1 − alpha_bar_t) of all times, (T,) each, on the device."""
+        return self._on_device["signal"], self._on_device["noise"]
+
     def _at(self, name: str, t: int | Array, x: Array) -> Any:
         """Return a table at t: a float for one time, for (N,) times an array that broadcasts to x."""
         if isinstance(t, int):

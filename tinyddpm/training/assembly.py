@@ -15,6 +15,7 @@ from tinyddpm.data import open_dataset, parse_size
 from tinyddpm.data.base import Dataset, split_dataset
 from tinyddpm.data.batching import check_batch_size
 from tinyddpm.errors import ConfigError
+from tinyddpm.ops import Operations
 from tinyddpm.training.checkpoint import Checkpoint, CheckpointHeader, load_checkpoint
 from tinyddpm.training.config import Config
 from tinyddpm.training.model import Model
@@ -40,7 +41,7 @@ def with_threads(config: Config, backend: Backend) -> Config:
     return replace(config, training=replace(config.training, threads=threads))
 
 
-def make_trainer(config: Config, backend: Backend, dataset: Dataset) -> Trainer:
+def make_trainer(config: Config, backend: Backend, dataset: Dataset, ops: Operations | None = None) -> Trainer:
     """Return a trainer at step 0 for `dataset`, some of which it holds out.
 
     Raises:
@@ -54,7 +55,7 @@ def make_trainer(config: Config, backend: Backend, dataset: Dataset) -> Trainer:
     _try_sampler(model)
     train, validation = split_held_out(config, dataset)
     check_batch_size(len(train), config.training.batch_size)
-    return Trainer(model, train, validation)
+    return Trainer(model, train, validation, ops)
 
 
 def split_held_out(config: Config, dataset: Dataset) -> tuple[Dataset, Dataset]:

@@ -18,7 +18,8 @@ from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
 from tinyddpm.diffusion.weightings import make_weights
 from tinyddpm.errors import ConfigError
-from tinyddpm.nn import Condition, Layout, make_network
+from tinyddpm.nn import Condition, Layout, Weights, make_network
+from tinyddpm.nn.precision import MixedPrecision, mixed_views
 from tinyddpm.ops import load_operations
 from tinyddpm.samplers import Pairs, Step, make_pairs
 from tinyddpm.training.config import Config, SamplingConfig, WeightingConfig
@@ -51,6 +52,8 @@ class Model:
         network, schedule, loss = config.network, config.schedule, config.training.loss
         channels = sample_shape[-1] * (2 if learns_variance(loss) else 1)
         self.network = make_network(network.name, sample_shape, len(classes), channels, network.options)
+        if backend.precision == "bf16":
+            self.network = MixedPrecision(self.network, backend.storage)
         self.layout = Layout(self.network.parameters)
         betas = make_betas(schedule.name, schedule.timesteps, **schedule.options)
         self.process = GaussianProcess(backend, zero_terminal_snr(betas) if schedule.zero_terminal_snr else betas)
@@ -66,6 +69,13 @@ class Model:
         """Whether samples are images in [−1, 1], rather than points."""
         return len(self.sample_shape) == 3
 
+    def views(self, weights: Array) -> Weights:
+        """Return flat parameters by path, as the network reads them."""
+        xp = self.backend.xp
+        if self.backend.precision == "bf16":
+            return mixed_views(self.layout, weights, xp, self.backend.storage)
+        return self.layout.views(weights, xp)
+
     def condition(self, labels: np.ndarray[Any, Any] | None) -> Condition:
         """Return the condition that `labels`, (n,) integers, make; nothing for an unconditional model."""
         if not self.classes or labels is None:
@@ -79,7 +89,7 @@ class Model:
         return NetworkDenoiser(
             self.network,
             load_operations(self.backend),
-            self.layout.views(weights, self.backend.xp),
+            self.views(weights),
             self.process,
             self.condition(labels),
             threshold=self._threshold(sampling),

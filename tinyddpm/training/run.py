@@ -82,6 +82,7 @@ def resume(
     backend: str | None = None,
     device: str | None = None,
     precision: str | None = None,
+    graph: bool | None = None,
 ) -> Outcome:
     """Go on where the checkpoint in `folder` was made: to `steps` in all, and elsewhere or otherwise, if so given.
 
@@ -97,9 +98,10 @@ def resume(
         backend=backend or before.backend,
         device=device if backend or device else before.device,
         precision=precision or ("fp32" if backend or device else before.precision),
+        graph=before.graph if graph is None else graph,
         training=replace(before.training, steps=steps or before.training.steps),
     )
-    there = load_backend(config.backend, config.device, config.precision)
+    there = load_backend(config.backend, config.device, config.precision, config.graph)
     checkpoint = load_checkpoint(path, layout_of(there))
     if checkpoint.step >= config.training.steps:
         raise ConfigError(f"{path} has done {checkpoint.step} steps already: ask for more with --steps")

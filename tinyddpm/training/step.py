@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from tinyddpm.backend import Array
 from tinyddpm.diffusion.objectives import Objective
 from tinyddpm.diffusion.process import GaussianProcess
@@ -9,22 +11,28 @@ from tinyddpm.nn import Condition, DropoutNoise, Gradients, Network, Weights
 from tinyddpm.ops import Operations
 
 
+class Noised(NamedTuple):
+    """Data x_0, (N, ...), times t, (N,), standard normal eps, and x_t, made of them by eq. 4 of DDPM."""
+
+    x_0: Array
+    t: Array
+    eps: Array
+    x_t: Array
+
+
+def noised(process: GaussianProcess, x_0: Array, t: Array, eps: Array) -> Noised:
+    """Return x_0 with the noise of time t: x_t = √alpha_bar_t x_0 + √(1 − alpha_bar_t) eps."""
+    return Noised(x_0, t, eps, process.q_sample(x_0, t, eps))
+
+
 def training_losses(
-    objective: Objective,
-    network: Network,
-    ops: Operations,
-    process: GaussianProcess,
-    w: Weights,
-    x_0: Array,
-    t: Array,
-    eps: Array,
-    cond: Condition,
+    objective: Objective, network: Network, ops: Operations, w: Weights, batch: Noised, cond: Condition
 ) -> Array:
     """Return the objective's losses, whose mean is the loss.
 
     With `Simple` it is L_simple = mean |eps − eps_θ(√alpha_bar_t x_0 + √(1 − alpha_bar_t) eps, t)|² (eq. 14).
     """
-    x_t = process.q_sample(x_0, t, eps)
+    x_0, t, eps, x_t = batch
     out, _ = network.forward(ops, w, x_t, t, cond)
     losses, _ = objective.forward(ops, out, x_0, x_t, t, eps)
     return losses
@@ -34,12 +42,9 @@ def training_gradient(
     objective: Objective,
     network: Network,
     ops: Operations,
-    process: GaussianProcess,
     w: Weights,
     dw: Gradients,
-    x_0: Array,
-    t: Array,
-    eps: Array,
+    batch: Noised,
     cond: Condition,
     noise: DropoutNoise,
     share: float | Array = 1.0,
@@ -50,17 +55,14 @@ def training_gradient(
         objective: the loss of what the network says.
         network: says it.
         ops: operations that keep residuals.
-        process: makes x_t.
         w: parameters by path.
         dw: gradients by path.
-        x_0: (N, ...) data.
-        t: (N,) times.
-        eps: (N, ...) standard normal noise.
+        batch: N samples with their noise.
         cond: what the samples are conditioned on.
         noise: dropout masks.
         share: of the batch that these N samples are; their gradient counts that much. See `objectives` for (N,).
     """
-    x_t = process.q_sample(x_0, t, eps)
+    x_0, t, eps, x_t = batch
     out, saved = network.forward(ops, w, x_t, t, cond, noise)
     losses, saved_loss = objective.forward(ops, out, x_0, x_t, t, eps)
     network.backward(saved, dw, objective.backward(ops, saved_loss, share))

@@ -3,7 +3,7 @@
 #include "common.cuh"
 
 // What `step_factors` works out for `adam_ema` and for the host.
-enum Factor { CLIP, RATE, ROOT_V, DECAY, REST, NORM, LEARNING_RATE, FINITE };
+enum Factor { CLIP, RATE, ROOT_V, DECAY, REST, FINITE, LOSS, NORM };
 
 // For each block, the sum of the squares of its part of the gradient.
 extern "C" __global__ void sum_of_squares(const float* gradient, float* partial, long long size) {
@@ -13,10 +13,10 @@ extern "C" __global__ void sum_of_squares(const float* gradient, float* partial,
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-// Works out the factors of step number *step (0-based) and counts it, unless loss or gradient are not finite. One block.
+// Works out the factors of step number *step (0-based). One block.
 // `decay` is the running average's largest; its decay and the learning rate rise as `average` and `warmed_up` say.
 extern "C" __global__ void step_factors(
-    const float* partial, const float* loss, long long* step, float* factors, int count, double learning_rate,
+    const float* partial, const float* loss, const long long* step, float* factors, int count, double learning_rate,
     double clip, double decay, double beta_1, double beta_2, int warmup
 ) {
     double sum = 0;
@@ -32,10 +32,9 @@ extern "C" __global__ void step_factors(
     decay = fmin(decay, k / (9 + k));
     factors[DECAY] = decay;
     factors[REST] = 1 - decay;  // in float32 the difference would be off by 1e-4 of itself
-    factors[NORM] = norm;
-    factors[LEARNING_RATE] = rate;
     factors[FINITE] = isfinite(norm) && isfinite(*loss);
-    if (factors[FINITE]) *step += 1;
+    factors[LOSS] = *loss;
+    factors[NORM] = norm;
 }
 
 // m, v and weights by Adam, then ema; nothing at all where the step is not finite. One thread an element.

@@ -13,8 +13,8 @@ from tinyddpm.ops.cuda.kernels import Kernels
 FACTORS = 8
 """Numbers that the kernels share: what `optimiser.cu` calls Factor."""
 
-NORM, LEARNING_RATE, FINITE = 5, 6, 7
-"""Where, among them, the caller finds the gradient's norm, the learning rate, and 1 where the step was done."""
+LOSS, NORM = 6, 7
+"""Where, among them, the caller finds the loss and the gradient's norm."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class OptimiserSettings:
 class CudaOptimiser:
     """Three launches that do the whole end of a step without asking the device for anything.
 
-    The step number lies in device memory and is counted there, so the launches can be captured in a graph.
+    The step number lies in device memory, so the launches can be recorded in a graph.
 
     Args:
         backend: whose GPU.
@@ -51,7 +51,7 @@ class CudaOptimiser:
     def update(
         self, gradient: Array, loss: Array, step: Array, weights: Array, m: Array, v: Array, ema: Array
     ) -> Array:
-        """Do step number `step` in place and count it; neither where loss or gradient is not finite.
+        """Do step number `step` in place, unless loss or gradient is not finite.
 
         Args:
             gradient: the flat float32 buffer, not clipped; left as it is.
@@ -60,7 +60,7 @@ class CudaOptimiser:
             weights, m, v, ema: flat float32 buffers.
 
         Returns:
-            `factors`, (8,) float32 on the device: see NORM, LEARNING_RATE and FINITE.
+            `factors`, (8,) float32 on the device: see LOSS and NORM.
         """
         settings, size = self._settings, np.int64(self._size)
         betas = (np.float64(settings.beta_1), np.float64(settings.beta_2))

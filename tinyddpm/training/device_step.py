@@ -1,0 +1,87 @@
+"""A training step done by the device alone, so that it can be recorded whole: Algorithm 1 of DDPM, then Adam.
+
+What changes from one step to the next, its number and the places of its samples in the data set, comes in one small
+array; times, noise, flips and dropout are drawn on the device from the number, the learning rate follows from it there,
+and only the loss and the gradient's norm go back.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyddpm.backend import Array
+from tinyddpm.backend.captured import Arrays
+from tinyddpm.backend.workers import parts
+from tinyddpm.data.base import Dataset
+from tinyddpm.data.batching import batch_indices
+from tinyddpm.nn import DropoutNoise
+from tinyddpm.ops import Operations
+from tinyddpm.ops.cuda.optimiser import LOSS, NORM, CudaOptimiser, OptimiserSettings
+from tinyddpm.ops.cuda.random import CupyRandom
+from tinyddpm.training.feed import Feed, make_feed
+from tinyddpm.training.model import Model
+from tinyddpm.training.optimiser import BETA_1, BETA_2, EPS
+from tinyddpm.training.state import State
+from tinyddpm.training.step import Noised, training_gradient
+
+
+class DeviceStep:
+    """See the module. It is called with the number of the step, 0-based.
+
+    Args:
+        model: what is trained, on a backend that has `graphs`.
+        train: the samples to learn from.
+        state: changed in place.
+        ops: operations that keep residuals.
+    """
+
+    def __init__(self, model: Model, train: Dataset, state: State, ops: Operations) -> None:
+        self.model, self.train, self.state, self.ops = model, train, state, ops
+        self.config, backend = model.config, model.backend
+        training = self.config.training
+        random = backend.random(self.config.seed)
+        assert isinstance(random, CupyRandom)  # as of all backends that have graphs
+        self.random = random
+        self.feed: Feed = make_feed(backend, train, self.config)
+        self.labels = backend.asarray(train.labels) if model.classes else None
+        self.slots = backend.asarray(np.arange(training.batch_size))
+        self.gradient = backend.asarray(np.zeros(model.layout.size, np.float32))
+        settings = OptimiserSettings(
+            training.learning_rate, training.warmup, training.clip, training.ema, BETA_1, BETA_2, EPS
+        )
+        self.optimiser = CudaOptimiser(backend, settings, model.layout.size)
+        self._advance = backend.captured(self._step)
+
+    def __call__(self, step: int) -> tuple[float, float]:
+        """Do one step and return its loss and the gradient's norm; where one is not finite, nothing is changed."""
+        backend = self.model.backend
+        places = batch_indices(len(self.train), self.config.training.batch_size, step, self.config.seed)
+        self.feed.load(step)
+        (factors,) = self._advance(backend.asarray(np.concatenate([[step], places])))
+        found = backend.to_numpy(factors)
+        return float(found[LOSS]), float(found[NORM])
+
+    def _step(self, now: Array) -> Arrays:
+        """Do the step that `now` tells of, (1 + batch,) int64: its number, then the places of its samples."""
+        model, training, xp = self.model, self.config.training, self.model.backend.xp
+        step, places = now[:1], now[1:]
+        self.gradient[...] = 0.0
+        w, dw = model.views(self.state.weights), model.layout.views(self.gradient, xp)
+        loss = xp.zeros((), dtype=xp.float32, device=model.backend.device)
+        for part in parts(training.batch_size, training.accumulate):
+            batch = self._noised(step, places, part)
+            cond = {} if self.labels is None else {"label": xp.take(self.labels, places[part], axis=0)}
+            share = (part.stop - part.start) / training.batch_size
+            losses = training_gradient(
+                model.objective, model.network, self.ops, w, dw, batch, cond,
+                DropoutNoise(self.random, step, self.slots[part]), share,
+            )  # fmt: skip
+            loss = loss + share * xp.mean(losses)
+        return (self.optimiser.update(self.gradient, loss, step, *self.state),)
+
+    def _noised(self, step: Array, places: Array, part: slice) -> Noised:
+        """Return some of the batch with its noise, by one launch."""
+        rows = places if self.feed.whole else self.slots
+        signal, noise = self.model.process.levels
+        flip = self.config.data.flip
+        return Noised(*self.random.noised(self.feed.data, rows[part], self.slots[part], step, signal, noise, flip))

@@ -1,0 +1,92 @@
+"""How samples come to a device that draws its batches itself: all of them at the start, or each batch in turn."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+
+from tinyddpm.backend import Array, Backend
+from tinyddpm.data.base import Dataset
+from tinyddpm.data.batching import batch_indices
+from tinyddpm.training.config import Config
+
+SHARE = 0.25
+"""Of the device's free memory, what a data set may take."""
+
+CHUNK = 1 << 26
+"""Bytes that are moved at a time."""
+
+
+class Feed(Protocol):
+    """Samples on a device.
+
+    Attributes:
+        data: (M, ...) uint8 images or float32 points.
+        whole: whether `data` is the whole data set, rather than one step's batch in the order of its slots.
+    """
+
+    data: Array
+    whole: bool
+
+    def load(self, step: int) -> None:
+        """See to it that `data` holds what step number `step` (0-based) reads, in the order of what is launched."""
+        ...
+
+
+def make_feed(backend: Backend, train: Dataset, config: Config) -> Feed:
+    """Return the data set on the device if a quarter of the free memory holds it, else its batches one by one."""
+    like = train.read(np.zeros(1, np.int64))
+    size = len(train) * prod(train.shape) * like.itemsize
+    if size <= SHARE * backend.free_memory():
+        return WholeFeed(backend, train, like.dtype)
+    return BatchFeed(backend, train, config, like.dtype)
+
+
+class WholeFeed:
+    """The whole data set."""
+
+    whole = True
+
+    def __init__(self, backend: Backend, train: Dataset, dtype: Any) -> None:
+        self.data = backend.xp.empty((len(train), *train.shape), dtype=dtype, device=backend.device)
+        rows = max(1, CHUNK // (prod(train.shape) * dtype.itemsize))
+        for start in range(0, len(train), rows):
+            places = np.arange(start, min(start + rows, len(train)))
+            backend.upload(self.data[start : start + rows], train.read(places))
+            backend.synchronize()
+
+    def load(self, step: int) -> None:
+        """Do nothing: all is there."""
+
+
+class BatchFeed:
+    """Each step's batch; while a step is computed, another thread reads the samples of the next into host memory.
+
+    There are two such buffers: the device reads one while the other is filled.
+    """
+
+    whole = False
+
+    def __init__(self, backend: Backend, train: Dataset, config: Config, dtype: Any) -> None:
+        self._backend, self._train, self._seed = backend, train, config.seed
+        self._batch_size = config.training.batch_size
+        shape = (self._batch_size, *train.shape)
+        self.data = backend.xp.empty(shape, dtype=dtype, device=backend.device)
+        self._buffers = [backend.host_buffer(shape, dtype) for _ in range(2)]
+        self._reader = ThreadPoolExecutor(1)
+        self._next: tuple[int, Future[None]] | None = None
+
+    def load(self, step: int) -> None:
+        """Move the samples of this step to the device, and begin to read those of the next."""
+        if self._next is None or self._next[0] != step:
+            self._next = step, self._reader.submit(self._read, step)
+        self._next[1].result()
+        self._backend.upload(self.data, self._buffers[step % 2])
+        self._next = step + 1, self._reader.submit(self._read, step + 1)
+
+    def _read(self, step: int) -> None:
+        places = batch_indices(len(self._train), self._batch_size, step, self._seed)
+        self._buffers[step % 2][...] = self._train.read(places)

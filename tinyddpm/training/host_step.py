@@ -1,0 +1,150 @@
+"""A training step led by the host, which cuts the batch over its threads: Algorithm 1 of DDPM, then Adam."""
+
+from __future__ import annotations
+
+from math import hypot, isfinite
+from typing import Any
+
+import numpy as np
+
+from tinyddpm.backend import Array, Purpose
+from tinyddpm.backend.workers import parts
+from tinyddpm.data.base import Dataset
+from tinyddpm.data.batching import batch_indices, flip_horizontally, to_model
+from tinyddpm.nn import DropoutNoise
+from tinyddpm.ops import Operations
+from tinyddpm.training.model import Model
+from tinyddpm.training.optimiser import Adam, average, clip_scale, global_norm, warmed_up
+from tinyddpm.training.state import State
+from tinyddpm.training.step import noised, training_gradient
+from tinyddpm.training.times import WORDS, LossHistory
+
+LEAST_PER_WORKER = 4
+"""Samples below which a thread of its own does not pay."""
+
+HostArray = np.ndarray[Any, Any]
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class HostStep:
+    """See the module. It is called with the number of the step, 0-based.
+
+    Args:
+        model: what is trained.
+        train: the samples to learn from.
+        state: changed in place.
+        ops: operations that keep residuals.
+        history: the losses that times are drawn after; None where they are uniform.
+    """
+
+    def __init__(
+        self, model: Model, train: Dataset, state: State, ops: Operations, history: LossHistory | None
+    ) -> None:
+        self.model, self.train, self.state, self.ops, self.history = model, train, state, ops, history
+        self.config = model.config
+        self.random = model.backend.random(self.config.seed)
+        self.adam = Adam(state.m, state.v)
+        # One gradient for each worker, summed in order: no worker waits for another, and no sum depends on timing.
+        size, asarray = model.layout.size, model.backend.asarray
+        self.gradients: list[Array] = [asarray(np.zeros(size, np.float32)) for _ in range(workers_of(model))]
+        self._blocks = model.backend.blocks(model.layout.size)
+
+    def __call__(self, step: int) -> tuple[float, float]:
+        """Do one step and return its loss and the gradient's norm; where one is not finite, nothing is changed."""
+        training = self.config.training
+        loss, norm, drawn = self.batch_gradient(step)
+        if isfinite(loss) and isfinite(norm):
+            self._update(step, clip_scale(norm, training.clip))
+            if self.history:
+                self.history.record(*drawn)
+        return loss, norm
+
+    def batch_gradient(self, step: int) -> tuple[float, float, tuple[Indices, HostArray]]:
+        """Return the loss of the step's batch and the length of its gradient, which is left in the first buffer.
+
+        The batch is cut over the workers, and again for accumulation. With a history the times of all samples and
+        their losses come third.
+        """
+        batch_size, workers = self.config.training.batch_size, len(self.gradients)
+        layout, xp = self.model.layout, self.model.backend.xp
+        w = self.model.views(self.state.weights)
+        slots = np.arange(batch_size)
+        cut = parts(batch_size, workers * self.config.training.accumulate)
+        drawn = np.zeros(batch_size, np.int64), np.zeros(batch_size, np.float32)
+
+        def work(worker: int) -> float:
+            gradient = self.gradients[worker]
+            gradient[...] = 0.0
+            dw = layout.views(gradient, xp)
+            return sum(self._part_gradient(step, w, dw, slots[part], drawn) for part in cut[worker::workers])
+
+        losses = self.model.workers.map(work, range(workers))
+        total, *others = self.gradients
+
+        def length_of_sum(block: slice) -> float:
+            gradient = total[block]
+            for other in others:
+                gradient += other[block]
+            return global_norm(gradient)
+
+        return sum(losses), hypot(*self.model.workers.map(length_of_sum, self._blocks)), drawn
+
+    def _part_gradient(
+        self, step: int, w: Any, dw: dict[str, Array], samples: Indices, drawn: tuple[Indices, HostArray]
+    ) -> float:
+        """Add to `dw` what some of the batch's samples, named by their places in it, add to its gradient and loss.
+
+        With a history their times and losses are written into `drawn`.
+        """
+        model, training, seed = self.model, self.config.training, self.config.seed
+        share = len(samples) / training.batch_size
+        places = batch_indices(len(self.train), training.batch_size, step, seed)[samples]
+        x_0, labels = read(model, self.train, places)
+        if self.config.data.flip:
+            mirrored = self.random.uniform(Purpose.FLIP, step, samples, ()) < 0.5
+            x_0 = flip_horizontally(x_0, model.backend.to_numpy(mirrored))
+        t, weight = self._times(step, samples, drawn)
+        eps = self.random.normal(Purpose.NOISE, step, samples, model.sample_shape)
+        losses = training_gradient(
+            model.objective, model.network, self.ops, w, dw,
+            noised(model.process, model.backend.asarray(x_0), t, eps), model.condition(labels),
+            DropoutNoise(self.random, step, samples), share * weight,
+        )  # fmt: skip
+        if self.history:
+            drawn[1][samples] = model.backend.to_numpy(losses)
+        return share * float(model.backend.xp.mean(weight * losses))
+
+    def _times(self, step: int, samples: Indices, drawn: tuple[Indices, HostArray]) -> tuple[Array, float | Array]:
+        """Return the times of some of the step's samples and what each counts: uniform and 1, or by the history."""
+        if not self.history:
+            return self.random.integers(Purpose.TIME, step, samples, (), self.model.process.T), 1.0
+        backend = self.model.backend
+        words = self.random.integers(Purpose.TIME, step, samples, (), WORDS)
+        t, weight = self.history.draw(backend.to_numpy(words))
+        drawn[0][samples] = t
+        return backend.asarray(t), backend.asarray(weight)
+
+    def _update(self, step: int, scale: float) -> None:
+        """Take Adam's step along the gradient times `scale`, and move the average after it."""
+        training = self.config.training
+        rate = warmed_up(training.learning_rate, step, training.warmup)
+
+        def update(block: slice) -> None:
+            weights, gradient = self.state.weights[block], self.gradients[0][block]
+            gradient *= scale
+            self.adam.update(weights, gradient, rate, step, block)
+            average(self.state.ema[block], weights, training.ema, step)
+
+        self.model.workers.map(update, self._blocks)
+
+
+def workers_of(model: Model) -> int:
+    """Return how many threads share a batch: as many as the model has, if it is large enough for them."""
+    return min(model.workers.threads, max(1, model.config.training.batch_size // LEAST_PER_WORKER))
+
+
+def read(model: Model, dataset: Dataset, places: Indices) -> tuple[HostArray, HostArray | None]:
+    """Return the samples at `places` as the network sees them, and their labels if there are any."""
+    labels = None if dataset.labels is None else dataset.labels[places]
+    x_0 = dataset.read(places)
+    return (to_model(x_0) if model.is_image else x_0), labels
