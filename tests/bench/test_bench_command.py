@@ -99,7 +99,10 @@ def test_json_is_one_object_with_what_the_ratio_came_from(
     assert set(found["versions"]) >= {"python", "tinyddpm", "numpy"}
     assert found["machine"]["cpu"]
     assert "numpy" in found["contestants"]["tinyddpm"]["description"]
-    assert {"operation", "calls", "seconds", "flop"} == set(found["one_thread"]["operations"][0])
+    alone = found["one_thread"]
+    assert {"operation", "calls", "seconds", "flop", "bytes"} == set(alone["operations"][0])
+    assert alone["matmul_flop_per_second"] > 1e8
+    assert 1e8 < alone["copy_bytes_per_second"] < 1e13
     if sys.platform == "linux":
         assert 2**16 < found["contestants"]["tinyddpm"]["memory_bytes"] < 2**30
         assert 0 <= found["contestants"]["sleep sleeps"]["memory_bytes"] < 2**20

@@ -90,6 +90,10 @@ def test_timed_operations_compute_the_same(numpy_backend: Backend, rng: np.rando
     assert list(timed.rows) == labels
     forward, _, backward = timed.rows.values()
     assert backward.flop == 2 * forward.flop > 0
+    # Forwards x, w and b are read and y written; backwards what was saved, x and w, and dy are read, and as much
+    # written as forwards was read.
+    assert forward.moved == 8 * (96 + 135 + 5 + 160)
+    assert backward.moved == 8 * ((96 + 135) + 160 + (96 + 135 + 5))
 
 
 def test_every_distinct_convolution_is_explained() -> None:

@@ -23,12 +23,15 @@ class Row:
         calls: how often it was called.
         seconds: how long all calls took together.
         flop: floating-point operations of all calls by the direct algorithm, two per multiply-add; 0 without products.
+        moved: bytes of the arrays that go in and come out of all calls, each counted once: the least that is read and
+            written.
     """
 
     label: str
     calls: int = 0
     seconds: float = 0.0
     flop: int = 0
+    moved: int = 0
 
     @property
     def backward(self) -> bool:
@@ -131,14 +134,25 @@ class TimedOperations:
         began = time.perf_counter()
         result = method(*inputs, **options)
         wait()
-        self._book(f"{name} {product.shape}".strip(), time.perf_counter() - began, flop)
-        if self._ops.training and isinstance(result, tuple) and not name.endswith("_backward"):
+        elapsed = time.perf_counter() - began
+        forward = isinstance(result, tuple) and not name.endswith("_backward")
+        moved = nbytes(inputs) + nbytes(result[0] if forward else result)
+        self._book(f"{name} {product.shape}".strip(), elapsed, flop, moved)
+        if self._ops.training and forward:
             y, saved = result
             return y, _Kept(saved, product)
         return result
 
-    def _book(self, label: str, seconds: float, flop: int) -> None:
+    def _book(self, label: str, seconds: float, flop: int, moved: int) -> None:
         row = self.rows.setdefault(label, Row(label))
         row.calls += 1
         row.seconds += seconds
         row.flop += flop
+        row.moved += moved
+
+
+def nbytes(values: Any) -> int:
+    """Return the bytes of the arrays among values, in tuples too."""
+    if isinstance(values, tuple):
+        return sum(map(nbytes, values))
+    return int(values.nbytes) if hasattr(values, "nbytes") else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -19,8 +19,11 @@ from tinyddpm.samplers import Step
 from tinyddpm.training.assembly import make_trainer
 from tinyddpm.training.sampling import default_labels
 
-SIDE = 2048
-"""Rows and columns of the matrices whose product tells how fast the machine is."""
+SIDE = {False: 2048, True: 8192}
+"""Rows and columns of the matrices whose product tells how fast the machine is: a CPU, and a GPU."""
+
+COPIED = {False: 1 << 26, True: 1 << 30}
+"""Bytes of the array whose copy tells how fast its memory is."""
 
 STEPS = 2
 """Training steps that the table by operation is the mean of."""
@@ -33,12 +36,16 @@ class Profile:
     Attributes:
         seconds: how long it took.
         rows: its operations, those that took longest first.
+        matrix_rate: see `Ours.matrix_rate`; here on one thread as well.
+        copy_rate: bytes a second that copying a large array reads and writes.
         convolutions: for each shape of convolution, the modelled cost of every algorithm in billions of multiply-adds,
             the one chosen first.
     """
 
     seconds: float
     rows: list[Row]
+    matrix_rate: float
+    copy_rate: float
     convolutions: dict[str, dict[str, float]]
 
 
@@ -73,18 +80,27 @@ class Ours:
         return self.backend.peak_memory()
 
     def matrix_rate(self) -> float:
-        """Return the floating-point operations a second of the backend's own float32 product of two square matrices."""
-        xp = self.backend.xp
-        a = self.backend.asarray(np.random.default_rng(0).standard_normal((SIDE, SIDE), np.float32), dtype=xp.float32)
-        seconds = []
+        """Return the floating-point operations a second of the library's product of two square matrices.
+
+        They are stored as the network's activations are.
+        """
+        side = SIDE[self.task.gpu is not None]
+        values = np.random.default_rng(0).standard_normal((side, side), np.float32)
         with self.backend.scope():
-            for _ in range(5):
-                self.backend.synchronize()
-                began = time.perf_counter()
-                a @ a
-                self.backend.synchronize()
-                seconds.append(time.perf_counter() - began)
-        return 2 * SIDE**3 / min(seconds)
+            a = self.backend.xp.astype(self.backend.asarray(values), self.backend.storage)
+            return 2 * side**3 / self._least_seconds(lambda: a @ a)
+
+    def copy_rate(self) -> float:
+        """Return the bytes a second that copying a large array reads and writes."""
+        size = COPIED[self.task.gpu is not None]
+        with self.backend.scope():
+            a = self.backend.asarray(np.ones(size // 4, np.float32))
+            b = self.backend.xp.empty_like(a)
+
+            def copy() -> None:
+                b[...] = a
+
+            return 2 * size / self._least_seconds(copy)
 
     def profile(self) -> Profile:
         """Return where the time of a training step goes, on one thread, so that the times of operations add up."""
@@ -101,10 +117,24 @@ class Ours:
             for _ in range(STEPS):
                 trainer.train_step()
             backend.synchronize()
-            seconds = time.perf_counter() - began
-        each = (Row(r.label, r.calls // STEPS, r.seconds / STEPS, r.flop // STEPS) for r in timed.rows.values())
-        rows = sorted(each, key=lambda row: -row.seconds)
-        return Profile(seconds / STEPS, rows, _costs(ops, timed))
+            seconds = (time.perf_counter() - began) / STEPS
+            rates = self.matrix_rate(), self.copy_rate()
+        each = (
+            Row(r.label, r.calls // STEPS, r.seconds / STEPS, r.flop // STEPS, r.moved // STEPS)
+            for r in timed.rows.values()
+        )
+        return Profile(seconds, sorted(each, key=lambda row: -row.seconds), *rates, _costs(ops, timed))
+
+    def _least_seconds(self, work: Callable[[], object]) -> float:
+        """Return how long `work` takes, of some tries the quickest."""
+        seconds = []
+        for _ in range(5):
+            self.backend.synchronize()
+            began = time.perf_counter()
+            work()
+            self.backend.synchronize()
+            seconds.append(time.perf_counter() - began)
+        return min(seconds)
 
     def _sampling(self) -> Iterator[Step]:
         samples = np.arange(self.task.batch_size)

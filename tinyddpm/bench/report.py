@@ -47,8 +47,16 @@ def as_json(task: Task, outcome: Outcome) -> dict[str, Any]:
         "config": task.config.to_dict(),
         "one_thread": {
             "seconds": profile.seconds,
+            "matmul_flop_per_second": profile.matrix_rate,
+            "copy_bytes_per_second": profile.copy_rate,
             "operations": [
-                {"operation": row.label, "calls": row.calls, "seconds": row.seconds, "flop": row.flop}
+                {
+                    "operation": row.label,
+                    "calls": row.calls,
+                    "seconds": row.seconds,
+                    "flop": row.flop,
+                    "bytes": row.moved,
+                }
                 for row in profile.rows
             ],
         },
@@ -70,7 +78,8 @@ def as_text(task: Task, outcome: Outcome, explain: bool) -> Iterator[str]:
     network = task.config.network.name
     place = task.gpu or f"{cpu_model()}, {task.threads} thread{'s' if task.threads > 1 else ''}"
     yield f"{network}, {task.parameters:,} parameters, {unit} {shape}, batch {task.batch_size}"
-    yield f"{place}, {outcome.matrix_rate / 1e9:,.1f} GFLOP/s in large float32 matrix products"
+    storage = "bfloat16" if task.config.precision == "bf16" else "float32"
+    yield f"{place}, {outcome.matrix_rate / 1e9:,.1f} GFLOP/s in large {storage} matrix products"
     for description in dict.fromkeys(standing.description for standing in outcome.standings.values()):
         names = (name for name, standing in outcome.standings.items() if standing.description == description)
         yield f"{', '.join(names)}: {description}"
@@ -92,7 +101,7 @@ def as_text(task: Task, outcome: Outcome, explain: bool) -> Iterator[str]:
     yield ""
     yield "GFLOP are of the direct algorithms, two per multiply-add, for all alike. Times are medians over rounds."
     yield ""
-    yield from _operations(outcome)
+    yield from _operations(task, outcome)
     if explain:
         yield ""
         yield from _algorithms(outcome)
@@ -120,15 +129,23 @@ def _speed(task: Task, outcome: Outcome, kind: str, seconds: list[float]) -> dic
     }
 
 
-def _operations(outcome: Outcome) -> Iterator[str]:
+def _operations(task: Task, outcome: Outcome) -> Iterator[str]:
+    """Yield the table of operations: products against a large product, the others against a large copy."""
     profile = outcome.profile
+    place = "launched one by one" if task.gpu else "on one thread"
+    yield f"{f'one training step {place}':<46}{'calls':>7}{'ms':>10}{'share':>8}{'rate':>14}{'of most':>9}"
+    for row in profile.rows:
+        amount, most, unit = (
+            (row.flop, profile.matrix_rate, "GFLOP/s") if row.flop else (row.moved, profile.copy_rate, "GB/s")
+        )
+        rate = amount / row.seconds
+        line = f"{row.label:<46}{row.calls:>7}{1e3 * row.seconds:>10.2f}{row.seconds / profile.seconds:>8.1%}"
+        yield f"{line}{f'{rate / 1e9:.1f} {unit}':>14}{rate / most:>9.0%}"
     rest = profile.seconds - sum(row.seconds for row in profile.rows)
-    lines = [(row.label, f"{row.calls}", row.seconds, row.flop) for row in profile.rows]
-    yield f"{'one training step on one thread':<46}{'calls':>7}{'ms':>10}{'share':>8}{'GFLOP/s':>10}"
-    for label, calls, seconds, flop in [*lines, ("noise, sums, optimiser and average", "", rest, 0)]:
-        rate = f"{flop / seconds / 1e9:.1f}" if flop else ""
-        yield f"{label:<46}{calls:>7}{1e3 * seconds:>10.2f}{seconds / profile.seconds:>8.1%}{rate:>10}".rstrip()
-    yield f"{'all':<46}{'':>7}{1e3 * profile.seconds:>10.2f}"
+    yield f"{'noise, sums, optimiser and average':<53}{1e3 * rest:>10.2f}{rest / profile.seconds:>8.1%}"
+    yield f"{'all':<53}{1e3 * profile.seconds:>10.2f}"
+    gigaflop, gigabytes = profile.matrix_rate / 1e9, profile.copy_rate / 1e9
+    yield f"The most are {gigaflop:,.1f} GFLOP/s in a large product, and {gigabytes:,.1f} GB/s in a large copy."
 
 
 def _algorithms(outcome: Outcome) -> Iterator[str]:
