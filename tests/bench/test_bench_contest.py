@@ -43,9 +43,8 @@ class Fake:
 
     def ask(self, method: str) -> object:
         rows = [Row("conv2d_backward 3x3 1→8 at 8x8", 1, 0.5, 40), Row("conv2d 3x3 1→8 at 8x8", 1, 0.25, 20)]
-        return {"matrix_rate": 100.0, "profile": Profile(1.0, rows, {"3x3 1→8 at 8x8": {"one": 1.0, "other": 2.0}})}[
-            method
-        ]
+        costs = {"3x3 1→8 at 8x8": {"one": 1.0, "other": 2.0}}
+        return {"matrix_rate": 100.0, "profile": Profile(1.0, rows, 90.0, 10.0, costs)}[method]
 
     def close(self) -> None:
         self.log.append((self.name, "closed"))
@@ -103,7 +102,7 @@ def test_medians_decide() -> None:
     """One turn that something disturbed changes no ratio."""
     ours = Standing("", [1.0, 1.0, 50.0], [1.0], None)
     peer = Standing("", [2.0, 2.0, 0.1], [1.0], None)
-    assert Outcome({OURS: ours, "p": peer}, {}, 1.0, Profile(1.0, [], {})).ratio("train") == (2.0, "p")
+    assert Outcome({OURS: ours, "p": peer}, {}, 1.0, Profile(1.0, [], 1.0, 1.0, {})).ratio("train") == (2.0, "p")
 
 
 def test_alone_there_is_no_ratio(fakes: type[Fake], task: Task) -> None:
