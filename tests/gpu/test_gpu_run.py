@@ -120,13 +120,13 @@ def test_rows_of_a_comparison(script: ModuleType, tmp_path: Path, monkeypatch: p
     network = ["--set", "network.channels=8", "--set", "network.multipliers=[1]", "--set", "network.attention=[]"]
     done = CliRunner().invoke(main, ["bench", *small, *network, "--peer", str(peer), "--json"])
     found: dict[str, Any] = json.loads(done.stdout)
-    ours, other, left_out, ratio = script.contest_rows("small", found)
+    ours, other, left_out, ratio = script.contest_rows("small bf16", found)
     rate = found["contestants"]["tinyddpm"]["train"]["images_per_second"]
-    assert ours.name == "small: tinyddpm"
+    assert ours.name == "small bf16: tinyddpm"
     assert ours.result.startswith(f"{rate:,.0f} img/s training, ")
     assert ours.result.endswith(" GiB")
-    assert other.name == "small: some runs"
-    assert left_out[:2] == ("small: some fails", "left out: some fails: AssertionError: no engine")
+    assert other.name == "small bf16: some runs"
+    assert left_out[:2] == ("small bf16: some fails", "left out: some fails: AssertionError: no engine")
     assert ratio.result.startswith(f"{found['train_ratio']:.2f} × some runs training, ")
 
 
@@ -156,13 +156,14 @@ def test_all_parts_run_whatever_fails(
     monkeypatch.setattr(script, "cuda_version", lambda: 13)
     monkeypatch.setattr(script, "environment", lambda cuda: Path(sys.executable))
     monkeypatch.setattr(script, "tests", fails)
-    monkeypatch.setattr(script, "contest", lambda python, preset, compiled: [script.Row(preset, f"{compiled}", True)])
+    monkeypatch.setattr(script, "contest", lambda python, part, compiled: [script.Row(part, f"{compiled}", True)])
     monkeypatch.setattr(script, "training", lambda *_: [script.Row("digits", "done", True)])
     with pytest.raises(SystemExit) as raised:
         script.main()
     assert raised.value.code == 1
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]
-    assert lines[-5:-1] == [
-        ["tests", "not", "done", "after", "9", "s", "FAILED"], ["small", "False"], ["cifar10", "False"],
+    assert lines[-6:-1] == [
+        ["tests", "not", "done", "after", "9", "s", "FAILED"],
+        *([*part.split(), "False"] for part in ("small bf16", "cifar10 bf16", "cifar10 tf32")),
         ["digits", "done"],
-    ]  # fmt: skip
+    ]

@@ -1,0 +1,84 @@
+"""Training and sampling on an NVIDIA GPU: recorded or not, in every precision, beside NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinyddpm.backend import Backend, load_backend
+from tinyddpm.data import open_dataset
+from tinyddpm.errors import BackendError
+from tinyddpm.training import feed
+from tinyddpm.training.assembly import make_trainer
+from tinyddpm.training.config import Config
+from tinyddpm.training.sampling import draw
+from tinyddpm.training.trainer import Trainer
+
+pytestmark = pytest.mark.gpu
+
+DIGITS: dict[str, Any] = {
+    "data": {"labels": True},
+    "network": {"channels": 32, "multipliers": [1, 2], "blocks": 1, "attention": [4], "dropout": 0.1},
+    "schedule": {"name": "cosine"},
+    "training": {"batch_size": 64, "learning_rate": 1e-3, "warmup": 50, "threads": 1},
+    "sampling": {"name": "dpmpp-2m-sde", "steps": 20},
+}
+
+
+def gpu(precision: str = "fp32", graph: bool = True) -> Backend:
+    try:
+        return load_backend("cupy", precision=precision, graph=graph)
+    except BackendError as error:
+        pytest.skip(str(error))
+
+
+def trainer(backend: Backend, **training: Any) -> Trainer:
+    config = Config.from_dict(DIGITS).updated({"training": training})
+    return make_trainer(config, backend, open_dataset("digits"))
+
+
+def losses(of: Trainer, steps: int) -> list[float]:
+    return [of.train_step().loss for _ in range(steps)]
+
+
+def test_a_hundred_steps_are_numpys() -> None:
+    """The same seed, float32: losses within 1e-3 all the way, rounding's growth included."""
+    ours, reference = trainer(gpu()), trainer(load_backend("numpy"))
+    np.testing.assert_allclose(losses(ours, 100), losses(reference, 100), rtol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_recorded_steps_are_those_that_are_not(precision: str) -> None:
+    """Bit for bit: no kernel's result depends on timing."""
+    recorded, plain = (trainer(gpu(precision, graph)) for graph in (True, False))
+    assert losses(recorded, 10) == losses(plain, 10)
+    host = recorded.model.backend.to_numpy
+    assert host(recorded.weights).tobytes() == host(plain.weights).tobytes()
+
+
+@pytest.mark.parametrize(("precision", "most"), [("tf32", 5e-3), ("bf16", 3e-2)])
+def test_precisions_learn_the_same(precision: str, most: float) -> None:
+    """Over the last ten of 150 steps, the mean loss is float32's to so much of itself."""
+    found = np.mean(losses(trainer(gpu(precision)), 150)[-10:])
+    expected = np.mean(losses(trainer(gpu()), 150)[-10:])
+    assert abs(found / expected - 1) < most
+
+
+def test_parts_of_a_batch_and_data_that_come_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch cut in four, read from the host step by step, is the same batch, to rounding."""
+    whole = losses(trainer(gpu()), 5)
+    monkeypatch.setattr(feed, "SHARE", 0.0)
+    np.testing.assert_allclose(losses(trainer(gpu(), accumulate=4), 5), whole, rtol=1e-4)
+
+
+def test_recorded_networks_draw_the_same() -> None:
+    drawn = []
+    for graph in (True, False):
+        model = trainer(gpu(graph=graph)).model
+        weights = np.random.default_rng(0).normal(0, 0.05, model.layout.size).astype(np.float32)
+        numbers = np.arange(40)
+        options = {"seed": 0, "sampling": model.config.sampling, "batch_size": 25}
+        drawn.append(draw(model, model.backend.asarray(weights), numbers, numbers % 10, **options).values)
+    np.testing.assert_array_equal(*drawn)
