@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tinyddpm.backend.cupy_backend import CupyBackend, _check_gpu
@@ -53,3 +55,60 @@ def test_compiles_once() -> None:
         assert backend.compile("a", ("x",)) == ("a", ("x",))
         assert backend.compile("a", ()) == ("a", ())
     assert made == [("a", ("x",)), ("a", ())]
+
+
+class Card:
+    """As much of the module cupy as recording asks for, and what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        say = self.asked.append
+        graph = SimpleNamespace(launch=lambda stream: say("launch"))
+        self.stream = SimpleNamespace(begin_capture=lambda: say("begin"), end_capture=lambda: say("end") or graph)
+        pool = SimpleNamespace(malloc=None, free_all_blocks=lambda: say("free"))
+        self.get_default_memory_pool = lambda: pool
+        errors = SimpleNamespace(CUDARuntimeError=ArithmeticError), SimpleNamespace(CUDADriverError=BufferError)
+        self.cuda = SimpleNamespace(using_allocator=lambda _: nullcontext(), runtime=errors[0], driver=errors[1])
+
+    def backend(self, graph: bool = True) -> CupyBackend:
+        backend = CupyBackend.__new__(CupyBackend)
+        backend._cupy, backend._stream, backend._graph = self, self.stream, graph
+        backend._graph_memory = SimpleNamespace(malloc=None)
+        return backend
+
+
+def test_records_at_the_second_call_and_replays() -> None:
+    card = Card()
+    function = card.backend().captured(lambda x: card.asked.append("function") or (x,))
+    for _ in range(4):
+        function(np.ones(2))
+    assert card.asked == ["function", "free", "begin", "function", "end", "launch", "launch", "launch"]
+
+
+def test_records_nothing_without_graphs() -> None:
+    card = Card()
+    function = card.backend(graph=False).captured(lambda: card.asked.append("function") or ())
+    for _ in range(3):
+        function()
+    assert card.asked == ["function"] * 3
+
+
+@pytest.mark.parametrize("error", [NotImplementedError, ArithmeticError, BufferError])
+def test_what_cannot_be_recorded_is_one_line(error: type[Exception]) -> None:
+    """The recording is ended, so that the stream is of use again."""
+    card, calls = Card(), []
+
+    def function() -> tuple[()]:
+        calls.append(1)
+        if len(calls) > 1:
+            raise error("cuBLAS cannot")
+        return ()
+
+    captured = card.backend().captured(function)
+    captured()
+    with pytest.raises(BackendError) as raised:
+        captured()
+    assert (
+        str(raised.value) == "this network's steps cannot be recorded as a CUDA graph (cuBLAS cannot): use --no-graph"
+    )
+    assert card.asked == ["free", "begin", "end"]
