@@ -165,15 +165,16 @@ def _gate(run: Pass, h: Array, g: Array) -> Array:
 
 
 def _gate_backward(run: Pass, dy: Array) -> tuple[Array, Array]:
-    """Return dh = dy g and dg = Σ dy h over the tokens."""
-    h, g = run.stack.pop()
-    return dy * g[:, None, :], run.ops.xp.sum(dy * h, axis=1)
+    """Return dh = dy g and dg = Σ dy h over the tokens, summed in float32 at least."""
+    (h, g), xp = run.stack.pop(), run.ops.xp
+    dg = xp.sum(dy * h, axis=1, dtype=xp.result_type(g.dtype, xp.float32))
+    return dy * g[:, None, :], xp.astype(dg, g.dtype, copy=False)
 
 
 def _standardise(run: Pass, x: Array) -> Array:
-    """Layer norm without scale and shift of its own: the modulation has them."""
-    width, xp = x.shape[-1:], run.ops.xp
-    ones, zeros = (make(width, dtype=x.dtype, device=device(x)) for make in (xp.ones, xp.zeros))
+    """Layer norm without scale and shift of its own, which are of the type of biases: the modulation has them."""
+    width, xp, bias = x.shape[-1:], run.ops.xp, run.w["tokens_in/b"]
+    ones, zeros = (make(width, dtype=bias.dtype, device=device(x)) for make in (xp.ones, xp.zeros))
     return run.do(run.ops.layer_norm, x, ones, zeros)
 
 

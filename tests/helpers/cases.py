@@ -11,7 +11,12 @@ import numpy as np
 from hypothesis import strategies as st
 
 from helpers.comparison import HostArray
+from tinyddpm.backend import Backend, load_backend
+from tinyddpm.nn import DropoutNoise
 from tinyddpm.ops import Operations, Saved
+from tinyddpm.ops.activation import Dropout
+
+NUMPY = load_backend("numpy")
 
 NOT_DIFFERENTIABLE = {"sinusoidal"}
 """Operations on data alone: they have no backward."""
@@ -27,7 +32,7 @@ class Case:
     Attributes:
         operation: its name.
         inputs: the differentiable inputs, in the order in which the backward returns their gradients.
-        others: masks, indices, targets and options.
+        others: dropout, indices, targets and options.
         together: arguments that are a tuple of inputs, by name; their gradients come as a tuple too.
     """
 
@@ -37,8 +42,10 @@ class Case:
     together: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def forward(self, ops: Operations, **changed: Any) -> tuple[Any, Saved]:
-        """Return (y, saved), with some arguments changed."""
+        """Return (y, saved), with some arguments changed; dropout's masks are drawn by the operations' backend."""
         arguments = {**self.inputs, **self.others, **changed}
+        if isinstance(dropout := arguments.get("dropout"), Dropout):
+            arguments["dropout"] = replace(dropout, noise=masks(ops.backend, self.inputs["x"].shape[0]))
         for argument, names in self.together.items():
             arguments[argument] = tuple(arguments.pop(name) for name in names)
         result: tuple[Any, Saved] = getattr(ops, self.operation)(**arguments)
@@ -87,15 +94,18 @@ def _group_norm(
 
 
 def _group_norm_silu(
-    rng: np.random.Generator, leading: tuple[int, ...], groups: int, each: int, modulated: bool
+    rng: np.random.Generator, leading: tuple[int, ...], groups: int, each: int, modulated: bool, rate: float = 0.0
 ) -> Case:
     n, c = leading[0], groups * each
     shapes = {"x": (*leading, c), "scale": (c,), "shift": (c,)}
+    others: dict[str, Any] = {"groups": groups}
+    if rate:
+        others["dropout"] = Dropout(masks(NUMPY, n), rate, 2)
     if not modulated:
-        return Case("group_norm_silu", _normal(rng, shapes), {"groups": groups})
+        return Case("group_norm_silu", _normal(rng, shapes), others)
     names = ("m_scale", "m_shift")
     inputs = _normal(rng, shapes | dict.fromkeys(names, (n, c)))
-    return Case("group_norm_silu", inputs, {"groups": groups}, {"modulation": names})
+    return Case("group_norm_silu", inputs, others, {"modulation": names})
 
 
 def _layer_norm(rng: np.random.Generator, leading: tuple[int, ...], c: int, eps: float | None = None) -> Case:
@@ -107,6 +117,10 @@ def _modulate(rng: np.random.Generator, n: int, pixels: tuple[int, ...], c: int)
     return Case("modulate", _normal(rng, {"x": (n, *pixels, c), "scale": (n, c), "shift": (n, c)}), {})
 
 
+def _add_vector(rng: np.random.Generator, n: int, pixels: tuple[int, ...], c: int) -> Case:
+    return Case("add_vector", _normal(rng, {"x": (n, *pixels, c), "v": (n, c)}), {})
+
+
 def _silu(rng: np.random.Generator, shape: tuple[int, ...]) -> Case:
     return Case("silu", {"x": 3 * rng.normal(size=shape)}, {})
 
@@ -116,9 +130,12 @@ def _gelu(rng: np.random.Generator, shape: tuple[int, ...]) -> Case:
 
 
 def _dropout(rng: np.random.Generator, shape: tuple[int, ...], rate: float) -> Case:
-    keep = rng.random(shape) >= rate
-    keep.flat[0] = True  # A mask that drops everything would leave nothing to compare.
-    return Case("dropout", _normal(rng, {"x": shape}), {"keep": keep, "rate": rate})
+    return Case("dropout", _normal(rng, {"x": shape}), {"dropout": Dropout(masks(NUMPY, shape[0]), rate, 1)})
+
+
+def masks(backend: Backend, n: int) -> DropoutNoise:
+    """Return where the masks of n samples come from."""
+    return DropoutNoise(backend.random(5), 3, np.arange(n))
 
 
 def _attention(rng: np.random.Generator, n: int, queries: int, keys: int, heads: int, each: int) -> Case:
@@ -179,6 +196,7 @@ BUILDERS: dict[str, Callable[..., Case]] = {
     "group_norm_silu": _group_norm_silu,
     "layer_norm": _layer_norm,
     "modulate": _modulate,
+    "add_vector": _add_vector,
     "silu": _silu,
     "gelu": _gelu,
     "dropout": _dropout,
@@ -222,6 +240,8 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
         {"leading": (3, 4, 2), "groups": 2, "each": 3, "modulated": True},
         {"leading": (2, 7), "groups": 3, "each": 2, "modulated": True},
         {"leading": (3,), "groups": 2, "each": 3, "modulated": False},
+        {"leading": (2, 3, 5), "groups": 2, "each": 4, "modulated": False, "rate": 0.2},
+        {"leading": (3, 5), "groups": 2, "each": 3, "modulated": True, "rate": 0.4},
     ],
     "layer_norm": [
         {"leading": (1,), "c": 5},
@@ -232,6 +252,11 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
         {"n": 1, "pixels": (3, 3), "c": 1},
         {"n": 3, "pixels": (5, 2), "c": 4},
         {"n": 2, "pixels": (7,), "c": 3},
+        {"n": 3, "pixels": (), "c": 2},
+    ],
+    "add_vector": [
+        {"n": 1, "pixels": (3, 3), "c": 1},
+        {"n": 3, "pixels": (5, 2), "c": 4},
         {"n": 3, "pixels": (), "c": 2},
     ],
     "silu": [{"shape": (1,)}, {"shape": (2, 3, 5, 1)}],
@@ -278,10 +303,17 @@ DRAWN: dict[str, st.SearchStrategy[dict[str, Any]]] = {
         {"leading": _leading, "groups": _few, "each": _few, "eps": st.sampled_from([1e-6, 1e-3, 0.5])}
     ).filter(lambda shape: prod(shape["leading"]) * shape["each"] > 1),  # Torch refuses a single element.
     "group_norm_silu": st.fixed_dictionaries(
-        {"leading": _leading, "groups": _few, "each": _few, "modulated": st.booleans()}
+        {
+            "leading": _leading,
+            "groups": _few,
+            "each": _few,
+            "modulated": st.booleans(),
+            "rate": st.sampled_from([0.0, 0.3]),
+        }
     ).filter(lambda shape: prod(shape["leading"][1:]) * shape["each"] > 2),  # Two elements, nearly equal, amplify all.
     "layer_norm": st.fixed_dictionaries({"leading": _leading, "c": _size, "eps": st.sampled_from([1e-6, 1e-3, 0.5])}),
     "modulate": st.fixed_dictionaries({"n": _few, "pixels": st.lists(_few, max_size=2).map(tuple), "c": _few}),
+    "add_vector": st.fixed_dictionaries({"n": _few, "pixels": st.lists(_few, max_size=2).map(tuple), "c": _few}),
     "silu": st.fixed_dictionaries({"shape": _shape}),
     "gelu": st.fixed_dictionaries({"shape": _shape}),
     "dropout": st.fixed_dictionaries({"shape": _shape, "rate": st.floats(0, 0.95)}),

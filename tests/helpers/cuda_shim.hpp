@@ -5,8 +5,10 @@
 // thread never reaches is an error. Shared memory is NaN when a block begins, and has a guard behind it.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -17,13 +19,17 @@
 #include <utility>
 #include <vector>
 
+#define CUDA_SHIM
 #define __global__
 #define __device__
 #define __shared__
+#define __align__(bytes) __attribute__((aligned(bytes)))
+#define __launch_bounds__(...)
 
 struct Dim3 { unsigned x, y, z; };
 static Dim3 threadIdx, blockIdx, blockDim, gridDim;
 using std::isfinite;
+using std::min;
 
 static inline float __uint_as_float(unsigned bits) { float f; std::memcpy(&f, &bits, 4); return f; }
 static inline unsigned __float_as_uint(float f) { unsigned bits; std::memcpy(&bits, &f, 4); return bits; }
@@ -33,9 +39,18 @@ namespace shim {
 const size_t STACK = 1 << 16, GUARD = 4096, MOST_SHARED = 1 << 18;
 
 struct Barrier { unsigned wanted = 0, arrived = 0, generation = 0; };
-struct Thread { ucontext_t context; std::vector<char> stack; bool done; };
+struct Copy { void* to; const void* from; int bytes, group; };
+struct Thread {
+    ucontext_t context;
+    jmp_buf place;  // where it waits; jumps are much faster than ucontext's switches, which call the system
+    std::vector<char> stack;
+    bool started, done;
+    std::vector<Copy> copies;  // begun, not yet waited for
+    int groups;
+};
 
-static ucontext_t scheduler;
+static jmp_buf scheduler;
+static std::string fault;  // what a thread did wrong, other than at a barrier
 static std::vector<Thread> threads;
 static unsigned current;
 static bool progress;
@@ -52,13 +67,25 @@ static void wait_at(Barrier& barrier) {
         progress = true;
         return;
     }
-    while (barrier.generation == generation) swapcontext(&threads[current].context, &scheduler);
+    while (barrier.generation == generation) {
+        if (!_setjmp(threads[current].place)) _longjmp(scheduler, 1);
+    }
 }
 
 static void run_thread() {
     body();
     threads[current].done = true;
     progress = true;
+    _longjmp(scheduler, 1);
+}
+
+// Lets the current thread run until it waits or is done.
+static void resume() {
+    Thread& thread = threads[current];
+    if (_setjmp(scheduler)) return;
+    if (thread.started) _longjmp(thread.place, 1);
+    thread.started = true;
+    setcontext(&thread.context);
 }
 
 static bool run_block(Dim3 block) {
@@ -71,11 +98,13 @@ static bool run_block(Dim3 block) {
         Thread& thread = threads[i];
         warp_barriers[i / 32].wanted++;
         thread.stack.resize(STACK);
-        thread.done = false;
+        thread.started = thread.done = false;
+        thread.copies.clear();
+        thread.groups = 0;
         getcontext(&thread.context);
         thread.context.uc_stack.ss_sp = thread.stack.data();
         thread.context.uc_stack.ss_size = STACK;
-        thread.context.uc_link = &scheduler;
+        thread.context.uc_link = nullptr;  // it jumps to the scheduler at its end
         makecontext(&thread.context, run_thread, 0);
     }
     for (unsigned left = count; left > 0;) {
@@ -85,7 +114,7 @@ static bool run_block(Dim3 block) {
             if (threads[current].done) continue;
             left++;
             threadIdx = {current % block.x, current / block.x % block.y, current / block.x / block.y};
-            swapcontext(&scheduler, &threads[current].context);
+            resume();
         }
         if (left > 0 && !progress) return false;
     }
@@ -111,6 +140,7 @@ std::string launch(
         return "argument " + std::to_string(i) + " is of another type";
     }
     if (shared_bytes > MOST_SHARED) return "asks for more shared memory than there is";
+    fault.clear();
     blockDim = {size[3], size[4], size[5]};
     gridDim = {size[0], size[1], size[2]};
     if (blockDim.x * blockDim.y * blockDim.z > 1024) return "asks for more than 1024 threads in a block";
@@ -121,6 +151,7 @@ std::string launch(
                 std::memset(shared, 0xff, shared_bytes + GUARD);
                 blockIdx = {x, y, z};
                 if (!run_block(blockDim)) return "has a barrier that not all threads reach";
+                if (!fault.empty()) return fault;
                 for (size_t i = 0; i < GUARD; i++) {
                     if ((unsigned char)shared[shared_bytes + i] != 0xff) return "writes behind its shared memory";
                 }
@@ -144,6 +175,8 @@ template <class T> T __shfl_xor_sync(unsigned, T value, int lane) {
 }
 
 static inline void __syncthreads() { shim::wait_at(shim::block_barrier); }
+
+#include "cuda_shim_tensor_cores.hpp"
 
 // The kernel as C sees it: returns "" or what is wrong.
 #define SHIM_ENTRY(name)                                                                                     \

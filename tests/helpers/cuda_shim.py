@@ -24,7 +24,9 @@ GUARD = 4096
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 
-_KERNEL = re.compile(r'extern "C" __global__ void (\w+)\(')
+KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(')
+"""A kernel's name, where it is defined."""
+
 _built = TemporaryDirectory(prefix="tinyddpm-shim-")
 
 
@@ -38,6 +40,7 @@ class ShimBackend(Backend):
 
     name = "cupy"
     operations = "tinyddpm.ops.cupy_operations:CupyOperations"
+    graphs = True
 
     def __init__(self, shared_memory: int = 48 * 1024, precision: str = "fp32") -> None:
         super().__init__(_Namespace(), precision=precision)
@@ -106,10 +109,11 @@ class _Kernel:
 
 
 class _Guarded:
-    """A copy of an array with guards around it."""
+    """A copy of an array with guards around it, at an address as much aligned as the array's, up to 16 bytes."""
 
     def __init__(self, array: np.ndarray) -> None:
-        self._bytes = np.full(2 * GUARD + array.nbytes, 0xFF, np.uint8)
+        room = np.full(2 * GUARD + array.nbytes + 16, 0xFF, np.uint8)
+        self._bytes = room[(array.ctypes.data - room.ctypes.data) % 16 :][: 2 * GUARD + array.nbytes]
         self.array = self._bytes[GUARD : GUARD + array.nbytes].view(array.dtype).reshape(array.shape)
         self.array[...] = array
         self.address = self.array.ctypes.data
@@ -133,13 +137,25 @@ def _scalar(argument: np.generic) -> Any:
 @cache
 def _library(code: str, options: tuple[str, ...]) -> ctypes.CDLL:
     """Return the shared library of a family, compiled as C++ with an entry for each of its kernels."""
-    entries = "\n".join(f"SHIM_ENTRY({name})" for name in _KERNEL.findall(code))
+    entries = "\n".join(f"SHIM_ENTRY({name})" for name in KERNEL.findall(code))
     room = "float shared[(shim::MOST_SHARED + shim::GUARD) / sizeof(float)];"
     text = f'#include "cuda_shim.hpp"\n{code}\n{room}\n{entries}\n'
     target = Path(_built.name) / f"{hashlib.sha256(repr((text, options)).encode()).hexdigest()}.so"
     assert COMPILER is not None
     defines = [option for option in options if option.startswith("-D")]
-    command = [COMPILER, "-std=c++17", "-O1", "-w", "-shared", "-fPIC", f"-I{FOLDER}", *defines, "-xc++", "-"]
+    command = [
+        COMPILER,
+        "-std=c++17",
+        "-O1",
+        "-w",
+        "-U_FORTIFY_SOURCE",
+        "-shared",
+        "-fPIC",
+        f"-I{FOLDER}",
+        *defines,
+        "-xc++",
+        "-",
+    ]
     done = subprocess.run([*command, "-o", str(target)], input=text, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return ctypes.CDLL(str(target))

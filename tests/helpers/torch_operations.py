@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
 
+from tinyddpm.ops.activation import Dropout
+
 
 def _channels_first(x: Tensor) -> Tensor:
     return x.movedim(-1, 1)
@@ -57,18 +59,30 @@ def _silu(x: Tensor) -> Tensor:
 
 
 def _group_norm_silu(
-    x: Tensor, scale: Tensor, shift: Tensor, groups: int, m_scale: Tensor | None = None, m_shift: Tensor | None = None
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    groups: int,
+    m_scale: Tensor | None = None,
+    m_shift: Tensor | None = None,
+    dropout: Dropout | None = None,
 ) -> Tensor:
     h = _group_norm(x, scale, shift, groups)
-    return functional.silu(h if m_scale is None or m_shift is None else _modulate(h, m_scale, m_shift))
+    y = functional.silu(h if m_scale is None or m_shift is None else _modulate(h, m_scale, m_shift))
+    return _dropout(y, dropout) if dropout else y
 
 
 def _gelu(x: Tensor) -> Tensor:
     return functional.gelu(x, approximate="tanh")
 
 
-def _dropout(x: Tensor, keep: Tensor, rate: float) -> Tensor:
-    return torch.where(keep, x / (1 - rate), 0.0)
+def _dropout(x: Tensor, dropout: Dropout) -> Tensor:
+    keep = torch.as_tensor(dropout.noise.keep(tuple(x.shape), dropout.rate, dropout.layer))
+    return torch.where(keep, x / (1 - dropout.rate), 0.0)
+
+
+def _add_vector(x: Tensor, v: Tensor) -> Tensor:
+    return x + torch.einsum("n...c,nc->n...c", torch.ones_like(x), v)
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -125,6 +139,7 @@ TORCH_OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "group_norm_silu": _group_norm_silu,
     "layer_norm": _layer_norm,
     "modulate": _modulate,
+    "add_vector": _add_vector,
     "silu": _silu,
     "gelu": _gelu,
     "dropout": _dropout,

@@ -176,8 +176,8 @@ def test_networks_agree_over_two_hundred_steps() -> None:
             "training": {"batch_size": 16, "learning_rate": 1e-3, "warmup": 20},
         }
     )
-    ours, reference = (make_trainer(config, NUMPY, open_data(config)) for _ in range(2))
-    reference.training_ops = REFERENCE
+    dataset = open_data(config)
+    ours, reference = make_trainer(config, NUMPY, dataset), make_trainer(config, NUMPY, dataset, REFERENCE)
     losses = [(ours.train_step().loss, reference.train_step().loss) for _ in range(200)]
     a, b = np.asarray(losses).T
     assert (a != b).any()

@@ -47,6 +47,8 @@ class CupyBackend(Backend):
     graphs = True
     randomness = "tinyddpm.ops.cuda.random:CupyRandom"
     """`module:attribute` of the random numbers' class; imported when they are first asked for."""
+    convolutions = "tinyddpm.ops.cuda.cudnn_frontend:cudnn_line"
+    """`module:attribute` of what says what convolutions are done by."""
 
     def __init__(self, device: str | None = None, *, precision: str = "fp32", graph: bool = True) -> None:
         self._cupy = _import_cupy()
@@ -138,11 +140,13 @@ class CupyBackend(Backend):
             return int(self._cupy.cuda.runtime.memGetInfo()[0])
 
     def describe(self) -> str:
-        """Return the versions of CuPy, CUDA and the driver, and the GPU by its name."""
+        """Return the versions of CuPy, CUDA, the driver and cuDNN, the GPU by its name, and the precision."""
         runtime = self._cupy.cuda.runtime
         gpu = runtime.getDeviceProperties(self.device.id)["name"].decode()
         cuda, driver = _version(runtime.runtimeGetVersion()), _version(runtime.driverGetVersion())
-        return f"cupy {self._cupy.__version__} on cuda:{self.device.id} ({gpu}), CUDA {cuda}, driver for CUDA {driver}"
+        convolutions = EntryPoint("convolutions", self.convolutions, "").load()()
+        place = f"cuda:{self.device.id} ({gpu}), CUDA {cuda}, driver for CUDA {driver}"
+        return f"cupy {self._cupy.__version__} on {place}, {convolutions}, {self.precision}"
 
 
 def _import_cupy() -> Any:

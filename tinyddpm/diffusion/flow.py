@@ -84,7 +84,7 @@ class NetworkFlow:
             dout = of_out * v[part, ...]
             if self.denoiser.learned_variance:
                 dout = xp.concat([dout, xp.zeros_like(dout)], axis=-1)
-            unused = {path: xp.zeros_like(parameter) for path, parameter in w.items()}
+            unused = {path: xp.zeros_like(parameter, dtype=x_t.dtype) for path, parameter in w.items()}
             dx = self.denoiser.network.backward(saved, unused, dout)
             return of_x * x_t[part, ...] + of_out * out, of_x * v[part, ...] + dx
 

@@ -9,6 +9,7 @@ from tinyddpm.backend import Array
 from tinyddpm.nn.layers import Conv, Embedding, GroupNorm, GroupNormSiLU, Linear, Pass
 from tinyddpm.nn.network import Condition
 from tinyddpm.nn.parameters import Parameter
+from tinyddpm.ops.activation import Dropout
 
 NEAR_ZERO = 1e-10
 """DDPM's initial scale of the last layer of each branch: the branch starts as almost nothing."""
@@ -102,12 +103,11 @@ class ResidualBlock:
         h = self.norm_1.forward(run, x)
         h = self.conv_1.forward(run, h)
         time = self.time.forward(run, run.temb)
-        if self.adaptive:
-            h = self.norm_2.forward(run, h, _halves(time))
-        else:
-            h = self.norm_2.forward(run, h + time[:, None, None, :])
-        if run.noise and self.dropout:
-            h = run.do(run.ops.dropout, h, run.noise.keep(h.shape, self.dropout, self.layer), self.dropout)
+        modulation = _halves(time) if self.adaptive else ()
+        if not self.adaptive:
+            h = run.do(run.ops.add_vector, h, time)
+        dropout = Dropout(run.noise, self.dropout, self.layer) if run.noise and self.dropout else None
+        h = self.norm_2.forward(run, h, modulation, dropout)
         h = self.conv_2.forward(run, h)
         return h + (self.shortcut.forward(run, x) if self.shortcut else x)
 
@@ -115,10 +115,11 @@ class ResidualBlock:
         """Return dx, and add to `run.dtemb`."""
         dx = self.shortcut.backward(run, dy) if self.shortcut else dy
         dh = self.conv_2.backward(run, dy)
-        if run.noise and self.dropout:
-            dh = run.undo(run.ops.dropout_backward, dh)
         dh, dmodulation = self.norm_2.modulated_backward(run, dh)
-        dtime = run.ops.xp.concat(dmodulation, axis=-1) if self.adaptive else run.ops.xp.sum(dh, axis=(1, 2))
+        if self.adaptive:
+            dtime = run.ops.xp.concat(dmodulation, axis=-1)
+        else:
+            dh, dtime = run.undo(run.ops.add_vector_backward, dh)
         run.dtemb = run.dtemb + self.time.backward(run, dtime)
         dh = self.conv_1.backward(run, dh)
         return dx + self.norm_1.backward(run, dh)

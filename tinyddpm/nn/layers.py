@@ -10,6 +10,7 @@ from tinyddpm.backend import Array
 from tinyddpm.nn.network import DropoutNoise
 from tinyddpm.nn.parameters import ONES, ZEROS, Gradients, Init, Parameter, Weights, fan_average
 from tinyddpm.ops import Operations, Saved
+from tinyddpm.ops.activation import Dropout
 
 
 @dataclass
@@ -136,11 +137,11 @@ class GroupNorm(Layer):
 
 
 class GroupNormSiLU(GroupNorm):
-    """Group norm, then SiLU; between them a modulation by scale and shift, (N, channels) each, where it is given."""
+    """Group norm, then SiLU, with a modulation by scale and shift, (N, channels) each, and dropout where given."""
 
-    def forward(self, run: Pass, x: Array, modulation: tuple[Array, ...] = ()) -> Array:
-        """(N, ..., channels), standardised by groups, modulated and activated."""
-        return run.do(run.ops.group_norm_silu, x, *self._weights(run), self.groups, modulation)
+    def forward(self, run: Pass, x: Array, modulation: tuple[Array, ...] = (), dropout: Dropout | None = None) -> Array:
+        """(N, ..., channels), standardised by groups, modulated, activated, and some of it dropped."""
+        return run.do(run.ops.group_norm_silu, x, *self._weights(run), self.groups, modulation, dropout)
 
     def modulated_backward(self, run: Pass, dy: Array) -> tuple[Array, tuple[Array, ...]]:
         """Return dx and the gradients of the modulation."""

@@ -17,14 +17,20 @@ Condition: TypeAlias = Mapping[str, Array]
 
 
 class DropoutNoise:
-    """The dropout masks of one training step, each a function of (seed, step, sample, layer, element)."""
+    """The dropout masks of one training step, each a function of (seed, step, sample, layer, element).
 
-    def __init__(self, random: Random, step: int, samples: np.ndarray[Any, Any]) -> None:
-        self._random, self._step, self._samples = random, step, samples
+    Args:
+        random: the numbers of the seed.
+        step: the step's number; for random numbers that are drawn on a GPU also where it lies there, (1,) int64.
+        samples: (N,) indices of the samples, on the host; on a GPU likewise int64.
+    """
+
+    def __init__(self, random: Random, step: int | Array, samples: np.ndarray[Any, Any] | Array) -> None:
+        self.random, self.step, self.samples = random, step, samples
 
     def keep(self, shape: tuple[int, ...], rate: float, layer: int) -> Array:
         """Return a boolean mask of `shape` (N, ...), True with probability 1 − rate; layers differ by their number."""
-        return self._random.keep_mask(Purpose.DROPOUT, self._step, self._samples, shape[1:], rate, layer)
+        return self.random.keep_mask(Purpose.DROPOUT, self.step, self.samples, shape[1:], rate, layer)
 
 
 class Network(Protocol):

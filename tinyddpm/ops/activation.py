@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import pi, sqrt
+from typing import Any, Protocol
 
-from tinyddpm.backend import Array
+from tinyddpm.backend import Array, Random
 from tinyddpm.ops.base import Family, Saved
 
 GELU_SCALE = sqrt(2 / pi)
 GELU_CUBIC = 0.044715
+
+
+class Masks(Protocol):
+    """Where the masks of one training step come from, each a function of (seed, step, sample, layer, element).
+
+    Attributes:
+        random: the numbers of the seed.
+        step: the step's number, or where it lies on the device, (1,) int64.
+        samples: (N,) indices of the samples, on the host or int64 on the device.
+    """
+
+    random: Random
+    step: int | Array
+    samples: Any
+
+    def keep(self, shape: tuple[int, ...], rate: float, layer: int) -> Array:
+        """Return a boolean mask of `shape` (N, ...), True with probability 1 − rate."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """One layer's dropout in one training step.
+
+    Attributes:
+        noise: draws the mask.
+        rate: the probability to drop, in [0, 1).
+        layer: tells the network's layers of dropout apart.
+    """
+
+    noise: Masks
+    rate: float
+    layer: int
 
 
 class Activation(Family):
@@ -42,17 +77,17 @@ class Activation(Family):
         du = GELU_SCALE * (1 + 3 * GELU_CUBIC * x**2)
         return dy * ((1 + th) + x * (1 - th**2) * du) / 2
 
-    def dropout(self, x: Array, keep: Array, rate: float) -> tuple[Array, Saved]:
+    def dropout(self, x: Array, dropout: Dropout) -> tuple[Array, Saved]:
         """Return y = x keep / (1 − rate), whose mean over masks is x (Srivastava et al. 2014).
 
         Linear in x: dx = dy keep / (1 − rate). Saved is the mask.
 
         Args:
-            x: any shape.
-            keep: booleans of x's shape, True with probability 1 − rate.
-            rate: in [0, 1).
+            x: (N, ...).
+            dropout: the rate, and where the mask comes from.
         """
-        return self._masked(x, keep, rate), self._save(keep, rate)
+        keep = dropout.noise.keep(x.shape, dropout.rate, dropout.layer)
+        return self._masked(x, keep, dropout.rate), self._save(keep, dropout.rate)
 
     def dropout_backward(self, saved: Saved, dy: Array) -> Array:
         """Return dx of `dropout`."""

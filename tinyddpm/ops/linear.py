@@ -68,13 +68,13 @@ class Linear(Family):
         Args:
             t: (N,) 0-based steps, integer or real.
             dim: even, at least 4.
-            dtype: of the result; angles are computed in it.
+            dtype: of the result; angles are computed in float32 at least.
 
         Returns:
             (N, dim).
         """
-        half = dim // 2
-        i = self.xp.arange(half, dtype=dtype, device=device(t))
+        half, wide = dim // 2, self.xp.result_type(dtype, self.xp.float32)
+        i = self.xp.arange(half, dtype=wide, device=device(t))
         omega = 10000.0 ** (-i / (half - 1))
-        angle = self.xp.astype(t, dtype)[:, None] * omega[None, :]
-        return self.xp.concat([self.xp.sin(angle), self.xp.cos(angle)], axis=1)
+        angle = self.xp.astype(t, wide)[:, None] * omega[None, :]
+        return self.xp.astype(self.xp.concat([self.xp.sin(angle), self.xp.cos(angle)], axis=1), dtype, copy=False)

@@ -1,4 +1,4 @@
-"""Group norm, layer norm, and the modulation that makes either of them adaptive."""
+"""Group norm, layer norm, and what a sample is told per channel: a modulation of either of them, or a vector added."""
 
 from __future__ import annotations
 
@@ -99,6 +99,21 @@ class Normalisation(Family):
         across = (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
         dx = dy * (1 + self.xp.reshape(scale, across))
         return dx, self.xp.sum(dy * x, axis=pixels), self.xp.sum(dy, axis=pixels)
+
+    def add_vector(self, x: Array, v: Array) -> tuple[Array, Saved]:
+        """Return y = x + v, one vector per sample, added to each of its pixels.
+
+        dx = dy, and dv = Σ dy over the pixels. Nothing is saved but that it ran.
+
+        Args:
+            x: (N, ..., C).
+            v: (N, C).
+        """
+        return x + self.xp.reshape(v, (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])), self._save()
+
+    def add_vector_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array]:
+        """Return (dx, dv) of `add_vector`; dx is dy itself."""
+        return dy, self.xp.sum(dy, axis=tuple(range(1, dy.ndim - 1)))
 
     def _group_mean(self, x: Array, groups: int) -> Array:
         """Return, for every channel, the mean over all pixels and the channels of its group, (N, 1, ..., 1, C)."""

@@ -67,7 +67,7 @@ class DeviceStep:
         step, places = now[:1], now[1:]
         self.gradient[...] = 0.0
         w, dw = model.views(self.state.weights), model.layout.views(self.gradient, xp)
-        loss = xp.zeros((), dtype=xp.float32, device=model.backend.device)
+        loss = xp.zeros((1,), dtype=xp.float32, device=model.backend.device)
         for part in parts(training.batch_size, training.accumulate):
             batch = self._noised(step, places, part)
             cond = {} if self.labels is None else {"label": xp.take(self.labels, places[part], axis=0)}
@@ -77,7 +77,7 @@ class DeviceStep:
                 DropoutNoise(self.random, step, self.slots[part]), share,
             )  # fmt: skip
             loss = loss + share * xp.mean(losses)
-        return (self.optimiser.update(self.gradient, loss, step, *self.state),)
+        return (self.optimiser.update(self.gradient, loss, step, **self.state._asdict()),)
 
     def _noised(self, step: Array, places: Array, part: slice) -> Noised:
         """Return some of the batch with its noise, by one launch."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyddpm.ops.activation import Dropout
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.cpu.blocks import NDArray, in_rows, pixels_per_row, sample_blocks, sum_over_rows
 from tinyddpm.ops.norm_activation import NormActivation
@@ -44,11 +45,18 @@ class CpuNormActivation(NormActivation):
         return dx, (r * b).sum(axis=(0, 1)), a.sum(axis=(0, 1))
 
     def group_norm_silu(
-        self, x: NDArray, scale: NDArray, shift: NDArray, groups: int, modulation: tuple[NDArray, ...] = ()
+        self,
+        x: NDArray,
+        scale: NDArray,
+        shift: NDArray,
+        groups: int,
+        modulation: tuple[NDArray, ...] = (),
+        dropout: Dropout | None = None,
     ) -> tuple[NDArray, Saved]:
         """Return silu(h), h = x̂ · scale + shift and its modulation: per sample and channel, h = (x − μ) slope + offset.
 
-        SiLU is u + u tanh u of u = h / 2, so that half the slope and half the offset save a pass.
+        SiLU is u + u tanh u of u = h / 2, so that half the slope and half the offset save a pass. Dropout comes last,
+        as an operation of its own.
         """
         n, c, together = x.shape[0], x.shape[-1], pixels_per_row(prod(x.shape[1:-1]), x.shape[-1])
         y = np.empty(x.shape, x.dtype)
@@ -66,7 +74,10 @@ class CpuNormActivation(NormActivation):
             bend = np.tanh(u)
             bend *= u
             u += bend
-        return y, self._save(x, mean, r, half_slope, half_offset, scale, shift, groups, modulation)
+        saved_dropout = None
+        if dropout:
+            y, saved_dropout = self.dropout(y, dropout)
+        return y, self._save(x, mean, r, half_slope, half_offset, scale, shift, groups, modulation, saved_dropout)
 
     def group_norm_silu_backward(
         self, saved: Saved, dy: NDArray
@@ -76,7 +87,8 @@ class CpuNormActivation(NormActivation):
         With u = h / 2 and θ = tanh u, SiLU' = (1 + θ)(1 + u − u θ) / 2. Of what reaches h, two sums per channel,
         a = Σ dh and b = Σ dh (x − μ): every gradient but dx is made of these two.
         """
-        x, mean, r, half_slope, half_offset, scale, shift, groups, modulation = saved
+        x, mean, r, half_slope, half_offset, scale, shift, groups, modulation, saved_dropout = saved
+        dy = dy if saved_dropout is None else self.dropout_backward(saved_dropout, dy)
         together = pixels_per_row(prod(x.shape[1:-1]), x.shape[-1])
         dx = np.empty(x.shape, x.dtype)
         a, b = np.empty((2, *mean.shape), x.dtype)

@@ -25,7 +25,23 @@ __device__ inline float load(scalar value) { return value; }
 __device__ inline scalar store(float value) { return value; }
 #endif
 
-extern __shared__ float shared[];
+extern __shared__ __align__(16) float shared[];
+
+// Numbers side by side that are read and written at once; the address is a multiple of all their bytes.
+template <int width> struct alignas(width * sizeof(scalar)) Pack { scalar at[width]; };
+
+template <int width>
+__device__ void load_pack(const scalar* from, float* values) {
+    Pack<width> pack = *(const Pack<width>*)from;
+    for (int lane = 0; lane < width; lane++) values[lane] = load(pack.at[lane]);
+}
+
+template <int width>
+__device__ void store_pack(scalar* to, const float* values) {
+    Pack<width> pack;
+    for (int lane = 0; lane < width; lane++) pack.at[lane] = store(values[lane]);
+    *(Pack<width>*)to = pack;
+}
 
 // sigma(x) = 1 / (1 + e^-x); where e^-x overflows it is 0, as it should be.
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
@@ -45,4 +61,28 @@ __device__ Number block_sum(Number value, Number* sums) {
         __syncthreads();
     }
     return sums[0];
+}
+
+// Sums the columns of sums, (blockDim.y, width), into its first row; blockDim.y is a power of two.
+__device__ inline void sum_columns(float* sums, int width) {
+    __syncthreads();
+    for (int half = blockDim.y / 2; half > 0; half /= 2) {
+        if (threadIdx.y < half) {
+            for (int c = threadIdx.x; c < width; c += blockDim.x) {
+                sums[threadIdx.y * width + c] += sums[(threadIdx.y + half) * width + c];
+            }
+        }
+        __syncthreads();
+    }
+}
+
+// For each of `width` channels, the sum of value(row, channel) over rows, in the first row of sums, (blockDim.y, width).
+template <class Value>
+__device__ void channel_sums(Value value, float* sums, int rows, int width) {
+    for (int c = threadIdx.x; c < width; c += blockDim.x) {
+        float sum = 0;
+        for (int p = threadIdx.y; p < rows; p += blockDim.y) sum += value(p, c);
+        sums[threadIdx.y * width + c] = sum;
+    }
+    sum_columns(sums, width);
 }

@@ -1,46 +1,122 @@
-// The patches of a convolution and their transpose: P and P^T of tinyddpm/ops/convolution.py. What is between them is a
-// matrix product.
-#include "common.cuh"
+// Convolution and its gradients (tinyddpm/ops/convolution.py) as matrix products whose patches are never in memory: a
+// row of patches is read where it lies in the image, tap by tap ("implicit GEMM"). A linear map is the case of a 1 x 1
+// kernel. Images are NHWC, weights (kh, kw, c_in, c_out). Blocks are numbered along the columns of the product first.
+#include "product.cuh"
 
-// patches[n, i, j, p, q, c] = x[n, s i + p - top, s j + q - left, c], 0 outside; x is (N, height, width, channels) and
-// patches (N, rows, columns, kh, kw, channels). One block an output pixel (n, i, j), its threads over (p, q, c).
-extern "C" __global__ void gather_patches(
-    const scalar* x, scalar* patches, int height, int width, int channels, int rows, int columns, int kh, int kw,
-    int stride, int top, int left
-) {
-    int j = blockIdx.x % columns, i = blockIdx.x / columns % rows;
-    size_t n = blockIdx.x / (columns * rows);
-    int length = kh * kw * channels;
-    for (int k = threadIdx.x; k < length; k += blockDim.x) {
-        int c = k % channels, q = k / channels % kw, p = k / channels / kw;
-        int h = i * stride + p - top, w = j * stride + q - left;
-        bool inside = h >= 0 && h < height && w >= 0 && w < width;
-        patches[(size_t)blockIdx.x * length + k] =
-            inside ? x[((n * height + h) * width + w) * channels + c] : store(0.0f);
+// Pixels as a window of kh x kw taps sees them: tap (p, q) of pixel (n, i, j) of the grid is the image's pixel
+// ((i step + p - top) / divide, (j step + q - left) / divide), where that is whole and inside.
+struct Window {
+    const scalar* images;
+    int pixels, height, width, channels, rows, columns, step, divide, top, left;
+
+    struct Place { const scalar* image; int h, w; };  // tap (0, 0), before it is divided
+
+    __device__ Place place(int pixel) const {
+        if (pixel >= pixels) return {nullptr, 0, 0};
+        int row = (unsigned)pixel / columns, n = (unsigned)row / rows;  // unsigned is the quicker division
+        const scalar* image = images + (size_t)n * height * width * channels;
+        return {image, (row - n * rows) * step - top, (pixel - row * columns) * step - left};
     }
+
+    __device__ const scalar* at(const Place& place, int p, int q) const {
+        int h = place.h + p, w = place.w + q;
+        if (divide > 1) {
+            if (h % divide != 0 || w % divide != 0) return nullptr;
+            h /= divide;
+            w /= divide;
+        }
+        if (!place.image || h < 0 || h >= height || w < 0 || w >= width) return nullptr;
+        return place.image + ((size_t)h * width + w) * channels;
+    }
+};
+
+// Loads patches with pixels as the product's rows: k runs over a tap's channels, then over the taps.
+struct Patches {
+    typedef ::Tile<false> Tile;
+    Window window;
+    Window::Place places[Tile::SLOTS];
+    const scalar* lines[Tile::SLOTS];  // of this tap
+    int kw, p, q, c;
+    bool vectors;
+
+    __device__ Patches(const Window& of, int first, int kw)
+        : window(of), kw(kw), p(0), q(0), c(0), vectors(in_vectors(of.images, of.channels, of.channels)) {
+        for (int slot = 0; slot < Tile::SLOTS; slot++) places[slot] = window.place(first + Tile::line(slot));
+        find_lines();
+    }
+
+    __device__ void find_lines() {
+        for (int slot = 0; slot < Tile::SLOTS; slot++) lines[slot] = window.at(places[slot], p, q);
+    }
+
+    __device__ void load(scalar* tile) {
+        copy_tile<Tile>(tile, window.images, c, window.channels, vectors, [&](int slot) { return lines[slot]; });
+        c += K_STEP;
+        if (c < window.channels) return;
+        c = 0;
+        if (++q == kw) {
+            q = 0;
+            p++;
+        }
+        find_lines();
+    }
+};
+
+// Loads patches with pixels as k, of the channels of one tap from the c-th on.
+struct PatchesTransposed {
+    typedef ::Tile<true> Tile;
+    Window window;
+    int pixel, p, q, c;
+    bool vectors;
+
+    __device__ PatchesTransposed(const Window& of, int first, int p, int q, int c)
+        : window(of), pixel(first), p(p), q(q), c(c), vectors(in_vectors(of.images, of.channels, of.channels)) {}
+
+    __device__ void load(scalar* tile) {
+        copy_tile<Tile>(tile, window.images, c, window.channels, vectors, [&](int slot) {
+            return window.at(window.place(pixel + Tile::line(slot)), p, q);
+        });
+        pixel += K_STEP;
+    }
+};
+
+// y = P(x) W + b, (pixels, c_out).
+extern "C" __global__ void __launch_bounds__(128, 2) convolution_forward(
+    const scalar* x, const scalar* w, const float* b, scalar* y, int pixels, int c_in, int c_out, int height, int width,
+    int rows, int columns, int kh, int kw, int stride, int top, int left
+) {
+    int across = quotient_up(c_out, TILE), m = blockIdx.x / across * TILE, n = blockIdx.x % across * TILE;
+    Window window = {x, pixels, height, width, c_in, rows, columns, stride, 1, top, left};
+    Matrix<true> weights(w, c_out, c_in, c_out, 0, n, (long long)c_in * c_out);
+    Output<scalar> output = {y, pixels, c_out, c_out, b};
+    product(Patches(window, m, kw), weights, kh * kw * quotient_up(c_in, K_STEP), output, m, n);
 }
 
-// dx[n, h, w, c] = the sum of dpatches[n, i, j, p, q, c] over all (i, p) with s i + p - top = h and (j, q) likewise.
-// Every pixel collects what was read from it, so no two threads write to one place. One block an input pixel (n, h, w),
-// its threads over the channels.
-extern "C" __global__ void sum_patches(
-    const scalar* dpatches, scalar* dx, int height, int width, int channels, int rows, int columns, int kh, int kw,
-    int stride, int top, int left
+// dx = P^T (dy W^T), (pixels, c_in). Pixel h of x was read by tap p of pixel i of y if h = stride i + p - top, so
+// i = (h + p' - top') / stride, with the taps backwards, p' = kh - 1 - p, and top' = kh - 1 - top: a window over dy.
+extern "C" __global__ void __launch_bounds__(128, 2) convolution_dx(
+    const scalar* dy, const scalar* w, scalar* dx, int pixels, int c_in, int c_out, int height, int width, int rows,
+    int columns, int kh, int kw, int stride, int top, int left
 ) {
-    int w = blockIdx.x % width, h = blockIdx.x / width % height;
-    size_t n = blockIdx.x / (width * height);
-    for (int c = threadIdx.x; c < channels; c += blockDim.x) {
-        float sum = 0;
-        for (int p = 0; p < kh; p++) {
-            int from_top = h + top - p, i = from_top / stride;
-            if (from_top < 0 || from_top % stride || i >= rows) continue;
-            for (int q = 0; q < kw; q++) {
-                int from_left = w + left - q, j = from_left / stride;
-                if (from_left < 0 || from_left % stride || j >= columns) continue;
-                size_t patch = (n * rows + i) * columns + j;
-                sum += load(dpatches[((patch * kh + p) * kw + q) * channels + c]);
-            }
-        }
-        dx[(size_t)blockIdx.x * channels + c] = store(sum);
-    }
+    int across = quotient_up(c_in, TILE), m = blockIdx.x / across * TILE, n = blockIdx.x % across * TILE;
+    Window window = {dy, pixels, rows, columns, c_out, height, width, 1, stride, kh - 1 - top, kw - 1 - left};
+    long long tap = (long long)c_in * c_out;
+    Matrix<false> weights(w + (kh * kw - 1) * tap, c_out, c_in, c_out, n, 0, -tap);
+    Output<scalar> output = {dx, pixels, c_in, c_in, nullptr};
+    product(Patches(window, m, kw), weights, kh * kw * quotient_up(c_out, K_STEP), output, m, n);
+}
+
+// partial[split] = P(x)^T dy over `each` of y's pixels, a multiple of K_STEP: (splits, kh, kw, c_in, c_out).
+extern "C" __global__ void __launch_bounds__(128, 2) convolution_dw(
+    const scalar* x, const scalar* dy, float* partial, int pixels, int c_in, int c_out, int height, int width, int rows,
+    int columns, int kh, int kw, int stride, int top, int left, int each
+) {
+    int across = quotient_up(c_out, TILE), down = quotient_up(c_in, TILE), block = blockIdx.x / across;
+    int m = block % down * TILE, n = blockIdx.x % across * TILE, tap = block / down % (kh * kw);
+    int split = block / down / (kh * kw), first = split * each, last = min(first + each, pixels);
+    Window window = {x, last, height, width, c_in, rows, columns, stride, 1, top, left};
+    PatchesTransposed patches(window, first, tap / kw, tap % kw, m);
+    Matrix<true> gradient(dy, c_out, last, c_out, first, n);
+    Output<float> output = {partial + ((size_t)split * kh * kw + tap) * c_in * c_out, c_in, c_out, c_out, nullptr};
+    product(patches, gradient, quotient_up(last - first, K_STEP), output, m, n);
 }

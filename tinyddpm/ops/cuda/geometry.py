@@ -5,7 +5,7 @@ None of the sizes has been tuned on a card.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 THREADS = 256
@@ -24,21 +24,43 @@ PARTIAL_BLOCKS = 1024
 """Blocks, and so partial sums, of a sum over a whole buffer at most."""
 
 
+TILES = (128, 64)
+"""Sides of the tile that a block of a matrix product makes."""
+
+PRODUCT_THREADS = 128
+"""Threads in a block of a matrix product."""
+
+FEWEST_STAGES, MOST_STAGES = 2, 4
+"""Tiles of its operands that such a block holds at once: as many as let two blocks share what memory there is."""
+
+ENOUGH_BLOCKS = 264
+"""Blocks that keep a card busy: with fewer, a product takes smaller tiles, and a sum over pixels is split."""
+
+SPLIT_STEPS = 16
+"""Steps along the inner dimension that a split sum over pixels leaves to each part at least."""
+
+SUM_ROWS, SUM_CHUNKS = 64, 256
+"""Rows that a block of a column sum adds up at least, and chunks of rows at most."""
+
+
 @dataclass(frozen=True)
 class Geometry:
-    """Blocks in a grid, threads in a block, and the block's shared memory in bytes."""
+    """Blocks in a grid, threads in a block, the block's shared memory in bytes, and the kernel's compiler options."""
 
     grid: tuple[int, ...]
     block: tuple[int, ...]
     shared: int = 0
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class NormGeometry:
-    """How a group norm is cut: whole groups to a block, and whether a block keeps what it reads in shared memory."""
+    """How a group norm is cut: whole groups to a block, how many channels a thread takes side by side, and whether a
+    block keeps what it reads in shared memory."""
 
     geometry: Geometry
     chunk: int
+    lanes: int
     tiled: bool
 
 
@@ -50,11 +72,6 @@ def elements(size: int) -> Geometry:
 def pixels(count: int, length: int) -> Geometry:
     """One block a pixel, its threads over the `length` numbers there, in whole warps."""
     return Geometry((count,), (min(THREADS, 32 * _ceil(length, 32)),))
-
-
-def counters(size: int, samples: int) -> Geometry:
-    """One thread for four elements of a sample; blocks (counters, samples)."""
-    return Geometry((_ceil(_ceil(size, 4), THREADS), samples), (THREADS,))
 
 
 def partial_sums(size: int) -> Geometry:
@@ -90,24 +107,69 @@ def group_norm(
     width = chunk * each
     if width > MOST_WIDTH:
         return None
-    block = (min(width, NORM_THREADS), power_of_two(min(count, NORM_THREADS // min(width, NORM_THREADS))))
+    lanes = 4 if channels % 4 == width % 4 == 0 else 1
+    across = min(width // lanes, NORM_THREADS)
+    block = (across, power_of_two(min(count, NORM_THREADS // across)))
     arrays = 2 if backward else 1
-    sums = 4 * (arrays * block[1] * width + 2 * chunk)
+    sums = 16 * _ceil(arrays * block[1] * width + 2 * chunk, 4)
     tile = arrays * itemsize * count * width
     tiled = sums + tile <= shared_memory
     grid = (n * (groups // chunk),)
-    return NormGeometry(Geometry(grid, block, sums + tile if tiled else sums), chunk, tiled)
+    return NormGeometry(Geometry(grid, block, sums + tile if tiled else sums), chunk, lanes, tiled)
 
 
-def group_norm_parameters(samples: int, channels: int) -> Geometry:
-    """Threads (channel, sample) that sum over samples."""
-    block = (32, power_of_two(min(samples, THREADS // 32)))
-    return Geometry((_ceil(channels, 32),), block, 2 * 4 * prod(block))
+def channel_sums(rows: int, channels: int, samples: int = 1) -> Geometry:
+    """Threads (channel, row) that take two sums over rows, blocks (sample, channels)."""
+    block = (32, power_of_two(min(rows, THREADS // 32)))
+    return Geometry((samples, _ceil(channels, 32)), block, 2 * 4 * prod(block))
+
+
+def product(m: int, n: int, count: int, itemsize: int, shared_memory: int) -> Geometry:
+    """Blocks of a square tile each for `count` products, (m, n), of numbers of `itemsize` bytes.
+
+    How many tiles are held at once changes no sum: k is gone through in one order.
+    """
+    side = next(
+        (side for side in TILES if min(m, n) > side // 2 and count * _tiles(m, n, side) >= ENOUGH_BLOCKS), min(TILES)
+    )
+    step, vector = 64 // itemsize, 16 // itemsize
+    stage = 2 * max(side * (step + vector), step * (side + 8)) * itemsize  # two Tiles of product.cuh
+    stages = max(FEWEST_STAGES, min(MOST_STAGES, shared_memory // 2 // stage))
+    grid = (count * _tiles(m, n, side),)
+    return Geometry(grid, (PRODUCT_THREADS,), stages * stage, product_options(side, stages))
+
+
+def product_options(side: int, stages: int) -> tuple[str, ...]:
+    """Return the compiler's options for products in tiles of this side, so many of them held at once."""
+    return (f"-DTILE={side}", f"-DSTAGES={stages}")
+
+
+def split_product(m: int, n: int, count: int, k: int, itemsize: int, shared_memory: int) -> tuple[Geometry, int, int]:
+    """Blocks for `count` products of inner dimension k, cut into parts; the parts and how much of k each takes."""
+    step = 64 // itemsize
+    steps = _ceil(k, step)
+    most = max(1, steps // SPLIT_STEPS)
+    cut = product(m, n, most * count, itemsize, shared_memory)
+    blocks = cut.grid[0] // most
+    each = _ceil(steps, min(most, _ceil(ENOUGH_BLOCKS, blocks)))
+    parts = _ceil(steps, each)
+    return replace(cut, grid=(parts * blocks,)), parts, each * step
+
+
+def column_sums(rows: int, channels: int) -> tuple[Geometry, int]:
+    """Blocks (channels, chunks of rows), their threads likewise, and the rows in a chunk."""
+    each = max(SUM_ROWS, _ceil(rows, SUM_CHUNKS))
+    block = (32, THREADS // 32)
+    return Geometry((_ceil(channels, 32), _ceil(rows, each)), block, 4 * prod(block)), each
 
 
 def power_of_two(most: int) -> int:
     """Return the largest power of two that is at most `most`."""
     return 1 << (most.bit_length() - 1)
+
+
+def _tiles(m: int, n: int, side: int) -> int:
+    return _ceil(m, side) * _ceil(n, side)
 
 
 def _ceil(a: int, b: int) -> int:

@@ -1,195 +1,248 @@
-// Group norm, then a modulation where there is one, then SiLU where it is asked for: tinyddpm/ops/normalisation.py and
-// norm_activation.py. Layer norm is the case of one pixel and one group.
+// Group norm, then a modulation where there is one, SiLU where it is asked for, and dropout where there is any:
+// tinyddpm/ops/normalisation.py, norm_activation.py and activation.py. Layer norm is the case of one pixel and one group.
+// x is (N, pixels, channels). One block takes one sample and a chunk of whole groups: `width` channels side by side. Its
+// threads are (strip, pixel), a strip being `lanes` channels side by side, 4 or 1. What a block has read once stays in a
+// tile of shared memory, (pixels, width), where that fits.
 //
-// x is (N, pixels, channels). One block takes one sample and a chunk of whole groups: `width` channels side by side,
-// threads (channel, pixel). What it has read once stays in a tile of shared memory, (pixels, width), where that fits.
-//
-//     x^ = (x - mean) r,  z = x^ A + B,  A = scale (1 + m_scale),  B = shift (1 + m_scale) + m_shift,  y = silu(z)
+//     x^ = (x - mean) r,  z = x^ A + B,  A = scale (1 + m_scale),  B = shift (1 + m_scale) + m_shift,
+//     y = silu(z) keep / (1 - rate)
 #include "common.cuh"
+#include "philox.cuh"
 
-// A and B of one channel; `modulation` points to nothing where there is none.
-struct Affine {
-    float a, b;
+// What is normed, and where in it a block works; the modulation points to nothing where there is none.
+struct Norm {
+    const scalar* x;
+    const float *scale, *shift;
+    const scalar *m_scale, *m_shift;
+    int pixels, channels, groups, chunk;
 
-    __device__ Affine(
-        const float* scale, const float* shift, const float* m_scale, const float* m_shift, int c, size_t nc
-    ) {
-        float more = m_scale ? 1 + m_scale[nc] : 1;
-        a = scale[c] * more;
-        b = shift[c] * more + (m_shift ? m_shift[nc] : 0);
+    __device__ int each() const { return channels / groups; }
+    __device__ int width() const { return chunk * each(); }
+    __device__ size_t n() const { return blockIdx.x / (groups / chunk); }
+    __device__ int first_group() const { return blockIdx.x % (groups / chunk) * chunk; }
+    __device__ size_t group() const { return n() * groups + first_group(); }
+    // Within sample n, the number of an element of this block.
+    __device__ size_t in_sample(int p, int c) const { return (size_t)p * channels + first_group() * each() + c; }
+    __device__ size_t at(int p, int c) const { return n() * pixels * channels + in_sample(p, c); }
+};
+
+// What the elements of a strip are standardised and scaled with; mean and r are those of the block's groups.
+template <int lanes>
+struct Strip {
+    float a[lanes], b[lanes], mean[lanes], r[lanes];
+
+    __device__ Strip(const Norm& norm, const float* means, const float* rs, int first) {
+        for (int lane = 0; lane < lanes; lane++) {
+            int g = (first + lane) / norm.each(), c = norm.first_group() * norm.each() + first + lane;
+            size_t nc = norm.n() * norm.channels + c;
+            float more = norm.m_scale ? 1 + load(norm.m_scale[nc]) : 1;
+            a[lane] = norm.scale[c] * more;
+            b[lane] = norm.shift[c] * more + (norm.m_shift ? load(norm.m_shift[nc]) : 0);
+            mean[lane] = means[g];
+            r[lane] = rs[g];
+        }
     }
 };
 
-// For each channel of the block, the sum of value(pixel, channel) over pixels, in the first row of sums,
-// (blockDim.y, width); blockDim.y is a power of two.
-template <class Value>
-__device__ void channel_sums(Value value, float* sums, int pixels, int width) {
-    for (int c = threadIdx.x; c < width; c += blockDim.x) {
-        float sum = 0;
-        for (int p = threadIdx.y; p < pixels; p += blockDim.y) sum += value(p, c);
-        sums[threadIdx.y * width + c] = sum;
-    }
-    __syncthreads();
-    for (int half = blockDim.y / 2; half > 0; half /= 2) {
-        if (threadIdx.y < half) {
-            for (int c = threadIdx.x; c < width; c += blockDim.x) {
-                sums[threadIdx.y * width + c] += sums[(threadIdx.y + half) * width + c];
-            }
-        }
-        __syncthreads();
-    }
-}
-
 // For each group of the block, the mean of sums[channel] weight(channel) over `each` channels and all pixels.
 template <class Weight>
-__device__ void group_means(const float* sums, Weight weight, float* means, int chunk, int each, int pixels) {
-    for (int g = threadIdx.y * blockDim.x + threadIdx.x; g < chunk; g += blockDim.x * blockDim.y) {
+__device__ void group_means(const Norm& norm, const float* sums, Weight weight, float* means) {
+    int each = norm.each();
+    for (int g = threadIdx.y * blockDim.x + threadIdx.x; g < norm.chunk; g += blockDim.x * blockDim.y) {
         float sum = 0;
         for (int c = g * each; c < (g + 1) * each; c++) sum += sums[c] * weight(c);
-        means[g] = sum / ((float)each * pixels);
+        means[g] = sum / ((float)each * norm.pixels);
     }
     __syncthreads();
+}
+
+// The tile, behind `count` floats of shared memory.
+__device__ inline scalar* tile_behind(size_t count) { return (scalar*)(shared + (count + 3) / 4 * 4); }
+
+template <int lanes>
+__device__ void forward(
+    const Norm& norm, const Mask& mask, scalar* y, float* mean, float* r, float eps, int silu, int tiled
+) {
+    int width = norm.width(), each = norm.each();
+    float* sums = shared;                           // (blockDim.y, width)
+    float* group_mean = sums + blockDim.y * width;  // (chunk)
+    float* group_r = group_mean + norm.chunk;       // (chunk)
+    scalar* tile = tile_behind(blockDim.y * width + 2 * norm.chunk);
+    auto from = [&](int p, int c) { return tiled ? tile + p * width + c : norm.x + norm.at(p, c); };
+
+    // Sums over pixels of what `value` makes of a strip, in place.
+    auto sum_strips = [&](auto value) {
+        for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
+            float sum[lanes] = {}, found[lanes];
+            for (int p = threadIdx.y; p < norm.pixels; p += blockDim.y) {
+                value(p, c, found);
+                for (int lane = 0; lane < lanes; lane++) sum[lane] += found[lane];
+            }
+            for (int lane = 0; lane < lanes; lane++) sums[threadIdx.y * width + c + lane] = sum[lane];
+        }
+        sum_columns(sums, width);
+    };
+    sum_strips([&](int p, int c, float* found) {
+        load_pack<lanes>(norm.x + norm.at(p, c), found);
+        if (tiled) store_pack<lanes>(tile + p * width + c, found);
+    });
+    group_means(norm, sums, [](int) { return 1; }, group_mean);
+    sum_strips([&](int p, int c, float* found) {
+        load_pack<lanes>(from(p, c), found);
+        for (int lane = 0; lane < lanes; lane++) {
+            float centred = found[lane] - group_mean[(c + lane) / each];
+            found[lane] = centred * centred;
+        }
+    });
+    group_means(norm, sums, [](int) { return 1; }, group_r);
+    for (int g = threadIdx.y * blockDim.x + threadIdx.x; g < norm.chunk; g += blockDim.x * blockDim.y) {
+        mean[norm.group() + g] = group_mean[g];
+        r[norm.group() + g] = group_r[g] = 1 / sqrtf(group_r[g] + eps);
+    }
+    __syncthreads();
+
+    for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
+        Strip<lanes> strip(norm, group_mean, group_r, c);
+        for (int p = threadIdx.y; p < norm.pixels; p += blockDim.y) {
+            float value[lanes];
+            load_pack<lanes>(from(p, c), value);
+            for (int lane = 0; lane < lanes; lane++) {
+                float z = (value[lane] - strip.mean[lane]) * strip.r[lane] * strip.a[lane] + strip.b[lane];
+                value[lane] = silu ? z * sigmoid(z) : z;
+                if (mask.on()) value[lane] /= mask.kept;
+            }
+            if (mask.on()) mask.drop<lanes>(norm.n(), norm.in_sample(p, c), value);
+            store_pack<lanes>(y + norm.at(p, c), value);
+        }
+    }
 }
 
 // Returns y, and for the backward the means and r of each sample and group, (N, groups).
 extern "C" __global__ void group_norm_forward(
-    const scalar* x, const float* scale, const float* shift, const float* m_scale, const float* m_shift,
-    scalar* y, float* mean, float* r, int pixels, int channels, int groups, int chunk, float eps, int silu, int tiled
+    const scalar* x, const float* scale, const float* shift, const scalar* m_scale, const scalar* m_shift,
+    const long long* samples, const long long* step, unsigned stream, unsigned k0, unsigned k1, long long least,
+    float kept, scalar* y, float* mean, float* r, int pixels, int channels, int groups, int chunk, float eps, int silu,
+    int lanes, int tiled
 ) {
-    int each = channels / groups, width = chunk * each, chunks = groups / chunk;
-    size_t n = blockIdx.x / chunks;
-    int first_group = blockIdx.x % chunks * chunk, first = first_group * each;
-    size_t start = n * pixels * channels + first;
+    Norm norm = {x, scale, shift, m_scale, m_shift, pixels, channels, groups, chunk};
+    Mask mask = {{samples, step, stream, k0, k1}, least, kept};
+    if (lanes == 4) forward<4>(norm, mask, y, mean, r, eps, silu, tiled);
+    else forward<1>(norm, mask, y, mean, r, eps, silu, tiled);
+}
 
-    float* sums = shared;                           // (blockDim.y, width)
-    float* group_mean = sums + blockDim.y * width;  // (chunk)
-    float* group_r = group_mean + chunk;            // (chunk)
-    scalar* tile = (scalar*)(group_r + chunk);      // (pixels, width)
-    const scalar* from = tiled ? tile : x + start;
-    size_t row = tiled ? width : channels;
+template <int lanes>
+__device__ void backward(
+    const Norm& norm, const Mask& mask, const scalar* dy, const float* mean, const float* r, scalar* dx, float* sum_dz,
+    float* sum_dz_x, int silu, int tiled
+) {
+    int width = norm.width(), each = norm.each();
+    float* dz_sums = shared;                          // (blockDim.y, width)
+    float* dz_x_sums = dz_sums + blockDim.y * width;  // (blockDim.y, width)
+    float* mean_g = dz_x_sums + blockDim.y * width;   // (chunk)
+    float* mean_g_x = mean_g + norm.chunk;            // (chunk)
+    scalar* tile = tile_behind(2 * blockDim.y * width + 2 * norm.chunk);  // (2, pixels, width): x, then dy
 
-    auto one = [](int) { return 1.0f; };
-    auto read = [&](int p, int c) {
-        scalar value = x[start + (size_t)p * channels + c];
-        if (tiled) tile[p * width + c] = value;
-        return load(value);
+    // Where x and dy are read again. The mask is drawn once: dy times it lies in the tile, or where dx will be.
+    auto x_at = [&](int p, int c) { return tiled ? tile + p * width + c : norm.x + norm.at(p, c); };
+    auto dy_at = [&](int p, int c) {
+        return tiled ? tile + (norm.pixels + p) * width + c : (mask.on() ? dx : (scalar*)dy) + norm.at(p, c);
     };
-    channel_sums(read, sums, pixels, width);
-    group_means(sums, one, group_mean, chunk, each, pixels);
-
-    auto square = [&](int p, int c) {
-        float centred = load(from[p * row + c]) - group_mean[c / each];
-        return centred * centred;
-    };
-    channel_sums(square, sums, pixels, width);
-    group_means(sums, one, group_r, chunk, each, pixels);
-
-    for (int c = threadIdx.x; c < width; c += blockDim.x) {
-        int g = c / each;
-        float mu = group_mean[g], r_g = 1 / sqrtf(group_r[g] + eps);
-        if (c % each == 0 && threadIdx.y == 0) {
-            mean[n * groups + first_group + g] = mu;
-            r[n * groups + first_group + g] = r_g;
+    // Makes x^ of x and dz of dy, in place.
+    auto derive = [&](const Strip<lanes>& strip, float* x, float* d) {
+        for (int lane = 0; lane < lanes; lane++) {
+            x[lane] = (x[lane] - strip.mean[lane]) * strip.r[lane];
+            if (mask.on()) d[lane] /= mask.kept;
+            if (!silu) continue;
+            float z = x[lane] * strip.a[lane] + strip.b[lane], sigma = sigmoid(z);
+            d[lane] *= sigma * (1 + z * (1 - sigma));
         }
-        Affine affine(scale, shift, m_scale, m_shift, first + c, n * channels + first + c);
-        for (int p = threadIdx.y; p < pixels; p += blockDim.y) {
-            float z = (load(from[p * row + c]) - mu) * r_g * affine.a + affine.b;
-            y[start + (size_t)p * channels + c] = store(silu ? z * sigmoid(z) : z);
+    };
+
+    for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
+        Strip<lanes> strip(norm, mean + norm.group(), r + norm.group(), c);
+        float sum[lanes] = {}, sum_x[lanes] = {}, dz[lanes], x_hat[lanes];
+        for (int p = threadIdx.y; p < norm.pixels; p += blockDim.y) {
+            load_pack<lanes>(norm.x + norm.at(p, c), x_hat);
+            load_pack<lanes>(dy + norm.at(p, c), dz);
+            if (mask.on()) mask.drop<lanes>(norm.n(), norm.in_sample(p, c), dz);
+            if (tiled) store_pack<lanes>(tile + p * width + c, x_hat);
+            if (tiled || mask.on()) store_pack<lanes>(dy_at(p, c), dz);  // each thread for itself
+            derive(strip, x_hat, dz);
+            for (int lane = 0; lane < lanes; lane++) {
+                sum[lane] += dz[lane];
+                sum_x[lane] += dz[lane] * x_hat[lane];
+            }
+        }
+        for (int lane = 0; lane < lanes; lane++) {
+            dz_sums[threadIdx.y * width + c + lane] = sum[lane];
+            dz_x_sums[threadIdx.y * width + c + lane] = sum_x[lane];
+        }
+    }
+    sum_columns(dz_sums, width);
+    sum_columns(dz_x_sums, width);
+    auto weight = [&](int c) { return Strip<1>(norm, mean + norm.group(), r + norm.group(), c).a[0]; };
+    group_means(norm, dz_sums, weight, mean_g);
+    group_means(norm, dz_x_sums, weight, mean_g_x);
+
+    size_t nc = norm.n() * norm.channels + norm.first_group() * each;
+    for (int c = threadIdx.y * blockDim.x + threadIdx.x; c < width; c += blockDim.x * blockDim.y) {
+        sum_dz[nc + c] = dz_sums[c];
+        sum_dz_x[nc + c] = dz_x_sums[c];
+    }
+    for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
+        Strip<lanes> strip(norm, mean + norm.group(), r + norm.group(), c);
+        for (int p = threadIdx.y; p < norm.pixels; p += blockDim.y) {
+            float dz[lanes], x_hat[lanes];
+            load_pack<lanes>(x_at(p, c), x_hat);
+            load_pack<lanes>(dy_at(p, c), dz);
+            derive(strip, x_hat, dz);
+            for (int lane = 0; lane < lanes; lane++) {
+                int g = (c + lane) / each;
+                dz[lane] = strip.r[lane] * (dz[lane] * strip.a[lane] - mean_g[g] - x_hat[lane] * mean_g_x[g]);
+            }
+            store_pack<lanes>(dx + norm.at(p, c), dz);
         }
     }
 }
 
 // Returns dx and, for each sample and channel, the sums over pixels of dz and of dz x^, (N, channels): the gradients of
 // scale, shift and modulation are made of them. With g = dz A, dx = r (g - mean(g) - x^ mean(g x^)), and both means need
-// only those sums.
-extern "C" __global__ void group_norm_backward(
-    const scalar* x, const scalar* dy, const float* scale, const float* shift, const float* m_scale,
-    const float* m_shift, const float* mean, const float* r, scalar* dx, float* sum_dz, float* sum_dz_x,
-    int pixels, int channels, int groups, int chunk, int silu, int tiled
+// only those sums. Of blocks of geometry.py's NORM_THREADS, 512, two are to have room for their registers.
+extern "C" __global__ void __launch_bounds__(512, 2) group_norm_backward(
+    const scalar* x, const float* scale, const float* shift, const scalar* m_scale, const scalar* m_shift,
+    const long long* samples, const long long* step, unsigned stream, unsigned k0, unsigned k1, long long least,
+    float kept, const scalar* dy, const float* mean, const float* r, scalar* dx, float* sum_dz, float* sum_dz_x,
+    int pixels, int channels, int groups, int chunk, int silu, int lanes, int tiled
 ) {
-    int each = channels / groups, width = chunk * each, chunks = groups / chunk;
-    size_t n = blockIdx.x / chunks;
-    int first_group = blockIdx.x % chunks * chunk, first = first_group * each;
-    size_t start = n * pixels * channels + first, group = n * groups + first_group;
-
-    float* dz_sums = shared;                        // (blockDim.y, width)
-    float* dz_x_sums = dz_sums + blockDim.y * width;  // (blockDim.y, width)
-    float* mean_g = dz_x_sums + blockDim.y * width;   // (chunk)
-    float* mean_g_x = mean_g + chunk;                 // (chunk)
-    scalar* tile = (scalar*)(mean_g_x + chunk);       // (2, pixels, width): x, then dy
-    const scalar* x_from = tiled ? tile : x + start;
-    const scalar* dy_from = tiled ? tile + pixels * width : dy + start;
-    size_t row = tiled ? width : channels;
-
-    auto affine = [&](int c) {
-        return Affine(scale, shift, m_scale, m_shift, first + c, n * channels + first + c);
-    };
-    auto x_hat = [&](int p, int c) {
-        return (load(x_from[p * row + c]) - mean[group + c / each]) * r[group + c / each];
-    };
-    auto dz = [&](int p, int c) {
-        float d = load(dy_from[p * row + c]);
-        if (!silu) return d;
-        Affine to_z = affine(c);
-        float z = x_hat(p, c) * to_z.a + to_z.b, sigma = sigmoid(z);
-        return d * sigma * (1 + z * (1 - sigma));
-    };
-    auto weight = [&](int c) { return affine(c).a; };
-
-    if (tiled) {  // each thread reads again only what it has written itself
-        for (int c = threadIdx.x; c < width; c += blockDim.x) {
-            for (int p = threadIdx.y; p < pixels; p += blockDim.y) {
-                tile[p * width + c] = x[start + (size_t)p * channels + c];
-                tile[(pixels + p) * width + c] = dy[start + (size_t)p * channels + c];
-            }
-        }
-    }
-    channel_sums(dz, dz_sums, pixels, width);
-    channel_sums([&](int p, int c) { return dz(p, c) * x_hat(p, c); }, dz_x_sums, pixels, width);
-    group_means(dz_sums, weight, mean_g, chunk, each, pixels);
-    group_means(dz_x_sums, weight, mean_g_x, chunk, each, pixels);
-
-    for (int c = threadIdx.x; c < width; c += blockDim.x) {
-        int g = c / each;
-        if (threadIdx.y == 0) {
-            sum_dz[n * channels + first + c] = dz_sums[c];
-            sum_dz_x[n * channels + first + c] = dz_x_sums[c];
-        }
-        float a = affine(c).a, r_g = r[group + g];
-        for (int p = threadIdx.y; p < pixels; p += blockDim.y) {
-            float gradient = r_g * (dz(p, c) * a - mean_g[g] - x_hat(p, c) * mean_g_x[g]);
-            dx[start + (size_t)p * channels + c] = store(gradient);
-        }
-    }
+    Norm norm = {x, scale, shift, m_scale, m_shift, pixels, channels, groups, chunk};
+    Mask mask = {{samples, step, stream, k0, k1}, least, kept};
+    if (lanes == 4) backward<4>(norm, mask, dy, mean, r, dx, sum_dz, sum_dz_x, silu, tiled);
+    else backward<1>(norm, mask, dy, mean, r, dx, sum_dz, sum_dz_x, silu, tiled);
 }
 
 // The gradients that are sums of sum_dz and sum_dz_x over samples: dshift = sum (1 + m_scale) sum_dz and dscale likewise.
 // The modulation's are one to each sample and channel: dm_shift = sum_dz, dm_scale = sum dz (x^ scale + shift).
-// Threads (channel, sample); each block takes blockDim.x channels.
+// Threads (channel, sample).
 extern "C" __global__ void group_norm_parameters(
-    const float* sum_dz, const float* sum_dz_x, const float* scale, const float* shift, const float* m_scale,
-    float* dscale, float* dshift, float* dm_scale, int samples, int channels
+    const float* sum_dz, const float* sum_dz_x, const float* scale, const float* shift, const scalar* m_scale,
+    float* dscale, float* dshift, scalar* dm_scale, scalar* dm_shift, int samples, int channels
 ) {
-    int c = blockIdx.x * blockDim.x + threadIdx.x, width = blockDim.x;
-    float* scale_sums = shared;                          // (blockDim.y, width)
-    float* shift_sums = shared + blockDim.y * width;     // (blockDim.y, width)
-    auto sample_sums = [&](const float* values, float* sums) {
-        auto value = [&](int n, int) {
-            size_t nc = (size_t)n * channels + c;
-            return c < channels ? values[nc] * (m_scale ? 1 + m_scale[nc] : 1) : 0;
-        };
-        channel_sums(value, sums, samples, width);
+    int c = blockIdx.y * blockDim.x + threadIdx.x, width = blockDim.x;
+    float* scale_sums = shared;                       // (blockDim.y, width)
+    float* shift_sums = shared + blockDim.y * width;  // (blockDim.y, width)
+    auto weighted = [&](const float* values, size_t nc) {
+        return c < channels ? values[nc] * (m_scale ? 1 + load(m_scale[nc]) : 1) : 0;
     };
-    sample_sums(sum_dz_x, scale_sums);
-    sample_sums(sum_dz, shift_sums);
+    auto dz_x = [&](int n, int) { return weighted(sum_dz_x, (size_t)n * channels + c); };
+    auto dz = [&](int n, int) { return weighted(sum_dz, (size_t)n * channels + c); };
+    channel_sums(dz_x, scale_sums, samples, width);
+    channel_sums(dz, shift_sums, samples, width);
     if (c >= channels) return;
-    if (threadIdx.y == 0) {
-        dscale[c] = scale_sums[threadIdx.x];
-        dshift[c] = shift_sums[threadIdx.x];
-    }
+    if (threadIdx.y == 0) dscale[c] = scale_sums[threadIdx.x], dshift[c] = shift_sums[threadIdx.x];
     if (!m_scale) return;
     for (int n = threadIdx.y; n < samples; n += blockDim.y) {
         size_t nc = (size_t)n * channels + c;
-        dm_scale[nc] = scale[c] * sum_dz_x[nc] + shift[c] * sum_dz[nc];
+        dm_scale[nc] = store(scale[c] * sum_dz_x[nc] + shift[c] * sum_dz[nc]);
+        dm_shift[nc] = store(sum_dz[nc]);
     }
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,14 +12,16 @@ from tinyddpm.backend import Backend
 from tinyddpm.ops.cuda.geometry import Geometry
 
 FOLDER = Path(__file__).parent
-FAMILIES = ("activation", "convolution", "group_norm", "loss", "optimiser", "random", "resampling", "softmax")
+FAMILIES = (
+    "activation", "convolution", "gemm", "group_norm", "loss", "optimiser", "random", "resampling", "softmax", "sums",
+)  # fmt: skip
 """The `.cu` files."""
 
-STORAGE: dict[str, tuple[str, ...]] = {"float32": (), "bfloat16": ("-DSCALAR_BF16",)}
-"""What activations can be stored as, with the compiler's options for it."""
+STORAGE: dict[str, tuple[str, ...]] = {"float32": (), "tf32": ("-DTF32",), "bfloat16": ("-DSCALAR_BF16",)}
+"""What activations can be stored as, with the compiler's options for it; "tf32" is float32 whose products round."""
 
 OPTIONS = ("--std=c++17",)
-INCLUDE, HEADER = '#include "common.cuh"\n', "common.cuh"
+INCLUDE = re.compile(r'#include "(\w+\.cuh)"\n')
 STATIC_SHARED = 48 * 1024
 """Bytes of shared memory that a block gets without asking for more."""
 
@@ -38,7 +41,7 @@ class Kernels:
 
     def __init__(self, backend: Backend | CudaBackend) -> None:
         self._backend: Any = backend
-        self._functions: dict[tuple[str, str], Any] = {}
+        self._functions: dict[tuple[str, tuple[str, ...]], Any] = {}
 
     @property
     def shared_memory(self) -> int:
@@ -46,7 +49,7 @@ class Kernels:
         return int(self._backend.shared_memory)
 
     def launch(self, family: str, name: str, storage: str, geometry: Geometry, *arguments: Any) -> None:
-        """Launch kernel `name` of a family, compiled for activations stored as `storage`.
+        """Launch kernel `name` of a family, compiled for activations stored as `storage` and the geometry's options.
 
         Args:
             family: one of FAMILIES.
@@ -56,10 +59,11 @@ class Kernels:
             arguments: contiguous arrays; None for no array; an int for an `int`, a float for a `float`, and for other
                 types NumPy's scalars.
         """
-        if (name, storage) not in self._functions:
-            module = self._backend.compile(source(family), OPTIONS + STORAGE[storage])
-            self._functions[name, storage] = module.get_function(name)
-        function = self._functions[name, storage]
+        options = STORAGE[storage] + geometry.options
+        if (name, options) not in self._functions:
+            module = self._backend.compile(source(family), OPTIONS + options)
+            self._functions[name, options] = module.get_function(name)
+        function = self._functions[name, options]
         if geometry.shared > STATIC_SHARED and geometry.shared > function.max_dynamic_shared_size_bytes:
             function.max_dynamic_shared_size_bytes = geometry.shared
         packed = tuple(_argument(name, argument) for argument in arguments)
@@ -67,8 +71,20 @@ class Kernels:
 
 
 def source(family: str) -> str:
-    """Return the source of a family, the common header in its place: CuPy's cache does not look into headers."""
-    return (FOLDER / f"{family}.cu").read_text().replace(INCLUDE, (FOLDER / HEADER).read_text())
+    """Return the source of a family, its headers in their places: CuPy's cache does not look into headers."""
+    return _with_headers(f"{family}.cu", set())
+
+
+def _with_headers(name: str, seen: set[str]) -> str:
+    """Return the text of a file, each header that was not seen before in its place."""
+
+    def header(found: re.Match[str]) -> str:
+        if found[1] in seen:
+            return ""
+        seen.add(found[1])
+        return _with_headers(found[1], seen)
+
+    return INCLUDE.sub(header, (FOLDER / name).read_text())
 
 
 def _argument(name: str, value: Any) -> Any:

@@ -55,7 +55,7 @@ class CudaOptimiser:
 
         Args:
             gradient: the flat float32 buffer, not clipped; left as it is.
-            loss: 0-d float32.
+            loss: one float32.
             step: (1,) int64, 0-based.
             weights, m, v, ema: flat float32 buffers.
 

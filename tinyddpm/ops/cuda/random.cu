@@ -1,28 +1,18 @@
-// Philox 4x32-10 (tinyddpm/backend/philox.py), keyed as tinyddpm/backend/random.py tells, and x_t made with its normals.
-//
-// One thread a counter, which gives four elements of one sample: blocks (counters, samples). The step lies in device
-// memory, so that a captured graph can be launched again for the next one.
+// The random numbers of tinyddpm/backend/random.py, and a training batch made of them. One thread a counter, which gives
+// four elements of one sample.
 #include "common.cuh"
+#include "philox.cuh"
 
-struct Words { unsigned word[4]; };
+// Which counter of which sample this thread draws; none if n is not below the number of samples.
+struct Place {
+    long long n, counter;
 
-__device__ Words philox(unsigned c0, unsigned c1, unsigned c2, unsigned c3, unsigned k0, unsigned k1) {
-    for (int round = 0; round < 10; round++) {
-        unsigned long long p0 = 0xD2511F53ull * c0, p1 = 0xCD9E8D57ull * c2;
-        c0 = (unsigned)(p1 >> 32) ^ c1 ^ k0;
-        c1 = (unsigned)p1;
-        c2 = (unsigned)(p0 >> 32) ^ c3 ^ k1;
-        c3 = (unsigned)p0;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
+    __device__ Place(long long size) {
+        long long counters = (size + 3) / 4;
+        n = element() / counters;
+        counter = element() % counters;
     }
-    return {{c0, c1, c2, c3}};
-}
-
-// The words of this thread's counter; `stream` is purpose + 256 layer.
-__device__ Words draw(const long long* samples, const long long* step, unsigned stream, unsigned k0, unsigned k1) {
-    return philox((unsigned)element(), (unsigned)samples[blockIdx.y], (unsigned)*step, stream, k0, k1);
-}
+};
 
 // Box and Muller in float64, rounded once: the numbers that NumPy draws.
 __device__ void normals(Words bits, float* z) {
@@ -34,42 +24,90 @@ __device__ void normals(Words bits, float* z) {
     }
 }
 
-// words[sample, i], uniform over [0, 2^32), (samples, size).
+// words[n, i], uniform over [0, 2^32), (count, size).
 extern "C" __global__ void philox_bits(
     long long* words, const long long* samples, const long long* step, unsigned stream, unsigned k0, unsigned k1,
-    long long size
+    long long count, long long size
 ) {
-    Words drawn = draw(samples, step, stream, k0, k1);
+    Place at(size);
+    if (at.n >= count) return;
+    Words drawn = Stream{samples, step, stream, k0, k1}.draw(at.n, at.counter);
     for (int lane = 0; lane < 4; lane++) {
-        long long i = 4 * element() + lane;
-        if (i < size) words[blockIdx.y * size + i] = drawn.word[lane];
+        long long i = 4 * at.counter + lane;
+        if (i < size) words[at.n * size + i] = drawn.word[lane];
     }
 }
 
-// eps[sample, i] ~ N(0, 1), (samples, size).
+// eps[n, i] ~ N(0, 1), (count, size).
 extern "C" __global__ void philox_normal(
     float* eps, const long long* samples, const long long* step, unsigned stream, unsigned k0, unsigned k1,
-    long long size
+    long long count, long long size
 ) {
+    Place at(size);
+    if (at.n >= count) return;
     float z[4];
-    normals(draw(samples, step, stream, k0, k1), z);
+    normals(Stream{samples, step, stream, k0, k1}.draw(at.n, at.counter), z);
     for (int lane = 0; lane < 4; lane++) {
-        long long i = 4 * element() + lane;
-        if (i < size) eps[blockIdx.y * size + i] = z[lane];
+        long long i = 4 * at.counter + lane;
+        if (i < size) eps[at.n * size + i] = z[lane];
     }
 }
 
-// eps as above, and x_t = signal[t] x_0 + noise[t] eps (DDPM eq. 4, GaussianProcess.q_sample); t is (samples).
-extern "C" __global__ void philox_q_sample(
-    const float* x_0, const long long* t, const float* signal, const float* noise, scalar* x_t, float* eps,
-    const long long* samples, const long long* step, unsigned stream, unsigned k0, unsigned k1, long long size
+__device__ inline float to_model(unsigned char value) { return value / 127.5f - 1.0f; }
+__device__ inline float to_model(float value) { return value; }
+
+// The streams of a batch by their words: when, with what noise, and whether mirrored; all keyed alike.
+struct Batch {
+    const long long *places, *samples, *step;
+    unsigned times, noises, flips, k0, k1;
+    int flip;  // whether any image is mirrored
+};
+
+// x_0[n] = data[places[n]], in the model's range and mirrored along its rows of `width` pixels where the flip's word is
+// below 2^31; t[n] in [0, T); eps ~ N(0, 1); x_t = signal[t] x_0 + noise[t] eps (DDPM eq. 4). (count, size) each.
+template <class Value>
+__device__ void noised(
+    const Value* data, Batch batch, const float* signal, const float* noise, float* x_0, long long* t, float* eps,
+    float* x_t, int T, int width, int channels, long long count, long long size
 ) {
-    float z[4], keep = signal[t[blockIdx.y]], add = noise[t[blockIdx.y]];
-    normals(draw(samples, step, stream, k0, k1), z);
+    Place at(size);
+    if (at.n >= count) return;
+    auto drawn = [&](unsigned word, long long counter) {
+        return Stream{batch.samples, batch.step, word, batch.k0, batch.k1}.draw(at.n, counter);
+    };
+    long long time = (long long)((unsigned long long)drawn(batch.times, 0).word[0] * T >> 32);
+    bool mirrored = batch.flip && drawn(batch.flips, 0).word[0] < 1u << 31;
+    if (at.counter == 0) t[at.n] = time;
+
+    float z[4], keep = signal[time], add = noise[time];
+    normals(drawn(batch.noises, at.counter), z);
     for (int lane = 0; lane < 4; lane++) {
-        long long i = 4 * element() + lane;
+        long long i = 4 * at.counter + lane, from = i;
         if (i >= size) continue;
-        eps[blockIdx.y * size + i] = z[lane];
-        x_t[blockIdx.y * size + i] = store(keep * x_0[blockIdx.y * size + i] + add * z[lane]);
+        if (mirrored) from += (width - 1 - 2 * (i / channels % width)) * channels;
+        float value = to_model(data[batch.places[at.n] * size + from]);
+        x_0[at.n * size + i] = value;
+        eps[at.n * size + i] = z[lane];
+        x_t[at.n * size + i] = keep * value + add * z[lane];
     }
+}
+
+extern "C" __global__ void noised_images(
+    const unsigned char* data, const long long* places, const long long* samples, const long long* step,
+    unsigned times, unsigned noises, unsigned flips, unsigned k0, unsigned k1, const float* signal, const float* noise,
+    float* x_0, long long* t, float* eps, float* x_t, int flip, int T, int width, int channels, long long count,
+    long long size
+) {
+    Batch batch = {places, samples, step, times, noises, flips, k0, k1, flip};
+    noised(data, batch, signal, noise, x_0, t, eps, x_t, T, width, channels, count, size);
+}
+
+extern "C" __global__ void noised_points(
+    const float* data, const long long* places, const long long* samples, const long long* step,
+    unsigned times, unsigned noises, unsigned flips, unsigned k0, unsigned k1, const float* signal, const float* noise,
+    float* x_0, long long* t, float* eps, float* x_t, int flip, int T, int width, int channels, long long count,
+    long long size
+) {
+    Batch batch = {places, samples, step, times, noises, flips, k0, k1, flip};
+    noised(data, batch, signal, noise, x_0, t, eps, x_t, T, width, channels, count, size);
 }

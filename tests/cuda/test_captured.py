@@ -1,0 +1,224 @@
+"""Recording: what a graph replays is what its function does, and a training step or a network can be recorded whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cuda.conftest import make_shim
+from helpers.cuda_shim import ShimBackend
+from helpers.cuda_tape import TapeBackend
+from tinyddpm.backend import Backend, load_backend
+from tinyddpm.backend.captured import Captured
+from tinyddpm.data import open_dataset
+from tinyddpm.data.base import ArrayDataset, Dataset
+from tinyddpm.errors import TrainingError
+from tinyddpm.training import feed
+from tinyddpm.training.assembly import make_trainer
+from tinyddpm.training.config import Config
+from tinyddpm.training.device_step import DeviceStep
+from tinyddpm.training.sampling import draw
+
+NUMPY = load_backend("numpy")
+
+UNET: dict[str, Any] = {
+    "data": {"labels": True, "flip": True},
+    "network": {"channels": 4, "multipliers": [1, 2], "blocks": 1, "attention": [3], "dropout": 0.2},
+    "schedule": {"name": "cosine", "timesteps": 30},
+    "training": {"batch_size": 3, "learning_rate": 1e-2, "warmup": 2, "threads": 1},
+    "sampling": {"name": "ddim", "steps": 4},
+}
+HYBRID = {**UNET["training"], "loss": "hybrid"}
+ADAPTIVE = {**UNET, "network": {**UNET["network"], "adaptive": True}, "training": HYBRID}
+CUT = {**UNET, "training": {**UNET["training"], "accumulate": 2, "predict": "v"}, "weighting": {"name": "min-snr"}}
+POINTS = {
+    "data": {"source": "moons"},
+    "network": {"name": "mlp", "width": 8, "depth": 2},
+    "schedule": {"name": "linear", "timesteps": 40},
+    "training": {"batch_size": 5, "learning_rate": 1e-2, "warmup": 0, "threads": 1},
+}
+RUNS = {"unet": UNET, "adaptive, hybrid": ADAPTIVE, "accumulated, v, weighted": CUT, "points": POINTS}
+
+
+def config(tables: dict[str, Any]) -> Config:
+    return Config.from_dict(tables)
+
+
+def data(settings: Config) -> Dataset:
+    """Return the points that are asked for, or odd little pictures of four classes."""
+    if settings.network.name == "mlp":
+        return open_dataset(settings.data.source)
+    rng = np.random.default_rng(0)
+    return ArrayDataset(rng.integers(0, 256, (23, 4, 6, 1), np.uint8), rng.integers(0, 4, 23), name="noise")
+
+
+@pytest.fixture
+def tape() -> TapeBackend:
+    make_shim("CPU, little shared memory")
+    return TapeBackend()
+
+
+def test_the_tape_forgets_what_is_not_recorded(tape: TapeBackend) -> None:
+    """A function that adds to a state is recorded without effect; what it takes from the host stays what it was."""
+    state, calls = tape.asarray(np.zeros(3)), []
+
+    def advance(x: Any) -> tuple[Any]:
+        calls.append(1)
+        nonlocal state
+        state += x * len(calls)
+        return (state * 2,)
+
+    captured = tape.captured(advance)
+    ones = tape.asarray(np.ones(3))
+    sums = [np.asarray(captured(ones)[0])[0] for _ in range(4)]
+    assert sums == [2, 6, 10, 14]  # once 1, then always 2
+    assert len(calls) == 2
+    np.testing.assert_array_equal(captured(3 * ones)[0], 26)
+
+
+def test_results_are_the_callers_own_and_shapes_have_graphs_of_their_own(tape: TapeBackend) -> None:
+    captured = tape.captured(lambda x: (x + 1,))
+    short, long = tape.asarray(np.zeros(2)), tape.asarray(np.zeros(5))
+    kept = [captured(x * 0 + k)[0] for k in range(5) for x in (short, long)]
+    assert [(len(y), float(y[0])) for y in kept] == [(n, k + 1) for k in range(5) for n in (2, 5)]
+    assert len(tape.recorded) == 2
+
+
+@pytest.mark.parametrize(
+    ("function", "what"),
+    [
+        (lambda x: (x * float(x[0]),), "a number asked for"),
+        (lambda x: (x @ x,), "a product by cuBLAS"),
+        (lambda x: (x if x[0] > 0 else -x,), "a truth asked for"),
+    ],
+)
+def test_what_a_gpu_would_not_record(tape: TapeBackend, function: Callable[..., Any], what: str) -> None:
+    captured, x = tape.captured(function), tape.asarray(np.ones(2))
+    captured(x)
+    with pytest.raises(NotImplementedError, match=what):
+        captured(x)
+
+
+def test_recording_that_fails_is_tried_again(tape: TapeBackend) -> None:
+    """No half of a recording is kept."""
+    failing = [False, True, False, False]
+
+    def function(x: Any) -> tuple[Any]:
+        if failing.pop(0):
+            raise MemoryError
+        return (x + 1,)
+
+    captured = Captured(tape._record, function)
+    x = tape.asarray(np.ones(2))
+    captured(x)
+    with pytest.raises(MemoryError):
+        captured(x)
+    np.testing.assert_array_equal(captured(x)[0], 2)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", RUNS)
+def test_recorded_training_is_the_same_training(tape: TapeBackend, name: str, precision: str) -> None:
+    """Five steps, the second recorded and replayed from then on: bit for bit those that are not recorded."""
+    settings = config(RUNS[name])
+    tape = TapeBackend(precision=precision)
+    shim = ShimBackend(precision=precision)
+    recorded, plain = (make_trainer(settings, backend, data(settings)) for backend in (tape, shim))
+    results = [(recorded.train_step(), plain.train_step()) for _ in range(5)]
+    assert [a for a, _ in results] == [b for _, b in results]
+    assert len({a.loss for a, _ in results}) == 5
+    np.testing.assert_array_equal(tape.to_numpy(recorded.ema), plain.ema)
+    assert len(tape.recorded) == 1
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_device_trains_as_the_host_does(name: str) -> None:
+    """Six steps: losses within 1e-5 of NumPy's, gradients' norms within 1e-4, growth included. And resumed."""
+    make_shim("CPU, little shared memory")
+    settings, shim = config(RUNS[name]), ShimBackend()
+    ours, theirs = (make_trainer(settings, backend, data(settings)) for backend in (shim, NUMPY))
+    assert isinstance(ours.advance, DeviceStep)
+    for step in range(6):
+        if step == 3:
+            before, ours = ours, make_trainer(settings, shim, data(settings))
+            ours.restore(before.checkpoint({}))
+        a, b = ours.train_step(), theirs.train_step()
+        assert a.loss == pytest.approx(b.loss, rel=1e-5)
+        assert a.gradient_norm == pytest.approx(b.gradient_norm, rel=1e-4)
+        assert (a.step, a.learning_rate) == (b.step, b.learning_rate)
+
+
+def test_bf16_trains_nearly_as_fp32_does() -> None:
+    """Four steps from random weights: losses within 1 %, and float32 weights that move by less than bfloat16 tells."""
+    make_shim("CPU, little shared memory")
+    settings = config(UNET).updated({"training": {"learning_rate": 1e-6, "warmup": 0}})
+    exact, mixed = (make_trainer(settings, ShimBackend(precision=p), data(settings)) for p in ("fp32", "bf16"))
+    before = np.random.default_rng(2).uniform(0.05, 0.1, exact.weights.size).astype(np.float32)
+    before *= np.random.default_rng(3).choice([-1, 1], before.size)
+    exact.weights[...] = mixed.weights[...] = before
+    for _ in range(4):
+        a, b = exact.train_step(), mixed.train_step()
+        assert a.loss == pytest.approx(b.loss, rel=1e-2)
+        assert a.loss != b.loss
+        assert a.gradient_norm == pytest.approx(b.gradient_norm, rel=3e-2)
+    assert mixed.weights.dtype == np.float32
+    assert (mixed.weights != before).mean() > 0.9
+    stored = mixed.model.backend.storage
+    assert (mixed.weights.astype(stored) != before.astype(stored)).mean() < 0.05
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_recorded_sampling_draws_the_same(tape: TapeBackend, name: str) -> None:
+    """Two batches, of unequal size."""
+    settings = config(RUNS[name])
+    drawn = []
+    for backend in (tape, ShimBackend()):
+        trainer = make_trainer(settings, backend, data(settings))
+        weights = backend.asarray(np.random.default_rng(1).normal(0, 0.1, trainer.model.layout.size).astype(np.float32))
+        numbers = np.arange(5)
+        options = {"seed": 3, "sampling": settings.sampling, "batch_size": 3}
+        drawn.append(draw(trainer.model, weights, numbers, numbers % 4, **options).values)
+    np.testing.assert_array_equal(*drawn)
+    assert tape.recorded
+
+
+def test_a_data_set_that_does_not_fit_comes_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same steps, bit for bit, also from the middle of a run."""
+    make_shim("CPU, little shared memory")
+    settings = config(CUT)
+    whole = make_trainer(settings, ShimBackend(), data(settings))
+    monkeypatch.setattr(feed, "SHARE", 0.0)
+    cut = make_trainer(settings, ShimBackend(), data(settings))
+    assert (whole.advance.feed.whole, cut.advance.feed.whole) == (True, False)
+    assert cut.advance.feed.data.shape == (3, 4, 6, 1)
+    for step in (0, 1, 2, 7, 8):
+        whole.step = cut.step = step
+        assert whole.train_step() == cut.train_step()
+    np.testing.assert_array_equal(whole.weights, cut.weights)
+
+
+def test_a_large_data_set_moves_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "CHUNK", 100)
+    settings = config(UNET)
+    dataset = data(settings)
+    moved = feed.make_feed(ShimBackend(), dataset, settings)
+    assert moved.whole
+    np.testing.assert_array_equal(moved.data, dataset.read(np.arange(23)))
+
+
+@pytest.mark.parametrize("backend", [ShimBackend, TapeBackend])
+def test_a_step_that_is_not_finite_changes_nothing(backend: Callable[[], Backend]) -> None:
+    make_shim("CPU, little shared memory")
+    settings = config(POINTS)
+    trainer = make_trainer(settings, backend(), data(settings))
+    for _ in range(3):
+        trainer.train_step()
+    trainer.weights[0] = np.inf
+    before = [np.array(buffer) for buffer in trainer.state]
+    with pytest.raises(TrainingError, match="step 4"):
+        trainer.train_step()
+    for buffer, expected in zip(trainer.state, before, strict=True):
+        np.testing.assert_array_equal(np.array(buffer), expected)

@@ -1,0 +1,304 @@
+"""cuDNN's convolutions without a GPU: its real plans, made for a card that is not there, and how one is chosen."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import ml_dtypes  # noqa: F401
+import numpy as np
+import pytest
+
+from helpers.cuda_shim import COMPILER, ShimBackend
+from helpers.cudnn_stand_in import Frontend, StandInCard
+from tinyddpm.backend import load_backend
+from tinyddpm.errors import BackendError
+from tinyddpm.ops import Operations
+from tinyddpm.ops.cuda import cudnn, cudnn_frontend
+from tinyddpm.ops.cuda.cudnn import CudnnConvolutions, Planner, choices_file, tolerance
+from tinyddpm.ops.cuda.cudnn_frontend import Problem
+
+REFERENCE = Operations(load_backend("numpy"), training=True)
+SHAPES = [((2, 6, 5, 3), (3, 3, 3, 4), 1), ((3, 7, 4, 5), (3, 3, 5, 2), 2), ((2, 3, 4, 6), (1, 1, 6, 3), 1)]
+
+H100 = {
+    "deviceName": "NVIDIA H100 80GB HBM3", "deviceVer": 900, "driverVer": 13000, "cudaDeviceId": 0, "pciDeviceId": 0,
+    "multiProcessorCount": 132, "warpSize": 32, "maxCtasPerSM": 32, "maxThreadsPerBlock": 1024, "maxThreadsPerSM": 2048,
+    "maxGridSize": [2147483647, 65535, 65535], "maxBlockSize": [1024, 1024, 64], "regsPerBlock": 65536,
+    "maxRegistersPerSM": 65536, "maxSharedMemoryPerBlock": 49152, "maxSharedMemoryPerBlockOptin": 232448,
+    "reservedSharedMemoryPerBlock": 1024, "smClockRateKHz": 1980000, "memClockRateKHz": 2619000,
+    "memoryBusWidth": 5120, "l2CacheSize": 52428800, "totalGlobalMem": 85_000_000_000, "isTccDriver": 0,
+    "supportCoopLaunch": 1,
+}  # fmt: skip
+"""A card, as cuDNN's device properties have it."""
+
+DDPM = [
+    ((128, 32, 32, 3), (3, 3, 3, 128), 1), ((128, 32, 32, 128), (3, 3, 128, 128), 1),
+    ((128, 32, 32, 128), (3, 3, 128, 128), 2), ((128, 16, 16, 512), (1, 1, 512, 256), 1),
+    ((128, 8, 8, 512), (3, 3, 512, 256), 1), ((128, 4, 4, 256), (3, 3, 256, 256), 1),
+    ((128, 32, 32, 128), (3, 3, 128, 3), 1),
+]  # fmt: skip
+"""Convolutions of DDPM's network for CIFAR-10, among them the first, the last, a shortcut and a halving."""
+
+DRIVER = """
+int cuGetErrorString() { return 100; } int cuModuleGetFunction() { return 100; } int cuModuleLoadData() { return 100; }
+int cuModuleUnload() { return 100; } int cuTensorMapEncodeIm2col() { return 100; }
+int cuTensorMapEncodeTiled() { return 100; }
+"""
+"""What cuDNN's libraries need of a driver to be loaded: functions that all say that there is no device."""
+
+
+def print_real_plans() -> None:
+    """Print, for each convolution and precision, how many plans can be built; run in a process of its own."""
+    frontend = cudnn_frontend.load_cudnn()
+    assert frontend is not None
+    device = frontend.create_device_properties(json.dumps(H100))
+    for precision in ("fp32", "tf32", "bf16"):
+        for wanted in ("y", "dx", "dw"):
+            for x, w, stride in [*SHAPES, *DDPM]:
+                problem = Problem(wanted, x, w, stride, precision)
+                plans = cudnn_frontend.Plans(frontend, problem, device_property=device)
+                built = sum(map(plans.build, range(len(plans.names))))
+                print(json.dumps([*problem, built, len(plans.names)]))
+
+
+def test_real_cudnn_has_plans_for_an_h100(tmp_path: Path) -> None:
+    """Every convolution in every precision, y with its bias; in "fp32" fewer plans, for those on tensor cores go."""
+    if find_spec("cudnn") is None:
+        pytest.skip("nvidia-cudnn-frontend is not installed")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        if COMPILER is None:
+            pytest.skip("there is neither a driver's libcuda.so.1 nor a compiler to make one that does nothing")
+        command = [COMPILER, "-shared", "-fPIC", "-xc", "-", "-o", str(tmp_path / "libcuda.so.1")]
+        subprocess.run(command, input=DRIVER, text=True, check=True)
+        environment["LD_LIBRARY_PATH"] = os.pathsep.join([str(tmp_path), os.environ.get("LD_LIBRARY_PATH", "")])
+    code = f"import runpy; runpy.run_path({__file__!r})['print_real_plans']()"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert len(lines) == 9 * len([*SHAPES, *DDPM])
+    assert [line for line in lines if line[-2] == 0] == []
+    counts = {precision: sum(line[-2] for line in lines if line[4] == precision) for precision in ("fp32", "tf32")}
+    assert counts["fp32"] < counts["tf32"] / 2
+
+
+# How plans are chosen and used.
+
+
+class Bench:
+    """Operations on a stand-in of cuDNN with some plans, as a fresh process has them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *plans: str, precision: str = "fp32") -> None:
+        if COMPILER is None:
+            pytest.skip("there is no C++ compiler (g++ or clang++) to run the kernels with")
+        self.backend = ShimBackend(precision=precision)
+        self.backend.device = "cpu"
+        self.frontend = Frontend(*plans)
+        self.card = StandInCard(self.frontend)
+        made = Planner(self.frontend, self.card, self.backend)
+        monkeypatch.setattr(cudnn, "planner", lambda backend: made)
+        self.ops = CudnnConvolutions(self.backend, training=True)
+        self.place: Callable[[np.ndarray], np.ndarray] = np.asarray
+
+    def compare(self, x: tuple[int, ...], w: tuple[int, ...], stride: int, rtol: float = 1e-5) -> None:
+        """Check y and the gradients against the reference in float64, within rtol of the largest element."""
+        rng, half = np.random.default_rng(3), self.backend.precision == "bf16"
+        dtype = np.dtype("bfloat16" if half else "float32")
+        x_, w_ = (self.place(rng.normal(size=shape).astype(dtype)) for shape in (x, w))
+        b = self.place(rng.normal(size=w[3]).astype(np.float32))
+        y, saved = self.ops.conv2d(x_, w_, b, stride)
+        expected, kept = REFERENCE.conv2d(x_.astype(float), w_.astype(float), b.astype(float), stride)
+        dy = self.place(rng.normal(size=y.shape).astype(dtype))
+        found = (y, *self.ops.conv2d_backward(saved, dy))
+        right = (expected, *REFERENCE.conv2d_backward(kept, dy.astype(float)))
+        assert [a.dtype for a in found] == [dtype, dtype, np.float32, np.float32]
+        for a, b in zip(found, right, strict=True):
+            np.testing.assert_allclose(a.astype(float), b, rtol=0, atol=rtol * np.abs(b).max())
+
+    def names(self) -> list[str]:
+        return [name for name, _ in self.frontend.run]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "tinyddpm" / "cudnn.json"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize(("x", "w", "stride"), SHAPES, ids=str)
+def test_gives_the_reference(
+    monkeypatch: pytest.MonkeyPatch, x: tuple[int, ...], w: tuple[int, ...], stride: int, precision: str
+) -> None:
+    """With the layouts and paddings that the graphs describe; bias and dw are rounded to bfloat16 in "bf16"."""
+    bench = Bench(monkeypatch, "right 1", precision=precision)
+    bench.compare(x, w, stride, rtol=2**-8 if precision == "bf16" else 1e-6)
+    before = len(bench.backend.launched)
+    bench.compare(x, w, stride, rtol=2**-8 if precision == "bf16" else 1e-6)
+    assert {name for name in bench.backend.launched[before:] if name.startswith("convolution")} == set()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_takes_arrays_that_lie_askew(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    """Views one element into a buffer, as parameters are; cuDNN reads 16 bytes at a time."""
+    bench = Bench(monkeypatch, "right 1", precision=precision)
+    bench.place = lambda array: np.concatenate([array.ravel()[:1], array.ravel()])[1:].reshape(array.shape)
+    bench.compare(*SHAPES[0], rtol=2**-8 if precision == "bf16" else 1e-6)
+
+
+def test_fastest_of_the_right_plans_is_taken_and_remembered(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """For y, dx and dw, among plans that miss one pixel, write nothing, break, or cannot be built."""
+    plans = ("right 3", "skips", "writes nothing", "unbuildable", "breaks", "right 2", "right 4")
+    first = Bench(monkeypatch, *plans)
+    first.compare(*SHAPES[0])
+    assert {"skips", "writes nothing", "breaks"} <= set(first.names())
+    first.frontend.run.clear()
+    first.compare(*SHAPES[0])
+    assert first.names() == ["right 2"] * 3
+    written = json.loads(cache.read_text())
+    assert list(written.values()) == ["right 2"] * 3
+    assert all(key.startswith("Some card, cuDNN 9.28.1, (") for key in written)
+    second = Bench(monkeypatch, *plans)
+    second.compare(*SHAPES[0])
+    assert second.names() == ["right 2"] * 3
+    assert [path.name for path in cache.parent.iterdir()] == ["cudnn.json"]
+
+
+def test_only_the_first_right_plans_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch, *(f"right {20 - i}" for i in range(10)))
+    bench.compare(*SHAPES[0])
+    assert set(bench.names()) == {f"right {20 - i}" for i in range(cudnn.CANDIDATES)}
+
+
+@pytest.mark.parametrize("plans", [(), ("skips", "breaks"), ("right 102", "right 101")], ids=str)
+def test_own_kernels_where_no_plan_is_right_and_faster(
+    monkeypatch: pytest.MonkeyPatch, cache: Path, plans: tuple[str, ...]
+) -> None:
+    """In the next process too, which tries none again."""
+    bench = Bench(monkeypatch, *plans)
+    bench.compare(*SHAPES[0])
+    bench.frontend.run.clear()
+    bench.compare(*SHAPES[0])
+    second = Bench(monkeypatch, *plans)
+    second.compare(*SHAPES[0])
+    assert bench.frontend.run == second.frontend.run == []
+    assert cache.exists() == bool(plans)
+
+
+def test_nothing_is_tried_while_the_stream_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shape first met then goes to the own kernels, and is planned when it is met again; a known one is recorded."""
+    bench = Bench(monkeypatch, "right 1")
+    bench.card.recording = True
+    bench.compare(*SHAPES[0])
+    assert bench.frontend.run == []
+    bench.card.recording = False
+    bench.compare(*SHAPES[0])
+    bench.frontend.run.clear()
+    bench.card.recording, bench.card.current = True, 5
+    bench.compare(*SHAPES[0])
+    assert bench.frontend.run == [("right 1", 5)] * 3
+
+
+@pytest.mark.parametrize("damaged", [b"", b"[1]", b'{"a": ', b"\xff\xfe", b'{"a": 1}'], ids=str)
+def test_damaged_choices_are_made_again(monkeypatch: pytest.MonkeyPatch, cache: Path, damaged: bytes) -> None:
+    cache.parent.mkdir(parents=True)
+    cache.write_bytes(damaged)
+    Bench(monkeypatch, "right 1").compare(*SHAPES[0])
+    assert [name for name in json.loads(cache.read_text()).values() if name != 1] == ["right 1"] * 3
+
+
+@pytest.mark.parametrize("known", ["of another cuDNN", "unbuildable", 3, ["right 1"]], ids=str)
+def test_remembered_plans_that_are_gone_are_replaced(
+    monkeypatch: pytest.MonkeyPatch, cache: Path, known: object
+) -> None:
+    Bench(monkeypatch, "unbuildable", "right 1").compare(*SHAPES[0])
+    cache.write_text(json.dumps(dict.fromkeys(json.loads(cache.read_text()), known)))
+    Bench(monkeypatch, "unbuildable", "right 1").compare(*SHAPES[0])
+    assert list(json.loads(cache.read_text()).values()) == ["right 1"] * 3
+
+
+def test_choices_that_cannot_be_written_are_made_all_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    bench = Bench(monkeypatch, "right 1")
+    bench.compare(*SHAPES[0])
+    assert "right 1" in bench.names()
+
+
+@pytest.mark.parametrize("value", [None, ""], ids=str)
+def test_choices_are_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str | None) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", value) if value is not None else monkeypatch.delenv("XDG_CACHE_HOME")
+    assert choices_file() == tmp_path / ".cache" / "tinyddpm" / "cudnn.json"
+
+
+@pytest.mark.parametrize("wanted", ["y", "dx", "dw"])
+def test_tolerance_holds_what_is_right_and_little_else(rng: np.random.Generator, wanted: str) -> None:
+    """For K from 9 to 18433 terms: a float32 sum in any order is within, one that lacks a few terms is not."""
+    for side in (1, 8, 32):
+        problem = Problem(wanted, (2, side * 3, side * 3, side * side), (3, 3, side * side, side * side), 1, "fp32")
+        terms = 18 * side * side if wanted == "dw" else 9 * side * side + (wanted == "y")
+        absolute, relative = tolerance(problem)
+        products = rng.normal(size=(200, terms)) * rng.normal(size=(200, terms))
+        exact, sums = products.sum(1), np.cumsum(products.astype(np.float32), axis=1, dtype=np.float32)[:, -1]
+        assert relative == 0
+        assert np.all(np.abs(sums - exact) <= absolute)
+        few = 1 + terms // 2000
+        assert np.abs(products[:, :few].sum(1)).max() > absolute
+
+
+# Without cuDNN, or with half of it.
+
+
+def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cudnn", None)
+    assert cudnn_frontend.cudnn_line() == "no cuDNN (own convolution kernels)"
+    backend = ShimBackend()
+    backend.device = SimpleNamespace(id=0)
+    assert CudnnConvolutions(backend)._planner is None
+
+
+def test_version_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = SimpleNamespace(backend_version=lambda: 92801, backend_version_string=lambda: "9.28.1")
+    monkeypatch.setitem(sys.modules, "cudnn", found)
+    assert cudnn_frontend.cudnn_line() == "cuDNN 9.28.1"
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("Unable to find symbol cudnnGetVersion", "the cuDNN frontend finds no cuDNN library: run pip install"),
+        ("Unable to load any libcudart.so.* library.", "the cuDNN frontend finds no libcudart.so: run pip install"),
+        ("Multiple libcudart libraries found: libcudart.so.12 and libcudart.so.13", "of both CUDA 12 and CUDA 13"),
+    ],
+)
+def test_half_an_installation_is_explained(monkeypatch: pytest.MonkeyPatch, said: str, line: str) -> None:
+    def backend_version() -> int:
+        raise RuntimeError(said)
+
+    monkeypatch.setitem(sys.modules, "cudnn", SimpleNamespace(backend_version=backend_version))
+    with pytest.raises(BackendError, match=line) as raised:
+        cudnn_frontend.load_cudnn()
+    assert "\n" not in str(raised.value)
+
+
+def test_two_runtimes_are_told_at_the_first_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frontend opens CUDA's library late: that is no plan's fault."""
+    bench = Bench(monkeypatch, "two runtimes")
+    with pytest.raises(BackendError, match="of both CUDA 12 and CUDA 13"):
+        bench.compare(*SHAPES[0])
+
+
+def test_other_errors_are_not_explained_away() -> None:
+    with pytest.raises(RuntimeError, match="CUDNN_STATUS_INTERNAL_ERROR"), cudnn_frontend.explained():
+        raise RuntimeError("CUDNN_STATUS_INTERNAL_ERROR")

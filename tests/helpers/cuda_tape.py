@@ -1,0 +1,211 @@
+"""CUDA graphs on the CPU: a shim backend that records what a function launches, and replays it.
+
+As on a GPU nothing is done while a function is recorded, and a replay works on the very arrays of the recording: what
+the function asked the host, or took from it, is not seen again. What a GPU would refuse to record is an error here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from helpers.cuda_shim import ShimBackend
+from tinyddpm.backend.captured import Arrays, Captured, Function
+
+
+class Tape:
+    """What has been launched, in order, while `active`."""
+
+    def __init__(self) -> None:
+        self.active = False
+        self.launches: list[Callable[[], Any]] = []
+
+    def do(self, launch: Callable[[], Any]) -> None:
+        """Record a launch, or do it."""
+        self.launches.append(launch) if self.active else launch()
+
+    def result(self, compute: Callable[[], Any], *sources: Any) -> Any:
+        """Return what is computed, and record that it is to be computed again, unless it is a view of a source."""
+        found = compute()
+        if not isinstance(found, (np.ndarray, np.generic)):
+            return found
+        array = np.asarray(found)
+        if self.active and not any(np.may_share_memory(array, source) for source in sources):
+            self.launches.append(lambda: np.copyto(array, compute()))
+        return array.view(TapedArray)
+
+    def refuse(self, what: str) -> None:
+        """Raise as CuPy does, where a graph is being recorded."""
+        if self.active:
+            raise NotImplementedError(f"{what} while a graph is recorded")
+
+
+TAPE = Tape()
+
+
+class TapedArray(np.ndarray):
+    """An array whose operators and methods go over the tape."""
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = (), **options: Any) -> Any:
+        if ufunc is np.matmul:
+            TAPE.refuse("a product by cuBLAS")
+        plain = [_plain(a) for a in inputs]
+        call = getattr(ufunc, method)
+        if out:
+            target = _plain(out[0])
+            TAPE.do(lambda: call(*plain, out=(target,), **options))
+            return out[0]
+        return TAPE.result(lambda: call(*plain, **options))
+
+    def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Any:
+        return _called(function, arguments, options)
+
+    def __getitem__(self, key: Any) -> Any:
+        plain, at = _plain(self), _plain(key)
+        return TAPE.result(lambda: plain[at], plain)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if not isinstance(value, (TapedArray, int, float, np.generic)):
+            TAPE.refuse("a copy from the host")
+        plain, at, source = _plain(self), _plain(key), _plain(value)
+        TAPE.do(lambda: plain.__setitem__(at, source))
+
+    def astype(self, dtype: Any, **options: Any) -> Any:
+        plain = _plain(self)
+        return TAPE.result(lambda: plain.astype(dtype, **options), plain)
+
+    def copy(self, *_: Any) -> Any:
+        plain = _plain(self)
+        return TAPE.result(plain.copy)
+
+    def reshape(self, *shape: Any, **options: Any) -> Any:
+        plain = _plain(self)
+        return TAPE.result(lambda: plain.reshape(*shape, **options), plain)
+
+    def __float__(self) -> float:
+        TAPE.refuse("a number asked for")
+        return float(_plain(self))
+
+    def __bool__(self) -> bool:
+        TAPE.refuse("a truth asked for")
+        return bool(_plain(self))
+
+    def __index__(self) -> int:
+        TAPE.refuse("a whole number asked for")
+        return int(_plain(self))
+
+    __int__ = __index__
+
+
+class _TapedNamespace:
+    """A namespace whose functions go over the tape."""
+
+    def __init__(self, xp: Any) -> None:
+        self._xp = xp
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._xp, name)
+        if isinstance(value, type) or not callable(value):
+            return value
+
+        def taped(*arguments: Any, **options: Any) -> Any:
+            if name == "asarray" and not isinstance(arguments[0], TapedArray):
+                TAPE.refuse("a copy from the host")
+            return _called(value, arguments, options, filled=name not in ("empty", "empty_like"))
+
+        return taped
+
+
+class _TapedModule:
+    """Kernels whose launches go over the tape."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def get_function(self, name: str) -> Any:
+        return _TapedKernel(self._module.get_function(name))
+
+
+class _TapedKernel:
+    def __init__(self, kernel: Any) -> None:
+        self.__dict__["_kernel"] = kernel
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._kernel, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._kernel, name, value)
+
+    def __call__(self, grid: Any, block: Any, arguments: tuple[Any, ...], shared_mem: int) -> None:
+        given = tuple(_plain(argument) for argument in arguments)
+        TAPE.do(lambda: self._kernel(grid, block, given, shared_mem=shared_mem))
+
+
+class TapeBackend(ShimBackend):
+    """The shim backend with graphs.
+
+    Attributes:
+        recorded: how many launches each graph has.
+    """
+
+    def __init__(self, shared_memory: int = 48 * 1024, precision: str = "fp32") -> None:
+        super().__init__(shared_memory, precision)
+        self.xp = _TapedNamespace(self.xp)
+        self.recorded: list[int] = []
+
+    def compile(self, code: str, options: tuple[str, ...]) -> Any:
+        return _TapedModule(super().compile(code, options))
+
+    def captured(self, function: Function) -> Function:
+        return Captured(self._record, function)
+
+    def to_numpy(self, array: Any) -> np.ndarray[Any, Any]:
+        TAPE.refuse("a copy to the host")
+        return np.asarray(_plain(array))
+
+    def _record(self, function: Callable[[], Arrays]) -> tuple[Arrays, Callable[[], None]]:
+        assert not TAPE.active
+        TAPE.active, TAPE.launches = True, []
+        try:
+            outputs = function()
+        finally:
+            launches, TAPE.active = TAPE.launches, False
+        self.recorded.append(len(launches))
+
+        def replay() -> None:
+            for launch in launches:
+                launch()
+
+        return outputs, replay
+
+
+def _called(function: Any, arguments: Any, options: Any, filled: bool = True) -> Any:
+    """Return what a function makes of arrays that have left the tape."""
+    plain, options = _plain(arguments), _plain(options)
+    if not filled:
+        return function(*plain, **options).view(TapedArray)
+    return TAPE.result(lambda: function(*plain, **options), *_arrays(plain))
+
+
+def _plain(value: Any) -> Any:
+    """Return arrays as NumPy's own, sharing memory; also those in tuples, lists and dictionaries."""
+    if isinstance(value, TapedArray):
+        return value.view(np.ndarray)
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(_plain, value))
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _arrays(values: Any) -> list[np.ndarray[Any, Any]]:
+    """Return the arrays among arguments."""
+    found: list[np.ndarray[Any, Any]] = []
+    for value in values:
+        if isinstance(value, np.ndarray):
+            found.append(value)
+        elif isinstance(value, (tuple, list)):
+            found += _arrays(value)
+    return found

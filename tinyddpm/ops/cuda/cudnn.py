@@ -1,0 +1,255 @@
+"""Convolutions by NVIDIA's cuDNN, where it is installed.
+
+Of cuDNN's plans for a convolution the first few are run on random numbers. Those that differ from this package's
+kernels are dropped, for single plans have given wrong results; the fastest of the others and of these kernels is kept,
+and its name in a file for the next process. All that is done when a convolution is first met on a stream that is not
+recorded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache, cached_property, partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyddpm.backend import Array, Backend, Purpose
+from tinyddpm.ops.cuda.cudnn_frontend import Plans, Problem, Shape, explained, load_cudnn
+from tinyddpm.ops.cuda.products import CudaProducts
+
+CANDIDATES = 6
+"""Right plans, of which the fastest is taken."""
+
+REPEATS = 10
+"""Runs that a plan is timed by."""
+
+OWN = "this package's kernels"
+"""The name of the choice that is no plan."""
+
+ALIGNMENT = 16
+"""Bytes in whole multiples of which cuDNN takes arrays to lie."""
+
+
+class CudnnConvolutions(CudaProducts):
+    """Convolutions by cuDNN's plans; by this package's kernels without cuDNN, or where no plan is right and faster."""
+
+    def __init__(self, backend: Backend, training: bool = False) -> None:
+        super().__init__(backend, training)
+        self._planner = None if backend.device is None else planner(backend)
+
+    def _convolve(self, x: Array, w: Array, b: Array, stride: int) -> Array:
+        run = self._plan("y", x, x.shape, w.shape, stride)
+        if run is None:
+            return super()._convolve(x, w, b, stride)
+        return run(x, self._inwards(w), self.xp.astype(b, x.dtype, copy=False))
+
+    def _convolve_dx(self, dy: Array, w: Array, x_shape: Shape, stride: int) -> Array:
+        run = self._plan("dx", dy, x_shape, w.shape, stride)
+        return super()._convolve_dx(dy, w, x_shape, stride) if run is None else run(dy, self._inwards(w))
+
+    def _convolve_dw(self, x: Array, dy: Array, w_shape: Shape, stride: int) -> Array:
+        run = self._plan("dw", x, x.shape, w_shape, stride)
+        return super()._convolve_dw(x, dy, w_shape, stride) if run is None else self._outwards(run(x, dy))
+
+    def _plan(self, wanted: str, first: Array, x: Shape, w: Shape, stride: int) -> Callable[..., Array] | None:
+        if self._planner is None:
+            return None
+        float32 = "tf32" if self.backend.precision == "tf32" else "fp32"
+        precision = "bf16" if str(first.dtype) == "bfloat16" else float32
+        problem = Problem(wanted, tuple(x), tuple(w), stride, precision)
+        return self._planner.find(problem, partial(self._expected, problem))
+
+    def _expected(self, problem: Problem, *inputs: Array) -> Array:
+        """Return what this package's kernels make of cuDNN's inputs, in cuDNN's shape."""
+        if problem.wanted == "y":
+            x, w, b = inputs
+            b = self.xp.astype(self.xp.reshape(b, (-1,)), self.xp.float32)
+            return super()._convolve(x, self._outwards(w, w.dtype), b, problem.stride)
+        if problem.wanted == "dx":
+            dy, w = inputs
+            return super()._convolve_dx(dy, self._outwards(w, w.dtype), problem.x, problem.stride)
+        x, dy = inputs
+        return self._inwards(super()._convolve_dw(x, dy, problem.w, problem.stride))
+
+    def _inwards(self, w: Array) -> Array:
+        """Return weights (kh, kw, C_in, C_out) as cuDNN has them, (C_out, kh, kw, C_in)."""
+        return self.xp.ascontiguousarray(self.xp.permute_dims(w, (3, 0, 1, 2)))
+
+    def _outwards(self, w: Array, dtype: Any = None) -> Array:
+        """Return cuDNN's weights (C_out, kh, kw, C_in) as (kh, kw, C_in, C_out), of float32 or another type."""
+        turned = self.xp.permute_dims(w, (1, 2, 3, 0))
+        out = self._empty(turned.shape, dtype or self.xp.float32)
+        out[...] = turned
+        return out
+
+
+class Planner:
+    """The plans on one GPU, each chosen when it is first asked for."""
+
+    def __init__(self, cudnn: Any, card: CupyCard, backend: Backend) -> None:
+        self._cudnn, self._card, self._backend = cudnn, card, backend
+        self._found: dict[Problem, Callable[..., Array] | None] = {}
+
+    def find(self, problem: Problem, expected: Callable[..., Array]) -> Callable[..., Array] | None:
+        """Return what runs the plan of a problem: cuDNN's inputs to its output.
+
+        Args:
+            problem: what to plan.
+            expected: what to compare the plans with.
+
+        Returns:
+            None where no plan is right and faster, or none is chosen yet and the stream is recorded.
+        """
+        if problem not in self._found:
+            if self._card.capturing():
+                return None
+            self._found[problem] = self._choose(problem, expected)
+        return self._found[problem]
+
+    @cached_property
+    def _handle(self) -> int:
+        """cuDNN's handle, on the GPU that is current."""
+        with explained():
+            return int(self._cudnn.create_handle())
+
+    def _choose(self, problem: Problem, expected: Callable[..., Array]) -> Callable[..., Array] | None:
+        """Return the plan chosen earlier, or the fastest of the first right ones; None for this package's kernels."""
+        key = f"{self._card.name}, cuDNN {self._cudnn.backend_version_string()}, {tuple(problem)}"
+        plans = Plans(self._cudnn, problem, handle=self._handle)
+        known = read_choices().get(key)
+        if known == OWN or not plans.names:
+            return None
+        if known in plans.names and plans.build(index := plans.names.index(known)):
+            return partial(self._run, problem, plans, index)
+        inputs = self._draw(problem)
+        right = expected(*inputs)
+        times: dict[int, float] = {}
+        for index in range(len(plans.names)):
+            run = partial(self._run, problem, plans, index, *inputs)
+            if plans.build(index) and self._agrees(problem, run, right):
+                times[index] = self._card.milliseconds(run)
+            if len(times) == CANDIDATES:
+                break
+        best = min(times, key=lambda index: times[index], default=None)
+        if best is None or self._card.milliseconds(partial(expected, *inputs)) < times[best]:
+            add_choice(key, OWN)
+            return None
+        add_choice(key, plans.names[best])
+        return partial(self._run, problem, plans, best)
+
+    def _run(self, problem: Problem, plans: Plans, index: int, *inputs: Array) -> Array:
+        """Return the output. Scratch memory is the allocator's, so that a recorded run keeps its own."""
+        xp, device = self._backend.xp, self._backend.device
+        output = xp.empty(problem.shapes()[-1], dtype=inputs[0].dtype, device=device)
+        scratch = xp.empty((max(1, plans.scratch(index)),), dtype=xp.uint8, device=device)
+        arrays = [*map(self._aligned, inputs), output]
+        addresses = [self._card.address(array) for array in arrays]
+        plans.launch(index, addresses, self._card.address(scratch), self._card.stream())
+        return output
+
+    def _aligned(self, array: Array) -> Array:
+        """Return the array, or a copy where it is a view, as of one bias among all parameters, that lies askew."""
+        return self._backend.xp.asarray(array, copy=True) if self._card.address(array) % ALIGNMENT else array
+
+    def _draw(self, problem: Problem) -> tuple[Array, ...]:
+        """Return normal numbers as inputs."""
+        random, dtype = self._backend.random(0), np.dtype("bfloat16" if problem.precision == "bf16" else "float32")
+        drawn = (
+            random.normal(Purpose.DATA, 0, range(shape[0]), shape[1:], layer)
+            for layer, shape in enumerate(problem.shapes()[:-1])
+        )
+        return tuple(self._backend.xp.astype(array, dtype) for array in drawn)
+
+    def _agrees(self, problem: Problem, run: Callable[[], Array], right: Array) -> bool:
+        """Whether a plan runs and gives what is right, within `tolerance`; NaN is never within."""
+        xp = self._backend.xp
+        absolute, relative = tolerance(problem)
+        try:
+            found = xp.astype(run(), xp.float32)
+        except RuntimeError:
+            return False
+        right = xp.astype(right, xp.float32)
+        return bool(xp.all(xp.abs(found - right) <= absolute + relative * xp.abs(right)))
+
+
+class CupyCard:
+    """A GPU as CuPy has it."""
+
+    def __init__(self, index: int) -> None:
+        import cupy
+
+        self._cuda = cupy.cuda
+        self.name: str = self._cuda.runtime.getDeviceProperties(index)["name"].decode()
+
+    def stream(self) -> int:
+        """Return the address of the current stream."""
+        return int(self._cuda.get_current_stream().ptr)
+
+    def capturing(self) -> bool:
+        """Whether the current stream is recorded."""
+        return bool(self._cuda.get_current_stream().is_capturing())
+
+    def address(self, array: Array) -> int:
+        """Return where an array lies."""
+        return int(array.data.ptr)
+
+    def milliseconds(self, run: Callable[[], object]) -> float:
+        """Return how long `run` takes, by events around several runs: the one before, to compare, was the first."""
+        start, end = self._cuda.Event(), self._cuda.Event()
+        start.record()
+        for _ in range(REPEATS):
+            run()
+        end.record()
+        end.synchronize()
+        return float(self._cuda.get_elapsed_time(start, end)) / REPEATS
+
+
+@cache
+def planner(backend: Backend) -> Planner | None:
+    """Return the plans on a backend's GPU; None without cuDNN. Raises BackendError where cuDNN cannot work."""
+    cudnn = load_cudnn()
+    return None if cudnn is None else Planner(cudnn, CupyCard(backend.device.id), backend)
+
+
+def tolerance(problem: Problem) -> tuple[float, float]:
+    """Return (absolute, relative): how far two sums of the same K products of normal numbers lie apart at most.
+
+    Partial sums are about √K, so K additions in float32, each wrong by a last place in the same direction, make
+    K √K 2⁻²³ in each of the two. TF32 rounds both factors by up to 2⁻¹¹, either way from term to term: 2⁻¹⁰ √K is more
+    than the standard deviation of that, and 8 of them are allowed to each. bfloat16 rounds each sum by 2⁻⁹ of itself.
+    """
+    kh, kw, c_in, c_out = problem.w
+    pixels = prod(problem.shapes()[1][:3])
+    terms = {"y": kh * kw * c_in + 1, "dx": kh * kw * c_out, "dw": pixels}[problem.wanted]
+    rounded, relative = {"fp32": (0.0, 0.0), "tf32": (2.0**-6, 0.0), "bf16": (0.0, 2.0**-8)}[problem.precision]
+    return 2.0**-22 * terms**1.5 + rounded * terms**0.5, relative
+
+
+def choices_file() -> Path:
+    """Return the JSON file, in the user's cache folder, of {problem on a card by a version: name of the plan}."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "tinyddpm", "cudnn.json").expanduser()
+
+
+def read_choices() -> dict[str, Any]:
+    """Return what was chosen on this machine; nothing where the file is missing or damaged."""
+    with suppress(OSError, ValueError):
+        found = json.loads(choices_file().read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def add_choice(key: str, name: str) -> None:
+    """Write a choice beside the others, if the file can be written; at once, for other processes may be reading."""
+    file = choices_file()
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}")
+        part.write_text(json.dumps(read_choices() | {key: name}, indent=1), encoding="utf-8")
+        part.replace(file)

@@ -1,0 +1,172 @@
+"""What is asked of NVIDIA's Python frontend of cuDNN: the one module that knows it.
+
+A convolution is described as a graph, for which cuDNN has a list of plans, best guess first. A plan is built, then run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+
+from tinyddpm.errors import BackendError
+from tinyddpm.ops.convolution import same_padding
+
+INSTALL = "run pip install 'tinyddpm[cudnn12]' or 'tinyddpm[cudnn13]', by the CUDA version that nvidia-smi shows"
+
+FAULTS = {
+    "Unable to find symbol": f"the cuDNN frontend finds no cuDNN library: {INSTALL}",
+    "Multiple libcudart": "the cuDNN frontend finds libcudart.so of both CUDA 12 and CUDA 13, and takes only one: "
+    "uninstall the other, or take it off LD_LIBRARY_PATH",
+    "Unable to load any libcudart": f"the cuDNN frontend finds no libcudart.so: {INSTALL}",
+}
+"""What the frontend says where it cannot work, and what to say instead."""
+
+WORKSPACE = 1 << 28
+"""Bytes of scratch memory that a plan may need."""
+
+Shape = tuple[int, ...]
+
+
+class Problem(NamedTuple):
+    """A convolution to plan: which of y, dx and dw, the shapes of x and w, the stride, and fp32, tf32 or bf16."""
+
+    wanted: str
+    x: Shape
+    w: Shape
+    stride: int
+    precision: str
+
+    def shapes(self) -> tuple[Shape, ...]:
+        """Return the shapes of the inputs, then of the output: weights as (C_out, kh, kw, C_in), like images."""
+        (n, height, width, _), (kh, kw, c_in, c_out) = self.x, self.w
+        w, b = (c_out, kh, kw, c_in), (1, 1, 1, c_out)
+        y = (n, -(-height // self.stride), -(-width // self.stride), c_out)
+        return {"y": (self.x, w, b, y), "dx": (y, w, self.x), "dw": (self.x, y, w)}[self.wanted]
+
+
+class Plans:
+    """The plans of a problem. Inputs and output are all float32 or all bfloat16: for others cuDNN has no plan.
+
+    Left out are plans whose sums depend on the order of threads, for a seed must give the same run again; those that
+    sum in less than float32; and in "fp32" those on tensor cores, which would round factors to TF32.
+
+    Args:
+        cudnn: the frontend.
+        problem: what to plan.
+        place: `handle`; or `device_property`, to plan without a GPU.
+
+    Attributes:
+        names: of the plans, best guess first; the same in each process.
+    """
+
+    def __init__(self, cudnn: Any, problem: Problem, **place: Any) -> None:
+        self._cudnn, self._place = cudnn, place
+        float32, notes = cudnn.data_type.FLOAT, cudnn.numerical_note
+        io = cudnn.data_type.BFLOAT16 if problem.precision == "bf16" else float32
+        graph = cudnn.pygraph(io_data_type=io, intermediate_data_type=float32, compute_data_type=float32, **place)
+        *shapes, shape = map(_layout, problem.shapes())
+        inputs = [graph.tensor(**layout) for layout in shapes]
+        output = _convolution(graph, problem, inputs)
+        output.set_output(True).set_data_type(io).set_dim(shape["dim"]).set_stride(shape["stride"])
+        self._graph, self._tensors = graph, (*inputs, output)
+        self.names: list[str] = []
+        with suppress(cudnn.cudnnGraphNotSupportedError), explained():
+            graph.validate()
+            graph.build_operation_graph()
+            graph.create_execution_plans([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
+            exact = [notes.TENSOR_CORE] if problem.precision == "fp32" else []
+            graph.deselect_numeric_notes([notes.NONDETERMINISTIC, notes.REDUCED_PRECISION_REDUCTION, *exact])
+            graph.deselect_workspace_greater_than(WORKSPACE)
+            self.names = [graph.get_plan_name_at_index(i) for i in range(graph.get_execution_plan_count())]
+
+    def build(self, index: int) -> bool:
+        """Build a plan; return whether that is possible, and it is not left out."""
+        try:
+            self._graph.build_plan_at_index(index)
+        except (RuntimeError, self._cudnn.cudnnGraphNotSupportedError):
+            return False
+        return True
+
+    def scratch(self, index: int) -> int:
+        """Return the bytes of scratch memory that a built plan needs."""
+        return int(self._graph.get_workspace_size_plan_at_index(index))
+
+    def launch(self, index: int, addresses: Sequence[int], scratch: int, stream: int) -> None:
+        """Run a built plan on arrays, contiguous and of `Problem.shapes`, and scratch memory at these addresses.
+
+        Raises:
+            RuntimeError: the plan cannot be run.
+            BackendError: no plan can be.
+        """
+        arrays = dict(zip(self._tensors, addresses, strict=True))
+        with explained():
+            self._cudnn.set_stream(stream=stream, **self._place)
+            self._graph.execute_plan_at_index(arrays, scratch, index, **self._place)
+
+
+def load_cudnn() -> Any | None:
+    """Return the frontend, or None where it is not installed.
+
+    Raises:
+        BackendError: it is installed but cannot be loaded, or finds no cuDNN.
+    """
+    # The frontend looks for libcudart by name, which finds what is loaded: CuPy loads none, and wheels are in no path.
+    with suppress(ModuleNotFoundError, RuntimeError):
+        from cuda.pathfinder import load_nvidia_dynamic_lib
+
+        load_nvidia_dynamic_lib("cudart")
+    try:
+        import cudnn
+    except ModuleNotFoundError:
+        return None
+    except (ImportError, OSError, AssertionError) as cause:
+        raise BackendError(
+            f"the cuDNN frontend cannot be loaded ({' '.join(str(cause).split())}): {INSTALL}"
+        ) from cause
+    with explained():
+        cudnn.backend_version()
+    return cudnn
+
+
+def cudnn_line() -> str:
+    """Return what convolutions are done by, to describe a backend; raises what `load_cudnn` raises."""
+    cudnn = load_cudnn()
+    return f"cuDNN {cudnn.backend_version_string()}" if cudnn else "no cuDNN (own convolution kernels)"
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn what the frontend says where it cannot work into a BackendError."""
+    try:
+        yield
+    except RuntimeError as cause:
+        for said, line in FAULTS.items():
+            if said in str(cause):
+                raise BackendError(line) from cause
+        raise
+
+
+def _convolution(graph: Any, problem: Problem, inputs: Sequence[Any]) -> Any:
+    """Add the problem's operation to a graph; return its output."""
+    top_bottom, left_right = (same_padding(problem.x[i], problem.w[i - 1], problem.stride) for i in (1, 2))
+    window = {
+        "pre_padding": [top_bottom[0], left_right[0]],
+        "post_padding": [top_bottom[1], left_right[1]],
+        "stride": [problem.stride, problem.stride],
+        "dilation": [1, 1],
+    }
+    if problem.wanted == "y":
+        x, w, b = inputs
+        return graph.bias(input=graph.conv_fprop(image=x, weight=w, **window), bias=b)
+    if problem.wanted == "dx":
+        dy, w = inputs
+        return graph.conv_dgrad(loss=dy, filter=w, **window)
+    x, dy = inputs
+    return graph.conv_wgrad(image=x, loss=dy, **window)
+
+
+def _layout(shape: Shape) -> dict[str, list[int]]:
+    """Return dimensions in cuDNN's order, N, C, H, W, and the strides of a contiguous (N, H, W, C)."""
+    n, h, w, c = shape
+    return {"dim": [n, c, h, w], "stride": [h * w * c, 1, w * c, c]}

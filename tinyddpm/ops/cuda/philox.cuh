@@ -1,0 +1,46 @@
+// Philox 4x32-10 (tinyddpm/backend/philox.py), keyed as tinyddpm/backend/random.py tells, and dropout masks of its words.
+
+#pragma once
+
+struct Words { unsigned word[4]; };
+
+__device__ inline Words philox(unsigned c0, unsigned c1, unsigned c2, unsigned c3, unsigned k0, unsigned k1) {
+    for (int round = 0; round < 10; round++) {
+        unsigned long long p0 = 0xD2511F53ull * c0, p1 = 0xCD9E8D57ull * c2;
+        c0 = (unsigned)(p1 >> 32) ^ c1 ^ k0;
+        c1 = (unsigned)p1;
+        c2 = (unsigned)(p0 >> 32) ^ c3 ^ k1;
+        c3 = (unsigned)p0;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    return {{c0, c1, c2, c3}};
+}
+
+// One stream for a batch. Step and samples lie in device memory, so that a captured graph can be launched again with
+// others; `word` is purpose + 256 layer.
+struct Stream {
+    const long long *samples, *step;
+    unsigned word, k0, k1;
+
+    // The words of elements 4 counter to 4 counter + 3 of sample number n of the batch.
+    __device__ Words draw(size_t n, size_t counter) const {
+        return philox((unsigned)counter, (unsigned)samples[n], (unsigned)*step, word, k0, k1);
+    }
+};
+
+// What dropout keeps: elements whose word is at least `least`, a share `kept` of all; everything where it is not `on`.
+struct Mask {
+    Stream stream;
+    long long least;
+    float kept;
+
+    __device__ bool on() const { return stream.samples; }
+
+    // Multiplies `width` elements, from number i on of sample n, by 0 or 1; i is a multiple of width, 1 or 4.
+    template <int width>
+    __device__ void drop(size_t n, size_t i, float* values) const {
+        Words drawn = stream.draw(n, i / 4);
+        for (int lane = 0; lane < width; lane++) values[lane] *= drawn.word[i % 4 + lane] >= least;
+    }
+};

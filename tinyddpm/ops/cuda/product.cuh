@@ -1,0 +1,214 @@
+// The product of two matrices by one block, a tile of TILE x TILE numbers: what all products share.
+//
+// Operands come through loaders, each bringing tile after tile along the inner dimension k to shared memory, STAGES - 1
+// tiles ahead of the arithmetic. Four warps, two along m and two along n, hold the sums in registers, as mma.sync
+// leaves them: lane l has rows l / 4 and l / 4 + 8 and columns 2 (l % 4) and the next of each 16 x 8 part.
+//
+// Three kinds of arithmetic, all with float32 sums, chosen at compilation: bfloat16 (SCALAR_BF16) and float32 rounded to
+// TF32 (TF32) on tensor cores, and plain float32, one number of k at a time. TILE and STAGES are set there too.
+#pragma once
+#include "common.cuh"
+#include "tensor_cores.cuh"
+
+const int THREADS = 128, VECTOR = 16 / sizeof(scalar), K_STEP = 64 / sizeof(scalar);
+
+// A tile of an operand as it lies in shared memory: the lines of the matrix in global memory, padded so that the lanes
+// of a warp read from different banks. Along its lines lies k, or, with K_LINES, across them.
+template <bool K_LINES>
+struct Tile {
+    static const int LINES = K_LINES ? K_STEP : TILE, COLUMNS = K_LINES ? TILE : K_STEP;
+    static const int LEAD = COLUMNS + (K_LINES ? 8 : VECTOR), SIZE = LINES * LEAD;
+    static const int ACROSS = COLUMNS / VECTOR, SLOTS = LINES * ACROSS / THREADS;
+    static const bool BY_LINES = K_LINES;
+
+    // Each thread copies SLOTS vectors, at these places.
+    static __device__ int line(int slot) { return (threadIdx.x + slot * THREADS) / ACROSS; }
+    static __device__ int column(int slot) { return (threadIdx.x + slot * THREADS) % ACROSS * VECTOR; }
+};
+
+// Whether lines of a matrix can be copied 16 bytes at a time.
+__device__ inline bool in_vectors(const scalar* matrix, int lead, int columns) {
+    return (size_t)matrix % 16 == 0 && lead % VECTOR == 0 && columns % VECTOR == 0;
+}
+
+// Copies this thread's part of a tile whose first column is `first` of `columns`; zeros where there is nothing.
+// line(slot) is where a line of the matrix begins, or null where it has none.
+template <class T, class Line>
+__device__ void copy_tile(scalar* tile, const scalar* matrix, int first, int columns, bool vectors, Line line) {
+    for (int slot = 0; slot < T::SLOTS; slot++) {
+        const scalar* from = line(slot);
+        int column = first + T::column(slot), count = from ? columns - column : 0;
+        scalar* to = tile + T::line(slot) * T::LEAD + T::column(slot);
+        if (vectors) {
+            begin_copy(to, count > 0 ? from + column : matrix, count > 0 ? 16 : 0);
+        } else {
+            for (int i = 0; i < VECTOR; i++) to[i] = i < count ? from[column + i] : store(0.0f);
+        }
+    }
+}
+
+// Loads tiles of a matrix, one after the other along k. Where k ends, the next matrix begins `jump` numbers on.
+template <bool K_LINES>
+struct Matrix {
+    typedef ::Tile<K_LINES> Tile;
+    const scalar* matrix;
+    int lead, lines, columns, line, column;
+    long long jump;
+    bool vectors;
+
+    // (lines, columns), a line `lead` numbers after the other, from this line and column on
+    __device__ Matrix(const scalar* start, int row, int lines, int columns, int line, int column, long long next = 0)
+        : matrix(start), lead(row), lines(lines), columns(columns), line(line), column(column), jump(next),
+          vectors(in_vectors(start, row, columns)) {}
+
+    __device__ void load(scalar* tile) {
+        copy_tile<Tile>(tile, matrix, column, columns, vectors, [&](int slot) {
+            int i = line + Tile::line(slot);
+            return i < lines ? matrix + (size_t)i * lead : nullptr;
+        });
+        int& k = K_LINES ? line : column;
+        k += K_STEP;
+        if (k < (K_LINES ? lines : columns)) return;
+        k = 0;
+        matrix += jump;
+    }
+};
+
+// What a lane holds of 16 rows of a, or of 16 columns of b, along PART_K numbers of k: `lines` are these rows or columns.
+#ifdef SCALAR_BF16
+const int PART_K = 16;
+typedef unsigned word;
+
+template <class T>
+__device__ void load_part(word* part, const scalar* tile, int lines, int k, bool) {
+    int lane = threadIdx.x % 32, low = lane % 16, high = lane / 16 * 8;  // matrices: lines 0-7 and 8-15 at k, then k + 8
+    if (T::BY_LINES) {
+        load_matrices_transposed(part, tile + (k + high + lane % 8) * T::LEAD + lines + low / 8 * 8);
+    } else {
+        load_matrices(part, tile + (lines + low) * T::LEAD + k + high);
+    }
+}
+
+__device__ inline void multiply(float* sum, const word* a, word b_0, word b_1) { mma_bf16(sum, a, b_0, b_1); }
+#elif defined(TF32)
+const int PART_K = 8;
+typedef unsigned word;
+
+template <class T>
+__device__ void load_part(word* part, const scalar* tile, int lines, int k, bool) {
+    int lane = threadIdx.x % 32;
+    if (T::BY_LINES) {
+        const float* first = tile + (k + lane % 4) * T::LEAD + lines + lane / 4;
+        for (int i = 0; i < 4; i++) part[i] = tf32(first[i / 2 * 4 * T::LEAD + i % 2 * 8]);
+    } else {  // four numbers of 32 bits are a row of eight of 16
+        load_matrices(part, tile + (lines + lane % 16) * T::LEAD + k + lane / 16 * 4);
+        for (int i = 0; i < 4; i++) part[i] = tf32(__uint_as_float(part[i]));
+    }
+}
+
+__device__ inline void multiply(float* sum, const word* a, word b_0, word b_1) { mma_tf32(sum, a, b_0, b_1); }
+#else
+const int PART_K = 1;
+typedef float word;
+
+template <class T>
+__device__ void load_part(word* part, const scalar* tile, int lines, int k, bool rows) {
+    int line = lines + (rows ? threadIdx.x % 32 / 4 : threadIdx.x % 4 * 2);
+    for (int i = 0; i < (rows ? 2 : 4); i++) {
+        int at = line + i % 2 * 8 + i / 2;
+        part[i] = T::BY_LINES ? tile[k * T::LEAD + at] : tile[at * T::LEAD + k];
+    }
+}
+
+__device__ inline void multiply(float* sum, const word* a, word b_0, word b_1) {
+    for (int i = 0; i < 4; i++) sum[i] += a[i / 2] * (i % 2 ? b_1 : b_0);
+}
+#endif
+
+// Where a product goes: (m, n) numbers, a row `lead` after the other, of type scalar or float.
+template <class Number>
+struct Output {
+    struct alignas(2 * sizeof(Number)) Pair { Number first, second; };
+    Number* start;
+    int m, n, lead;
+    const float* bias;  // (n), added to each row; or null
+
+    static __device__ void put(float* to, float value) { *to = value; }
+#ifdef SCALAR_BF16
+    static __device__ void put(scalar* to, float value) { *to = store(value); }
+#endif
+
+    // two neighbours in a row
+    __device__ void write(int row, int column, float first, float second) const {
+        if (row >= m || column >= n) return;
+        Number* to = start + (size_t)row * lead + column;
+        Pair pair;
+        put(&pair.first, first + (bias ? bias[column] : 0));
+        if (column + 1 == n) {
+            *to = pair.first;
+            return;
+        }
+        put(&pair.second, second + (bias ? bias[column + 1] : 0));
+        if ((size_t)to % sizeof(Pair) == 0) {
+            *(Pair*)to = pair;
+        } else {
+            to[0] = pair.first;
+            to[1] = pair.second;
+        }
+    }
+};
+
+// output = the product of what the loaders bring in `steps` tiles of k; its rows and columns count from here on.
+template <class A, class B, class Number>
+__device__ void product(A a, B b, int steps, const Output<Number>& output, int first_row, int first_column) {
+    const int PARTS = TILE / 32, STAGE = A::Tile::SIZE + B::Tile::SIZE;  // parts of 16 rows, and of 16 columns
+    scalar* tiles = (scalar*)shared;  // (STAGES, STAGE)
+    int warp = threadIdx.x / 32, row = warp % 2 * (TILE / 2), column = warp / 2 * (TILE / 2);
+    float sums[PARTS][2 * PARTS][4] = {};
+
+    auto fetch = [&](int step) {
+        if (step < steps) {
+            a.load(tiles + step % STAGES * STAGE);
+            b.load(tiles + step % STAGES * STAGE + A::Tile::SIZE);
+        }
+        end_group();  // an empty one too: each step waits for the group of its own
+    };
+    for (int step = 0; step < STAGES - 1; step++) fetch(step);
+    for (int step = 0; step < steps; step++) {
+        wait_for_groups<STAGES - 2>();
+        __syncthreads();  // all see this step's tiles, and are done with those that the next fetch writes over
+        fetch(step + STAGES - 1);
+        const scalar* tile = tiles + step % STAGES * STAGE;
+#pragma unroll 4
+        for (int k = 0; k < K_STEP; k += PART_K) {
+            word a_parts[PARTS][4], b_parts[PARTS][4];
+#pragma unroll
+            for (int i = 0; i < PARTS; i++) load_part<typename A::Tile>(a_parts[i], tile, row + 16 * i, k, true);
+#pragma unroll
+            for (int j = 0; j < PARTS; j++) {
+                load_part<typename B::Tile>(b_parts[j], tile + A::Tile::SIZE, column + 16 * j, k, false);
+            }
+#pragma unroll
+            for (int i = 0; i < PARTS; i++) {
+#pragma unroll
+                for (int j = 0; j < 2 * PARTS; j++) {
+                    multiply(sums[i][j], a_parts[i], b_parts[j / 2][j % 2], b_parts[j / 2][j % 2 + 2]);
+                }
+            }
+        }
+    }
+
+    int lane = threadIdx.x % 32;
+    row += first_row + lane / 4;
+    column += first_column + lane % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < PARTS; i++) {
+#pragma unroll
+        for (int j = 0; j < 2 * PARTS; j++) {
+            output.write(row + 16 * i, column + 8 * j, sums[i][j][0], sums[i][j][1]);
+            output.write(row + 16 * i + 8, column + 8 * j, sums[i][j][2], sums[i][j][3]);
+        }
+    }
+}
+
+__device__ inline int quotient_up(int a, int b) { return (a + b - 1) / b; }
