@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,6 +52,8 @@ class CupyBackend(Backend):
     """`module:attribute` of what says what convolutions are done by."""
 
     def __init__(self, device: str | None = None, *, precision: str = "fp32", graph: bool = True) -> None:
+        if precision == "tf32":
+            os.environ["CUPY_TF32"] = "1"  # for what goes through cuBLAS; CuPy reads it when first it multiplies
         self._cupy = _import_cupy()
         index = _device_index(device)
         _check_gpu(self._cupy, index)
