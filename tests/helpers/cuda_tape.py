@@ -7,6 +7,7 @@ the function asked the host, or took from it, is not seen again. What a GPU woul
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,9 @@ class Tape:
 
     def result(self, compute: Callable[[], Any], *sources: Any) -> Any:
         """Return what is computed, and record that it is to be computed again, unless it is a view of a source."""
-        found = compute()
+        # What is recorded works on numbers that are not there yet.
+        with np.errstate(all="ignore") if self.active else nullcontext():
+            found = compute()
         if not isinstance(found, (np.ndarray, np.generic)):
             return found
         array = np.asarray(found)
