@@ -83,6 +83,13 @@ class TapedArray(np.ndarray):
         plain = _plain(self)
         return TAPE.result(plain.copy)
 
+    def set(self, values: Any) -> None:
+        """Copy host values into a contiguous array, as CuPy's arrays do."""
+        TAPE.refuse("a copy from the host")
+        assert self.flags.c_contiguous
+        assert values.dtype == self.dtype
+        _plain(self)[...] = values
+
     def reshape(self, *shape: Any, **options: Any) -> Any:
         plain = _plain(self)
         return TAPE.result(lambda: plain.reshape(*shape, **options), plain)
