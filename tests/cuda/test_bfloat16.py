@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 
-from helpers.cases import ALL_SHAPES, Case, make_case, name_of
+from helpers.bfloat16 import BFLOAT16, FLOAT32, PARAMETERS, ROUNDING, stored
+from helpers.cases import ALL_SHAPES, make_case, name_of
 from helpers.cuda_shim import COMPILER, ShimBackend
 from helpers.networks import SKETCHES, Setting
 from tinyddpm.backend import load_backend
@@ -22,11 +22,6 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compil
 
 NUMPY = load_backend("numpy")
 EXACT = Operations(NUMPY, training=True)
-BFLOAT16, ROUNDING = np.dtype(ml_dtypes.bfloat16), 2.0**-8
-FLOAT32 = 16 * float(np.finfo(np.float32).eps)
-
-PARAMETERS = dict.fromkeys(("group_norm", "group_norm_silu", "layer_norm"), ("scale", "shift"))
-"""Which inputs of an operation are parameters; the others are activations."""
 
 OPERATIONS = {
     "group_norm", "group_norm_silu", "layer_norm", "modulate", "add_vector", "silu", "gelu", "dropout", "upsample",
@@ -41,14 +36,6 @@ LARGE: list[tuple[str, dict[str, Any]]] = [
     ("modulate", {"n": 2, "pixels": (5, 5), "c": 70}),
     ("add_vector", {"n": 2, "pixels": (5, 5), "c": 70}),
 ]
-
-
-def stored(case: Case) -> tuple[Case, Case]:
-    """Return the case as a network of bfloat16 stores it, and the same numbers in float64."""
-    parameters = PARAMETERS.get(case.operation, ())
-    inputs = {name: a.astype(np.float32 if name in parameters else BFLOAT16) for name, a in case.inputs.items()}
-    rounded = Case(case.operation, inputs, case.others, case.together)
-    return rounded, rounded.map(lambda a: a.astype(np.float64))
 
 
 def check(found: np.ndarray, exact: np.ndarray, dtype: Any, name: str) -> None:

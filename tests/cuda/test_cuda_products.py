@@ -87,25 +87,32 @@ def assert_within(ops: Operations, found: Any, expected: Array, bound: Array, na
     assert excess <= 0, f"{name} is off by {excess:.2g} more than rounding explains"
 
 
-def check(ours: CudaProducts, operation: str, shapes: dict[str, tuple[int, ...]], *options: int, by: int = 0) -> None:
+def check(
+    ours: CudaProducts,
+    operation: str,
+    shapes: dict[str, tuple[int, ...]],
+    residual: bool = False,
+    by: int = 0,
+    **options: int,
+) -> None:
     """Compare y, dx, dw and db of `conv2d` or `linear` on random arrays that begin `by` numbers off alignment."""
     precision, rng = ours.backend.precision, np.random.default_rng(11)
     kind = KINDS[precision]
     x, w = (rng.normal(size=shapes[name]).astype(kind.dtype) for name in "xw")
     b = rng.normal(size=w.shape[-1:]).astype(np.float32)
 
-    def results(ops: Operations, x: Any, w: Any, b: Any, dy: Any) -> tuple[Any, ...]:
-        y, saved = getattr(ops, operation)(x, w, b, *options)
+    def results(ops: Operations, x: Any, w: Any, b: Any, dy: Any, added: Any) -> tuple[Any, ...]:
+        y, saved = getattr(ops, operation)(x, w, b, **options, residual=added if residual else None)
         return (y, *getattr(ops, f"{operation}_backward")(saved, dy))
 
-    y_shape = getattr(REFERENCE, operation)(*(a.astype(np.float64) for a in (x, w, b)), *options)[0].shape
-    dy = rng.normal(size=y_shape).astype(kind.dtype)
-    found = results(ours, *(moved(ours, a, by) for a in (x, w, b, dy)))
-    exact = [*(factor(a, precision) for a in (x, w)), b.astype(np.float64), factor(dy, precision)]
+    y_shape = getattr(REFERENCE, operation)(*(a.astype(np.float64) for a in (x, w, b)), **options)[0].shape
+    dy, added = rng.normal(size=(2, *y_shape)).astype(kind.dtype)
+    found = results(ours, *(moved(ours, a, by) for a in (x, w, b, dy, added)))
+    exact = [*(factor(a, precision) for a in (x, w)), b.astype(np.float64), factor(dy, precision), added.astype(float)]
     expected, sizes = results(REFERENCE, *exact), results(REFERENCE, *map(abs, exact))
     db = dy.astype(np.float64).reshape(-1, w.shape[-1]).sum(axis=0)  # of dy as it is: a sum, not a product
     taps, pixels = prod(w.shape[:-2]), dy.size // w.shape[-1]
-    terms = {"y": taps * w.shape[-2], "dx": taps * w.shape[-1], "dw": pixels, "db": pixels}
+    terms = {"y": taps * w.shape[-2] + residual, "dx": taps * w.shape[-1], "dw": pixels, "db": pixels}
     types = (kind.dtype, kind.dtype, np.float32, np.float32)
     for name, ours_, right, size, dtype in zip(terms, found, (*expected[:3], db), sizes, types, strict=True):
         assert ours_.dtype == dtype, name
@@ -119,32 +126,30 @@ SIDE, CHANNELS = st.integers(1, 9), st.integers(1, 40)
 
 @given(
     n=st.integers(1, 2), h=SIDE, w=SIDE, c_in=CHANNELS, c_out=CHANNELS, kernel=st.sampled_from([1, 3]),
-    stride=st.sampled_from([1, 2]), by=st.integers(0, 3),
+    stride=st.sampled_from([1, 2]), residual=st.booleans(), by=st.integers(0, 3),
 )  # fmt: skip
-@example(n=1, h=6, w=4, c_in=8, c_out=16, kernel=3, stride=2, by=0)  # padded behind only
+@example(n=1, h=6, w=4, c_in=8, c_out=16, kernel=3, stride=2, residual=True, by=0)  # padded behind only
 @settings(max_examples=10)
 @pytest.mark.parametrize("precision", KINDS)
 def test_convolution(
-    precision: str, machine: str, n: int, h: int, w: int, c_in: int, c_out: int, kernel: int, stride: int, by: int
-) -> None:
-    """Any shape and stride, aligned or not."""
-    check(
-        operations(precision, machine),
-        "conv2d",
-        {"x": (n, h, w, c_in), "w": (kernel, kernel, c_in, c_out)},
-        stride,
-        by=by,
-    )
+    precision: str, machine: str, n: int, h: int, w: int, c_in: int, c_out: int, kernel: int, stride: int,
+    residual: bool, by: int,
+) -> None:  # fmt: skip
+    """Any shape and stride, with a residual and without, aligned or not."""
+    shapes = {"x": (n, h, w, c_in), "w": (kernel, kernel, c_in, c_out)}
+    check(operations(precision, machine), "conv2d", shapes, residual, by, stride=stride)
 
 
 @given(
     leading=st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple), c_in=CHANNELS, c_out=CHANNELS,
-    by=st.integers(0, 3),
+    residual=st.booleans(), by=st.integers(0, 3),
 )  # fmt: skip
 @settings(max_examples=10)
 @pytest.mark.parametrize("precision", KINDS)
-def test_linear(precision: str, machine: str, leading: tuple[int, ...], c_in: int, c_out: int, by: int) -> None:
-    check(operations(precision, machine), "linear", {"x": (*leading, c_in), "w": (c_in, c_out)}, by=by)
+def test_linear(
+    precision: str, machine: str, leading: tuple[int, ...], c_in: int, c_out: int, residual: bool, by: int
+) -> None:
+    check(operations(precision, machine), "linear", {"x": (*leading, c_in), "w": (c_in, c_out)}, residual, by)
 
 
 @pytest.mark.parametrize("machine", ["CPU, as much shared memory as an H100", GPU], indirect=True)
@@ -154,8 +159,8 @@ def test_several_tiles(monkeypatch: pytest.MonkeyPatch, precision: str, side: in
     """More rows, columns and k than a tile of either size takes, multiples of nothing and of 8."""
     monkeypatch.setattr(geometry, "TILES", (side,))
     monkeypatch.setattr(geometry, "SPLIT_STEPS", 1000)
-    check(operations(precision, machine), "linear", {"x": (135, 131), "w": (131, 133)})
-    check(operations(precision, machine), "conv2d", {"x": (1, 12, 11, 72), "w": (3, 3, 72, 136)}, 1)
+    check(operations(precision, machine), "linear", {"x": (135, 131), "w": (131, 133)}, residual=True)
+    check(operations(precision, machine), "conv2d", {"x": (1, 12, 11, 72), "w": (3, 3, 72, 136)}, residual=True)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 9, 8), (2, 11, 5, 5)], ids=str)
@@ -167,7 +172,7 @@ def test_sums_over_pixels_in_parts(
     monkeypatch.setattr(geometry, "SPLIT_STEPS", 1)
     monkeypatch.setattr(geometry, "SUM_ROWS", 7)
     for stride in (1, 2):
-        check(operations(precision, machine), "conv2d", {"x": shape, "w": (3, 3, shape[3], 6)}, stride)
+        check(operations(precision, machine), "conv2d", {"x": shape, "w": (3, 3, shape[3], 6)}, stride=stride)
 
 
 @pytest.mark.parametrize("precision", KINDS)

@@ -61,7 +61,7 @@ def print_real_plans() -> None:
     assert frontend is not None
     device = frontend.create_device_properties(json.dumps(H100))
     for precision in ("fp32", "tf32", "bf16"):
-        for wanted in ("y", "dx", "dw"):
+        for wanted in ("y", "y + residual", "dx", "dw"):
             for x, w, stride in [*SHAPES, *DDPM]:
                 problem = Problem(wanted, x, w, stride, precision)
                 plans = cudnn_frontend.Plans(frontend, problem, device_property=device)
@@ -70,7 +70,10 @@ def print_real_plans() -> None:
 
 
 def test_real_cudnn_has_plans_for_an_h100(tmp_path: Path) -> None:
-    """Every convolution in every precision, y with its bias; in "fp32" fewer plans, for those on tensor cores go."""
+    """Every convolution in every precision, y with its bias; in "fp32" fewer plans, for those on tensor cores go.
+
+    With a residual it has no fewer: the kernels that add a bias add both.
+    """
     if find_spec("cudnn") is None:
         pytest.skip("nvidia-cudnn-frontend is not installed")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -87,8 +90,10 @@ def test_real_cudnn_has_plans_for_an_h100(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
-    assert len(lines) == 9 * len([*SHAPES, *DDPM])
+    assert len(lines) == 12 * len([*SHAPES, *DDPM])
     assert [line for line in lines if line[-2] == 0] == []
+    plans = {wanted: [line[1:] for line in lines if line[0] == wanted] for wanted in ("y", "y + residual")}
+    assert plans["y + residual"] == plans["y"]
     counts = {precision: sum(line[-2] for line in lines if line[4] == precision) for precision in ("fp32", "tf32")}
     assert counts["fp32"] < counts["tf32"] / 2
 
@@ -110,6 +115,7 @@ class Bench:
         monkeypatch.setattr(cudnn, "planner", lambda backend: made)
         self.ops = CudnnConvolutions(self.backend, training=True)
         self.place: Callable[[np.ndarray], np.ndarray] = np.asarray
+        self.residual = False
 
     def compare(self, x: tuple[int, ...], w: tuple[int, ...], stride: int, rtol: float = 1e-5) -> None:
         """Check y and the gradients against the reference in float64, within rtol of the largest element."""
@@ -117,9 +123,11 @@ class Bench:
         dtype = np.dtype("bfloat16" if half else "float32")
         x_, w_ = (self.place(rng.normal(size=shape).astype(dtype)) for shape in (x, w))
         b = self.place(rng.normal(size=w[3]).astype(np.float32))
-        y, saved = self.ops.conv2d(x_, w_, b, stride)
         expected, kept = REFERENCE.conv2d(x_.astype(float), w_.astype(float), b.astype(float), stride)
-        dy = self.place(rng.normal(size=y.shape).astype(dtype))
+        dy, added = (self.place(a) for a in rng.normal(size=(2, *expected.shape)).astype(dtype))
+        y, saved = self.ops.conv2d(x_, w_, b, stride, added if self.residual else None)
+        if self.residual:
+            expected = expected + added.astype(float)
         found = (y, *self.ops.conv2d_backward(saved, dy))
         right = (expected, *REFERENCE.conv2d_backward(kept, dy.astype(float)))
         assert [a.dtype for a in found] == [dtype, dtype, np.float32, np.float32]
@@ -136,13 +144,20 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "tinyddpm" / "cudnn.json"
 
 
+@pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize(("x", "w", "stride"), SHAPES, ids=str)
 def test_gives_the_reference(
-    monkeypatch: pytest.MonkeyPatch, x: tuple[int, ...], w: tuple[int, ...], stride: int, precision: str
+    monkeypatch: pytest.MonkeyPatch,
+    x: tuple[int, ...],
+    w: tuple[int, ...],
+    stride: int,
+    precision: str,
+    residual: bool,
 ) -> None:
     """With the layouts and paddings that the graphs describe; bias and dw are rounded to bfloat16 in "bf16"."""
     bench = Bench(monkeypatch, "right 1", precision=precision)
+    bench.residual = residual
     bench.compare(x, w, stride, rtol=2**-8 if precision == "bf16" else 1e-6)
     before = len(bench.backend.launched)
     bench.compare(x, w, stride, rtol=2**-8 if precision == "bf16" else 1e-6)
@@ -153,6 +168,7 @@ def test_gives_the_reference(
 def test_takes_arrays_that_lie_askew(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
     """Views one element into a buffer, as parameters are; cuDNN reads 16 bytes at a time."""
     bench = Bench(monkeypatch, "right 1", precision=precision)
+    bench.residual = True
     bench.place = lambda array: np.concatenate([array.ravel()[:1], array.ravel()])[1:].reshape(array.shape)
     bench.compare(*SHAPES[0], rtol=2**-8 if precision == "bf16" else 1e-6)
 
@@ -181,16 +197,28 @@ def test_only_the_first_right_plans_are_tried(monkeypatch: pytest.MonkeyPatch) -
     assert set(bench.names()) == {f"right {20 - i}" for i in range(cudnn.CANDIDATES)}
 
 
+def test_a_residual_is_a_problem_of_its_own(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    bench = Bench(monkeypatch, "right 1")
+    bench.compare(*SHAPES[0])
+    bench.residual = True
+    bench.compare(*SHAPES[0])
+    wanted = [key.partition("(")[2].partition(",")[0] for key in json.loads(cache.read_text())]
+    assert wanted == ["'y'", "'dx'", "'dw'", "'y + residual'"]
+
+
+@pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("plans", [(), ("skips", "breaks"), ("right 102", "right 101")], ids=str)
 def test_own_kernels_where_no_plan_is_right_and_faster(
-    monkeypatch: pytest.MonkeyPatch, cache: Path, plans: tuple[str, ...]
+    monkeypatch: pytest.MonkeyPatch, cache: Path, plans: tuple[str, ...], residual: bool
 ) -> None:
     """In the next process too, which tries none again."""
     bench = Bench(monkeypatch, *plans)
+    bench.residual = residual
     bench.compare(*SHAPES[0])
     bench.frontend.run.clear()
     bench.compare(*SHAPES[0])
     second = Bench(monkeypatch, *plans)
+    second.residual = residual
     second.compare(*SHAPES[0])
     assert bench.frontend.run == second.frontend.run == []
     assert cache.exists() == bool(plans)
@@ -242,12 +270,12 @@ def test_choices_are_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert choices_file() == tmp_path / ".cache" / "tinyddpm" / "cudnn.json"
 
 
-@pytest.mark.parametrize("wanted", ["y", "dx", "dw"])
+@pytest.mark.parametrize("wanted", ["y", "y + residual", "dx", "dw"])
 def test_tolerance_holds_what_is_right_and_little_else(rng: np.random.Generator, wanted: str) -> None:
     """For K from 9 to 18433 terms: a float32 sum in any order is within, one that lacks a few terms is not."""
     for side in (1, 8, 32):
         problem = Problem(wanted, (2, side * 3, side * 3, side * side), (3, 3, side * side, side * side), 1, "fp32")
-        terms = 18 * side * side if wanted == "dw" else 9 * side * side + (wanted == "y")
+        terms = 18 * side * side if wanted == "dw" else 9 * side * side + {"y": 1, "y + residual": 2}.get(wanted, 0)
         absolute, relative = tolerance(problem)
         products = rng.normal(size=(200, terms)) * rng.normal(size=(200, terms))
         exact, sums = products.sum(1), np.cumsum(products.astype(np.float32), axis=1, dtype=np.float32)[:, -1]

@@ -52,10 +52,12 @@ class Case:
         return result
 
     def backward(self, ops: Operations, saved: Saved, dy: Any) -> dict[str, Any]:
-        """Return the gradients by the name of the input."""
+        """Return the gradients by the name of the input; a residual's is dy, which no operation returns."""
         gradients = getattr(ops, f"{self.operation}_backward")(saved, dy)
         if not isinstance(gradients, tuple):
             gradients = (gradients,)
+        if "residual" in self.inputs:
+            gradients = (*gradients, dy)
         flat = [g for gradient in gradients for g in (gradient if isinstance(gradient, tuple) else (gradient,))]
         return dict(zip(self.inputs, flat, strict=True))
 
@@ -72,13 +74,28 @@ class Case:
         return 1.7 if self.operation == "mse" else np.asarray(rng.normal(size=y.shape), y.dtype)
 
 
-def _conv2d(rng: np.random.Generator, n: int, h: int, w: int, c_in: int, c_out: int, kernel: int, stride: int) -> Case:
+def _conv2d(
+    rng: np.random.Generator,
+    n: int,
+    h: int,
+    w: int,
+    c_in: int,
+    c_out: int,
+    kernel: int,
+    stride: int,
+    residual: bool = False,
+) -> Case:
     inputs = {"x": (n, h, w, c_in), "w": (kernel, kernel, c_in, c_out), "b": (c_out,)}
+    if residual:
+        inputs["residual"] = (n, -(-h // stride), -(-w // stride), c_out)
     return Case("conv2d", _normal(rng, inputs), {"stride": stride})
 
 
-def _linear(rng: np.random.Generator, leading: tuple[int, ...], c_in: int, c_out: int) -> Case:
-    return Case("linear", _normal(rng, {"x": (*leading, c_in), "w": (c_in, c_out), "b": (c_out,)}), {})
+def _linear(rng: np.random.Generator, leading: tuple[int, ...], c_in: int, c_out: int, residual: bool = False) -> Case:
+    inputs = {"x": (*leading, c_in), "w": (c_in, c_out), "b": (c_out,)}
+    if residual:
+        inputs["residual"] = (*leading, c_out)
+    return Case("linear", _normal(rng, inputs), {})
 
 
 def _embedding(rng: np.random.Generator, n: int, k: int, d: int) -> Case:
@@ -221,11 +238,14 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
         {"n": 3, "h": 4, "w": 7, "c_in": 3, "c_out": 1, "kernel": 3, "stride": 2},
         {"n": 2, "h": 3, "w": 4, "c_in": 3, "c_out": 2, "kernel": 1, "stride": 1},
         {"n": 1, "h": 5, "w": 4, "c_in": 2, "c_out": 2, "kernel": 1, "stride": 2},
+        {"n": 2, "h": 5, "w": 3, "c_in": 2, "c_out": 3, "kernel": 3, "stride": 2, "residual": True},
+        {"n": 2, "h": 5, "w": 4, "c_in": 3, "c_out": 2, "kernel": 3, "stride": 1, "residual": True},
     ],
     "linear": [
         {"leading": (1,), "c_in": 1, "c_out": 3},
         {"leading": (5,), "c_in": 3, "c_out": 4},
         {"leading": (2, 3, 5), "c_in": 4, "c_out": 2},
+        {"leading": (2, 3, 5), "c_in": 2, "c_out": 3, "residual": True},
     ],
     "embedding": [{"n": 1, "k": 3, "d": 2}, {"n": 7, "k": 3, "d": 5}],
     "group_norm": [
@@ -295,9 +315,10 @@ DRAWN: dict[str, st.SearchStrategy[dict[str, Any]]] = {
             "c_out": _few,
             "kernel": st.sampled_from([1, 3]),
             "stride": st.sampled_from([1, 2]),
+            "residual": st.booleans(),
         }
     ),
-    "linear": st.fixed_dictionaries({"leading": _leading, "c_in": _few, "c_out": _few}),
+    "linear": st.fixed_dictionaries({"leading": _leading, "c_in": _few, "c_out": _few, "residual": st.booleans()}),
     "embedding": st.fixed_dictionaries({"n": _size, "k": _few, "d": _few}),
     "group_norm": st.fixed_dictionaries(
         {"leading": _leading, "groups": _few, "each": _few, "eps": st.sampled_from([1e-6, 1e-3, 0.5])}

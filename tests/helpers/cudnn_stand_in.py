@@ -59,6 +59,11 @@ class Graph:
     def conv_fprop(self, image: Tensor, weight: Tensor, **window: list[int]) -> Tensor:
         return Tensor([], [], (forward, window, image, weight))
 
+    def add(self, a: Tensor, b: Tensor) -> Tensor:
+        function, window, *tensors = a.made
+        assert len(tensors) == 2, "cuDNN has plans for a sum before the bias alone"
+        return Tensor([], [], (function, window, *tensors, b))
+
     def bias(self, input: Tensor, bias: Tensor) -> Tensor:  # noqa: A002
         function, window, *tensors = input.made
         return Tensor([], [], (function, window, *tensors, bias))
@@ -162,11 +167,15 @@ def padding(window: dict[str, list[int]]) -> list[int]:
     return [left, right, top, bottom]
 
 
-def forward(window: dict[str, list[int]], dim: list[int], x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
+def forward(
+    window: dict[str, list[int]], dim: list[int], x: np.ndarray, w: np.ndarray, *residual_and_bias: np.ndarray
+) -> np.ndarray:
     from torch.nn import functional
 
-    x, w, b = torch_of(x, w, b)
-    return functional.conv2d(functional.pad(x, padding(window)), w, b.reshape(-1), window["stride"]).numpy()
+    x, w = torch_of(x, w)
+    return functional.conv2d(functional.pad(x, padding(window)), w, None, window["stride"]).numpy() + sum(
+        residual_and_bias
+    )
 
 
 def backward_x(window: dict[str, list[int]], dim: list[int], dy: np.ndarray, w: np.ndarray) -> np.ndarray:

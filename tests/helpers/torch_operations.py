@@ -27,15 +27,17 @@ def _padding(side: int, kernel: int, stride: int) -> tuple[int, int]:
     return (0, 1) if stride == 2 and side % 2 == 0 else (1, 1)
 
 
-def _conv2d(x: Tensor, w: Tensor, b: Tensor, stride: int) -> Tensor:
+def _conv2d(x: Tensor, w: Tensor, b: Tensor, stride: int, residual: Tensor | None = None) -> Tensor:
     _, height, width, _ = x.shape
     kernel = w.shape[0]
     padded = functional.pad(_channels_first(x), (*_padding(width, kernel, stride), *_padding(height, kernel, stride)))
-    return _channels_last(functional.conv2d(padded, w.permute(3, 2, 0, 1).contiguous(), b, stride))
+    y = _channels_last(functional.conv2d(padded, w.permute(3, 2, 0, 1).contiguous(), b, stride))
+    return y if residual is None else y + residual
 
 
-def _linear(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    return functional.linear(x, w.T, b)
+def _linear(x: Tensor, w: Tensor, b: Tensor, residual: Tensor | None = None) -> Tensor:
+    y = functional.linear(x, w.T, b)
+    return y if residual is None else y + residual
 
 
 def _embedding(table: Tensor, index: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from tinyddpm.ops.torch_operations import TorchOperations
 TORCH = load_backend("torch")
 REFERENCE, OURS = Operations(TORCH, training=True), TorchOperations(TORCH, training=True)
 
-OVERRIDDEN = ("conv2d", "group_norm", "group_norm_silu", "silu", "gelu", "attention")
+OVERRIDDEN = ("conv2d", "linear", "group_norm", "group_norm_silu", "silu", "gelu", "attention")
 
 
 @pytest.fixture(autouse=True)
@@ -49,13 +49,17 @@ SIDES, CHANNELS = st.integers(1, 9), st.integers(1, 7)
 
 @given(
     n=st.integers(1, 4), h=SIDES, w=SIDES, c_in=CHANNELS, c_out=CHANNELS, kh=st.integers(1, 5), kw=st.integers(1, 5),
-    stride=st.integers(1, 3), seed=st.integers(0, 2**32 - 1),
+    stride=st.integers(1, 3), residual=st.booleans(), seed=st.integers(0, 2**32 - 1),
 )  # fmt: skip
-def test_convolution(n: int, h: int, w: int, c_in: int, c_out: int, kh: int, kw: int, stride: int, seed: int) -> None:
+def test_convolution(
+    n: int, h: int, w: int, c_in: int, c_out: int, kh: int, kw: int, stride: int, residual: bool, seed: int
+) -> None:
     """Value and gradients in float64, within 1e-12 of 1 or more: any kernel, so that padding is alike on both sides,
     one longer at the end, and each in its own direction."""
     rng = np.random.default_rng(seed)
     shapes = {"x": (n, h, w, c_in), "w": (kh, kw, c_in, c_out), "b": (c_out,)}
+    if residual:
+        shapes["residual"] = (n, -(-h // stride), -(-w // stride), c_out)
     inputs = {name: torch.from_numpy(rng.normal(size=shape)) for name, shape in shapes.items()}
     compare(Case("conv2d", inputs, {"stride": stride}), 1e-12, floor=1.0)
 

@@ -108,13 +108,13 @@ class ResidualBlock:
             h = run.do(run.ops.add_vector, h, time)
         dropout = Dropout(run.noise, self.dropout, self.layer) if run.noise and self.dropout else None
         h = self.norm_2.forward(run, h, modulation, dropout)
-        h = self.conv_2.forward(run, h)
-        return h + (self.shortcut.forward(run, x) if self.shortcut else x)
+        shortcut = self.shortcut.forward(run, x) if self.shortcut else x
+        return self.conv_2.forward(run, h, shortcut)
 
     def backward(self, run: Pass, dy: Array) -> Array:
         """Return dx, and add to `run.dtemb`."""
-        dx = self.shortcut.backward(run, dy) if self.shortcut else dy
         dh = self.conv_2.backward(run, dy)
+        dx = self.shortcut.backward(run, dy) if self.shortcut else dy
         dh, dmodulation = self.norm_2.modulated_backward(run, dh)
         if self.adaptive:
             dtime = run.ops.xp.concat(dmodulation, axis=-1)
@@ -145,13 +145,12 @@ class AttentionBlock:
         h = run.ops.xp.reshape(self.norm.forward(run, x), (n, height * width, c))
         q, k, v = (layer.forward(run, h) for layer in (self.q, self.k, self.v))
         h = run.do(run.ops.attention, q, k, v, self.heads)
-        h = self.out.forward(run, h)
-        return x + run.ops.xp.reshape(h, x.shape)
+        return self.out.forward(run, run.ops.xp.reshape(h, x.shape), x)
 
     def backward(self, run: Pass, dy: Array) -> Array:
         """Return dx."""
         n, height, width, c = dy.shape
-        dh = self.out.backward(run, run.ops.xp.reshape(dy, (n, height * width, c)))
+        dh = run.ops.xp.reshape(self.out.backward(run, dy), (n, height * width, c))
         dq, dk, dv = run.undo(run.ops.attention_backward, dh)
         dh = self.v.backward(run, dv)
         dh = dh + self.k.backward(run, dk)

@@ -81,12 +81,12 @@ class Conv(Layer):
         super().__init__(path, ((kernel, kernel, c_in, c_out), (c_out,)), (fan_average(scale), ZEROS))
         self.stride = stride
 
-    def forward(self, run: Pass, x: Array) -> Array:
-        """(N, H, W, c_in) -> (N, H/stride, W/stride, c_out)."""
-        return run.do(run.ops.conv2d, x, *self._weights(run), self.stride)
+    def forward(self, run: Pass, x: Array, residual: Array | None = None) -> Array:
+        """(N, H, W, c_in) -> (N, H/stride, W/stride, c_out), with a residual of that shape added if given."""
+        return run.do(run.ops.conv2d, x, *self._weights(run), self.stride, residual)
 
     def backward(self, run: Pass, dy: Array) -> Array:
-        """Return dx."""
+        """Return dx; a residual's gradient is dy."""
         dx, dw, db = run.undo(run.ops.conv2d_backward, dy)
         self._add_gradients(run, dw, db)
         return dx
@@ -100,12 +100,12 @@ class Linear(Layer):
     def __init__(self, path: str, c_in: int, c_out: int, scale: float = 1.0) -> None:
         super().__init__(path, ((c_in, c_out), (c_out,)), (fan_average(scale), ZEROS))
 
-    def forward(self, run: Pass, x: Array) -> Array:
-        """(..., c_in) -> (..., c_out)."""
-        return run.do(run.ops.linear, x, *self._weights(run))
+    def forward(self, run: Pass, x: Array, residual: Array | None = None) -> Array:
+        """(..., c_in) -> (..., c_out), with a residual of that shape added if given."""
+        return run.do(run.ops.linear, x, *self._weights(run), residual)
 
     def backward(self, run: Pass, dy: Array) -> Array:
-        """Return dx."""
+        """Return dx; a residual's gradient is dy."""
         dx, dw, db = run.undo(run.ops.linear_backward, dy)
         self._add_gradients(run, dw, db)
         return dx

@@ -19,18 +19,23 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 class Convolution(Family):
     """Cross-correlation of NHWC images with (kh, kw, C_in, C_out) weights."""
 
-    def conv2d(self, x: Array, w: Array, b: Array, stride: int = 1) -> tuple[Array, Saved]:
+    def conv2d(
+        self, x: Array, w: Array, b: Array, stride: int = 1, residual: Array | None = None
+    ) -> tuple[Array, Saved]:
         """Return y[n, i, j, o] = b[o] + Σ_{p, q, c} x[n, s i + p, s j + q, c] w[p, q, c, o], s the stride.
 
         x is padded with zeros. With P(x) the matrix of patches, one row per output pixel, this is y = P(x) W + b.
         P is linear, so dW = P(x)ᵀ dy, db = Σ dy, and dx = Pᵀ(dy Wᵀ), where Pᵀ adds each patch back to where it was
         read. Saved are x and w: the patches are kh·kw times larger than x and cheap to gather again.
 
+        A residual, as of a block that adds its input to what it makes of it, is added to y; dresidual = dy.
+
         Args:
             x: (N, H, W, C_in).
             w: (kh, kw, C_in, C_out).
             b: (C_out,).
             stride: step between output pixels, in both directions.
+            residual: what is added, of y's shape and type; None for nothing.
 
         Returns:
             y of shape (N, ceil(H / stride), ceil(W / stride), C_out), and (x, w, stride).
@@ -40,10 +45,12 @@ class Convolution(Family):
         n, height, width, _ = patches.shape
         flat = self.xp.reshape(patches, (n * height * width, kh * kw * c_in))
         y = self.xp.reshape(flat @ self.xp.reshape(w, (kh * kw * c_in, c_out)) + b, (n, height, width, c_out))
+        if residual is not None:
+            y = y + residual
         return y, self._save(x, w, stride)
 
     def conv2d_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
-        """Return (dx, dw, db) of `conv2d`."""
+        """Return (dx, dw, db) of `conv2d`; the gradient of a residual is dy itself."""
         x, w, stride = saved
         kh, kw, c_in, c_out = w.shape
         patches = self._patches(x, kh, kw, stride)

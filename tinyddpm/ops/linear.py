@@ -13,25 +13,28 @@ from tinyddpm.ops.base import Family, Saved
 class Linear(Family):
     """Products with a weight matrix: dense, or one-hot."""
 
-    def linear(self, x: Array, w: Array, b: Array) -> tuple[Array, Saved]:
-        """Return y = x W + b over the last axis; a 1×1 convolution on NHWC images is this.
+    def linear(self, x: Array, w: Array, b: Array, residual: Array | None = None) -> tuple[Array, Saved]:
+        """Return y = x W + b over the last axis, and a residual if given; a 1×1 convolution on NHWC images is this.
 
-        dx = dy Wᵀ, dW = Σ xᵀ dy and db = Σ dy, summed over all leading axes. Saved are x and w.
+        dx = dy Wᵀ, dW = Σ xᵀ dy and db = Σ dy, summed over all leading axes; dresidual = dy. Saved are x and w.
 
         Args:
             x: (..., C_in).
             w: (C_in, C_out).
             b: (C_out,).
+            residual: what is added, of y's shape and type; None for nothing.
 
         Returns:
             y of shape (..., C_out), and (x, w).
         """
         flat = self.xp.reshape(x, (-1, x.shape[-1]))
         y = self.xp.reshape(flat @ w + b, (*x.shape[:-1], w.shape[1]))
+        if residual is not None:
+            y = y + residual
         return y, self._save(x, w)
 
     def linear_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
-        """Return (dx, dw, db) of `linear`."""
+        """Return (dx, dw, db) of `linear`; the gradient of a residual is dy itself."""
         x, w = saved
         dy_flat = self.xp.reshape(dy, (-1, w.shape[1]))
         dx = self.xp.reshape(dy_flat @ self.xp.matrix_transpose(w), x.shape)

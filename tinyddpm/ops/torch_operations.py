@@ -2,8 +2,11 @@
 
 They are called as plain functions of tensors, each gradient by the function that ATen derives it with; nothing is
 recorded. A contiguous NHWC array, its axes permuted, is what Torch calls an NCHW tensor in channels-last memory, so no
-data moves on the way there and back. Linear maps, resampling and the products of attention stay the reference's, which
-are ATen's already.
+data moves on the way there and back. Resampling and the products of attention stay the reference's, which are ATen's
+already.
+
+Activations and matrices are of one type. Where it is bfloat16, biases, scales and shifts are float32, and so are the
+gradients of parameters and what norms compute. ATen sums in float32 in any case.
 """
 
 from __future__ import annotations
@@ -22,13 +25,17 @@ aten = torch.ops.aten
 
 
 class TorchOperations(Operations):
-    """The reference operations on Torch: convolution, activations and softmax by ATen, group norm in fewer passes."""
+    """The reference operations on Torch: products, activations and softmax by ATen, group norm in fewer passes."""
 
-    def conv2d(self, x: Array, w: Array, b: Array, stride: int = 1) -> tuple[Array, Saved]:
-        """Return the convolution, by the device's own library: oneDNN or cuDNN."""
+    def conv2d(
+        self, x: Array, w: Array, b: Array, stride: int = 1, residual: Array | None = None
+    ) -> tuple[Array, Saved]:
+        """Return the convolution, by the device's own library: oneDNN or cuDNN; the residual is added in place."""
         padded, padding = _padded(x, w, stride)
-        y = aten.convolution(padded, _kernel(w), b, *_geometry(stride, padding))
-        return _channels_last(y), self._save(x, w, stride)
+        y = _channels_last(aten.convolution(padded, _kernel(w), b.to(x.dtype), *_geometry(stride, padding)))
+        if residual is not None:
+            y += residual
+        return y, self._save(x, w, stride)
 
     def conv2d_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
         """Return (dx, dw, db) of `conv2d`; what reaches rows and columns of zeros is dropped."""
@@ -37,12 +44,28 @@ class TorchOperations(Operations):
         dx, dw, db = aten.convolution_backward(
             _channels_first(dy), padded, _kernel(w), [w.shape[3]], *_geometry(stride, padding), (True, True, True)
         )
-        return _channels_last(dx[..., : x.shape[1], : x.shape[2]]), dw.permute(2, 3, 1, 0), db
+        return _channels_last(dx[..., : x.shape[1], : x.shape[2]]), _wide(dw).permute(2, 3, 1, 0), _wide(db)
 
     def conv2d_costs(self, x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: int = 1) -> dict[str, float]:
         """Return the multiply-adds of the direct algorithm: which one is taken is the device's library's to choose."""
         (direct,) = super().conv2d_costs(x_shape, w_shape, stride).values()
         return {"ATen": direct}
+
+    def linear(self, x: Array, w: Array, b: Array, residual: Array | None = None) -> tuple[Array, Saved]:
+        """Return the product with the bias added to its sums; the residual is added in place."""
+        y = torch.addmm(b.to(x.dtype), x.reshape(-1, w.shape[0]), w).reshape(*x.shape[:-1], w.shape[1])
+        if residual is not None:
+            y += residual
+        return y, self._save(x, w)
+
+    def linear_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
+        """Return (dx, dw, db) of `linear`."""
+        dx, dw, db = super().linear_backward(saved, dy)
+        return dx, _wide(dw), _wide(db)
+
+    def embedding_backward(self, saved: Saved, dy: Array) -> Array:
+        """Return dtable of `embedding`."""
+        return super().embedding_backward(saved, _wide(dy))
 
     def group_norm(self, x: Array, scale: Array, shift: Array, groups: int, eps: float = EPS) -> tuple[Array, Saved]:
         """Return the group norm, scale and shift in one pass.
@@ -50,11 +73,12 @@ class TorchOperations(Operations):
         ATen's kernel for channels-last memory takes the variance as E[x²] − E[x]², so it is not used.
         """
         rows = x.reshape(x.shape[0], -1, x.shape[-1])
-        mean = self._group_mean(rows, groups)
-        centred = rows - mean
+        wide = _wide(rows)
+        mean = self._group_mean(wide, groups)
+        centred = wide - mean
         r = (self._group_mean(centred.square(), groups) + eps) ** -0.5
         y = torch.addcmul(shift, centred, r * scale)
-        return y.reshape(x.shape), self._save(rows, mean, r, scale, groups)
+        return y.to(x.dtype).reshape(x.shape), self._save(rows, mean, r, scale, groups)
 
     def group_norm_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
         """Return (dx, dscale, dshift) of `group_norm`.
@@ -64,11 +88,22 @@ class TorchOperations(Operations):
             dx = dy r scale − (x − μ) r² group mean(scale r b) − r group mean(scale a)
         """
         rows, mean, r, scale, groups = saved
-        dy_rows, centred, pixels = dy.reshape(rows.shape), rows - mean, rows.shape[1]
+        dy_rows, centred, pixels = _wide(dy).reshape(rows.shape), rows - mean, rows.shape[1]
         a, b = dy_rows.mean(dim=1, keepdim=True), (dy_rows * centred).mean(dim=1, keepdim=True)
         along = r**2 * self._group_mean(scale * r * b, groups)
         dx = torch.addcmul(-r * self._group_mean(scale * a, groups), centred, -along).addcmul_(dy_rows, r * scale)
-        return dx.reshape(dy.shape), pixels * (r * b).sum(dim=(0, 1)), pixels * a.sum(dim=(0, 1))
+        dx = dx.to(dy.dtype).reshape(dy.shape)
+        return dx, pixels * (r * b).sum(dim=(0, 1)), pixels * a.sum(dim=(0, 1))
+
+    def layer_norm(self, x: Array, scale: Array, shift: Array, eps: float = EPS) -> tuple[Array, Saved]:
+        """Return the layer norm, in x's type."""
+        y, saved = super().layer_norm(_wide(x), scale, shift, eps)
+        return y.to(x.dtype), saved
+
+    def layer_norm_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
+        """Return (dx, dscale, dshift) of `layer_norm`, dx in dy's type."""
+        dx, dscale, dshift = super().layer_norm_backward(saved, _wide(dy))
+        return dx.to(dy.dtype), dscale, dshift
 
     def silu(self, x: Array) -> tuple[Array, Saved]:
         """Return x σ(x) in one pass."""
@@ -90,6 +125,11 @@ class TorchOperations(Operations):
 
     def _softmax(self, s: Array) -> Array:
         return torch.softmax(s, dim=-1)
+
+
+def _wide(x: Array) -> Array:
+    """Return x in float32 at least: itself, unless it is bfloat16."""
+    return x.float() if x.dtype == torch.bfloat16 else x
 
 
 def _channels_first(x: Array) -> Array:

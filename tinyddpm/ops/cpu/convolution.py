@@ -50,10 +50,15 @@ class CpuConvolution(Convolution):
             costs["winograd"] = n * rows * columns * (transforms + 36 * c_in * c_out + moved) + weights
         return {name: cost / 1e9 for name, cost in costs.items()}
 
-    def conv2d(self, x: NDArray, w: NDArray, b: NDArray, stride: int = 1) -> tuple[NDArray, Saved]:
-        """Return the convolution, by the algorithm that costs least. Winograd's V is saved in the place of x."""
+    def conv2d(
+        self, x: NDArray, w: NDArray, b: NDArray, stride: int = 1, residual: NDArray | None = None
+    ) -> tuple[NDArray, Saved]:
+        """Return the convolution, by the algorithm that costs least. Winograd's V is saved in the place of x.
+
+        A residual is added block by block, while y is in the cache.
+        """
         if self._algorithm(x, w, stride) == "winograd":
-            y, v = winograd.convolve(x, self._transformed_weights(w), b, keep=self.training)
+            y, v = winograd.convolve(x, self._transformed_weights(w), b, self.training, residual)
             return y, self._save("winograd", v, w, stride)
         kh, kw, _, c_out = w.shape
         n, height, width, _ = x.shape
@@ -62,6 +67,8 @@ class CpuConvolution(Convolution):
             out = y[part].reshape(-1, c_out)
             np.matmul(patches, w.reshape(-1, c_out), out=out)
             out += b
+            if residual is not None:
+                y[part] += residual[part]
         return y, self._save("patches", x, w, stride)
 
     def conv2d_backward(self, saved: Saved, dy: NDArray) -> tuple[NDArray, NDArray, NDArray]:

@@ -12,11 +12,13 @@ from tinyddpm.ops.linear import Linear
 class CpuLinear(Linear):
     """Products with a weight matrix."""
 
-    def linear(self, x: NDArray, w: NDArray, b: NDArray) -> tuple[NDArray, Saved]:
-        """Return y = x W + b, the bias added in place."""
-        y = x.reshape(-1, w.shape[0]) @ w
+    def linear(self, x: NDArray, w: NDArray, b: NDArray, residual: NDArray | None = None) -> tuple[NDArray, Saved]:
+        """Return y = x W + b, the bias and a residual added in place."""
+        y = (x.reshape(-1, w.shape[0]) @ w).reshape(*x.shape[:-1], w.shape[1])
         y += b
-        return y.reshape(*x.shape[:-1], w.shape[1]), self._save(x, w)
+        if residual is not None:
+            y += residual
+        return y, self._save(x, w)
 
     def linear_backward(self, saved: Saved, dy: NDArray) -> tuple[NDArray, NDArray, NDArray]:
         """Return (dx, dw, db) of `linear`."""

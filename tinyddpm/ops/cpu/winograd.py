@@ -67,7 +67,9 @@ def transformed(w: NDArray) -> NDArray:
     return (_kron(G, w.dtype) @ w.reshape(9, -1)).reshape(TILE * TILE, *w.shape[2:])
 
 
-def convolve(x: NDArray, u: NDArray, b: NDArray, keep: bool) -> tuple[NDArray, NDArray | None]:
+def convolve(
+    x: NDArray, u: NDArray, b: NDArray, keep: bool, residual: NDArray | None = None
+) -> tuple[NDArray, NDArray | None]:
     """Return the zero-padded convolution of x with `transformed` weights, plus b; and V if it is to be kept.
 
     Args:
@@ -75,6 +77,7 @@ def convolve(x: NDArray, u: NDArray, b: NDArray, keep: bool) -> tuple[NDArray, N
         u: (36, C_in, C_out).
         b: (C_out,).
         keep: whether the backward will need V.
+        residual: what is added to y, of its shape; None for nothing.
 
     Returns:
         y, (N, H, W, C_out), and V, (tiles, 36, C_in), or None.
@@ -89,6 +92,8 @@ def convolve(x: NDArray, u: NDArray, b: NDArray, keep: bool) -> tuple[NDArray, N
         outputs = outputs.reshape(-1, OUT * OUT * c_out)
         outputs += bias
         _write_squares(y[part], outputs.reshape(*grid, OUT, OUT * c_out))
+        if residual is not None:
+            y[part] += residual[part]
     return y, kept
 
 

@@ -80,15 +80,15 @@ struct PatchesTransposed {
     }
 };
 
-// y = P(x) W + b, (pixels, c_out).
+// y = P(x) W + b + residual, (pixels, c_out).
 extern "C" __global__ void __launch_bounds__(128, 2) convolution_forward(
-    const scalar* x, const scalar* w, const float* b, scalar* y, int pixels, int c_in, int c_out, int height, int width,
-    int rows, int columns, int kh, int kw, int stride, int top, int left
+    const scalar* x, const scalar* w, const float* b, const scalar* residual, scalar* y, int pixels, int c_in,
+    int c_out, int height, int width, int rows, int columns, int kh, int kw, int stride, int top, int left
 ) {
     int across = quotient_up(c_out, TILE), m = blockIdx.x / across * TILE, n = blockIdx.x % across * TILE;
     Window window = {x, pixels, height, width, c_in, rows, columns, stride, 1, top, left};
     Matrix<true> weights(w, c_out, c_in, c_out, 0, n, (long long)c_in * c_out);
-    Output<scalar> output = {y, pixels, c_out, c_out, b};
+    Output<scalar> output = {y, pixels, c_out, c_out, b, residual};
     product(Patches(window, m, kw), weights, kh * kw * quotient_up(c_in, K_STEP), output, m, n);
 }
 
@@ -102,7 +102,7 @@ extern "C" __global__ void __launch_bounds__(128, 2) convolution_dx(
     Window window = {dy, pixels, rows, columns, c_out, height, width, 1, stride, kh - 1 - top, kw - 1 - left};
     long long tap = (long long)c_in * c_out;
     Matrix<false> weights(w + (kh * kw - 1) * tap, c_out, c_in, c_out, n, 0, -tap);
-    Output<scalar> output = {dx, pixels, c_in, c_in, nullptr};
+    Output<scalar> output = {dx, pixels, c_in, c_in};
     product(Patches(window, m, kw), weights, kh * kw * quotient_up(c_out, K_STEP), output, m, n);
 }
 
@@ -117,6 +117,6 @@ extern "C" __global__ void __launch_bounds__(128, 2) convolution_dw(
     Window window = {x, last, height, width, c_in, rows, columns, stride, 1, top, left};
     PatchesTransposed patches(window, first, tap / kw, tap % kw, m);
     Matrix<true> gradient(dy, c_out, last, c_out, first, n);
-    Output<float> output = {partial + ((size_t)split * kh * kw + tap) * c_in * c_out, c_in, c_out, c_out, nullptr};
+    Output<float> output = {partial + ((size_t)split * kh * kw + tap) * c_in * c_out, c_in, c_out, c_out};
     product(patches, gradient, quotient_up(last - first, K_STEP), output, m, n);
 }

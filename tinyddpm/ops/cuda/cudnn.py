@@ -43,11 +43,12 @@ class CudnnConvolutions(CudaProducts):
         super().__init__(backend, training)
         self._planner = None if backend.device is None else planner(backend)
 
-    def _convolve(self, x: Array, w: Array, b: Array, stride: int) -> Array:
-        run = self._plan("y", x, x.shape, w.shape, stride)
+    def _convolve(self, x: Array, w: Array, b: Array, stride: int, residual: Array | None = None) -> Array:
+        run = self._plan("y" if residual is None else "y + residual", x, x.shape, w.shape, stride)
         if run is None:
-            return super()._convolve(x, w, b, stride)
-        return run(x, self._inwards(w), self.xp.astype(b, x.dtype, copy=False))
+            return super()._convolve(x, w, b, stride, residual)
+        added = () if residual is None else (residual,)
+        return run(x, self._inwards(w), self.xp.astype(b, x.dtype, copy=False), *added)
 
     def _convolve_dx(self, dy: Array, w: Array, x_shape: Shape, stride: int) -> Array:
         run = self._plan("dx", dy, x_shape, w.shape, stride)
@@ -67,10 +68,10 @@ class CudnnConvolutions(CudaProducts):
 
     def _expected(self, problem: Problem, *inputs: Array) -> Array:
         """Return what this package's kernels make of cuDNN's inputs, in cuDNN's shape."""
-        if problem.wanted == "y":
-            x, w, b = inputs
+        if problem.wanted in ("y", "y + residual"):
+            x, w, b, *residual = inputs
             b = self.xp.astype(self.xp.reshape(b, (-1,)), self.xp.float32)
-            return super()._convolve(x, self._outwards(w, w.dtype), b, problem.stride)
+            return super()._convolve(x, self._outwards(w, w.dtype), b, problem.stride, *residual)
         if problem.wanted == "dx":
             dy, w = inputs
             return super()._convolve_dx(dy, self._outwards(w, w.dtype), problem.x, problem.stride)
@@ -225,8 +226,8 @@ def tolerance(problem: Problem) -> tuple[float, float]:
     than the standard deviation of that, and 8 of them are allowed to each. bfloat16 rounds each sum by 2⁻⁹ of itself.
     """
     kh, kw, c_in, c_out = problem.w
-    pixels = prod(problem.shapes()[1][:3])
-    terms = {"y": kh * kw * c_in + 1, "dx": kh * kw * c_out, "dw": pixels}[problem.wanted]
+    pixels, fan_in = prod(problem.shapes()[1][:3]), kh * kw * c_in
+    terms = {"y": fan_in + 1, "y + residual": fan_in + 2, "dx": kh * kw * c_out, "dw": pixels}[problem.wanted]
     rounded, relative = {"fp32": (0.0, 0.0), "tf32": (2.0**-6, 0.0), "bf16": (0.0, 2.0**-8)}[problem.precision]
     return 2.0**-22 * terms**1.5 + rounded * terms**0.5, relative
 

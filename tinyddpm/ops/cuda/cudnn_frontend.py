@@ -29,7 +29,15 @@ Shape = tuple[int, ...]
 
 
 class Problem(NamedTuple):
-    """A convolution to plan: which of y, dx and dw, the shapes of x and w, the stride, and fp32, tf32 or bf16."""
+    """A convolution to plan.
+
+    Attributes:
+        wanted: "y", "y + residual", "dx" or "dw".
+        x: the shape of x.
+        w: the shape of w.
+        stride: between output pixels.
+        precision: "fp32", "tf32" or "bf16".
+    """
 
     wanted: str
     x: Shape
@@ -42,7 +50,13 @@ class Problem(NamedTuple):
         (n, height, width, _), (kh, kw, c_in, c_out) = self.x, self.w
         w, b = (c_out, kh, kw, c_in), (1, 1, 1, c_out)
         y = (n, -(-height // self.stride), -(-width // self.stride), c_out)
-        return {"y": (self.x, w, b, y), "dx": (y, w, self.x), "dw": (self.x, y, w)}[self.wanted]
+        inputs_and_output = {
+            "y": (self.x, w, b, y),
+            "y + residual": (self.x, w, b, y, y),
+            "dx": (y, w, self.x),
+            "dw": (self.x, y, w),
+        }
+        return inputs_and_output[self.wanted]
 
 
 class Plans:
@@ -156,9 +170,12 @@ def _convolution(graph: Any, problem: Problem, inputs: Sequence[Any]) -> Any:
         "stride": [problem.stride, problem.stride],
         "dilation": [1, 1],
     }
-    if problem.wanted == "y":
-        x, w, b = inputs
-        return graph.bias(input=graph.conv_fprop(image=x, weight=w, **window), bias=b)
+    if problem.wanted in ("y", "y + residual"):
+        x, w, b, *residual = inputs
+        y = graph.conv_fprop(image=x, weight=w, **window)
+        if residual:  # before the bias: for the other order cuDNN has no plan
+            y = graph.add(a=y, b=residual[0])
+        return graph.bias(input=y, bias=b)
     if problem.wanted == "dx":
         dy, w = inputs
         return graph.conv_dgrad(loss=dy, filter=w, **window)

@@ -30,7 +30,7 @@ extern "C" __global__ void __launch_bounds__(128, 2) product_ab(
     Part part(m, n, heads);
     Matrix<false> rows(a + part.offset(a_batch, a_head), a_lead, m, k, part.m, 0);
     Matrix<true> columns(b + part.offset(b_batch, b_head), b_lead, k, n, 0, part.n);
-    Output<scalar> output = {c + part.offset(c_batch, c_head), m, n, c_lead, nullptr};
+    Output<scalar> output = {c + part.offset(c_batch, c_head), m, n, c_lead};
     product(rows, columns, quotient_up(k, K_STEP), output, part.m, part.n);
 }
 
@@ -43,7 +43,7 @@ extern "C" __global__ void __launch_bounds__(128, 2) product_abt(
     Part part(m, n, heads);
     Matrix<false> rows(a + part.offset(a_batch, a_head), a_lead, m, k, part.m, 0);
     Matrix<false> columns(b + part.offset(b_batch, b_head), b_lead, n, k, part.n, 0);
-    Output<scalar> output = {c + part.offset(c_batch, c_head), m, n, c_lead, nullptr};
+    Output<scalar> output = {c + part.offset(c_batch, c_head), m, n, c_lead};
     product(rows, columns, quotient_up(k, K_STEP), output, part.m, part.n);
 }
 
@@ -56,6 +56,6 @@ extern "C" __global__ void __launch_bounds__(128, 2) product_atb(
     Part part(m, n, heads);
     Matrix<true> rows(a + part.offset(a_batch, a_head), a_lead, k, m, 0, part.m);
     Matrix<true> columns(b + part.offset(b_batch, b_head), b_lead, k, n, 0, part.n);
-    Output<scalar> output = {c + part.offset(c_batch, c_head), m, n, c_lead, nullptr};
+    Output<scalar> output = {c + part.offset(c_batch, c_head), m, n, c_lead};
     product(rows, columns, quotient_up(k, K_STEP), output, part.m, part.n);
 }

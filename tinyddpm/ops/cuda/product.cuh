@@ -131,29 +131,47 @@ struct Output {
     struct alignas(2 * sizeof(Number)) Pair { Number first, second; };
     Number* start;
     int m, n, lead;
-    const float* bias;  // (n), added to each row; or null
+    const float* bias = nullptr;  // (n), added to each row
+    const Number* residual = nullptr;  // (m, n) as the output lies, added too
 
+    static __device__ float get(float value) { return value; }
     static __device__ void put(float* to, float value) { *to = value; }
 #ifdef SCALAR_BF16
+    static __device__ float get(scalar value) { return load(value); }
     static __device__ void put(scalar* to, float value) { *to = store(value); }
 #endif
 
+    // whether neighbours lie as a Pair should, in every row
+    __device__ bool in_pairs(const Number* matrix) const {
+        return n % 2 == 0 && lead % 2 == 0 && (size_t)matrix % sizeof(Pair) == 0;
+    }
+
+    // two neighbours in a row of the residual; outside it the nearest, so that no branch keeps one load from the next
+    __device__ void read(int row, int column, float* two) const {
+        const Number* line = residual + (size_t)min(row, m - 1) * lead;
+        if (in_pairs(residual)) {
+            Pair pair = *(const Pair*)(line + min(column, n - 2));
+            two[0] = get(pair.first);
+            two[1] = get(pair.second);
+        } else {
+            two[0] = get(line[min(column, n - 1)]);
+            two[1] = get(line[min(column + 1, n - 1)]);
+        }
+    }
+
     // two neighbours in a row
-    __device__ void write(int row, int column, float first, float second) const {
+    __device__ void write(int row, int column, const float* sums, const float* added) const {
         if (row >= m || column >= n) return;
+        bool two = column + 1 < n;
         Number* to = start + (size_t)row * lead + column;
         Pair pair;
-        put(&pair.first, first + (bias ? bias[column] : 0));
-        if (column + 1 == n) {
-            *to = pair.first;
-            return;
-        }
-        put(&pair.second, second + (bias ? bias[column + 1] : 0));
-        if ((size_t)to % sizeof(Pair) == 0) {
+        put(&pair.first, sums[0] + (bias ? bias[column] : 0) + added[0]);
+        put(&pair.second, sums[1] + (bias && two ? bias[column + 1] : 0) + added[1]);
+        if (in_pairs(start)) {
             *(Pair*)to = pair;
         } else {
             to[0] = pair.first;
-            to[1] = pair.second;
+            if (two) to[1] = pair.second;
         }
     }
 };
@@ -203,10 +221,18 @@ __device__ void product(A a, B b, int steps, const Output<Number>& output, int f
     column += first_column + lane % 4 * 2;
 #pragma unroll
     for (int i = 0; i < PARTS; i++) {
+        float added[2 * PARTS][4] = {};  // all of it is asked for before any of it is needed
+        if (output.residual) {
+#pragma unroll
+            for (int j = 0; j < 2 * PARTS; j++) {
+                output.read(row + 16 * i, column + 8 * j, added[j]);
+                output.read(row + 16 * i + 8, column + 8 * j, added[j] + 2);
+            }
+        }
 #pragma unroll
         for (int j = 0; j < 2 * PARTS; j++) {
-            output.write(row + 16 * i, column + 8 * j, sums[i][j][0], sums[i][j][1]);
-            output.write(row + 16 * i + 8, column + 8 * j, sums[i][j][2], sums[i][j][3]);
+            output.write(row + 16 * i, column + 8 * j, sums[i][j], added[j]);
+            output.write(row + 16 * i + 8, column + 8 * j, sums[i][j] + 2, added[j] + 2);
         }
     }
 }

@@ -35,12 +35,16 @@ class CudaProducts(Launching):
     take contiguous arrays, those that are multiplied of one type that kernels know. Linear maps stay as they are here.
     """
 
-    def conv2d(self, x: Array, w: Array, b: Array, stride: int = 1) -> tuple[Array, Saved]:
-        """Return the convolution by one kernel, the bias added to its sums."""
+    def conv2d(
+        self, x: Array, w: Array, b: Array, stride: int = 1, residual: Array | None = None
+    ) -> tuple[Array, Saved]:
+        """Return the convolution by one kernel, bias and residual added to its sums before they are rounded."""
         if not self._takes(x, w):
-            return super().conv2d(x, w, b, stride)
+            return super().conv2d(x, w, b, stride, residual)
         x, w, b = self._factors(x, w, b)
-        return self._convolve(x, w, b, stride), self._save(x, w, stride)
+        if residual is not None:
+            residual = self._as_contiguous(residual, x)
+        return self._convolve(x, w, b, stride, residual), self._save(x, w, stride)
 
     def conv2d_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
         """Return (dx, dw, db), each the same at every run."""
@@ -51,12 +55,14 @@ class CudaProducts(Launching):
         dx, dw = self._convolve_dx(dy, w, x.shape, stride), self._convolve_dw(x, dy, w.shape, stride)
         return dx, dw, self._column_sums(dy)
 
-    def linear(self, x: Array, w: Array, b: Array) -> tuple[Array, Saved]:
+    def linear(self, x: Array, w: Array, b: Array, residual: Array | None = None) -> tuple[Array, Saved]:
         """Return the 1×1 convolution."""
         if not self._takes(x, w):
-            return super().linear(x, w, b)
+            return super().linear(x, w, b, residual)
         x, w, b = self._factors(x, w, b)
-        y = self._convolve(self._image(x), w[None, None], b, 1)
+        if residual is not None:
+            residual = self._image(self._as_contiguous(residual, x))
+        y = self._convolve(self._image(x), w[None, None], b, 1, residual)
         return self.xp.reshape(y, (*x.shape[:-1], w.shape[1])), self._save(x, w)
 
     def linear_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
@@ -105,13 +111,15 @@ class CudaProducts(Launching):
         self._multiply("product_atb", ds, q, dk, heads)
         return dq, dk, dv
 
-    def _convolve(self, x: Array, w: Array, b: Array, stride: int) -> Array:
-        """Return y of `conv2d`, of x's type; b is float32."""
+    def _convolve(self, x: Array, w: Array, b: Array, stride: int, residual: Array | None = None) -> Array:
+        """Return y of `conv2d`, of x's type, as is the residual; b is float32."""
         window, shape = _window(x.shape, w.shape, stride), _output_shape(x.shape, w.shape, stride)
         y = self._empty(shape, x.dtype)
         pixels, (c_in, c_out) = prod(shape[:3]), w.shape[2:]
         where = geometry.product(pixels, c_out, 1, x.dtype.itemsize, self._kernels.shared_memory)
-        self._launch_product("convolution", "convolution_forward", where, x, w, b, y, pixels, c_in, c_out, *window)
+        self._launch_product(
+            "convolution", "convolution_forward", where, x, w, b, residual, y, pixels, c_in, c_out, *window
+        )
         return y
 
     def _convolve_dx(self, dy: Array, w: Array, x_shape: tuple[int, ...], stride: int) -> Array:
