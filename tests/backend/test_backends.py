@@ -91,7 +91,7 @@ def test_cupys_lack_of_memory_is_pythons() -> None:
     assert issubclass(memory.OutOfMemoryError, CupyBackend.memory_errors)
 
 
-@pytest.mark.parametrize(("name", "there"), [("numpy", "fp32"), ("torch", "fp32, tf32")])
+@pytest.mark.parametrize(("name", "there"), [("numpy", "fp32"), ("torch", "fp32, tf32, bf16")])
 def test_precision_unknown(name: str, there: str) -> None:
     with pytest.raises(BackendError) as raised:
         load_backend(name, precision="fp7")
@@ -115,7 +115,9 @@ def test_numpy_knows_only_the_cpu() -> None:
 
 
 def test_torch_describes_its_library() -> None:
-    assert TorchBackend().describe().startswith(f"torch {torch.__version__} on cpu (threads: ")
+    line = TorchBackend(precision="bf16").describe()
+    assert line.startswith(f"torch {torch.__version__} on cpu (threads: ")
+    assert line.endswith("), bf16")
 
 
 def test_torch_never_records_gradients() -> None:
@@ -141,24 +143,30 @@ def test_torch_takes_host_arrays_of_any_layout(view: slice, writeable: bool) -> 
     np.testing.assert_array_equal(TorchBackend().asarray(host).numpy(), host)
 
 
-def tf32_switches() -> tuple[bool, bool]:
-    """What Torch says of matrix products and of convolutions on a GPU; the switches are there without one."""
-    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+def switches() -> tuple[bool, bool, bool]:
+    """Whether a GPU multiplies in TF32, convolves in it, and sums in bfloat16; the switches are there without one."""
+    matmul = torch.backends.cuda.matmul
+    return matmul.allow_tf32, torch.backends.cudnn.allow_tf32, matmul.allow_bf16_reduced_precision_reduction
 
 
-@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 def test_torch_multiplies_in_its_precision_in_scope_alone(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
-    """Both switches, on a GPU that is pretended, and put back where something fails."""
+    """All switches, on a GPU that is pretended, and put back where something fails."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    before = tf32_switches()
+    before = switches()
     backend = load_backend("torch", "cuda", precision)
     with backend.scope():
-        assert tf32_switches() == (precision == "tf32",) * 2
-    assert tf32_switches() == before
+        assert switches() == (precision == "tf32", precision == "tf32", False)
+    assert switches() == before
     with pytest.raises(KeyError), backend.scope():
         raise KeyError
-    assert tf32_switches() == before
+    assert switches() == before
+
+
+@pytest.mark.parametrize(("precision", "storage"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_torch_stores_in_its_own_types(precision: str, storage: torch.dtype) -> None:
+    assert load_backend("torch", precision=precision).storage is storage
 
 
 def test_torch_has_no_tf32_on_a_cpu() -> None:

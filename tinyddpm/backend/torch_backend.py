@@ -19,7 +19,9 @@ class TorchBackend(Backend):
     Args:
         device: as above.
         precision: "fp32", or "tf32" on a GPU: products of float32 arrays are then of numbers rounded to 10 bits after
-            the point, and still summed in float32. Torch's own default has convolutions in TF32 and matrices not.
+            the point, and still summed in float32. Torch's own default has convolutions in TF32 and matrices not. Or
+            "bf16", anywhere: a network's activations and matrices are bfloat16. Weights that are trained, statistics
+            and sums stay float32.
 
     Raises:
         BackendError: Torch is not installed, the device is unknown or not there, or it has not this precision.
@@ -27,7 +29,7 @@ class TorchBackend(Backend):
 
     name = "torch"
     operations = "tinyddpm.ops.torch_operations:TorchOperations"
-    precisions = ("fp32", "tf32")
+    precisions = ("fp32", "tf32", "bf16")
 
     def __init__(self, device: str | None = None, *, precision: str = "fp32") -> None:
         try:
@@ -55,17 +57,26 @@ class TorchBackend(Backend):
         """Return `array` on the host: a view if it is on the CPU, else a copy."""
         return np.asarray(array.detach().cpu())
 
+    @property
+    def storage(self) -> Any:
+        """The type that networks keep activations and matrices in: float32, or bfloat16 with the precision "bf16"."""
+        return self._torch.bfloat16 if self.precision == "bf16" else self._torch.float32
+
     @contextmanager
     def _context(self) -> Iterator[None]:
-        """Record no gradients, and multiply in the chosen precision: a switch of the process, put back afterwards."""
+        """Record no gradients, multiply in the chosen precision, and sum in float32.
+
+        The last two are switches of the process, put back afterwards.
+        """
         matmul, cudnn = self._torch.backends.cuda.matmul, self._torch.backends.cudnn
-        before = matmul.allow_tf32, cudnn.allow_tf32
+        before = matmul.allow_tf32, cudnn.allow_tf32, matmul.allow_bf16_reduced_precision_reduction
         matmul.allow_tf32 = cudnn.allow_tf32 = self.precision == "tf32"
+        matmul.allow_bf16_reduced_precision_reduction = False
         try:
             with self._torch.no_grad():
                 yield
         finally:
-            matmul.allow_tf32, cudnn.allow_tf32 = before
+            matmul.allow_tf32, cudnn.allow_tf32, matmul.allow_bf16_reduced_precision_reduction = before
 
     def synchronize(self) -> None:
         """Wait until everything asked of the device is done."""
@@ -79,12 +90,12 @@ class TorchBackend(Backend):
         return super().peak_memory()
 
     def describe(self) -> str:
-        """Return Torch's version and the device: the CPU with its threads, or the GPU by its name."""
+        """Return Torch's version, the device (the CPU with its threads, or the GPU by its name) and the precision."""
         if self.device.type == "cuda":
-            place = f"{self.device} ({self._torch.cuda.get_device_name(self.device)}), {self.precision}"
+            place = f"{self.device} ({self._torch.cuda.get_device_name(self.device)})"
         else:
             place = f"cpu (threads: {self._torch.get_num_threads()})"
-        return f"torch {self._torch.__version__} on {place}"
+        return f"torch {self._torch.__version__} on {place}, {self.precision}"
 
 
 def _find_device(torch: Any, name: str) -> Any:
