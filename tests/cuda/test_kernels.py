@@ -137,6 +137,12 @@ def test_barriers_are_real(shim: ShimBackend) -> None:
     assert np.isnan(run_faulty(shim, "without_barrier", 40)).any()
 
 
+def test_threads_run_in_either_order(shim: ShimBackend) -> None:
+    """Without a barrier, a thread's neighbour has written before it in some launches, and has not in others."""
+    lacking = {int(np.isnan(run_faulty(shim, "without_barrier", 40)).sum()) for _ in range(30)}
+    assert lacking == {1, 39}
+
+
 @pytest.mark.parametrize("arguments", [(np.int64(40),), (np.float32(40),), (np.int32(40), np.int32(1))], ids=str)
 def test_arguments_of_another_type_are_noticed(shim: ShimBackend, arguments: tuple[np.generic, ...]) -> None:
     kernel = shim.compile(FAULTY, ()).get_function("with_barrier")

@@ -2,7 +2,9 @@
 //
 // Blocks run one after the other. The threads of a block are coroutines that take turns: one runs until it meets a
 // barrier that others have not reached, so __syncthreads and the shuffles wait as on a GPU, and a barrier that some
-// thread never reaches is an error. Shared memory is NaN when a block begins, and has a guard behind it.
+// thread never reaches is an error. They take their turns forwards or backwards by chance, so that what hangs on their
+// order, for want of a barrier, comes out differently. Shared memory is NaN when a block begins, and has a guard behind
+// it.
 #pragma once
 
 #include <setjmp.h>
@@ -14,6 +16,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <random>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -54,6 +57,7 @@ static std::string fault;  // what a thread did wrong, other than at a barrier
 static std::vector<Thread> threads;
 static unsigned current;
 static bool progress;
+static std::minstd_rand chance;  // the same in each run
 static std::function<void()> body;
 static Barrier block_barrier;
 static std::vector<Barrier> warp_barriers;
@@ -110,7 +114,9 @@ static bool run_block(Dim3 block) {
     for (unsigned left = count; left > 0;) {
         progress = false;
         left = 0;
-        for (current = 0; current < count; current++) {
+        bool backwards = chance() >> 16 & 1;
+        for (unsigned turn = 0; turn < count; turn++) {
+            current = backwards ? count - 1 - turn : turn;
             if (threads[current].done) continue;
             left++;
             threadIdx = {current % block.x, current / block.x % block.y, current / block.x / block.y};
