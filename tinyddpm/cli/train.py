@@ -69,15 +69,15 @@ def train(
 
 
 def _refuse_changes(ctx: click.Context) -> None:
-    given = {
-        name
-        for name in ctx.params
-        if ctx.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
-    }
-    changes = sorted(name.replace("_", "-") for name in given - RESUMABLE)
+    changes = sorted(
+        parameter.opts[0]
+        for parameter in ctx.command.params
+        if parameter.name not in RESUMABLE
+        and ctx.get_parameter_source(str(parameter.name)) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    )
     if changes:
         raise ConfigError(
-            f"--resume keeps the settings of its run, so --{', --'.join(changes)} cannot be given with it: "
+            f"--resume keeps the settings of its run, so {', '.join(changes)} cannot be given with it: "
             "only --steps, --backend, --device, --precision and --no-graph can"
         )
 
