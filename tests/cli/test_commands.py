@@ -81,7 +81,11 @@ def test_train_writes_and_says_where(here: Path) -> None:
         "wrote runs/moons/denoising.gif",
     ]
     assert Image.open("runs/moons/samples.png").size == (256, 256)
-    assert run("train", *SMALL).stdout.startswith("trained 6 steps: runs/moons-2")
+    again = run("train", *SMALL)
+    assert again.stdout.startswith("trained 6 steps: runs/moons-2")
+    data, by, *_ = again.stderr.splitlines()
+    assert data.startswith("data: moons")
+    assert by.startswith("computed by: numpy ")
 
 
 def test_dry_run_measures_and_writes_nothing(here: Path) -> None:

@@ -72,6 +72,7 @@ def start(config: Config, backend: Backend, folder: Path, progress: Progress) ->
     (folder / "samples").mkdir(parents=True, exist_ok=True)
     _write_config(folder, config)
     progress.say(f"data: {dataset.description}")
+    progress.say(f"computed by: {backend.describe()}")
     return _Run(trainer, folder, progress, {}).train()
 
 
@@ -115,6 +116,7 @@ def resume(
     _write_config(folder, config)
     for note in plugin_notes(checkpoint):
         progress.say(f"note: {note}")
+    progress.say(f"computed by: {there.describe()}")
     progress.say(f"resuming {path} at step {trainer.step}")
     return _Run(trainer, folder, progress, state).train()
 
