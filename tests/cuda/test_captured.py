@@ -170,6 +170,21 @@ def test_bf16_trains_nearly_as_fp32_does() -> None:
     assert (mixed.weights.astype(stored) != before.astype(stored)).mean() < 0.05
 
 
+def test_a_recording_goes_on_from_what_is_restored(tape: TapeBackend) -> None:
+    """Back to the third step of five, the same recording does the last two again, bit for bit."""
+    trainer = make_trainer(config(POINTS), tape, data(config(POINTS)))
+    for _ in range(3):
+        trainer.train_step()
+    kept = trainer.checkpoint({})
+    kept.weights, kept.ema, kept.adam_m, kept.adam_v = (
+        buffer.copy() for buffer in (kept.weights, kept.ema, kept.adam_m, kept.adam_v)
+    )
+    last = [trainer.train_step() for _ in range(2)]
+    trainer.restore(kept)
+    assert [trainer.train_step() for _ in range(2)] == last
+    assert len(tape.recorded) == 1
+
+
 def test_a_hundred_steps_are_numpys() -> None:
     """Of the points' training: losses within 1e-4 all the way, rounding's growth included."""
     make_shim("CPU, little shared memory")

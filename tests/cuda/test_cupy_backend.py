@@ -65,7 +65,10 @@ class Card:
         say = self.asked.append
         graph = SimpleNamespace(launch=lambda stream: say("launch"))
         self.stream = SimpleNamespace(begin_capture=lambda: say("begin"), end_capture=lambda: say("end") or graph)
-        pool = SimpleNamespace(malloc=None, free_all_blocks=lambda: say("free"))
+        self.held = 5
+        pool = SimpleNamespace(
+            malloc=None, free_all_blocks=lambda: say("free") or setattr(self, "held", 0), total_bytes=lambda: self.held
+        )
         self.get_default_memory_pool = lambda: pool
         errors = SimpleNamespace(CUDARuntimeError=ArithmeticError), SimpleNamespace(CUDADriverError=BufferError)
         self.cuda = SimpleNamespace(using_allocator=lambda _: nullcontext(), runtime=errors[0], driver=errors[1])
@@ -73,7 +76,8 @@ class Card:
     def backend(self, graph: bool = True) -> CupyBackend:
         backend = CupyBackend.__new__(CupyBackend)
         backend._cupy, backend._stream, backend._graph = self, self.stream, graph
-        backend._graph_memory = SimpleNamespace(malloc=None)
+        backend._graph_memory = SimpleNamespace(malloc=None, total_bytes=lambda: 2)
+        backend._most_held = 0
         return backend
 
 
@@ -83,6 +87,16 @@ def test_records_at_the_second_call_and_replays() -> None:
     for _ in range(4):
         function(np.ones(2))
     assert card.asked == ["function", "free", "begin", "function", "end", "launch", "launch", "launch"]
+
+
+def test_memory_that_recording_gives_back_was_in_use() -> None:
+    card = Card()
+    backend = card.backend()
+    function = backend.captured(lambda: ())
+    for _ in range(3):
+        function()
+    backend._see_memory()
+    assert (card.held, backend._most_held) == (0, 7)
 
 
 def test_records_nothing_without_graphs() -> None:

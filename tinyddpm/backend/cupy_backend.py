@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,8 +51,6 @@ class CupyBackend(Backend):
     """`module:attribute` of what says what convolutions are done by."""
 
     def __init__(self, device: str | None = None, *, precision: str = "fp32", graph: bool = True) -> None:
-        if precision == "tf32":
-            os.environ["CUPY_TF32"] = "1"  # for what goes through cuBLAS; CuPy reads it when first it multiplies
         self._cupy = _import_cupy()
         index = _device_index(device)
         _check_gpu(self._cupy, index)
@@ -63,6 +60,7 @@ class CupyBackend(Backend):
         self.shared_memory = int(self.device.attributes["MaxSharedMemoryPerBlockOptin"])
         self._modules: dict[tuple[str, tuple[str, ...]], Any] = {}
         self._graph = graph
+        self._most_held = 0
         # What a graph works on must stay its own: all graphs share this pool, one replayed after the other.
         self._graph_memory = self._cupy.cuda.MemoryPool()
         with self.device:
@@ -96,6 +94,7 @@ class CupyBackend(Backend):
             BackendError: it does what cannot be recorded.
         """
         cuda = self._cupy.cuda
+        self._see_memory()
         self._cupy.get_default_memory_pool().free_all_blocks()
         try:
             with cuda.using_allocator(self._graph_memory.malloc):
@@ -132,10 +131,15 @@ class CupyBackend(Backend):
         self.device.synchronize()
 
     def peak_memory(self) -> int:
-        """Return the bytes of the GPU that CuPy's memory pool and the graphs' hold."""
+        """Return the most bytes of the GPU that CuPy's memory pool and the graphs' have held."""
         with self._context():
-            pools = (self._cupy.get_default_memory_pool(), self._graph_memory)
-            return sum(int(pool.total_bytes()) for pool in pools)
+            self._see_memory()
+        return self._most_held
+
+    def _see_memory(self) -> None:
+        """Note what the pools hold. They only grow, but where a recording begins, which makes room for its own."""
+        pools = (self._cupy.get_default_memory_pool(), self._graph_memory)
+        self._most_held = max(self._most_held, sum(int(pool.total_bytes()) for pool in pools))
 
     def free_memory(self) -> int:
         """Return the bytes that are free on the GPU."""

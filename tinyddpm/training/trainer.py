@@ -54,9 +54,17 @@ class Trainer:
         self.config = model.config
         self.ops = ops or load_operations(model.backend, training=True)
         self.history = LossHistory(model.process.T) if self.config.training.loss == "vlb" else None
-        initial = model.layout.initialise(self.config.seed)
         self.step = 0
-        self._set(initial, initial, np.zeros_like(initial), np.zeros_like(initial))
+        initial = model.layout.initialise(self.config.seed)
+        buffers = initial, initial.copy(), np.zeros_like(initial), np.zeros_like(initial)
+        with model.backend.scope():
+            self.state = State(*map(model.backend.asarray, buffers))
+            # Times that are drawn after losses are the host's to draw.
+            self.advance: HostStep | DeviceStep = (
+                DeviceStep(model, train, self.state, self.ops)
+                if model.backend.graphs and self.history is None
+                else HostStep(model, train, self.state, self.ops, self.history)
+            )
 
     def train_step(self) -> StepResult:
         """Do one step of Algorithm 1 and return what it did.
@@ -122,7 +130,10 @@ class Trainer:
                 raise CheckpointError("the checkpoint lacks the losses that vlb draws its times after: train anew")
             self.history.unpack(checkpoint.history)
         self.step = checkpoint.step
-        self._set(checkpoint.weights, checkpoint.ema, checkpoint.adam_m, checkpoint.adam_v)
+        kept = State(checkpoint.weights, checkpoint.ema, checkpoint.adam_m, checkpoint.adam_v)
+        with self.model.backend.scope():
+            for buffer, values in zip(self.state, kept, strict=True):
+                self.model.backend.upload(buffer, values)
 
     @property
     def weights(self) -> Array:
@@ -133,18 +144,6 @@ class Trainer:
     def ema(self) -> Array:
         """Their running average."""
         return self.state.ema
-
-    def _set(self, *buffers: Any) -> None:
-        """Take the weights, their average and the moments, and make the step that works on them."""
-        model = self.model
-        self.state = State(*(model.backend.asarray(np.array(buffer, np.float32)) for buffer in buffers))
-        with model.backend.scope():
-            # Times that are drawn after losses are the host's to draw.
-            self.advance: HostStep | DeviceStep = (
-                DeviceStep(model, self.train, self.state, self.ops)
-                if model.backend.graphs and self.history is None
-                else HostStep(model, self.train, self.state, self.ops, self.history)
-            )
 
 
 def plugins_of(config: Config) -> list[dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,6 +71,7 @@ class Kernels:
         function(geometry.grid, geometry.block, packed, shared_mem=geometry.shared)
 
 
+@cache
 def source(family: str) -> str:
     """Return the source of a family, its headers in their places: CuPy's cache does not look into headers."""
     return _with_headers(f"{family}.cu", set())
