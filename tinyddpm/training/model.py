@@ -86,10 +86,12 @@ class Model:
         self, weights: Array, labels: np.ndarray[Any, Any] | None, sampling: SamplingConfig
     ) -> NetworkDenoiser:
         """Return the network as a denoiser with the given weights, for the classes `labels`, (n,), one a row."""
+        with self.backend.scope():
+            w = self.views(weights)
         return NetworkDenoiser(
             self.network,
             load_operations(self.backend),
-            self.views(weights),
+            w,
             self.process,
             self.condition(labels),
             threshold=self._threshold(sampling),

@@ -24,7 +24,6 @@ class CupyRandom(Random):
     def __init__(self, backend: Backend, seed: int) -> None:
         super().__init__(backend.xp, seed, backend.device)
         self._kernels = Kernels(backend)
-        self._array = type(self._empty((1,), self.xp.int64))
 
     def bits(
         self, purpose: Purpose, step: int | Array, samples: Samples | Array, shape: tuple[int, ...], layer: int = 0
@@ -97,7 +96,7 @@ class CupyRandom(Random):
         return samples, step
 
     def _lies_there(self, values: Any) -> bool:
-        return isinstance(values, self._array) and values.dtype == self.xp.int64
+        return isinstance(values, self.xp.ndarray) and values.dtype == self.xp.int64
 
     def _key(self) -> tuple[np.uint32, ...]:
         return tuple(np.uint32(word) for word in self.key)
