@@ -199,7 +199,7 @@ def _is_plugin(value: Any) -> bool:
 _VALID: dict[str, Callable[[Any], bool]] = {
     "config": lambda value: isinstance(value, dict),
     "step": lambda value: type(value) is int and value >= 0,
-    "sample_shape": lambda value: _is_shape(value),
+    "sample_shape": _is_shape,
     "history": lambda value: value is None or _is_shape(value),
     "classes": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
     "plugins": lambda value: isinstance(value, list) and all(map(_is_plugin, value)),
