@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
 from tinyddpm.bench import contest
-from tinyddpm.bench.contest import OURS, Outcome, Standing, alternate, run_contest
+from tinyddpm.bench.contest import OURS, alternate, run_contest
 from tinyddpm.bench.operations import Row
 from tinyddpm.bench.ours import Profile
-from tinyddpm.bench.process import BenchError, _Server
+from tinyddpm.bench.process import BenchError, PeerError, Runner, _Server
 from tinyddpm.bench.report import as_json, as_text
 from tinyddpm.bench.task import Task, make_task
 from tinyddpm.training.config import preset
@@ -22,21 +23,30 @@ SPEEDS = {OURS: (2.0, 1.0), "fake slow": (8.0, 3.0), "fake fast": (3.0, 1.5)}
 
 
 class Fake:
-    """Takes the time it says, and says when it is asked; what is in `fails` goes wrong."""
+    """Takes the time it says, and says when it is asked; what is in `fails` cannot start.
+
+    A timed turn of a contestant in `turns` gives, or raises, what comes next there.
+    """
 
     log: ClassVar[list[tuple[str, str]]] = []
     fails: ClassVar[tuple[str, ...]] = ()
+    turns: ClassVar[dict[str, Iterator[float | BaseException]]] = {}
 
     def __init__(self, name: str, source: Path | None, variant: str, task: Task) -> None:
         self.name, self.description = name, f"the {name}"
+        self.log.append((name, "starts"))
 
     def ready(self) -> None:
         if self.name in self.fails:
-            raise BenchError(f"{self.name}: it has no engine")
+            raise (BenchError if self.name == OURS else PeerError)(f"{self.name}: it has no engine")
 
     def turn(self, kind: str, seconds: float) -> float:
-        self.log.append((self.name, kind))
-        return SPEEDS[self.name][kind == "denoise_step"]
+        if seconds:
+            self.log.append((self.name, kind))
+        taken = next(self.turns[self.name]) if seconds and self.name in self.turns else None
+        if isinstance(taken, BaseException):
+            raise taken
+        return SPEEDS[self.name][kind == "denoise_step"] if taken is None else taken
 
     def memory(self) -> int:
         return 2**20
@@ -47,7 +57,7 @@ class Fake:
         return {"matrix_rate": 100.0, "profile": Profile(1.0, rows, 90.0, 10.0, costs)}[method]
 
     def close(self) -> None:
-        self.log.append((self.name, "closed"))
+        self.log.append((self.name, "ends"))
 
 
 class FakePeer:
@@ -66,6 +76,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
     monkeypatch.setattr(contest, "Runner", Fake)
     monkeypatch.setattr(contest, "load_peer", lambda path: FakePeer())
     monkeypatch.setattr(Fake, "log", [])
+    monkeypatch.setattr(Fake, "turns", {})
     return Fake
 
 
@@ -73,20 +84,35 @@ def test_they_take_turns(fakes: type[Fake], task: Task) -> None:
     names = [OURS, "fake slow", "fake fast"]
     rounds: list[int] = []
     seconds = alternate([Fake(name, None, "", task) for name in names], "train_step", 3, rounds.append)
-    assert [name for name, _ in fakes.log] == 3 * names
+    assert [name for name, what in fakes.log if what == "train_step"] == 3 * names
     assert seconds == {OURS: [2.0] * 3, "fake slow": [8.0] * 3, "fake fast": [3.0] * 3}
     assert rounds == [1, 2, 3]
 
 
+def test_we_meet_one_peer_after_the_other(fakes: type[Fake], task: Task) -> None:
+    """A B A B in training, then in denoising, then the same with C: two live at a time."""
+    run_contest(task, Path("fake_peer.py"), 2, False)
+
+    def meeting(name: str) -> list[tuple[str, str]]:
+        turns = [[(OURS, kind), (name, kind)] * 2 for kind in ("train_step", "denoise_step")]
+        return [(name, "starts"), *turns[0], *turns[1], (name, "ends")]
+
+    assert fakes.log == [(OURS, "starts"), *meeting("fake slow"), *meeting("fake fast"), (OURS, "ends")]
+
+
 def test_ratios_are_to_the_fastest_peer(fakes: type[Fake], task: Task) -> None:
     """Ours takes 2 and 1 seconds, the fastest peer 3 and 1.5: images a second are as 1 / 2 to 1 / 3."""
-    done: list[int] = []
-    outcome = run_contest(task, Path("fake_peer.py"), 2, False, done.append)
+    done: list[tuple[str, int]] = []
+    outcome = run_contest(task, Path("fake_peer.py"), 2, False, lambda *seen: done.append(seen))
     assert outcome.ratio("train") == (1.5, "fake fast")
     assert outcome.ratio("denoise") == (1.5, "fake fast")
-    assert done == [1, 2, 3, 4]
+    assert done == [(name, number) for name in ("fake slow", "fake fast") for number in (1, 2, 3, 4)]
     found = as_json(task, outcome)
     assert (found["train_ratio"], found["sample_ratio"]) == (1.5, 1.5)
+    assert found["ratios"] == {
+        "train": {"fake slow": 4, "fake fast": 1.5},
+        "denoise": {"fake slow": 3, "fake fast": 1.5},
+    }
     ours = found["contestants"][OURS]
     assert ours["train"]["images_per_second"] == 64 / 2.0
     assert found["flop"] == {"train": 60, "denoise": 20}
@@ -95,14 +121,26 @@ def test_ratios_are_to_the_fastest_peer(fakes: type[Fake], task: Task) -> None:
     text = "\n".join(as_text(task, outcome, explain=True))
     assert "1.50 times the images/s of fake fast" in text
     assert "one 1, other 2" in text
-    assert fakes.log[-3:] == [(name, "closed") for name in reversed([OURS, "fake slow", "fake fast"])]
 
 
-def test_medians_decide() -> None:
+def test_medians_decide(fakes: type[Fake], task: Task) -> None:
     """One turn that something disturbed changes no ratio."""
-    ours = Standing("", [1.0, 1.0, 50.0], [1.0], None)
-    peer = Standing("", [2.0, 2.0, 0.1], [1.0], None)
-    assert Outcome({OURS: ours, "p": peer}, {}, 1.0, Profile(1.0, [], 1.0, 1.0, {})).ratio("train") == (2.0, "p")
+    fakes.turns[OURS] = iter([1.0, 1.0, 50.0] * 4)
+    fakes.turns["fake slow"] = iter([2.0, 2.0, 0.1] * 2)
+    assert run_contest(task, Path("fake_peer.py"), 3, False).ratio("train") == (2.0, "fake slow")
+
+
+def test_ratios_are_of_the_turns_that_two_took_together(fakes: type[Fake], task: Task) -> None:
+    """The machine is half as fast in the second meeting: our times are those of both, but no ratio feels it."""
+    fakes.turns[OURS] = iter([2.0, 2.0, 1.0, 1.0, 4.0, 4.0, 2.0, 2.0])
+    fakes.turns["fake fast"] = iter([6.0, 6.0, 3.0, 3.0])
+    outcome = run_contest(task, Path("fake_peer.py"), 2, False)
+    assert outcome.ratios == {
+        "train": {"fake slow": 4.0, "fake fast": 1.5},
+        "denoise": {"fake slow": 3.0, "fake fast": 1.5},
+    }
+    assert outcome.standings[OURS].train == [2.0, 2.0, 4.0, 4.0]
+    assert outcome.standings[OURS].denoise == [1.0, 1.0, 2.0, 2.0]
 
 
 def test_alone_there_is_no_ratio(fakes: type[Fake], task: Task) -> None:
@@ -126,6 +164,71 @@ def test_a_peer_that_cannot_run_is_left_out(fakes: type[Fake], task: Task, monke
     monkeypatch.setattr(Fake, "fails", (OURS,))
     with pytest.raises(BenchError, match="tinyddpm: it has no engine"):
         run_contest(task, None, 1, False)
+
+
+def test_a_peer_that_fails_late_is_left_out(fakes: type[Fake], task: Task) -> None:
+    """With our turns beside it."""
+    fakes.turns["fake slow"] = iter([8.0, PeerError("fake slow: on fire")])
+    outcome = run_contest(task, Path("fake_peer.py"), 2, False)
+    assert list(outcome.standings) == [OURS, "fake fast"]
+    assert outcome.left_out == {"fake slow": "fake slow: on fire"}
+    assert outcome.standings[OURS].train == [2.0, 2.0]
+    assert ("fake slow", "ends") in fakes.log
+
+
+def test_we_are_not_left_out(fakes: type[Fake], task: Task) -> None:
+    fakes.turns[OURS] = iter([2.0, BenchError("tinyddpm: on fire")])
+    with pytest.raises(BenchError, match="tinyddpm: on fire"):
+        run_contest(task, Path("fake_peer.py"), 2, False)
+
+
+def test_an_interrupt_leaves_what_was_measured(fakes: type[Fake], task: Task) -> None:
+    """It ends the contest in the second meeting; in the first there is nothing to report."""
+    fakes.turns["fake fast"] = iter([3.0, KeyboardInterrupt()])
+    outcome = run_contest(task, Path("fake_peer.py"), 2, False)
+    assert list(outcome.standings) == [OURS, "fake slow"]
+    assert outcome.ratio("train") == (4.0, "fake slow")
+    assert outcome.standings[OURS].train == [2.0, 2.0]
+    assert outcome.left_out == {"fake fast": "fake fast: the contest was stopped before its turns were over"}
+    fakes.turns["fake slow"] = iter([8.0, KeyboardInterrupt()])
+    with pytest.raises(KeyboardInterrupt):
+        run_contest(task, Path("fake_peer.py"), 2, False)
+
+
+def test_an_answer_that_an_interrupt_cut_short_is_not_taken_for_the_next(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = tmp_path / "echo_peer.py"
+    peer.write_text(
+        "class Echo:\n"
+        "    def __init__(self, task, variant):\n"
+        "        self.parameters = task.parameters\n"
+        "    def describe(self):\n"
+        "        return 'here'\n"
+        "    def echo(self, value):\n"
+        "        return value\n"
+        "def variants(task, compiled):\n"
+        "    return ['']\n"
+        "make = Echo\n"
+    )
+
+    def interrupted(runner: Runner) -> Any:
+        raise KeyboardInterrupt
+
+    runner = Runner("echo", peer, "", task)
+    try:
+        runner.ready()
+        with monkeypatch.context() as patch:
+            patch.setattr(Runner, "_answer", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                runner.ask("echo", "first")
+        assert runner.ask("echo", "second") == "second"
+        with pytest.raises(PeerError, match=r"^echo: AttributeError"):
+            runner.ask("sing")
+        with pytest.raises(PeerError, match=r"^echo died with exit code 1"):
+            runner.ask("echo", "third")
+    finally:
+        runner.close()
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,14 @@
-"""The contest: turns in alternation, and what the times come to."""
+"""The contest: turns in alternation, and what the times come to.
+
+We meet one peer after the other, for a GPU's memory may not hold more than two contestants. What warms, slows or crowds
+a machine over minutes reaches the two in a meeting alike, so our ratio to a peer is of the turns of that meeting alone.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -12,17 +16,19 @@ from typing import Protocol
 
 from tinyddpm.bench.ours import Profile
 from tinyddpm.bench.peers import load_peer
-from tinyddpm.bench.process import BenchError, Runner
+from tinyddpm.bench.process import BenchError, PeerError, Runner
 from tinyddpm.bench.task import Task
 
 OURS = "tinyddpm"
+
+KINDS = ("train", "denoise")
+"""The two kinds of step."""
 
 TURN = 0.5
 """Seconds that a turn lasts at least: many short steps, or one long one."""
 
 REST = 0.2
 """Seconds before a turn, in which the threads of whoever was before stop waiting for more work and go to sleep."""
-
 
 WARM_UP = 3
 """Steps before anything is timed. torch.compile compiles in the first, and may do so again for what that one made."""
@@ -44,10 +50,10 @@ class Standing:
 
     Attributes:
         description: its libraries.
-        train: seconds of a training step, in each round.
-        denoise: seconds of a denoising step, in each round.
-        memory: bytes by which its process grew at its peak, from before its network was made until after its training
-            steps; on a GPU, the most that they took of it. None where that is not known.
+        train: seconds of a training step, in each of its turns; of ours, in those of all meetings.
+        denoise: seconds of a denoising step, likewise.
+        memory: bytes by which its process grew at its peak, from before its network was made until after its first
+            training steps; on a GPU, the most that they took of it. None where that is not known.
     """
 
     description: str
@@ -62,12 +68,15 @@ class Outcome:
 
     Attributes:
         standings: by name, ours first.
+        ratios: for `train` and `denoise`, by which factor we were faster than each peer, by the median times of the
+            turns in which we met it.
         left_out: the peers that could not run, and why.
         matrix_rate: floating-point operations a second of a large matrix product on as many threads.
         profile: our training step by operation.
     """
 
     standings: dict[str, Standing]
+    ratios: dict[str, dict[str, float]]
     left_out: dict[str, str]
     matrix_rate: float
     profile: Profile
@@ -83,23 +92,22 @@ class Outcome:
         return sum(row.flop for row in self.profile.rows if not row.backward)
 
     def ratio(self, kind: str) -> tuple[float, str] | None:
-        """Return by which factor we are faster than the fastest peer, by median times, and its name; None if alone.
+        """Return by which factor we were faster than the fastest peer, and its name; None if alone.
 
         Args:
             kind: `train` or `denoise`.
         """
-        times = {name: median(getattr(standing, kind)) for name, standing in self.standings.items()}
-        ours = times.pop(OURS)
-        if not times:
+        ratios = self.ratios[kind]
+        if not ratios:
             return None
-        fastest = min(times, key=lambda name: times[name])
-        return times[fastest] / ours, fastest
+        fastest = min(ratios, key=lambda name: ratios[name])
+        return ratios[fastest], fastest
 
 
 def alternate(
     contestants: Sequence[Timed], kind: str, rounds: int, watch: Callable[[int], None] = lambda done: None
 ) -> dict[str, list[float]]:
-    """Return the seconds of a step in each round, by contestant, who take turns: A B C A B C …
+    """Return the seconds of a step in each round, by contestant, who take turns: A B A B …
 
     Args:
         contestants: in the order of their turns.
@@ -117,59 +125,83 @@ def alternate(
 
 
 def run_contest(
-    task: Task, peer: Path | None, rounds: int, compiled: bool, watch: Callable[[int], None] = lambda done: None
+    task: Task,
+    peer: Path | None,
+    rounds: int,
+    compiled: bool,
+    watch: Callable[[str, int], None] = lambda name, done: None,
 ) -> Outcome:
-    """Run the task by this library and by all variants of a peer.
+    """Run the task by this library, and beside it by one variant of a peer after the other.
+
+    A variant that fails is left out. An interrupt (Ctrl-C) ends the contest early: the outcome is that of the meetings
+    that are over, and the other variants are left out. Where none is over, the interrupt is raised.
 
     Args:
         task: what to run.
         peer: the peer's file, or None.
-        rounds: timed turns of each, for training and for denoising.
+        rounds: timed turns of each in a meeting, for training and for denoising.
         compiled: whether variants that must be compiled first take part.
-        watch: called with the number of rounds done, of twice `rounds`, for progress.
+        watch: called with the name of the peer we meet, or ours if alone, and the number of rounds done in that
+            meeting, of twice `rounds`, for progress.
 
     Raises:
-        BenchError: we failed, or a peer did after its first steps, or none of its variants can run.
+        BenchError: we failed, or all of the peer's variants did.
         TinyDDPMError: the peer cannot be used, or has no equal of this network.
     """
-    names: list[tuple[str, Path | None, str]] = [(OURS, None, "")]
-    if peer:
-        label = peer.stem.removesuffix("_peer")
-        names += [(f"{label} {variant}", peer, variant) for variant in load_peer(peer).variants(task, compiled)]
-    with ExitStack() as stack:
-        runners = [stack.enter_context(closing(Runner(*name, task))) for name in names]
-        left_out = _warm_up(runners)
-        if peer and len(runners) == 1:
-            raise BenchError(f"no variant of the peer can run: {'; '.join(left_out.values())}")
-        train = alternate(runners, "train_step", rounds, watch)
-        memory = {runner.name: runner.memory() for runner in runners}
-        for runner in runners:
-            _take_steps(runner, "denoise_step")
-        denoise = alternate(runners, "denoise_step", rounds, lambda done: watch(rounds + done))
-        standings = {
-            runner.name: Standing(runner.description, train[runner.name], denoise[runner.name], memory[runner.name])
-            for runner in runners
-        }
-        ours = runners[0]
-        return Outcome(standings, left_out, ours.ask("matrix_rate"), ours.ask("profile"))
-
-
-def _warm_up(runners: list[Runner]) -> dict[str, str]:
-    """Have each take its first training steps; peers that cannot are taken out and returned with the reason."""
-    left_out = {}
-    for runner in list(runners):
+    label = peer.stem.removesuffix("_peer") if peer else ""
+    variants = load_peer(peer).variants(task, compiled) if peer else []
+    rivals = {f"{label} {variant}": variant for variant in variants}
+    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    ratios: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
+    standings: dict[str, Standing] = {}
+    left_out: dict[str, str] = {}
+    with closing(Runner(OURS, None, "", task)) as ours:
+        our_memory = _warm_up(ours)
+        if peer is None:
+            seconds = {kind: turns[OURS] for kind, turns in _meet([ours], rounds, watch).items()}
         try:
-            runner.ready()
-            _take_steps(runner, "train_step")
-        except BenchError as error:
-            if runner.name == OURS:
+            for name, variant in rivals.items():
+                try:
+                    with closing(Runner(name, peer, variant, task)) as rival:
+                        memory = _warm_up(rival)
+                        meeting = _meet([ours, rival], rounds, watch)
+                except PeerError as error:
+                    left_out[name] = str(error)
+                    continue
+                standings[name] = Standing(rival.description, meeting["train"][name], meeting["denoise"][name], memory)
+                for kind in KINDS:
+                    seconds[kind] += meeting[kind][OURS]
+                    ratios[kind][name] = median(meeting[kind][name]) / median(meeting[kind][OURS])
+        except KeyboardInterrupt:
+            if not standings:
                 raise
-            left_out[runner.name] = str(error)
-            runner.close()
-            runners.remove(runner)
-    return left_out
+            waiting = [name for name in rivals if name not in standings | left_out]
+            left_out |= {name: f"{name}: the contest was stopped before its turns were over" for name in waiting}
+        if peer and not standings:
+            raise BenchError(f"no variant of the peer can run: {'; '.join(left_out.values())}")
+        standings = {OURS: Standing(ours.description, seconds["train"], seconds["denoise"], our_memory)} | standings
+        return Outcome(standings, ratios, left_out, ours.ask("matrix_rate"), ours.ask("profile"))
+
+
+def _warm_up(runner: Runner) -> int | None:
+    """Wait until it is there, and have it take its first steps of both kinds; return the memory that training took."""
+    runner.ready()
+    _take_steps(runner, "train_step")
+    memory = runner.memory()
+    _take_steps(runner, "denoise_step")
+    return memory
 
 
 def _take_steps(runner: Runner, kind: str) -> None:
     for _ in range(WARM_UP):
         runner.turn(kind, 0.0)
+
+
+def _meet(
+    runners: Sequence[Runner], rounds: int, watch: Callable[[str, int], None]
+) -> dict[str, dict[str, list[float]]]:
+    """Return the seconds of a step in each turn, by kind and by contestant."""
+    name = runners[-1].name
+    train = alternate(runners, "train_step", rounds, lambda done: watch(name, done))
+    denoise = alternate(runners, "denoise_step", rounds, lambda done: watch(name, rounds + done))
+    return {"train": train, "denoise": denoise}

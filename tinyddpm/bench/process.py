@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,6 +24,10 @@ class BenchError(TinyDDPMError):
     """A contestant failed."""
 
 
+class PeerError(BenchError):
+    """A peer failed."""
+
+
 class Runner:
     """A contestant in a process of its own, which starts at once and in which `ready` waits for the contestant.
 
@@ -35,6 +40,8 @@ class Runner:
 
     def __init__(self, name: str, source: Path | None, variant: str, task: Task) -> None:
         self.name = name
+        self._error = PeerError if source else BenchError
+        self._asked = 0
         # Spawned, not forked: a fork would inherit this process's memory and the libraries it has loaded.
         context = get_context("spawn")
         self._pipe, theirs = context.Pipe()
@@ -63,9 +70,11 @@ class Runner:
         """Return what a method of the contestant returns.
 
         Raises:
-            BenchError: it failed; the line says how.
+            BenchError: it failed, PeerError if it is a peer; the line says how.
         """
-        self._pipe.send((method, arguments))
+        self._asked += 1
+        with suppress(ConnectionError):  # it is dead, as will be seen where its answer should be
+            self._pipe.send((self._asked, method, arguments))
         return self._answer()
 
     def close(self) -> None:
@@ -75,14 +84,17 @@ class Runner:
         self._pipe.close()
 
     def _answer(self) -> Any:
+        """Return the answer to the latest request; one to an earlier, which an interrupt cut short, is passed over."""
+        answered, failure = None, None
         try:
-            failure, value = self._pipe.recv()
+            while answered != self._asked and not failure:
+                answered, failure, value = self._pipe.recv()
         except (EOFError, ConnectionError) as cause:
             self._process.join()
             code = self._process.exitcode
-            raise BenchError(f"{self.name} died with exit code {code}: it may have run out of memory") from cause
+            raise self._error(f"{self.name} died with exit code {code}: it may have run out of memory") from cause
         if failure:
-            raise BenchError(f"{self.name}: {failure}")
+            raise self._error(f"{self.name}: {failure}")
         return value
 
 
@@ -122,19 +134,21 @@ def _serve(pipe: Connection[Any, Any], source: Path | None, variant: str, task: 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process.
     os.dup2(2, 1)  # What libraries print does not belong into the parent's output.
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(task.threads)))
+    number = 0
     try:
         server = _Server(source, variant, task)
-        pipe.send((None, server.contestant.describe()))
-        for method, arguments in _requests(pipe):
+        pipe.send((number, None, server.contestant.describe()))
+        for number, method, arguments in _requests(pipe):
             owner = server if hasattr(server, method) else server.contestant
-            pipe.send((None, getattr(owner, method)(*arguments)))
+            pipe.send((number, None, getattr(owner, method)(*arguments)))
     except Exception as error:  # foreign code fails in any way; the parent is told in one line
         text = " ".join(str(error).split())[:300]
-        pipe.send((text if isinstance(error, TinyDDPMError) else f"{type(error).__name__}: {text}", None))
+        failure = text if isinstance(error, TinyDDPMError) else f"{type(error).__name__}: {text}"
+        pipe.send((number, failure, None))
         raise SystemExit(1) from error
 
 
-def _requests(pipe: Connection[Any, Any]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+def _requests(pipe: Connection[Any, Any]) -> Iterator[tuple[int, str, tuple[Any, ...]]]:
     while True:
         try:
             yield pipe.recv()

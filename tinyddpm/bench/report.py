@@ -26,6 +26,7 @@ def as_json(task: Task, outcome: Outcome) -> dict[str, Any]:
     return {
         "train_ratio": train and train[0],
         "sample_ratio": denoise and denoise[0],
+        "ratios": outcome.ratios,
         "fastest_peer": {"train": train and train[1], "denoise": denoise and denoise[1]},
         "contestants": {
             name: {

@@ -20,7 +20,7 @@ from tinyddpm.cli.options import GroupedCommand, configuration, configuration_op
     type=click.IntRange(1),
     default=7,
     show_default=True,
-    help="Turns of each contestant, for training and for denoising.",
+    help="Turns of each peer and of ours beside it, for training and for denoising.",
     group="Benchmark",
 )
 @option("--explain", is_flag=True, help="Say how each convolution is computed, and why.", group="Benchmark")
@@ -41,7 +41,8 @@ def bench(
     """Measure how fast a network trains and samples here, and what its time goes to.
 
     On samples of noise; nothing is read or written. Training and denoising steps are as `train` and `sample` take them.
-    With --peer, each contestant runs in a process of its own, and they take turns.
+    With --peer, each contestant runs in a process of its own; this library and one of the peer's after the other take
+    turns. Ctrl-C then ends it early, with the peers that have had all their turns.
     """
     config = configuration(preset_name, config_file, assignments, values)
 
@@ -55,9 +56,9 @@ def bench(
     task = make_task(config, preset_name)
     progress = Progress()
 
-    def watch(done: int) -> None:
+    def watch(name: str, done: int) -> None:
         if sys.stderr.isatty():
-            progress.update(done, 2 * rounds, "rounds")
+            progress.update(done, 2 * rounds, f"rounds of {name}")
 
     outcome = run_contest(task, find_peer(peer) if peer else None, rounds, compiled, watch)
     progress.close()
