@@ -132,8 +132,17 @@ def test_the_twin_takes_what_diffusers_has_not(peer: Any, data: dict[str, Any], 
     """Classes, several heads, adaptive norms, a first level whose width is not the time embedding's."""
     there = task(data=data, **network)
     net, what = peer.make_network(there)
-    assert what == "the tests' TorchUNet"
+    assert what.startswith("the tests' TorchUNet (")
     assert sum(parameter.numel() for parameter in net.parameters()) == there.parameters
+
+
+@pytest.mark.parametrize(("installed", "reason"), [(False, "diffusers cannot be imported"), (True, "has no equal")])
+def test_who_stood_in_is_said_and_why(peer: Any, monkeypatch: pytest.MonkeyPatch, installed: bool, reason: str) -> None:
+    """In what the contestant says of itself, which every report names beside its numbers."""
+    monkeypatch.setattr(peer, "UNet2DModel", object if installed else None)
+    said = peer.make(task(), "eager").describe()
+    assert "the tests' TorchUNet (" in said
+    assert reason in said
 
 
 def test_variants(peer: Any) -> None:

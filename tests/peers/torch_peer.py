@@ -154,14 +154,15 @@ make = TorchContestant
 
 
 def make_network(task: Task) -> tuple[nn.Module, str]:
-    """A module of (x_t, t, label) with as many parameters as ours, and what it is."""
+    """A module of (x_t, t, label) with as many parameters as ours, and which it is, with the reason for a twin."""
     options = {name: option.default for name, option in registry.options(UNet).items()} | task.config.network.options
     net = diffusers_network(task, options)
     if net is not None and sum(parameter.numel() for parameter in net.parameters()) == task.parameters:
         groups = options["channels"] // 4
         note = "" if groups >= 32 else f", {groups} groups in every norm where ours grow with the channels"
         return net, f"diffusers {diffusers_version} UNet2DModel{note}"
-    return Twin(task, options), "the tests' TorchUNet"
+    reason = "diffusers cannot be imported" if UNet2DModel is None else "diffusers has no equal"
+    return Twin(task, options), f"the tests' TorchUNet ({reason})"
 
 
 class Diffusers(nn.Module):
