@@ -32,7 +32,7 @@ def test_trains_and_draws(monkeypatch: pytest.MonkeyPatch, precision: str, graph
         options = {"seed": 0, "sampling": settings.sampling, "batch_size": 4}
         drawn = draw(trainer.model, trainer.ema, np.arange(6), np.zeros(6, int), **options).values
         found.append((results, trainer.validation_loss(), drawn.tobytes(), trainer.checkpoint({}).ema.tobytes()))
-        assert cupy_stand_in.Stream.current == [None]
+        assert len(cupy_stand_in.Stream.current) == 1
     assert found[0] == found[1]
 
 

@@ -39,10 +39,10 @@ class Tape:
             self.launches.append(lambda: np.copyto(array, compute()))
         return array.view(TapedArray)
 
-    def refuse(self, what: str) -> None:
-        """Raise as CuPy does, where a graph is being recorded."""
+    def refuse(self, what: str, error: type[RuntimeError] = RuntimeError) -> None:
+        """Raise as CuPy does, where a graph is being recorded: for copies a RuntimeError."""
         if self.active:
-            raise NotImplementedError(f"{what} while a graph is recorded")
+            raise error(f"{what} while a graph is recorded")
 
 
 TAPE = Tape()
@@ -53,7 +53,7 @@ class TapedArray(np.ndarray):
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = (), **options: Any) -> Any:
         if ufunc is np.matmul:
-            TAPE.refuse("a product by cuBLAS")
+            TAPE.refuse("a product by cuBLAS", NotImplementedError)
         plain = [_plain(a) for a in inputs]
         call = getattr(ufunc, method)
         if out:

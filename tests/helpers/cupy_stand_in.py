@@ -1,8 +1,13 @@
-"""A module that stands in for CuPy on a machine without a GPU: arrays on the tape, kernels on the CPU, one card."""
+"""A module that stands in for CuPy on a machine without a GPU: arrays on the tape, kernels on the CPU, one card.
+
+The card has a clock, which launches move on: `took`. What graphs and events are asked for is written down in `ASKED`.
+"""
 
 from __future__ import annotations
 
 import sys
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
@@ -11,10 +16,42 @@ import numpy as np
 import pytest
 
 from helpers.cuda_shim import _Module, _Namespace
-from helpers.cuda_tape import TAPE, _plain, _TapedModule, _TapedNamespace
+from helpers.cuda_tape import TAPE, TapedArray, _plain, _TapedModule, _TapedNamespace
+from tinyddpm.backend import cupy_backend
 
-CARD = SimpleNamespace(shared_memory=232448, launched=list[str]())
 MEMORY = 80 * 2**30
+
+ASKED: list[str] = []
+"""What was asked of streams, graphs and events, in order."""
+
+HOST = 0.05
+"""Milliseconds that Python takes for a launch."""
+
+
+class Card:
+    """The card, as kernels know it, and its clock.
+
+    Attributes:
+        milliseconds: that launches have taken so far.
+        replaying: whether launches are a graph's.
+    """
+
+    shared_memory = 232448
+
+    def __init__(self) -> None:
+        self.launched: list[str] = []
+        self.milliseconds, self.replaying = 0.0, False
+
+    def took(self, milliseconds: float) -> None:
+        """Move the clock on by a launch: by what Python takes for it where that is more, and it is no graph's."""
+        self.milliseconds += milliseconds if self.replaying else max(milliseconds, HOST)
+
+
+CARD = Card()
+
+
+class CUDARuntimeError(RuntimeError):
+    """As CuPy's."""
 
 
 class Device:
@@ -32,13 +69,29 @@ class Device:
     def __exit__(self, *_: object) -> None: ...
 
     def synchronize(self) -> None:
-        assert not TAPE.active
+        wait()
+
+
+def wait() -> None:
+    """Refuse to wait for what is only recorded; the recording is broken from then on."""
+    if TAPE.active:
+        Stream.broken = True
+        raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing")
 
 
 class Stream:
-    """A stream, on which a graph is recorded."""
+    """A stream, on which a graph is recorded: of work whose memory is a pool's that nothing else uses.
 
-    current: ClassVar[list[Stream | None]] = [None]
+    Attributes:
+        current: the streams that were entered, the default one first, which cannot be recorded.
+        broken: whether the recording has failed.
+    """
+
+    current: ClassVar[list[Stream]] = []
+    broken: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self.ptr = id(self)
 
     def __enter__(self) -> None:
         self.current.append(self)
@@ -46,27 +99,73 @@ class Stream:
     def __exit__(self, *_: object) -> None:
         self.current.pop()
 
+    def synchronize(self) -> None:
+        wait()
+
     def begin_capture(self) -> None:
+        if self is self.current[0]:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
         assert self.current[-1] is self
         assert not TAPE.active
-        TAPE.active, TAPE.launches = True, []
+        assert Pool.current, "a graph's memory is used by others"
+        TAPE.active, TAPE.launches, Stream.broken = True, [], False
 
-    def end_capture(self) -> SimpleNamespace:
+    def end_capture(self) -> Graph:
         launches, TAPE.active = TAPE.launches, False
-
-        def launch(stream: Stream) -> None:
-            assert stream is self
-            for each in launches:
-                each()
-
-        return SimpleNamespace(launch=launch)
+        if self.broken:
+            raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated: failed due to a previous error during capture")
+        ASKED.append(f"record {len(launches)} launches")
+        return Graph(launches, Pool.current[-1])
 
     def is_capturing(self) -> bool:
         return TAPE.active
 
 
+class Graph:
+    """Launches that were recorded; the pool that they work in is not kept by it."""
+
+    def __init__(self, launches: list[Callable[[], Any]], pool: Pool) -> None:
+        self._launches, self._pool = launches, weakref.ref(pool)
+
+    def launch(self, stream: Stream) -> None:
+        assert self._pool() is not None, "the graph's memory is gone"
+        assert not TAPE.active
+        ASKED.append(f"launch {len(self._launches)}")
+        CARD.replaying = True
+        for launch in self._launches:
+            launch()
+        CARD.replaying = False
+
+
+class Event:
+    """A moment of a stream's work, by the card's clock."""
+
+    def record(self, stream: Stream) -> None:
+        ASKED.append("record event")
+        self.at, self.reached = CARD.milliseconds, False
+
+    def synchronize(self) -> None:
+        wait()
+        ASKED.append("wait for event")
+        self.reached = True
+
+
+def get_elapsed_time(start: Event, end: Event) -> float:
+    assert end.reached
+    return end.at - start.at
+
+
 class Pool:
-    """A pool of memory, of which 3 MiB are held."""
+    """A pool of memory, of which 3 MiB are held.
+
+    Attributes:
+        current: the pools that arrays are made in, the innermost last; the default one is not among them.
+    """
+
+    current: ClassVar[list[Pool]] = []
+
+    def __init__(self) -> None:
+        self.arrays: list[np.ndarray] = []
 
     def malloc(self, size: int) -> None: ...
 
@@ -75,6 +174,16 @@ class Pool:
 
     def total_bytes(self) -> int:
         return 3 * 2**20
+
+
+@contextmanager
+def using_allocator(allocator: Any) -> Iterator[None]:
+    """Make arrays in the pool whose method the allocator is."""
+    Pool.current.append(allocator.__self__)
+    try:
+        yield
+    finally:
+        Pool.current.pop()
 
 
 class Namespace(_TapedNamespace):
@@ -87,11 +196,18 @@ class Namespace(_TapedNamespace):
         value = super().__getattr__(name)
         if isinstance(value, type) or not callable(value):
             return value
-        return lambda *arguments, device=None, **options: value(*arguments, **options)
+
+        def call(*arguments: Any, device: Any = None, **options: Any) -> Any:
+            made = value(*arguments, **options)
+            if name == "empty" and Pool.current:  # as memory is a pool's after its array is gone
+                Pool.current[-1].arrays.append(made)
+            return made
+
+        return call
 
 
-def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have `import cupy` and `import array_api_compat.cupy` find the stand-ins, and nothing find cuDNN."""
+def install(monkeypatch: pytest.MonkeyPatch, cudnn: Any = None) -> None:
+    """Have `import cupy` and `import array_api_compat.cupy` find the stand-ins, and `import cudnn` what is given."""
     cupy: Any = ModuleType("cupy")
     pool = Pool()
     cupy.__version__ = "14.0"
@@ -99,28 +215,26 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     cupy.asnumpy = lambda array: TAPE.refuse("a copy to the host") or np.array(_plain(array))
     cupy.RawModule = lambda code, options: _TapedModule(_Module(CARD, code, options))
     runtime = SimpleNamespace(
-        CUDARuntimeError=type("CUDARuntimeError", (RuntimeError,), {}),
+        CUDARuntimeError=CUDARuntimeError,
         driverGetVersion=lambda: 13000,
         runtimeGetVersion=lambda: 13000,
         getDeviceCount=lambda: 1,
         getDeviceProperties=lambda index: {"name": b"Some card", "major": 9, "minor": 0},
         memGetInfo=lambda: (MEMORY, MEMORY),
     )
-
-    @contextmanager
-    def using_allocator(allocator: Any) -> Any:
-        assert allocator is not None
-        yield
-
     cupy.cuda = SimpleNamespace(
-        Device=Device, Stream=Stream, MemoryPool=Pool, runtime=runtime, using_allocator=using_allocator,
-        driver=SimpleNamespace(CUDADriverError=type("CUDADriverError", (RuntimeError,), {})),
+        Device=Device, Stream=Stream, Event=Event, MemoryPool=Pool, runtime=runtime, using_allocator=using_allocator,
+        get_elapsed_time=get_elapsed_time, get_current_stream=lambda: Stream.current[-1],
     )  # fmt: skip
     cupyx: Any = ModuleType("cupyx")
     cupyx.empty_pinned = np.empty
     namespace: Any = ModuleType("array_api_compat.cupy")
     found = Namespace()
     namespace.__getattr__ = lambda name: getattr(found, name)
-    for name, module in {"cupy": cupy, "cupyx": cupyx, "array_api_compat.cupy": namespace, "cudnn": None}.items():
+    for name, module in {"cupy": cupy, "cupyx": cupyx, "array_api_compat.cupy": namespace, "cudnn": cudnn}.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr("array_api_compat.cupy", namespace, raising=False)
+    monkeypatch.setattr(Stream, "current", [Stream()])
+    monkeypatch.setattr(TapedArray, "data", property(lambda a: SimpleNamespace(ptr=a.ctypes.data)), raising=False)
+    monkeypatch.setattr(cupy_backend, "ARRAY_LAYER", (*cupy_backend.ARRAY_LAYER, "helpers"))
+    ASKED.clear()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from importlib.metadata import EntryPoint
-from typing import Any
+from traceback import walk_tb
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +22,11 @@ INSTALL = "pip install 'tinyddpm[cuda12]' or 'tinyddpm[cuda13]', by the CUDA ver
 
 OLDEST = (8, 0)
 """The compute capability from which cards are supported: Ampere, the first with bfloat16 and TF32."""
+
+ARRAY_LAYER = ("cupy", "cupy_backends", "cupyx", "array_api_compat", "tinyddpm.backend")
+"""Packages that do what an operation asks for: what fails in them is named by the operation."""
+
+T = TypeVar("T")
 
 
 class CupyBackend(Backend):
@@ -93,19 +99,15 @@ class CupyBackend(Backend):
         Raises:
             BackendError: it does what cannot be recorded.
         """
-        cuda = self._cupy.cuda
         self._see_memory()
         self._cupy.get_default_memory_pool().free_all_blocks()
         try:
-            with cuda.using_allocator(self._graph_memory.malloc):
-                self._stream.begin_capture()
-                try:
-                    outputs = function()
-                finally:
-                    graph = self._stream.end_capture()
-        except (NotImplementedError, cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError) as cause:
+            with self._cupy.cuda.using_allocator(self._graph_memory.malloc):
+                outputs, graph = record(self._stream, function)
+        except RuntimeError as cause:  # as are NotImplementedError and the errors of CUDA's runtime and driver
+            reason = " ".join(str(cause).split())
             raise BackendError(
-                f"this network's steps cannot be recorded as a CUDA graph ({cause}): use --no-graph"
+                f"{_operation(cause)} cannot be recorded as a CUDA graph ({reason}): use --no-graph"
             ) from cause
         return outputs, lambda: graph.launch(self._stream)
 
@@ -154,6 +156,41 @@ class CupyBackend(Backend):
         convolutions = EntryPoint("convolutions", self.convolutions, "").load()()
         place = f"cuda:{self.device.id} ({gpu}), CUDA {cuda}, driver for CUDA {driver}"
         return f"cupy {self._cupy.__version__} on {place}, {convolutions}, {self.precision}"
+
+
+def record(stream: Any, function: Callable[[], T]) -> tuple[T, Any]:
+    """Return what a function returns, and the graph of what it launches on a stream; nothing is computed yet.
+
+    The graph's memory is the caller's concern: what is allocated in the function must stay the graph's.
+
+    Args:
+        stream: the current one of CuPy's, and not the default one.
+        function: what to record. Whatever it raises is raised, and the stream is of use again.
+
+    Raises:
+        RuntimeError: the function does what cannot be recorded.
+    """
+    stream.begin_capture()
+    try:
+        result = function()
+    except BaseException:
+        with suppress(RuntimeError):  # a recording that broke ends in an error that says less than the first
+            stream.end_capture()
+        raise
+    return result, stream.end_capture()
+
+
+def _operation(error: RuntimeError) -> str:
+    """Return what did what failed, of this package or a plugin, innermost, as "what linear does (FILE:41)"."""
+    frames = [
+        (frame.f_code, line)
+        for frame, line in walk_tb(error.__traceback__)
+        if not f"{frame.f_globals.get('__name__', '')}.".startswith(tuple(f"{name}." for name in ARRAY_LAYER))
+    ]
+    if not frames:
+        return "what this network does"
+    code, line = frames[-1]
+    return f"what {code.co_name} does ({code.co_filename}:{line})"
 
 
 def _import_cupy() -> Any:
