@@ -36,11 +36,13 @@ def entries(group: str) -> list[Entry]:
     """Return every entry of `group` in alphabetical order, names claimed twice included. Imports no plugin."""
     if group not in GROUPS:
         raise RegistryError(unknown("plugin group", group, GROUPS))
-    found = {
-        Entry(group, point.name, point.value, point.dist.name, point.dist.version)
-        for point in metadata.entry_points(group=f"tinyddpm.{group}")
-        if point.dist is not None
-    }
+    found, known = set(), dict[metadata.Distribution, metadata.PackageMetadata]()  # parsed once each
+    for point in metadata.entry_points(group=f"tinyddpm.{group}"):
+        if point.dist is not None:
+            if point.dist not in known:
+                known[point.dist] = point.dist.metadata
+            about = known[point.dist]
+            found.add(Entry(group, point.name, point.value, about["Name"], about["Version"]))
     return sorted(found)
 
 
