@@ -6,6 +6,10 @@ Figures are the reference's in float64 on the same rounded inputs. A rounding to
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,26 +34,30 @@ NUMPY = load_backend("numpy")
 EXACT = Operations(NUMPY, training=True)
 
 ROUNDINGS = {
-    "conv2d": (3, 1),  # b, the product, its sum with a residual; dw and db
-    "linear": (3, 1),
-    "embedding": (0, 0),
-    "group_norm": (1, 0),
-    "layer_norm": (1, 0),
-    "silu": (1, 0),
-    "gelu": (1, 0),
-    "dropout": (1, 0),
-    "add_vector": (1, 0),
-    "modulate": (3, 0),  # 1 + scale, a product, a sum
-    "upsample": (2, 0),  # two sums
-    "avg_pool": (3, 0),  # two sums, a quarter
-    "concat": (0, 0),
-    "group_norm_silu": (6, 6),  # the norm, `modulate`, SiLU, dropout
-    "attention": (8, 0),  # scores, twice, and P; dP, dP P, its sum, dS, dS / √d, and dQ or dK
+    "conv2d": (3, 1, 1),  # b, the product, its sum with a residual; dx; dw and db
+    "linear": (3, 1, 1),
+    "embedding": (0, 0, 0),
+    "group_norm": (1, 1, 0),
+    "layer_norm": (1, 1, 0),
+    "silu": (1, 1, 0),
+    "gelu": (1, 1, 0),
+    "dropout": (1, 1, 0),
+    "add_vector": (1, 1, 0),
+    "modulate": (3, 2, 0),  # 1 + scale, a product, a sum; for dx the first two, for dscale the last two
+    "upsample": (0, 2, 0),  # two sums
+    "avg_pool": (2, 0, 0),  # two sums; a quarter is exact
+    "concat": (0, 0, 0),
+    "group_norm_silu": (6, 6, 6),  # the norm, `modulate`, SiLU, dropout
+    "attention": (8, 8, 0),  # scores, twice, and P; dP, dP P, its sum, dS, dS / √d, and dQ or dK
 }
-"""Of values and gradients of activations, and of gradients of parameters."""
+"""Of values, of gradients of activations, and of gradients of parameters."""
 
 LARGE: list[tuple[str, dict[str, Any]]] = [
-    ("conv2d", {"n": 4, "h": 8, "w": 8, "c_in": 32, "c_out": 32, "kernel": 3, "stride": 2}),
+    *(
+        ("conv2d", {"n": n, "h": 8, "w": 8, "c_in": 32, "c_out": 32, "kernel": 3, "stride": stride})
+        for n in (1, 16, 64)
+        for stride in (1, 2)
+    ),
     ("linear", {"leading": (4, 64), "c_in": 128, "c_out": 64}),
     ("add_vector", {"n": 2, "pixels": (16, 16), "c": 32}),
     ("modulate", {"n": 2, "pixels": (8, 8), "c": 32}),
@@ -85,10 +93,28 @@ def test_operations(operation: str, shape: dict[str, Any]) -> None:
     found = {"y": y, **case.backward(OURS, saved, tensor(dy))}
     expected = {"y": y_exact, **exact.backward(EXACT, saved_exact, dy.astype(np.float64))}
     for name, value in found.items():
-        is_parameter = name in PARAMETERS.get(operation, ())
-        assert value.dtype == (torch.float32 if is_parameter else torch.bfloat16), name
-        allowed = ROUNDINGS[operation][is_parameter] * ROUNDING + FLOAT32
+        of_parameter = name in PARAMETERS.get(operation, ())
+        assert value.dtype == (torch.float32 if of_parameter else torch.bfloat16), name
+        y_roundings, activation_roundings, parameter_roundings = ROUNDINGS[operation]
+        roundings = y_roundings if name == "y" else parameter_roundings if of_parameter else activation_roundings
+        allowed = roundings * ROUNDING + FLOAT32
         assert_close(value.double().numpy(), expected[name], allowed, f"{name} of {operation}")
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN hides instructions on x86 alone")
+def test_operations_without_bfloat16_instructions() -> None:
+    """The same operations within the same bounds, in a process whose oneDNN finds AVX2 at most."""
+    code = f"""if True:
+        import torch
+        import {__name__} as here
+        assert not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        with here.TORCH.scope():
+            for case in here.CASES:
+                here.test_operations(*case)
+    """
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("operation", ["group_norm", "layer_norm"])

@@ -6,11 +6,13 @@ data moves on the way there and back. Resampling and the products of attention s
 already.
 
 Activations and matrices are of one type. Where it is bfloat16, biases, scales and shifts are float32, and so are the
-gradients of parameters and what norms compute. ATen sums in float32 in any case.
+gradients of parameters, what norms compute, and every sum of many terms. A processor without instructions for bfloat16
+multiplies in float32 and rounds what it stores.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -31,8 +33,10 @@ class TorchOperations(Operations):
         self, x: Array, w: Array, b: Array, stride: int = 1, residual: Array | None = None
     ) -> tuple[Array, Saved]:
         """Return the convolution, by the device's own library: oneDNN or cuDNN; the residual is added in place."""
-        padded, padding = _padded(x, w, stride)
-        y = _channels_last(aten.convolution(padded, _kernel(w), b.to(x.dtype), *_geometry(stride, padding)))
+        x_factor, w_factor = _factors(x, w)
+        padded, padding = _padded(x_factor, w_factor, stride)
+        y = aten.convolution(padded, _kernel(w_factor), b.to(padded.dtype), *_geometry(stride, padding))
+        y = _channels_last(y).to(x.dtype)
         if residual is not None:
             y += residual
         return y, self._save(x, w, stride)
@@ -40,11 +44,13 @@ class TorchOperations(Operations):
     def conv2d_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
         """Return (dx, dw, db) of `conv2d`; what reaches rows and columns of zeros is dropped."""
         x, w, stride = saved
-        padded, padding = _padded(x, w, stride)
+        x_factor, w, dy = _factors(x, w, dy)
+        padded, padding = _padded(x_factor, w, stride)
         dx, dw, db = aten.convolution_backward(
             _channels_first(dy), padded, _kernel(w), [w.shape[3]], *_geometry(stride, padding), (True, True, True)
         )
-        return _channels_last(dx[..., : x.shape[1], : x.shape[2]]), _wide(dw).permute(2, 3, 1, 0), _wide(db)
+        dx = _channels_last(dx[..., : x.shape[1], : x.shape[2]]).to(x.dtype)
+        return dx, _wide(dw).permute(2, 3, 1, 0), _wide(db)
 
     def conv2d_costs(self, x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: int = 1) -> dict[str, float]:
         """Return the multiply-adds of the direct algorithm: which one is taken is the device's library's to choose."""
@@ -53,15 +59,18 @@ class TorchOperations(Operations):
 
     def linear(self, x: Array, w: Array, b: Array, residual: Array | None = None) -> tuple[Array, Saved]:
         """Return the product with the bias added to its sums; the residual is added in place."""
-        y = torch.addmm(b.to(x.dtype), x.reshape(-1, w.shape[0]), w).reshape(*x.shape[:-1], w.shape[1])
+        x_factor, w_factor = _factors(x, w)
+        y = torch.addmm(b.to(x_factor.dtype), x_factor.reshape(-1, w.shape[0]), w_factor).to(x.dtype)
+        y = y.reshape(*x.shape[:-1], w.shape[1])
         if residual is not None:
             y += residual
         return y, self._save(x, w)
 
     def linear_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
         """Return (dx, dw, db) of `linear`."""
-        dx, dw, db = super().linear_backward(saved, dy)
-        return dx, _wide(dw), _wide(db)
+        *factors, dy_factor = _factors(*saved, dy)
+        dx, dw, db = super().linear_backward(factors, dy_factor)
+        return dx.to(dy.dtype), _wide(dw), _wide(db)
 
     def embedding_backward(self, saved: Saved, dy: Array) -> Array:
         """Return dtable of `embedding`."""
@@ -123,6 +132,18 @@ class TorchOperations(Operations):
         (x,) = saved
         return aten.gelu_backward(dy, x, approximate="tanh")
 
+    def attention(self, q: Array, k: Array, v: Array, heads: int = 1) -> tuple[Array, Saved]:
+        """Return the weighted means, in q's type, and save in that type."""
+        q_factor, k_factor, v_factor = _factors(q, k, v)
+        y, saved = super().attention(q_factor, k_factor, v_factor, heads)
+        return y.to(q.dtype), saved and tuple(a.to(q.dtype) for a in saved)
+
+    def attention_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
+        """Return (dq, dk, dv) of `attention`, in dy's type."""
+        *factors, dy_factor = _factors(*saved, dy)
+        dq, dk, dv = super().attention_backward(factors, dy_factor)
+        return dq.to(dy.dtype), dk.to(dy.dtype), dv.to(dy.dtype)
+
     def _softmax(self, s: Array) -> Array:
         return torch.softmax(s, dim=-1)
 
@@ -130,6 +151,22 @@ class TorchOperations(Operations):
 def _wide(x: Array) -> Array:
     """Return x in float32 at least: itself, unless it is bfloat16."""
     return x.float() if x.dtype == torch.bfloat16 else x
+
+
+def _factors(*arrays: Array) -> tuple[Array, ...]:
+    """Return arrays as they are multiplied: in float32 at least on a processor without instructions for bfloat16.
+
+    ATen's own loops would be taken there. They add a convolution's dw sample by sample in bfloat16, and its dx tap by
+    tap, so that errors grow with the batch; and float32's products are ten times as fast.
+    """
+    as_stored = arrays[0].device.type != "cpu" or _multiplies_bfloat16()
+    return arrays if as_stored else tuple(_wide(a) for a in arrays)
+
+
+@cache
+def _multiplies_bfloat16() -> bool:
+    """Return whether oneDNN, which sums in float32, takes bfloat16 on this processor."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _channels_first(x: Array) -> Array:
