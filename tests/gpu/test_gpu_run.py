@@ -5,9 +5,13 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
+import tomllib
+from functools import partial
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -29,7 +33,7 @@ class Peer:
         assert variant == "runs", "no engine"
     def train_step(self): pass
     def denoise_step(self): pass
-    def describe(self): return ""
+    def describe(self): return "by its twin"
 
 def variants(task, compiled): return ["runs", "fails"]
 make = Peer
@@ -69,10 +73,224 @@ def test_without_a_gpu_it_says_so_in_one_line(
         script.cuda_version()
 
 
-def test_a_part_that_takes_too_long_is_ended_with_its_processes(script: ModuleType, tmp_path: Path) -> None:
+def one_line(raised: pytest.ExceptionInfo[SystemExit]) -> str:
+    line = str(raised.value)
+    assert line.startswith("tests/gpu/run: ")
+    assert "\n" not in line
+    return line
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose modules come before those that are installed: a CuPy, a cuDNN, and a Torch that is soon there."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "cupy.py").write_text("")
+    (folder / "torch.py").write_text("")
+    (folder / "cudnn.py").write_text("def backend_version(): return 92801\n")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return folder
+
+
+def hide(path: Path, module: str) -> None:
+    (path / f"{module}.py").write_text(f"raise ModuleNotFoundError('No module named', name={module!r})")
+
+
+def test_all_that_is_imported_everywhere_is_looked_for(script: ModuleType) -> None:
+    project = tomllib.loads((script.ROOT / "pyproject.toml").read_text())["project"]
+    names = {re.split(r"[^\w-]", line)[0] for line in project["dependencies"]}
+    assert names <= set(script.MODULES.values())
+
+
+def test_where_all_is_there_it_is_silent(script: ModuleType, path: Path) -> None:
+    assert "cudnn" in script.look_for_all(Path(sys.executable), 13)
+    hide(path, "cudnn")
+    assert "cudnn" not in script.look_for_all(Path(sys.executable), 13)
+
+
+def test_what_is_lacking_is_named_in_one_line(script: ModuleType, path: Path) -> None:
+    """Which packages, why one that is there cannot be imported, and what to do with a network and without."""
+    hide(path, "array_api_strict")
+    hide(path, "cudnn")
+    (path / "h5py.py").write_text("raise ImportError('libhdf5.so.310:\\n not found')")
+    (path / "cupy.py").write_text("import no_such_module")
+    with pytest.raises(SystemExit) as raised:
+        script.look_for_all(Path(sys.executable), 12)
+    line = one_line(raised)
+    cupy = "cupy-cuda12x (No module named 'no_such_module')"
+    assert f"{sys.executable} lacks h5py (libhdf5.so.310: not found), {cupy}, array-api-strict. " in line
+    wanted = "'h5py>=3.11' 'cupy-cuda12x[ctk]>=14' 'array-api-strict>=2.3'"
+    assert f"{sys.executable} -m pip install {wanted}. " in line
+    version = f"--python-version {sys.version_info.major}.{sys.version_info.minor} "
+    assert version in line
+    assert f"-d wheels {wanted} 'nvidia-cudnn-frontend>=1.23,<1.29'" in line
+    assert f"{sys.executable} -m pip install --no-index --no-deps --target site wheels/*.whl" in line
+    assert "pip wheel" not in line
+    assert "entry point" not in line
+
+
+def test_entry_points_that_are_not_registered_are_lacking(
+    script: ModuleType, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the package's metadata are of an older version."""
+    text = (script.ROOT / "pyproject.toml").read_text()
+    backends = '[project.entry-points."tinyddpm.backends"]\n'
+    (tmp_path / "pyproject.toml").write_text(text.replace(backends, f'{backends}abacus = "tinyddpm:Abacus"\n'))
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    with pytest.raises(SystemExit) as raised:
+        script.look_for_all(Path(sys.executable), 13)
+    line = one_line(raised)
+    assert re.search(r" lacks 1 of this package's \d+ entry points, such as tinyddpm.backends:abacus\. ", line)
+    assert f"run: {sys.executable} -m pip install --no-deps -e {tmp_path}. " in line
+    assert "pip wheel --no-deps -w wheels ." in line
+
+
+def test_a_bare_python_lacks_everything(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    with pytest.raises(SystemExit) as raised:
+        script.look_for_all(bare, 13)
+    line = one_line(raised)
+    packages = ", ".join(script.MODULES.values()).replace("cupy", "cupy-cuda13x")
+    count = re.search(rf"^tests/gpu/run: {bare} lacks {packages}, (\d+) of this package's (\d+) entry points", line)
+    assert count is not None
+    assert count[1] == count[2]
+
+
+def test_a_backend_that_cannot_be_used_is_one_line(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "DESCRIBE", "raise ValueError('the card is too old')")
+    with pytest.raises(SystemExit) as raised:
+        script.machine(Path(sys.executable), set())
+    assert one_line(raised) == "tests/gpu/run: the backend cannot be used: ValueError: the card is too old"
+
+
+@pytest.mark.parametrize(("optional", "workers"), [(set(), 1), ({"xdist"}, 8)])
+def test_machine(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, optional: set[str], workers: int
+) -> None:
+    """What it prints last is read; tests are shared where pytest-xdist is there."""
+    monkeypatch.setattr(script.os, "cpu_count", lambda: 100)
+    monkeypatch.setattr(script, "DESCRIBE", "print('noise'); print('[\"cupy 14\", true, \"/c.json\"]')")
+    python = Path(sys.executable)
+    assert script.machine(python, optional) == (python, "cupy 14", True, Path("/c.json"), workers)
+
+
+def test_cudnn_is_hidden_from_all_processes(script: ModuleType, path: Path, tmp_path: Path) -> None:
+    """Whatever else the path has stays."""
+    code = (
+        "import subprocess, sys, cupy; from tinyddpm.ops.cuda.cudnn_frontend import load_cudnn;"
+        "print(load_cudnn() is not None, flush=True);"
+        "sys.argv[1:] and subprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
+    )
+    for variables, seen in (({}, "True\nTrue\n"), (script.without_cudnn(tmp_path), "False\nFalse\n")):
+        command = [sys.executable, "-c", code, code]
+        done = subprocess.run(command, env=os.environ | variables, check=True, capture_output=True, text=True)
+        assert done.stdout == seen
+
+
+def test_what_the_parts_run(script: ModuleType, tmp_path: Path) -> None:
+    """Tests without cuDNN before those with it, on several processes; torch.compile once; each in ten minutes."""
+    here = script.Machine(Path(sys.executable), "", True, tmp_path / "none", 5)
+    found = script.jobs(here, tmp_path, compiled=True)
+    assert list(found) == list(script.LIMITS)
+    assert max(script.LIMITS.values()) < 600
+    assert list(found)[:2] == ["tests", "tests-cudnn"]
+    assert list(found["tests"].environment) == ["PYTHONPATH"]
+    assert not found["tests-cudnn"].environment
+    for part in ("tests", "tests-cudnn"):
+        arguments = found[part].arguments
+        assert arguments[arguments.index("-n") + 1] == 5
+    assert [part for part, job in found.items() if "--compile" in job.arguments] == ["cifar10-bf16"]
+    alone = script.jobs(here._replace(workers=1), tmp_path, compiled=False)
+    assert "-n" not in alone["tests"].arguments
+    assert "--compile" not in alone["cifar10-bf16"].arguments
+
+
+def run(script: ModuleType, folder: Path, code: str, limit: float = 60, **job: Any) -> list[Any]:
+    """Run a part of this Python code."""
+    here = script.Machine(Path(sys.executable), "", True, folder / "choices" / "cudnn.json", 1)
+    return script.run_part(
+        "some", script.Job(["-c", code], **{"output": None, "rows": list, **job}), here, folder, limit
+    )
+
+
+def printed(script: ModuleType, file: Path) -> list[Any]:
+    return [script.Row("some", file.read_text())]
+
+
+def test_what_a_part_prints_is_kept(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its end is shown where it failed, and its results are apart where they have a file."""
+    code = "import sys; print('found'); print('noise', file=sys.stderr)"
+    result = tmp_path / "some.json"
+    rows = partial(printed, script, result)
+    assert run(script, tmp_path, code, output=result, rows=rows) == [("some", "found\n", True)]
+    assert (tmp_path / "some.txt").read_text() == "noise\n"
+    capsys.readouterr()
+    assert run(script, tmp_path, f"{code}; sys.exit(3)") == [("some", "exited with code 3", False)]
+    assert "found" in (tmp_path / "some.txt").read_text()
+    assert "noise" in capsys.readouterr().out
+
+
+def test_chosen_plans_are_kept(script: ModuleType, tmp_path: Path) -> None:
+    """As the part that ran last has left them."""
+    folder = tmp_path / "choices"
+    run(script, tmp_path, "")
+    assert not (tmp_path / "cudnn.json").exists()
+    for text in ("{}", "{ }"):
+        folder.mkdir(exist_ok=True)
+        run(script, tmp_path, f"open({str(folder / 'cudnn.json')!r}, 'w').write({text!r})")
+        assert (tmp_path / "cudnn.json").read_text() == text
+
+
+def test_a_part_that_leaves_nothing_has_failed(script: ModuleType, tmp_path: Path) -> None:
+    """What an earlier call has left is not its own."""
+    (tmp_path / "some.xml").write_text("<testsuites><testsuite tests='3'/></testsuites>")
+    rows = partial(script.tests_rows, "some", tmp_path / "some.xml")
+    assert run(script, tmp_path, "", rows=rows) == [("some", "has left no result", False)]
+    assert run(script, tmp_path, "exit(2)", rows=rows) == [("some", "exited with code 2", False)]
+
+
+@pytest.fixture
+def ready(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with which a part says that it is at its limit."""
+    file = tmp_path / "ready"
+    clock = SimpleNamespace(monotonic=lambda: 1000.0 * file.exists(), sleep=time.sleep)
+    monkeypatch.setattr(script, "time", clock)
+    return file
+
+
+def test_a_part_at_its_limit_tells_what_it_has(script: ModuleType, tmp_path: Path, ready: Path) -> None:
+    code = f"""
+import pathlib, time
+try:
+    pathlib.Path({str(ready)!r}).touch()
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("what it had")
+"""
+    result = tmp_path / "some.json"
+    rows = partial(printed, script, result)
+    assert run(script, tmp_path, code, output=result, rows=rows) == [
+        ("some", "what it had\n", True),
+        ("some", "stopped after 1000 s", False),
+    ]
+
+
+def test_a_part_that_goes_on_is_ended_with_its_processes(
+    script: ModuleType, tmp_path: Path, ready: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "GRACE", 0.5)
     child = tmp_path / "child"
-    with pytest.raises(script.PartError, match=r"^not done after \d s$"):
-        script.call(["sh", "-c", f"sleep 60 & echo $! > {child}; wait"], 0.5)
+    code = f"""
+import pathlib, signal, subprocess, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+pathlib.Path({str(child)!r}).write_text(str(subprocess.Popen(["sleep", "60"]).pid))
+pathlib.Path({str(ready)!r}).touch()
+time.sleep(60)
+"""
+    assert run(script, tmp_path, code) == [("some", "stopped after 1000 s", False)]
     for _ in range(100):  # The kernel takes a moment to end it.
         try:
             os.kill(int(child.read_text()), 0)
@@ -108,11 +326,11 @@ def test_counts_of_the_tests(script: ModuleType, tmp_path: Path, outcomes: str, 
     chosen = " or ".join(outcomes.split())
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, f"--junit-xml={report}"]
     subprocess.run([*command, "test_some.py"], cwd=tmp_path, stdout=subprocess.DEVNULL)
-    assert script.tests_row(report) == ("tests", result, passed)
+    assert script.tests_rows("tests", report) == [("tests", result, passed)]
 
 
 def test_rows_of_a_comparison(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From what `tinyddpm bench --json` prints: a row each, one for who was left out, and the ratios."""
+    """From what `tinyddpm bench --json` prints: a row each that says what ran, one for who was left out, the ratios."""
     monkeypatch.setattr(contest, "TURN", 0.02)
     peer = tmp_path / "some_peer.py"
     peer.write_text(PEER)
@@ -120,13 +338,16 @@ def test_rows_of_a_comparison(script: ModuleType, tmp_path: Path, monkeypatch: p
     network = ["--set", "network.channels=8", "--set", "network.multipliers=[1]", "--set", "network.attention=[]"]
     done = CliRunner().invoke(main, ["bench", *small, *network, "--peer", str(peer), "--json"])
     found: dict[str, Any] = json.loads(done.stdout)
-    ours, other, left_out, ratio = script.contest_rows("small bf16", found)
+    ours, other, left_out, ratio = script.contest_rows("small-bf16", found)
     rate = found["contestants"]["tinyddpm"]["train"]["images_per_second"]
-    assert ours.name == "small bf16: tinyddpm"
+    assert ours.name == "small-bf16: tinyddpm"
     assert ours.result.startswith(f"{rate:,.0f} img/s training, ")
-    assert ours.result.endswith(" GiB")
-    assert other.name == "small bf16: some runs"
-    assert left_out[:2] == ("small bf16: some fails", "left out: some fails: AssertionError: no engine")
+    assert " GiB; numpy " in ours.result
+    assert other.name == "small-bf16: some runs"
+    ratio_to_it = found["ratios"]["train"]["some runs"]
+    assert f", ours {ratio_to_it:.2f} and " in other.result
+    assert other.result.endswith(" times that; by its twin")
+    assert left_out[:2] == ("small-bf16: some fails", "left out: some fails: AssertionError: no engine")
     assert ratio.result.startswith(f"{found['train_ratio']:.2f} × some runs training, ")
 
 
@@ -136,34 +357,113 @@ def test_row_of_a_training(script: ModuleType, tmp_path: Path) -> None:
     options = ["--steps", "20", "--batch-size", "8", "--set", "network.width=8", "--threads", "1", "--log-every", "10"]
     done = CliRunner().invoke(main, ["train", "--data", "moons", "--out", str(run), *options])
     assert done.exit_code == 0, done.output
-    name, result, passed = script.training_row(run)
+    ((name, result, passed),) = script.training_rows(run)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     held_out = [line["validation_loss"] for line in lines if "validation_loss" in line][-1]
-    assert (name, passed) == ("digits", True)
+    assert (name, passed) == ("training", True)
     assert result.startswith("20 steps, loss ")
     assert f"held out {held_out:.4f}" in result
 
 
-def test_all_parts_run_whatever_fails(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The table names the part that failed, and the exit code says so."""
+DRIVER = """
+import runpy, sys
+from pathlib import Path
+found = runpy.run_path(sys.argv.pop(1), run_name="gpu_run")
+Row, Job = found["Row"], found["Job"]
 
-    def fails(*arguments: Any) -> list[Any]:
-        raise script.PartError("not done after 9 s")
+def job(part, code):
+    return Job(["-c", code], None, lambda: [Row(part, "done")])
 
-    monkeypatch.setattr(sys, "argv", ["run", "--no-compile"])
-    monkeypatch.setattr(script, "cuda_version", lambda: 13)
-    monkeypatch.setattr(script, "environment", lambda cuda: Path(sys.executable))
-    monkeypatch.setattr(script, "tests", fails)
-    monkeypatch.setattr(script, "contest", lambda python, part, compiled: [script.Row(part, f"{compiled}", True)])
-    monkeypatch.setattr(script, "training", lambda *_: [script.Row("digits", "done", True)])
-    with pytest.raises(SystemExit) as raised:
-        script.main()
-    assert raised.value.code == 1
-    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line]
-    assert lines[-6:-1] == [
-        ["tests", "not", "done", "after", "9", "s", "FAILED"],
-        *([*part.split(), "False"] for part in ("small bf16", "cifar10 bf16", "cifar10 tf32")),
-        ["digits", "done"],
+def machine(python, optional):
+    return found["Machine"](python, "a card", "no-cudnn" not in sys.argv[-1], Path("none"), 1)
+
+def jobs(here, out, compiled):
+    return {
+        "tests": job("tests", ""),
+        "tests-cudnn": job("tests-cudnn", "exit(5)"),
+        "small-bf16": job("small-bf16", "import time; time.sleep(60)"),
+        "cifar10-bf16": job("cifar10-bf16", f"print({compiled})"),
+        "cifar10-tf32": job("cifar10-tf32", ""),
+        "training": job("training", ""),
+    }
+
+main = found["main"]
+main.__globals__.update(
+    jobs=jobs,
+    cuda_version=lambda: 13,
+    environment=lambda cuda: Path(sys.executable),
+    look_for_all=lambda python, cuda: set(),
+    machine=machine,
+)
+main()
+"""
+"""The script, on parts of its own."""
+
+
+def drive(out: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", DRIVER, str(SCRIPT), *options, "--out", str(out)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def written(out: Path) -> list[tuple[str, str, bool]]:
+    """Return the rows that have been written."""
+    file = out / "rows.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [tuple(json.loads(line).values()) for line in lines]
+
+
+MACHINE, TESTS = ("machine", "a card", True), ("tests", "done", True)
+
+
+def test_all_parts_run_whatever_fails(tmp_path: Path) -> None:
+    """The table names the part that failed, the exit code says so, and the next call's rows come after."""
+    chosen = ["--only", "tests", "--only", "tests-cudnn", "--only", "training"]
+    with drive(tmp_path, *chosen) as process:
+        found, _ = process.communicate()
+    cudnn = [("tests-cudnn", "done", True), ("tests-cudnn", "exited with code 5", False)]
+    rows = [MACHINE, TESTS, *cudnn, ("training", "done", True)]
+    assert written(tmp_path) == rows
+    assert process.returncode == 1
+    table = found.splitlines()[-len(rows) :]
+    assert [line.split()[0] for line in table] == [name for name, *_ in rows]
+    assert [line.endswith("  FAILED") for line in table] == [not passed for *_, passed in rows]
+    with drive(tmp_path, "--only", "training", "--no-compile") as process:
+        process.communicate()
+    assert process.returncode == 0
+    assert written(tmp_path) == [*rows, MACHINE, ("training", "done", True)]
+
+
+def test_without_cudnn_its_half_is_left_out(tmp_path: Path) -> None:
+    with drive(tmp_path / "no-cudnn", "--only", "tests-cudnn") as process:
+        process.communicate()
+    reason = "left out: nvidia-cudnn-frontend is not installed"
+    assert written(tmp_path / "no-cudnn") == [MACHINE, ("tests-cudnn", reason, True)]
+    assert process.returncode == 0
+
+
+def test_parts_that_have_no_time_are_left_out(tmp_path: Path) -> None:
+    with drive(tmp_path, "--limit", "20") as process:
+        process.communicate()
+    assert [(result, passed) for _, result, passed in written(tmp_path)[1:]] == 6 * [
+        ("left out: there is no time for it", False)
     ]
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_what_was_found(tmp_path: Path, number: signal.Signals) -> None:
+    """The part that runs tells what it has, no other follows, and the exit code says which signal it was."""
+    with drive(tmp_path, "--only", "tests", "--only", "small-bf16", "--only", "training") as process:
+        while not (tmp_path / "small-bf16.txt").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        assert written(tmp_path) == [MACHINE, TESTS]
+        process.send_signal(number)
+        found, _ = process.communicate()
+    assert process.returncode == 128 + number
+    *first, told, (name, result, passed) = written(tmp_path)
+    assert first == [MACHINE, TESTS]
+    assert told == ("small-bf16", "done", True)
+    assert (name, passed) == ("small-bf16", False)
+    assert result.startswith("stopped after ")
+    assert "stopped after" in found.splitlines()[-1]
