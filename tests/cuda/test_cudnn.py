@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,13 +17,24 @@ import ml_dtypes  # noqa: F401
 import numpy as np
 import pytest
 
+from helpers import cupy_stand_in
 from helpers.cuda_shim import COMPILER, ShimBackend
 from helpers.cudnn_stand_in import Frontend, StandInCard
 from tinyddpm.backend import load_backend
+from tinyddpm.backend.cupy_backend import CupyBackend
 from tinyddpm.errors import BackendError
 from tinyddpm.ops import Operations
 from tinyddpm.ops.cuda import cudnn, cudnn_frontend
-from tinyddpm.ops.cuda.cudnn import CudnnConvolutions, Planner, choices_file, tolerance
+from tinyddpm.ops.cuda.cudnn import (
+    OWN,
+    REPEATS,
+    Choice,
+    CudnnConvolutions,
+    CupyCard,
+    Planner,
+    choices_file,
+    tolerance,
+)
 from tinyddpm.ops.cuda.cudnn_frontend import Problem
 
 REFERENCE = Operations(load_backend("numpy"), training=True)
@@ -111,7 +123,7 @@ class Bench:
         self.backend.device = "cpu"
         self.frontend = Frontend(*plans)
         self.card = StandInCard(self.frontend)
-        made = Planner(self.frontend, self.card, self.backend)
+        self.planner = made = Planner(self.frontend, self.card, self.backend)
         monkeypatch.setattr(cudnn, "planner", lambda backend: made)
         self.ops = CudnnConvolutions(self.backend, training=True)
         self.place: Callable[[np.ndarray], np.ndarray] = np.asarray
@@ -189,6 +201,40 @@ def test_fastest_of_the_right_plans_is_taken_and_remembered(monkeypatch: pytest.
     second.compare(*SHAPES[0])
     assert second.names() == ["right 2"] * 3
     assert [path.name for path in cache.parent.iterdir()] == ["cudnn.json"]
+
+
+def test_what_became_of_the_plans_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each reason how many; to the next process only what was chosen."""
+    plans = ("right 9", "skips", "writes nothing", "unbuildable", "breaks", *(f"right {k}" for k in range(2, 9)))
+    first = Bench(monkeypatch, *plans)
+    first.compare(*SHAPES[0])
+    assert [problem.wanted for problem in first.planner.choices] == ["y", "dx", "dw"]
+    for choice in first.planner.choices.values():
+        refused = {"disagreed": 1, "gave what is not finite": 1, "could not be built": 1, "failed when run": 1}
+        assert choice == Choice("right 2", refused | {"slower": 5}, 2, choice.furthest)
+        assert choice.furthest > 1000  # a pixel is missing, where sums of at most 60 terms may be off by 1e-4
+        assert str(choice) == (
+            "right 2; cuDNN's others: 1 disagreed, 1 gave what is not finite, 1 could not be built, 1 failed when run, "
+            f"5 slower, furthest off by {choice.furthest:.3g} times the tolerance, 2 not tried"
+        )
+    second = Bench(monkeypatch, *plans)
+    second.compare(*SHAPES[0])
+    assert {str(choice) for choice in second.planner.choices.values()} == {"right 2; chosen earlier"}
+
+
+@pytest.mark.parametrize(
+    ("plans", "line"),
+    [
+        ((), f"{OWN}; cuDNN's others: none"),
+        (("right 1",), "right 1; cuDNN's others: none"),
+        (("right 102", "right 101"), f"{OWN}; cuDNN's others: 2 slower"),
+    ],
+    ids=str,
+)
+def test_what_there_is_no_more_to_tell_of(monkeypatch: pytest.MonkeyPatch, plans: tuple[str, ...], line: str) -> None:
+    bench = Bench(monkeypatch, *plans)
+    bench.compare(*SHAPES[0])
+    assert {str(choice) for choice in bench.planner.choices.values()} == {line}
 
 
 def test_only_the_first_right_plans_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,6 +329,60 @@ def test_tolerance_holds_what_is_right_and_little_else(rng: np.random.Generator,
         assert np.all(np.abs(sums - exact) <= absolute)
         few = 1 + terms // 2000
         assert np.abs(products[:, :few].sum(1)).max() > absolute
+
+
+def test_tolerance_holds_sums_that_are_rounded_to_bfloat16(rng: np.random.Generator) -> None:
+    """A million of 289 terms, in two orders: all are within, where without the last unit's other half some are not.
+
+    Of most sums one that lacks a term is not: a term is 0.6 in the mean, and the tolerance of the mean sum 0.1.
+    """
+    absolute, relative = tolerance(Problem("y", (1000, 1, 1, 32), (3, 3, 32, 1000), 1, "bf16"))
+    a, b = (rng.normal(size=(1000, 289)).astype("bfloat16").astype(np.float32) for _ in range(2))
+    b = b.T
+    blocks = [a[:, i : i + 32] @ b[i : i + 32] for i in range(0, 289, 32)]
+    sums = a @ b, sum(blocks[::-1]), sum(blocks[:-1])
+    one, other, lacking = (y.astype("bfloat16").astype(np.float32) for y in sums)
+    assert np.all(np.abs(one - other) <= absolute + relative * np.abs(other))
+    assert np.any(np.abs(one - other) > absolute + relative / 2 * np.abs(other))
+    assert np.mean(np.abs(one - lacking) > absolute + relative * np.abs(lacking)) > 0.5
+
+
+# On the stand-in for CuPy: how plans are timed.
+
+
+@pytest.mark.parametrize("scope", [True, False], ids=["our stream", "the default stream"])
+def test_several_runs_are_timed_as_one_graph(monkeypatch: pytest.MonkeyPatch, scope: bool) -> None:
+    """At its second replay, on a stream that can be recorded."""
+    cupy_stand_in.install(monkeypatch)
+    backend, runs = CupyBackend(), []
+    with backend.scope() if scope else nullcontext():
+        x = backend.asarray(np.ones(3))
+        CupyCard(0).milliseconds(lambda: runs.append(x + 1))
+    assert len(runs) == REPEATS
+    replay = f"launch {REPEATS}"
+    expected = [f"record {REPEATS} launches", replay, "record event", replay, "record event", "wait for event"]
+    assert cupy_stand_in.ASKED[:] == expected
+
+
+def test_plans_that_take_less_than_a_launch_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From Python each launch takes 50 µs. What cannot be recorded is refused."""
+    if COMPILER is None:
+        pytest.skip("there is no C++ compiler (g++ or clang++) to run the kernels with")
+    cupy_stand_in.install(monkeypatch, Frontend("right 0.04", "waits", "right 0.01", "right 0.02"))
+    backend = CupyBackend()
+    ops = CudnnConvolutions(backend, training=True)
+    rng = np.random.default_rng(4)
+    with backend.scope():
+        x, w, b = (backend.asarray(rng.normal(size=s).astype(np.float32)) for s in ((2, 6, 5, 3), (3, 3, 3, 4), (4,)))
+        y, saved = ops.conv2d(x, w, b)
+        found = backend.to_numpy(y)
+        ops.conv2d_backward(saved, y)
+    expected, _ = REFERENCE.conv2d(*(np.asarray(a, np.float64) for a in (x, w, b)))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+    chosen = cudnn.planner(backend).choices.values()
+    assert [choice.name for choice in chosen] == ["right 0.01"] * 3
+    assert [choice.refused for choice in chosen] == [{"failed when run": 1, "slower": 2}] * 3
+    assert cupy_stand_in.Stream.current[1:] == []
 
 
 # Without cuDNN, or with half of it.

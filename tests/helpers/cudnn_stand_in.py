@@ -1,4 +1,7 @@
-"""A stand-in for the frontend of cuDNN: a plan does with Torch what its graph describes, or has a fault."""
+"""A stand-in for the frontend of cuDNN: a plan does with Torch what its graph describes, or has a fault.
+
+The number in a plan's name is how many milliseconds it takes.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+
+from helpers.cuda_tape import TAPE
+from helpers.cupy_stand_in import CARD
 
 
 class UnsupportedError(Exception):
@@ -89,8 +95,8 @@ class Graph:
             raise UnsupportedError
         self._built.add(index)
 
-    def execute_plan_at_index(self, addresses: dict[Tensor, int], scratch: int, index: int, handle: int) -> None:
-        assert (handle, scratch > 0, index in self._built) == (7, True, True)
+    def execute_plan_at_index(self, addresses: dict[Tensor, int], scratch: int, index: int, handle: object) -> None:
+        assert (handle, scratch > 0, index in self._built) == (self._frontend.handle, True, True)
         assert [address for address in addresses.values() if address % 16] == []
         name = self._frontend.plans[index]
         self._frontend.run.append((name, self._frontend.stream))
@@ -98,6 +104,12 @@ class Graph:
             raise RuntimeError("Multiple libcudart libraries found: libcudart.so.12 and libcudart.so.13")
         if name == "breaks":
             raise RuntimeError("CUDNN_STATUS_EXECUTION_FAILED")
+        if name == "waits":
+            TAPE.refuse("a wait for the device")
+        TAPE.do(partial(self._do, name, addresses))
+
+    def _do(self, name: str, addresses: dict[Tensor, int]) -> None:
+        """Write the output."""
         (output,) = (tensor for tensor in addresses if tensor.made)
         function, window, *tensors = output.made
         inputs = [tensor.at(addresses[tensor], self._dtype).astype(np.float64) for tensor in tensors]
@@ -105,6 +117,7 @@ class Graph:
             inputs[0][-1, :, -1, -1] = 0
         if name != "writes nothing":
             output.at(addresses[output], self._dtype)[...] = function(window, output.dim, *inputs)
+        CARD.took(milliseconds(name))
 
 
 class Frontend:
@@ -117,16 +130,20 @@ class Frontend:
 
     def __init__(self, *plans: str) -> None:
         self.plans, self.run, self.stream = plans, list[tuple[str, int]](), 0
+        self.handle = object()  # no number, and nothing that becomes one
         self.pygraph = partial(Graph, self)
 
     def backend_version_string(self) -> str:
         return "9.28.1"
 
-    def create_handle(self) -> int:
-        return 7
+    def backend_version(self) -> int:
+        return 92801
 
-    def set_stream(self, handle: int, stream: int) -> None:
-        assert handle == 7
+    def create_handle(self) -> object:
+        return self.handle
+
+    def set_stream(self, handle: object, stream: int) -> None:
+        assert handle is self.handle
         self.stream = stream
 
 
@@ -152,7 +169,12 @@ class StandInCard:
         before = len(self._frontend.run)
         run()
         done = self._frontend.run[before:]
-        return float(done[-1][0].removeprefix("right ")) if done else self.own
+        return milliseconds(done[-1][0]) if done else self.own
+
+
+def milliseconds(name: str) -> float:
+    """Return what a plan takes."""
+    return float(name.removeprefix("right ")) if name.startswith("right ") else 1.0
 
 
 def torch_of(*arrays: np.ndarray) -> Any:

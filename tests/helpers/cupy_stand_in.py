@@ -1,6 +1,6 @@
 """A module that stands in for CuPy on a machine without a GPU: arrays on the tape, kernels on the CPU, one card.
 
-The card has a clock, which launches move on: `took`. What graphs and events are asked for is written down in `ASKED`.
+The card has a clock, which launches move on. What is asked of graphs and events is written down in `ASKED`.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from tinyddpm.backend import cupy_backend
 MEMORY = 80 * 2**30
 
 ASKED: list[str] = []
-"""What was asked of streams, graphs and events, in order."""
+"""What was asked of graphs and events, in order."""
 
 HOST = 0.05
 """Milliseconds that Python takes for a launch."""
 
 
 class Card:
-    """The card, as kernels know it, and its clock.
+    """The card, as kernels know it, and its clock: a kernel of ours takes a millisecond.
 
     Attributes:
-        milliseconds: that launches have taken so far.
+        launched: our kernels, by name.
         replaying: whether launches are a graph's.
     """
 
@@ -40,11 +40,16 @@ class Card:
 
     def __init__(self) -> None:
         self.launched: list[str] = []
-        self.milliseconds, self.replaying = 0.0, False
+        self.replaying = False
+        self._others = 0.0
 
     def took(self, milliseconds: float) -> None:
         """Move the clock on by a launch: by what Python takes for it where that is more, and it is no graph's."""
-        self.milliseconds += milliseconds if self.replaying else max(milliseconds, HOST)
+        self._others += milliseconds if self.replaying else max(milliseconds, HOST)
+
+    def now(self) -> float:
+        """Return the milliseconds that all launches took."""
+        return self._others + len(self.launched)
 
 
 CARD = Card()
@@ -140,9 +145,10 @@ class Graph:
 class Event:
     """A moment of a stream's work, by the card's clock."""
 
-    def record(self, stream: Stream) -> None:
+    def record(self, stream: Stream | None = None) -> None:
+        assert not TAPE.active
         ASKED.append("record event")
-        self.at, self.reached = CARD.milliseconds, False
+        self.at, self.reached = CARD.now(), False
 
     def synchronize(self) -> None:
         wait()
