@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +12,19 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from helpers import cupy_stand_in
+from helpers.cuda_shim import COMPILER
+from helpers.cudnn_stand_in import Frontend
 from helpers.torch_unet import TorchUNet
 from tinyddpm.backend import Backend
+from tinyddpm.bench import ours
+from tinyddpm.bench.contest import OURS, Outcome, Standing
 from tinyddpm.bench.operations import TimedOperations, attention_product, conv2d_product, linear_product
 from tinyddpm.bench.ours import Ours
+from tinyddpm.bench.report import as_json, as_text
 from tinyddpm.bench.task import make_task
 from tinyddpm.ops import load_operations
+from tinyddpm.ops.cuda import cudnn
 from tinyddpm.training.config import Config, preset
 
 OPTIONS = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "heads": 2, "dropout": 0.0}
@@ -110,3 +119,29 @@ def test_every_distinct_convolution_is_explained() -> None:
     alone = Ours(on_torch).profile().convolutions
     assert set(alone) == set(explained)
     assert all(len(costs) == 1 for costs in alone.values())
+
+
+def test_plans_of_cudnn_are_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By what the trainer's steps chose, though the profile has operations of its own; in text and in JSON."""
+    if COMPILER is None:
+        pytest.skip("there is no C++ compiler (g++ or clang++) to run the kernels with")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(cudnn, "REPEATS", 1)
+    monkeypatch.setattr(ours, "GPU_SIDE", 8)
+    monkeypatch.setattr(ours, "GPU_COPIED", 1 << 10)
+    cupy_stand_in.install(monkeypatch, Frontend("breaks", "right 0.2", "right 0.1"))
+    task = make_task(config(channels=4, multipliers=(1,), attention=(), batch_size=1), "digits")
+    task = replace(task, config=replace(task.config, backend="cupy"))
+    contestant = Ours(task)
+    contestant.train_step()
+    profile = contestant.profile()
+    assert set(profile.plans) == set(profile.convolutions)
+    assert set(profile.plans["3x3 4→4 at 8x8"]) == {"y", "y + residual", "dx", "dw"}
+    line = "right 0.1; cuDNN's others: 1 failed when run, 1 slower"
+    assert {str(choice) for choices in profile.plans.values() for choice in choices.values()} == {line}
+    standing = Standing("", [1.0], [1.0], None)
+    outcome = Outcome({OURS: standing}, {"train": {}, "denoise": {}}, {}, 1.0, profile)
+    assert f"{'3x3 4→4 at 8x8':<32}{'y + residual':<14}{line}" in as_text(task, outcome, explain=True)
+    found = json.loads(json.dumps(as_json(task, outcome)))["cudnn_plans"]["3x3 4→4 at 8x8"]["dx"]
+    refused = {"failed when run": 1, "slower": 1}
+    assert found == {"name": "right 0.1", "refused": refused, "untried": 0, "furthest": 0.0}

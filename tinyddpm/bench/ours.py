@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinyddpm.backend import load_backend
-from tinyddpm.bench.operations import Row, TimedOperations
+from tinyddpm.backend import Backend, load_backend
+from tinyddpm.bench.operations import ConvShape, Row, TimedOperations
 from tinyddpm.bench.task import Task, class_names
 from tinyddpm.data.base import ArrayDataset
 from tinyddpm.ops import Operations, load_operations
+from tinyddpm.ops.cuda import cudnn
 from tinyddpm.samplers import Step
 from tinyddpm.training.assembly import make_trainer
 from tinyddpm.training.sampling import default_labels
@@ -41,6 +42,8 @@ class Profile:
         copy_rate: bytes a second that copying a large array reads and writes.
         convolutions: for each shape of convolution, the modelled cost of every algorithm in billions of multiply-adds,
             the one chosen first.
+        plans: for each shape of convolution, and each of y, y + residual, dx and dw that steps asked cuDNN for, what
+            was chosen and why; empty without cuDNN.
     """
 
     seconds: float
@@ -48,6 +51,7 @@ class Profile:
     matrix_rate: float
     copy_rate: float
     convolutions: dict[str, dict[str, float]]
+    plans: dict[str, dict[str, cudnn.Choice]] = field(default_factory=dict)
 
 
 class Ours:
@@ -126,7 +130,10 @@ class Ours:
             Row(r.label, r.calls // STEPS, r.seconds / STEPS, r.flop // STEPS, r.moved // STEPS)
             for r in timed.rows.values()
         )
-        return Profile(seconds, sorted(each, key=lambda row: -row.seconds), *rates, _costs(ops, timed))
+        rows = sorted(each, key=lambda row: -row.seconds)
+        # What the trainer's steps have chosen, the profile's have found chosen.
+        plans = _plans(ops, timed, backend, self.backend)
+        return Profile(seconds, rows, *rates, _costs(ops, timed), plans)
 
     def _least_seconds(self, work: Callable[[], object]) -> float:
         """Return how long `work` takes, of some tries the quickest."""
@@ -172,3 +179,15 @@ def _costs(ops: Operations, timed: TimedOperations) -> dict[str, dict[str, float
     """Return the modelled cost of every algorithm for every convolution, the cheapest first, which is chosen."""
     found = {shape: ops.conv2d_costs(shape.x, shape.w, shape.stride) for shape in sorted(timed.convolutions)}
     return {str(shape): dict(sorted(costs.items(), key=lambda item: item[1])) for shape, costs in found.items()}
+
+
+def _plans(ops: Operations, timed: TimedOperations, *backends: Backend) -> dict[str, dict[str, cudnn.Choice]]:
+    """Return what was chosen of cuDNN's plans for every convolution, by the last backend that did."""
+    planners = [cudnn.planner(backend) for backend in backends] if isinstance(ops, cudnn.CudnnConvolutions) else []
+    choices = {problem: choice for planner in planners if planner for problem, choice in planner.choices.items()}
+    found: dict[str, dict[str, cudnn.Choice]] = {}
+    for shape in sorted(timed.convolutions):
+        for problem, choice in choices.items():
+            if ConvShape(problem.x, problem.w, problem.stride) == shape:
+                found.setdefault(str(shape), {})[problem.wanted] = choice
+    return found

@@ -62,6 +62,10 @@ def as_json(task: Task, outcome: Outcome) -> dict[str, Any]:
             ],
         },
         "convolutions": profile.convolutions,
+        "cudnn_plans": {
+            shape: {wanted: choice._asdict() for wanted, choice in choices.items()}
+            for shape, choices in profile.plans.items()
+        },
     }
 
 
@@ -153,6 +157,12 @@ def _algorithms(outcome: Outcome) -> Iterator[str]:
     convolutions = outcome.profile.convolutions
     if not convolutions:
         yield "there are no convolutions in this network to explain"
+        return
+    if outcome.profile.plans:
+        yield f"{'convolution, the whole batch':<32}{'of which':<14}what it is done by, and why not by others"
+        for label, choices in outcome.profile.plans.items():
+            for wanted, choice in choices.items():
+                yield f"{label:<32}{wanted:<14}{choice}"
         return
     yield f"{'convolution, the whole batch':<32}modelled cost in billions of multiply-adds, the chosen algorithm first"
     for label, costs in convolutions.items():
