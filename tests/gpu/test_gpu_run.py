@@ -120,11 +120,11 @@ def test_what_is_lacking_is_named_in_one_line(script: ModuleType, path: Path) ->
     cupy = "cupy-cuda12x (No module named 'no_such_module')"
     assert f"{sys.executable} lacks h5py (libhdf5.so.310: not found), {cupy}, array-api-strict. " in line
     wanted = "'h5py>=3.11' 'cupy-cuda12x[ctk]>=14' 'array-api-strict>=2.3'"
-    assert f"{sys.executable} -m pip install {wanted}. " in line
+    assert f"With a network, run `{sys.executable} -m pip install {wanted}`. " in line
     version = f"--python-version {sys.version_info.major}.{sys.version_info.minor} "
     assert version in line
-    assert f"-d wheels {wanted} 'nvidia-cudnn-frontend>=1.23,<1.29'" in line
-    assert f"{sys.executable} -m pip install --no-index --no-deps --target site wheels/*.whl" in line
+    assert f"-d wheels {wanted} 'nvidia-cudnn-frontend>=1.23,<1.29'` in this repository" in line
+    assert f"run here `{sys.executable} -m pip install --no-index --no-deps --target site wheels/*.whl && " in line
     assert "pip wheel" not in line
     assert "entry point" not in line
 
@@ -141,8 +141,8 @@ def test_entry_points_that_are_not_registered_are_lacking(
         script.look_for_all(Path(sys.executable), 13)
     line = one_line(raised)
     assert re.search(r" lacks 1 of this package's \d+ entry points, such as tinyddpm.backends:abacus\. ", line)
-    assert f"run: {sys.executable} -m pip install --no-deps -e {tmp_path}. " in line
-    assert "pip wheel --no-deps -w wheels ." in line
+    assert f"With a network, run `{sys.executable} -m pip install --no-deps -e {tmp_path}`. " in line
+    assert "first run `pip wheel --no-deps -w wheels .` in this repository" in line
 
 
 def test_a_bare_python_lacks_everything(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
