@@ -16,6 +16,10 @@ from tinyddpm.ops.cuda.geometry import Geometry
 from tinyddpm.ops.cuda.kernels import FAMILIES, FOLDER, OPTIONS, STORAGE, Kernels, source
 
 KERNELS = {family: KERNEL.findall(source(family)) for family in FAMILIES}
+FLUSHED = "-ftz=true"
+CUPYS_OPTIONS = ("--device-as-default-execution-space", FLUSHED)
+"""What CuPy adds to the options: without the first NVRTC refuses lambdas, by the second denormal float32 becomes 0."""
+
 NVCC = shutil.which("gcc") and (shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc"))  # nvcc calls gcc
 
 
@@ -29,7 +33,11 @@ def test_families_are_the_files() -> None:
 @pytest.mark.parametrize("storage", STORAGE)
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 def test_all_kernels_compile(arch: str, storage: str, side: int, stages: int, tmp_path: Path) -> None:
-    """To machine code, by NVRTC where CuPy is there (no driver is needed), else by nvcc; every kernel is in it."""
+    """To machine code, by NVRTC where CuPy is there (no driver is needed), else by nvcc; every kernel is in it.
+
+    Options are those that kernels have where CuPy compiles them, by which denormals are flushed to zero: what is less
+    than 2⁻¹²⁶ counts as 0, as it does not on the CPU.
+    """
     options = [*OPTIONS, *STORAGE[storage], *geometry.product_options(side, stages)]
     try:
         from cupy.cuda import nvrtc
@@ -37,7 +45,7 @@ def test_all_kernels_compile(arch: str, storage: str, side: int, stages: int, tm
         if NVCC is None:
             pytest.skip("there is neither CuPy's NVRTC nor nvcc with gcc to compile with")
         text = "".join(f'#include "{FOLDER / family}.cu"\n' for family in FAMILIES)
-        command = [NVCC, "-cubin", f"-arch={arch}", "-Werror", "all-warnings", *options, "-x", "cu", "-"]
+        command = [NVCC, "-cubin", f"-arch={arch}", "-Werror", "all-warnings", *options, FLUSHED, "-x", "cu", "-"]
         done = subprocess.run(
             [*command, "-o", str(tmp_path / "all.cubin")], input=text, capture_output=True, text=True, check=False
         )
@@ -48,7 +56,7 @@ def test_all_kernels_compile(arch: str, storage: str, side: int, stages: int, tm
         for family in FAMILIES:
             program = nvrtc.createProgram(source(family), f"{family}.cu", [], [])
             try:
-                nvrtc.compileProgram(program, [f"--gpu-architecture={arch}", *options])
+                nvrtc.compileProgram(program, [f"--gpu-architecture={arch}", *options, *CUPYS_OPTIONS])
             except nvrtc.NVRTCError:
                 pytest.fail(f"{family}.cu: {nvrtc.getProgramLog(program)}")
             code[family] = nvrtc.getCUBIN(program)
