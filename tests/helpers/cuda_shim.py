@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 import re
 import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import array_api_compat.numpy
@@ -27,7 +27,10 @@ COMPILER = shutil.which("g++") or shutil.which("clang++")
 KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(')
 """A kernel's name, where it is defined."""
 
-_built = TemporaryDirectory(prefix="tinyddpm-shim-")
+FLAGS = ("-std=c++17", "-O1", "-w", "-U_FORTIFY_SOURCE", "-fsanitize=alignment", "-Wl,-Bsymbolic", "-shared", "-fPIC")
+
+LIBRARIES = FOLDER.parents[1] / "build" / "kernels"
+"""Where compiled kernels are kept, for the next process and the next run."""
 
 
 class ShimBackend(Backend):
@@ -136,26 +139,35 @@ def _scalar(argument: np.generic) -> Any:
 
 @cache
 def _library(code: str, options: tuple[str, ...]) -> ctypes.CDLL:
-    """Return the shared library of a family, compiled as C++ with an entry for each of its kernels."""
+    """Return the shared library of a family, compiled as C++ with an entry for each of its kernels.
+
+    It is compiled once for all processes and runs, as its name is a digest of all that it is made of. Two processes
+    that compile it at the same time do the work twice, and put the same file in its place.
+    """
     entries = "\n".join(f"SHIM_ENTRY({name})" for name in KERNEL.findall(code))
     room = "float shared[(shim::MOST_SHARED + shim::GUARD) / sizeof(float)];"
     text = f'#include "cuda_shim.hpp"\n{code}\n{room}\n{entries}\n'
-    target = Path(_built.name) / f"{hashlib.sha256(repr((text, options)).encode()).hexdigest()}.so"
     assert COMPILER is not None
-    defines = [option for option in options if option.startswith("-D")]
-    command = [
-        COMPILER,
-        "-std=c++17",
-        "-O1",
-        "-w",
-        "-U_FORTIFY_SOURCE",
-        "-shared",
-        "-fPIC",
-        f"-I{FOLDER}",
-        *defines,
-        "-xc++",
-        "-",
-    ]
-    done = subprocess.run([*command, "-o", str(target)], input=text, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    command = [COMPILER, *FLAGS, *(option for option in options if option.startswith("-D"))]
+    digest = hashlib.sha256(repr((text, _headers(), command, _version(COMPILER))).encode()).hexdigest()
+    target = LIBRARIES / f"{digest}.so"
+    if not target.exists():
+        LIBRARIES.mkdir(parents=True, exist_ok=True)
+        made = target.with_suffix(f".{os.getpid()}")
+        command += [f"-I{FOLDER}", "-xc++", "-", "-o", str(made)]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        made.replace(target)
     return ctypes.CDLL(str(target))
+
+
+@cache
+def _headers() -> list[str]:
+    """Return what the stand-in's headers hold."""
+    return [path.read_text() for path in sorted(FOLDER.glob("*.hpp"))]
+
+
+@cache
+def _version(compiler: str) -> str:
+    """Return a compiler's version, and the machine it compiles for."""
+    return subprocess.run([compiler, "-v"], capture_output=True, text=True, check=True).stderr
