@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import array_api_strict
@@ -11,6 +12,7 @@ from hypothesis import settings
 
 from helpers.strict import StrictBackend
 from tinyddpm.backend import Backend, load_backend
+from tinyddpm.bench.process import THREAD_VARIABLES
 from tinyddpm.errors import BackendError
 from tinyddpm.ops import Operations
 from tinyddpm.ops.numpy_operations import NumpyOperations
@@ -18,6 +20,24 @@ from tinyddpm.ops.numpy_operations import NumpyOperations
 # A deadline is a timing assert in disguise: it fails on a busy machine.
 settings.register_profile("tests", deadline=None, print_blob=True)
 settings.load_profile("tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Share the cores out: numerical libraries in pytest-xdist's workers read these variables when they are loaded."""
+    if workers := config.getoption("numprocesses", None):
+        threads = max(1, load_backend("numpy").threads(0) // workers)
+        for variable in THREAD_VARIABLES:
+            os.environ.setdefault(variable, str(threads))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs all of Fashion-MNIST, which is not on every disk and takes minutes, unless -m names it."""
+    if "fashion" in config.getoption("markexpr"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("fashion")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
 
 OTHER_BACKENDS = ["strict", "torch", pytest.param("cupy", marks=pytest.mark.gpu)]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from tinyddpm.backend.workers import Workers, parts
 
@@ -42,9 +42,11 @@ def test_blas_is_held_to_one_thread_and_let_go() -> None:
     def blas() -> list[int]:
         return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
-    before = blas()
-    assert Workers(2).map(lambda _: blas(), range(2)) == [[1] * len(before)] * 2
-    assert blas() == before
+    with threadpool_limits(2, "blas"):
+        before = blas()
+        assert set(before) == {2}
+        assert Workers(2).map(lambda _: blas(), range(2)) == [[1] * len(before)] * 2
+        assert blas() == before
 
 
 def test_one_thread_is_the_callers_own() -> None:
