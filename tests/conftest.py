@@ -22,10 +22,19 @@ settings.register_profile("tests", deadline=None, print_blob=True)
 settings.load_profile("tests")
 
 
+CORES = load_backend("numpy").threads(0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return what `-n auto` stands for: each worker imports Torch, which takes seconds and half a gigabyte."""
+    return min(CORES, 8)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Share the cores out: numerical libraries in pytest-xdist's workers read these variables when they are loaded."""
     if workers := config.getoption("numprocesses", None):
-        threads = max(1, load_backend("numpy").threads(0) // workers)
+        threads = max(1, CORES // workers)
         for variable in THREAD_VARIABLES:
             os.environ.setdefault(variable, str(threads))
 
