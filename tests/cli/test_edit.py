@@ -12,10 +12,8 @@ from PIL import Image
 from tinyddpm.cli import main
 from tinyddpm.data import open_dataset
 
-SMALL = [
-    "--steps", "6", "--timesteps", "20", "--batch-size", "16", "--sample-count", "9",
-    "--set", "network.channels=8",
-]  # fmt: skip
+SHORT = ["--steps", "6", "--timesteps", "20", "--batch-size", "16", "--sample-count", "9"]
+SMALL = ["--set", "network.channels=8", "--set", "network.multipliers=[1]", "--set", "network.attention=[]"]
 DIGITS = open_dataset("digits").read(np.arange(20))
 
 
@@ -46,7 +44,7 @@ def edited(*arguments: str, env: dict[str, str] | None = None) -> np.ndarray:
 
 
 def trained_on(data: list[str], folder: Path) -> str:
-    result = run("train", "--out", str(folder), *data, *SMALL)
+    result = run("train", "--out", str(folder), *data, *SHORT, *SMALL)
     assert result.exit_code == 0, result.output
     return str(folder)
 
@@ -107,6 +105,7 @@ def test_no_strength_keeps_the_image_and_full_strength_forgets_it(plain: str, he
     assert apart.mean() < np.abs(DIGITS[3].astype(int) - DIGITS[4]).mean() / 5
 
 
+@pytest.mark.slow
 def test_images_in_a_row_do_not_depend_on_the_batch(by_class: str, here: Path) -> None:
     """The same seed gives the same edits, whatever the batch, to the rounding of a grey level; another seed others."""
     for command in (["from"], ["inpaint", "--mask", "mask.png", "--resamplings", "2"]):
@@ -169,6 +168,7 @@ def test_nothing_is_overwritten(plain: str, here: Path) -> None:
     assert run(*quick).stdout.splitlines() == ["wrote edits-2/grid.png"]
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line(plain: str, here: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     Path("text.png").write_text("this is text")
     Image.new("L", (8, 8), 255).save("white.png")
@@ -202,7 +202,7 @@ def test_bad_input_is_one_line(plain: str, here: Path, tmp_path_factory: pytest.
     assert fails("edit", "interpolate", plain, "four.png")
     assert fails("edit", "inpaint", plain, "four.png")
     points = tmp_path_factory.mktemp("points") / "run"
-    moons = ["--data", "moons", *SMALL[:-1], "network.width=16"]
+    moons = ["--data", "moons", *SHORT, "--set", "network.width=16"]
     assert run("train", "--out", str(points), *moons).exit_code == 0
     assert "draws samples of shape (2,): edit is for images" in fails("edit", "from", str(points), "four.png")
     assert not list(Path().glob("edits*"))

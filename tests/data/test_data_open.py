@@ -210,7 +210,7 @@ def encoded(kind: str) -> bytes:
     "kind", ["x.npy", "x.npz", "x.h5", "x-images-idx4.gz", "x.png", "x.jpg", "x.webp", "x.bmp", "x.gif", "x.tif"]
 )
 @pytest.mark.filterwarnings("ignore:::PIL", "ignore:invalid")
-@settings(max_examples=60)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_damage_ends_in_one_line_that_names_the_file(
     tmp_path_factory: pytest.TempPathFactory, kind: str, data: st.DataObject

@@ -92,13 +92,14 @@ def gaps_to_the_truth(x_0: Floats, T: int) -> Floats:
     return total + log_density(THREE, x_0) / (2 * math.log(2))
 
 
+@pytest.mark.slow
 def test_the_bound_nears_the_truth_as_the_chain_grows() -> None:
     """On three modes, the same 150 points: its distance is above 0, and falls to less than half from T to 4 T.
 
     Each in the mean, by 5 standard errors over the points: a false alarm below 1e-6.
     """
     x_0 = drawn(THREE, 150, seed=0)
-    gaps = [gaps_to_the_truth(x_0, T) for T in (50, 200, 800)]
+    gaps = [gaps_to_the_truth(x_0, T) for T in (25, 100, 400)]
     above = [*gaps, *(gap / 2 - next_gap for gap, next_gap in pairwise(gaps))]
     for found in above:
         assert found.mean() > 5 * found.std(ddof=1) / 150**0.5
@@ -160,8 +161,8 @@ def test_some_times_are_unbiased_and_so_is_their_error() -> None:
 
 @pytest.mark.parametrize("T", [3, 4, 7, 40, 1000])
 def test_some_times_are_distinct_and_stand_for_all(T: int) -> None:
-    """Over every even number of times below T (every 50th for long chains) and three seeds."""
-    for count in range(2, T, 2 if T < 50 else 50):
+    """Over every even number of times below T (every 100th for long chains) and three seeds."""
+    for count in range(2, T, 2 if T < 50 else 100):
         for seed in range(3):
             t, weight = some_times(T, count, Random(np, seed))
             assert len(t) == len(weight) == count + 1
@@ -212,5 +213,5 @@ def test_the_variance_is_the_one_asked_for() -> None:
         return found.parts()["total"].mean
 
     fixed = GAUSSIAN.denoiser(process)
-    assert total(fixed, None) == total(fixed, "large") == total(exact, "large")
+    assert total(fixed, None) == total(fixed, "large") == pytest.approx(total(exact, "large"), rel=1e-12)
     assert total(exact, None) < min(total(exact, "large"), total(exact, "small"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import pairwise, product
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -26,7 +26,8 @@ from tinyddpm.ops import load_operations
 NUMPY = load_backend("numpy")
 RATIOS = np.geomspace(0.02, 1e6, 1025)
 """Noise to signal, so far that what is left of the data at the end, 1e-6, does not show."""
-SIGNS = [np.array(signs) for signs in product([-1.0, 1.0], repeat=2)]
+SIGNS = [np.array([1.0, 1.0]), np.array([1.0, -1.0])]
+"""The others are these turned round, which vᵀ J v does not see."""
 GAUSSIAN = Mixture(np.ones(1), np.array([[0.3, -0.5]]), np.array([[[0.25, 0.1], [0.1, 0.09]]]))
 
 
@@ -45,6 +46,7 @@ def with_exact_trace(mixture: Mixture, x: Floats, steps: int | None) -> Floats:
     return np.mean(found, axis=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixture", [GAUSSIAN, NEAR], ids=["gaussian", "mixture"])
 def test_the_density_is_the_true_one(mixture: Mixture) -> None:
     """That of the data with the noise of t = 0: the largest error at 200 of their points is of second order.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyddpm import registry
@@ -27,6 +27,7 @@ T = 200
 
 
 @given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=20)
 @pytest.mark.parametrize("name", ["simple", "vlb", "min-snr", "p2"])
 def test_weighted_losses_of_all_predictions_coincide(name: str, seed: int) -> None:
     """Over random x_0, noise, times and predicted x_0: eps, x_0 and v give each sample the same weighted loss."""

@@ -23,6 +23,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "columns", "rows"), [("interpolate", 11, 2), ("redraw", 10, 6), ("inpaint", 9, 4)])
 def test_example_writes_its_picture(name: str, columns: int, rows: int, digits: str, tmp_path: Path) -> None:
     """Of so many columns and rows: tiles of 48 pixels, 2 between them."""

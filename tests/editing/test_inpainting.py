@@ -45,6 +45,7 @@ def errors(steps: int, resamplings: int, jump: int = 1) -> tuple[float, float]:
     return abs(mean[1] - TRUE_MEAN) / TRUE_VARIANCE**0.5, abs(covariance[1, 1] / TRUE_VARIANCE - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jump", [1, 4])
 def test_resampling_brings_the_conditional_law(jump: int) -> None:
     """On 32 steps: without going back, the mean is off by near half a deviation, the variance by a quarter or more.
@@ -90,6 +91,7 @@ def painted_draws(n: int, resamplings: int) -> Floats:
     return last.x
 
 
+@pytest.mark.slow
 def test_draws_have_the_conditional_law() -> None:
     """20,000 draws on 32 steps with 16 resamplings: mean within 0.11 deviations of the true one, variance within 7 %.
 

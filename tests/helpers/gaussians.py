@@ -40,16 +40,14 @@ class Mixture:
         def denoise(x_t: Floats, t: int) -> Prediction:
             alpha_bar = process.alpha_bar[t]
             root = np.sqrt(alpha_bar)
-            log_r, x_0 = [], []
-            for weight, mean, covariance in zip(self.weights, self.means, self.covariances, strict=True):
-                total = alpha_bar * covariance + (1 - alpha_bar) * np.eye(2)
-                off = np.asarray(x_t, np.float64) - root * mean
-                solved = np.linalg.solve(total, off.T).T
-                log_r.append(np.log(weight) - 0.5 * (off * solved).sum(1) - 0.5 * np.linalg.slogdet(total)[1])
-                x_0.append(mean + root * solved @ covariance)
-            log_r = np.asarray(log_r)
+            total = alpha_bar * self.covariances + (1 - alpha_bar) * np.eye(2)
+            off = np.asarray(x_t, np.float64) - root * self.means[:, None]  # (k, n, 2)
+            solved = off @ np.linalg.inv(total)
+            constant = np.log(self.weights) - 0.5 * np.linalg.slogdet(total)[1]
+            log_r = constant[:, None] - 0.5 * np.einsum("kni,kni->kn", off, solved)
             r = np.exp(log_r - log_r.max(0))
-            mixed = np.einsum("kn,kni->ni", r / r.sum(0), np.asarray(x_0))
+            x_0 = self.means[:, None] + root * solved @ self.covariances
+            mixed = np.einsum("kn,kni->ni", r / r.sum(0), x_0)
             return Prediction(mixed, (x_t - root * mixed) / np.sqrt(1 - alpha_bar))
 
         return denoise

@@ -69,6 +69,6 @@ class Exact:
 
     def eps_and_vjp(self, x_t: Floats, t: int, v: Floats) -> tuple[Floats, Floats]:
         signal, noise = self.process.level(x_t, t)
-        _, covariance = self.posterior(x_t, t)
+        x_0, covariance = self.posterior(x_t, t)
         jacobian = (np.eye(2) - (signal / noise) ** 2 * covariance) / noise
-        return self.eps(x_t, t), np.einsum("ni,nij->nj", v, jacobian)
+        return self.process.predict_eps(x_t, t, x_0), np.einsum("ni,nij->nj", v, jacobian)

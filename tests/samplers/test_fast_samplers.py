@@ -28,6 +28,7 @@ DENOISER = THREE.denoiser(PROCESS)
 X = np.random.default_rng(3).standard_normal((16, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyddpm import registry
@@ -116,6 +116,7 @@ def layouts(draw: st.DrawFn) -> Layout:
 
 class TestRoundTrip:
     @given(layout=layouts(), seed=st.integers(0, 2**32))
+    @settings(max_examples=25)
     def test_is_exact(self, tmp_path_factory: pytest.TempPathFactory, layout: Layout, seed: int) -> None:
         """For all layouts, the empty one too: all fields and the bits of all vectors."""
         path = tmp_path_factory.mktemp("checkpoints") / "checkpoint.h5"
@@ -311,14 +312,15 @@ while True:
 BIG: Layout = [(f"block_{i}/w", (64, 64)) for i in range(16)]
 
 
+@pytest.mark.slow
 def test_killed_while_saving(tmp_path: Path, rng: np.random.Generator) -> None:
-    """15 times, after a random time: the file is one of the two contents bit for bit, and the next save cleans up.
+    """After a random time: the file is one of the two contents bit for bit, and the next save cleans up.
 
-    That some kill does hit a save is asserted too: together they leave at least one staged file behind.
+    Until three kills have hit a save, which is seen by the staged file that each leaves behind; at most 40 try to.
     """
-    path, contents, left = tmp_path / "checkpoint.h5", [make(BIG, seed, step=seed) for seed in (0, 1)], 0
+    path, contents, hits = tmp_path / "checkpoint.h5", [make(BIG, seed, step=seed) for seed in (0, 1)], 0
     command = [sys.executable, "-c", SAVE_FOREVER, str(path), str(Path(__file__).parent)]
-    for _ in range(15):
+    for _ in range(40):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
@@ -326,7 +328,9 @@ def test_killed_while_saving(tmp_path: Path, rng: np.random.Generator) -> None:
             process.send_signal(signal.SIGKILL)
         found = load_checkpoint(path, lambda header: BIG)
         assert_same(found, contents[found.step])
-        left += len(list(tmp_path.iterdir())) - 1
-    assert left > 0
+        hits += len(list(tmp_path.iterdir())) - 1
+        if hits == 3:
+            break
+    assert hits == 3
     save_checkpoint(path, contents[0], BIG)
     assert list(tmp_path.iterdir()) == [path]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -71,6 +71,7 @@ def saved(tmp_path: Path, arrays: Arrays) -> Path:
 
 class TestRoundTrip:
     @given(arrays=trees())
+    @settings(max_examples=30)
     def test_is_exact(self, tmp_path_factory: pytest.TempPathFactory, arrays: Arrays) -> None:
         """For all numeric arrays without NaN: names, order, shapes, types and bits survive, and so does the header."""
         path = tmp_path_factory.mktemp("hdf5") / "any.h5"

@@ -43,7 +43,7 @@ POINTS: dict[str, Any] = {
 
 IMAGES: dict[str, Any] = {
     **POINTS,
-    "data": {"source": "digits", "labels": True, "flip": True},
+    "data": {"source": "digits", "labels": True, "flip": True, "validation": 40},
     "network": {"name": "unet", "channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "dropout": 0.2},
     "training": {**POINTS["training"], "steps": 7, "batch_size": 9, "accumulate": 2, "sample_every": 1000},
 }
@@ -90,8 +90,11 @@ def quiet() -> Progress:
     return Progress(StringIO())
 
 
-@pytest.mark.parametrize("tables", [POINTS, IMAGES, HYBRID, VLB], ids=["points", "images", "hybrid", "vlb"])
-@pytest.mark.parametrize("stop", [1, 5, 6])
+@pytest.mark.parametrize(
+    ("tables", "stop"),
+    [(POINTS, 1), (POINTS, 5), (POINTS, 6), (IMAGES, 5), (HYBRID, 1), (VLB, 6)],
+    ids=["points-1", "points-5", "points-6", "images-5", "hybrid-1", "vlb-6"],
+)
 def test_stopped_and_resumed_is_the_straight_run(tables: dict[str, Any], stop: int, tmp_path: Path) -> None:
     """Whether the stop falls between log lines, on one or at a save; with flips, dropout, classes, accumulation.
 
@@ -138,6 +141,7 @@ def wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
     pytest.fail("the run did not get there in 30 s")
 
 
+@pytest.mark.slow
 def test_killed_during_saves_and_resumed_is_the_straight_run(tmp_path: Path) -> None:
     """A run that saves at every step is killed four times, at moments drawn at random, most of them within a save."""
     often = config(POINTS, steps=100, save_every=1, validate_every=1000, sample_every=1000).to_dict()
@@ -185,6 +189,7 @@ def test_diverging_run_names_the_step_and_keeps_the_last_good_checkpoint(tmp_pat
     assert np.isfinite(saved.weights).all()
 
 
+@pytest.mark.slow
 def test_short_training_on_digits_learns(tmp_path: Path) -> None:
     """80 steps of a small U-Net bring the held-out loss from 1 (it starts by predicting 0) to below 0.45."""
     tables = {**IMAGES, "schedule": {"name": "cosine", "timesteps": 100}, "data": {"source": "digits", "labels": True}}

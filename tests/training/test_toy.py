@@ -26,6 +26,7 @@ def sliced_wasserstein(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(np.sort(a @ directions, axis=0) - np.sort(b @ directions, axis=0)).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["mixture", "swiss-roll"])
 def test_mlp_draws_the_plane_it_was_trained_on(source: str, tmp_path: Path) -> None:
     """Samples lie within 0.06 of fresh data, whose spread is 1; noise lies beyond 0.14, other data within 0.05.
@@ -36,8 +37,16 @@ def test_mlp_draws_the_plane_it_was_trained_on(source: str, tmp_path: Path) -> N
     config = preset("toy").config.updated(
         {
             "data": {"source": source},
-            "schedule": {"timesteps": 100},
-            "training": {"steps": 3000, "batch_size": 256, "sample_every": 9000, "save_every": 9000},
+            "schedule": {"timesteps": 50},
+            "training": {
+                "steps": 2000,
+                "batch_size": 256,
+                "learning_rate": 2e-3,
+                "ema": 0.998,
+                "threads": 1,
+                "sample_every": 9000,
+                "save_every": 9000,
+            },
             "sampling": {"count": 10},
         }
     )
