@@ -91,7 +91,7 @@ class DiT:
         dh = self.tokens_out.backward(run, dh)
         dh, dscale, dshift = run.undo(run.ops.modulate_backward, dh)
         dh = _standardise_backward(run, dh)
-        run.dtemb = run.dtemb + self.modulation.backward(run, run.ops.xp.concat([dscale, dshift], axis=-1))
+        run.dtemb = (self.modulation.backward(run, run.ops.xp.concat([dscale, dshift], axis=-1)),)
 
         for block in reversed(self.blocks):
             dh = block.backward(run, dh)
@@ -147,13 +147,13 @@ class Block:
         dh = self.out.backward(run, dh)
         dq, dk, dv = run.undo(run.ops.attention_backward, dh)
         dh = self.v.backward(run, dv)
-        dh = dh + self.k.backward(run, dk)
-        dh = dh + self.q.backward(run, dq)
+        dh = self.k.backward(run, dk, dh)
+        dh = self.q.backward(run, dq, dh)
         dh, dscale_1, dshift_1 = run.undo(run.ops.modulate_backward, dh)
         dx = dx + _standardise_backward(run, dh)
 
         dmodulation = run.ops.xp.concat([dscale_1, dshift_1, dgate_1, dscale_2, dshift_2, dgate_2], axis=-1)
-        run.dtemb = run.dtemb + self.modulation.backward(run, dmodulation)
+        run.dtemb = (self.modulation.backward(run, dmodulation, *run.dtemb),)
         return dx
 
 

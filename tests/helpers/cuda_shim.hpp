@@ -39,6 +39,18 @@ static inline unsigned __float_as_uint(float f) { unsigned bits; std::memcpy(&bi
 
 namespace shim {
 
+static std::string fault;  // what a thread did wrong, other than at a barrier
+
+}
+
+// Compiled with -fsanitize=alignment, code comes here that reads or writes something where its type may not begin. x86
+// lets that pass, a GPU does not.
+extern "C" void __ubsan_handle_type_mismatch_v1(void*, uintptr_t) {
+    shim::fault = "reads or writes at an address that is not aligned";
+}
+
+namespace shim {
+
 const size_t STACK = 1 << 16, GUARD = 4096, MOST_SHARED = 1 << 18;
 
 struct Barrier { unsigned wanted = 0, arrived = 0, generation = 0; };
@@ -53,7 +65,6 @@ struct Thread {
 };
 
 static jmp_buf scheduler;
-static std::string fault;  // what a thread did wrong, other than at a barrier
 static std::vector<Thread> threads;
 static unsigned current;
 static bool progress;
@@ -181,6 +192,15 @@ template <class T> T __shfl_xor_sync(unsigned, T value, int lane) {
 }
 
 static inline void __syncthreads() { shim::wait_at(shim::block_barrier); }
+
+// Blocks see each other's memory at once here; one counts at a time.
+static inline void __threadfence() {}
+static inline float __ldcg(const float* address) { return *address; }
+static inline unsigned atomicInc(unsigned* address, unsigned last) {
+    unsigned old = *address;
+    *address = old >= last ? 0 : old + 1;
+    return old;
+}
 
 #include "cuda_shim_tensor_cores.hpp"
 

@@ -30,8 +30,8 @@ class Block(HasParameters, Protocol):
         """Return y, leaving residuals on the pass."""
         ...
 
-    def backward(self, run: Pass, dy: Array) -> Array:
-        """Return dx, taking them off again and adding to `run.dw`."""
+    def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
+        """Return dx, taking them off again and adding to `run.dw`; gradients that reach x by other ways are added."""
         ...
 
 
@@ -66,7 +66,8 @@ class TimeEmbedding:
 
     def backward(self, run: Pass) -> None:
         """Add the gradients that `run.dtemb` has gathered; t has none."""
-        dh = run.undo(run.ops.silu_backward, run.dtemb)
+        (dtemb,) = run.dtemb
+        dh = run.undo(run.ops.silu_backward, dtemb)
         if self.label:
             self.label.backward(run, dh)
         dh = self.dense_2.backward(run, dh)
@@ -111,18 +112,18 @@ class ResidualBlock:
         shortcut = self.shortcut.forward(run, x) if self.shortcut else x
         return self.conv_2.forward(run, h, shortcut)
 
-    def backward(self, run: Pass, dy: Array) -> Array:
+    def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
         """Return dx, and add to `run.dtemb`."""
         dh = self.conv_2.backward(run, dy)
-        dx = self.shortcut.backward(run, dy) if self.shortcut else dy
+        dshortcut = self.shortcut.backward(run, dy) if self.shortcut else dy
         dh, dmodulation = self.norm_2.modulated_backward(run, dh)
         if self.adaptive:
             dtime = run.ops.xp.concat(dmodulation, axis=-1)
         else:
             dh, dtime = run.undo(run.ops.add_vector_backward, dh)
-        run.dtemb = run.dtemb + self.time.backward(run, dtime)
+        run.dtemb = (self.time.backward(run, dtime, *run.dtemb),)
         dh = self.conv_1.backward(run, dh)
-        return dx + self.norm_1.backward(run, dh)
+        return self.norm_1.backward(run, dh, dshortcut, *added)
 
 
 class AttentionBlock:
@@ -147,15 +148,15 @@ class AttentionBlock:
         h = run.do(run.ops.attention, q, k, v, self.heads)
         return self.out.forward(run, run.ops.xp.reshape(h, x.shape), x)
 
-    def backward(self, run: Pass, dy: Array) -> Array:
+    def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
         """Return dx."""
         n, height, width, c = dy.shape
         dh = run.ops.xp.reshape(self.out.backward(run, dy), (n, height * width, c))
         dq, dk, dv = run.undo(run.ops.attention_backward, dh)
         dh = self.v.backward(run, dv)
-        dh = dh + self.k.backward(run, dk)
-        dh = dh + self.q.backward(run, dq)
-        return dy + self.norm.backward(run, run.ops.xp.reshape(dh, dy.shape))
+        dh = self.k.backward(run, dk, dh)
+        dh = self.q.backward(run, dq, dh)
+        return self.norm.backward(run, run.ops.xp.reshape(dh, dy.shape), dy, *added)
 
 
 class Chain:
@@ -175,11 +176,12 @@ class Chain:
             x = block.forward(run, x)
         return x
 
-    def backward(self, run: Pass, dy: Array) -> Array:
+    def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
         """Return dx."""
-        for block in reversed(self.blocks):
+        first, *others = self.blocks
+        for block in reversed(others):
             dy = block.backward(run, dy)
-        return dy
+        return first.backward(run, dy, *added)
 
 
 class Upsample:
@@ -193,9 +195,10 @@ class Upsample:
         """(N, H, W, C) -> (N, 2H, 2W, C)."""
         return self.conv.forward(run, run.do(run.ops.upsample, x))
 
-    def backward(self, run: Pass, dy: Array) -> Array:
+    def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
         """Return dx."""
-        return run.undo(run.ops.upsample_backward, self.conv.backward(run, dy))
+        dx: Array = run.undo(run.ops.upsample_backward, self.conv.backward(run, dy))
+        return sum(added, start=dx)
 
 
 def _halves(a: Array) -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tinyddpm.backend import Array
 from tinyddpm.nn.network import DropoutNoise
-from tinyddpm.nn.parameters import ONES, ZEROS, Gradients, Init, Parameter, Weights, fan_average
+from tinyddpm.nn.parameters import ONES, ZEROS, Gradients, Init, Parameter, Weights, ZeroGradients, fan_average
 from tinyddpm.ops import Operations, Saved
 from tinyddpm.ops.activation import Dropout
 
@@ -27,7 +27,7 @@ class Pass:
         noise: dropout masks; None for no dropout.
         stack: the residuals.
         temb: the embedded time, (N, dim), which blocks read.
-        dtemb: its gradient, which blocks add to on the way back.
+        dtemb: its gradient, which blocks add to on the way back; nothing before the first.
     """
 
     ops: Operations
@@ -36,7 +36,7 @@ class Pass:
     noise: DropoutNoise | None = None
     stack: list[Saved] = field(default_factory=list)
     temb: Array = None
-    dtemb: Array = 0.0
+    dtemb: tuple[Array, ...] = ()
 
     def do(self, operation: Callable[..., tuple[Array, Saved]], *inputs: Any) -> Array:
         """Run a forward operation and push its residuals."""
@@ -67,9 +67,23 @@ class Layer:
         first, second = self.paths
         return run.w[first], run.w[second]
 
-    def _add_gradients(self, run: Pass, *gradients: Array) -> None:
-        for path, gradient in zip(self.paths, gradients, strict=True):
-            run.dw[path] += gradient
+    def _undo(self, run: Pass, backward: Callable[..., Any], dy: Array, added: tuple[Array, ...] = ()) -> Any:
+        """Return dx of a backward, the gradients in `added` added to it, and what else but the parameters' it returns.
+
+        The parameters' are added to `run.dw`. Operations that can do so add, and write what is zero as yet, themselves.
+        """
+        saved = run.stack.pop()
+        if run.ops.stores:
+            into = run.dw.taken(self.paths) if isinstance(run.dw, ZeroGradients) else None
+            dx, first, second, *others = backward(saved, dy, into=into, added=added)
+        else:
+            into, (dx, first, second, *others) = None, backward(saved, dy)
+            for other in added:
+                dx = dx + other
+        if into is None:
+            for path, gradient in zip(self.paths, (first, second), strict=True):
+                run.dw[path] += gradient
+        return (dx, *others) if others else dx
 
 
 class Conv(Layer):
@@ -85,10 +99,9 @@ class Conv(Layer):
         """(N, H, W, c_in) -> (N, H/stride, W/stride, c_out), with a residual of that shape added if given."""
         return run.do(run.ops.conv2d, x, *self._weights(run), self.stride, residual)
 
-    def backward(self, run: Pass, dy: Array) -> Array:
-        """Return dx; a residual's gradient is dy."""
-        dx, dw, db = run.undo(run.ops.conv2d_backward, dy)
-        self._add_gradients(run, dw, db)
+    def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
+        """Return dx, with what reaches x by other ways added; a residual's gradient is dy."""
+        dx: Array = self._undo(run, run.ops.conv2d_backward, dy, added)
         return dx
 
 
@@ -104,10 +117,9 @@ class Linear(Layer):
         """(..., c_in) -> (..., c_out), with a residual of that shape added if given."""
         return run.do(run.ops.linear, x, *self._weights(run), residual)
 
-    def backward(self, run: Pass, dy: Array) -> Array:
-        """Return dx; a residual's gradient is dy."""
-        dx, dw, db = run.undo(run.ops.linear_backward, dy)
-        self._add_gradients(run, dw, db)
+    def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
+        """Return dx, with what reaches x by other ways added; a residual's gradient is dy."""
+        dx: Array = self._undo(run, run.ops.linear_backward, dy, added)
         return dx
 
 
@@ -129,10 +141,9 @@ class GroupNorm(Layer):
         """(N, ..., channels), standardised by groups."""
         return run.do(run.ops.group_norm, x, *self._weights(run), self.groups)
 
-    def backward(self, run: Pass, dy: Array) -> Array:
-        """Return dx."""
-        dx, dscale, dshift = run.undo(run.ops.group_norm_backward, dy)
-        self._add_gradients(run, dscale, dshift)
+    def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
+        """Return dx, with what reaches x by other ways added."""
+        dx: Array = self._undo(run, run.ops.group_norm_backward, dy, added)
         return dx
 
 
@@ -143,15 +154,14 @@ class GroupNormSiLU(GroupNorm):
         """(N, ..., channels), standardised by groups, modulated, activated, and some of it dropped."""
         return run.do(run.ops.group_norm_silu, x, *self._weights(run), self.groups, modulation, dropout)
 
-    def modulated_backward(self, run: Pass, dy: Array) -> tuple[Array, tuple[Array, ...]]:
-        """Return dx and the gradients of the modulation."""
-        dx, dscale, dshift, dmodulation = run.undo(run.ops.group_norm_silu_backward, dy)
-        self._add_gradients(run, dscale, dshift)
+    def modulated_backward(self, run: Pass, dy: Array, *added: Array) -> tuple[Array, tuple[Array, ...]]:
+        """Return dx, with what reaches x by other ways added, and the gradients of the modulation."""
+        dx, dmodulation = self._undo(run, run.ops.group_norm_silu_backward, dy, added)
         return dx, dmodulation
 
-    def backward(self, run: Pass, dy: Array) -> Array:
-        """Return dx."""
-        return self.modulated_backward(run, dy)[0]
+    def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
+        """Return dx, with what reaches x by other ways added."""
+        return self.modulated_backward(run, dy, *added)[0]
 
 
 class Embedding:

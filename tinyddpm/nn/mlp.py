@@ -92,6 +92,6 @@ class _Block:
     def backward(self, run: Pass, dy: Array) -> Array:
         dh = self.dense_2.backward(run, dy)
         dh = run.undo(run.ops.silu_backward, dh)
-        run.dtemb = run.dtemb + self.time.backward(run, dh)
+        run.dtemb = (self.time.backward(run, dh, *run.dtemb),)
         dh = self.dense_1.backward(run, dh)
         return dy + run.undo(run.ops.silu_backward, dh)

@@ -13,12 +13,33 @@ import numpy as np
 
 from tinyddpm.backend import Array, Purpose, load_backend
 from tinyddpm.errors import ConfigError
+from tinyddpm.ops.base import cut
 
 Weights: TypeAlias = Mapping[str, Array]
 """Views of a flat buffer by parameter path."""
 
 Gradients: TypeAlias = dict[str, Array]
 """Views of a gradient buffer by parameter path; `dw[path] += ...` adds in place."""
+
+
+class ZeroGradients(dict[str, Array]):
+    """Gradients that are zero as yet: the first that is added to one may be written straight in its place."""
+
+    def __init__(self, views: Gradients) -> None:
+        super().__init__(views)
+        self._zero = set(views)
+
+    def __setitem__(self, path: str, view: Array) -> None:
+        self._zero.discard(path)
+        super().__setitem__(path, view)
+
+    def taken(self, paths: tuple[str, ...]) -> tuple[Array, ...] | None:
+        """Return the places of these parameters, which the caller writes to; None if any of them is zero no more."""
+        if not self._zero.issuperset(paths):
+            return None
+        self._zero.difference_update(paths)
+        return tuple(self[path] for path in paths)
+
 
 PATH = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)*")
 
@@ -64,7 +85,8 @@ class Layout:
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:
         self.parameters = tuple(parameters)
-        paths = [parameter.path for parameter in self.parameters]
+        self.paths = paths = [parameter.path for parameter in self.parameters]
+        self.shapes = [parameter.shape for parameter in self.parameters]
         folders = {path.rsplit("/", depth)[0] for path in paths for depth in range(1, path.count("/") + 1)}
         for path in paths:
             if not PATH.fullmatch(path):
@@ -78,10 +100,7 @@ class Layout:
 
     def views(self, buffer: Array, xp: Any) -> dict[str, Array]:
         """Return the parameters as views of `buffer`, a flat array of `size` elements of namespace `xp`."""
-        return {
-            parameter.path: xp.reshape(buffer[start:end], parameter.shape)
-            for parameter, (start, end) in zip(self.parameters, self._spans, strict=True)
-        }
+        return dict(zip(self.paths, cut(xp, buffer, self.shapes), strict=True))
 
     def initialise(self, seed: int) -> np.ndarray[Any, Any]:
         """Return a flat float32 host buffer with every parameter drawn from its law.

@@ -11,7 +11,7 @@ from array_api_compat import array_namespace
 
 from tinyddpm.backend import Array
 from tinyddpm.nn.network import Condition, DropoutNoise, Network
-from tinyddpm.nn.parameters import Gradients, Layout, Weights
+from tinyddpm.nn.parameters import Gradients, Weights
 from tinyddpm.ops import Operations, Saved
 
 
@@ -30,7 +30,7 @@ class MixedPrecision:
     def forward(
         self, ops: Operations, w: Weights, x: Array, t: Array, cond: Condition, noise: DropoutNoise | None = None
     ) -> tuple[Array, Saved]:
-        """Return the prediction in x's type, and the residuals; `w` is as `mixed_views` makes it."""
+        """Return the prediction in x's type, and the residuals; `w` is as `ops.weights` makes it."""
         out, saved = self._network.forward(ops, w, ops.xp.astype(x, self._storage), t, cond, noise)
         return ops.xp.astype(out, x.dtype), saved
 
@@ -39,9 +39,3 @@ class MixedPrecision:
         xp = array_namespace(dout)
         dx = self._network.backward(saved, dw, xp.astype(dout, self._storage))
         return xp.astype(dx, dout.dtype)
-
-
-def mixed_views(layout: Layout, buffer: Array, xp: Any, storage: Any) -> Weights:
-    """Return parameters by path: vectors as they are, and what has more dimensions as views of a copy in `storage`."""
-    exact, stored = layout.views(buffer, xp), layout.views(xp.astype(buffer, storage), xp)
-    return {path: stored[path] if w.ndim > 1 else w for path, w in exact.items()}

@@ -152,10 +152,10 @@ class UNet:
             dh = step.backward(run, dh)
             dh, dskip = run.undo(run.ops.concat_backward, dh)
             dskips.append(dskip)
-        dh = self.middle.backward(run, dh)
+        dh = self.middle.backward(run, dh, dskips.pop())
         for step in reversed(self.down):
-            dh = step.backward(run, dh + dskips.pop())
-        dx = self.conv_in.backward(run, dh + dskips.pop())
+            dh = step.backward(run, dh, dskips.pop())
+        dx = self.conv_in.backward(run, dh)
 
         self.time.backward(run)
         return dx

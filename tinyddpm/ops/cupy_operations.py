@@ -5,6 +5,8 @@ A kernel takes float32 or bfloat16; whatever else comes (float64, empty arrays) 
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from tinyddpm.backend import Array
@@ -37,6 +39,26 @@ class CupyOperations(CudnnConvolutions, CudaNorms):
         if not self._takes(difference) or not isinstance(dloss, float):
             return super().mse_backward(saved, dloss)
         return self._elementwise("loss", "error_gradient", difference, options=(2.0 * dloss / difference.size,))
+
+    def concat(self, a: Array, b: Array) -> tuple[Array, Saved]:
+        """Return a and b side by side, by one kernel."""
+        if not self._takes(a, b):
+            return super().concat(a, b)
+        c_a, c_b = a.shape[-1], b.shape[-1]
+        y = self._empty((*a.shape[:-1], c_a + c_b), a.dtype)
+        where = geometry.pixels(prod(a.shape[:-1]), c_a + c_b)
+        self._launch("channels", "joined", where, *map(self.xp.ascontiguousarray, (a, b)), y, c_a, c_b)
+        return y, self._save(c_a)
+
+    def concat_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array]:
+        """Return (da, db) by one kernel: both contiguous, as other kernels want them."""
+        if not self._takes(dy):
+            return super().concat_backward(saved, dy)
+        (c_a,), (*pixels, c) = saved, dy.shape
+        da, db = (self._empty((*pixels, width), dy.dtype) for width in (c_a, c - c_a))
+        where = geometry.pixels(prod(pixels), c)
+        self._launch("channels", "cut", where, self.xp.ascontiguousarray(dy), da, db, c_a, c - c_a)
+        return da, db
 
     def _doubled(self, x: Array) -> Array:
         if not self._takes(x):

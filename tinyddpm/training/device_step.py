@@ -15,6 +15,7 @@ from tinyddpm.backend.workers import parts
 from tinyddpm.data.base import Dataset
 from tinyddpm.data.batching import batch_indices
 from tinyddpm.nn import DropoutNoise
+from tinyddpm.nn.parameters import ZeroGradients
 from tinyddpm.ops import Operations
 from tinyddpm.ops.cuda.optimiser import LOSS, NORM, CudaOptimiser, OptimiserSettings
 from tinyddpm.ops.cuda.random import CupyRandom
@@ -66,7 +67,8 @@ class DeviceStep:
         model, training, xp = self.model, self.config.training, self.model.backend.xp
         step, places = now[:1], now[1:]
         self.gradient[...] = 0.0
-        w, dw = model.views(self.state.weights), model.layout.views(self.gradient, xp)
+        w = model.weights(self.state.weights, self.ops)
+        dw = ZeroGradients(model.layout.views(self.gradient, xp))
         loss = xp.zeros((1,), dtype=xp.float32, device=model.backend.device)
         for part in parts(training.batch_size, training.accumulate):
             batch = self._noised(step, places, part)

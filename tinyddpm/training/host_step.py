@@ -67,7 +67,7 @@ class HostStep:
         """
         batch_size, workers = self.config.training.batch_size, len(self.gradients)
         layout, xp = self.model.layout, self.model.backend.xp
-        w = self.model.views(self.state.weights)
+        w = self.model.weights(self.state.weights, self.ops)
         slots = np.arange(batch_size)
         cut = parts(batch_size, workers * self.config.training.accumulate)
         drawn = np.zeros(batch_size, np.int64), np.zeros(batch_size, np.float32)

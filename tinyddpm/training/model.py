@@ -19,8 +19,8 @@ from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
 from tinyddpm.diffusion.weightings import make_weights
 from tinyddpm.errors import ConfigError
 from tinyddpm.nn import Condition, Layout, Weights, make_network
-from tinyddpm.nn.precision import MixedPrecision, mixed_views
-from tinyddpm.ops import load_operations
+from tinyddpm.nn.precision import MixedPrecision
+from tinyddpm.ops import Operations, load_operations
 from tinyddpm.samplers import Pairs, Step, make_pairs
 from tinyddpm.training.config import Config, SamplingConfig, WeightingConfig
 
@@ -69,12 +69,9 @@ class Model:
         """Whether samples are images in [−1, 1], rather than points."""
         return len(self.sample_shape) == 3
 
-    def views(self, weights: Array) -> Weights:
-        """Return flat parameters by path, as the network reads them."""
-        xp = self.backend.xp
-        if self.backend.precision == "bf16":
-            return mixed_views(self.layout, weights, xp, self.backend.storage)
-        return self.layout.views(weights, xp)
+    def weights(self, buffer: Array, ops: Operations) -> Weights:
+        """Return flat parameters by path, as these operations read them; to be asked again when the buffer changes."""
+        return dict(zip(self.layout.paths, ops.weights(buffer, self.layout.shapes), strict=True))
 
     def condition(self, labels: np.ndarray[Any, Any] | None) -> Condition:
         """Return the condition that `labels`, (n,) integers, make; nothing for an unconditional model."""
@@ -86,11 +83,12 @@ class Model:
         self, weights: Array, labels: np.ndarray[Any, Any] | None, sampling: SamplingConfig
     ) -> NetworkDenoiser:
         """Return the network as a denoiser with the given weights, for the classes `labels`, (n,), one a row."""
+        ops = load_operations(self.backend)
         with self.backend.scope():
-            w = self.views(weights)
+            w = self.weights(weights, ops)
         return NetworkDenoiser(
             self.network,
-            load_operations(self.backend),
+            ops,
             w,
             self.process,
             self.condition(labels),

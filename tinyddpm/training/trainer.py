@@ -98,7 +98,7 @@ class Trainer:
             return float(ops.xp.mean(losses)) * len(samples) / n
 
         with model.backend.scope():
-            w = model.views(self.ema)
+            w = model.weights(self.ema, ops)
             count = workers_of(model) * -(-n // self.config.training.batch_size)
             return sum(model.workers.map(share_of_loss, parts(n, count)))
 

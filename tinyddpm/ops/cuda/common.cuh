@@ -30,6 +30,12 @@ extern __shared__ __align__(16) float shared[];
 // Numbers side by side that are read and written at once; the address is a multiple of all their bytes.
 template <int width> struct alignas(width * sizeof(scalar)) Pack { scalar at[width]; };
 
+// Whether arrays begin where packs may; a view of some channels of a single pixel may not.
+template <int width, class... Arrays>
+__device__ bool in_packs(Arrays... arrays) {
+    return (... && ((size_t)arrays % sizeof(Pack<width>) == 0));
+}
+
 template <int width>
 __device__ void load_pack(const scalar* from, float* values) {
     Pack<width> pack = *(const Pack<width>*)from;

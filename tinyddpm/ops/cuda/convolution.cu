@@ -1,6 +1,7 @@
 // Convolution and its gradients (tinyddpm/ops/convolution.py) as matrix products whose patches are never in memory: a
 // row of patches is read where it lies in the image, tap by tap ("implicit GEMM"). A linear map is the case of a 1 x 1
-// kernel. Images are NHWC, weights (kh, kw, c_in, c_out). Blocks are numbered along the columns of the product first.
+// kernel. Images are NHWC. Weights are read as (c_out, kh, kw, c_in), as cuDNN has them (packing.cu), and their gradient
+// is written as (kh, kw, c_in, c_out). Blocks are numbered along the columns of the product first.
 #include "product.cuh"
 
 // Pixels as a window of kh x kw taps sees them: tap (p, q) of pixel (n, i, j) of the grid is the image's pixel
@@ -87,28 +88,29 @@ extern "C" __global__ void __launch_bounds__(128, 2) convolution_forward(
 ) {
     int across = quotient_up(c_out, TILE), m = blockIdx.x / across * TILE, n = blockIdx.x % across * TILE;
     Window window = {x, pixels, height, width, c_in, rows, columns, stride, 1, top, left};
-    Matrix<true> weights(w, c_out, c_in, c_out, 0, n, (long long)c_in * c_out);
+    Matrix<false> weights(w, kh * kw * c_in, c_out, c_in, n, 0, c_in);
     Output<scalar> output = {y, pixels, c_out, c_out, b, residual};
     product(Patches(window, m, kw), weights, kh * kw * quotient_up(c_in, K_STEP), output, m, n);
 }
 
-// dx = P^T (dy W^T), (pixels, c_in). Pixel h of x was read by tap p of pixel i of y if h = stride i + p - top, so
+// dx = P^T (dy W^T) + added, (pixels, c_in). Pixel h of x was read by tap p of pixel i of y if h = stride i + p - top, so
 // i = (h + p' - top') / stride, with the taps backwards, p' = kh - 1 - p, and top' = kh - 1 - top: a window over dy.
 extern "C" __global__ void __launch_bounds__(128, 2) convolution_dx(
-    const scalar* dy, const scalar* w, scalar* dx, int pixels, int c_in, int c_out, int height, int width, int rows,
+    const scalar* dy, const scalar* w, const scalar* added, scalar* dx, int pixels, int c_in, int c_out, int height, int width, int rows,
     int columns, int kh, int kw, int stride, int top, int left
 ) {
     int across = quotient_up(c_in, TILE), m = blockIdx.x / across * TILE, n = blockIdx.x % across * TILE;
     Window window = {dy, pixels, rows, columns, c_out, height, width, 1, stride, kh - 1 - top, kw - 1 - left};
-    long long tap = (long long)c_in * c_out;
-    Matrix<false> weights(w + (kh * kw - 1) * tap, c_out, c_in, c_out, n, 0, -tap);
-    Output<scalar> output = {dx, pixels, c_in, c_in};
+    int last_tap = (kh * kw - 1) * c_in;
+    Matrix<true> weights(w + last_tap, kh * kw * c_in, c_out, c_in, 0, n, -c_in);
+    Output<scalar> output = {dx, pixels, c_in, c_in, nullptr, added};
     product(Patches(window, m, kw), weights, kh * kw * quotient_up(c_out, K_STEP), output, m, n);
 }
 
-// partial[split] = P(x)^T dy over `each` of y's pixels, a multiple of K_STEP: (splits, kh, kw, c_in, c_out).
+// dw[split] = P(x)^T dy over `each` of y's pixels, a multiple of K_STEP: (splits, kh, kw, c_in, c_out). And, by the
+// blocks of the first tap's first channels, db[split] = the sum of dy over these pixels, (splits, c_out).
 extern "C" __global__ void __launch_bounds__(128, 2) convolution_dw(
-    const scalar* x, const scalar* dy, float* partial, int pixels, int c_in, int c_out, int height, int width, int rows,
+    const scalar* x, const scalar* dy, float* dw, float* db, int pixels, int c_in, int c_out, int height, int width, int rows,
     int columns, int kh, int kw, int stride, int top, int left, int each
 ) {
     int across = quotient_up(c_out, TILE), down = quotient_up(c_in, TILE), block = blockIdx.x / across;
@@ -117,6 +119,7 @@ extern "C" __global__ void __launch_bounds__(128, 2) convolution_dw(
     Window window = {x, last, height, width, c_in, rows, columns, stride, 1, top, left};
     PatchesTransposed patches(window, first, tap / kw, tap % kw, m);
     Matrix<true> gradient(dy, c_out, last, c_out, first, n);
-    Output<float> output = {partial + ((size_t)split * kh * kw + tap) * c_in * c_out, c_in, c_out, c_out};
-    product(patches, gradient, quotient_up(last - first, K_STEP), output, m, n);
+    Output<float> output = {dw + ((size_t)split * kh * kw + tap) * c_in * c_out, c_in, c_out, c_out};
+    float* dy_sums = m == 0 && tap == 0 ? db + (size_t)split * c_out : nullptr;
+    product(patches, gradient, quotient_up(last - first, K_STEP), output, m, n, dy_sums);
 }

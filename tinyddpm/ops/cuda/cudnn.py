@@ -22,7 +22,10 @@ import numpy as np
 
 from tinyddpm.backend import Array, Backend, Purpose
 from tinyddpm.backend.cupy_backend import record
+from tinyddpm.ops.base import cut
+from tinyddpm.ops.cuda import geometry
 from tinyddpm.ops.cuda.cudnn_frontend import Plans, Problem, Shape, explained, load_cudnn
+from tinyddpm.ops.cuda.launching import Places
 from tinyddpm.ops.cuda.products import CudaProducts
 
 CANDIDATES = 6
@@ -34,6 +37,9 @@ REPEATS = 10
 OWN = "this package's kernels"
 """The name of the choice that is no plan."""
 
+MOST_CHANNELS = 1 << 15
+"""Output channels up to which dw is left to cuDNN: the kernel that goes with it counts blocks by them."""
+
 ALIGNMENT = 16
 """Bytes in whole multiples of which cuDNN takes arrays to lie."""
 
@@ -44,52 +50,83 @@ class CudnnConvolutions(CudaProducts):
     def __init__(self, backend: Backend, training: bool = False) -> None:
         super().__init__(backend, training)
         self._planner = None if backend.device is None else planner(backend)
+        self._biases: dict[int, tuple[Array, Array]] = {}
 
-    def _convolve(self, x: Array, w: Array, b: Array, stride: int, residual: Array | None = None) -> Array:
-        run = self._plan("y" if residual is None else "y + residual", x, x.shape, w.shape, stride)
+    def _packed(self, buffer: Array, shapes: tuple[Shape, ...]) -> Array:
+        packed = super()._packed(buffer, shapes)
+        if self._planner is not None and packed.dtype != buffer.dtype:
+            # cuDNN takes biases in the type of images. Here they are by where those in float32 lie, which are kept too.
+            pairs = zip(cut(self.xp, buffer, shapes), cut(self.xp, packed, shapes), strict=True)
+            self._biases = {self._planner.address(pair[0]): pair for pair in pairs if pair[0].ndim == 1}
+        return packed
+
+    def _convolve(self, x: Array, kernel: Array, b: Array, stride: int, residual: Array | None = None) -> Array:
+        run = self._plan("y" if residual is None else "y + residual", x, x.shape, kernel.shape, stride)
         if run is None:
-            return super()._convolve(x, w, b, stride, residual)
+            return super()._convolve(x, kernel, b, stride, residual)
         added = () if residual is None else (residual,)
-        return run(x, self._inwards(w), self.xp.astype(b, x.dtype, copy=False), *added)
+        return run(x, kernel, self._stored_bias(b, x.dtype), *added)
 
-    def _convolve_dx(self, dy: Array, w: Array, x_shape: Shape, stride: int) -> Array:
-        run = self._plan("dx", dy, x_shape, w.shape, stride)
-        return super()._convolve_dx(dy, w, x_shape, stride) if run is None else run(dy, self._inwards(w))
+    def _stored_bias(self, b: Array, dtype: Any) -> Array:
+        assert self._planner is not None  # there is a plan
+        if b.dtype != dtype and (kept := self._biases.get(self._planner.address(b))):
+            return kept[1]
+        return self.xp.astype(b, dtype, copy=False)
 
-    def _convolve_dw(self, x: Array, dy: Array, w_shape: Shape, stride: int) -> Array:
-        run = self._plan("dw", x, x.shape, w_shape, stride)
-        return super()._convolve_dw(x, dy, w_shape, stride) if run is None else self._outwards(run(x, dy))
+    def _convolve_dx(self, dy: Array, kernel: Array, x_shape: Shape, stride: int, added: Array | None = None) -> Array:
+        # cuDNN has no plan for dx with a sum. This package's kernels have, which of a linear map saves a pass.
+        fused = added is not None and kernel.shape[1:3] == (1, 1)
+        run = None if fused else self._plan("dx", dy, x_shape, kernel.shape, stride)
+        if run is None:
+            return super()._convolve_dx(dy, kernel, x_shape, stride, added)
+        dx = run(dy, kernel)
+        return dx if added is None else dx + added
 
-    def _plan(self, wanted: str, first: Array, x: Shape, w: Shape, stride: int) -> Callable[..., Array] | None:
+    def _convolve_dw(
+        self, x: Array, dy: Array, kernel_shape: Shape, stride: int, into: Places = None
+    ) -> tuple[Array, Array]:
+        run = self._plan("dw", x, x.shape, kernel_shape, stride)
+        if run is None or kernel_shape[0] > MOST_CHANNELS:
+            return super()._convolve_dw(x, dy, kernel_shape, stride, into)
+        return self._turned_gradients(run(x, dy), dy, into)
+
+    def _turned_gradients(self, turned: Array, dy: Array, into: Places) -> tuple[Array, Array]:
+        """Return cuDNN's dw as parameters are, and db, by one kernel."""
+        c_out, kh, kw, c_in = turned.shape
+        rows = dy.size // c_out
+        dw, db = into or self._parameter_gradients((kh, kw, c_in, c_out))
+        where, tiles, chunks, each = geometry.turned_gradients(kh * kw, c_in, c_out, rows)
+        partial = self._empty((chunks, c_out), self.xp.float32)
+        self._launch(
+            "sums", "turned_gradients", where, turned, dy, dw, partial, db, self._arrived, kh * kw, c_in, c_out, rows,
+            each, tiles,
+        )  # fmt: skip
+        return dw, db
+
+    @cached_property
+    def _arrived(self) -> Array:
+        """What the kernel of `_turned_gradients` counts blocks in; 0 before and after."""
+        return self.backend.asarray(np.zeros(MOST_CHANNELS // 32, np.uint32))
+
+    def _plan(self, wanted: str, first: Array, x: Shape, kernel: Shape, stride: int) -> Callable[..., Array] | None:
         if self._planner is None:
             return None
         float32 = "tf32" if self.backend.precision == "tf32" else "fp32"
         precision = "bf16" if str(first.dtype) == "bfloat16" else float32
-        problem = Problem(wanted, tuple(x), tuple(w), stride, precision)
+        problem = Problem(wanted, tuple(x), (*kernel[1:], kernel[0]), stride, precision)
         return self._planner.find(problem, partial(self._expected, problem))
 
     def _expected(self, problem: Problem, *inputs: Array) -> Array:
         """Return what this package's kernels make of cuDNN's inputs, in cuDNN's shape."""
         if problem.wanted in ("y", "y + residual"):
-            x, w, b, *residual = inputs
-            b = self.xp.astype(self.xp.reshape(b, (-1,)), self.xp.float32)
-            return super()._convolve(x, self._outwards(w, w.dtype), b, problem.stride, *residual)
+            x, kernel, b, *residual = inputs
+            return super()._convolve(x, kernel, self._bias(self.xp.reshape(b, (-1,))), problem.stride, *residual)
         if problem.wanted == "dx":
-            dy, w = inputs
-            return super()._convolve_dx(dy, self._outwards(w, w.dtype), problem.x, problem.stride)
+            dy, kernel = inputs
+            return super()._convolve_dx(dy, kernel, problem.x, problem.stride)
         x, dy = inputs
-        return self._inwards(super()._convolve_dw(x, dy, problem.w, problem.stride))
-
-    def _inwards(self, w: Array) -> Array:
-        """Return weights (kh, kw, C_in, C_out) as cuDNN has them, (C_out, kh, kw, C_in)."""
-        return self.xp.ascontiguousarray(self.xp.permute_dims(w, (3, 0, 1, 2)))
-
-    def _outwards(self, w: Array, dtype: Any = None) -> Array:
-        """Return cuDNN's weights (C_out, kh, kw, C_in) as (kh, kw, C_in, C_out), of float32 or another type."""
-        turned = self.xp.permute_dims(w, (1, 2, 3, 0))
-        out = self._empty(turned.shape, dtype or self.xp.float32)
-        out[...] = turned
-        return out
+        dw, _ = super()._convolve_dw(x, dy, (problem.w[3], *problem.w[:3]), problem.stride)
+        return self.xp.permute_dims(dw, (3, 0, 1, 2))
 
 
 class Choice(NamedTuple):
@@ -130,6 +167,10 @@ class Planner:
         self._cudnn, self._card, self._backend = cudnn, card, backend
         self._found: dict[Problem, Callable[..., Array] | None] = {}
         self.choices: dict[Problem, Choice] = {}
+
+    def address(self, array: Array) -> int:
+        """Return where an array lies."""
+        return self._card.address(array)
 
     def find(self, problem: Problem, expected: Callable[..., Array]) -> Callable[..., Array] | None:
         """Return what runs the plan of a problem: cuDNN's inputs to its output.

@@ -5,8 +5,12 @@ None of the sizes has been tuned on a card.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
+
+import numpy as np
 
 THREADS = 256
 """Threads in a block, where nothing else decides; a power of two."""
@@ -156,11 +160,31 @@ def split_product(m: int, n: int, count: int, k: int, itemsize: int, shared_memo
     return replace(cut, grid=(parts * blocks,)), parts, each * step
 
 
-def column_sums(rows: int, channels: int) -> tuple[Geometry, int]:
-    """Blocks (channels, chunks of rows), their threads likewise, and the rows in a chunk."""
-    each = max(SUM_ROWS, _ceil(rows, SUM_CHUNKS))
-    block = (32, THREADS // 32)
-    return Geometry((_ceil(channels, 32), _ceil(rows, each)), block, 4 * prod(block)), each
+def tiles_of_32(count: int) -> Geometry:
+    """Blocks that each turn a tile of 32 × 32 float32 numbers, padded, in shared memory."""
+    return Geometry((count,), (32, THREADS // 32), 4 * 32 * 33)
+
+
+def pack_tiles(shapes: Sequence[tuple[int, ...]]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return the tiles of all parameters of these shapes, in the order of their buffer, (tiles, 7): what
+    `packing.cu` calls PackTile. Of a vector the only row is turned to a column, which leaves it as it is."""
+    tiles, start = [], 0
+    for shape in shapes:
+        *window, rows, columns = (1, *shape)[-max(2, len(shape)) :]
+        taps = prod(window)
+        for tap in range(taps):
+            matrix = start + tap * rows * columns, start + tap * rows, rows, columns, taps * rows
+            tiles += [(*matrix, i, j) for i in range(0, rows, 32) for j in range(0, columns, 32)]
+        start += prod(shape)
+    return np.array(tiles, np.int64)
+
+
+def turned_gradients(taps: int, c_in: int, c_out: int, rows: int) -> tuple[Geometry, int, int, int]:
+    """Blocks that turn tiles of dw, then those that sum chunks of dy's rows; tiles, chunks, and the rows in a chunk."""
+    across = _ceil(c_out, 32)
+    tiles, each = taps * _ceil(c_in, 32) * across, max(SUM_ROWS, _ceil(rows, SUM_CHUNKS))
+    chunks = _ceil(rows, each)
+    return tiles_of_32(tiles + chunks * across), tiles, chunks, each
 
 
 def power_of_two(most: int) -> int:

@@ -126,14 +126,14 @@ extern "C" __global__ void group_norm_forward(
 ) {
     Norm norm = {x, scale, shift, m_scale, m_shift, pixels, channels, groups, chunk};
     Mask mask = {{samples, step, stream, k0, k1}, least, kept};
-    if (lanes == 4) forward<4>(norm, mask, y, mean, r, eps, silu, tiled);
+    if (lanes == 4 && in_packs<4>(x, y)) forward<4>(norm, mask, y, mean, r, eps, silu, tiled);
     else forward<1>(norm, mask, y, mean, r, eps, silu, tiled);
 }
 
 template <int lanes>
 __device__ void backward(
-    const Norm& norm, const Mask& mask, const scalar* dy, const float* mean, const float* r, scalar* dx, float* sum_dz,
-    float* sum_dz_x, int silu, int tiled
+    const Norm& norm, const Mask& mask, const scalar* dy, const float* mean, const float* r, const scalar* added,
+    const scalar* added_too, scalar* dx, float* sum_dz, float* sum_dz_x, int silu, int tiled
 ) {
     int width = norm.width(), each = norm.each();
     float* dz_sums = shared;                          // (blockDim.y, width)
@@ -189,6 +189,11 @@ __device__ void backward(
         sum_dz[nc + c] = dz_sums[c];
         sum_dz_x[nc + c] = dz_x_sums[c];
     }
+    auto add = [&](const scalar* other, int p, int c, float* to) {
+        float value[lanes];
+        if (other) load_pack<lanes>(other + norm.at(p, c), value);
+        for (int lane = 0; other && lane < lanes; lane++) to[lane] += value[lane];
+    };
     for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
         Strip<lanes> strip(norm, mean + norm.group(), r + norm.group(), c);
         for (int p = threadIdx.y; p < norm.pixels; p += blockDim.y) {
@@ -200,6 +205,8 @@ __device__ void backward(
                 int g = (c + lane) / each;
                 dz[lane] = strip.r[lane] * (dz[lane] * strip.a[lane] - mean_g[g] - x_hat[lane] * mean_g_x[g]);
             }
+            add(added, p, c, dz);
+            add(added_too, p, c, dz);
             store_pack<lanes>(dx + norm.at(p, c), dz);
         }
     }
@@ -207,17 +214,21 @@ __device__ void backward(
 
 // Returns dx and, for each sample and channel, the sums over pixels of dz and of dz x^, (N, channels): the gradients of
 // scale, shift and modulation are made of them. With g = dz A, dx = r (g - mean(g) - x^ mean(g x^)), and both means need
-// only those sums. Of blocks of geometry.py's NORM_THREADS, 512, two are to have room for their registers.
+// only those sums. What reaches x by other ways is added to dx before it is rounded. Of blocks of geometry.py's NORM_THREADS, 512, two are to have room for their registers.
 extern "C" __global__ void __launch_bounds__(512, 2) group_norm_backward(
     const scalar* x, const float* scale, const float* shift, const scalar* m_scale, const scalar* m_shift,
     const long long* samples, const long long* step, unsigned stream, unsigned k0, unsigned k1, long long least,
-    float kept, const scalar* dy, const float* mean, const float* r, scalar* dx, float* sum_dz, float* sum_dz_x,
-    int pixels, int channels, int groups, int chunk, int silu, int lanes, int tiled
+    float kept, const scalar* dy, const float* mean, const float* r, const scalar* added, const scalar* added_too,
+    scalar* dx, float* sum_dz, float* sum_dz_x, int pixels, int channels, int groups, int chunk, int silu, int lanes,
+    int tiled
 ) {
     Norm norm = {x, scale, shift, m_scale, m_shift, pixels, channels, groups, chunk};
     Mask mask = {{samples, step, stream, k0, k1}, least, kept};
-    if (lanes == 4) backward<4>(norm, mask, dy, mean, r, dx, sum_dz, sum_dz_x, silu, tiled);
-    else backward<1>(norm, mask, dy, mean, r, dx, sum_dz, sum_dz_x, silu, tiled);
+    if (lanes == 4 && in_packs<4>(x, dy, added, added_too, dx)) {
+        backward<4>(norm, mask, dy, mean, r, added, added_too, dx, sum_dz, sum_dz_x, silu, tiled);
+    } else {
+        backward<1>(norm, mask, dy, mean, r, added, added_too, dx, sum_dz, sum_dz_x, silu, tiled);
+    }
 }
 
 // The gradients that are sums of sum_dz and sum_dz_x over samples: dshift = sum (1 + m_scale) sum_dz and dscale likewise.

@@ -14,7 +14,8 @@ from tinyddpm.ops.cuda.geometry import Geometry
 
 FOLDER = Path(__file__).parent
 FAMILIES = (
-    "activation", "convolution", "gemm", "group_norm", "loss", "optimiser", "random", "resampling", "softmax", "sums",
+    "activation", "channels", "convolution", "gemm", "group_norm", "loss", "optimiser", "packing", "random",
+    "resampling", "softmax", "sums",
 )  # fmt: skip
 """The `.cu` files."""
 

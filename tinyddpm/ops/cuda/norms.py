@@ -9,6 +9,7 @@ from tinyddpm.ops.activation import Dropout
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.cuda import geometry
 from tinyddpm.ops.cuda.activations import CudaActivations
+from tinyddpm.ops.cuda.launching import Places
 from tinyddpm.ops.cuda.random import NO_MASK, mask_arguments
 from tinyddpm.ops.normalisation import EPS
 
@@ -37,11 +38,13 @@ class CudaNorms(CudaActivations):
         """Return the group norm by one kernel."""
         return self._norm(x, scale, shift, groups, eps) or super().group_norm(x, scale, shift, groups, eps)
 
-    def group_norm_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
+    def group_norm_backward(
+        self, saved: Saved, dy: Array, into: Places = None, added: tuple[Array, ...] = ()
+    ) -> tuple[Array, Array, Array]:
         """Return (dx, dscale, dshift) by two kernels."""
         if not isinstance(saved, Normed):
-            return super().group_norm_backward(saved, dy)
-        dx, dscale, dshift, _ = self._norm_backward(saved, dy)
+            return self._stored(super().group_norm_backward(saved, dy), into, added)
+        dx, dscale, dshift, _ = self._norm_backward(saved, dy, into, added)
         return dx, dscale, dshift
 
     def layer_norm(self, x: Array, scale: Array, shift: Array, eps: float = EPS) -> tuple[Array, Saved]:
@@ -52,11 +55,13 @@ class CudaNorms(CudaActivations):
             return super().layer_norm(x, scale, shift, eps)
         return self.xp.reshape(found[0], x.shape), found[1]
 
-    def layer_norm_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
+    def layer_norm_backward(
+        self, saved: Saved, dy: Array, into: Places = None, added: tuple[Array, ...] = ()
+    ) -> tuple[Array, Array, Array]:
         """Return (dx, dscale, dshift) by two kernels."""
         if not isinstance(saved, Normed):
-            return super().layer_norm_backward(saved, dy)
-        dx, dscale, dshift, _ = self._norm_backward(saved, dy)
+            return self._stored(super().layer_norm_backward(saved, dy), into, added)
+        dx, dscale, dshift, _ = self._norm_backward(saved, dy, into, added)
         return dx, dscale, dshift
 
     def group_norm_silu(
@@ -73,11 +78,13 @@ class CudaNorms(CudaActivations):
         found = mask and self._norm(x, scale, shift, groups, EPS, modulation, silu=True, mask=mask)
         return found or super().group_norm_silu(x, scale, shift, groups, modulation, dropout)
 
-    def group_norm_silu_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array, tuple[Array, ...]]:
+    def group_norm_silu_backward(
+        self, saved: Saved, dy: Array, into: Places = None, added: tuple[Array, ...] = ()
+    ) -> tuple[Array, Array, Array, tuple[Array, ...]]:
         """Return (dx, dscale, dshift, dmodulation) by two kernels."""
         if not isinstance(saved, Normed):
-            return super().group_norm_silu_backward(saved, dy)
-        return self._norm_backward(saved, dy)
+            return self._stored(super().group_norm_silu_backward(saved, dy), into, added)
+        return self._norm_backward(saved, dy, into, added)
 
     def _norm(
         self, x: Array, scale: Array, shift: Array, groups: int, eps: float, modulation: tuple[Array, ...] = (),
@@ -102,20 +109,23 @@ class CudaNorms(CudaActivations):
         )  # fmt: skip
         return y, saved if self.training else None
 
-    def _norm_backward(self, saved: Normed, dy: Array) -> tuple[Array, Array, Array, tuple[Array, ...]]:
+    def _norm_backward(
+        self, saved: Normed, dy: Array, into: Places, added: tuple[Array, ...]
+    ) -> tuple[Array, Array, Array, tuple[Array, ...]]:
         """Return (dx, dscale, dshift, dmodulation)."""
         x, mean, r, scale, shift, modulation, groups, silu, mask = saved
         (n, pixels, c), float32 = x.shape, self.xp.float32
         cut = self._norm_geometry(x, groups, backward=True)
         assert cut is not None  # the forward has asked
-        dy = self.xp.ascontiguousarray(self.xp.astype(dy, x.dtype, copy=False))
+        dy = self._as_contiguous(dy, x)
+        first, rest = self._sum(added[:1], x), self._sum(added[1:], x)
         dx = self._empty(dy.shape, x.dtype)
         sum_dz, sum_dz_x = self._empty((n, c), float32), self._empty((n, c), float32)
         self._launch(
             "group_norm", "group_norm_backward", cut.geometry, x, scale, shift, *(modulation or (None, None)), *mask,
-            dy, mean, r, dx, sum_dz, sum_dz_x, pixels, c, groups, cut.chunk, silu, cut.lanes, cut.tiled,
+            dy, mean, r, first, rest, dx, sum_dz, sum_dz_x, pixels, c, groups, cut.chunk, silu, cut.lanes, cut.tiled,
         )  # fmt: skip
-        dscale, dshift = self._empty((c,), float32), self._empty((c,), float32)
+        dscale, dshift = into or (self._empty((c,), float32), self._empty((c,), float32))
         dmodulation = tuple(self._empty((n, c), x.dtype) for _ in modulation)
         self._kernels.launch(
             "group_norm", "group_norm_parameters", str(x.dtype), geometry.channel_sums(n, c), sum_dz, sum_dz_x, scale,

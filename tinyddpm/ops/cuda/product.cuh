@@ -176,13 +176,16 @@ struct Output {
     }
 };
 
-// output = the product of what the loaders bring in `steps` tiles of k; its rows and columns count from here on.
+// output = the product of what the loaders bring in `steps` tiles of k; its rows and columns count from here on. Where
+// `b_sums`, (n), is given, each column of b is added up as well, by one thread; b's lines must be k's.
 template <class A, class B, class Number>
-__device__ void product(A a, B b, int steps, const Output<Number>& output, int first_row, int first_column) {
+__device__ void product(
+    A a, B b, int steps, const Output<Number>& output, int first_row, int first_column, float* b_sums = nullptr
+) {
     const int PARTS = TILE / 32, STAGE = A::Tile::SIZE + B::Tile::SIZE;  // parts of 16 rows, and of 16 columns
     scalar* tiles = (scalar*)shared;  // (STAGES, STAGE)
     int warp = threadIdx.x / 32, row = warp % 2 * (TILE / 2), column = warp / 2 * (TILE / 2);
-    float sums[PARTS][2 * PARTS][4] = {};
+    float sums[PARTS][2 * PARTS][4] = {}, b_sum = 0;
 
     auto fetch = [&](int step) {
         if (step < steps) {
@@ -197,6 +200,11 @@ __device__ void product(A a, B b, int steps, const Output<Number>& output, int f
         __syncthreads();  // all see this step's tiles, and are done with those that the next fetch writes over
         fetch(step + STAGES - 1);
         const scalar* tile = tiles + step % STAGES * STAGE;
+        if (B::Tile::BY_LINES && b_sums && threadIdx.x < TILE) {
+            float of_tile = 0;
+            for (int k = 0; k < K_STEP; k++) of_tile += load(tile[A::Tile::SIZE + k * B::Tile::LEAD + threadIdx.x]);
+            b_sum += of_tile;
+        }
 #pragma unroll 4
         for (int k = 0; k < K_STEP; k += PART_K) {
             word a_parts[PARTS][4], b_parts[PARTS][4];
@@ -216,6 +224,8 @@ __device__ void product(A a, B b, int steps, const Output<Number>& output, int f
         }
     }
 
+    int own = first_column + threadIdx.x;
+    if (b_sums && threadIdx.x < TILE && own < output.n) b_sums[own] = b_sum;
     int lane = threadIdx.x % 32;
     row += first_row + lane / 4;
     column += first_column + lane % 4 * 2;

@@ -1,21 +1,33 @@
 """Convolution, linear maps, embeddings and attention, by the products of `convolution.cu`, `gemm.cu` and `sums.cu`.
 
+A convolution's weights are read as (C_out, kh, kw, C_in). `weights` lays all of a network's so, with one launch; in the
+order that operations are given them, (kh, kw, C_in, C_out), they are then a view of that.
+
 Activations and matrices are float32 or bfloat16, biases and the gradients of parameters float32; sums are float32. No
 operation waits for the device, asks for a number of it or calls a library: all can be captured in a CUDA graph.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
-from tinyddpm.backend import Array
-from tinyddpm.ops.base import Saved
+from tinyddpm.backend import Array, Backend
+from tinyddpm.ops.base import Saved, cut
 from tinyddpm.ops.convolution import same_padding
 from tinyddpm.ops.cuda import geometry
-from tinyddpm.ops.cuda.launching import Launching
+from tinyddpm.ops.cuda.launching import Launching, Places
+
+
+class Convolved(NamedTuple):
+    """What a convolution or a linear map keeps; x is (N, H, W, C_in), `kernel` is (C_out, kh, kw, C_in)."""
+
+    x: Array
+    kernel: Array
+    stride: int
 
 
 class Attended(NamedTuple):
@@ -32,8 +44,34 @@ class CudaProducts(Launching):
     """The operations that are matrix products.
 
     A subclass may convolve in another way: `_convolve`, `_convolve_dx` and `_convolve_dw` are what it overrides. They
-    take contiguous arrays, those that are multiplied of one type that kernels know. Linear maps stay as they are here.
+    take contiguous arrays, those that are multiplied of one type that kernels know, weights as (C_out, kh, kw, C_in).
     """
+
+    def __init__(self, backend: Backend, training: bool = False) -> None:
+        super().__init__(backend, training)
+        self._tiles: dict[tuple[tuple[int, ...], ...], Array] = {}
+
+    def weights(self, buffer: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+        """Return the parameters as kernels read them, all by one launch: vectors are views of the buffer."""
+        if str(buffer.dtype) != "float32":
+            return super().weights(buffer, shapes)
+        packed = self._packed(buffer, tuple(shapes))
+        turned = cut(self.xp, packed, [_turned(shape) for shape in shapes])
+        return [
+            vector if vector.ndim == 1 else self.xp.permute_dims(matrix, (*range(1, matrix.ndim), 0))
+            for vector, matrix in zip(cut(self.xp, buffer, shapes), turned, strict=True)
+        ]
+
+    def _packed(self, buffer: Array, shapes: tuple[tuple[int, ...], ...]) -> Array:
+        """Return a copy of the buffer in the storage type, the axes of what has several in the order of `_turned`."""
+        if shapes not in self._tiles:
+            self._tiles[shapes] = self.backend.asarray(geometry.pack_tiles(shapes))
+        tiles = self._tiles[shapes]
+        packed = self._empty(buffer.shape, self.backend.storage)
+        self._kernels.launch(
+            "packing", "packed_parameters", str(packed.dtype), geometry.tiles_of_32(len(tiles)), buffer, packed, tiles
+        )
+        return packed
 
     def conv2d(
         self, x: Array, w: Array, b: Array, stride: int = 1, residual: Array | None = None
@@ -41,38 +79,44 @@ class CudaProducts(Launching):
         """Return the convolution by one kernel, bias and residual added to its sums before they are rounded."""
         if not self._takes(x, w):
             return super().conv2d(x, w, b, stride, residual)
-        x, w, b = self._factors(x, w, b)
+        x, kernel = self.xp.ascontiguousarray(x), self.xp.ascontiguousarray(self.xp.permute_dims(w, (3, 0, 1, 2)))
         if residual is not None:
             residual = self._as_contiguous(residual, x)
-        return self._convolve(x, w, b, stride, residual), self._save(x, w, stride)
+        y = self._convolve(x, kernel, self._bias(b), stride, residual)
+        return y, Convolved(x, kernel, stride) if self.training else None
 
-    def conv2d_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
+    def conv2d_backward(
+        self, saved: Saved, dy: Array, into: Places = None, added: tuple[Array, ...] = ()
+    ) -> tuple[Array, Array, Array]:
         """Return (dx, dw, db), each the same at every run."""
-        x, w, stride = saved
-        if not self._takes(x, w):
-            return super().conv2d_backward(saved, dy)
+        if not isinstance(saved, Convolved):
+            return self._stored(super().conv2d_backward(saved, dy), into, added)
+        x, kernel, stride = saved
         dy = self._as_contiguous(dy, x)
-        dx, dw = self._convolve_dx(dy, w, x.shape, stride), self._convolve_dw(x, dy, w.shape, stride)
-        return dx, dw, self._column_sums(dy)
+        dx = self._convolve_dx(dy, kernel, x.shape, stride, self._sum(added, x))
+        return dx, *self._convolve_dw(x, dy, kernel.shape, stride, into)
 
     def linear(self, x: Array, w: Array, b: Array, residual: Array | None = None) -> tuple[Array, Saved]:
         """Return the 1×1 convolution."""
         if not self._takes(x, w):
             return super().linear(x, w, b, residual)
-        x, w, b = self._factors(x, w, b)
+        image, turned = self._image(x), self.xp.ascontiguousarray(self.xp.permute_dims(w, (1, 0)))
+        kernel = self.xp.reshape(turned, (w.shape[1], 1, 1, w.shape[0]))
         if residual is not None:
             residual = self._image(self._as_contiguous(residual, x))
-        y = self._convolve(self._image(x), w[None, None], b, 1, residual)
-        return self.xp.reshape(y, (*x.shape[:-1], w.shape[1])), self._save(x, w)
+        y = self.xp.reshape(self._convolve(image, kernel, self._bias(b), 1, residual), (*x.shape[:-1], w.shape[1]))
+        return y, Convolved(image, kernel, 1) if self.training else None
 
-    def linear_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
+    def linear_backward(
+        self, saved: Saved, dy: Array, into: Places = None, added: tuple[Array, ...] = ()
+    ) -> tuple[Array, Array, Array]:
         """Return (dx, dw, db), each the same at every run."""
-        x, w = saved
-        if not self._takes(x, w):
-            return super().linear_backward(saved, dy)
-        dy, image, kernel = self._image(self._as_contiguous(dy, x)), self._image(x), w[None, None]
-        dx, dw = self._convolve_dx(dy, kernel, image.shape, 1), self._convolve_dw(image, dy, kernel.shape, 1)
-        return self.xp.reshape(dx, x.shape), dw[0, 0], self._column_sums(dy)
+        if not isinstance(saved, Convolved):
+            return self._stored(super().linear_backward(saved, dy), into, added)
+        shape = (*dy.shape[:-1], saved.x.shape[-1])
+        taps = None if into is None else (into[0][None, None], into[1])
+        dx, dw, db = self.conv2d_backward(saved, self._image(dy), taps, tuple(map(self._image, added)))
+        return self.xp.reshape(dx, shape), *(into or (dw[0, 0], db))
 
     def embedding_backward(self, saved: Saved, dy: Array) -> Array:
         """Return dtable, each of its elements the sum of its samples in their order."""
@@ -111,56 +155,51 @@ class CudaProducts(Launching):
         self._multiply("product_atb", ds, q, dk, heads)
         return dq, dk, dv
 
-    def _convolve(self, x: Array, w: Array, b: Array, stride: int, residual: Array | None = None) -> Array:
+    def _convolve(self, x: Array, kernel: Array, b: Array, stride: int, residual: Array | None = None) -> Array:
         """Return y of `conv2d`, of x's type, as is the residual; b is float32."""
-        window, shape = _window(x.shape, w.shape, stride), _output_shape(x.shape, w.shape, stride)
+        window, shape = _window(x.shape, kernel.shape, stride), _output_shape(x.shape, kernel.shape, stride)
         y = self._empty(shape, x.dtype)
-        pixels, (c_in, c_out) = prod(shape[:3]), w.shape[2:]
+        pixels, c_in, c_out = prod(shape[:3]), x.shape[3], shape[3]
         where = geometry.product(pixels, c_out, 1, x.dtype.itemsize, self._kernels.shared_memory)
         self._launch_product(
-            "convolution", "convolution_forward", where, x, w, b, residual, y, pixels, c_in, c_out, *window
+            "convolution", "convolution_forward", where, x, kernel, b, residual, y, pixels, c_in, c_out, *window
         )
         return y
 
-    def _convolve_dx(self, dy: Array, w: Array, x_shape: tuple[int, ...], stride: int) -> Array:
-        """Return dx of `conv2d`, of dy's type."""
+    def _convolve_dx(
+        self, dy: Array, kernel: Array, x_shape: tuple[int, ...], stride: int, added: Array | None = None
+    ) -> Array:
+        """Return dx of `conv2d`, of dy's type, as is what is added to it."""
         dx = self._empty(x_shape, dy.dtype)
-        pixels, (c_in, c_out) = prod(x_shape[:3]), w.shape[2:]
+        pixels, c_in, c_out = prod(x_shape[:3]), x_shape[3], dy.shape[3]
         where = geometry.product(pixels, c_in, 1, dy.dtype.itemsize, self._kernels.shared_memory)
-        window = _window(x_shape, w.shape, stride)
-        self._launch_product("convolution", "convolution_dx", where, dy, w, dx, pixels, c_in, c_out, *window)
+        window = _window(x_shape, kernel.shape, stride)
+        self._launch_product(
+            "convolution", "convolution_dx", where, dy, kernel, added, dx, pixels, c_in, c_out, *window
+        )
         return dx
 
-    def _convolve_dw(self, x: Array, dy: Array, w_shape: tuple[int, ...], stride: int) -> Array:
-        """Return dw of `conv2d`, float32."""
-        kh, kw, c_in, c_out = w_shape
-        pixels, window = prod(dy.shape[:3]), _window(x.shape, w_shape, stride)
+    def _convolve_dw(
+        self, x: Array, dy: Array, kernel_shape: tuple[int, ...], stride: int, into: Places = None
+    ) -> tuple[Array, Array]:
+        """Return dw, (kh, kw, C_in, C_out), and db of `conv2d`, float32, in the places given."""
+        c_out, kh, kw, c_in = kernel_shape
+        pixels, window = prod(dy.shape[:3]), _window(x.shape, kernel_shape, stride)
         where, parts, each = geometry.split_product(
             c_in, c_out, kh * kw, pixels, x.dtype.itemsize, self._kernels.shared_memory
         )
-        partial = self._empty((parts, *w_shape), self.xp.float32)
-        self._launch_product(
-            "convolution", "convolution_dw", where, x, dy, partial, pixels, c_in, c_out, *window, each
-        )  # fmt: skip
-        return self._sum_of_parts(partial)
+        dw, db = into or self._parameter_gradients((kh, kw, c_in, c_out))
+        to = (dw, db) if parts == 1 else self._parameter_gradients((parts, kh, kw, c_in, c_out))
+        self._launch_product("convolution", "convolution_dw", where, x, dy, *to, pixels, c_in, c_out, *window, each)
+        if parts > 1:
+            self._launch(
+                "sums", "sum_of_parts", geometry.elements(dw.size + c_out), *to, dw, db, parts, np.int64(dw.size), c_out
+            )
+        return dw, db
 
-    def _column_sums(self, x: Array) -> Array:
-        """Return the sums of contiguous x over all axes but the last, float32."""
-        channels = x.shape[-1]
-        rows = x.size // channels
-        where, each = geometry.column_sums(rows, channels)
-        partial = self._empty((where.grid[1], channels), self.xp.float32)
-        self._launch("sums", "column_sums", where, x, partial, rows, channels, each)
-        return self._sum_of_parts(partial)
-
-    def _sum_of_parts(self, partial: Array) -> Array:
-        """Return the sum over the first axis, in order."""
-        if partial.shape[0] == 1:
-            return partial[0]
-        total = self._empty(partial.shape[1:], self.xp.float32)
-        where, size = geometry.elements(total.size), np.int64(total.size)
-        self._launch("sums", "sum_of_parts", where, partial, total, partial.shape[0], size)
-        return total
+    def _parameter_gradients(self, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """Return room for dw, (..., kh, kw, C_in, C_out), and for db, (..., C_out)."""
+        return self._empty(shape, self.xp.float32), self._empty((*shape[:-4], shape[-1]), self.xp.float32)
 
     def _multiply(self, kernel: str, a: Array, b: Array, c: Array, heads: int) -> None:
         """Write the products of all samples' and heads' matrices to c.
@@ -188,30 +227,29 @@ class CudaProducts(Launching):
         self._launch("softmax", kernel, geometry.softmax_rows(rows), *inputs, out, factor, rows, length)
         return out
 
-    def _factors(self, x: Array, w: Array, b: Array) -> tuple[Array, Array, Array]:
-        """Return x, w and b contiguous, b as float32."""
-        b = self.xp.astype(b, self.xp.float32, copy=False)
-        return self.xp.ascontiguousarray(x), self.xp.ascontiguousarray(w), self.xp.ascontiguousarray(b)
+    def _bias(self, b: Array) -> Array:
+        return self.xp.ascontiguousarray(self.xp.astype(b, self.xp.float32, copy=False))
 
     def _image(self, x: Array) -> Array:
-        """Return (..., C) as images of one row."""
-        return self.xp.reshape(x, (x.shape[0], 1, -1, x.shape[-1]))
-
-    def _as_contiguous(self, dy: Array, like: Array) -> Array:
-        """Return dy in the type of another array, contiguous."""
-        return self.xp.ascontiguousarray(self.xp.astype(dy, like.dtype, copy=False))
+        """Return (..., C) as contiguous images of one row."""
+        return self.xp.ascontiguousarray(self.xp.reshape(x, (x.shape[0], 1, -1, x.shape[-1])))
 
 
-def _output_shape(x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: int) -> tuple[int, ...]:
+def _turned(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of a parameter whose last axis has come first."""
+    return (shape[-1], *shape[:-1])
+
+
+def _output_shape(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int) -> tuple[int, ...]:
     n, height, width, _ = x_shape
-    return n, -(-height // stride), -(-width // stride), w_shape[3]
+    return n, -(-height // stride), -(-width // stride), kernel_shape[0]
 
 
-def _window(x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: int) -> tuple[int, ...]:
+def _window(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int) -> tuple[int, ...]:
     """Return what the kernels of a convolution are told: sizes of image and output, kernel, stride, padding before."""
-    (_, height, width, _), (kh, kw, _, _) = x_shape, w_shape
+    (_, height, width, _), (_, kh, kw, _) = x_shape, kernel_shape
     top, left = same_padding(height, kh, stride)[0], same_padding(width, kw, stride)[0]
-    return height, width, *_output_shape(x_shape, w_shape, stride)[1:3], kh, kw, stride, top, left
+    return height, width, *_output_shape(x_shape, kernel_shape, stride)[1:3], kh, kw, stride, top, left
 
 
 def _matrix(a: Array, heads: int) -> tuple[int, int]:

@@ -1,0 +1,89 @@
+"""What a graph would hold, without doing any of it: a tape whose kernels and cuDNN do nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers.cuda_shim import _Namespace
+from helpers.cuda_tape import TAPE, TapeBackend, _TapedNamespace
+from tinyddpm.backend import Array
+from tinyddpm.ops.cuda import cudnn
+from tinyddpm.ops.cuda.cudnn_frontend import Problem
+
+ELSE = "an array function"
+
+
+class CountingBackend(TapeBackend):
+    """A backend with an H100's shared memory whose kernels are not run. Array functions are.
+
+    Attributes:
+        launches: of the last graph, by kernel; those of functions of arrays together.
+    """
+
+    def __init__(self, precision: str) -> None:
+        super().__init__(232448, precision)
+        self.xp = _TapedNamespace(_Unfilled())
+        self.launches = Counter[str]()
+
+    def compile(self, code: str, options: tuple[str, ...]) -> Any:
+        return _Idle(self)
+
+    def _record(self, function: Callable[[], Any]) -> Any:
+        self.launches.clear()
+        found = super()._record(function)
+        self.launches[ELSE] = self.recorded[-1] - self.launches.total()
+        return found
+
+    def launch(self, name: str) -> None:
+        """Put a launch on the tape that does nothing, and count it where a graph is recorded."""
+        self.launches[name] += TAPE.active
+        TAPE.do(lambda: None)
+
+
+class _Unfilled(_Namespace):
+    def empty(self, shape: tuple[int, ...], dtype: Any, device: Any = None) -> np.ndarray:
+        return np.empty(shape, dtype)
+
+
+class _Idle:
+    """A module, or one of its kernels."""
+
+    max_dynamic_shared_size_bytes = 232448
+
+    def __init__(self, backend: CountingBackend, name: str = "") -> None:
+        self._backend, self._name = backend, name
+
+    def get_function(self, name: str) -> _Idle:
+        return _Idle(self._backend, name)
+
+    def __call__(self, *arguments: Any, **options: Any) -> None:
+        self._backend.launch(self._name)
+
+
+class IdlePlanner:
+    """A plan for every convolution, each a launch."""
+
+    def __init__(self, backend: CountingBackend) -> None:
+        self._backend = backend
+
+    def address(self, array: Array) -> int:
+        return int(array.ctypes.data)
+
+    def find(self, problem: Problem, expected: Callable[..., Array]) -> Callable[..., Array]:
+        def run(*inputs: Array) -> Array:
+            self._backend.launch(f"cuDNN's {problem.wanted}")
+            return self._backend.xp.empty(problem.shapes()[-1], dtype=inputs[0].dtype)
+
+        return run
+
+
+def install_cudnn(monkeypatch: pytest.MonkeyPatch, backend: CountingBackend) -> None:
+    """Have operations on this backend find cuDNN."""
+    backend.device = "cpu"
+    planner = IdlePlanner(backend)
+    monkeypatch.setattr(cudnn, "planner", lambda _: planner)
