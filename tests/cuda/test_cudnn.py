@@ -17,6 +17,7 @@ import ml_dtypes  # noqa: F401
 import numpy as np
 import pytest
 
+from cuda.test_captured import UNET, data
 from helpers import cupy_stand_in
 from helpers.cuda_shim import COMPILER, ShimBackend
 from helpers.cudnn_stand_in import Frontend, StandInCard
@@ -36,6 +37,8 @@ from tinyddpm.ops.cuda.cudnn import (
     tolerance,
 )
 from tinyddpm.ops.cuda.cudnn_frontend import Problem
+from tinyddpm.training.assembly import make_trainer
+from tinyddpm.training.config import Config
 
 REFERENCE = Operations(load_backend("numpy"), training=True)
 SHAPES = [((2, 6, 5, 3), (3, 3, 3, 4), 1), ((3, 7, 4, 5), (3, 3, 5, 2), 2), ((2, 3, 4, 6), (1, 1, 6, 3), 1)]
@@ -174,6 +177,61 @@ def test_gives_the_reference(
     before = len(bench.backend.launched)
     bench.compare(x, w, stride, rtol=2**-8 if precision == "bf16" else 1e-6)
     assert {name for name in bench.backend.launched[before:] if name.startswith("convolution")} == set()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_db_of_many_rows_and_channels(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    """Five chunks of rows, the last one shorter, of two blocks of channels, more than once: the count begins anew."""
+    bench = Bench(monkeypatch, "right 1", precision=precision)
+    for _ in range(3):
+        bench.compare((1, 17, 17, 3), (1, 1, 3, 40), 1, rtol=2**-8 if precision == "bf16" else 1e-6)
+    assert {"turned_gradients", "sum_of_parts"} & set(bench.backend.launched[-3:]) == {"turned_gradients"}
+    assert not bench.ops._arrived.any()
+
+
+def test_what_is_left_to_do_for_a_plan_is_timed_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of dw, the kernel that turns it; of y and dx nothing."""
+    bench, timed = Bench(monkeypatch, "right 1"), []
+
+    def milliseconds(run: Callable[[], object]) -> float:
+        before = len(bench.backend.launched)
+        run()
+        timed.append(bench.backend.launched[before:])
+        return 1.0
+
+    monkeypatch.setattr(bench.card, "milliseconds", milliseconds)
+    bench.compare(*SHAPES[0])
+    assert timed == [[], ["convolution_forward"], [], ["convolution_dx"], ["turned_gradients"], ["convolution_dw"]]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_trains_as_with_own_kernels(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    """Three steps of a U-Net with every convolution by a plan: losses and gradients' norms within what rounding makes.
+
+    In bf16 no bias is cast by itself: those of the packed copy are found.
+    """
+    settings = Config.from_dict(UNET)
+    own = make_trainer(settings, ShimBackend(precision=precision), data(settings))
+    bench = Bench(monkeypatch, "right 1", precision=precision)
+    ours = make_trainer(settings, bench.backend, data(settings))
+    cast, kept = [], CudnnConvolutions._stored_bias
+
+    def watched(ops: CudnnConvolutions, b: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        found = kept(ops, b, dtype)
+        cast.append(np.shares_memory(found, b) or any(found is pair[1] for pair in ops._biases.values()))
+        return found
+
+    monkeypatch.setattr(CudnnConvolutions, "_stored_bias", watched)
+    rtol = 2**-6 if precision == "bf16" else 1e-4
+    for _ in range(3):
+        a, b = ours.train_step(), own.train_step()
+        assert a.loss == pytest.approx(b.loss, rel=rtol)
+        assert a.gradient_norm == pytest.approx(b.gradient_norm, rel=rtol)
+    assert cast
+    assert all(cast)
+    launched = set(bench.backend.launched)
+    assert "turned_gradients" in launched
+    assert "sum_of_parts" not in launched
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -365,7 +423,10 @@ def test_several_runs_are_timed_as_one_graph(monkeypatch: pytest.MonkeyPatch, sc
 
 
 def test_plans_that_take_less_than_a_launch_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From Python each launch takes 50 µs. What cannot be recorded is refused."""
+    """From Python each launch takes 50 µs. What cannot be recorded is refused.
+
+    Kernels of ours take as long as each other here, so that dw, which a plan leaves one to turn, stays ours.
+    """
     if COMPILER is None:
         pytest.skip("there is no C++ compiler (g++ or clang++) to run the kernels with")
     cupy_stand_in.install(monkeypatch, Frontend("right 0.04", "waits", "right 0.01", "right 0.02"))
@@ -380,8 +441,8 @@ def test_plans_that_take_less_than_a_launch_are_told_apart(monkeypatch: pytest.M
     expected, _ = REFERENCE.conv2d(*(np.asarray(a, np.float64) for a in (x, w, b)))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
     chosen = cudnn.planner(backend).choices.values()
-    assert [choice.name for choice in chosen] == ["right 0.01"] * 3
-    assert [choice.refused for choice in chosen] == [{"failed when run": 1, "slower": 2}] * 3
+    assert [choice.name for choice in chosen] == ["right 0.01", "right 0.01", OWN]
+    assert [choice.refused for choice in chosen] == [{"failed when run": 1, "slower": k} for k in (2, 2, 3)]
     assert cupy_stand_in.Stream.current[1:] == []
 
 

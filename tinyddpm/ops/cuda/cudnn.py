@@ -44,6 +44,10 @@ ALIGNMENT = 16
 """Bytes in whole multiples of which cuDNN takes arrays to lie."""
 
 
+def _nothing(*arrays: Array) -> None:
+    """Do what is left to do for a plan whose output is what is wanted."""
+
+
 class CudnnConvolutions(CudaProducts):
     """Convolutions by cuDNN's plans; by this package's kernels without cuDNN, or where no plan is right and faster."""
 
@@ -85,12 +89,14 @@ class CudnnConvolutions(CudaProducts):
     def _convolve_dw(
         self, x: Array, dy: Array, kernel_shape: Shape, stride: int, into: Places = None
     ) -> tuple[Array, Array]:
-        run = self._plan("dw", x, x.shape, kernel_shape, stride)
-        if run is None or kernel_shape[0] > MOST_CHANNELS:
+        run = None
+        if kernel_shape[0] <= MOST_CHANNELS:
+            run = self._plan("dw", x, x.shape, kernel_shape, stride, lambda dw, x, dy: self._turned_gradients(dw, dy))
+        if run is None:
             return super()._convolve_dw(x, dy, kernel_shape, stride, into)
         return self._turned_gradients(run(x, dy), dy, into)
 
-    def _turned_gradients(self, turned: Array, dy: Array, into: Places) -> tuple[Array, Array]:
+    def _turned_gradients(self, turned: Array, dy: Array, into: Places = None) -> tuple[Array, Array]:
         """Return cuDNN's dw as parameters are, and db, by one kernel."""
         c_out, kh, kw, c_in = turned.shape
         rows = dy.size // c_out
@@ -108,13 +114,15 @@ class CudnnConvolutions(CudaProducts):
         """What the kernel of `_turned_gradients` counts blocks in; 0 before and after."""
         return self.backend.asarray(np.zeros(MOST_CHANNELS // 32, np.uint32))
 
-    def _plan(self, wanted: str, first: Array, x: Shape, kernel: Shape, stride: int) -> Callable[..., Array] | None:
+    def _plan(
+        self, wanted: str, first: Array, x: Shape, kernel: Shape, stride: int, finish: Callable[..., object] = _nothing
+    ) -> Callable[..., Array] | None:
         if self._planner is None:
             return None
         float32 = "tf32" if self.backend.precision == "tf32" else "fp32"
         precision = "bf16" if str(first.dtype) == "bfloat16" else float32
         problem = Problem(wanted, tuple(x), (*kernel[1:], kernel[0]), stride, precision)
-        return self._planner.find(problem, partial(self._expected, problem))
+        return self._planner.find(problem, partial(self._expected, problem), finish)
 
     def _expected(self, problem: Problem, *inputs: Array) -> Array:
         """Return what this package's kernels make of cuDNN's inputs, in cuDNN's shape."""
@@ -127,6 +135,10 @@ class CudnnConvolutions(CudaProducts):
         x, dy = inputs
         dw, _ = super()._convolve_dw(x, dy, (problem.w[3], *problem.w[:3]), problem.stride)
         return self.xp.permute_dims(dw, (3, 0, 1, 2))
+
+
+def _in_a_row(run: Callable[[], Array], finish: Callable[..., object], inputs: tuple[Array, ...]) -> None:
+    finish(run(), *inputs)
 
 
 class Choice(NamedTuple):
@@ -172,12 +184,16 @@ class Planner:
         """Return where an array lies."""
         return self._card.address(array)
 
-    def find(self, problem: Problem, expected: Callable[..., Array]) -> Callable[..., Array] | None:
+    def find(
+        self, problem: Problem, expected: Callable[..., Array], finish: Callable[..., object] = _nothing
+    ) -> Callable[..., Array] | None:
         """Return what runs the plan of a problem: cuDNN's inputs to its output.
 
         Args:
             problem: what to plan.
             expected: what to compare the plans with.
+            finish: what is left to do for a plan, but not for what it is compared with; timed with the plan. It takes
+                the output, then the inputs.
 
         Returns:
             None where no plan is right and faster, or none is chosen yet and the stream is recorded.
@@ -185,7 +201,7 @@ class Planner:
         if problem not in self._found:
             if self._card.capturing():
                 return None
-            self._found[problem], self.choices[problem] = self._choose(problem, expected)
+            self._found[problem], self.choices[problem] = self._choose(problem, expected, finish)
         return self._found[problem]
 
     @cached_property
@@ -194,7 +210,9 @@ class Planner:
         with explained():
             return self._cudnn.create_handle()
 
-    def _choose(self, problem: Problem, expected: Callable[..., Array]) -> tuple[Callable[..., Array] | None, Choice]:
+    def _choose(
+        self, problem: Problem, expected: Callable[..., Array], finish: Callable[..., object]
+    ) -> tuple[Callable[..., Array] | None, Choice]:
         """Return the plan chosen earlier, or the fastest of the first right ones; None for this package's kernels."""
         key = f"{self._card.name}, cuDNN {self._cudnn.backend_version_string()}, {tuple(problem)}"
         plans = Plans(self._cudnn, problem, handle=self._handle)
@@ -205,11 +223,13 @@ class Planner:
             return partial(self._run, problem, plans, index), Choice(known)
         if not plans.names:
             return None, Choice(OWN, {})
-        best, choice = self._compare(problem, plans, expected)
+        best, choice = self._compare(problem, plans, expected, finish)
         add_choice(key, choice.name)
         return None if best is None else partial(self._run, problem, plans, best), choice
 
-    def _compare(self, problem: Problem, plans: Plans, expected: Callable[..., Array]) -> tuple[int | None, Choice]:
+    def _compare(
+        self, problem: Problem, plans: Plans, expected: Callable[..., Array], finish: Callable[..., object]
+    ) -> tuple[int | None, Choice]:
         """Try plans until as many as are timed were right; return the index of the fastest if it beats our kernels."""
         inputs = self._draw(problem)
         right = expected(*inputs)
@@ -225,9 +245,11 @@ class Planner:
                 continue
             run = partial(self._run, problem, plans, index, *inputs)
             try:
-                distance = self._distance(problem, run(), right)
+                output = run()
+                distance = self._distance(problem, output, right)
                 if distance <= 1:
-                    times[index] = self._card.milliseconds(run)
+                    finish(output, *inputs)  # once, before it is recorded
+                    times[index] = self._card.milliseconds(partial(_in_a_row, run, finish, inputs))
             except RuntimeError:
                 refused["failed when run"] += 1
                 continue
