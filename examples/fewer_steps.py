@@ -12,8 +12,8 @@ import numpy as np
 
 from tinyddpm.backend import load_backend
 from tinyddpm.figures.images import grid, save_png
-from tinyddpm.training.assembly import load_model
-from tinyddpm.training.sampling import draw
+from tinyddpm.model.load import load_model
+from tinyddpm.model.sampling import draw
 
 STEPS, COUNT = (5, 10, 20, 50, 0), 10  # 0 is the whole chain
 

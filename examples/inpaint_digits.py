@@ -15,9 +15,9 @@ from tinyddpm.data import open_dataset
 from tinyddpm.data.batching import from_model, to_model
 from tinyddpm.editing import repaint
 from tinyddpm.figures.images import grid, save_png
+from tinyddpm.model.load import load_model
 from tinyddpm.samplers import trailing_pairs
 from tinyddpm.samplers.ancestral import ancestral
-from tinyddpm.training.assembly import load_model
 
 ROWS, DRAWN, STEPS = 4, 8, 50
 

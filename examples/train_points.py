@@ -11,9 +11,9 @@ from tinyddpm.backend import load_backend
 from tinyddpm.data import open_dataset
 from tinyddpm.figures.images import save_png
 from tinyddpm.figures.points import scatter
+from tinyddpm.model.config import Config
+from tinyddpm.model.sampling import draw
 from tinyddpm.training.assembly import make_trainer
-from tinyddpm.training.config import Config
-from tinyddpm.training.sampling import draw
 
 CONFIG = Config.from_dict(
     {

@@ -16,7 +16,7 @@ from tinyddpm.bench.ours import Profile
 from tinyddpm.bench.process import BenchError, PeerError, Runner, _Server
 from tinyddpm.bench.report import as_json, as_text
 from tinyddpm.bench.task import Task, make_task
-from tinyddpm.training.config import preset
+from tinyddpm.model.config import preset
 
 SPEEDS = {OURS: (2.0, 1.0), "fake slow": (8.0, 3.0), "fake fast": (3.0, 1.5)}
 """Seconds of a training and of a denoising step."""

@@ -23,9 +23,9 @@ from tinyddpm.bench.operations import TimedOperations, attention_product, conv2d
 from tinyddpm.bench.ours import Ours
 from tinyddpm.bench.report import as_json, as_text
 from tinyddpm.bench.task import make_task
+from tinyddpm.model.config import Config, preset
 from tinyddpm.ops import load_operations
 from tinyddpm.ops.cuda import cudnn
-from tinyddpm.training.config import Config, preset
 
 OPTIONS = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "heads": 2, "dropout": 0.0}
 

@@ -16,9 +16,9 @@ from tinyddpm.bench.peers import find_peer, load_peer
 from tinyddpm.bench.process import Runner
 from tinyddpm.bench.task import Task, make_task
 from tinyddpm.errors import BackendError, ConfigError
+from tinyddpm.model.config import preset
+from tinyddpm.model.model import Model
 from tinyddpm.ops import load_operations
-from tinyddpm.training.config import preset
-from tinyddpm.training.model import Model
 
 VARIANTS = ["eager", "channels_last", "bf16 channels_last"]
 

@@ -13,9 +13,10 @@ from click.testing import CliRunner, Result
 from tinyddpm.backend import load_backend
 from tinyddpm.cli import main
 from tinyddpm.data import open_dataset
-from tinyddpm.training.assembly import CHECKPOINT, layout_of, make_trainer
-from tinyddpm.training.checkpoint import load_checkpoint
-from tinyddpm.training.config import Config
+from tinyddpm.model.checkpoint import load_checkpoint
+from tinyddpm.model.config import Config
+from tinyddpm.model.load import CHECKPOINT, layout_of
+from tinyddpm.training.assembly import make_trainer
 
 SMALL = [
     "--steps", "6", "--timesteps", "30", "--batch-size", "16", "--sample-count", "9", "--sample-every", "1000",

@@ -16,11 +16,11 @@ from tinyddpm.backend.captured import Captured
 from tinyddpm.data import open_dataset
 from tinyddpm.data.base import ArrayDataset, Dataset
 from tinyddpm.errors import TrainingError
+from tinyddpm.model.config import Config
+from tinyddpm.model.sampling import draw
 from tinyddpm.training import feed
 from tinyddpm.training.assembly import make_trainer
-from tinyddpm.training.config import Config
 from tinyddpm.training.device_step import DeviceStep
-from tinyddpm.training.sampling import draw
 
 NUMPY = load_backend("numpy")
 

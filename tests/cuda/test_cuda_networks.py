@@ -11,9 +11,9 @@ from helpers.comparison import assert_close
 from helpers.cuda_shim import ShimBackend
 from helpers.networks import SKETCHES, Setting, is_key_bias
 from tinyddpm.backend import load_backend
+from tinyddpm.model.config import Config
 from tinyddpm.ops import Operations
 from tinyddpm.training.assembly import make_trainer, open_data
-from tinyddpm.training.config import Config
 
 NUMPY = load_backend("numpy")
 

@@ -24,6 +24,7 @@ from helpers.cudnn_stand_in import Frontend, StandInCard
 from tinyddpm.backend import load_backend
 from tinyddpm.backend.cupy_backend import CupyBackend
 from tinyddpm.errors import BackendError
+from tinyddpm.model.config import Config
 from tinyddpm.ops import Operations
 from tinyddpm.ops.cuda import cudnn, cudnn_frontend
 from tinyddpm.ops.cuda.cudnn import (
@@ -38,7 +39,6 @@ from tinyddpm.ops.cuda.cudnn import (
 )
 from tinyddpm.ops.cuda.cudnn_frontend import Problem
 from tinyddpm.training.assembly import make_trainer
-from tinyddpm.training.config import Config
 
 REFERENCE = Operations(load_backend("numpy"), training=True)
 SHAPES = [((2, 6, 5, 3), (3, 3, 3, 4), 1), ((3, 7, 4, 5), (3, 3, 5, 2), 2), ((2, 3, 4, 6), (1, 1, 6, 3), 1)]

@@ -10,9 +10,9 @@ from cuda.test_captured import ADAPTIVE, POINTS, config, data
 from helpers import cupy_stand_in
 from helpers.cuda_shim import ShimBackend
 from tinyddpm.backend import load_backend
+from tinyddpm.model.sampling import draw
 from tinyddpm.training import feed
 from tinyddpm.training.assembly import make_trainer
-from tinyddpm.training.sampling import draw
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["whole data set", "batch by batch"])

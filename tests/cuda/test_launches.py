@@ -14,12 +14,12 @@ from helpers.cuda_shim import ShimBackend
 from helpers.launches import ELSE, CountingBackend, install_cudnn
 from tinyddpm.backend import load_backend
 from tinyddpm.data.base import ArrayDataset
+from tinyddpm.model.config import Config
 from tinyddpm.nn.layers import GroupNormSiLU, Linear, Pass
 from tinyddpm.nn.parameters import Layout, ZeroGradients
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.ops.cuda import geometry
 from tinyddpm.training import assembly
-from tinyddpm.training.config import Config
 
 REFERENCE = Operations(load_backend("numpy"), training=True)
 CIFAR = Config.from_dict({"data": {"flip": True, "labels": False}, "training": {"batch_size": 128, "threads": 1}})

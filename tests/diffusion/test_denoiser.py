@@ -11,11 +11,12 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.backend.workers import Workers
-from tinyddpm.diffusion.denoiser import NetworkDenoiser, Threshold, dynamic_threshold, make_threshold
+from tinyddpm.diffusion.denoiser import Threshold, dynamic_threshold, make_threshold
 from tinyddpm.diffusion.parametrisation import PREDICTS, Predict, implied
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
 from tinyddpm.errors import ConfigError
+from tinyddpm.model.denoiser import NetworkDenoiser
 from tinyddpm.nn import Layout, make_network
 from tinyddpm.ops import load_operations
 

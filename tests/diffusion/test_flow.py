@@ -14,12 +14,13 @@ from helpers.networks import SKETCHES, random_weights
 from helpers.posterior import Exact, drawn, log_density
 from tinyddpm.backend import Purpose, load_backend
 from tinyddpm.backend.workers import Workers
-from tinyddpm.diffusion.denoiser import NetworkDenoiser, make_threshold
-from tinyddpm.diffusion.flow import BIN, NetworkFlow, bits_per_dimension, flow_log_density, flow_times
+from tinyddpm.diffusion.denoiser import make_threshold
+from tinyddpm.diffusion.flow import BIN, bits_per_dimension, flow_log_density, flow_times
 from tinyddpm.diffusion.parametrisation import PREDICTS, Predict
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
 from tinyddpm.errors import ConfigError
+from tinyddpm.model.denoiser import NetworkDenoiser, NetworkFlow
 from tinyddpm.nn import Layout
 from tinyddpm.ops import load_operations
 

@@ -15,7 +15,8 @@ from PIL import Image
 
 from tinyddpm.errors import ConfigError, DataError, TinyDDPMError
 from tinyddpm.figures.files import replacing
-from tinyddpm.figures.images import film_strip, grid, moments, save_gif, save_images, save_npz, save_png
+from tinyddpm.figures.images import film_strip, grid, save_gif, save_images, save_npz, save_png
+from tinyddpm.samplers.spacings import moments
 
 
 def some_images(n: int, H: int, W: int, C: int, seed: int = 0) -> np.ndarray:

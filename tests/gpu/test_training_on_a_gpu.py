@@ -10,10 +10,10 @@ import pytest
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.data import open_dataset
 from tinyddpm.errors import BackendError
+from tinyddpm.model.config import Config
+from tinyddpm.model.sampling import draw
 from tinyddpm.training import feed
 from tinyddpm.training.assembly import make_trainer
-from tinyddpm.training.config import Config
-from tinyddpm.training.sampling import draw
 from tinyddpm.training.trainer import Trainer
 
 pytestmark = pytest.mark.gpu

@@ -178,8 +178,8 @@ def test_inference_transforms_weights_once(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.slow
 def test_networks_agree_over_a_hundred_steps() -> None:
     """A small U-Net trained by the reference and by the overrides: losses agree, to rounding's growth of 1e-3."""
+    from tinyddpm.model.config import Config
     from tinyddpm.training.assembly import make_trainer, open_data
-    from tinyddpm.training.config import Config
 
     config = Config.from_dict(
         {

@@ -23,9 +23,9 @@ from helpers.comparison import assert_close
 from helpers.networks import SKETCHES, Setting
 from tinyddpm.backend import load_backend
 from tinyddpm.data import open_dataset
+from tinyddpm.model.config import Config
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.training.assembly import make_trainer
-from tinyddpm.training.config import Config
 from tinyddpm.training.trainer import Trainer
 
 TORCH = load_backend("torch", precision="bf16")

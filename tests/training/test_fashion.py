@@ -13,11 +13,11 @@ from tinyddpm.backend import load_backend
 from tinyddpm.data import open_dataset
 from tinyddpm.data.batching import to_model
 from tinyddpm.errors import DataError
-from tinyddpm.training.assembly import load_model
-from tinyddpm.training.config import preset
-from tinyddpm.training.progress import Progress
+from tinyddpm.model.config import preset
+from tinyddpm.model.load import load_model
+from tinyddpm.model.sampling import draw
+from tinyddpm.progress import Progress
 from tinyddpm.training.run import start
-from tinyddpm.training.sampling import draw
 
 SETTINGS = {
     "network": {"channels": 16, "blocks": 1, "multipliers": [1, 2, 2], "dropout": 0.0},

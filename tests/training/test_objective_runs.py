@@ -13,12 +13,13 @@ import pytest
 from tinyddpm.backend import Purpose, load_backend
 from tinyddpm.data.batching import batch_indices
 from tinyddpm.errors import CheckpointError, ConfigError
-from tinyddpm.training.assembly import load_model, make_trainer, open_data
-from tinyddpm.training.config import Config
+from tinyddpm.model.config import Config
+from tinyddpm.model.load import load_model
+from tinyddpm.model.sampling import draw
+from tinyddpm.progress import Progress
+from tinyddpm.training.assembly import make_trainer, open_data
 from tinyddpm.training.host_step import read
-from tinyddpm.training.progress import Progress
 from tinyddpm.training.run import start
-from tinyddpm.training.sampling import draw
 from tinyddpm.training.step import noised, training_gradient
 
 NUMPY = load_backend("numpy")

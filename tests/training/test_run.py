@@ -21,12 +21,13 @@ from tinyddpm.backend import Backend, load_backend
 from tinyddpm.backend.numpy_backend import NumpyBackend
 from tinyddpm.data import open_dataset
 from tinyddpm.errors import CheckpointError, ConfigError, DataError, TrainingError
-from tinyddpm.training.assembly import layout_of, load_model, make_trainer, open_data
-from tinyddpm.training.checkpoint import Checkpoint, load_checkpoint
-from tinyddpm.training.config import Config
-from tinyddpm.training.progress import Progress
+from tinyddpm.model.checkpoint import Checkpoint, load_checkpoint
+from tinyddpm.model.config import Config
+from tinyddpm.model.load import layout_of, load_model
+from tinyddpm.model.sampling import draw
+from tinyddpm.progress import Progress
+from tinyddpm.training.assembly import make_trainer, open_data
 from tinyddpm.training.run import free_folder, resume, start
-from tinyddpm.training.sampling import draw
 
 NUMPY = load_backend("numpy")
 
@@ -115,8 +116,8 @@ import sys, json
 from pathlib import Path
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.backend.numpy_backend import NumpyBackend
-from tinyddpm.training.config import Config
-from tinyddpm.training.progress import Progress
+from tinyddpm.model.config import Config
+from tinyddpm.progress import Progress
 from tinyddpm.training.run import resume, start
 folder = Path(sys.argv[2])
 if (folder / "checkpoint.h5").exists():

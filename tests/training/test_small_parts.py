@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinyddpm.progress import Progress, duration
 from tinyddpm.training.interrupt import interruptible
 from tinyddpm.training.metrics import Metrics
-from tinyddpm.training.progress import Progress, duration
 
 
 class Terminal(io.StringIO):

@@ -10,11 +10,11 @@ import pytest
 
 from tinyddpm.backend import load_backend
 from tinyddpm.data import open_dataset
-from tinyddpm.training.assembly import load_model
-from tinyddpm.training.config import preset
-from tinyddpm.training.progress import Progress
+from tinyddpm.model.config import preset
+from tinyddpm.model.load import load_model
+from tinyddpm.model.sampling import draw
+from tinyddpm.progress import Progress
 from tinyddpm.training.run import start
-from tinyddpm.training.sampling import draw
 
 N = 4000
 

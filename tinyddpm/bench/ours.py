@@ -15,11 +15,11 @@ from tinyddpm.backend import Backend, load_backend
 from tinyddpm.bench.operations import ConvShape, Row, TimedOperations
 from tinyddpm.bench.task import Task, class_names
 from tinyddpm.data.base import ArrayDataset
+from tinyddpm.model.sampling import default_labels
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.ops.cuda import cudnn
 from tinyddpm.samplers import Step
 from tinyddpm.training.assembly import make_trainer
-from tinyddpm.training.sampling import default_labels
 
 SIDE, GPU_SIDE = 2048, 8192
 """Rows and columns of the matrices whose product tells how fast the machine is."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tinyddpm.errors import ConfigError
-from tinyddpm.training.config import PLANES, Config, Preset, preset, presets
+from tinyddpm.model.config import PLANES, Config, Preset, preset, presets
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def make_task(config: Config, preset_name: str | None) -> Task:
     """
     from tinyddpm.backend import load_backend
     from tinyddpm.data import parse_size
-    from tinyddpm.training.model import Model
+    from tinyddpm.model.model import Model
 
     chosen = _samples_of(config, preset_name)
     shape = chosen.sample_shape

@@ -51,7 +51,7 @@ def bench(
     from tinyddpm.bench.report import as_json as to_json
     from tinyddpm.bench.report import as_text
     from tinyddpm.bench.task import make_task
-    from tinyddpm.training.progress import Progress
+    from tinyddpm.progress import Progress
 
     task = make_task(config, preset_name)
     progress = Progress()

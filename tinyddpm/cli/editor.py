@@ -23,10 +23,11 @@ from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.errors import ConfigError, DataError
 from tinyddpm.figures.images import Pixels, grid, save_images, save_npz, save_png
+from tinyddpm.figures.samples import is_drawable
+from tinyddpm.model.sampling import choose_labels
+from tinyddpm.progress import Progress
 from tinyddpm.samplers import Noise, Pairs, Step
-from tinyddpm.training.progress import Progress
 from tinyddpm.training.run import free_folder
-from tinyddpm.training.sampling import choose_labels, is_drawable
 
 Numbers = NDArray[np.int64]
 """The numbers of images, or of their classes."""

@@ -10,7 +10,7 @@ import click
 
 from tinyddpm.cli.options import GroupedCommand, option
 from tinyddpm.errors import ConfigError
-from tinyddpm.training.config import Config, preset, presets
+from tinyddpm.model.config import Config, preset, presets
 
 
 @click.command(cls=GroupedCommand)
@@ -44,8 +44,8 @@ def _preset(name: str) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
-    from tinyddpm.training.assembly import CHECKPOINT
-    from tinyddpm.training.checkpoint import read_checkpoint_header
+    from tinyddpm.model.checkpoint import read_checkpoint_header
+    from tinyddpm.model.load import CHECKPOINT
 
     if not path.exists():
         raise ConfigError(
@@ -62,8 +62,8 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 def _described(config: Config, source: str, step: int, sample_shape: Any, classes: Any) -> dict[str, Any]:
     from tinyddpm.backend import load_backend
-    from tinyddpm.training.model import Model
-    from tinyddpm.training.trainer import plugins_of
+    from tinyddpm.model.checkpoint import plugins_of
+    from tinyddpm.model.model import Model
 
     model = Model(config, tuple(sample_shape), tuple(classes), load_backend("numpy"))
     return {

@@ -15,7 +15,7 @@ from tinyddpm.errors import ConfigError
 if TYPE_CHECKING:
     from tinyddpm.diffusion.bound import Bound, Estimate
     from tinyddpm.diffusion.process import Variance
-    from tinyddpm.training.model import Model
+    from tinyddpm.model.model import Model
 
 SPLITS = ("test", "train", "held-out")
 

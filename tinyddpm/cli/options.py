@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from tinyddpm.errors import ConfigError
-from tinyddpm.training.config import Config, defaults_for, preset, read_toml, settings
+from tinyddpm.model.config import Config, defaults_for, preset, read_toml, settings
 
 ENV_PREFIX = "TINYDDPM_"
 

@@ -104,9 +104,10 @@ def sample(
     """
     import numpy as np
 
-    from tinyddpm.training.progress import Progress
+    from tinyddpm.figures.samples import write
+    from tinyddpm.model.sampling import choose_labels, draw
+    from tinyddpm.progress import Progress
     from tinyddpm.training.run import free_folder
-    from tinyddpm.training.sampling import choose_labels, draw, write
 
     model, weights, _ = open_model(checkpoint, raw, **machine)
     sampling = chosen_sampling(

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from tinyddpm.cli.options import GroupedCommand, configuration, configuration_options, option
 from tinyddpm.errors import ConfigError
-from tinyddpm.training.config import Config
+from tinyddpm.model.config import Config
 
 MACHINE = ("steps", "backend", "device", "precision", "graph")
 RESUMABLE = {"resume", *MACHINE}
@@ -40,7 +40,7 @@ def train(
     Ctrl-C finishes the step, saves and exits; --resume goes on bit for bit as if nothing had happened.
     """
     from tinyddpm.backend import load_backend
-    from tinyddpm.training.progress import Progress
+    from tinyddpm.progress import Progress
     from tinyddpm.training.run import free_folder, start
     from tinyddpm.training.run import resume as resume_run
 
@@ -83,8 +83,8 @@ def _refuse_changes(ctx: click.Context) -> None:
 
 
 def _print_estimate(config: Config, backend: Any) -> None:
+    from tinyddpm.progress import duration
     from tinyddpm.training.assembly import estimate
-    from tinyddpm.training.progress import duration
 
     found = estimate(config, backend)
     speed = config.training.batch_size / found.seconds_per_step

@@ -13,9 +13,9 @@ from tinyddpm.errors import ConfigError
 
 if TYPE_CHECKING:
     from tinyddpm.backend import Array
-    from tinyddpm.training.checkpoint import Checkpoint
-    from tinyddpm.training.config import Config, SamplingConfig
-    from tinyddpm.training.model import Model
+    from tinyddpm.model.checkpoint import Checkpoint
+    from tinyddpm.model.config import Config, SamplingConfig
+    from tinyddpm.model.model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,8 +51,8 @@ def open_model(
 ) -> tuple[Model, Array, Checkpoint]:
     """Return what `load_model` returns, and tell the user what has changed about its plugins."""
     from tinyddpm.backend import load_backend
-    from tinyddpm.training.assembly import load_model
-    from tinyddpm.training.checkpoint import plugin_notes
+    from tinyddpm.model.checkpoint import plugin_notes
+    from tinyddpm.model.load import load_model
 
     model, weights, loaded = load_model(checkpoint, load_backend(backend, device, precision, graph), raw, threads)
     for note in plugin_notes(loaded):

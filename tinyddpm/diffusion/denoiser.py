@@ -9,12 +9,8 @@ from math import ceil
 from typing import Any, Protocol, TypeAlias
 
 from tinyddpm.backend import Array
-from tinyddpm.backend.workers import Workers, parts
-from tinyddpm.diffusion.parametrisation import Predict, halves, implied
-from tinyddpm.diffusion.process import Fraction, GaussianProcess
+from tinyddpm.diffusion.process import Fraction
 from tinyddpm.errors import ConfigError, unknown
-from tinyddpm.nn import Condition, Network, Weights
-from tinyddpm.ops import Operations
 
 Threshold: TypeAlias = Callable[[Any, Array], Array]
 """Brings a predicted x_0, (N, ...), into ±1, the range of images; its first argument is the array namespace."""
@@ -42,59 +38,6 @@ class Denoiser(Protocol):
     def __call__(self, x_t: Array, t: int) -> Prediction:
         """Return the prediction for x_t, (N, ...)."""
         ...
-
-
-class NetworkDenoiser:
-    """A network as a denoiser.
-
-    Args:
-        network: predicts what `predict` says.
-        ops: operations without training: nothing is kept.
-        w: parameters by path.
-        process: relates x_t, x_0 and eps.
-        cond: what the samples are conditioned on.
-        threshold: applied to every predicted x_0, and eps follows it; None leaves both as they are.
-        workers: the threads that share each batch.
-        predict: eps, x_0 or v.
-        learned_variance: whether half of the network's channels are the variance.
-    """
-
-    def __init__(
-        self,
-        network: Network,
-        ops: Operations,
-        w: Weights,
-        process: GaussianProcess,
-        cond: Condition,
-        threshold: Threshold | None,
-        workers: Workers,
-        predict: Predict = "eps",
-        learned_variance: bool = False,
-    ) -> None:
-        self.network, self.ops, self.w = network, ops, w
-        self.process, self.cond, self.threshold, self.workers = process, cond, threshold, workers
-        self.predict, self.learned_variance = predict, learned_variance
-        self._forward = ops.backend.captured(self._network_output)
-
-    def __call__(self, x_t: Array, t: int) -> Prediction:
-        """Return the prediction for x_t, (N, ...)."""
-        xp = self.ops.xp
-        n = x_t.shape[0]
-        steps = self.ops.backend.asarray([t] * n, dtype=xp.int64)
-
-        def predicted(part: slice) -> Array:
-            return self._forward(x_t[part, ...], steps[part], *(value[part, ...] for value in self.cond.values()))[0]
-
-        out = xp.concat(self.workers.map(predicted, parts(n, self.workers.threads)))
-        prediction, fraction = halves(out) if self.learned_variance else (out, None)
-        x_0, eps = implied(self.process, self.predict, x_t, t, prediction)
-        if self.threshold is not None:
-            x_0 = self.threshold(xp, x_0)
-            eps = self.process.predict_eps(x_t, t, x_0)
-        return Prediction(x_0, eps, fraction)
-
-    def _network_output(self, x_t: Array, t: Array, *cond: Array) -> tuple[Array]:
-        return (self.network.forward(self.ops, self.w, x_t, t, dict(zip(self.cond, cond, strict=True)))[0],)
 
 
 def make_threshold(name: str, percentile: float) -> Threshold | None:

@@ -28,13 +28,9 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from tinyddpm.backend import Array
-from tinyddpm.backend.workers import parts
 from tinyddpm.diffusion.bound import Floats
-from tinyddpm.diffusion.denoiser import NetworkDenoiser
-from tinyddpm.diffusion.parametrisation import halves
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.errors import ConfigError
-from tinyddpm.ops import Operations, Saved, load_operations
 
 Result = TypeVar("Result")
 
@@ -52,61 +48,6 @@ class DifferentiableDenoiser(Protocol):
     def eps_and_vjp(self, x_t: Array, t: int, v: Array) -> tuple[Array, Array]:
         """Return eps, and vᵀ ∂eps/∂x_t of each sample, both of x_t's shape."""
         ...
-
-
-class NetworkFlow:
-    """A network as a `DifferentiableDenoiser`, by its hand-written backward. Nothing is clipped.
-
-    Args:
-        denoiser: says what the network predicts, with which weights and for which classes. Its threshold is not used.
-    """
-
-    def __init__(self, denoiser: NetworkDenoiser) -> None:
-        self.denoiser = denoiser
-        self.training_ops = load_operations(denoiser.ops.backend, training=True)
-
-    def eps(self, x_t: Array, t: int) -> Array:
-        """Return eps."""
-        of_x, of_out = self._share(x_t, t)
-
-        def predicted(part: slice) -> Array:
-            return of_x * x_t[part, ...] + of_out * self._forward(self.denoiser.ops, x_t, t, part)[0]
-
-        return self.denoiser.ops.xp.concat(self._map(predicted, x_t))
-
-    def eps_and_vjp(self, x_t: Array, t: int, v: Array) -> tuple[Array, Array]:
-        """Return eps = a x_t + b out and vᵀ ∂eps/∂x_t = a v + (b v)ᵀ ∂out/∂x_t, the last by the network's backward."""
-        xp, w = self.training_ops.xp, self.denoiser.w
-        of_x, of_out = self._share(x_t, t)
-
-        def linearised(part: slice) -> tuple[Array, Array]:
-            out, saved = self._forward(self.training_ops, x_t, t, part)
-            dout = of_out * v[part, ...]
-            if self.denoiser.learned_variance:
-                dout = xp.concat([dout, xp.zeros_like(dout)], axis=-1)
-            unused = {path: xp.zeros_like(parameter, dtype=x_t.dtype) for path, parameter in w.items()}
-            dx = self.denoiser.network.backward(saved, unused, dout)
-            return of_x * x_t[part, ...] + of_out * out, of_x * v[part, ...] + dx
-
-        eps, vjp = zip(*self._map(linearised, x_t), strict=True)
-        return xp.concat(eps), xp.concat(vjp)
-
-    def _forward(self, ops: Operations, x_t: Array, t: int, part: slice) -> tuple[Array, Saved]:
-        """Return what the network predicts for a part of the batch, without the variance, and its residuals."""
-        x = x_t[part, ...]
-        steps = ops.backend.asarray([t] * x.shape[0], dtype=ops.xp.int64)
-        cond = {kind: value[part, ...] for kind, value in self.denoiser.cond.items()}
-        out, saved = self.denoiser.network.forward(ops, self.denoiser.w, x, steps, cond)
-        return (halves(out)[0] if self.denoiser.learned_variance else out), saved
-
-    def _share(self, x_t: Array, t: int) -> tuple[float, float]:
-        """Return a and b of eps = a x_t + b out, for what the network predicts; see `implied`."""
-        signal, noise = self.denoiser.process.level(x_t, t)
-        return {"eps": (0.0, 1.0), "x_0": (1 / noise, -signal / noise), "v": (noise, signal)}[self.denoiser.predict]
-
-    def _map(self, function: Callable[[slice], Result], x_t: Array) -> list[Result]:
-        workers = self.denoiser.workers
-        return workers.map(function, parts(x_t.shape[0], workers.threads))
 
 
 def flow_times(process: GaussianProcess, steps: int | None = None) -> list[int]:

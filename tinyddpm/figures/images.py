@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tinyddpm.errors import ConfigError, DataError
 from tinyddpm.figures.files import replacing
+from tinyddpm.samplers.spacings import moments
 
 Pixels: TypeAlias = NDArray[np.uint8]
 
@@ -49,15 +50,6 @@ def grid(images: Pixels, columns: int | None = None, scale: int | None = None, g
         top, left = i // columns * high + gap, i % columns * wide + gap
         picture[top : top + H * scale, left : left + W * scale] = image.repeat(scale, axis=0).repeat(scale, axis=1)
     return picture
-
-
-def moments(total: int, count: int) -> list[int]:
-    """Return at most `count` indices of `range(total)`, rising, evenly spread, the first and the last among them."""
-    if total < 1 or count < 1:
-        raise ConfigError(f"cannot choose {count} of {total} moments: both must be at least 1")
-    if count == 1:
-        return [total - 1]
-    return [int(i) for i in np.linspace(0, total - 1, min(total, count)).round()]
 
 
 def film_strip(

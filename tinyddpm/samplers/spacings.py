@@ -118,3 +118,12 @@ def _joined(times: Floats) -> list[tuple[int, int]]:
     nearest = np.maximum(np.rint(times).astype(np.int64), room)
     distinct = np.minimum.accumulate(nearest + before) - before
     return list(pairwise([*distinct.tolist(), -1]))
+
+
+def moments(total: int, count: int) -> list[int]:
+    """Return at most `count` indices of `range(total)`, rising, evenly spread, the first and the last among them."""
+    if total < 1 or count < 1:
+        raise ConfigError(f"cannot choose {count} of {total} moments: both must be at least 1")
+    if count == 1:
+        return [total - 1]
+    return [int(i) for i in np.linspace(0, total - 1, min(total, count)).round()]

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 
-from tinyddpm.backend import Array, Backend
+from tinyddpm.backend import Backend
 from tinyddpm.data import open_dataset, parse_size
 from tinyddpm.data.base import Dataset, split_dataset
 from tinyddpm.data.batching import check_batch_size
 from tinyddpm.errors import ConfigError
+from tinyddpm.model.config import Config
+from tinyddpm.model.model import Model
 from tinyddpm.ops import Operations
-from tinyddpm.training.checkpoint import Checkpoint, CheckpointHeader, load_checkpoint
-from tinyddpm.training.config import Config
-from tinyddpm.training.model import Model
 from tinyddpm.training.trainer import Trainer
-
-CHECKPOINT = "checkpoint.h5"
-"""The checkpoint's name in a run folder."""
 
 
 def open_data(config: Config) -> Dataset:
@@ -90,29 +84,3 @@ def estimate(config: Config, backend: Backend, steps: int = 3) -> Estimate:
         backend.synchronize()
         seconds.append(time.perf_counter() - began)
     return Estimate(dataset.description, trainer.model.layout.size, backend.peak_memory(), median(seconds[1:]))
-
-
-def layout_of(backend: Backend) -> Any:
-    """Return the function that tells a checkpoint's parameters from its header, for `load_checkpoint`."""
-
-    def layout(header: CheckpointHeader) -> list[tuple[str, tuple[int, ...]]]:
-        model = Model(Config.from_dict(header.config), header.sample_shape, header.classes, backend)
-        return [(parameter.path, parameter.shape) for parameter in model.layout.parameters]
-
-    return layout
-
-
-def load_model(path: Path, backend: Backend, raw: bool = False, threads: int = 0) -> tuple[Model, Array, Checkpoint]:
-    """Return the model in a checkpoint (or in the run folder that holds one) and its flat weights on the device.
-
-    Args:
-        path: a checkpoint, or a run folder.
-        backend: where to compute.
-        raw: the weights as trained, instead of their average.
-        threads: the threads that share a batch; 0 for as many as help on this backend.
-    """
-    path = path / CHECKPOINT if path.is_dir() else path
-    checkpoint = load_checkpoint(path, layout_of(backend), moments=False)
-    config = Config.from_dict(checkpoint.config, str(path))
-    model = Model(config, checkpoint.sample_shape, checkpoint.classes, backend, threads)
-    return model, backend.asarray(checkpoint.weights if raw else checkpoint.ema), checkpoint

@@ -11,7 +11,7 @@ import numpy as np
 from tinyddpm.backend import Array, Backend
 from tinyddpm.data.base import Dataset
 from tinyddpm.data.batching import batch_indices
-from tinyddpm.training.config import Config
+from tinyddpm.model.config import Config
 
 SHARE = 0.25
 """Of the device's free memory, what a data set may take."""

@@ -11,9 +11,9 @@ from tinyddpm.backend import Array, Purpose
 from tinyddpm.backend.workers import parts
 from tinyddpm.data.base import Dataset
 from tinyddpm.data.batching import batch_indices, flip_horizontally, to_model
+from tinyddpm.model.model import Model
 from tinyddpm.nn import DropoutNoise
 from tinyddpm.ops import Operations
-from tinyddpm.training.model import Model
 from tinyddpm.training.optimiser import Adam, average, clip_scale, global_norm, warmed_up
 from tinyddpm.training.state import State
 from tinyddpm.training.step import noised, training_gradient

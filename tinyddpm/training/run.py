@@ -20,19 +20,16 @@ from tinyddpm.backend import Backend, load_backend
 from tinyddpm.errors import CheckpointError, ConfigError, OutOfMemoryError, TrainingError
 from tinyddpm.figures.files import replacing
 from tinyddpm.figures.images import save_gif, save_png
+from tinyddpm.figures.samples import animation, is_drawable, picture
+from tinyddpm.model.checkpoint import load_checkpoint, plugin_notes, read_checkpoint_header, save_checkpoint
+from tinyddpm.model.config import Config
+from tinyddpm.model.load import CHECKPOINT, layout_of
+from tinyddpm.model.sampling import Samples, default_labels, draw
+from tinyddpm.progress import Progress, duration
 from tinyddpm.samplers import Step
-from tinyddpm.training.assembly import CHECKPOINT, layout_of, make_trainer, open_data, with_threads
-from tinyddpm.training.checkpoint import (
-    load_checkpoint,
-    plugin_notes,
-    read_checkpoint_header,
-    save_checkpoint,
-)
-from tinyddpm.training.config import Config
+from tinyddpm.training.assembly import make_trainer, open_data, with_threads
 from tinyddpm.training.interrupt import interruptible
 from tinyddpm.training.metrics import Metrics
-from tinyddpm.training.progress import Progress, duration
-from tinyddpm.training.sampling import Samples, animation, default_labels, draw, is_drawable, picture
 from tinyddpm.training.trainer import StepResult, Trainer
 
 SAMPLE_BATCH = 128

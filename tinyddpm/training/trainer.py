@@ -8,17 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from tinyddpm import registry
 from tinyddpm.backend import Array, Purpose
 from tinyddpm.backend.workers import parts
 from tinyddpm.data.base import Dataset
 from tinyddpm.errors import CheckpointError, TrainingError
+from tinyddpm.model.checkpoint import Checkpoint, plugins_of
+from tinyddpm.model.model import Model
 from tinyddpm.ops import Operations, load_operations
-from tinyddpm.training.checkpoint import PLUGIN_KEYS, Checkpoint
-from tinyddpm.training.config import Config
 from tinyddpm.training.device_step import DeviceStep
 from tinyddpm.training.host_step import HostStep, read, workers_of
-from tinyddpm.training.model import Model
 from tinyddpm.training.optimiser import warmed_up
 from tinyddpm.training.state import State
 from tinyddpm.training.step import noised, training_losses
@@ -144,16 +142,3 @@ class Trainer:
     def ema(self) -> Array:
         """Their running average."""
         return self.state.ema
-
-
-def plugins_of(config: Config) -> list[dict[str, str]]:
-    """Return the registry entries that a model of this configuration needs, as a checkpoint names them."""
-    used = {
-        "networks": config.network.name,
-        "schedules": config.schedule.name,
-        "weightings": config.weighting.name,
-        "samplers": config.sampling.name,
-        "spacings": config.sampling.spacing,
-    }
-    entries = [registry.find(group, name) for group, name in used.items()]
-    return [{key: getattr(entry, key) for key in PLUGIN_KEYS} for entry in entries]

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tinyddpm import registry
 from tinyddpm.errors import CheckpointError, ConfigError
 from tinyddpm.hdf5 import import_h5py, write_file
-from tinyddpm.training.checkpoint import (
+from tinyddpm.model.checkpoint import (
     Checkpoint,
     CheckpointHeader,
     Layout,

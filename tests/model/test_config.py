@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tinyddpm.backend import load_backend
 from tinyddpm.errors import ConfigError
-from tinyddpm.training.config import Config, defaults_for, preset, presets, read_toml, settings
-from tinyddpm.training.model import Model
+from tinyddpm.model.config import Config, defaults_for, preset, presets, read_toml, settings
+from tinyddpm.model.model import Model
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 

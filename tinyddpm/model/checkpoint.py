@@ -18,6 +18,7 @@ import numpy as np
 from tinyddpm import __version__, registry
 from tinyddpm.errors import CheckpointError
 from tinyddpm.hdf5 import Header, PathLike, listed, read_file, read_header, write_file
+from tinyddpm.model.config import Config
 
 Vector: TypeAlias = np.ndarray[Any, Any]
 Layout: TypeAlias = Sequence[tuple[str, tuple[int, ...]]]
@@ -249,3 +250,16 @@ def _require_plugins(path: PathLike, header: CheckpointHeader) -> None:
         raise CheckpointError(
             f"{os.fspath(path)} needs what is not installed: {needs}: run pip install {' '.join(packages)}"
         )
+
+
+def plugins_of(config: Config) -> list[dict[str, str]]:
+    """Return the registry entries that a model of this configuration needs, as a checkpoint names them."""
+    used = {
+        "networks": config.network.name,
+        "schedules": config.schedule.name,
+        "weightings": config.weighting.name,
+        "samplers": config.sampling.name,
+        "spacings": config.sampling.spacing,
+    }
+    entries = [registry.find(group, name) for group, name in used.items()]
+    return [{key: getattr(entry, key) for key in PLUGIN_KEYS} for entry in entries]

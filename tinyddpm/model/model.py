@@ -10,7 +10,7 @@ import numpy as np
 from tinyddpm import registry
 from tinyddpm.backend import Array, Backend, Purpose
 from tinyddpm.backend.workers import Workers
-from tinyddpm.diffusion.denoiser import NetworkDenoiser, Threshold, make_threshold
+from tinyddpm.diffusion.denoiser import Threshold, make_threshold
 from tinyddpm.diffusion.likelihood import Decoder
 from tinyddpm.diffusion.objectives import Objective, learns_variance, make_objective
 from tinyddpm.diffusion.parametrisation import checked_predict
@@ -18,11 +18,12 @@ from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
 from tinyddpm.diffusion.weightings import make_weights
 from tinyddpm.errors import ConfigError
+from tinyddpm.model.config import Config, SamplingConfig, WeightingConfig
+from tinyddpm.model.denoiser import NetworkDenoiser
 from tinyddpm.nn import Condition, Layout, Weights, make_network
 from tinyddpm.nn.precision import MixedPrecision
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.samplers import Pairs, Step, make_pairs
-from tinyddpm.training.config import Config, SamplingConfig, WeightingConfig
 
 
 class Model:

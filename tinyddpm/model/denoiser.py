@@ -1,0 +1,124 @@
+"""A network as a denoiser, and as one that samplers of the flow can differentiate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from tinyddpm.backend import Array
+from tinyddpm.backend.workers import Workers, parts
+from tinyddpm.diffusion.denoiser import Prediction, Threshold
+from tinyddpm.diffusion.parametrisation import Predict, halves, implied
+from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.nn import Condition, Network, Weights
+from tinyddpm.ops import Operations, Saved, load_operations
+
+Result = TypeVar("Result")
+
+
+class NetworkDenoiser:
+    """A network as a denoiser.
+
+    Args:
+        network: predicts what `predict` says.
+        ops: operations without training: nothing is kept.
+        w: parameters by path.
+        process: relates x_t, x_0 and eps.
+        cond: what the samples are conditioned on.
+        threshold: applied to every predicted x_0, and eps follows it; None leaves both as they are.
+        workers: the threads that share each batch.
+        predict: eps, x_0 or v.
+        learned_variance: whether half of the network's channels are the variance.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        ops: Operations,
+        w: Weights,
+        process: GaussianProcess,
+        cond: Condition,
+        threshold: Threshold | None,
+        workers: Workers,
+        predict: Predict = "eps",
+        learned_variance: bool = False,
+    ) -> None:
+        self.network, self.ops, self.w = network, ops, w
+        self.process, self.cond, self.threshold, self.workers = process, cond, threshold, workers
+        self.predict, self.learned_variance = predict, learned_variance
+        self._forward = ops.backend.captured(self._network_output)
+
+    def __call__(self, x_t: Array, t: int) -> Prediction:
+        """Return the prediction for x_t, (N, ...)."""
+        xp = self.ops.xp
+        n = x_t.shape[0]
+        steps = self.ops.backend.asarray([t] * n, dtype=xp.int64)
+
+        def predicted(part: slice) -> Array:
+            return self._forward(x_t[part, ...], steps[part], *(value[part, ...] for value in self.cond.values()))[0]
+
+        out = xp.concat(self.workers.map(predicted, parts(n, self.workers.threads)))
+        prediction, fraction = halves(out) if self.learned_variance else (out, None)
+        x_0, eps = implied(self.process, self.predict, x_t, t, prediction)
+        if self.threshold is not None:
+            x_0 = self.threshold(xp, x_0)
+            eps = self.process.predict_eps(x_t, t, x_0)
+        return Prediction(x_0, eps, fraction)
+
+    def _network_output(self, x_t: Array, t: Array, *cond: Array) -> tuple[Array]:
+        return (self.network.forward(self.ops, self.w, x_t, t, dict(zip(self.cond, cond, strict=True)))[0],)
+
+
+class NetworkFlow:
+    """A network as a `DifferentiableDenoiser`, by its hand-written backward. Nothing is clipped.
+
+    Args:
+        denoiser: says what the network predicts, with which weights and for which classes. Its threshold is not used.
+    """
+
+    def __init__(self, denoiser: NetworkDenoiser) -> None:
+        self.denoiser = denoiser
+        self.training_ops = load_operations(denoiser.ops.backend, training=True)
+
+    def eps(self, x_t: Array, t: int) -> Array:
+        """Return eps."""
+        of_x, of_out = self._share(x_t, t)
+
+        def predicted(part: slice) -> Array:
+            return of_x * x_t[part, ...] + of_out * self._forward(self.denoiser.ops, x_t, t, part)[0]
+
+        return self.denoiser.ops.xp.concat(self._map(predicted, x_t))
+
+    def eps_and_vjp(self, x_t: Array, t: int, v: Array) -> tuple[Array, Array]:
+        """Return eps = a x_t + b out and vᵀ ∂eps/∂x_t = a v + (b v)ᵀ ∂out/∂x_t, the last by the network's backward."""
+        xp, w = self.training_ops.xp, self.denoiser.w
+        of_x, of_out = self._share(x_t, t)
+
+        def linearised(part: slice) -> tuple[Array, Array]:
+            out, saved = self._forward(self.training_ops, x_t, t, part)
+            dout = of_out * v[part, ...]
+            if self.denoiser.learned_variance:
+                dout = xp.concat([dout, xp.zeros_like(dout)], axis=-1)
+            unused = {path: xp.zeros_like(parameter, dtype=x_t.dtype) for path, parameter in w.items()}
+            dx = self.denoiser.network.backward(saved, unused, dout)
+            return of_x * x_t[part, ...] + of_out * out, of_x * v[part, ...] + dx
+
+        eps, vjp = zip(*self._map(linearised, x_t), strict=True)
+        return xp.concat(eps), xp.concat(vjp)
+
+    def _forward(self, ops: Operations, x_t: Array, t: int, part: slice) -> tuple[Array, Saved]:
+        """Return what the network predicts for a part of the batch, without the variance, and its residuals."""
+        x = x_t[part, ...]
+        steps = ops.backend.asarray([t] * x.shape[0], dtype=ops.xp.int64)
+        cond = {kind: value[part, ...] for kind, value in self.denoiser.cond.items()}
+        out, saved = self.denoiser.network.forward(ops, self.denoiser.w, x, steps, cond)
+        return (halves(out)[0] if self.denoiser.learned_variance else out), saved
+
+    def _share(self, x_t: Array, t: int) -> tuple[float, float]:
+        """Return a and b of eps = a x_t + b out, for what the network predicts; see `implied`."""
+        signal, noise = self.denoiser.process.level(x_t, t)
+        return {"eps": (0.0, 1.0), "x_0": (1 / noise, -signal / noise), "v": (noise, signal)}[self.denoiser.predict]
+
+    def _map(self, function: Callable[[slice], Result], x_t: Array) -> list[Result]:
+        workers = self.denoiser.workers
+        return workers.map(function, parts(x_t.shape[0], workers.threads))
