@@ -101,7 +101,9 @@ def test_settings_come_from_preset_file_environment_and_flags(here: Path) -> Non
     """Each layer overrides the one before: file over preset, environment over file, flag over environment."""
     Path("c.toml").write_text("[training]\nbatch_size = 11\nwarmup = 7\nsteps = 3\n[network]\nwidth = 16\n")
     env = {"TINYDDPM_WARMUP": "8", "TINYDDPM_STEPS": "4"}
-    result = run("train", "--config", "c.toml", "--preset", "toy", "--steps", "2", "--out", "r", env=env)
+    result = run(
+        "train", "--config", "c.toml", "--preset", "toy", "--steps", "2", "--timesteps", "20", "--out", "r", env=env
+    )
     assert result.exit_code == 0, result.output
     config = json.loads(run("info", "r", "--json").stdout)["config"]
     assert config["network"] == {"name": "mlp", "width": 16, "depth": 3}
