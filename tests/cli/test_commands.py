@@ -142,6 +142,7 @@ def test_sample_with_chosen_classes_steps_and_options(trained: Path, here: Path)
     assert "30 sampling steps on a chain of 20" in fails("sample", str(trained), "--sample-steps", "30")
 
 
+@pytest.mark.slow
 def test_sample_with_another_sampler_spacing_and_threshold(trained: Path, here: Path) -> None:
     """What is asked for changes the samples; what there is not is refused."""
 

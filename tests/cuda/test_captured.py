@@ -139,6 +139,7 @@ def test_recorded_training_is_the_same_training(tape: TapeBackend, name: str, pr
     assert len(tape.recorded) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_the_device_trains_as_the_host_does(name: str) -> None:
     """Six steps: losses within 1e-5 of NumPy's, gradients' norms within 1e-4, growth included. And resumed."""

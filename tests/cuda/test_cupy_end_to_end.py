@@ -17,7 +17,12 @@ from tinyddpm.training.sampling import draw
 
 @pytest.mark.parametrize(
     ("precision", "graph", "whole"),
-    [("fp32", True, True), ("fp32", False, False), ("bf16", True, False), ("bf16", False, True)],
+    [
+        ("fp32", True, True),
+        ("fp32", False, False),
+        ("bf16", True, False),
+        pytest.param("bf16", False, True, marks=pytest.mark.slow),
+    ],
 )
 def test_trains_and_draws(monkeypatch: pytest.MonkeyPatch, precision: str, graph: bool, whole: bool) -> None:
     """Points: four steps, a held-out loss and a few samples, bit for bit, and nothing outside of a scope."""
