@@ -101,7 +101,9 @@ def test_settings_come_from_preset_file_environment_and_flags(here: Path) -> Non
     """Each layer overrides the one before: file over preset, environment over file, flag over environment."""
     Path("c.toml").write_text("[training]\nbatch_size = 11\nwarmup = 7\nsteps = 3\n[network]\nwidth = 16\n")
     env = {"TINYDDPM_WARMUP": "8", "TINYDDPM_STEPS": "4"}
-    result = run("train", "--config", "c.toml", "--preset", "toy", "--steps", "2", "--out", "r", env=env)
+    result = run(
+        "train", "--config", "c.toml", "--preset", "toy", "--steps", "2", "--timesteps", "20", "--out", "r", env=env
+    )
     assert result.exit_code == 0, result.output
     config = json.loads(run("info", "r", "--json").stdout)["config"]
     assert config["network"] == {"name": "mlp", "width": 16, "depth": 3}
@@ -140,6 +142,7 @@ def test_sample_with_chosen_classes_steps_and_options(trained: Path, here: Path)
     assert "30 sampling steps on a chain of 20" in fails("sample", str(trained), "--sample-steps", "30")
 
 
+@pytest.mark.slow
 def test_sample_with_another_sampler_spacing_and_threshold(trained: Path, here: Path) -> None:
     """What is asked for changes the samples; what there is not is refused."""
 

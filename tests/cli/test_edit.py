@@ -125,6 +125,7 @@ def test_classes_are_the_images_own_unless_they_are_given(by_class: str, here: P
     assert "unknown class '11'" in fails("edit", "from", by_class, "four.png", "--labels", "11")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [[], ["--strength", "0.5"]])
 def test_interpolation_is_smooth_and_ends_where_the_batches_do(by_class: str, here: Path, how: list[str]) -> None:
     """The grid holds the two images beside what is between them; cut into batches it is the same to a grey level."""

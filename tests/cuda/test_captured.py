@@ -41,6 +41,8 @@ POINTS = {
     "training": {"batch_size": 5, "learning_rate": 1e-2, "warmup": 0, "threads": 1},
 }
 RUNS = {"unet": UNET, "adaptive, hybrid": ADAPTIVE, "accumulated, v, weighted": CUT, "points": POINTS}
+RECORDED = [*zip(RUNS, ("bf16", "tf32", "fp32", "bf16"), strict=True)]
+"""Each kind of run, and each precision, is recorded."""
 
 
 def config(tables: dict[str, Any]) -> Config:
@@ -122,8 +124,8 @@ def test_recording_that_fails_is_tried_again(tape: TapeBackend) -> None:
     np.testing.assert_array_equal(captured(x)[0], 2)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "precision"), RECORDED)
 def test_recorded_training_is_the_same_training(tape: TapeBackend, name: str, precision: str) -> None:
     """Four steps, the second recorded and replayed from then on: bit for bit those that are not recorded."""
     settings = config(RUNS[name])
@@ -137,6 +139,7 @@ def test_recorded_training_is_the_same_training(tape: TapeBackend, name: str, pr
     assert len(tape.recorded) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_the_device_trains_as_the_host_does(name: str) -> None:
     """Six steps: losses within 1e-5 of NumPy's, gradients' norms within 1e-4, growth included. And resumed."""
@@ -154,6 +157,7 @@ def test_the_device_trains_as_the_host_does(name: str) -> None:
         assert (a.step, a.learning_rate) == (b.step, b.learning_rate)
 
 
+@pytest.mark.slow
 def test_bf16_trains_nearly_as_fp32_does() -> None:
     """Four steps from random weights: losses within 1 %, and float32 weights that move by less than bfloat16 tells."""
     make_shim("CPU, little shared memory")
@@ -188,6 +192,7 @@ def test_a_recording_goes_on_from_what_is_restored(tape: TapeBackend) -> None:
     assert len(tape.recorded) == 1
 
 
+@pytest.mark.slow
 def test_a_hundred_steps_are_numpys() -> None:
     """Of the points' training: losses within 1e-4 all the way, rounding's growth included."""
     make_shim("CPU, little shared memory")
@@ -197,7 +202,8 @@ def test_a_hundred_steps_are_numpys() -> None:
     np.testing.assert_allclose(*np.transpose(losses), rtol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "precision"), [*zip(RUNS, ("bf16", "tf32", "fp32", "fp32"), strict=True)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "precision"), RECORDED)
 def test_recorded_sampling_draws_the_same(name: str, precision: str) -> None:
     """Two batches, of unequal size."""
     make_shim("CPU, little shared memory")
@@ -213,6 +219,7 @@ def test_recorded_sampling_draws_the_same(name: str, precision: str) -> None:
     assert tape.recorded
 
 
+@pytest.mark.slow
 def test_a_data_set_that_does_not_fit_comes_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same steps, bit for bit, also from the middle of a run."""
     make_shim("CPU, little shared memory")

@@ -152,6 +152,7 @@ def test_linear(
     check(operations(precision, machine), "linear", {"x": (*leading, c_in), "w": (c_in, c_out)}, residual, by)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("machine", ["CPU, as much shared memory as an H100", GPU], indirect=True)
 @pytest.mark.parametrize("side", geometry.TILES)
 @pytest.mark.parametrize("precision", KINDS)

@@ -204,7 +204,7 @@ def test_what_is_left_to_do_for_a_plan_is_timed_with_it(monkeypatch: pytest.Monk
     assert timed == [[], ["convolution_forward"], [], ["convolution_dx"], ["turned_gradients"], ["convolution_dw"]]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_trains_as_with_own_kernels(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
     """Three steps of a U-Net with every convolution by a plan: losses and gradients' norms within what rounding makes.
 

@@ -54,7 +54,13 @@ def test_computes_in_the_type_of_its_input(operation: str, dtype: type) -> None:
     )
 
 
-def override_faults(override: type) -> list[str]:
+STORING = {
+    f"{name}_backward" for name in ("conv2d", "linear", "group_norm", "layer_norm", "group_norm_silu")
+}  # fmt: skip
+"""The backwards that, where a class `stores`, take `into` and `added` as well: those that layers call."""
+
+
+def override_faults(override: type[Operations]) -> list[str]:
     """Return what a backend's operations class may not do: add public methods, or change a signature."""
     faults = [] if issubclass(override, Operations) else ["is not a subclass of Operations"]
     for name, method in inspect.getmembers(override, inspect.isfunction):
@@ -63,13 +69,16 @@ def override_faults(override: type) -> list[str]:
             continue
         if reference is None:
             faults.append(f"adds {name}")
-        elif _arguments(method) != _arguments(reference):
+        elif _arguments(method) != _arguments(reference) + (_MORE if name in STORING and override.stores else []):
             faults.append(f"changes the arguments of {name}")
     return faults
 
 
 def _arguments(method: Any) -> list[tuple[str, Any, Any]]:
     return [(p.name, p.kind, p.default) for p in inspect.signature(method).parameters.values()]
+
+
+_MORE = [(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default) for name, default in (("into", None), ("added", ()))]
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in registry.entries("backends")])
@@ -83,6 +92,17 @@ def test_overrides_keep_the_signatures(name: str) -> None:
             pytest.skip(f"{name} is not installed")
         raise
     assert override_faults(override) == []
+
+
+@pytest.mark.parametrize("stores", [False, True])
+def test_what_stores_takes_places_and_nothing_else_does(stores: bool) -> None:
+    class Storing(Operations):
+        def linear_backward(self, saved, dy, into=None, added=()):  # type: ignore[no-untyped-def]
+            raise NotImplementedError
+
+    Storing.stores = stores
+    others = STORING - {"linear_backward"} if stores else {"linear_backward"}
+    assert override_faults(Storing) == [f"changes the arguments of {name}" for name in sorted(others)]
 
 
 def test_finds_the_faults_of_an_override() -> None:

@@ -82,8 +82,8 @@ def test_drawn_times_count_the_less_the_likelier_they_are() -> None:
         x_0, _ = read(model, trainer.train, places[slot])
         eps = NUMPY.random(0).normal(Purpose.NOISE, 0, slot, (2,))
         training_gradient(
-            model.objective, model.network, trainer.ops, model.views(trainer.weights), model.layout.views(total, np),
-            noised(model.process, x_0, t[slot], eps), {}, None, weight[n] / 24,
+            model.objective, model.network, trainer.ops, model.layout.views(trainer.weights, np),
+            model.layout.views(total, np), noised(model.process, x_0, t[slot], eps), {}, None, weight[n] / 24,
         )  # fmt: skip
     assert norm == pytest.approx(np.linalg.norm(total), rel=1e-2)
     np.testing.assert_allclose(trainer.advance.gradients[0], total, atol=1e-2 * np.abs(total).max())

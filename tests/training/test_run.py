@@ -93,8 +93,14 @@ def quiet() -> Progress:
 
 @pytest.mark.parametrize(
     ("tables", "stop"),
-    [(POINTS, 1), (POINTS, 5), (POINTS, 6), (IMAGES, 5), (HYBRID, 1), (VLB, 6)],
-    ids=["points-1", "points-5", "points-6", "images-5", "hybrid-1", "vlb-6"],
+    [
+        pytest.param(POINTS, 1, id="points-1"),
+        pytest.param(POINTS, 5, id="points-5"),
+        pytest.param(POINTS, 6, id="points-6"),
+        pytest.param(VLB, 6, id="vlb-6"),
+        pytest.param(IMAGES, 5, id="images-5"),
+        pytest.param(HYBRID, 1, id="hybrid-1", marks=pytest.mark.slow),
+    ],
 )
 def test_stopped_and_resumed_is_the_straight_run(tables: dict[str, Any], stop: int, tmp_path: Path) -> None:
     """Whether the stop falls between log lines, on one or at a save; with flips, dropout, classes, accumulation.
@@ -324,7 +330,14 @@ def test_frames_end_with_the_samples(trained: Path) -> None:
     assert samples.frames[0].shape == samples.values.shape == (4, 8, 8, 1)
 
 
-@pytest.mark.parametrize("tables", [POINTS, IMAGES, HYBRID], ids=["points", "images", "hybrid"])
+@pytest.mark.parametrize(
+    "tables",
+    [
+        pytest.param(POINTS, id="points"),
+        pytest.param(IMAGES, id="images"),
+        pytest.param(HYBRID, id="hybrid", marks=pytest.mark.slow),
+    ],
+)
 def test_other_backends_train_and_draw_as_numpy_does(tables: dict[str, Any], other_backend: Backend) -> None:
     """The same seed: losses of the first steps and the samples agree to float32 rounding, its growth included."""
     dataset = open_data(config(tables))
