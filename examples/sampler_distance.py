@@ -11,18 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyddpm.data import open_dataset
+from tinyddpm.metrics.frechet import frechet
 
 Rows = NDArray[np.float64]
-
-
-def frechet(a: Rows, b: Rows) -> float:
-    """Return |μ_a − μ_b|² + Tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½) of the Gaussians with the moments of two sets of rows.
-
-    The last trace is the sum of the singular values of C_a C_bᵀ, C the centred rows over √(n − 1).
-    """
-    c_a, c_b = ((rows - rows.mean(0)) / (len(rows) - 1) ** 0.5 for rows in (a, b))
-    cross = np.linalg.svd(c_a @ c_b.T, compute_uv=False).sum()
-    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + (c_a**2).sum() + (c_b**2).sum() - 2 * cross)
 
 
 def real(source: str, split: str, labels: NDArray[np.int64]) -> Rows:

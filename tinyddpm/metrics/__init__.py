@@ -1,0 +1,1 @@
+"""What is measured of samples: arrays of features in, numbers out."""
