@@ -26,7 +26,7 @@ def frechet(a: Rows, b: Rows) -> float:
     """
     if min(len(a), len(b)) < 2 or a.shape[1:] != b.shape[1:]:
         raise DataError(
-            f"a Fréchet distance between features of shapes {a.shape} and {b.shape}: give two rows or more of one length"
+            f"no distance between features of shapes {a.shape} and {b.shape}: give two rows or more of one length"
         )
     c_a, c_b = ((rows - rows.mean(0)) / (len(rows) - 1) ** 0.5 for rows in (a, b))
     cross = np.linalg.svd(c_a @ c_b.T, compute_uv=False).sum()
