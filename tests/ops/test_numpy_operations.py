@@ -157,22 +157,41 @@ def test_attention(n: int, queries: int, keys: int, heads: int, of_each: int, se
 
 
 def test_inference_transforms_weights_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one set of operations without training, two layers of one shape keep their own; in training, none is kept."""
+    """Of a network without training, two layers of one shape keep their own; in training, none is kept.
+
+    What changes the buffer is seen when the weights are asked for again, and none of those before is kept then.
+    """
     calls = []
     transformed = winograd.transformed
     monkeypatch.setattr(winograd, "transformed", lambda w: calls.append(1) or transformed(w))
     rng = np.random.default_rng(1)
     x, b = rng.standard_normal((8, 16, 16, 64), np.float32), np.zeros(64, np.float32)
-    weights = rng.standard_normal((2, 3, 3, 64, 64), np.float32)
-    layers = [weights[0], weights[1]]
+    buffer, shapes = rng.standard_normal(2 * 9 * 64 * 64, np.float32), [(3, 3, 64, 64)] * 2
+    before = buffer.copy()
     inference = NumpyOperations(NUMPY)
+    layers = inference.weights(buffer, shapes)
     for _ in range(3):
         for w in layers:
             close(inference.conv2d(x, w, b)[0], REFERENCE.conv2d(x, w, b)[0])
     assert len(calls) == 2
+    buffer *= 2
+    np.testing.assert_array_equal(np.concatenate([w.ravel() for w in layers]), before)
+    first, _ = inference.weights(buffer, shapes)
+    close(inference.conv2d(x, first, b)[0], 2 * REFERENCE.conv2d(x, layers[0], b)[0])
+    assert (len(calls), len(inference._transformed)) == (3, 1)
     for _ in range(3):
-        OURS.conv2d(x, layers[0], b)
-    assert len(calls) == 5
+        OURS.conv2d(x, OURS.weights(buffer, shapes)[0], b)
+    assert len(calls) == 6
+
+
+def test_weights_of_ones_own_are_never_stale() -> None:
+    """Arrays that no network owns may be changed in place between two calls."""
+    rng, inference = np.random.default_rng(1), NumpyOperations(NUMPY)
+    x, b = rng.standard_normal((8, 16, 16, 64), np.float32), np.zeros(64, np.float32)
+    w = rng.standard_normal((3, 3, 64, 64), np.float32)
+    for _ in range(2):
+        close(inference.conv2d(x, w, b)[0], REFERENCE.conv2d(x, w, b)[0])
+        w *= -3
 
 
 @pytest.mark.slow

@@ -23,8 +23,7 @@ class Family:
 
     Args:
         backend: whose namespace computes.
-        training: whether `saved` is kept; without it every `saved` is None, and weights are taken to stay what they are
-            as long as these operations are used, so that what is made of them is made once.
+        training: whether `saved` is kept; without it every `saved` is None.
 
     Attributes:
         stores: whether the backwards of operations with parameters also take what a backend can do while it stores
@@ -42,7 +41,8 @@ class Family:
     def weights(self, buffer: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
         """Return parameters that lie one after the other in a flat buffer, as these operations read them.
 
-        Vectors are views. What has more dimensions is of the backend's storage type: in bfloat16 a view of a copy.
+        They are views of it or of copies: who changes the buffer asks again. What has more than one dimension is of the
+        backend's storage type.
         """
         exact = cut(self.xp, buffer, shapes)
         if self.backend.precision != "bf16":

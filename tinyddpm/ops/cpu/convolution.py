@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -29,7 +29,19 @@ class CpuConvolution(Convolution):
 
     def __init__(self, backend: Backend, training: bool = False) -> None:
         super().__init__(backend, training)
-        self._transformed: dict[int, tuple[NDArray, NDArray]] = {}
+        self._own: dict[int, NDArray] = {}  # the network's weights by id, which is theirs as long as they are kept
+        self._transformed: dict[int, NDArray] = {}
+
+    def weights(self, buffer: NDArray, shapes: Sequence[tuple[int, ...]]) -> list[NDArray]:
+        """Return the parameters. Without training they are of a copy, and what Winograd makes of them is kept.
+
+        What then changes the buffer changes neither; asked again, both are made anew.
+        """
+        if self.training:
+            return super().weights(buffer, shapes)
+        found = super().weights(buffer.copy(), shapes)
+        self._own, self._transformed = {id(w): w for w in found}, {}
+        return found
 
     def conv2d_costs(self, x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: int = 1) -> dict[str, float]:
         """Return what each algorithm that can do this convolution would cost, in 10⁹ multiply-adds of a large product.
@@ -101,12 +113,12 @@ class CpuConvolution(Convolution):
         return min(costs, key=costs.__getitem__)
 
     def _transformed_weights(self, w: NDArray) -> NDArray:
-        """Return Winograd's U; without training, weights stay what they are, so each is transformed once."""
-        if self.training:
+        """Return Winograd's U, made once of what `weights` has copied."""
+        if id(w) not in self._own:
             return winograd.transformed(w)
         if id(w) not in self._transformed:
-            self._transformed[id(w)] = w, winograd.transformed(w)  # w is kept too, so that its id stays its own
-        return self._transformed[id(w)][1]
+            self._transformed[id(w)] = winograd.transformed(w)
+        return self._transformed[id(w)]
 
 
 def _from_patches_of_dy(x: NDArray, w: NDArray, dy: NDArray) -> tuple[NDArray, NDArray]:
