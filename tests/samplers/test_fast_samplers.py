@@ -16,7 +16,7 @@ from tinyddpm.diffusion.denoiser import Prediction
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
 from tinyddpm.errors import ConfigError
-from tinyddpm.samplers import ddim_encode, trailing_pairs
+from tinyddpm.samplers import ddim_encode, make_pairs, trailing_pairs
 from tinyddpm.samplers.ddim import ddim
 from tinyddpm.samplers.dpm_solver import dpmpp_2m, dpmpp_2m_sde
 from tinyddpm.samplers.heun import heun
@@ -106,15 +106,81 @@ def on_a_line(x_t: Floats, t: int) -> Prediction:
 
 
 def test_unipc_is_exact_on_a_line() -> None:
-    """Two points determine x_0 = λ / 2, for which x / alpha = (λ − 1) / 2 + constant e^(−λ) solves the flow.
+    """x / alpha = (λ − 1) / 2 + constant e^(−λ) solves the flow for x_0 = λ / 2.
 
-    The first step has one point until it is corrected; so the whole way is exact but for rounding.
+    The first step has two points once it is corrected, and takes their line in the middle. From there on three points
+    determine the line: the rest of the way is exact but for rounding.
     """
     *_, before, _ = unipc(LINE, on_a_line, X, trailing_pairs(40), refused)
-    constant = (X / ALPHA[-1] - (LAM[-1] - 1) / 2) * np.exp(LAM[-1])
-    np.testing.assert_allclose(
-        before.x, ALPHA[0] * ((LAM[0] - 1) / 2 + constant * np.exp(-LAM[0])), rtol=1e-11, atol=1e-12
-    )
+    kept = SIGMA[-2] / SIGMA[-1]
+    start = kept * X + (ALPHA[-2] - kept * ALPHA[-1]) * (LAM[-1] + LAM[-2]) / 4
+    constant = (start / ALPHA[-2] - (LAM[-2] - 1) / 2) * np.exp(LAM[-2])
+    # What a step's corrector gains shows in the next: the last step but one is still predicted, by a line's middle.
+    end = SIGMA[0] / SIGMA[1] * ALPHA[1] * ((LAM[1] - 1) / 2 + constant * np.exp(-LAM[1]))
+    end = end + (ALPHA[0] - SIGMA[0] / SIGMA[1] * ALPHA[1]) * (LAM[0] + LAM[1]) / 4
+    np.testing.assert_allclose(before.x, end, rtol=1e-11, atol=1e-12)
+
+
+def published(order: int, pairs: list[tuple[int, int]]) -> Floats:
+    """Return where UniPC leads X, in the differences and the B(h) = e^(−h) − 1 that the paper writes it in.
+
+    Algorithms 1 and 2 for predicted x_0, with what the authors' own code adds: a single coefficient is 1/2, and the
+    last steps are of the order that is left.
+    """
+    lam = 0.5 * np.log(PROCESS.alpha_bar / (1 - PROCESS.alpha_bar))
+    alpha, sigma = PROCESS.alpha_bar**0.5, (1 - PROCESS.alpha_bar) ** 0.5
+
+    def step(x: Floats, s: int, t: int, known: list[tuple[int, Floats]], arrived: Floats | None) -> Floats:
+        """From s to t: `known` are predictions up to s, `arrived` the one at t."""
+        h = lam[t] - lam[s]
+        (_, m_0), *others = reversed(known)
+        ratios = [(lam[time] - lam[s]) / h for time, _ in others]
+        slopes = [(m - m_0) / r for (_, m), r in zip(others, ratios, strict=True)]
+        if arrived is not None:
+            ratios, slopes = [*ratios, 1.0], [*slopes, arrived - m_0]
+        b, phi, factorial = [], np.expm1(-h) / -h - 1, 1
+        for k in range(1, len(ratios) + 1):
+            b.append(phi * factorial / np.expm1(-h))
+            factorial *= k + 1
+            phi = phi / -h - 1 / factorial
+        a = [0.5] if len(b) == 1 else np.linalg.solve(np.vander(ratios, increasing=True).T, b) if b else []
+        mixed = sum((c * slope for c, slope in zip(a, slopes, strict=True)), np.zeros_like(x))
+        return sigma[t] / sigma[s] * x - alpha[t] * np.expm1(-h) * (m_0 + mixed)
+
+    x = corrected = X
+    known: list[tuple[int, Floats]] = []
+    for left, (t, t_prev) in zip(range(len(pairs), 0, -1), pairs, strict=True):
+        m = DENOISER(x, t).x_0
+        if known:
+            corrected = step(corrected, known[-1][0], t, known, m)
+        known = [*known, (t, m)][-min(order, left) :]
+        x = step(corrected, t, t_prev, known, None) if t_prev >= 0 else m
+    return x
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("spacing", ["uniform", "karras", "trailing"])
+@pytest.mark.parametrize("steps", [2, 3, 4, 9])
+def test_unipc_is_the_published_one(order: int, spacing: str, steps: int) -> None:
+    """The polynomial through the predictions and the paper's sum of differences are one number, to rounding."""
+    pairs = make_pairs(spacing, PROCESS.alpha_bar, steps)
+    *_, last = unipc(PROCESS, DENOISER, X, pairs, refused, order=order)
+    np.testing.assert_allclose(last.x, published(order, pairs), rtol=1e-9, atol=1e-11)
+
+
+def test_a_third_point_leads_nowhere_else_in_few_steps() -> None:
+    """On uniform times, whose last steps in λ are the longest: at any order the error is less than the data's spread.
+
+    Order 3 on all steps, with exact integrals of lines, ends 3.1 away: outside the data.
+    """
+    *_, exact = heun(PROCESS, DENOISER, X, make_pairs("karras", PROCESS.alpha_bar, 1000), refused)
+    pairs = make_pairs("uniform", PROCESS.alpha_bar, 10)
+
+    def error(order: int) -> float:
+        *_, last = unipc(PROCESS, DENOISER, X, pairs, refused, order=order)
+        return float(np.sqrt(np.mean((last.x - exact.x) ** 2)))
+
+    assert max(error(order) for order in (1, 2, 3)) < np.sqrt(np.trace(THREE.covariance) / 2)
 
 
 @pytest.mark.parametrize("start", range(5, 40))

@@ -27,7 +27,8 @@ def unipc(
     The predictor replaces x_0(λ) by the polynomial through the last p predictions. The denoiser's answer there serves
     twice: the corrector (UniC) takes the step to there again with one more point on the polynomial, and so gains an
     order, p + 1; and the next prediction starts from it. The first steps have fewer points, which limits p = 3 to the
-    third order in the end. The last step, where λ is infinite, takes x_0 as it is.
+    third order in the end. The last steps take no more points than there are steps left, since near the data λ runs
+    away from them. The last one, where λ is infinite, takes x_0 as it is.
 
     Args:
         process: see `Sampler`.
@@ -44,13 +45,13 @@ def unipc(
         raise ConfigError(f"order is {order}: give 1, 2 or 3")
     corrected, before = x, None
     points: list[tuple[float, Array]] = []  # (λ, predicted x_0), the newest last
-    for t, t_prev in pairs:
+    for left, (t, t_prev) in zip(range(len(pairs), 0, -1), pairs, strict=True):
         now, prev = level(process, t), level(process, t_prev)
         x_0 = denoiser(x, t).x_0
         points.append((-log(now.ratio), x_0))
         if before is not None:
             corrected = _step(corrected, before, now, points)
-        points = points[-order:]
+        points = points[-min(order, left) :]
         x = _step(corrected, now, prev, points) if prev.sigma > 0 else x_0
         before = now
         yield Step(t, x, x_0)
@@ -71,9 +72,14 @@ def _weights(tau: NDArray[np.float64], h: float) -> NDArray[np.float64]:
 
     It is the paper's R_p(h) a_p B(h) = φ_p(h) (theorem 3.1), for f = 1 too; solved exactly, B(h) falls out. By parts,
     the moments are I_0 = 1 − e^(−h), I_k = h^k − k I_{k−1}.
+
+    A line, through two points, is taken at the middle of the step, I_1 = I_0 h / 2: the single coefficient a_1 = 1/2 of
+    the paper's own code, right but for the next order in h. On long steps it errs less than the exact integral.
     """
     moments = [-np.expm1(-h)]
     for k in range(1, len(tau)):
         moments.append(h**k - k * moments[-1])
+    if len(tau) == 2:
+        moments[1] = moments[0] * h / 2
     powers = np.vander(tau, increasing=True).T
     return np.linalg.solve(powers, np.asarray(moments))
