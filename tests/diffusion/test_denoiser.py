@@ -65,6 +65,19 @@ def test_a_threshold_applies_to_x0_and_eps_follows() -> None:
         np.testing.assert_allclose(process.q_sample(x_0, 40, eps), x_t, rtol=1e-5, atol=1e-5)
 
 
+def test_times_outside_the_chain_are_refused() -> None:
+    """−1, the data, too: it does not wrap to T − 1. Any type of integer will do."""
+    process, network = GaussianProcess(NUMPY, make_betas("cosine", 50)), make_network("mlp", (2,), 0, 2, {})
+    layout = Layout(network.parameters)
+    weights = layout.views(layout.initialise(0), NUMPY.xp)
+    denoiser = NetworkDenoiser(network, load_operations(NUMPY), weights, process, {}, None, Workers(1))
+    x_t = np.ones((3, 2), np.float32)
+    for t in (-1, 50):
+        with pytest.raises(ConfigError, match=f"t is {t}: give a time from 0 to 49"):
+            denoiser(x_t, t)
+    np.testing.assert_array_equal(denoiser(x_t, np.uint8(40)).x_0, denoiser(x_t, 40).x_0)
+
+
 @pytest.mark.parametrize("predict", PREDICTS)
 def test_what_is_predicted_and_learned_is_read(predict: Predict) -> None:
     """An output of 2 C channels: its first half, converted, is (x_0, eps), its second the fraction."""

@@ -52,11 +52,12 @@ class Batch:
 @pytest.mark.parametrize("weighting", ["simple", "min-snr"])
 @PREDICT
 def test_gradient_of_simple(predict: Predict, weighting: str, rng: np.random.Generator) -> None:
-    """A share of the mean, with weights and without, by projection."""
+    """A share of the mean, or a weight for each sample, with weights of the times and without, by projection."""
     batch = Batch(predict, learned=False)
     objective = Simple(PROCESS, predict, make_weights(weighting, PROCESS.alpha_bar, predict))
-    value = lambda out: 0.3 * np.mean(batch.losses(objective, out))  # noqa: E731
-    check_projection(value, batch.out, np.ones(()), batch.gradient(objective, 0.3), rng)
+    for share in (0.3, rng.uniform(0.5, 2, N)):
+        value = lambda out, share=share: np.mean(share * batch.losses(objective, out))  # noqa: E731
+        check_projection(value, batch.out, np.ones(()), batch.gradient(objective, share), rng)
 
 
 @DECODERS
@@ -68,6 +69,28 @@ def test_gradient_of_the_bound(predict: Predict, decoder: Decoder, rng: np.rando
     for share in (0.3, rng.uniform(0.5, 2, N)):
         value = lambda out, share=share: np.mean(share * batch.losses(objective, out))  # noqa: E731
         check_projection(value, batch.out, np.ones(()), batch.gradient(objective, share), rng)
+
+
+@pytest.mark.parametrize("loss", ["simple", "hybrid", "vlb"])
+@PREDICT
+def test_each_sample_has_its_own_loss_and_gradient(predict: Predict, loss: str, rng: np.random.Generator) -> None:
+    """(N,) losses, each that of its sample alone, and gradients that a weight for each sample scales one by one.
+
+    N is the number of channels too, so that a weight along the wrong axis would pass in silence.
+    """
+    batch = Batch(predict, learned=loss != "simple")
+    objective = make_objective(PROCESS, predict, loss, np.ones(20), 0.001, "pixels")
+    first = [a[:C] for a in (batch.out, batch.x_0, batch.x_t, batch.t, batch.eps)]
+    share = rng.uniform(0.5, 2, C)
+    losses, saved = objective.forward(OPS, *first)
+    gradient = objective.backward(OPS, saved, share)
+    assert losses.shape == (C,)
+    for n in range(C):
+        alone, saved = objective.forward(OPS, *(a[n : n + 1] for a in first))
+        np.testing.assert_allclose(losses[n : n + 1], alone, rtol=1e-12)
+        np.testing.assert_allclose(
+            gradient[n : n + 1], objective.backward(OPS, saved, float(share[n]) / C), rtol=1e-12, atol=1e-15
+        )
 
 
 @DECODERS
@@ -122,7 +145,7 @@ def test_matches_torch_autograd(detached: bool) -> None:
     terms = torch.stack([-probability[n].log().mean() if t == 0 else kl[n].mean() for n, t in enumerate(batch.t)])
     expected = 20 * terms / np.log(2)
     if detached:
-        expected = ((eps - eps_hat) ** 2).mean() + 0.001 * expected
+        expected = ((eps - eps_hat) ** 2).mean(dim=(1, 2, 3)) + 0.001 * expected
     (1.7 * expected.mean()).backward()
 
     np.testing.assert_allclose(batch.losses(objective, batch.out), expected.detach().numpy(), rtol=1e-10)

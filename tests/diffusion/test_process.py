@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
+from tinyddpm.errors import ConfigError
 
 NUMPY = load_backend("numpy")
 
@@ -106,29 +107,32 @@ def test_predictions_invert_the_kernel(betas: np.ndarray, shape: tuple[int, ...]
 
 
 @given(betas=BETAS, data=st.data())
-def test_reverse_mean_is_the_posterior_mean_at_the_predicted_x0(betas: np.ndarray, data: st.DataObject) -> None:
-    """Over random schedules, times and values: eq. 11 is eq. 7 with x_0 from eq. 15."""
+def test_the_mean_of_p_is_that_of_eq_11(betas: np.ndarray, data: st.DataObject) -> None:
+    """Over random schedules, times and values: (x_t − beta_t / √(1 − alpha_bar_t) eps) / √(1 − beta_t)."""
     process = float64_process(betas)
     t = data.draw(st.integers(0, process.T - 1))
     x_t, eps = (np.array([data.draw(st.floats(-3, 3))]) for _ in range(2))
     x_0 = process.predict_x0(x_t, t, eps)
-    for variance, expected in (("large", betas[t]), ("small", process.q_posterior(x_0, x_t, t)[1])):
+    first = process.q_posterior(x_0, x_t, 1)[1]
+    tilde = process.q_posterior(x_0, x_t, t)[1]
+    eq_11 = (x_t - betas[t] / np.sqrt(1 - process.alpha_bar[t]) * eps) / np.sqrt(1 - betas[t])
+    for variance, expected in (("large", betas[t] if t else first), ("small", tilde if t else first)):
         mean, found = process.p_mean_variance(x_t, t, x_0, variance=variance)
         scale = 1 / np.sqrt(process.alpha_bar[t])
-        np.testing.assert_allclose(process.reverse_mean(x_t, t, eps), mean, rtol=1e-9, atol=1e-11 * scale)
+        np.testing.assert_allclose(eq_11, mean, rtol=1e-9, atol=1e-11 * scale)
         assert found == pytest.approx(expected)
 
 
 @given(betas=BETAS)
 def test_fixed_variances_bound_the_posterior(betas: np.ndarray) -> None:
-    """Over random schedules: beta-tilde <= beta, and beta-tilde is 0 at the step to the data (section 3.2)."""
+    """Over random schedules: beta-tilde <= beta; only q's, not p's, is 0 at the step to the data (section 3.2)."""
     process = float64_process(betas)
     x = np.zeros(1)
     for t in range(process.T):
         small = process.p_mean_variance(x, t, x, variance="small")[1]
         large = process.p_mean_variance(x, t, x, variance="large")[1]
-        assert 0 <= small <= large
-        assert (small == 0) == (t == 0)
+        assert 0 < small <= large
+        assert (process.q_posterior(x, x, t)[1] == 0) == (t == 0)
 
 
 @given(betas=BETAS, fraction=st.floats(0, 1))
@@ -149,10 +153,9 @@ def test_log_variances_are_finite_and_ordered(betas: np.ndarray, fraction: float
         assert learned == pytest.approx((1 - fraction) * small + fraction * np.log(betas[t]))
         many = process.p_log_variance(np.zeros((2, 1)), np.full(2, t), np.full((2, 1), fraction))
         np.testing.assert_allclose(many, np.broadcast_to(learned, (2, 1)), rtol=1e-12)
-        if t > 0:
-            assert process.p_mean_variance(x, t, x, None, np.full((1, 1), fraction))[1] == pytest.approx(
-                np.exp(learned)
-            )
+        for variance in ("small", "large", np.full((1, 1), fraction)):
+            found = process.p_mean_variance(x, t, x, None, variance)[1]
+            assert found == pytest.approx(np.exp(process.p_log_variance(x, t, variance)))
 
 
 @given(betas=BETAS, data=st.data())
@@ -162,13 +165,80 @@ def test_one_time_or_one_per_sample_is_the_same(betas: np.ndarray, data: st.Data
     t = data.draw(st.integers(0, process.T - 1))
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
     a, b, ts = rng.standard_normal((3, 2, 2, 1)), rng.standard_normal((3, 2, 2, 1)), np.full(3, t)
-    for f in (process.q_step, process.q_sample, process.predict_x0, process.predict_eps, process.reverse_mean):
+    for f in (process.q_step, process.q_sample, process.predict_x0, process.predict_eps):
         np.testing.assert_allclose(f(a, t, b), f(a, ts, b), rtol=1e-12)
     for f in (process.q_posterior, process.p_mean_variance):
         order = (a, b, t) if f == process.q_posterior else (a, t, b)
         orders = (a, b, ts) if f == process.q_posterior else (a, ts, b)
         for one, many in zip(f(*order), f(*orders), strict=True):
             np.testing.assert_allclose(np.broadcast_to(one, np.shape(many)), many, rtol=1e-12)
+
+
+@given(betas=BETAS, data=st.data())
+def test_variances_between_any_two_times(betas: np.ndarray, data: st.DataObject) -> None:
+    """Over random schedules and times: log beta and log beta-tilde of the step from t to t_prev, and the neighbour's is
+    the chain's own. To the data both are the chain's first that is not 0, and p's variance is the same everywhere."""
+    process = float64_process(betas)
+    x, t = np.zeros((1, 1)), data.draw(st.integers(0, process.T - 1))
+    t_prev = data.draw(st.integers(-1, t - 1))
+    c = process.posterior(x, t, t_prev)
+    first = process.q_posterior(x, x, 1)[1]
+    for variance, expected in {"large": c.beta, "small": c.beta_tilde}.items():
+        found = process.p_log_variance(x, t, variance, t_prev)
+        assert found == pytest.approx(np.log(expected if t_prev >= 0 else first))
+        assert process.p_mean_variance(x, t, x, t_prev, variance)[1] == pytest.approx(np.exp(found))
+        assert process.p_log_variance(x, t, variance, t - 1) == pytest.approx(process.p_log_variance(x, t, variance))
+
+
+def test_an_unknown_variance_is_refused() -> None:
+    process, x = float64_process(np.array([0.1, 0.2, 0.3])), np.zeros((1, 1))
+    for call in (process.p_mean_variance, lambda x, t, _, p, v: process.p_log_variance(x, t, v, p)):
+        for t_prev in (None, 0, -1):
+            with pytest.raises(ConfigError, match="unknown variance 'larg': did you mean 'large'"):
+                call(x, 2, x, t_prev, "larg")
+
+
+FUNCTIONS = {
+    "q_step": (lambda p, x, t: p.q_step(x, t, x), False),
+    "q_sample": (lambda p, x, t: p.q_sample(x, t, 2 * x), True),
+    "predict_x0": (lambda p, x, t: p.predict_x0(x, t, 2 * x), True),
+    "level": (lambda p, x, t: p.level(x, t), True),
+    "predict_eps": (lambda p, x, t: p.predict_eps(x, t, x), False),
+    "q_posterior": (lambda p, x, t: p.q_posterior(x, x, t), False),
+    "p_mean_variance": (lambda p, x, t: p.p_mean_variance(x, t, x), False),
+    "p_log_variance": (lambda p, x, t: p.p_log_variance(x, t, "small"), False),
+    "log_variance_range": (lambda p, x, t: p.log_variance_range(x, t), False),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_times_outside_the_chain_are_refused(name: str) -> None:
+    """One time or one of many, from the backend or not; −1 is the data where they have a value, never T − 1."""
+    call, has_data = FUNCTIONS[name]
+    process, x = float64_process(np.array([0.1, 0.2, 0.3])), np.ones((2, 1))
+    for t in (3, np.int64(3), np.array([0, 3]), np.array([-1, 0]), -2, 1.5, np.array([0.5, 1.0])):
+        with pytest.raises(ConfigError, match=r"t is -?[\d.]+"):
+            call(process, x, t)
+    if not has_data:
+        with pytest.raises(ConfigError, match="t is -1: give a time from 0 to 2"):
+            call(process, x, -1)
+    for kind in (np.int64, np.uint8, np.array):
+        assert str(call(process, x, kind(2))) == str(call(process, x, 2))
+
+
+def test_the_data_are_at_minus_1() -> None:
+    process, x = float64_process(np.array([0.1, 0.2, 0.3])), np.full((2, 1), 0.7)
+    for t in (-1, np.int32(-1)):
+        np.testing.assert_array_equal(process.q_sample(x, t, np.ones((2, 1))), x)
+        np.testing.assert_array_equal(process.predict_x0(x, t, np.ones((2, 1))), x)
+        assert process.level(x, t) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("t_prev", [2, 3, -2])
+def test_a_step_leads_to_an_earlier_time(t_prev: int) -> None:
+    process, x = float64_process(np.array([0.1, 0.2, 0.3])), np.ones((2, 1))
+    with pytest.raises(ConfigError, match=rf"t_prev is {t_prev}: give a time from -1 to 1 \(-1 is the data\)"):
+        process.q_posterior(x, x, 2, t_prev)
 
 
 def test_chain_yields_every_step_in_order() -> None:

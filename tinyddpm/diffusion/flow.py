@@ -29,7 +29,7 @@ import numpy as np
 
 from tinyddpm.backend import Array
 from tinyddpm.diffusion.bound import Floats
-from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.diffusion.process import GaussianProcess, noise_to_signal
 from tinyddpm.errors import ConfigError
 
 Result = TypeVar("Result")
@@ -77,8 +77,7 @@ def ratios(process: GaussianProcess) -> Floats:
     """
     if process.alpha_bar[-1] == 0:
         raise ConfigError("the schedule ends with alpha_bar = 0, and the probability flow needs some signal: no --flow")
-    s: Floats = (1 / process.alpha_bar - 1) ** 0.5
-    return s
+    return noise_to_signal(process.alpha_bar)
 
 
 def flow_log_density(

@@ -3,8 +3,8 @@
     losses, saved = objective.forward(ops, out, x_0, x_t, t, eps)
     dout          = objective.backward(ops, saved, share)
 
-`losses` is 0-d or (N,), and the loss is its mean. `share` is how much that mean counts. Where losses are (N,) it may be
-a weight for each, (N,), the loss then being the mean of the weighted losses.
+`losses` is (N,), and the loss is its mean. `share` is how much that mean counts, or a weight for each sample, (N,), the
+loss then being the mean of the weighted losses.
 """
 
 from __future__ import annotations
@@ -51,20 +51,19 @@ class Simple:
         self.weights = process.backend.asarray(weights, dtype=process.dtype) if weighted else None
 
     def forward(self, ops: Operations, out: Array, x_0: Array, x_t: Array, t: Array, eps: Array) -> tuple[Array, Saved]:
-        """Return the mean squared error: of all samples, a 0-d array, or weighted and of each, (N,)."""
-        wanted = target(self.process, self.predict, x_0, t, eps)
+        """Return the weighted mean squared error of each sample, (N,)."""
+        losses, saved = ops.mse_each(out, target(self.process, self.predict, x_0, t, eps))
         if self.weights is None:
-            return ops.mse(out, wanted)
-        losses, saved = ops.mse_each(out, wanted)
+            return losses, (saved, None, t.shape[0])
         weight = ops.xp.take(self.weights, t, axis=0)
-        return weight * losses, (saved, weight)
+        return weight * losses, (saved, weight, t.shape[0])
 
     def backward(self, ops: Operations, saved: Saved, share: float | Array) -> Array:
         """Return dout."""
-        if self.weights is None:
+        saved, weight, n = saved
+        if weight is None and isinstance(share, float):
             return ops.mse_backward(saved, share)
-        saved, weight = saved
-        return ops.mse_each_backward(saved, weight * (share / weight.shape[0]))
+        return ops.mse_each_backward(saved, share / n if weight is None else weight * (share / n))
 
 
 class VariationalBound:

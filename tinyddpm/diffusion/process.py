@@ -1,7 +1,9 @@
 """The Gaussian process of DDPM: q forwards, its posterior, and p backwards.
 
 Time. In code t is 0-based: code t is the papers' t + 1, so t runs from 0 to T − 1, and x at t = −1 is the data, x_0.
-A time is an int, the same for all samples, or an (N,) array of the backend's integers.
+A time is an integer of any type, the same for all samples, or an (N,) array of the backend's integers from 0 to T − 1.
+Every function refuses a time outside, with ConfigError. −1 is refused too where the data have no value, as their beta.
+What lies on a device is not read, and so not checked.
 
 Equation numbers are those of DDPM (Ho, Jain, Abbeel 2020) where no other paper is named.
 """
@@ -10,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from math import log
+from operator import index
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from tinyddpm.backend import Array, Backend
+from tinyddpm.errors import ConfigError, unknown
 
 Table: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 Variance: TypeAlias = Literal["large", "small"]
@@ -22,6 +26,18 @@ Variance: TypeAlias = Literal["large", "small"]
 
 Fraction: TypeAlias = Array
 """A learned variance, of x_t's shape: where its logarithm lies from log beta-tilde, 0, to log beta, 1 (IDDPM, 15)."""
+
+
+def snr(alpha_bar: Table) -> Table:
+    """Return the signal-to-noise ratio alpha_bar / (1 − alpha_bar)."""
+    return alpha_bar / (1 - alpha_bar)
+
+
+def noise_to_signal(alpha_bar: Table) -> Table:
+    """Return √((1 − alpha_bar) / alpha_bar), which is EDM's σ and 1 / √SNR; infinite where there is no signal."""
+    with np.errstate(divide="ignore"):
+        ratio: Table = (1 / alpha_bar - 1) ** 0.5
+    return ratio
 
 
 class Posterior(NamedTuple):
@@ -49,6 +65,61 @@ def posterior_coefficients(alpha_bar_t: Any, alpha_bar_prev: Any) -> Posterior:
     )
 
 
+class Noised(NamedTuple):
+    """Data x_0, (N, ...), times t, (N,), standard normal eps, and x_t, made of them by eq. 4."""
+
+    x_0: Array
+    t: Array
+    eps: Array
+    x_t: Array
+
+
+class ByTime:
+    """A number for each time, looked up at one time or at a time for each sample.
+
+    Args:
+        backend: whose arrays are looked up with.
+        values: (T,) float64, kept on the host; a copy lies on the device.
+        dtype: of that copy.
+        data: the number of the data, at t = −1; None where they have none.
+    """
+
+    def __init__(self, backend: Backend, values: Table, dtype: Any, data: float | None = None) -> None:
+        self.values, self.device = values, backend.asarray(values, dtype=dtype)
+        self._xp, self._data = backend.xp, data
+
+    def __call__(self, t: int | Array, x: Array) -> Any:
+        """Return the number at t: a float for one time, for (N,) times an array that broadcasts to x.
+
+        Raises:
+            ConfigError: a time that is not on a device lies outside.
+        """
+        T = len(self.values)
+        if getattr(t, "shape", ()) == ():
+            time = checked_time(t, T, least=0 if self._data is None else -1)
+            return float(self.values[time]) if self._data is None or time >= 0 else self._data
+        if isinstance(t, np.ndarray) and t.size:
+            checked_time(t.min(), T)
+            checked_time(t.max(), T)
+        return self._xp.reshape(self._xp.take(self.device, t, axis=0), (x.shape[0], *(1,) * (x.ndim - 1)))
+
+
+def checked_time(t: Any, T: int, least: int = 0, name: str = "t") -> int:
+    """Return one time of a chain of T steps as an int.
+
+    Raises:
+        ConfigError: it is no integer, or outside `least` … T − 1.
+    """
+    try:
+        time = index(t)
+    except TypeError:
+        raise ConfigError(f"{name} is {t}: give a time as a whole number, from {least} to {T - 1}") from None
+    if not least <= time < T:
+        data = " (-1 is the data)" if least < 0 else ""
+        raise ConfigError(f"{name} is {time}: give a time from {least} to {T - 1}{data}")
+    return time
+
+
 class GaussianProcess:
     """The forward chain and everything that follows from it in closed form. It knows no network.
 
@@ -73,25 +144,27 @@ class GaussianProcess:
         self.betas: Table = betas.astype(np.float64)
         self.alpha_bar: Table = np.cumprod(1 - self.betas, dtype=np.float64)
         self._alpha_bar_prev = np.concatenate([[1.0], self.alpha_bar])  # at t + 1: t = −1 has a place
-        posterior = posterior_coefficients(self.alpha_bar, self._alpha_bar_prev[:-1])
-        self._tables: dict[str, Table] = {
-            "signal": self.alpha_bar**0.5,
-            "noise": (1 - self.alpha_bar) ** 0.5,
-            "keep": (1 - self.betas) ** 0.5,
-            "add": self.betas**0.5,
-            "slope": self.betas / (1 - self.alpha_bar) ** 0.5,
-            **posterior._asdict(),
-            # beta_tilde is 0 at the step to the data: its logarithm there is the first that is finite.
-            "log_small": np.log(np.append(posterior.beta_tilde[1:2], posterior.beta_tilde[1:])),
-            "log_large": np.log(np.append(posterior.beta_tilde[1:2], self.betas[1:])),
-            "log_beta": np.log(self.betas),
-        }
         self.dtype = dtype or backend.xp.float32
-        self._on_device = {name: backend.asarray(table, dtype=self.dtype) for name, table in self._tables.items()}
+        posterior = posterior_coefficients(self.alpha_bar, self._alpha_bar_prev[:-1])
+        # The variance of p. beta_tilde is 0 at the step to the data: there it is the first that is not 0.
+        small = np.append(posterior.beta_tilde[1:2], posterior.beta_tilde[1:])
+        large = np.append(posterior.beta_tilde[1:2], posterior.beta[1:])
+        self._signal = self.table(self.alpha_bar**0.5, data=1.0)
+        self._noise = self.table((1 - self.alpha_bar) ** 0.5, data=0.0)
+        self._divisor = self.table((1 - self.alpha_bar) ** 0.5)  # of what the data have no value of
+        self._keep, self._add = self.table((1 - self.betas) ** 0.5), self.table(self.betas**0.5)
+        self._posterior = Posterior(*map(self.table, posterior))
+        self._variance = {"small": self.table(small), "large": self.table(large)}
+        self._log_variance = {"small": self.table(np.log(small)), "large": self.table(np.log(large))}
+        self._log_beta = self.table(np.log(self.betas))
+
+    def table(self, values: Table, data: float | None = None) -> ByTime:
+        """Return a (T,) table, on the host and on the device, to be looked up by time; see `ByTime`."""
+        return ByTime(self.backend, values, self.dtype, data)
 
     def q_step(self, x_prev: Array, t: int | Array, eps: Array) -> Array:
         """Return x_t ~ q(x_t | x_{t−1}) = N(√(1 − beta_t) x_{t−1}, beta_t I) (eq. 2)."""
-        return self._at("keep", t, x_prev) * x_prev + self._at("add", t, x_prev) * eps
+        return self._keep(t, x_prev) * x_prev + self._add(t, x_prev) * eps
 
     def chain(self, x_0: Array, eps: Callable[[int], Array]) -> Iterator[Array]:
         """Yield x at t = 0, 1, …, T − 1, each from the one before with fresh noise `eps(t)`."""
@@ -102,7 +175,7 @@ class GaussianProcess:
 
     def q_sample(self, x_0: Array, t: int | Array, eps: Array) -> Array:
         """Return x_t ~ q(x_t | x_0) = N(√alpha_bar_t x_0, (1 − alpha_bar_t) I), the whole chain in one go (eq. 4)."""
-        return self._at("signal", t, x_0) * x_0 + self._at("noise", t, x_0) * eps
+        return self._signal(t, x_0) * x_0 + self._noise(t, x_0) * eps
 
     def q_posterior(self, x_0: Array, x_t: Array, t: int | Array, t_prev: int | None = None) -> tuple[Array, Any]:
         """Return mean and variance of q(x_prev | x_t, x_0) (eqs. 6 and 7).
@@ -121,18 +194,11 @@ class GaussianProcess:
 
     def predict_x0(self, x_t: Array, t: int | Array, eps: Array) -> Array:
         """Return the x_0 that `eps` implies: (x_t − √(1 − alpha_bar_t) eps) / √alpha_bar_t (eq. 15)."""
-        return (x_t - self._at("noise", t, x_t) * eps) / self._at("signal", t, x_t)
+        return (x_t - self._noise(t, x_t) * eps) / self._signal(t, x_t)
 
     def predict_eps(self, x_t: Array, t: int | Array, x_0: Array) -> Array:
         """Return the eps that `x_0` implies, the inverse of `predict_x0`."""
-        return (x_t - self._at("signal", t, x_t) * x_0) / self._at("noise", t, x_t)
-
-    def reverse_mean(self, x_t: Array, t: int | Array, eps: Array) -> Array:
-        """Return the mean of p(x_{t−1} | x_t): (x_t − beta_t / √(1 − alpha_bar_t) eps) / √(1 − beta_t) (eq. 11).
-
-        It is the posterior's mean at the x_0 that eps implies.
-        """
-        return (x_t - self._at("slope", t, x_t) * eps) / self._at("keep", t, x_t)
+        return (x_t - self._signal(t, x_t) * x_0) / self._divisor(t, x_t)
 
     def p_mean_variance(
         self, x_t: Array, t: int | Array, x_0: Array, t_prev: int | None = None, variance: Variance | Fraction = "large"
@@ -144,12 +210,14 @@ class GaussianProcess:
             t: the time of x_t.
             x_0: the prediction for x_t, (N, ...).
             t_prev: as in `q_posterior`.
-            variance: which of the two fixed ones, or a learned one.
+            variance: which of the two fixed ones, or a learned one; its logarithm is that of `p_log_variance`.
+
+        Raises:
+            ConfigError: there is no fixed variance of this name, or a time is outside.
         """
-        c = self.posterior(x_t, t, t_prev)
-        mean = c.c_0 * x_0 + c.c_t * x_t
+        mean, _ = self.q_posterior(x_0, x_t, t, t_prev)
         if isinstance(variance, str):
-            return mean, c.beta if variance == "large" else c.beta_tilde
+            return mean, self._fixed_variance(variance, x_t, t, t_prev)
         return mean, self.backend.xp.exp(self.p_log_variance(x_t, t, variance, t_prev))
 
     def p_log_variance(
@@ -157,42 +225,62 @@ class GaussianProcess:
     ) -> Any:
         """Return the logarithm of p's variance, finite at every step.
 
-        The last step, which samples no noise, has a variance too: it decodes the data (eq. 13). It is the first
-        posterior variance that is not 0, for both fixed ones, as in DDPM's code.
+        The step to the data, which samples no noise, has a variance too: it decodes them (eq. 13). It is the chain's
+        first posterior variance that is not 0, for both fixed ones, as in DDPM's code.
 
         A learned one is log Σ = f log beta + (1 − f) log beta-tilde, f the fraction (IDDPM eq. 15).
+
+        Args:
+            x_t: (N, ...).
+            t: the time of x_t.
+            variance: which of the two fixed ones, or a learned one.
+            t_prev: as in `q_posterior`.
+
+        Raises:
+            ConfigError: there is no fixed variance of this name, or a time is outside.
         """
-        if isinstance(variance, str):
-            return self._at(f"log_{variance}", t, x_t)
-        low, high = self.log_variance_range(x_t, t, t_prev)
-        return low + variance * (high - low)
+        if not isinstance(variance, str):
+            low, high = self.log_variance_range(x_t, t, t_prev)
+            return low + variance * (high - low)
+        if t_prev is None and variance in self._log_variance:
+            return self._log_variance[variance](t, x_t)
+        return log(self._fixed_variance(variance, x_t, t, t_prev))
 
     def log_variance_range(self, x_t: Array, t: int | Array, t_prev: int | None = None) -> tuple[Any, Any]:
         """Return log beta-tilde and log beta, which broadcast to x_t: a learned variance lies between them."""
         if t_prev is None:
-            return self._at("log_small", t, x_t), self._at("log_beta", t, x_t)
-        c = self.posterior(x_t, t, t_prev)
-        return log(c.beta_tilde) if t_prev >= 0 else float(self._tables["log_small"][0]), log(c.beta)
+            return self._log_variance["small"](t, x_t), self._log_beta(t, x_t)
+        return self.p_log_variance(x_t, t, "small", t_prev), log(self.posterior(x_t, t, t_prev).beta)
 
     def posterior(self, x_t: Array, t: int | Array, t_prev: int | None = None) -> Posterior:
-        """Return the coefficients of the step from t to t_prev, t − 1 if None: floats, or broadcasting to x_t."""
+        """Return the coefficients of the step from t to t_prev, t − 1 if None: floats, or broadcasting to x_t.
+
+        Raises:
+            ConfigError: a time is outside, or t_prev is not before t.
+        """
         if t_prev is None:
-            return Posterior(*(self._at(name, t, x_t) for name in Posterior._fields))
-        pair = posterior_coefficients(self._alpha_bar_prev[t + 1], self._alpha_bar_prev[t_prev + 1])
+            return Posterior(*(table(t, x_t) for table in self._posterior))
+        time = checked_time(t, self.T)
+        prev = checked_time(t_prev, time, -1, "t_prev")
+        pair = posterior_coefficients(self._alpha_bar_prev[time + 1], self._alpha_bar_prev[prev + 1])
         return Posterior(*map(float, pair))
 
     def level(self, x_t: Array, t: int | Array) -> tuple[Any, Any]:
         """Return √alpha_bar_t and √(1 − alpha_bar_t), the shares of signal and noise: floats, or broadcast to x_t."""
-        return self._at("signal", t, x_t), self._at("noise", t, x_t)
+        return self._signal(t, x_t), self._noise(t, x_t)
 
     @property
     def levels(self) -> tuple[Array, Array]:
         """√alpha_bar_t and √(1 − alpha_bar_t) of all times, (T,) each, on the device."""
-        return self._on_device["signal"], self._on_device["noise"]
+        return self._signal.device, self._noise.device
 
-    def _at(self, name: str, t: int | Array, x: Array) -> Any:
-        """Return a table at t: a float for one time, for (N,) times an array that broadcasts to x."""
-        if isinstance(t, int):
-            return float(self._tables[name][t])
-        xp = self.backend.xp
-        return xp.reshape(xp.take(self._on_device[name], t, axis=0), (x.shape[0], *(1,) * (x.ndim - 1)))
+    def _fixed_variance(self, variance: str, x_t: Array, t: int | Array, t_prev: int | None) -> Any:
+        """Return the fixed variance of this name: at the step to the data the chain's first that is not 0."""
+        if variance not in self._variance:
+            raise ConfigError(unknown("variance", variance, self._variance))
+        if t_prev is None:
+            return self._variance[variance](t, x_t)
+        c = self.posterior(x_t, t, t_prev)
+        if t_prev < 0:
+            return float(self._variance[variance].values[0])
+        return c.beta if variance == "large" else c.beta_tilde

@@ -14,13 +14,13 @@ import numpy as np
 
 from tinyddpm import registry
 from tinyddpm.diffusion.parametrisation import Predict, implied_weight
-from tinyddpm.diffusion.process import Table, posterior_coefficients
+from tinyddpm.diffusion.process import Table, posterior_coefficients, snr
 from tinyddpm.errors import ConfigError
 
 
 def simple(alpha_bar: Table, predict: Predict) -> Table:
     """Return L_simple's weights, 1 on the error of eps (DDPM eq. 14): ω = SNR."""
-    return _snr(alpha_bar) / implied_weight(predict, alpha_bar)
+    return snr(alpha_bar) / implied_weight(predict, alpha_bar)
 
 
 def uniform(alpha_bar: Table, predict: Predict) -> Table:
@@ -56,7 +56,7 @@ def min_snr(alpha_bar: Table, predict: Predict, *, gamma: float = 5.0) -> Table:
     """
     if not gamma > 0:
         raise ConfigError(f"gamma is {gamma}: give a signal-to-noise ratio above 0 (the paper uses 5)")
-    return np.minimum(_snr(alpha_bar), gamma) / implied_weight(predict, alpha_bar)
+    return np.minimum(snr(alpha_bar), gamma) / implied_weight(predict, alpha_bar)
 
 
 def p2(alpha_bar: Table, predict: Predict, *, k: float = 1.0, gamma: float = 1.0) -> Table:
@@ -73,8 +73,8 @@ def p2(alpha_bar: Table, predict: Predict, *, k: float = 1.0, gamma: float = 1.0
     """
     if not k > 0 or not gamma >= 0:
         raise ConfigError(f"k is {k} and gamma {gamma}: give k above 0 and gamma from 0 on (the paper uses 1 and 1)")
-    snr = _snr(alpha_bar)
-    return snr / (k + snr) ** gamma / implied_weight(predict, alpha_bar)
+    ratio = snr(alpha_bar)
+    return ratio / (k + ratio) ** gamma / implied_weight(predict, alpha_bar)
 
 
 def make_weights(name: str, alpha_bar: Table, predict: Predict, /, **options: Any) -> Table:
@@ -94,7 +94,3 @@ def make_weights(name: str, alpha_bar: Table, predict: Predict, /, **options: An
             "learned: use the weighting 'uniform', which weighs all times the same"
         )
     return weights
-
-
-def _snr(alpha_bar: Table) -> Table:
-    return alpha_bar / (1 - alpha_bar)

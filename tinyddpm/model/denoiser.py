@@ -9,7 +9,7 @@ from tinyddpm.backend import Array
 from tinyddpm.backend.workers import Workers, parts
 from tinyddpm.diffusion.denoiser import Prediction, Threshold
 from tinyddpm.diffusion.parametrisation import Predict, halves, implied
-from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.diffusion.process import GaussianProcess, checked_time
 from tinyddpm.nn import Condition, Network, Weights
 from tinyddpm.ops import Operations, Saved, load_operations
 
@@ -49,8 +49,12 @@ class NetworkDenoiser:
         self._forward = ops.backend.captured(self._network_output)
 
     def __call__(self, x_t: Array, t: int) -> Prediction:
-        """Return the prediction for x_t, (N, ...)."""
-        xp = self.ops.xp
+        """Return the prediction for x_t, (N, ...).
+
+        Raises:
+            ConfigError: t is outside 0 … T − 1; of the data nothing is to be predicted.
+        """
+        xp, t = self.ops.xp, checked_time(t, self.process.T)
         n = x_t.shape[0]
         steps = self.ops.backend.asarray([t] * n, dtype=xp.int64)
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyddpm import registry
+from tinyddpm.diffusion.process import noise_to_signal
 from tinyddpm.errors import ConfigError
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -62,8 +63,7 @@ def karras(alpha_bar: Floats, steps: int, *, rho: float = 7.0, sigma_max: float 
         raise ConfigError(f"rho is {rho}: give at least 1 (EDM uses 7)")
     if not sigma_max > 0:
         raise ConfigError(f"sigma_max is {sigma_max}: give a noise level above 0 (EDM uses 80)")
-    with np.errstate(divide="ignore"):  # no signal at the end is infinite noise to signal
-        levels = (1 / alpha_bar - 1) ** 0.5
+    levels = noise_to_signal(alpha_bar)
     sigma = np.linspace(min(sigma_max, levels[-1]) ** (1 / rho), levels[0] ** (1 / rho), steps) ** rho
     sigma[0] = levels[-1]
     # Linear between two levels: the nearer of them is the one that the time rounds to.
