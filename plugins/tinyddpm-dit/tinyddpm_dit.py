@@ -7,13 +7,11 @@ the embedding. All of that starts at zero, so every block starts as the identity
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 from array_api_compat import device
 
 from tinyddpm.backend import Array
 from tinyddpm.errors import ConfigError
-from tinyddpm.nn import Condition, DropoutNoise, Gradients, Parameter, Weights
+from tinyddpm.nn import Condition, DropoutNoise, Gradients, Parts, Weights
 from tinyddpm.nn.blocks import TimeEmbedding
 from tinyddpm.nn.layers import Linear, Pass
 from tinyddpm.ops import Operations, Saved
@@ -22,7 +20,7 @@ FREQUENCIES = 256
 """Sinusoids that tell the time, as in DiT."""
 
 
-class DiT:
+class DiT(Parts):
     """A transformer on patches of an image. DiT-S/2 is patch 2, width 384, depth 12, heads 6.
 
     Args:
@@ -58,9 +56,6 @@ class DiT:
         self.blocks = [Block(f"block_{i}", width, heads, mlp_ratio * width) for i in range(depth)]
         self.modulation = Linear("modulation", width, 2 * width, scale=0.0)
         self.tokens_out = Linear("tokens_out", width, patch * patch * out_channels, scale=0.0)
-        ends = (self.modulation, self.tokens_out)
-        parts: Sequence[Linear | TimeEmbedding | Block] = (self.time, self.tokens_in, *self.blocks, *ends)
-        self.parameters: Sequence[Parameter] = [parameter for part in parts for parameter in part.parameters()]
 
     def forward(
         self, ops: Operations, w: Weights, x: Array, t: Array, cond: Condition, noise: DropoutNoise | None = None
@@ -101,7 +96,7 @@ class DiT:
         return dx
 
 
-class Block:
+class Block(Parts):
     """A transformer block with adaLN-zero: attention, then a perceptron, each modulated, gated, added to its input."""
 
     def __init__(self, path: str, width: int, heads: int, hidden: int) -> None:
@@ -110,11 +105,6 @@ class Block:
         self.q, self.k, self.v, self.out = (Linear(f"{path}/{name}", width, width) for name in ("q", "k", "v", "out"))
         self.dense_1 = Linear(f"{path}/dense_1", width, hidden)
         self.dense_2 = Linear(f"{path}/dense_2", hidden, width)
-
-    def parameters(self) -> Iterator[Parameter]:
-        """Yield the parameters in forward order."""
-        for layer in (self.modulation, self.q, self.k, self.v, self.out, self.dense_1, self.dense_2):
-            yield from layer.parameters()
 
     def forward(self, run: Pass, x: Array) -> Array:
         """(N, L, width) -> the same shape, told time and class by `run.temb`."""

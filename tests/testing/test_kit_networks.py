@@ -37,7 +37,7 @@ class Good:
 
     def __init__(self, sample_shape: tuple[int, ...], classes: int, out_channels: int) -> None:
         self.dense_1, self.dense_2 = Linear("dense_1", *sample_shape, 4), Linear("dense_2", 4, out_channels)
-        self.parameters: Sequence[Parameter] = self.declare([*self.dense_1.parameters(), *self.dense_2.parameters()])
+        self.parameters: Sequence[Parameter] = self.declare([*self.dense_1.parameters, *self.dense_2.parameters])
 
     def declare(self, parameters: list[Parameter]) -> list[Parameter]:
         return parameters

@@ -1,6 +1,16 @@
 """Networks with hand-written backwards: parameters in one flat buffer, layers, blocks, the U-Net and the MLP."""
 
 from tinyddpm.nn.network import Condition, DropoutNoise, Network, make_network
-from tinyddpm.nn.parameters import Gradients, Layout, Parameter, Weights
+from tinyddpm.nn.parameters import Gradients, Layout, Parameter, Parts, Weights
 
-__all__ = ["Condition", "DropoutNoise", "Gradients", "Layout", "Network", "Parameter", "Weights", "make_network"]
+__all__ = [
+    "Condition",
+    "DropoutNoise",
+    "Gradients",
+    "Layout",
+    "Network",
+    "Parameter",
+    "Parts",
+    "Weights",
+    "make_network",
+]

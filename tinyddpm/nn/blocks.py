@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Protocol
 
 from tinyddpm.backend import Array
 from tinyddpm.nn.layers import Conv, Embedding, GroupNorm, GroupNormSiLU, Linear, Pass
 from tinyddpm.nn.network import Condition
-from tinyddpm.nn.parameters import Parameter
+from tinyddpm.nn.parameters import Parts
 from tinyddpm.ops.activation import Dropout
 
 NEAR_ZERO = 1e-10
 """DDPM's initial scale of the last layer of each branch: the branch starts as almost nothing."""
 
 
-class HasParameters(Protocol):
-    """A part of a network with parameters."""
-
-    def parameters(self) -> Iterator[Parameter]:
-        """Yield the parameters in forward order."""
-        ...
-
-
-class Block(HasParameters, Protocol):
+class Block(Protocol):
     """A part of a network with a forward and a backward."""
 
     def forward(self, run: Pass, x: Array) -> Array:
@@ -35,7 +26,7 @@ class Block(HasParameters, Protocol):
         ...
 
 
-class TimeEmbedding:
+class TimeEmbedding(Parts):
     """Sinusoids of t, a two-layer perceptron, and a learned vector per class added to the result.
 
     It ends with the SiLU that DDPM applies in every block before projecting: done once, it is the same.
@@ -46,13 +37,6 @@ class TimeEmbedding:
         self.dense_1 = Linear(f"{path}/dense_1", channels, dim)
         self.dense_2 = Linear(f"{path}/dense_2", dim, dim)
         self.label = Embedding(f"{path}/label", classes, dim) if classes else None
-
-    def parameters(self) -> Iterator[Parameter]:
-        """Yield the parameters in forward order."""
-        yield from self.dense_1.parameters()
-        yield from self.dense_2.parameters()
-        if self.label:
-            yield from self.label.parameters()
 
     def forward(self, run: Pass, t: Array, cond: Condition) -> None:
         """(N,) steps, and `label` where there are classes -> `run.temb`, (N, dim)."""
@@ -75,7 +59,7 @@ class TimeEmbedding:
         self.dense_1.backward(run, dh)
 
 
-class ResidualBlock:
+class ResidualBlock(Parts):
     """Norm, SiLU, convolution, twice, around the injection of time, added to the input (DDPM appendix B).
 
     Time enters after the first convolution by addition (DDPM), or as scale and shift of the second norm, adaptive
@@ -92,12 +76,6 @@ class ResidualBlock:
         self.norm_2 = GroupNormSiLU(f"{path}/norm_2", c_out)
         self.conv_2 = Conv(f"{path}/conv_2", c_out, c_out, scale=NEAR_ZERO)
         self.shortcut = Linear(f"{path}/shortcut", c_in, c_out) if c_in != c_out else None
-
-    def parameters(self) -> Iterator[Parameter]:
-        """Yield the parameters in forward order."""
-        layers = (self.norm_1, self.conv_1, self.time, self.norm_2, self.conv_2, self.shortcut)
-        for layer in filter(None, layers):
-            yield from layer.parameters()
 
     def forward(self, run: Pass, x: Array) -> Array:
         """(N, H, W, c_in) -> (N, H, W, c_out), told the time by `run.temb`."""
@@ -126,7 +104,7 @@ class ResidualBlock:
         return self.norm_1.backward(run, dh, dshortcut, *added)
 
 
-class AttentionBlock:
+class AttentionBlock(Parts):
     """Self-attention over all pixels, added to the input; q, k, v and out are 1×1 convolutions (DDPM appendix B)."""
 
     def __init__(self, path: str, channels: int, heads: int) -> None:
@@ -134,11 +112,6 @@ class AttentionBlock:
         self.norm = GroupNorm(f"{path}/norm", channels)
         self.q, self.k, self.v = (Linear(f"{path}/{name}", channels, channels) for name in "qkv")
         self.out = Linear(f"{path}/out", channels, channels, scale=NEAR_ZERO)
-
-    def parameters(self) -> Iterator[Parameter]:
-        """Yield the parameters in forward order."""
-        for layer in (self.norm, self.q, self.k, self.v, self.out):
-            yield from layer.parameters()
 
     def forward(self, run: Pass, x: Array) -> Array:
         """(N, H, W, C) -> the same shape."""
@@ -159,16 +132,11 @@ class AttentionBlock:
         return self.norm.backward(run, run.ops.xp.reshape(dh, dy.shape), dy, *added)
 
 
-class Chain:
+class Chain(Parts):
     """Blocks one after the other."""
 
     def __init__(self, *blocks: Block | None) -> None:
         self.blocks = [block for block in blocks if block]
-
-    def parameters(self) -> Iterator[Parameter]:
-        """Yield the parameters in forward order."""
-        for block in self.blocks:
-            yield from block.parameters()
 
     def forward(self, run: Pass, x: Array) -> Array:
         """Return what the last block makes of it."""
@@ -184,12 +152,11 @@ class Chain:
         return first.backward(run, dy, *added)
 
 
-class Upsample:
+class Upsample(Parts):
     """Nearest-neighbour doubling, then a convolution."""
 
     def __init__(self, path: str, channels: int) -> None:
         self.conv = Conv(f"{path}/conv", channels, channels)
-        self.parameters = self.conv.parameters
 
     def forward(self, run: Pass, x: Array) -> Array:
         """(N, H, W, C) -> (N, 2H, 2W, C)."""

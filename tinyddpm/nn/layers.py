@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from tinyddpm.backend import Array
 from tinyddpm.nn.network import DropoutNoise
-from tinyddpm.nn.parameters import ONES, ZEROS, Gradients, Init, Parameter, Weights, ZeroGradients, fan_average
+from tinyddpm.nn.parameters import ONES, ZEROS, Gradients, Init, Parameter, Parts, Weights, ZeroGradients, fan_average
 from tinyddpm.ops import Operations, Saved
 from tinyddpm.ops.activation import Dropout
 
@@ -50,18 +50,14 @@ class Pass:
         return backward(self.stack.pop(), dy)
 
 
-class Layer:
+class Layer(Parts):
     """A layer with a weight and a bias or a scale and a shift: two parameters under one path."""
 
     names: tuple[str, str]
 
     def __init__(self, path: str, shapes: tuple[tuple[int, ...], tuple[int, ...]], inits: tuple[Init, Init]) -> None:
         self.paths = tuple(f"{path}/{name}" for name in self.names)
-        self._shapes, self._inits = shapes, inits
-
-    def parameters(self) -> Iterator[Parameter]:
-        """Yield the two parameters."""
-        return map(Parameter, self.paths, self._shapes, self._inits)
+        self.declared = tuple(map(Parameter, self.paths, shapes, inits))
 
     def _weights(self, run: Pass) -> tuple[Array, Array]:
         first, second = self.paths
@@ -164,20 +160,16 @@ class GroupNormSiLU(GroupNorm):
         return self.modulated_backward(run, dy, *added)[0]
 
 
-class Embedding:
+class Embedding(Parts):
     """A learned vector per class: `table`, (classes, dim)."""
 
     def __init__(self, path: str, classes: int, dim: int) -> None:
-        self._parameter = Parameter(f"{path}/table", (classes, dim), Init("normal", 1.0))
-
-    def parameters(self) -> Iterator[Parameter]:
-        """Yield the table."""
-        yield self._parameter
+        self.table = Parameter(f"{path}/table", (classes, dim), Init("normal", 1.0))
 
     def forward(self, run: Pass, index: Array) -> Array:
         """(N,) integers -> (N, dim)."""
-        return run.do(run.ops.embedding, run.w[self._parameter.path], index)
+        return run.do(run.ops.embedding, run.w[self.table.path], index)
 
     def backward(self, run: Pass, dy: Array) -> None:
         """Add the table's gradient; an index has none."""
-        run.dw[self._parameter.path] += run.undo(run.ops.embedding_backward, dy)
+        run.dw[self.table.path] += run.undo(run.ops.embedding_backward, dy)

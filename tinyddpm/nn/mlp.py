@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 from tinyddpm.backend import Array
 from tinyddpm.errors import ConfigError
-from tinyddpm.nn.blocks import NEAR_ZERO, HasParameters, TimeEmbedding
+from tinyddpm.nn.blocks import NEAR_ZERO, TimeEmbedding
 from tinyddpm.nn.layers import Linear, Pass
 from tinyddpm.nn.network import Condition, DropoutNoise
-from tinyddpm.nn.parameters import Gradients, Parameter, Weights
+from tinyddpm.nn.parameters import Gradients, Parts, Weights
 from tinyddpm.ops import Operations, Saved
 
 
-class MLP:
+class MLP(Parts):
     """Dense residual blocks x + W₂ silu(W₁ silu(x) + W_t temb), between a dense layer in and one out.
 
     Args:
@@ -42,8 +40,6 @@ class MLP:
         self.dense_in = Linear("dense_in", sample_shape[0], width)
         self.blocks = [_Block(f"block_{i}", width) for i in range(depth)]
         self.dense_out = Linear("dense_out", width, out_channels, scale=NEAR_ZERO)
-        parts: list[HasParameters] = [self.time, self.dense_in, *self.blocks, self.dense_out]
-        self.parameters: Sequence[Parameter] = [parameter for part in parts for parameter in part.parameters()]
 
     def forward(
         self, ops: Operations, w: Weights, x: Array, t: Array, cond: Condition, noise: DropoutNoise | None = None
@@ -70,17 +66,13 @@ class MLP:
         return dx
 
 
-class _Block:
+class _Block(Parts):
     """One residual block: h + dense_2(silu(dense_1(silu(h)) + time(temb)))."""
 
     def __init__(self, path: str, width: int) -> None:
         self.dense_1 = Linear(f"{path}/dense_1", width, width)
         self.time = Linear(f"{path}/time", width, width)
         self.dense_2 = Linear(f"{path}/dense_2", width, width)
-
-    def parameters(self) -> Iterator[Parameter]:
-        for layer in (self.dense_1, self.time, self.dense_2):
-            yield from layer.parameters()
 
     def forward(self, run: Pass, x: Array) -> Array:
         h = run.do(run.ops.silu, x)

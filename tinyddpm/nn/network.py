@@ -42,12 +42,12 @@ class Network(Protocol):
     - classes: the number of classes it is conditioned on, 0 for none;
     - out_channels: how many channels (or coordinates) it predicts;
     - options: keyword-only, all with defaults; ConfigError for a bad one, before anything is computed.
-
-    Attributes:
-        parameters: declared once, in the order of the flat buffer.
     """
 
-    parameters: Sequence[Parameter]
+    @property
+    def parameters(self) -> Sequence[Parameter]:
+        """Declared once, in the order of the flat buffer. `Parts` finds those of what is made of layers."""
+        ...
 
     def forward(
         self, ops: Operations, w: Weights, x: Array, t: Array, cond: Condition, noise: DropoutNoise | None = None

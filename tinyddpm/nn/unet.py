@@ -12,18 +12,17 @@ from tinyddpm.nn.blocks import (
     AttentionBlock,
     Block,
     Chain,
-    HasParameters,
     ResidualBlock,
     TimeEmbedding,
     Upsample,
 )
 from tinyddpm.nn.layers import Conv, GroupNormSiLU, Pass
 from tinyddpm.nn.network import Condition, DropoutNoise
-from tinyddpm.nn.parameters import Gradients, Parameter, Weights
+from tinyddpm.nn.parameters import Gradients, Parts, Weights
 from tinyddpm.ops import Operations, Saved
 
 
-class UNet:
+class UNet(Parts):
     """Levels of residual blocks down to small feature maps and up again, with a skip from every step down to a step up.
 
     A level is `blocks` residual blocks on the way down and `blocks` + 1 on the way up, each followed by self-attention
@@ -114,10 +113,6 @@ class UNet:
 
         self.norm_out = GroupNormSiLU("norm_out", c)
         self.conv_out = Conv("conv_out", c, out_channels, scale=NEAR_ZERO)
-        parts: list[HasParameters] = [
-            self.time, self.conv_in, *self.down, self.middle, *self.up, self.norm_out, self.conv_out
-        ]  # fmt: skip
-        self.parameters: Sequence[Parameter] = [parameter for part in parts for parameter in part.parameters()]
 
     def forward(
         self, ops: Operations, w: Weights, x: Array, t: Array, cond: Condition, noise: DropoutNoise | None = None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,13 @@ SMALL = {"width": 16, "depth": 2, "heads": 2}
 )
 def test_keeps_the_contract(sample_shape: tuple[int, ...], classes: int, options: dict[str, int]) -> None:
     check_network("dit", sample_shape, classes, exempt=("*/k/b",), **options)
+
+
+def test_the_order_of_parameters_stays() -> None:
+    """Paths, shapes and laws are those of all checkpoints so far."""
+    parameters = DiT((8, 8, 2), 3, 2, width=16, depth=2, heads=2).parameters
+    lines = [f"{p.path} {p.shape} {p.init.law} {p.init.value}" for p in parameters]
+    assert (len(lines), sha256("\n".join(lines).encode()).hexdigest()[:16]) == (39, "e33b165ea60421e2")
 
 
 def twin(
