@@ -5,7 +5,6 @@ python examples/fewer_steps.py steps.png runs/digits
 """
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ def main(path: str, run: str = "runs/digits", sampler: str = "dpmpp-2m") -> None
             numbers,
             numbers % max(1, len(model.classes)),
             seed=0,
-            sampling=replace(model.config.sampling, name=sampler, steps=steps, options={}),
+            sampling=model.config.updated({"sampling": {"name": sampler, "steps": steps}}).sampling,
             batch_size=COUNT,
         ).values
         for steps in STEPS

@@ -85,6 +85,36 @@ def test_a_group_is_one_of_the_known() -> None:
         registry.entries("schedule")
 
 
+@pytest.mark.parametrize(
+    ("group", "near"),
+    [
+        ("tinyddpm.schedule", "did you mean 'tinyddpm.schedules'"),
+        ("tinydppm.samplers", "did you mean 'tinyddpm.samplers'"),
+        ("tinyddpm-networks", "did you mean 'tinyddpm.networks'"),
+        ("tinyddpm.xyz", "there are: "),
+        ("tinyddpm", "there are: "),
+    ],
+)
+def test_a_group_that_looks_like_ours_and_is_none_is_told_with_the_nearest(site: Site, group: str, near: str) -> None:
+    site.install("made-up", "1.0", {"schedules": {"a": "made_up:a"}}, made_up="1 / 0")
+    assert registry.strange_groups() == []
+    points = site.folder / "made_up-1.0.dist-info" / "entry_points.txt"
+    points.write_text(f"[{group}]\nramp = made_up:ramp\n\n[made_up.schedules]\nown = made_up:own\n")
+    (line,) = registry.strange_groups()
+    assert line.startswith(f"made-up registers ramp: unknown entry-point group '{group}': ")
+    assert near in line
+
+
+def test_what_a_plugin_requires_is_looked_for_and_not_imported() -> None:
+    def plugin() -> None:
+        pass
+
+    assert registry.missing(plugin) == {}
+    plugin.requires = {"antigravity": "python", "no_such_package": "made-up[all]"}  # type: ignore[attr-defined]
+    assert registry.missing(plugin) == {"no_such_package": "made-up[all]"}
+    assert "antigravity" not in sys.modules
+
+
 # What is not there, or twice, or broken
 
 
@@ -176,6 +206,49 @@ def test_build_passes_arguments_and_options(sampler: str) -> None:
 def test_build_refuses_an_unknown_option_with_the_nearest(sampler: str) -> None:
     with pytest.raises(ConfigError, match="unknown option of sampler 'made-up' 'step': did you mean 'steps'"):
         registry.build("samplers", sampler, ["p"], {"step": 3})
+
+
+def test_an_option_without_a_default_is_asked_for(site: Site) -> None:
+    site.install(
+        "made-up", "1.0", {"networks": {"bare": "made_up:bare"}}, made_up="def bare(a, *, width): return width"
+    )
+    with pytest.raises(ConfigError, match="option width of network 'bare' has no default: give it a value"):
+        registry.build("networks", "bare", [1], {})
+    assert registry.build("networks", "bare", [1], {"width": 3}) == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("part = 3", "network 'odd' cannot be used: 3 is not a callable object: register a function or a class"),
+        ("def part(a, b): pass", r"network 'odd' cannot be called with the 1 arguments .* its signature is \(a, b\)"),
+        ("def part(): pass", r"network 'odd' cannot be called with the 1 arguments .* its signature is \(\)"),
+    ],
+)
+def test_what_cannot_be_called_as_its_group_is_one_line(site: Site, source: str, line: str) -> None:
+    site.install("made-up", "1.0", {"networks": {"odd": "made_up:part"}}, made_up=source)
+    with pytest.raises(RegistryError, match=line):
+        registry.build("networks", "odd", ["a"], {})
+
+
+WORDS = """
+from __future__ import annotations
+from typing import TYPE_CHECKING, Literal
+if TYPE_CHECKING:
+    from nowhere import Nothing
+def with_words(*, sides: tuple[int, ...] | Literal["auto"] = (16,)): return sides
+def unevaluated(a: Nothing, *, side: int = 1): return side
+"""
+
+
+def test_words_that_the_annotation_names_are_taken_too(site: Site) -> None:
+    points = {"samplers": {"with-words": "made_up:with_words", "unevaluated": "made_up:unevaluated"}}
+    site.install("made-up", "1.0", points, made_up=WORDS)
+    assert registry.build("samplers", "with-words", [], {"sides": "auto"}) == "auto"
+    assert registry.build("samplers", "with-words", [], {"sides": [8]}) == [8]
+    with pytest.raises(ConfigError, match=r"is 'all': give a list, such as \(16,\), or 'auto'"):
+        registry.build("samplers", "with-words", [], {"sides": "all"})
+    assert registry.build("samplers", "unevaluated", [0], {"side": 2}) == 2
 
 
 def test_build_refuses_a_positional_argument_as_an_option(sampler: str) -> None:

@@ -1,7 +1,11 @@
-"""Plugins: schedules, weightings, networks, samplers, spacings, data sets and backends found through entry points.
+"""Plugins: the parts of every kind, from schedules to commands, found through entry points.
 
 The built-ins are entry points of this distribution like any other, so there is one way in. Listing reads metadata
 and imports nothing; an entry is imported when it is asked for by name. A broken entry breaks only itself.
+
+All groups are called alike: the positional arguments that the group fixes, then keyword-only options with defaults,
+which reach the configuration under the part's own table. A part that needs a library beyond its package's dependencies
+says so in its attribute `requires`, a mapping of modules to what `pip install` takes for them.
 """
 
 from __future__ import annotations
@@ -9,8 +13,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import metadata
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, Literal, get_args, get_origin
 
 from tinyddpm.errors import ConfigError, RegistryError, unknown
 
@@ -78,39 +84,88 @@ def load(group: str, name: str) -> Any:
         raise RegistryError(f"{what} {name!r} ({entry}) cannot be loaded: {type(cause).__name__}: {reason}") from cause
 
 
+def strange_groups() -> list[str]:
+    """Return a line for every entry-point group that looks like one of these and is none. Imports no plugin."""
+    known = {f"tinyddpm.{group}" for group in GROUPS}
+    lines = []
+    for group in sorted(metadata.entry_points().groups - known):
+        close = get_close_matches(group.lower(), known, n=1, cutoff=0.85)
+        if close or group == "tinyddpm" or group.startswith("tinyddpm."):
+            points = metadata.entry_points(group=group)
+            owners = sorted({point.dist.name for point in points if point.dist is not None})
+            names = ", ".join(sorted({point.name for point in points}))
+            lines.append(f"{' and '.join(owners)} registers {names}: {unknown('entry-point group', group, known)}")
+    return lines
+
+
+def missing(plugin: Any) -> dict[str, str]:
+    """Return the modules that a plugin requires and that are not installed, with what `pip install` takes for each."""
+    return {module: package for module, package in getattr(plugin, "requires", {}).items() if find_spec(module) is None}
+
+
 def options(plugin: Any) -> dict[str, inspect.Parameter]:
     """Return the options of a plugin: its keyword-only parameters by name."""
     return {
         name: parameter
-        for name, parameter in inspect.signature(plugin).parameters.items()
+        for name, parameter in _signature(plugin).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
+
+
+def _signature(plugin: Any) -> inspect.Signature:
+    """Return the signature, its annotations evaluated where they can be."""
+    try:
+        return inspect.signature(plugin, eval_str=True)
+    except NameError:  # of what is imported for type checkers alone
+        return inspect.signature(plugin)
 
 
 def build(group: str, name: str, arguments: Sequence[Any], chosen: Mapping[str, Any]) -> Any:
     """Call the plugin registered as `name` with the positional `arguments` of its group and the `chosen` options.
 
     Raises:
-        RegistryError: the name is unknown, claimed twice, or cannot be loaded.
-        ConfigError: an option is unknown, is not of the type of its default, or is refused by the plugin.
+        RegistryError: the name is unknown, claimed twice, cannot be loaded, or does not take its group's arguments.
+        ConfigError: an option is unknown, is not of the type of its default, lacks one, or is refused by the plugin.
     """
-    return checked(group, name, chosen)(*arguments, **chosen)
+    plugin = checked(group, name, chosen)
+    try:
+        _signature(plugin).bind(*arguments, **chosen)
+    except TypeError as cause:
+        raise RegistryError(
+            f"{group.removesuffix('s')} {name!r} cannot be called with the {len(arguments)} arguments of its group"
+            f" ({cause}): its signature is {_signature(plugin)}"
+        ) from cause
+    return plugin(*arguments, **chosen)
 
 
 def checked(group: str, name: str, chosen: Mapping[str, Any]) -> Any:
     """Return the plugin registered as `name` if it takes the `chosen` options; see `build` for what is refused."""
     plugin = load(group, name)
-    known = options(plugin)
     what = f"{group.removesuffix('s')} {name!r}"
+    try:
+        known = options(plugin)
+    except (TypeError, ValueError) as cause:  # it cannot be called, or has no signature
+        raise RegistryError(f"{what} cannot be used: {cause}: register a function or a class") from cause
     for option, value in chosen.items():
         if option not in known:
             raise ConfigError(unknown(f"option of {what}", option, known))
-        if not _like(value, known[option].default):
-            default = known[option].default
+        default, words = known[option].default, _words(known[option].annotation)
+        if not _like(value, default) and value not in words:
+            others = "".join(f", or {word!r}" for word in words if word != default)
             raise ConfigError(
-                f"option {option} of {what} is {value!r}: give {_described(default)}, such as {default!r}"
+                f"option {option} of {what} is {value!r}: give {_described(default)}, such as {default!r}{others}"
             )
+    for option, parameter in known.items():
+        if parameter.default is parameter.empty and option not in chosen:
+            raise ConfigError(f"option {option} of {what} has no default: give it a value")
     return plugin
+
+
+def _words(annotation: Any) -> tuple[Any, ...]:
+    """Return what the `Literal`s in an annotation allow beside values of the default's type, such as "auto"."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(word for part in get_args(annotation) for word in _words(part))
 
 
 def _like(value: Any, default: Any) -> bool:

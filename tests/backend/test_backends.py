@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from tinyddpm import registry
 from tinyddpm.backend import Backend, Purpose, load_backend
 from tinyddpm.backend.cupy_backend import CupyBackend
 from tinyddpm.backend.numpy_backend import NumpyBackend
@@ -89,6 +90,13 @@ def test_cupys_lack_of_memory_is_pythons() -> None:
     """Which is what the CuPy backend takes it for."""
     memory = pytest.importorskip("cupy.cuda.memory", reason="CuPy is not installed")
     assert issubclass(memory.OutOfMemoryError, CupyBackend.memory_errors)
+
+
+@pytest.mark.parametrize("made", [lambda device: load_backend("numpy"), int, 3])
+def test_what_is_no_class_of_backends_is_refused(made: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "load", lambda group, name: made)
+    with pytest.raises(BackendError, match=r"backend 'odd' is .*: register a class, a subclass of tinyddpm.backend"):
+        load_backend("odd")
 
 
 @pytest.mark.parametrize(("name", "there"), [("numpy", "fp32"), ("torch", "fp32, tf32, bf16")])

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from tinyddpm import registry
 from tinyddpm.cli import COMMANDS, main
 
 SMALL = [
@@ -197,12 +198,45 @@ def test_info_of_a_run(trained: Path) -> None:
 
 def test_plugins_lists_all_groups() -> None:
     found = json.loads(run("plugins", "--json").stdout)["plugins"]
-    groups = ["schedules", "weightings", "networks", "samplers", "spacings", "datasets", "backends"]
-    assert {entry["group"] for entry in found} == set(groups)
+    assert {entry["group"] for entry in found} == set(registry.GROUPS)
     assert not [entry for entry in found if entry["distribution"] == "tinyddpm" and entry["broken"]]
     text = run("plugins").stdout
     for name in ("linear", "unet", "ancestral", "digits", "numpy"):
         assert f"  {name} " in text
+
+
+def test_plugins_tells_what_is_missing_or_registered_in_a_strange_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(registry, "strange_groups", lambda: ["a registers b: unknown entry-point group"])
+    found = json.loads(run("plugins", "--json").stdout)
+    assert {e["name"]: e["missing"] for e in found["plugins"] if e["group"] == "backends"}["torch"] == {
+        "torch": "tinyddpm[torch]"
+    }
+    assert found["warnings"] == ["a registers b: unknown entry-point group"]
+    text = run("plugins").stdout
+    assert "needs torch, which is not installed: pip install 'tinyddpm[torch]'" in text
+    assert "warning: a registers b" in text
+
+
+def test_options_reach_spacings_and_data_sets(here: Path) -> None:
+    """From the command line to the times and points; what is wrong with them is one line."""
+    options = ["--spacing", "karras", "--set", "spacing.rho=3", "--set", "data.noise=0.3"]
+    assert run("train", *SMALL, *options, "--sample-steps", "4", "--out", "r").exit_code == 0
+    config = json.loads(run("info", "r", "--json").stdout)["config"]
+    assert config["spacing"] == {"name": "karras", "rho": 3}
+    assert config["data"]["noise"] == 0.3
+    drawn = []
+    for more in ([], ["--spacing-option", "rho=1"], ["--spacing", "uniform"], ["--spacing", "karras"]):
+        assert run("sample", "r", "--count", "3", "--npz", "--out", f"s{len(drawn)}", *more).exit_code == 0
+        drawn.append(np.load(f"s{len(drawn)}/samples.npz")["points"].tobytes())
+    assert len(set(drawn)) == 3
+    assert drawn[0] == drawn[3], "the same spacing keeps its options"
+    assert "unknown option of spacing 'trailing' 'rho'" in fails("train", *SMALL, "--set", "spacing.rho=3")
+    assert "rho is 0" in fails("train", *SMALL, "--spacing", "karras", "--set", "spacing.rho=0")
+    assert "did you mean 'source'" in fails("train", *SMALL, "--set", "data.soruce=ring")
+    assert "did you mean 'noise'" in fails("train", *SMALL, "--set", "data.nois=0.1")
+    assert "noise is -1" in fails("train", *SMALL, "--set", "data.noise=-1")
+    assert "network is a value already" in fails("train", *SMALL, "--set", "network=3", "--set", "network.width=4")
 
 
 def test_schedule_reports_warns_and_draws(here: Path) -> None:

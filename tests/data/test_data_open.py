@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from make_shipped import make_fashion_mini
 from PIL import Image
 
+from tinyddpm import registry
 from tinyddpm.data import images, open_dataset, parse_size
 from tinyddpm.data.base import ArrayDataset
 from tinyddpm.data.resize import resized
@@ -232,3 +233,59 @@ def test_damage_ends_in_one_line_that_names_the_file(
     else:
         assert kind in complaint or complaint.startswith(f"{folder}: ")
         assert "\n" not in complaint
+
+
+class Odd:
+    """A data set of two images, with parts that are not what they must be."""
+
+    def __init__(self, read: object = None, **parts: object) -> None:
+        self.description, self.shape, self.classes, self.labels = "odd", (2, 2, 1), (), None
+        self.__dict__.update(parts)
+        self.first = np.zeros((1, 2, 2, 1), np.uint8) if read is None else read
+
+    def __len__(self) -> int:
+        return 2
+
+    def read(self, indices: np.ndarray) -> object:
+        return self.first
+
+
+def test_a_data_set_of_a_plugin_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Odd(classes=("a", "b"), labels=np.asarray([0, 1]))
+    monkeypatch.setattr(registry, "load", lambda group, name: lambda split, data_dir: made)
+    assert open_dataset("ring") is made
+
+
+@pytest.mark.parametrize(
+    ("found", "line"),
+    [
+        (np.zeros((4, 2, 2, 1)), "is a ndarray without description, classes, labels, read: return a data set"),
+        (None, "is a NoneType without description, shape, classes, labels, read, __len__"),
+        (
+            Odd(np.zeros((1, 2, 2, 1))),
+            r"gives float64 of shape .*: it must be uint8 of shape \(1, 2, 2, 1\)",
+        ),
+        (
+            Odd(np.zeros((1, 2, 2), np.uint8)),
+            r"gives uint8 of shape \(1, 2, 2\): it must be uint8 of shape",
+        ),
+        (Odd([[0]]), "gives a list: it must be uint8"),
+        (Odd(np.zeros((1, 2)), shape=(2,)), r"gives float64 of shape \(1, 2\): it must be float32"),
+        (Odd(shape=(2, 2)), r"has 2 samples of shape \(2, 2\): give images"),
+        (Odd(labels=[0, 1], classes=("a", "b")), "labels are a list"),
+        (Odd(labels=np.asarray([0, 1])), "has 0 classes and 2 labels: give both"),
+        (Odd(classes=("a",)), "has 1 classes and no labels: give both"),
+        (Odd(labels=np.asarray([0, 2]), classes=("a", "b")), "label 2 is not in 0 to 1"),
+    ],
+)
+def test_what_is_no_data_set_is_refused_in_one_line(found: object, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "load", lambda group, name: lambda split, data_dir: found)
+    with pytest.raises(DataError, match=f"data set 'ring'.*{line}") as caught:
+        open_dataset("ring")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_path_has_no_options(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((2, 2)))
+    with pytest.raises(ConfigError, match=r"x\.npy is a path, which has no options: leave out noise"):
+        open_dataset(str(tmp_path / "x.npy"), options={"noise": 1})

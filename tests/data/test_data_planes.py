@@ -37,6 +37,17 @@ def test_standardised(name: str, split: str) -> None:
     assert_mean((points**2).mean(axis=1), 1.0)
 
 
+@pytest.mark.parametrize("name", ["moons", "swiss-roll", "ring"])
+@pytest.mark.parametrize("noise", [0, 0.02, 2.0])
+def test_standardised_whatever_the_noise(name: str, noise: float) -> None:
+    dataset = open_dataset(name, options={"noise": noise})
+    points = dataset.read(np.arange(len(dataset))).astype(np.float64)
+    assert_mean(points[:, 0], 0.0)
+    assert_mean(points[:, 1], 0.0)
+    assert_mean((points**2).mean(axis=1), 1.0)
+    assert not np.array_equal(points.astype(np.float32), points_of(name))
+
+
 @pytest.mark.parametrize("name", PLANES)
 def test_points_are_always_the_same_and_splits_independent(name: str) -> None:
     train, test = points_of(name), points_of(name, "test")

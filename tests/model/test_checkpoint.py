@@ -28,6 +28,7 @@ from tinyddpm.model.checkpoint import (
     read_checkpoint_header,
     save_checkpoint,
 )
+from tinyddpm.model.config import Config
 
 LAYOUT: Layout = [("conv_in/w", (3, 3, 1, 4)), ("conv_in/b", (4,)), ("down_0/block_0/scale", ()), ("a", (2, 3))]
 VECTORS = ("weights", "ema", "adam_m", "adam_v")
@@ -238,11 +239,20 @@ class TestRefusals:
         assert "not a checkpoint of tinyddpm" in refusal(other)
         assert "No such file" in refusal(tmp_path / "missing.h5")
 
+    def test_schema_1_had_its_spacing_among_the_settings_of_sampling(self, tmp_path: Path) -> None:
+        path = tmp_path / "old.h5"
+        rewrite(path, config={"sampling": {"name": "ddim", "eta": 1.0, "spacing": "karras"}})
+        config = Config.from_dict(read_checkpoint_header(path).config)
+        assert config.sampling.spacing.name == "karras"
+        assert config.sampling.options == {"eta": 1.0}
+        rewrite(path, config={"sampling": {"name": "ddim"}})
+        assert read_checkpoint_header(path).config == {"sampling": {"name": "ddim"}}
+
     def test_a_newer_schema(self, tmp_path: Path) -> None:
         """Whatever else its header holds: it comes first."""
         path = tmp_path / "new.h5"
-        rewrite(path, schema=2, step="many", config=None)
-        assert "written by a newer tinyddpm (schema 2;" in refusal(path)
+        rewrite(path, schema=3, step="many", config=None)
+        assert "written by a newer tinyddpm (schema 3;" in refusal(path)
         with pytest.raises(CheckpointError, match="upgrade with pip install --upgrade tinyddpm"):
             read_checkpoint_header(path)
 

@@ -51,7 +51,7 @@ def test_any_values_survive_toml(steps: int, rate: float, source: str, size: str
     [
         ({"trainin": {}}, "unknown key 'trainin': did you mean 'training'?"),
         ({"training": {"stps": 1}}, "training: unknown key 'stps': did you mean 'steps'?"),
-        ({"data": {"soruce": "x"}}, "did you mean 'source'?"),
+        ({"sampling": {"spacing": "karras"}}, "spacing has a table of its own: write name = 'karras' under [spacing]"),
         ({"training": {"steps": 1.5}}, "training.steps is 1.5: give a whole number"),
         ({"training": {"steps": True}}, "training.steps is True: give a whole number"),
         ({"data": {"flip": 1}}, "data.flip is 1: give true or false"),
@@ -117,6 +117,23 @@ def test_a_weighting_has_options_of_its_own() -> None:
     config = Config.from_dict({"weighting": {"name": "min-snr", "gamma": 3.0}})
     assert config.weighting.options == {"gamma": 3.0}
     assert config.updated({"weighting": {"name": "p2"}}).weighting.options == {}
+
+
+def test_what_is_drawn_by_carries_its_spacing() -> None:
+    """The table `spacing` is held by the sampling, and stands beside it in what is written."""
+    config = Config.from_dict({"spacing": {"name": "karras", "rho": 3}})
+    assert (config.sampling.spacing.name, config.sampling.spacing.options) == ("karras", {"rho": 3})
+    assert config.to_dict()["spacing"] == {"name": "karras", "rho": 3}
+    assert "spacing" not in config.to_dict()["sampling"]
+    assert config.updated({"spacing": {"name": "uniform"}}).sampling.spacing.options == {}
+    assert config.updated({"sampling": {"steps": 9}}).sampling.spacing == config.sampling.spacing
+
+
+def test_a_data_set_has_options_that_another_does_not_inherit() -> None:
+    config = Config.from_dict({"data": {"source": "ring", "noise": 0.2}})
+    assert config.data.options == {"noise": 0.2}
+    assert config.updated({"data": {"labels": True}}).data.options == {"noise": 0.2}
+    assert config.updated({"data": {"source": "moons"}}).data.options == {}
 
 
 def test_cifar10_improved_is_iddpms_to_the_parameter() -> None:

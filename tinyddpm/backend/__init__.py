@@ -23,11 +23,13 @@ def load_backend(
 
     Raises:
         RegistryError: no such backend.
-        BackendError: its package, driver or device is missing, or it has not this precision.
+        BackendError: its package, driver or device is missing, it has not this precision, or it is no backend.
     """
     from tinyddpm import registry
 
     make = registry.load("backends", name)
+    if not (isinstance(make, type) and issubclass(make, Backend)):
+        raise BackendError(f"backend {name!r} is {make!r}: register a class, a subclass of tinyddpm.backend.Backend")
     if precision != "fp32" and precision not in make.precisions:
         raise BackendError(f"the {name} backend has no precision {precision!r}: there is {', '.join(make.precisions)}")
     options: dict[str, Any] = {} if precision == "fp32" else {"precision": precision}

@@ -7,9 +7,9 @@ arrays to and from the host, names the class of its operations, and draws random
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,6 +33,7 @@ class Backend:
         graphs: whether it can record launches and replay them; then it takes the option `graph`, which is whether to,
             and offers its own kernels for a whole training step (`tinyddpm.training.device_step`).
         memory_errors: what the library raises where memory runs out.
+        requires: the modules of libraries beyond the package's dependencies, with what `pip install` takes for each.
     """
 
     name: str = ""
@@ -40,6 +41,7 @@ class Backend:
     precisions: tuple[str, ...] = ("fp32",)
     graphs: bool = False
     memory_errors: tuple[type[Exception], ...] = (MemoryError,)
+    requires: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, xp: Any, device: Any = None, precision: str = "fp32") -> None:
         self.xp = xp

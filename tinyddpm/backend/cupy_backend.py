@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from importlib.metadata import EntryPoint
 from traceback import walk_tb
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -51,6 +51,7 @@ class CupyBackend(Backend):
     operations = "tinyddpm.ops.cupy_operations:CupyOperations"
     precisions = ("fp32", "tf32", "bf16")
     graphs = True
+    requires: ClassVar[Mapping[str, str]] = {"cupy": "tinyddpm[cuda12]"}
     randomness = "tinyddpm.ops.cuda.random:CupyRandom"
     """`module:attribute` of the random numbers' class; imported when they are first asked for."""
     convolutions = "tinyddpm.ops.cuda.cudnn_frontend:cudnn_line"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class TorchBackend(Backend):
     name = "torch"
     operations = "tinyddpm.ops.torch_operations:TorchOperations"
     precisions = ("fp32", "tf32", "bf16")
+    requires: ClassVar[Mapping[str, str]] = {"torch": "tinyddpm[torch]"}
 
     def __init__(self, device: str | None = None, *, precision: str = "fp32") -> None:
         try:

@@ -52,7 +52,8 @@ class Editor:
 
     Args:
         checkpoint: a checkpoint, or a run folder.
-        sampler, sample_steps, spacing, threshold, percentile, assignments: the sampling, where it is not the run's own.
+        sampler, sample_steps, spacing, threshold, percentile, assignments, spacing_assignments: the sampling, where it
+            is not the run's own.
         raw, seed, batch_size, classes, out, singles, npz, machine: as for `tinyddpm sample`.
         fit: crop images in the middle and resize them to the model's size; otherwise they must have it.
 
@@ -70,6 +71,7 @@ class Editor:
         threshold: str | None,
         percentile: float | None,
         assignments: tuple[str, ...],
+        spacing_assignments: tuple[str, ...],
         raw: bool,
         seed: int,
         batch_size: int,
@@ -86,8 +88,8 @@ class Editor:
             raise ConfigError(f"{checkpoint} draws samples of shape {self.model.sample_shape}: edit is for images")
         refuse_full(out)
         self.sampling = chosen_sampling(
-            self.model.config, assignments,
-            name=sampler, steps=sample_steps, spacing=spacing, threshold=threshold, percentile=percentile,
+            self.model.config, assignments, spacing, spacing_assignments,
+            name=sampler, steps=sample_steps, threshold=threshold, percentile=percentile,
         )  # fmt: skip
         self.process = self.model.process
         self.pairs = self.model.pairs(self.sampling)

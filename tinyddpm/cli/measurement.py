@@ -125,16 +125,21 @@ def opened(model: Model, data: str | None, data_dir: str | None, split: str | No
     config = model.config
     source, places = data or config.data.source, data_dir or config.data.data_dir
     size = parse_size(config.data.image_size) if config.data.image_size else None
+    options = config.data.options if source == config.data.source else {}
     wanted = split or "test"
     try:
         dataset = open_dataset(
-            source, image_size=size, data_dir=places, split="train" if wanted == "held-out" else wanted
+            source,
+            image_size=size,
+            data_dir=places,
+            split="train" if wanted == "held-out" else wanted,
+            options=options,
         )
     except DataError as error:
         if split or data:
             raise
         click.echo(f"note: {error}; what the run held out is taken instead", err=True)
-        wanted, dataset = "held-out", open_dataset(source, image_size=size, data_dir=places)
+        wanted, dataset = "held-out", open_dataset(source, image_size=size, data_dir=places, options=options)
     if wanted == "held-out":
         if data:
             raise DataError(f"nothing of {data} was held out for this model: give --split train or test")

@@ -129,6 +129,8 @@ def parse_assignments(assignments: Iterable[str], depth: int) -> dict[str, Any]:
         target = tables
         for folder in folders:
             target = target.setdefault(folder, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"{text!r}: {folder} is a value already: give it once, or as a table")
         target[name] = parsed
     return tables
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
@@ -14,9 +15,10 @@ from tinyddpm.errors import RegistryError
 @click.command(cls=GroupedCommand)
 @option("--json", "as_json", is_flag=True, help="One JSON object: a list of entries.", group="Output")
 def plugins(as_json: bool) -> None:
-    """List every schedule, network, sampler, spacing, data set and backend there is, and where it comes from.
+    """List the parts of every kind that there are, and where each comes from.
 
-    Each is loaded to see whether it works; one that does not is shown as broken, with the reason.
+    Each is loaded to see whether it works; one that does not is shown as broken, with the reason, and one whose library
+    is not installed with what to install. Entry-point groups that are none of tinyddpm's are warned of.
     """
     found = [
         {
@@ -25,13 +27,13 @@ def plugins(as_json: bool) -> None:
             "value": entry.value,
             "distribution": entry.distribution,
             "version": entry.version,
-            "broken": _reason(entry),
+            **_state(entry),
         }
         for group in registry.GROUPS
         for entry in registry.entries(group)
     ]
     if as_json:
-        click.echo(json.dumps({"plugins": found}))
+        click.echo(json.dumps({"plugins": found, "warnings": registry.strange_groups()}))
         return
     width = max(len(str(entry["name"])) for entry in found)
     for group in registry.GROUPS:
@@ -41,12 +43,16 @@ def plugins(as_json: bool) -> None:
                 click.echo(f"  {entry['name']:<{width}}  {entry['distribution']} {entry['version']}  {entry['value']}")
                 if entry["broken"]:
                     click.echo(click.style(f"  {'':<{width}}  broken: {entry['broken']}", fg="red"))
+                for module, package in entry["missing"].items():
+                    line = f"needs {module}, which is not installed: pip install '{package}'"
+                    click.echo(click.style(f"  {'':<{width}}  {line}", fg="yellow"))
+    for line in registry.strange_groups():
+        click.echo(click.style(f"warning: {line}", fg="yellow"))
 
 
-def _reason(entry: registry.Entry) -> str | None:
-    """Return why an entry cannot be used, None if it can."""
+def _state(entry: registry.Entry) -> dict[str, Any]:
+    """Return why an entry cannot be used, None if it can, and the modules it requires that are not installed."""
     try:
-        registry.load(entry.group, entry.name)
+        return {"broken": None, "missing": registry.missing(registry.load(entry.group, entry.name))}
     except RegistryError as error:
-        return str(error)
-    return None
+        return {"broken": str(error), "missing": {}}

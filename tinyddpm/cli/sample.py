@@ -75,6 +75,14 @@ from tinyddpm.cli.trained import chosen_sampling, machine_options, open_model, r
     help="An option of the sampler.",
     group="Sampling",
 )
+@option(
+    "--spacing-option",
+    "spacing_assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the spacing, such as rho=5 of karras.",
+    group="Sampling",
+)
 @option("--raw", is_flag=True, help="Use the weights as trained, not their average.", group="Sampling")
 @machine_options
 def sample(
@@ -95,6 +103,7 @@ def sample(
     threshold: str | None,
     percentile: float | None,
     assignments: tuple[str, ...],
+    spacing_assignments: tuple[str, ...],
     raw: bool,
     **machine: Any,
 ) -> None:
@@ -111,8 +120,8 @@ def sample(
 
     model, weights, _ = open_model(checkpoint, raw, **machine)
     sampling = chosen_sampling(
-        model.config, assignments,
-        name=sampler, steps=sample_steps, spacing=spacing, threshold=threshold, percentile=percentile,
+        model.config, assignments, spacing, spacing_assignments,
+        name=sampler, steps=sample_steps, threshold=threshold, percentile=percentile,
     )  # fmt: skip
     numbers = np.arange(first, first + number)
     labels = choose_labels(numbers, model.classes, classes)

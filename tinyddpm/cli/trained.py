@@ -60,17 +60,26 @@ def open_model(
     return model, weights, loaded
 
 
-def chosen_sampling(config: Config, assignments: tuple[str, ...], **given: Any) -> SamplingConfig:
+def chosen_sampling(
+    config: Config,
+    assignments: tuple[str, ...],
+    spacing: str | None,
+    spacing_assignments: tuple[str, ...],
+    **given: Any,
+) -> SamplingConfig:
     """Return a run's sampling with what the user has given in its place.
 
     Args:
         config: the run's.
         assignments: options of the sampler, `KEY=VALUE`.
+        spacing: the name of another spacing; None for the run's own.
+        spacing_assignments: options of the spacing, `KEY=VALUE`.
         given: settings of the table `sampling` by name; None for the run's own.
     """
     changes = {name: value for name, value in given.items() if value is not None}
     changes |= parse_assignments(assignments, depth=1)
-    return config.updated({"sampling": changes}, "options").sampling
+    spaced = ({"name": spacing} if spacing is not None else {}) | parse_assignments(spacing_assignments, depth=1)
+    return config.updated({"sampling": changes, "spacing": spaced}, "options").sampling
 
 
 def refuse_full(folder: Path | None) -> None:

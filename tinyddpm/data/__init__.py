@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinyddpm.errors import ConfigError, DataError, unknown
 
@@ -16,7 +17,12 @@ __all__ = ["open_dataset", "parse_size"]
 
 
 def open_dataset(
-    source: str, *, image_size: tuple[int, int] | None = None, data_dir: str | None = None, split: str = "train"
+    source: str,
+    *,
+    image_size: tuple[int, int] | None = None,
+    data_dir: str | None = None,
+    split: str = "train",
+    options: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Return the data set that `source` names.
 
@@ -26,22 +32,30 @@ def open_dataset(
         image_size: crop images in the middle to this ratio of height to width and resize them to (H, W).
         data_dir: where to look first for a registered data set that is not shipped.
         split: "train" or "test".
+        options: of a registered data set.
 
     Raises:
-        DataError: there is no such data set or split, it cannot be understood or read, or it holds points, which
-            have no image size.
+        DataError: there is no such data set or split, it cannot be understood or read, it holds points, which have no
+            image size, or what a plugin returns is no data set.
+        ConfigError: an option is unknown or wrong; the path of a file or folder has none.
         RegistryError: the name belongs to a broken plugin, or to two.
     """
     from tinyddpm import registry
 
     names = {entry.name for entry in registry.entries("datasets")}
     if source in names:
+        from tinyddpm.data.base import checked_dataset
         from tinyddpm.data.resize import resized
 
-        return resized(registry.load("datasets", source)(split, data_dir), image_size)
+        found = registry.build("datasets", source, (split, data_dir), options or {})
+        return resized(checked_dataset(found, source), image_size)
     if os.path.exists(os.path.expanduser(source)):
         from tinyddpm.data.paths import open_path
 
+        if options:
+            raise ConfigError(
+                f"{source} is a path, which has no options: leave out {', '.join(options)}, or give a data set's name"
+            )
         return open_path(Path(source).expanduser(), image_size, split)
     raise DataError(f"{unknown('data set', source, names)}; the path of a file or folder would do too")
 

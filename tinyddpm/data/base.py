@@ -111,6 +111,43 @@ def split_dataset(dataset: Dataset, held_out: int, seed: int) -> tuple[Subset, S
     return Subset(dataset, np.sort(order[held_out:])), Subset(dataset, np.sort(order[:held_out]))
 
 
+def checked_dataset(found: Any, name: str) -> Dataset:
+    """Return what the plugin `name` gave, if it is a data set; only its first sample is read.
+
+    Raises:
+        DataError: a part of it is missing or of another type; see `Dataset`.
+    """
+    what = f"data set {name!r}"
+    missing = [
+        part for part in ("description", "shape", "classes", "labels", "read", "__len__") if not hasattr(found, part)
+    ]
+    if missing:
+        raise DataError(
+            f"{what} is a {type(found).__name__} without {', '.join(missing)}: return a data set,"
+            " such as tinyddpm.data.base.ArrayDataset(samples, labels, classes, name=…)"
+        )
+    dataset: Dataset = found
+    shape, n = tuple(dataset.shape), len(dataset)
+    if n < 1 or len(shape) not in (1, 3):
+        raise DataError(f"{what} has {n} samples of shape {shape}: give images (H, W, C) or points (D,), at least one")
+    first = dataset.read(np.arange(1))
+    kind = np.dtype(np.uint8 if len(shape) == 3 else np.float32)
+    if not isinstance(first, np.ndarray) or first.shape != (1, *shape) or first.dtype != kind:
+        given = (
+            f"{first.dtype} of shape {first.shape}" if isinstance(first, np.ndarray) else f"a {type(first).__name__}"
+        )
+        raise DataError(f"{what}: reading one sample gives {given}: it must be {kind} of shape {(1, *shape)}")
+    labels = dataset.labels
+    if labels is not None and not isinstance(labels, np.ndarray):
+        raise DataError(f"{what}: labels are a {type(labels).__name__}: give an int64 array ({n},), or None")
+    if (labels is None) != (not dataset.classes):
+        raise DataError(
+            f"{what} has {len(dataset.classes)} classes and {'no' if labels is None else n} labels: give both"
+        )
+    checked_labels(labels, n, tuple(dataset.classes), what)
+    return dataset
+
+
 def sample_shape(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> tuple[int, ...]:
     """Return the shape of one sample, (H, W, C) or (2,), of an array of this shape and type.
 

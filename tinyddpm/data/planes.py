@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tinyddpm.backend import Purpose, Random
 from tinyddpm.data.base import ArrayDataset, require_split
+from tinyddpm.errors import ConfigError
 
 POINTS = 20_000
 SPLITS = ("train", "test")
@@ -61,10 +62,10 @@ def mixture(split: str, data_dir: str | None) -> ArrayDataset:
     return ArrayDataset(points, modes, names, name="mixture")
 
 
-def moons(split: str, data_dir: str | None) -> ArrayDataset:
+def moons(split: str, data_dir: str | None, *, noise: float = MOON_NOISE) -> ArrayDataset:
     """Return two interleaving half circles, labelled: with a = π u,
 
-        upper (cos a, sin a),  lower (1 - cos a, 1/2 - sin a),  each + 0.1 z.
+        upper (cos a, sin a),  lower (1 - cos a, 1/2 - sin a),  each + noise · z.
 
     Either moon has the x variance E cos² = 1/2; their means 0 and 1 add 1/4. E y = (2/π + 1/2 - 2/π) / 2 = 1/4, and
     E y² = (1/2 + 3/4 - 2/π) / 2, so the y variance is 9/16 - 1/π.
@@ -74,35 +75,41 @@ def moons(split: str, data_dir: str | None) -> ArrayDataset:
     lower = draw.integers(2)
     sign = 1 - 2 * lower
     points = np.stack([lower + sign * np.cos(angle), 0.5 * lower + sign * np.sin(angle)], axis=1)
-    variance = (3 / 4 + 9 / 16 - 1 / math.pi) / 2 + MOON_NOISE**2
-    points = (points + MOON_NOISE * draw.normal() - [0.5, 0.25]) / math.sqrt(variance)
+    variance = (3 / 4 + 9 / 16 - 1 / math.pi) / 2 + _checked(noise) ** 2
+    points = (points + noise * draw.normal() - [0.5, 0.25]) / math.sqrt(variance)
     return ArrayDataset(points, lower, ("upper", "lower"), name="moons")
 
 
-def swiss_roll(split: str, data_dir: str | None) -> ArrayDataset:
-    """Return a spiral of one and a half turns: with a = 3π/2 (1 + 2u), the points a (cos a, sin a) + z / 2.
+def swiss_roll(split: str, data_dir: str | None, *, noise: float = ROLL_NOISE) -> ArrayDataset:
+    """Return a spiral of one and a half turns: with a = 3π/2 (1 + 2u), the points a (cos a, sin a) + noise · z.
 
     The mean of a (cos a, sin a) over [3π/2, 9π/2] is (2, 2 / 3π), by parts. The sum of both E x² is
     E a² = 9.75 π².
     """
     draw = _Draws("swiss-roll", split)
     angle = 1.5 * np.pi * (1.0 + 2.0 * draw.uniform())
-    points = angle[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1) + ROLL_NOISE * draw.normal()
+    points = angle[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1) + noise * draw.normal()
     mean = np.array([2.0, 2.0 / (3.0 * np.pi)])
-    variance = (9.75 * np.pi**2 - mean @ mean) / 2 + ROLL_NOISE**2
+    variance = (9.75 * np.pi**2 - mean @ mean) / 2 + _checked(noise) ** 2
     return ArrayDataset((points - mean) / math.sqrt(variance), name="swiss-roll")
 
 
-def ring(split: str, data_dir: str | None) -> ArrayDataset:
-    """Return a circle blurred along its radius: with a = 2π u, the points (1 + z / 10) (cos a, sin a).
+def ring(split: str, data_dir: str | None, *, noise: float = RING_NOISE) -> ArrayDataset:
+    """Return a circle blurred along its radius: with a = 2π u, the points (1 + noise · z) (cos a, sin a).
 
-    The mean is 0 and each coordinate's variance E r² / 2 = (1 + 0.1²) / 2.
+    The mean is 0 and each coordinate's variance E r² / 2 = (1 + noise²) / 2.
     """
     draw = _Draws("ring", split)
     angle = 2.0 * np.pi * draw.uniform()
-    radius = 1.0 + RING_NOISE * draw.normal()[:, 0]
+    radius = 1.0 + noise * draw.normal()[:, 0]
     points = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return ArrayDataset(points / math.sqrt((1.0 + RING_NOISE**2) / 2.0), name="ring")
+    return ArrayDataset(points / math.sqrt((1.0 + _checked(noise) ** 2) / 2.0), name="ring")
+
+
+def _checked(noise: float) -> float:
+    if not 0 <= noise < math.inf:
+        raise ConfigError(f"noise is {noise}: give a standard deviation from 0 on")
+    return noise
 
 
 class _Draws:

@@ -25,7 +25,7 @@ Layout: TypeAlias = Sequence[tuple[str, tuple[int, ...]]]
 """The path and the shape of each parameter, in the order of the flat vectors."""
 
 FORMAT = "tinyddpm checkpoint"
-SCHEMA = 1
+SCHEMA = 2
 """Raised by one whenever an older tinyddpm could no longer read what is written."""
 
 HISTORY = "history"
@@ -222,13 +222,22 @@ def _parse(path: PathLike, raw: Header) -> CheckpointHeader:
     if wrong:
         raise CheckpointError(f"{name} has a damaged header: {', '.join(wrong)} missing or malformed")
     return CheckpointHeader(
-        config=raw["config"],
+        config=raw["config"] if schema > 1 else _with_table_of_spacing(raw["config"]),
         step=raw["step"],
         sample_shape=tuple(raw["sample_shape"]),
         classes=tuple(raw["classes"]),
         plugins=raw["plugins"],
         state=raw["state"],
     )
+
+
+def _with_table_of_spacing(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration in a file of schema 1, where the spacing was a setting of the table `sampling`."""
+    sampling = config.get("sampling")
+    if not isinstance(sampling, dict) or "spacing" not in sampling:
+        return config
+    rest = {key: value for key, value in sampling.items() if key != "spacing"}
+    return {**config, "sampling": rest, "spacing": {"name": sampling["spacing"]}}
 
 
 def _installed(plugin: dict[str, str]) -> list[registry.Entry]:
@@ -259,7 +268,7 @@ def plugins_of(config: Config) -> list[dict[str, str]]:
         "schedules": config.schedule.name,
         "weightings": config.weighting.name,
         "samplers": config.sampling.name,
-        "spacings": config.sampling.spacing,
+        "spacings": config.sampling.spacing.name,
     }
     entries = [registry.find(group, name) for group, name in used.items()]
     return [{key: getattr(entry, key) for key in PLUGIN_KEYS} for entry in entries]

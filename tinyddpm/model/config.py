@@ -23,7 +23,7 @@ def setting(default: Any, text: str, flag: str | None = None) -> Any:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is learned from."""
+    """What is learned from; the options of a registered data set stand beside its name."""
 
     source: str = setting(
         "digits", "A registered data set, or a path: IDX, CIFAR-10, image folder, .npy, .npz, HDF5.", "data"
@@ -33,6 +33,7 @@ class DataConfig:
     labels: bool = setting(False, "Learn the classes too: a class-conditional model.")
     flip: bool = setting(False, "Mirror half of the images at random.")
     validation: int = setting(256, "Samples held out for the validation loss; at most a tenth of the data.")
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,16 +84,28 @@ class WeightingConfig:
 
 
 @dataclass(frozen=True)
+class SpacingConfig:
+    """Which times are visited; the spacing's own options stand beside its name."""
+
+    name: str = setting("trailing", "Which times the steps visit, a registered name.", "spacing")
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class SamplingConfig:
-    """How samples are drawn; the sampler's own options stand beside its name."""
+    """How samples are drawn; the sampler's own options stand beside its name. The spacing has a table of its own."""
 
     name: str = setting("ancestral", "The sampler, a registered name.", "sampler")
     steps: int = setting(0, "Sampling steps; 0 for one per step of the chain.", "sample_steps")
-    spacing: str = setting("trailing", "Which times the steps visit, a registered name.")
     threshold: str = setting("static", "What keeps predicted images in range: static (clipping), dynamic or none.")
     percentile: float = setting(0.995, "The share of pixels that the dynamic threshold leaves unclipped.")
     count: int = setting(64, "Samples in the grids of a training run.", "sample_count")
     options: dict[str, Any] = field(default_factory=dict)
+    spacing: SpacingConfig = field(default_factory=SpacingConfig)
+
+
+HOLDERS = {"spacing": "sampling"}
+"""Tables that are held by another: what decides how samples are drawn is handed on as one."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +131,10 @@ class Config:
             if value is None:
                 continue
             if isinstance(value, dict):
-                table = {k: v for k, v in value.items() if k != "options" and v is not None}
-                tables[name] = {**table, **value.get("options", {})}
+                held = {key: value.pop(key) for key, holder in HOLDERS.items() if holder == name}
+                for key, table in {name: value, **held}.items():
+                    options = table.pop("options", {})
+                    tables[key] = {**{k: v for k, v in table.items() if v is not None}, **options}
             else:
                 tables[name] = value
         return tables
@@ -136,19 +151,23 @@ class Config:
     def updated(self, tables: Mapping[str, Any], origin: str = "configuration") -> Config:
         """Return this configuration, overridden by nested tables; see `from_dict`.
 
-        Naming another network, schedule, weighting or sampler drops the options of the one before.
+        Naming another part (network, schedule, sampler, data set, …) drops the options of the one before.
         """
         config = self
         for name, value in tables.items():
-            if name not in _fields(Config):
-                raise ConfigError(f"{origin}: {unknown('key', name, _fields(Config))}")
-            current = getattr(config, name)
+            if name not in (known := {*_fields(Config), *HOLDERS}):
+                raise ConfigError(f"{origin}: {unknown('key', name, known)}")
+            holder = HOLDERS.get(name)
+            current = getattr(getattr(config, holder) if holder else config, name)
             if not hasattr(current, "__dataclass_fields__"):
                 config = replace(config, **{name: _checked(Config, name, value, f"{origin}: {name}")})
                 continue
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{origin}: {name} is a table of settings, not {value!r}")
-            config = replace(config, **{name: _updated(current, value, f"{origin}: {name}")})
+            table = _updated(current, value, f"{origin}: {name}")
+            if holder:
+                name, table = holder, replace(getattr(config, holder), **{name: table})
+            config = replace(config, **{name: table})
         _check_ranges(config, origin)
         return config
 
@@ -219,9 +238,11 @@ def settings() -> Iterator[tuple[str, str, str, Any, Any]]:
             yield "", name, item.metadata["flag"] or name, get_type_hints(Config)[name], item.metadata["help"]
             continue
         table = item.default_factory
-        for key, inner in _fields(table).items():
-            if inner.metadata:
-                yield name, key, inner.metadata["flag"] or key, get_type_hints(table)[key], inner.metadata["help"]
+        held = {key: _fields(table)[key].default_factory for key, holder in HOLDERS.items() if holder == name}
+        for part, kind in {name: table, **held}.items():
+            for key, inner in _fields(kind).items():
+                if inner.metadata:
+                    yield part, key, inner.metadata["flag"] or key, get_type_hints(kind)[key], inner.metadata["help"]
 
 
 def _fields(table: Any) -> dict[str, Field[Any]]:
@@ -234,16 +255,18 @@ def _toml(value: Any) -> str:
 
 
 def _updated(current: Any, values: Mapping[str, Any], where: str) -> Any:
-    """Return the table with `values`; keys that are no settings are options of the plugin that it names."""
+    """Return the table with `values`; keys that are no settings are options of the part that its first one names."""
     table = type(current)
-    known = {name for name, item in _fields(table).items() if item.metadata}
+    known = [name for name, item in _fields(table).items() if item.metadata]
+    for key in (key for key in values if key in HOLDERS and key in _fields(table)):
+        raise ConfigError(f"{where}: {key} has a table of its own: write name = {values[key]!r} under [{key}]")
     plain = {key: _checked(table, key, value, f"{where}.{key}") for key, value in values.items() if key in known}
     rest = {key: value for key, value in values.items() if key not in known}
     if rest and "options" not in _fields(table):
         raise ConfigError(f"{where}: {unknown('key', next(iter(rest)), known)}")
     if "options" in _fields(table):
-        same = plain.get("name", current.name) == current.name
-        plain["options"] = {**current.options, **rest} if same else rest
+        part = getattr(current, known[0])
+        plain["options"] = {**current.options, **rest} if plain.get(known[0], part) == part else rest
     return replace(current, **plain)
 
 

@@ -106,7 +106,8 @@ class Model:
             RegistryError: there is no such spacing.
             ConfigError: the chain has fewer steps than are asked for.
         """
-        return make_pairs(sampling.spacing, self.process.alpha_bar, sampling.steps or None)
+        spacing = sampling.spacing
+        return make_pairs(spacing.name, self.process.alpha_bar, sampling.steps or None, **spacing.options)
 
     def sample(
         self,

@@ -8,12 +8,13 @@ from statistics import median
 
 import numpy as np
 
+from tinyddpm import registry
 from tinyddpm.backend import Backend
 from tinyddpm.data import open_dataset, parse_size
 from tinyddpm.data.base import Dataset, split_dataset
 from tinyddpm.data.batching import check_batch_size
-from tinyddpm.errors import ConfigError
-from tinyddpm.model.config import Config
+from tinyddpm.errors import ConfigError, unknown
+from tinyddpm.model.config import Config, DataConfig, settings
 from tinyddpm.model.model import Model
 from tinyddpm.ops import Operations
 from tinyddpm.training.trainer import Trainer
@@ -22,8 +23,19 @@ from tinyddpm.training.trainer import Trainer
 def open_data(config: Config) -> Dataset:
     """Return the data set that `config` names."""
     data = config.data
+    _refuse_unknown(data)
     size = parse_size(data.image_size) if data.image_size else None
-    return open_dataset(data.source, image_size=size, data_dir=data.data_dir)
+    return open_dataset(data.source, image_size=size, data_dir=data.data_dir, options=data.options)
+
+
+def _refuse_unknown(data: DataConfig) -> None:
+    """Refuse a key of the table `data` that is neither a setting nor an option of the data set."""
+    registered = any(entry.name == data.source for entry in registry.entries("datasets"))
+    options = registry.options(registry.load("datasets", data.source)) if registered else {}
+    for key in data.options:
+        if key not in options:
+            names = [name for table, name, *_ in settings() if table == "data"]
+            raise ConfigError(f"data: {unknown('key', key, [*names, *options])}")
 
 
 def with_threads(config: Config, backend: Backend) -> Config:
