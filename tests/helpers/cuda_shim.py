@@ -27,7 +27,7 @@ COMPILER = shutil.which("g++") or shutil.which("clang++")
 KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(')
 """A kernel's name, where it is defined."""
 
-FLAGS = ("-std=c++17", "-O1", "-w", "-U_FORTIFY_SOURCE", "-fsanitize=alignment", "-Wl,-Bsymbolic", "-shared", "-fPIC")
+FLAGS = ("-std=c++17", "-O3", "-w", "-U_FORTIFY_SOURCE", "-fsanitize=alignment", "-Wl,-Bsymbolic", "-shared", "-fPIC")
 
 LIBRARIES = FOLDER.parents[1] / "build" / "kernels"
 """Where compiled kernels are kept, for the next process and the next run."""
