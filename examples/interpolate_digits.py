@@ -16,8 +16,7 @@ from tinyddpm.data.batching import from_model, to_model
 from tinyddpm.editing import Blend, ddim_interpolation, stochastic_interpolation
 from tinyddpm.figures.images import grid, save_png
 from tinyddpm.model.load import load_model
-from tinyddpm.samplers import trailing_pairs
-from tinyddpm.samplers.ancestral import ancestral
+from tinyddpm.samplers import ancestral, trailing_pairs
 
 COLUMNS, STRENGTH = 9, 0.5
 IMAGES = np.array([3, 5])  # of the data set, whose first images are 0, 1, 2, …

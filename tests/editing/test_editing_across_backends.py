@@ -13,8 +13,7 @@ from tinyddpm.diffusion.denoiser import Denoiser, Prediction
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
 from tinyddpm.editing import Blend, ddim_interpolation, repaint, sdedit, stochastic_interpolation
-from tinyddpm.samplers import Step, trailing_pairs
-from tinyddpm.samplers.ancestral import ancestral
+from tinyddpm.samplers import Step, ancestral, trailing_pairs
 
 PAIRS = trailing_pairs(100, 8)
 HOST = np.random.default_rng(5).standard_normal((64, 4, 3, 3, 1)).astype(np.float32)

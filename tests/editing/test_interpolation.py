@@ -16,9 +16,7 @@ from helpers.gaussians import Floats, Mixture
 from tinyddpm.diffusion.denoiser import Prediction
 from tinyddpm.editing import Blend, ddim_interpolation, slerp, stochastic_interpolation
 from tinyddpm.errors import ConfigError
-from tinyddpm.samplers import ddim_encode, trailing_pairs
-from tinyddpm.samplers.ancestral import ancestral
-from tinyddpm.samplers.ddim import ddim
+from tinyddpm.samplers import ancestral, ddim, ddim_encode, trailing_pairs
 
 A, B = np.array([1.1, 0.4]), np.array([-0.7, -0.2])
 RNG = np.random.default_rng(6)
@@ -112,7 +110,7 @@ def test_the_law_of_the_stochastic_mixtures_is_known(strength: float, lam: float
 def test_stochastic_strength_is_refused_where_there_is_none() -> None:
     arguments = (LINEAR, GAUSSIAN.denoiser(LINEAR), (A[None], B[None]), trailing_pairs(1000, 5), refused)
     with pytest.raises(ConfigError, match=r"strength is 2\.0"):
-        list(stochastic_interpolation(*arguments, ends=(A, B), lam=np.ones(1), strength=2.0, sampler=ancestral))
+        stochastic_interpolation(*arguments, ends=(A, B), lam=np.ones(1), strength=2.0, sampler=ancestral)
 
 
 @pytest.mark.parametrize("t", [0, 300, 999])

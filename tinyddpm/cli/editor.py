@@ -13,20 +13,18 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyddpm import registry
 from tinyddpm.backend import Array, Purpose
 from tinyddpm.cli.trained import chosen_sampling, open_model, refuse_full
 from tinyddpm.data import open_dataset
 from tinyddpm.data.batching import from_model, to_model
 from tinyddpm.data.folder import decode_image
 from tinyddpm.diffusion.denoiser import Denoiser
-from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.errors import ConfigError, DataError
 from tinyddpm.figures.images import Pixels, grid, save_images, save_npz, save_png
 from tinyddpm.figures.samples import is_drawable
 from tinyddpm.model.sampling import choose_labels
 from tinyddpm.progress import Progress
-from tinyddpm.samplers import Noise, Pairs, Step
+from tinyddpm.samplers import Noise, Step, make_sampler
 from tinyddpm.training.run import free_folder
 
 Numbers = NDArray[np.int64]
@@ -91,17 +89,10 @@ class Editor:
         )  # fmt: skip
         self.process = self.model.process
         self.pairs = self.model.pairs(self.sampling)
+        self.sampler = make_sampler(self.sampling.name, **self.sampling.options)
         self.random = self.backend.random(seed)
         self.batch_size, self.chosen, self.fit = batch_size, classes, fit
         self.out, self.singles, self.npz = out, singles, npz
-
-    def sampler(
-        self, process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs, noise: Noise, **options: Any
-    ) -> Iterator[Step]:
-        """Sample with the chosen sampler and its options; see `Sampler`."""
-        arguments, options = (process, denoiser, x, pairs, noise), {**self.sampling.options, **options}
-        steps: Iterator[Step] = registry.build("samplers", self.sampling.name, arguments, options)
-        return steps
 
     def denoiser(self, labels: Numbers | None) -> Denoiser:
         """Return the denoiser for rows of these classes."""

@@ -9,8 +9,7 @@ from tinyddpm.backend import Array
 from tinyddpm.diffusion.denoiser import Denoiser, Prediction
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.editing.sdedit import pairs_from
-from tinyddpm.samplers import Noise, Pairs, Sampler, Step, ddim_encode
-from tinyddpm.samplers.ddim import ddim
+from tinyddpm.samplers import Noise, Pairs, Sampler, Step, ddim, ddim_encode
 
 
 def ddim_interpolation(
@@ -79,7 +78,7 @@ def stochastic_interpolation(
     steps = pairs_from(pairs, strength, process.T)
     x_t, x_t_prime = (process.q_sample(end, steps[0][0], eps) for end, eps in zip(ends, x, strict=True))
     share = _per_row(lam, x_t)
-    yield from sampler(process, denoiser, (1 - share) * x_t + share * x_t_prime, steps, noise)
+    return sampler(process, denoiser, (1 - share) * x_t + share * x_t_prime, steps, noise)
 
 
 class Blend:

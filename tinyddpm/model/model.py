@@ -23,7 +23,7 @@ from tinyddpm.model.denoiser import NetworkDenoiser
 from tinyddpm.nn import Condition, Layout, Weights, make_network
 from tinyddpm.nn.precision import MixedPrecision
 from tinyddpm.ops import Operations, load_operations
-from tinyddpm.samplers import Pairs, Step, make_pairs
+from tinyddpm.samplers import Pairs, Step, make_pairs, make_sampler
 
 
 class Model:
@@ -112,7 +112,7 @@ class Model:
         self,
         weights: Array,
         samples: np.ndarray[Any, Any],
-        labels: np.ndarray[Any, Any],
+        labels: np.ndarray[Any, Any] | None,
         seed: int,
         sampling: SamplingConfig,
     ) -> Iterator[Step]:
@@ -126,7 +126,11 @@ class Model:
             labels: (n,) classes; an unconditional model ignores them.
             seed: of x_T and of the noise on the way.
             sampling: which sampler, its options, how many steps at which times, and the threshold.
+
+        Raises:
+            ConfigError: there is not one class for each sample, the model has no such class, or `sampling` is wrong.
         """
+        self._check_labels(labels, len(samples))
         backend = self.backend
         random = backend.random(seed)
         denoiser = self.denoiser(weights, labels, sampling)
@@ -136,15 +140,31 @@ class Model:
         def noise(t: int) -> Array:
             return random.normal(Purpose.SAMPLE_STEP, t, samples, self.sample_shape)
 
-        pairs = self.pairs(sampling)
-        steps = registry.build("samplers", sampling.name, (self.process, denoiser, x, pairs, noise), sampling.options)
-        iterator: Iterator[Step] = iter(steps)
+        sampler = make_sampler(sampling.name, **sampling.options)
+        return self._scoped(sampler(self.process, denoiser, x, self.pairs(sampling), noise))
+
+    def _scoped(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """Yield the steps, each computed within the backend's scope."""
         while True:
-            with backend.scope():
-                step = next(iterator, None)
+            with self.backend.scope():
+                step = next(steps, None)
             if step is None:
                 return
             yield step
+
+    def _check_labels(self, labels: np.ndarray[Any, Any] | None, n: int) -> None:
+        """Refuse labels that are not a class of the model for each of n samples; without classes, nothing."""
+        if not self.classes:
+            return
+        last = len(self.classes) - 1
+        if labels is None:
+            raise ConfigError(f"the model draws by class: give labels, a number from 0 to {last} for each sample")
+        if labels.shape != (n,):
+            shape = "x".join(map(str, labels.shape))
+            raise ConfigError(f"labels of shape {shape} for {n} samples: give one for each")
+        wrong = labels[(labels < 0) | (labels > last)]
+        if wrong.size:
+            raise ConfigError(f"label {wrong[0]} is none of the model's classes: give numbers from 0 to {last}")
 
     def _objective(self) -> Objective:
         training, weighting = self.config.training, self.config.weighting
