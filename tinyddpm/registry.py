@@ -14,7 +14,7 @@ from typing import Any
 
 from tinyddpm.errors import ConfigError, RegistryError, unknown
 
-GROUPS = ("schedules", "weightings", "networks", "samplers", "spacings", "datasets", "backends")
+GROUPS = ("schedules", "weightings", "networks", "samplers", "spacings", "guidance", "datasets", "backends")
 """The kinds of plugin; each is the entry-point group `tinyddpm.<kind>`."""
 
 

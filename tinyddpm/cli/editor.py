@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyddpm.backend import Array, Purpose
-from tinyddpm.cli.trained import chosen_sampling, open_model, refuse_full
+from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, refuse_full
 from tinyddpm.data import open_dataset
 from tinyddpm.data.batching import from_model, to_model
 from tinyddpm.data.folder import decode_image
@@ -51,6 +51,7 @@ class Editor:
     Args:
         checkpoint: a checkpoint, or a run folder.
         sampler, sample_steps, spacing, threshold, percentile, assignments: the sampling, where it is not the run's own.
+        scale, guide, guide_assignments: the guidance, where it is not the run's own.
         raw, seed, batch_size, classes, out, singles, npz, machine: as for `tinyddpm sample`.
         fit: crop images in the middle and resize them to the model's size; otherwise they must have it.
 
@@ -68,6 +69,9 @@ class Editor:
         threshold: str | None,
         percentile: float | None,
         assignments: tuple[str, ...],
+        scale: float | None,
+        guide: str | None,
+        guide_assignments: tuple[str, ...],
         raw: bool,
         seed: int,
         batch_size: int,
@@ -87,6 +91,7 @@ class Editor:
             self.model.config, assignments,
             name=sampler, steps=sample_steps, spacing=spacing, threshold=threshold, percentile=percentile,
         )  # fmt: skip
+        self.guidance = chosen_guidance(self.model.config, guide, scale, guide_assignments)
         self.process = self.model.process
         self.pairs = self.model.pairs(self.sampling)
         self.sampler = make_sampler(self.sampling.name, **self.sampling.options)
@@ -94,9 +99,17 @@ class Editor:
         self.batch_size, self.chosen, self.fit = batch_size, classes, fit
         self.out, self.singles, self.npz = out, singles, npz
 
-    def denoiser(self, labels: Numbers | None) -> Denoiser:
-        """Return the denoiser for rows of these classes."""
-        return self.model.denoiser(self.weights, labels, self.sampling)
+    def denoiser(self, labels: Numbers) -> Denoiser:
+        """Return the denoiser for rows of these classes, guided and kept in the range of images."""
+        return self.thresholded(self.guided(labels))
+
+    def guided(self, labels: Numbers) -> Denoiser:
+        """Return the denoiser for rows of these classes, guided."""
+        return self.model.guided(self.weights, labels, self.guidance)
+
+    def thresholded(self, denoiser: Denoiser) -> Denoiser:
+        """Return a denoiser kept in the range of images."""
+        return self.model.thresholded(denoiser, self.sampling)
 
     def start(self, numbers: Numbers) -> Array:
         """Return the noise that sample by number starts from."""
