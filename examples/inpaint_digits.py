@@ -16,8 +16,7 @@ from tinyddpm.data.batching import from_model, to_model
 from tinyddpm.editing import repaint
 from tinyddpm.figures.images import grid, save_png
 from tinyddpm.model.load import load_model
-from tinyddpm.samplers import trailing_pairs
-from tinyddpm.samplers.ancestral import ancestral
+from tinyddpm.samplers import ancestral, trailing_pairs
 
 ROWS, DRAWN, STEPS = 4, 8, 50
 

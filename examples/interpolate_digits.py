@@ -13,11 +13,11 @@ import numpy as np
 from tinyddpm.backend import Purpose, load_backend
 from tinyddpm.data import open_dataset
 from tinyddpm.data.batching import from_model, to_model
-from tinyddpm.editing import Blend, ddim_interpolation, stochastic_interpolation
+from tinyddpm.editing import ddim_interpolation, stochastic_interpolation
 from tinyddpm.figures.images import grid, save_png
+from tinyddpm.guidance import Blend
 from tinyddpm.model.load import load_model
-from tinyddpm.samplers import trailing_pairs
-from tinyddpm.samplers.ancestral import ancestral
+from tinyddpm.samplers import ancestral, trailing_pairs
 
 COLUMNS, STRENGTH = 9, 0.5
 IMAGES = np.array([3, 5])  # of the data set, whose first images are 0, 1, 2, …
@@ -29,18 +29,19 @@ def main(path: str, run: str = "runs/digits") -> None:
     digits = open_dataset("digits")
     assert digits.labels is not None
     ends = to_model(digits.read(IMAGES))
-    first, second = (
-        model.denoiser(weights, np.repeat(label, COLUMNS), model.config.sampling) for label in digits.labels[IMAGES]
-    )
+    sampling = model.config.sampling
+    first, second = (model.guided(weights, np.repeat(label, COLUMNS)) for label in digits.labels[IMAGES])
+    own = model.thresholded(first, sampling), model.thresholded(second, sampling)
     lam = np.linspace(0, 1, COLUMNS, dtype=np.float32)
+    between = model.thresholded(Blend(first, second, lam), sampling)
     pairs = trailing_pairs(model.process.T)
-    *_, through_noise = ddim_interpolation(model.process, (first, second), (ends[:1], ends[1:]), lam, pairs)
+    *_, through_noise = ddim_interpolation(model.process, own, between, (ends[:1], ends[1:]), lam, pairs)
 
     random = backend.random(0)
     x = random.normal(Purpose.SAMPLE_START, 0, [0, 1], model.sample_shape)
     *_, mixed = stochastic_interpolation(
         model.process,
-        Blend(first, second, lam),
+        between,
         (x[:1], x[1:]),
         pairs,
         lambda t: random.normal(Purpose.SAMPLE_STEP, t, [0], model.sample_shape),

@@ -16,8 +16,7 @@ from tinyddpm.data.batching import from_model, to_model
 from tinyddpm.editing import sdedit
 from tinyddpm.figures.images import grid, save_png
 from tinyddpm.model.load import load_model
-from tinyddpm.samplers import trailing_pairs
-from tinyddpm.samplers.ancestral import ancestral
+from tinyddpm.samplers import ancestral, trailing_pairs
 
 THREE, EIGHT = 3, 8
 COLUMNS, STRENGTHS = 10, (0.2, 0.4, 0.6, 0.8, 1.0)

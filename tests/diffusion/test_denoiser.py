@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.backend.workers import Workers
-from tinyddpm.diffusion.denoiser import Threshold, dynamic_threshold, make_threshold
+from tinyddpm.diffusion.denoiser import Threshold, Thresholded, dynamic_threshold, make_threshold
 from tinyddpm.diffusion.parametrisation import PREDICTS, Predict, implied
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
@@ -49,9 +49,10 @@ def prediction(threshold: Threshold | None) -> tuple[np.ndarray, np.ndarray, np.
     layout = Layout(network.parameters)
     rng = np.random.default_rng(1)
     weights = layout.views(rng.standard_normal(layout.size, dtype=np.float32) / 4, NUMPY.xp)
-    denoiser = NetworkDenoiser(network, load_operations(NUMPY), weights, process, {}, threshold, Workers(1))
+    denoiser = NetworkDenoiser(network, load_operations(NUMPY), weights, process, {}, Workers(1))
+    guarded = Thresholded(process, denoiser, threshold) if threshold else denoiser
     x_t = rng.standard_normal((64, 2), dtype=np.float32)
-    return x_t, *denoiser(x_t, 40), process
+    return x_t, *guarded(x_t, 40), process
 
 
 def test_a_threshold_applies_to_x0_and_eps_follows() -> None:
@@ -87,7 +88,7 @@ def test_what_is_predicted_and_learned_is_read(predict: Predict) -> None:
     rng = np.random.default_rng(1)
     weights = layout.views(rng.standard_normal(layout.size, dtype=np.float32) / 4, NUMPY.xp)
     ops, x_t = load_operations(NUMPY), rng.standard_normal((8, 2), dtype=np.float32)
-    found = NetworkDenoiser(network, ops, weights, process, {}, None, Workers(1), predict, True)(x_t, 40)
+    found = NetworkDenoiser(network, ops, weights, process, {}, Workers(1), predict, True)(x_t, 40)
     out, _ = network.forward(ops, weights, x_t, np.full(8, 40), {})
     x_0, eps = found
     np.testing.assert_array_equal((x_0, eps), implied(process, predict, x_t, 40, out[:, :2]))

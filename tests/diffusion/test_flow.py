@@ -14,7 +14,6 @@ from helpers.networks import SKETCHES, random_weights
 from helpers.posterior import Exact, drawn, log_density
 from tinyddpm.backend import Purpose, load_backend
 from tinyddpm.backend.workers import Workers
-from tinyddpm.diffusion.denoiser import make_threshold
 from tinyddpm.diffusion.flow import BIN, bits_per_dimension, flow_log_density, flow_times
 from tinyddpm.diffusion.parametrisation import PREDICTS, Predict
 from tinyddpm.diffusion.process import GaussianProcess
@@ -91,7 +90,7 @@ def test_a_uniform_law_over_the_pixels_takes_8_bits() -> None:
 @pytest.mark.parametrize("predict", PREDICTS)
 @pytest.mark.parametrize("name", ["mlp-classes", "unet-adaptive"])
 def test_a_networks_eps_and_derivative(name: str, predict: Predict, learned: bool, threads: int) -> None:
-    """eps is the denoiser's without its threshold; vᵀ J u by the backward is that by central differences, to 1e-6.
+    """eps is the denoiser's; vᵀ J u by the backward is that by central differences, to 1e-6.
 
     For networks with classes, whatever they predict, the batch shared by threads or not.
     """
@@ -103,14 +102,12 @@ def test_a_networks_eps_and_derivative(name: str, predict: Predict, learned: boo
     cond = {"label": rng.integers(0, sketch.classes, 5)}
     w = random_weights(Layout(network.parameters), 0)
 
-    def denoiser(threshold: str) -> NetworkDenoiser:
-        arguments = network, load_operations(NUMPY), w, chain, cond, make_threshold(threshold, 0.995)
-        return NetworkDenoiser(*arguments, Workers(threads), predict, learned)
-
-    flow = NetworkFlow(denoiser("static"))
+    arguments = network, load_operations(NUMPY), w, chain, cond, Workers(threads), predict, learned
+    denoiser = NetworkDenoiser(*arguments)
+    flow = NetworkFlow(denoiser)
     x, v, u = rng.normal(size=(3, 5, *sketch.shape))
     eps, vjp = flow.eps_and_vjp(x, 7, v)
-    np.testing.assert_allclose(eps, denoiser("none")(x, 7).eps, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(eps, denoiser(x, 7).eps, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(flow.eps(x, 7), eps, rtol=1e-9, atol=1e-12)
     axes, h = tuple(range(1, x.ndim)), 1e-5
     difference = (flow.eps(x + h * u, 7) - flow.eps(x - h * u, 7)) / (2 * h)

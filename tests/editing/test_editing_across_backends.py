@@ -12,9 +12,9 @@ from tinyddpm.backend import Backend
 from tinyddpm.diffusion.denoiser import Denoiser, Prediction
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
-from tinyddpm.editing import Blend, ddim_interpolation, repaint, sdedit, stochastic_interpolation
-from tinyddpm.samplers import Step, trailing_pairs
-from tinyddpm.samplers.ancestral import ancestral
+from tinyddpm.editing import ddim_interpolation, repaint, sdedit, stochastic_interpolation
+from tinyddpm.guidance import Blend
+from tinyddpm.samplers import Step, ancestral, trailing_pairs
 
 PAIRS = trailing_pairs(100, 8)
 HOST = np.random.default_rng(5).standard_normal((64, 4, 3, 3, 1)).astype(np.float32)
@@ -34,7 +34,8 @@ def gaussian(process: GaussianProcess, mean: float) -> Denoiser:
 
 def between(process: GaussianProcess, arrays: list[Any], lam: Any, mask: Any, noise: Any) -> Iterator[Step]:
     denoisers = gaussian(process, -0.3), gaussian(process, 0.4)
-    return ddim_interpolation(process, denoisers, (arrays[0][:1, ...], arrays[1][:1, ...]), lam, PAIRS)
+    ends = arrays[0][:1, ...], arrays[1][:1, ...]
+    return ddim_interpolation(process, denoisers, Blend(*denoisers, lam), ends, lam, PAIRS)
 
 
 def mixed(process: GaussianProcess, arrays: list[Any], lam: Any, mask: Any, noise: Any) -> Iterator[Step]:

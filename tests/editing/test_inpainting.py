@@ -14,8 +14,7 @@ from helpers.affine import COVARIANCE, GAUSSIAN, LINEAR, MEAN, law
 from helpers.gaussians import Floats
 from tinyddpm.editing import repaint, repaint_path
 from tinyddpm.errors import ConfigError
-from tinyddpm.samplers import trailing_pairs
-from tinyddpm.samplers.ancestral import ancestral
+from tinyddpm.samplers import ancestral, trailing_pairs
 
 KNOWN = 1.1
 IMAGE = np.array([[KNOWN, np.nan]])

@@ -13,12 +13,10 @@ from hypothesis import strategies as st
 from helpers.affine import GAUSSIAN, LINEAR, denoised, law
 from helpers.flow import NEAR, PROCESS, refused, uneven_pairs
 from helpers.gaussians import Floats, Mixture
-from tinyddpm.diffusion.denoiser import Prediction
-from tinyddpm.editing import Blend, ddim_interpolation, slerp, stochastic_interpolation
+from tinyddpm.editing import ddim_interpolation, slerp, stochastic_interpolation
 from tinyddpm.errors import ConfigError
-from tinyddpm.samplers import ddim_encode, trailing_pairs
-from tinyddpm.samplers.ancestral import ancestral
-from tinyddpm.samplers.ddim import ddim
+from tinyddpm.guidance import Blend
+from tinyddpm.samplers import ancestral, ddim, ddim_encode, trailing_pairs
 
 A, B = np.array([1.1, 0.4]), np.array([-0.7, -0.2])
 RNG = np.random.default_rng(6)
@@ -37,7 +35,8 @@ def test_the_ends_of_ddim_are_the_way_up_and_down() -> None:
     errors = []
     for steps in (128, 256, 512):
         pairs = uneven_pairs(steps)
-        *_, last = ddim_interpolation(PROCESS, denoisers, (A[None], B[None]), np.array([0.0, 1.0]), pairs)
+        lam = np.array([0.0, 1.0])
+        *_, last = ddim_interpolation(PROCESS, denoisers, Blend(*denoisers, lam), (A[None], B[None]), lam, pairs)
         for i, (denoiser, end) in enumerate(zip(denoisers, (A, B), strict=True)):
             *_, up = ddim_encode(PROCESS, denoiser, end[None], pairs)
             *_, down = ddim(PROCESS, denoiser, up.x, pairs, refused)
@@ -51,7 +50,8 @@ def test_the_ends_of_ddim_are_the_way_up_and_down() -> None:
 def test_ddim_yields_the_ways_up_and_the_way_down() -> None:
     pairs = uneven_pairs(4)
     denoiser = NEAR.denoiser(PROCESS)
-    steps = list(ddim_interpolation(PROCESS, (denoiser, denoiser), (A[None], B[None]), np.linspace(0, 1, 5), pairs))
+    ends, lam = (A[None], B[None]), np.linspace(0, 1, 5)
+    steps = list(ddim_interpolation(PROCESS, (denoiser, denoiser), denoiser, ends, lam, pairs))
     up, down = [t for _, t in reversed(pairs)], [t for t, _ in pairs]
     assert [step.t for step in steps] == [*up, *up, *down]
     assert steps[-1].x.shape == (5, 2)
@@ -112,36 +112,4 @@ def test_the_law_of_the_stochastic_mixtures_is_known(strength: float, lam: float
 def test_stochastic_strength_is_refused_where_there_is_none() -> None:
     arguments = (LINEAR, GAUSSIAN.denoiser(LINEAR), (A[None], B[None]), trailing_pairs(1000, 5), refused)
     with pytest.raises(ConfigError, match=r"strength is 2\.0"):
-        list(stochastic_interpolation(*arguments, ends=(A, B), lam=np.ones(1), strength=2.0, sampler=ancestral))
-
-
-@pytest.mark.parametrize("t", [0, 300, 999])
-def test_a_blend_of_two_gaussians_is_the_gaussian_between(t: int) -> None:
-    """p^(1 − λ) q^λ of two Gaussians that differ in mean alone is the one at the mean between: so is the denoiser."""
-    lam = np.array([0.0, 0.2, 0.7, 1.0])
-    x = RNG.standard_normal((4, 2))
-    blend = Blend(shifted(A).denoiser(LINEAR), shifted(B).denoiser(LINEAR), lam)
-    x_0, eps = blend(x, t)
-    for i, share in enumerate(lam):
-        expected = shifted((1 - share) * A + share * B).denoiser(LINEAR)(x[i : i + 1], t)
-        np.testing.assert_allclose(x_0[i : i + 1], expected.x_0, rtol=1e-9)
-        np.testing.assert_allclose(eps[i : i + 1], expected.eps, rtol=1e-9)
-
-
-def test_a_blend_mixes_learned_variances_and_asks_one_denoiser_once() -> None:
-    asked = []
-
-    def saying(value: float, fraction: float | None) -> object:
-        def denoiser(x_t: Floats, t: int) -> Prediction:
-            asked.append(value)
-            return Prediction(x_t, x_t, None if fraction is None else np.full_like(x_t, fraction))
-
-        return denoiser
-
-    x, lam = np.ones((1, 2)), np.array([0.25])
-    first, second, silent = saying(1, 0.2), saying(2, 0.6), saying(3, None)
-    np.testing.assert_allclose(Blend(first, second, lam)(x, 0).fraction, 0.3)
-    assert Blend(first, silent, lam)(x, 0).fraction is None
-    asked.clear()
-    np.testing.assert_allclose(Blend(first, first, lam)(x, 0).fraction, 0.2)
-    assert asked == [1]
+        stochastic_interpolation(*arguments, ends=(A, B), lam=np.ones(1), strength=2.0, sampler=ancestral)

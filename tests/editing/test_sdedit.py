@@ -15,9 +15,7 @@ from helpers.flow import refused
 from helpers.gaussians import Floats
 from tinyddpm.editing import pairs_from, sdedit
 from tinyddpm.errors import ConfigError
-from tinyddpm.samplers import trailing_pairs
-from tinyddpm.samplers.ancestral import ancestral
-from tinyddpm.samplers.ddim import ddim
+from tinyddpm.samplers import ancestral, ddim, trailing_pairs
 
 IMAGE = np.array([1.5, 0.5])
 SMALL = partial(ancestral, variance="small")

@@ -10,17 +10,23 @@ import pytest
 from helpers.affine import GAUSSIAN
 from helpers.flow import refused
 from helpers.gaussians import THREE, Floats
-from tinyddpm import registry
+from tinyddpm import registry, samplers
 from tinyddpm.backend import load_backend
 from tinyddpm.diffusion.denoiser import Prediction
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
 from tinyddpm.errors import ConfigError
-from tinyddpm.samplers import ddim_encode, make_pairs, trailing_pairs
-from tinyddpm.samplers.ddim import ddim
-from tinyddpm.samplers.dpm_solver import dpmpp_2m, dpmpp_2m_sde
-from tinyddpm.samplers.heun import heun
-from tinyddpm.samplers.unipc import unipc
+from tinyddpm.samplers import (
+    ddim,
+    ddim_encode,
+    dpmpp_2m,
+    dpmpp_2m_sde,
+    heun,
+    make_pairs,
+    make_sampler,
+    trailing_pairs,
+    unipc,
+)
 from tinyddpm.testing import check_sampler
 
 PROCESS = GaussianProcess(load_backend("numpy"), make_betas("linear", 1000), dtype=np.float64)
@@ -236,10 +242,28 @@ def test_noise_is_asked_for_once_a_step_and_not_at_the_last(sampler: Any) -> Non
         ("ddim", {"eta": float("nan")}, "eta is nan"),
         ("unipc", {"order": 4}, "order is 4: give 1, 2 or 3"),
         ("unipc", {"order": 0}, "order is 0: give 1, 2 or 3"),
+        ("ancestral", {"variance": "medium"}, "variance is 'medium': give 'large'"),
         ("dpmpp-2m", {"order": 3}, "unknown option of sampler 'dpmpp-2m'"),
     ],
 )
-def test_bad_options_are_refused(name: str, options: dict[str, Any], line: str) -> None:
-    arguments = (PROCESS, DENOISER, X, trailing_pairs(1000, 5), refused)
+def test_bad_options_are_refused_by_the_call(name: str, options: dict[str, Any], line: str) -> None:
     with pytest.raises(ConfigError, match=line):
-        list(registry.build("samplers", name, arguments, options))
+        make_sampler(name, **options)(PROCESS, DENOISER, X, trailing_pairs(1000, 5), refused)
+
+
+def test_samplers_have_their_names_in_the_package() -> None:
+    """Each function is offered under the name of its entry, and is the entry's; no module stands in its place."""
+    for entry in registry.entries("samplers"):
+        if entry.distribution == "tinyddpm":
+            offered = getattr(samplers, entry.name.replace("-", "_"))
+            assert offered is registry.load("samplers", entry.name)
+
+
+def test_what_a_sampler_yields_must_be_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def plain(process: Any, denoiser: Any, x: Floats, pairs: Any, noise: Any) -> Any:
+        yield 0, x, x
+
+    monkeypatch.setattr(registry, "load", lambda group, name: plain)
+    steps = make_sampler("plain")(PROCESS, DENOISER, X, [(999, -1)], refused)
+    with pytest.raises(ConfigError, match=r"^sampler 'plain' yields a tuple: make it yield Step\(t, x, x_0\)$"):
+        next(steps)

@@ -13,12 +13,7 @@ from helpers.gaussians import THREE, Floats, Mixture
 from tinyddpm.backend import load_backend
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
-from tinyddpm.samplers import ddim_encode, make_pairs
-from tinyddpm.samplers.ancestral import ancestral
-from tinyddpm.samplers.ddim import ddim
-from tinyddpm.samplers.dpm_solver import dpmpp_2m, dpmpp_2m_sde
-from tinyddpm.samplers.heun import heun
-from tinyddpm.samplers.unipc import unipc
+from tinyddpm.samplers import ancestral, ddim, ddim_encode, dpmpp_2m, dpmpp_2m_sde, heun, make_pairs, unipc
 
 STEPS = (32, 64, 128, 256)
 FINE_STEPS = (128, 256, 512, 1024)

@@ -11,8 +11,7 @@ import pytest
 from tinyddpm.backend import Array
 from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.diffusion.process import GaussianProcess
-from tinyddpm.samplers import Noise, Pairs, Step
-from tinyddpm.samplers.ancestral import ancestral
+from tinyddpm.samplers import Noise, Pairs, Step, ancestral
 from tinyddpm.testing import check_sampler
 
 

@@ -47,7 +47,8 @@ def interpolate(images: tuple[str, str], number: int, strength: float | None, **
     import numpy as np
 
     from tinyddpm.cli.editor import Editor
-    from tinyddpm.editing import Blend, ddim_interpolation, pairs_from, stochastic_interpolation
+    from tinyddpm.editing import ddim_interpolation, pairs_from, stochastic_interpolation
+    from tinyddpm.guidance import Blend
 
     if strength is None and (given["sampler"] or given["assignments"]):
         raise ConfigError("without --strength the sampler is DDIM: leave out --sampler and --sampler-option")
@@ -59,15 +60,17 @@ def interpolate(images: tuple[str, str], number: int, strength: float | None, **
 
     def edited(rows: Numbers) -> Iterator[Step]:
         lam = editor.backend.asarray(share[rows])
-        first, second = (editor.denoiser(np.repeat(label, len(rows))) for label in labels)
+        first, second = (editor.guided(np.repeat(label, len(rows))) for label in labels)
         if labels[0] == labels[1]:
             second = first
+        between = editor.thresholded(Blend(first, second, lam))
         if strength is None:
-            return ddim_interpolation(editor.process, (first, second), ends, lam, editor.pairs)
+            own = editor.thresholded(first), editor.thresholded(second)
+            return ddim_interpolation(editor.process, own, between, ends, lam, editor.pairs)
         x = editor.start(np.asarray([0])), editor.start(np.asarray([1]))
         noise = editor.noise(np.zeros_like(rows))  # the same for all, so that only λ tells them apart
         noised = partial(stochastic_interpolation, ends=ends, lam=lam, strength=strength, sampler=editor.sampler)
-        return noised(editor.process, Blend(first, second, lam), x, editor.pairs, noise)
+        return noised(editor.process, between, x, editor.pairs, noise)
 
     steps = 3 * len(editor.pairs) if strength is None else len(pairs_from(editor.pairs, strength, editor.process.T))
     results = editor.run(number, edited, steps)

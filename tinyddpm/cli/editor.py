@@ -13,20 +13,18 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyddpm import registry
 from tinyddpm.backend import Array, Purpose
-from tinyddpm.cli.trained import chosen_sampling, open_model, refuse_full
+from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, refuse_full
 from tinyddpm.data import open_dataset
 from tinyddpm.data.batching import from_model, to_model
 from tinyddpm.data.folder import decode_image
 from tinyddpm.diffusion.denoiser import Denoiser
-from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.errors import ConfigError, DataError
 from tinyddpm.figures.images import Pixels, grid, save_images, save_npz, save_png
 from tinyddpm.figures.samples import is_drawable
 from tinyddpm.model.sampling import choose_labels
 from tinyddpm.progress import Progress
-from tinyddpm.samplers import Noise, Pairs, Step
+from tinyddpm.samplers import Noise, Step, make_sampler
 from tinyddpm.training.run import free_folder
 
 Numbers = NDArray[np.int64]
@@ -54,6 +52,7 @@ class Editor:
         checkpoint: a checkpoint, or a run folder.
         sampler, sample_steps, spacing, threshold, percentile, assignments, spacing_assignments: the sampling, where it
             is not the run's own.
+        scale, guide, guide_assignments: the guidance, where it is not the run's own.
         raw, seed, batch_size, classes, out, singles, npz, machine: as for `tinyddpm sample`.
         fit: crop images in the middle and resize them to the model's size; otherwise they must have it.
 
@@ -72,6 +71,9 @@ class Editor:
         percentile: float | None,
         assignments: tuple[str, ...],
         spacing_assignments: tuple[str, ...],
+        scale: float | None,
+        guide: str | None,
+        guide_assignments: tuple[str, ...],
         raw: bool,
         seed: int,
         batch_size: int,
@@ -91,23 +93,25 @@ class Editor:
             self.model.config, assignments, spacing, spacing_assignments,
             name=sampler, steps=sample_steps, threshold=threshold, percentile=percentile,
         )  # fmt: skip
+        self.guidance = chosen_guidance(self.model.config, guide, scale, guide_assignments)
         self.process = self.model.process
         self.pairs = self.model.pairs(self.sampling)
+        self.sampler = make_sampler(self.sampling.name, **self.sampling.options)
         self.random = self.backend.random(seed)
         self.batch_size, self.chosen, self.fit = batch_size, classes, fit
         self.out, self.singles, self.npz = out, singles, npz
 
-    def sampler(
-        self, process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs, noise: Noise, **options: Any
-    ) -> Iterator[Step]:
-        """Sample with the chosen sampler and its options; see `Sampler`."""
-        arguments, options = (process, denoiser, x, pairs, noise), {**self.sampling.options, **options}
-        steps: Iterator[Step] = registry.build("samplers", self.sampling.name, arguments, options)
-        return steps
+    def denoiser(self, labels: Numbers) -> Denoiser:
+        """Return the denoiser for rows of these classes, guided and kept in the range of images."""
+        return self.thresholded(self.guided(labels))
 
-    def denoiser(self, labels: Numbers | None) -> Denoiser:
-        """Return the denoiser for rows of these classes."""
-        return self.model.denoiser(self.weights, labels, self.sampling)
+    def guided(self, labels: Numbers) -> Denoiser:
+        """Return the denoiser for rows of these classes, guided."""
+        return self.model.guided(self.weights, labels, self.guidance)
+
+    def thresholded(self, denoiser: Denoiser) -> Denoiser:
+        """Return a denoiser kept in the range of images."""
+        return self.model.thresholded(denoiser, self.sampling)
 
     def start(self, numbers: Numbers) -> Array:
         """Return the noise that sample by number starts from."""

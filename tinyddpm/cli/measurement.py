@@ -64,7 +64,7 @@ class Measurement:
                         load_operations(model.backend),
                         model.process,
                         "pixels" if model.is_image else "points",
-                        self._denoiser(batch),
+                        model.thresholded(self._denoiser(batch), model.config.sampling),
                         self._read(batch),
                         times,
                         partial(self._noise, batch),
@@ -101,7 +101,7 @@ class Measurement:
 
     def _denoiser(self, batch: NDArray[np.int64]) -> NetworkDenoiser:
         labels = self.dataset.labels if self.model.classes else None
-        return self.model.denoiser(self.weights, None if labels is None else labels[batch], self.model.config.sampling)
+        return self.model.network_denoiser(self.weights, None if labels is None else labels[batch])
 
     def _read(self, batch: NDArray[np.int64]) -> Array:
         x_0 = self.model.backend.asarray(self.dataset.read(batch))

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tinyddpm.cli.options import GroupedCommand, option
-from tinyddpm.cli.trained import chosen_sampling, machine_options, open_model, refuse_full
+from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, machine_options, open_model, refuse_full
 
 
 @click.command(cls=GroupedCommand)
@@ -83,6 +83,24 @@ from tinyddpm.cli.trained import chosen_sampling, machine_options, open_model, r
     help="An option of the spacing, such as rho=5 of karras.",
     group="Sampling",
 )
+@option(
+    "--guidance",
+    "scale",
+    type=float,
+    help="How far to go from what the model says without its condition to what it says with it: 1 is no further.",
+    group="Sampling",
+)
+@option(
+    "--guide", help="The guidance: cfg, auto or another registered name; cfg where a scale is given.", group="Sampling"
+)
+@option(
+    "--guide-option",
+    "guide_assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the guidance, such as weak=OTHER_RUN for auto.",
+    group="Sampling",
+)
 @option("--raw", is_flag=True, help="Use the weights as trained, not their average.", group="Sampling")
 @machine_options
 def sample(
@@ -104,6 +122,9 @@ def sample(
     percentile: float | None,
     assignments: tuple[str, ...],
     spacing_assignments: tuple[str, ...],
+    scale: float | None,
+    guide: str | None,
+    guide_assignments: tuple[str, ...],
     raw: bool,
     **machine: Any,
 ) -> None:
@@ -123,6 +144,7 @@ def sample(
         model.config, assignments, spacing, spacing_assignments,
         name=sampler, steps=sample_steps, threshold=threshold, percentile=percentile,
     )  # fmt: skip
+    guidance = chosen_guidance(model.config, guide, scale, guide_assignments)
     numbers = np.arange(first, first + number)
     labels = choose_labels(numbers, model.classes, classes)
     refuse_full(out)
@@ -136,6 +158,7 @@ def sample(
         labels,
         seed=seed,
         sampling=sampling,
+        guidance=guidance,
         batch_size=batch_size,
         frames=gif or film_strip,
         watch=lambda step: progress.update(next(done), total, f"drawing {number} samples"),

@@ -14,7 +14,7 @@ from tinyddpm.errors import ConfigError
 if TYPE_CHECKING:
     from tinyddpm.backend import Array
     from tinyddpm.model.checkpoint import Checkpoint
-    from tinyddpm.model.config import Config, SamplingConfig
+    from tinyddpm.model.config import Config, GuidanceConfig, SamplingConfig
     from tinyddpm.model.model import Model
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -80,6 +80,24 @@ def chosen_sampling(
     changes |= parse_assignments(assignments, depth=1)
     spaced = ({"name": spacing} if spacing is not None else {}) | parse_assignments(spacing_assignments, depth=1)
     return config.updated({"sampling": changes, "spacing": spaced}, "options").sampling
+
+
+def chosen_guidance(
+    config: Config, guide: str | None, scale: float | None, assignments: tuple[str, ...]
+) -> GuidanceConfig:
+    """Return a run's guidance with what the user has given in its place.
+
+    Args:
+        config: the run's.
+        guide: its name; where there is none but a scale, it is "cfg".
+        scale: its option `scale`.
+        assignments: its options, `KEY=VALUE`.
+    """
+    changes: dict[str, Any] = {} if scale is None else {"scale": scale}
+    if guide or (scale is not None and config.guidance.name == "none"):
+        changes["name"] = guide or "cfg"
+    changes |= parse_assignments(assignments, depth=1)
+    return config.updated({"guidance": changes}, "options").guidance
 
 
 def refuse_full(folder: Path | None) -> None:

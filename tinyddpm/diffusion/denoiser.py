@@ -9,7 +9,7 @@ from math import ceil
 from typing import Any, Protocol, TypeAlias
 
 from tinyddpm.backend import Array
-from tinyddpm.diffusion.process import Fraction
+from tinyddpm.diffusion.process import Fraction, GaussianProcess
 from tinyddpm.errors import ConfigError, unknown
 
 Threshold: TypeAlias = Callable[[Any, Array], Array]
@@ -31,6 +31,11 @@ class Prediction:
     def __iter__(self) -> Iterator[Array]:
         return iter((self.x_0, self.eps))
 
+    def rows(self, part: slice) -> Prediction:
+        """Return the prediction for a part of the batch."""
+        fraction = None if self.fraction is None else self.fraction[part, ...]
+        return Prediction(self.x_0[part, ...], self.eps[part, ...], fraction)
+
 
 class Denoiser(Protocol):
     """A function of noisy samples and one time, 0-based."""
@@ -38,6 +43,27 @@ class Denoiser(Protocol):
     def __call__(self, x_t: Array, t: int) -> Prediction:
         """Return the prediction for x_t, (N, ...)."""
         ...
+
+
+class Thresholded:
+    """A denoiser whose predicted x_0 is brought into the range of images, and eps follows it.
+
+    It goes around all that is done to predictions: guidance leaves the range on purpose, and is to be asked before.
+
+    Args:
+        process: relates x_t, x_0 and eps.
+        denoiser: what is predicted.
+        threshold: applied to every predicted x_0.
+    """
+
+    def __init__(self, process: GaussianProcess, denoiser: Denoiser, threshold: Threshold) -> None:
+        self.process, self.denoiser, self.threshold = process, denoiser, threshold
+
+    def __call__(self, x_t: Array, t: int) -> Prediction:
+        """Return the prediction for x_t, (N, ...)."""
+        prediction = self.denoiser(x_t, t)
+        x_0 = self.threshold(self.process.backend.xp, prediction.x_0)
+        return Prediction(x_0, self.process.predict_eps(x_t, t, x_0), prediction.fraction)
 
 
 def make_threshold(name: str, percentile: float) -> Threshold | None:

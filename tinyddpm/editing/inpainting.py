@@ -50,12 +50,25 @@ def repaint(
     Raises:
         ConfigError: jump or resamplings is below 1.
     """
+    return _repaint(process, denoiser, x, repaint_path(pairs, jump, resamplings), noise, image, mask, sampler)
+
+
+def _repaint(
+    process: GaussianProcess,
+    denoiser: Denoiser,
+    x: Array,
+    path: Pairs,
+    noise: Noise,
+    image: Array,
+    mask: Array,
+    sampler: Sampler,
+) -> Iterator[Step]:
     numbers = count()
 
     def fresh(t: int) -> Array:
         return noise(next(numbers))
 
-    for t, t_next in repaint_path(pairs, jump, resamplings):
+    for t, t_next in path:
         if t_next > t:
             keep = level(process, t_next).alpha / level(process, t).alpha
             x = keep * x + (1 - keep**2) ** 0.5 * fresh(t)

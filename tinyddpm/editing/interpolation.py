@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from tinyddpm.backend import Array
-from tinyddpm.diffusion.denoiser import Denoiser, Prediction
+from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.editing.sdedit import pairs_from
-from tinyddpm.samplers import Noise, Pairs, Sampler, Step, ddim_encode
-from tinyddpm.samplers.ddim import ddim
+from tinyddpm.samplers import Noise, Pairs, Sampler, Step, ddim, ddim_encode
 
 
 def ddim_interpolation(
     process: GaussianProcess,
     denoisers: tuple[Denoiser, Denoiser],
+    between: Denoiser,
     ends: tuple[Array, Array],
     lam: Array,
     pairs: Pairs,
@@ -26,8 +26,8 @@ def ddim_interpolation(
 
     Args:
         process: the chain that the denoisers were made for.
-        denoisers: of the first end's class and of the second's; between them, their `Blend`. Twice the same without
-            classes.
+        denoisers: of the first end's class and of the second's. Twice the same without classes.
+        between: of what lies between them, (N, ...), such as a `Blend` of the two.
         ends: two images, or two batches of them, (1, ...) or (N, ...).
         lam: (N,) how far to go from the first to the second, in [0, 1].
         pairs: the steps from noise to data; to noise they are taken in reverse.
@@ -41,7 +41,7 @@ def ddim_interpolation(
             yield step
         codes.append(step.x)
     x = slerp(process.backend.xp, codes[0], codes[1], lam)
-    yield from ddim(process, Blend(*denoisers, lam), x, pairs, _no_noise)
+    yield from ddim(process, between, x, pairs, _no_noise)
 
 
 def stochastic_interpolation(
@@ -62,7 +62,7 @@ def stochastic_interpolation(
 
     Args:
         process: see `Sampler`.
-        denoiser: see `Sampler`; a `Blend` where the ends are of two classes.
+        denoiser: see `Sampler`; such as a `Blend` where the ends are of two classes.
         x: standard normal noise for each end, (1, ...) or (N, ...). The same in all rows keeps x_t and x'_t fixed while
             λ varies, as in the paper.
         pairs: the steps of the whole chain; those that lie beyond the start are left out.
@@ -79,39 +79,7 @@ def stochastic_interpolation(
     steps = pairs_from(pairs, strength, process.T)
     x_t, x_t_prime = (process.q_sample(end, steps[0][0], eps) for end, eps in zip(ends, x, strict=True))
     share = _per_row(lam, x_t)
-    yield from sampler(process, denoiser, (1 - share) * x_t + share * x_t_prime, steps, noise)
-
-
-class Blend:
-    """A denoiser between two: what it says is (1 − λ) of what the first says and λ of what the second does.
-
-    Its score is that of p^(1 − λ) q^λ, where theirs are those of p and q: what is likely under both. It leads from
-    one class to another without a class in between.
-
-    Args:
-        first: alone at λ = 0.
-        second: alone at λ = 1.
-        lam: (N,) λ of each row.
-    """
-
-    def __init__(self, first: Denoiser, second: Denoiser, lam: Array) -> None:
-        self.first, self.second, self.lam = first, second, lam
-
-    def __call__(self, x_t: Array, t: int) -> Prediction:
-        """Return the blended prediction; one denoiser is asked once if it is both."""
-        a = self.first(x_t, t)
-        if self.first is self.second:
-            return a
-        b = self.second(x_t, t)
-        share = _per_row(self.lam, x_t)
-
-        def blended(of_first: Array, of_second: Array) -> Array:
-            return (1 - share) * of_first + share * of_second
-
-        x_0, eps = blended(a.x_0, b.x_0), blended(a.eps, b.eps)
-        if a.fraction is None or b.fraction is None:
-            return Prediction(x_0, eps)
-        return Prediction(x_0, eps, blended(a.fraction, b.fraction))
+    return sampler(process, denoiser, (1 - share) * x_t + share * x_t_prime, steps, noise)
 
 
 def slerp(xp: Any, a: Array, b: Array, lam: Array) -> Array:

@@ -42,7 +42,7 @@ def sdedit(
     """
     steps = pairs_from(pairs, strength, process.T)
     start = process.q_sample(image, steps[0][0], x)
-    yield from sampler(process, denoiser, start, steps, noise)
+    return sampler(process, denoiser, start, steps, noise)
 
 
 def pairs_from(pairs: Pairs, strength: float, T: int) -> list[tuple[int, int]]:

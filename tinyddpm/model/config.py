@@ -109,6 +109,14 @@ HOLDERS = {"spacing": "sampling"}
 
 
 @dataclass(frozen=True)
+class GuidanceConfig:
+    """How predictions are guided; the guidance's own options stand beside its name."""
+
+    name: str = setting("none", "The guidance of samples, a registered name, or none.", "guide")
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that decides what a run computes."""
 
@@ -123,6 +131,7 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     weighting: WeightingConfig = field(default_factory=WeightingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as nested tables: what `from_dict` reads. Settings that are None are left out."""

@@ -7,9 +7,10 @@ from typing import TypeVar
 
 from tinyddpm.backend import Array
 from tinyddpm.backend.workers import Workers, parts
-from tinyddpm.diffusion.denoiser import Prediction, Threshold
+from tinyddpm.diffusion.denoiser import Prediction
 from tinyddpm.diffusion.parametrisation import Predict, halves, implied
 from tinyddpm.diffusion.process import GaussianProcess, checked_time
+from tinyddpm.guidance import Lone, Pair, Side
 from tinyddpm.nn import Condition, Network, Weights
 from tinyddpm.ops import Operations, Saved, load_operations
 
@@ -17,7 +18,7 @@ Result = TypeVar("Result")
 
 
 class NetworkDenoiser:
-    """A network as a denoiser.
+    """A network as a denoiser, and as a `Side` of guidance. Nothing is clipped.
 
     Args:
         network: predicts what `predict` says.
@@ -25,7 +26,6 @@ class NetworkDenoiser:
         w: parameters by path.
         process: relates x_t, x_0 and eps.
         cond: what the samples are conditioned on.
-        threshold: applied to every predicted x_0, and eps follows it; None leaves both as they are.
         workers: the threads that share each batch.
         predict: eps, x_0 or v.
         learned_variance: whether half of the network's channels are the variance.
@@ -38,13 +38,12 @@ class NetworkDenoiser:
         w: Weights,
         process: GaussianProcess,
         cond: Condition,
-        threshold: Threshold | None,
         workers: Workers,
         predict: Predict = "eps",
         learned_variance: bool = False,
     ) -> None:
         self.network, self.ops, self.w = network, ops, w
-        self.process, self.cond, self.threshold, self.workers = process, cond, threshold, workers
+        self.process, self.cond, self.workers = process, cond, workers
         self.predict, self.learned_variance = predict, learned_variance
         self._forward = ops.backend.captured(self._network_output)
 
@@ -54,19 +53,39 @@ class NetworkDenoiser:
         Raises:
             ConfigError: t is outside 0 … T − 1; of the data nothing is to be predicted.
         """
+        return self._predicted(x_t, t, self.cond)
+
+    def told(self, cond: Condition) -> NetworkDenoiser:
+        """Return the same network with the same weights, told something else."""
+        return NetworkDenoiser(
+            self.network, self.ops, self.w, self.process, cond, self.workers, self.predict, self.learned_variance
+        )
+
+    def beside(self, other: Side) -> Pair:
+        """Return what asks this denoiser and another, in one batch of 2N if that is the same network told otherwise."""
+        if not isinstance(other, NetworkDenoiser) or other.w is not self.w:
+            return Lone(self.process, self).beside(other)
+        xp, others = self.ops.xp, other.cond
+
+        def both(x_t: Array, t: int) -> tuple[Prediction, Prediction]:
+            n = x_t.shape[0]
+            cond = {kind: xp.concat([own[:n, ...], others[kind][:n, ...]]) for kind, own in self.cond.items()}
+            found = self._predicted(xp.concat([x_t, x_t]), t, cond)
+            return found.rows(slice(n)), found.rows(slice(n, 2 * n))
+
+        return both
+
+    def _predicted(self, x_t: Array, t: int, cond: Condition) -> Prediction:
         xp, t = self.ops.xp, checked_time(t, self.process.T)
         n = x_t.shape[0]
         steps = self.ops.backend.asarray([t] * n, dtype=xp.int64)
 
         def predicted(part: slice) -> Array:
-            return self._forward(x_t[part, ...], steps[part], *(value[part, ...] for value in self.cond.values()))[0]
+            return self._forward(x_t[part, ...], steps[part], *(value[part, ...] for value in cond.values()))[0]
 
         out = xp.concat(self.workers.map(predicted, parts(n, self.workers.threads)))
         prediction, fraction = halves(out) if self.learned_variance else (out, None)
         x_0, eps = implied(self.process, self.predict, x_t, t, prediction)
-        if self.threshold is not None:
-            x_0 = self.threshold(xp, x_0)
-            eps = self.process.predict_eps(x_t, t, x_0)
         return Prediction(x_0, eps, fraction)
 
     def _network_output(self, x_t: Array, t: Array, *cond: Array) -> tuple[Array]:
@@ -74,10 +93,10 @@ class NetworkDenoiser:
 
 
 class NetworkFlow:
-    """A network as a `DifferentiableDenoiser`, by its hand-written backward. Nothing is clipped.
+    """A network as a `DifferentiableDenoiser`, by its hand-written backward.
 
     Args:
-        denoiser: says what the network predicts, with which weights and for which classes. Its threshold is not used.
+        denoiser: says what the network predicts, with which weights and for which classes.
     """
 
     def __init__(self, denoiser: NetworkDenoiser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from tinyddpm import registry
 from tinyddpm.backend import Array, Backend, Purpose
 from tinyddpm.backend.workers import Workers
-from tinyddpm.diffusion.denoiser import Threshold, make_threshold
+from tinyddpm.diffusion.denoiser import Denoiser, Threshold, Thresholded, make_threshold
 from tinyddpm.diffusion.likelihood import Decoder
 from tinyddpm.diffusion.objectives import Objective, learns_variance, make_objective
 from tinyddpm.diffusion.parametrisation import checked_predict
@@ -18,12 +19,13 @@ from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
 from tinyddpm.diffusion.weightings import make_weights
 from tinyddpm.errors import ConfigError
-from tinyddpm.model.config import Config, SamplingConfig, WeightingConfig
+from tinyddpm.guidance import make_guidance
+from tinyddpm.model.config import Config, GuidanceConfig, SamplingConfig, WeightingConfig
 from tinyddpm.model.denoiser import NetworkDenoiser
 from tinyddpm.nn import Condition, Layout, Weights, make_network
 from tinyddpm.nn.precision import MixedPrecision
 from tinyddpm.ops import Operations, load_operations
-from tinyddpm.samplers import Pairs, Step, make_pairs
+from tinyddpm.samplers import Pairs, Step, make_pairs, make_sampler
 
 
 class Model:
@@ -61,6 +63,7 @@ class Model:
         self.predict = checked_predict(self.process, config.training.predict)
         self.objective = self._objective()
         self.workers = Workers(backend.threads(threads))
+        self._others: dict[str, tuple[Model, Array]] = {}
         registry.checked("samplers", config.sampling.name, config.sampling.options)
         self.pairs(config.sampling)
         self._threshold(config.sampling)
@@ -80,9 +83,11 @@ class Model:
             return {}
         return {"label": self.backend.asarray(labels, dtype=self.backend.xp.int64)}
 
-    def denoiser(
-        self, weights: Array, labels: np.ndarray[Any, Any] | None, sampling: SamplingConfig
-    ) -> NetworkDenoiser:
+    def null(self, n: int) -> Condition | None:
+        """Return the condition of n samples of which nothing is told; None if the model was not trained with it."""
+        return None
+
+    def network_denoiser(self, weights: Array, labels: np.ndarray[Any, Any] | None) -> NetworkDenoiser:
         """Return the network as a denoiser with the given weights, for the classes `labels`, (n,), one a row."""
         ops = load_operations(self.backend)
         with self.backend.scope():
@@ -93,11 +98,53 @@ class Model:
             w,
             self.process,
             self.condition(labels),
-            threshold=self._threshold(sampling),
             workers=self.workers,
             predict=self.predict,
             learned_variance=learns_variance(self.config.training.loss),
         )
+
+    def guided(
+        self, weights: Array, labels: np.ndarray[Any, Any] | None, guidance: GuidanceConfig | None = None
+    ) -> Denoiser:
+        """Return the network's denoiser, guided; its predictions may lie outside the range of images.
+
+        Args:
+            weights: flat parameters on the device.
+            labels: (n,) classes, one a row.
+            guidance: which guidance and its options; the configuration's own by default.
+
+        Raises:
+            RegistryError: there is no such guidance.
+            ConfigError: an option is wrong, or a denoiser that the guidance needs is missing.
+            CheckpointError: the run of the option `weak` cannot be read.
+        """
+        guidance = guidance or self.config.guidance
+        conditional = self.network_denoiser(weights, labels)
+        if guidance.name == "none":
+            if guidance.options:
+                raise ConfigError(f"there is no guidance for option {next(iter(guidance.options))}: name one")
+            return conditional
+        null = None if labels is None else self.null(len(labels))
+        unconditional = None if null is None else conditional.told(null)
+        options = dict(guidance.options)
+        if "weak" in options:
+            options["weak"] = self._weak(str(options["weak"]), labels)
+        return make_guidance(guidance.name, conditional, unconditional, **options)
+
+    def thresholded(self, denoiser: Denoiser, sampling: SamplingConfig) -> Denoiser:
+        """Return a denoiser kept in the range of images, as `sampling` says; it goes around all others."""
+        threshold = self._threshold(sampling)
+        return denoiser if threshold is None else Thresholded(self.process, denoiser, threshold)
+
+    def denoiser(
+        self,
+        weights: Array,
+        labels: np.ndarray[Any, Any] | None,
+        sampling: SamplingConfig,
+        guidance: GuidanceConfig | None = None,
+    ) -> Denoiser:
+        """Return what samplers are given: the network's denoiser, `guided`, then `thresholded`."""
+        return self.thresholded(self.guided(weights, labels, guidance), sampling)
 
     def pairs(self, sampling: SamplingConfig) -> Pairs:
         """Return the steps that `sampling` takes.
@@ -113,9 +160,10 @@ class Model:
         self,
         weights: Array,
         samples: np.ndarray[Any, Any],
-        labels: np.ndarray[Any, Any],
+        labels: np.ndarray[Any, Any] | None,
         seed: int,
         sampling: SamplingConfig,
+        guidance: GuidanceConfig | None = None,
     ) -> Iterator[Step]:
         """Draw one batch, yielding every step; the last one's `x` is the samples, (n, *sample_shape).
 
@@ -127,25 +175,68 @@ class Model:
             labels: (n,) classes; an unconditional model ignores them.
             seed: of x_T and of the noise on the way.
             sampling: which sampler, its options, how many steps at which times, and the threshold.
+            guidance: which guidance and its options; the configuration's own by default.
+
+        Raises:
+            ConfigError: there is not one class for each sample, the model has no such class, or `sampling` or
+                `guidance` is wrong.
         """
+        self._check_labels(labels, len(samples))
         backend = self.backend
         random = backend.random(seed)
-        denoiser = self.denoiser(weights, labels, sampling)
+        denoiser = self.denoiser(weights, labels, sampling, guidance)
         with backend.scope():
             x = random.normal(Purpose.SAMPLE_START, 0, samples, self.sample_shape)
 
         def noise(t: int) -> Array:
             return random.normal(Purpose.SAMPLE_STEP, t, samples, self.sample_shape)
 
-        pairs = self.pairs(sampling)
-        steps = registry.build("samplers", sampling.name, (self.process, denoiser, x, pairs, noise), sampling.options)
-        iterator: Iterator[Step] = iter(steps)
+        sampler = make_sampler(sampling.name, **sampling.options)
+        return self._scoped(sampler(self.process, denoiser, x, self.pairs(sampling), noise))
+
+    def _scoped(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """Yield the steps, each computed within the backend's scope."""
         while True:
-            with backend.scope():
-                step = next(iterator, None)
+            with self.backend.scope():
+                step = next(steps, None)
             if step is None:
                 return
             yield step
+
+    def _weak(self, run: str, labels: np.ndarray[Any, Any] | None) -> NetworkDenoiser:
+        """Return the denoiser of another run, for the same classes.
+
+        Raises:
+            CheckpointError: it cannot be read.
+            ConfigError: it is of other samples, classes or noise.
+        """
+        from tinyddpm.model.load import load_model  # it makes models
+
+        if run not in self._others:
+            self._others[run] = load_model(Path(run), self.backend, threads=self.workers.threads)[:2]
+        other, weights = self._others[run]
+        same = (
+            other.sample_shape == self.sample_shape
+            and other.classes in ((), self.classes)
+            and np.array_equal(other.process.alpha_bar, self.process.alpha_bar)
+        )
+        if not same:
+            raise ConfigError(f"the weaker model {run} has other samples, classes or noise: guide by one with the same")
+        return other.network_denoiser(weights, labels)
+
+    def _check_labels(self, labels: np.ndarray[Any, Any] | None, n: int) -> None:
+        """Refuse labels that are not a class of the model for each of n samples; without classes, nothing."""
+        if not self.classes:
+            return
+        last = len(self.classes) - 1
+        if labels is None:
+            raise ConfigError(f"the model draws by class: give labels, a number from 0 to {last} for each sample")
+        if labels.shape != (n,):
+            shape = "x".join(map(str, labels.shape))
+            raise ConfigError(f"labels of shape {shape} for {n} samples: give one for each")
+        wrong = labels[(labels < 0) | (labels > last)]
+        if wrong.size:
+            raise ConfigError(f"label {wrong[0]} is none of the model's classes: give numbers from 0 to {last}")
 
     def _objective(self) -> Objective:
         training, weighting = self.config.training, self.config.weighting

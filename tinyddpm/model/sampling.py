@@ -11,7 +11,7 @@ import numpy as np
 from tinyddpm.backend import Array
 from tinyddpm.data.batching import from_model
 from tinyddpm.errors import ConfigError, unknown
-from tinyddpm.model.config import SamplingConfig
+from tinyddpm.model.config import GuidanceConfig, SamplingConfig
 from tinyddpm.model.model import Model
 from tinyddpm.samplers import Step
 from tinyddpm.samplers.spacings import moments
@@ -50,6 +50,7 @@ def draw(
     *,
     seed: int,
     sampling: SamplingConfig,
+    guidance: GuidanceConfig | None = None,
     batch_size: int,
     frames: bool = False,
     watch: Callable[[Step], None] = lambda step: None,
@@ -63,6 +64,7 @@ def draw(
         labels: (n,) their classes, ignored by an unconditional model.
         seed: of the noise.
         sampling: sampler, options and steps.
+        guidance: which guidance and its options; the configuration's own by default.
         batch_size: how many at a time.
         frames: keep moments of the denoising.
         watch: called with every step, for progress.
@@ -72,7 +74,8 @@ def draw(
         part = slice(start, start + batch_size)
         kept = set(moments(sampling.steps or model.process.T, FRAMES)) if frames else set()
         film = []
-        for number, step in enumerate(model.sample(weights, samples[part], labels[part], seed, sampling)):
+        steps = model.sample(weights, samples[part], labels[part], seed, sampling, guidance)
+        for number, step in enumerate(steps):
             watch(step)
             if number in kept:
                 film.append(_to_host(model, step.x))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from tinyddpm import registry
 from tinyddpm.backend import Array
 from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.diffusion.process import GaussianProcess
@@ -26,7 +27,11 @@ class Step(NamedTuple):
 
 
 class Sampler(Protocol):
-    """A loop over a denoiser, as an entry of group `tinyddpm.samplers`. Options are keyword-only, with defaults."""
+    """A loop over a denoiser, as an entry of group `tinyddpm.samplers`. Options are keyword-only, with defaults.
+
+    A wrong option is refused by the call, not by the first step: a sampler that has something to check is a plain
+    function, which checks it and returns a generator.
+    """
 
     def __call__(
         self, process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs, noise: Noise, **options: Any
@@ -40,8 +45,40 @@ class Sampler(Protocol):
             pairs: the steps to take.
             noise: fresh noise for each step; a deterministic sampler ignores it.
             options: the sampler's own.
+
+        Raises:
+            ConfigError: an option has no such value.
         """
         ...
+
+
+def make_sampler(name: str, /, **options: Any) -> Sampler:
+    """Return the sampler registered as `name` with the `options` given.
+
+    Args:
+        name: a name of the registry's `samplers` group.
+        options: the sampler's own; further ones may be given with the call.
+
+    Raises:
+        RegistryError: no such sampler, or its plugin is broken.
+        ConfigError: an option is unknown or of another type; later, by the call, an option has no such value, and by
+            its steps, what it yields is no `Step`.
+    """
+    function = registry.checked("samplers", name, options)
+
+    def sampler(
+        process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs, noise: Noise, **more: Any
+    ) -> Iterator[Step]:
+        return _checked(name, function(process, denoiser, x, pairs, noise, **options, **more))
+
+    return sampler
+
+
+def _checked(name: str, steps: Iterator[Step]) -> Iterator[Step]:
+    for step in steps:
+        if not isinstance(step, Step):
+            raise ConfigError(f"sampler {name!r} yields a {type(step).__name__}: make it yield Step(t, x, x_0)")
+        yield step
 
 
 class Level(NamedTuple):

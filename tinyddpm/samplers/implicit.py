@@ -35,6 +35,12 @@ def ddim(
     """
     if not 0 <= eta <= 1:
         raise ConfigError(f"eta is {eta}: give a number from 0 (deterministic) to 1 (as noisy as ancestral sampling)")
+    return _ddim(process, denoiser, x, pairs, noise, eta)
+
+
+def _ddim(
+    process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs, noise: Noise, eta: float
+) -> Iterator[Step]:
     for t, t_prev in pairs:
         now, prev = level(process, t), level(process, t_prev)
         x_0, eps = denoiser(x, t)

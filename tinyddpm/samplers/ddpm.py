@@ -29,10 +29,16 @@ def ancestral(
             and large where it does not.
 
     Raises:
-        ConfigError: no such variance, or none was learned.
+        ConfigError: no such variance; by the first step, none was learned.
     """
     if variance not in ("auto", "learned", "large", "small"):
         raise ConfigError(f"variance is {variance!r}: give 'large' (beta), 'small' (beta-tilde), 'learned' or 'auto'")
+    return _ancestral(process, denoiser, x, pairs, noise, variance)
+
+
+def _ancestral(
+    process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs, noise: Noise, variance: str
+) -> Iterator[Step]:
     for t, t_prev in pairs:
         prediction = denoiser(x, t)
         x_0 = prediction.x_0

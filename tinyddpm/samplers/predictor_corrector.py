@@ -43,6 +43,10 @@ def unipc(
     """
     if order not in (1, 2, 3):
         raise ConfigError(f"order is {order}: give 1, 2 or 3")
+    return _unipc(process, denoiser, x, pairs, order)
+
+
+def _unipc(process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs, order: int) -> Iterator[Step]:
     corrected, before = x, None
     points: list[tuple[float, Array]] = []  # (λ, predicted x_0), the newest last
     for left, (t, t_prev) in zip(range(len(pairs), 0, -1), pairs, strict=True):

@@ -1,0 +1,57 @@
+"""What a model draws, and for whom."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinyddpm.backend import load_backend
+from tinyddpm.errors import ConfigError
+from tinyddpm.model.config import Config
+from tinyddpm.model.model import Model
+
+NUMPY = load_backend("numpy")
+CONFIG = Config.from_dict({"network": {"name": "mlp", "width": 8, "depth": 1}, "schedule": {"timesteps": 30}})
+
+
+def model(classes: tuple[str, ...] = ("a", "b", "c")) -> Model:
+    return Model(CONFIG, (2,), classes, NUMPY)
+
+
+def weights(of: Model, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).normal(0, 0.3, of.layout.size).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("labels", "line"),
+    [
+        (None, "the model draws by class: give labels, a number from 0 to 2 for each sample"),
+        (np.array([0, 1, 2]), "labels of shape 3 for 2 samples: give one for each"),
+        (np.array([[0], [1]]), "labels of shape 2x1 for 2 samples: give one for each"),
+        (np.array([0, -1]), "label -1 is none of the model's classes: give numbers from 0 to 2"),
+        (np.array([3, 0]), "label 3 is none of the model's classes: give numbers from 0 to 2"),
+    ],
+)
+def test_labels_are_one_class_a_sample(labels: Any, line: str) -> None:
+    by_class = model()
+    with pytest.raises(ConfigError) as error:
+        by_class.sample(weights(by_class), np.arange(2), labels, 0, CONFIG.sampling)
+    assert str(error.value) == line
+
+
+@pytest.mark.parametrize("labels", [None, np.array([7])])
+def test_without_classes_labels_mean_nothing(labels: Any) -> None:
+    plain = model(())
+    *_, last = plain.sample(weights(plain), np.arange(2), labels, 0, CONFIG.sampling)
+    *_, other = plain.sample(weights(plain), np.arange(2), np.zeros(2, int), 0, CONFIG.sampling)
+    assert np.array_equal(last.x, other.x)
+
+
+def test_a_wrong_option_is_refused_before_the_first_step() -> None:
+    plain = model(())
+    sampling = replace(CONFIG.sampling, name="ddim", options={"eta": 2.0})
+    with pytest.raises(ConfigError, match=r"eta is 2\.0"):
+        plain.sample(weights(plain), np.arange(2), None, 0, sampling)
