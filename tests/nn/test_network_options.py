@@ -190,3 +190,23 @@ def refused(name: str, shape: tuple[int, ...], options: dict[str, Any], said: li
     assert isinstance(error.value, TinyDDPMError)
     assert "\n" not in message
     assert all(part in message for part in said), message
+
+
+@pytest.mark.parametrize(
+    ("size", "levels", "attending"),
+    [((32, 32), 3, {1, 2}), ((24, 40), 3, {2}), ((64, 48), 2, {1}), ((8, 16), 2, {0, 1}), ((68, 20), 3, {2})],
+)
+def test_attention_finds_its_levels(size: tuple[int, int], levels: int, attending: set[int]) -> None:
+    """Those whose larger side is at most 16 pixels, and the last where there is none."""
+    options = {"channels": 4, "multipliers": [1] * levels, "blocks": 1, "attention": "auto"}
+    network = make_network("unet", (*size, 3), 0, 3, options)
+    found = {p.path.split("/")[0] for p in network.parameters if "/attention_" in p.path}
+    assert found == {f"{way}_{level}" for way in ("down", "up") for level in attending}
+
+
+def test_attention_that_does_not_fit_is_told_what_to_give() -> None:
+    options = {"multipliers": [1, 2, 2], "attention": [8]}
+    with pytest.raises(ConfigError, match=r"give some of their sides, \[40, 20, 10\], or 'auto'"):
+        make_network("unet", (24, 40, 3), 0, 3, options)
+    with pytest.raises(ConfigError, match=r"option attention of network 'unet' is 'all': give a list, .* or 'auto'"):
+        make_network("unet", (24, 40, 3), 0, 3, {**options, "attention": "all"})

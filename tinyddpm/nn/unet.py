@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import count
+from typing import Literal
 
 from tinyddpm.backend import Array
 from tinyddpm.errors import ConfigError
@@ -38,7 +39,8 @@ class UNet:
         channels: channels of the first level, even, at least 4.
         multipliers: channels of each level, as multiples of `channels`.
         blocks: residual blocks per level.
-        attention: sizes of the feature maps (their larger side, in pixels) that attend.
+        attention: sizes of the feature maps (their larger side, in pixels) that attend; "auto" for all of at most 16
+            pixels, and the smallest in any case.
         heads: attention heads.
         adaptive: inject time by scale and shift (adaptive group norm) rather than by addition.
         dropout: rate, in each residual block.
@@ -56,13 +58,15 @@ class UNet:
         channels: int = 128,
         multipliers: Sequence[int] = (1, 2, 2, 2),
         blocks: int = 2,
-        attention: Sequence[int] = (16,),
+        attention: Sequence[int] | Literal["auto"] = (16,),
         heads: int = 1,
         adaptive: bool = False,
         dropout: float = 0.1,
     ) -> None:
         _check(sample_shape, channels, multipliers, blocks, attention, heads, dropout)
         height, width, c_image = sample_shape
+        sides = [max(height, width) >> level for level in range(len(multipliers))]
+        attending = [side for side in sides if side <= 16] or sides[-1:] if attention == "auto" else attention
         dim = 4 * channels
         numbers = count()
 
@@ -70,7 +74,7 @@ class UNet:
             return ResidualBlock(path, c_in, c_out, dim, adaptive=adaptive, dropout=dropout, layer=next(numbers))
 
         def attend(path: str, level: int, c: int) -> AttentionBlock | None:
-            return AttentionBlock(path, c, heads) if max(height, width) >> level in attention else None
+            return AttentionBlock(path, c, heads) if sides[level] in attending else None
 
         widths = [channels * m for m in multipliers]
         last = len(widths) - 1
@@ -166,7 +170,7 @@ def _check(
     channels: int,
     multipliers: Sequence[int],
     blocks: int,
-    attention: Sequence[int],
+    attention: Sequence[int] | Literal["auto"],
     heads: int,
     dropout: float,
 ) -> None:
@@ -199,8 +203,9 @@ def _check(
             "multipliers"
         )
     sides = [max(height, width) >> level for level in range(levels)]
-    for side in attention:
+    for side in () if attention == "auto" else attention:
         if side not in sides:
             raise ConfigError(
-                f"U-Net attention at {side} meets no feature map of {height}x{width} images: their sides are {sides}"
+                f"U-Net attention at {side} meets no feature map of {height}x{width} images: give some of their sides,"
+                f" {sides}, or 'auto' for those of at most 16 and the smallest"
             )
