@@ -226,10 +226,15 @@ def preset(name: str) -> Preset:
         RegistryError: there is none of this name, or its plugin is broken.
         ConfigError: its settings are wrong, or it does not say what samples it is for.
     """
-    match registry.build("presets", name, (), {}):
+    return preset_of(name, registry.build("presets", name, (), {}))
+
+
+def preset_of(name: str, tables: Any) -> Preset:
+    """Return the preset that `tables` make, called `name` in errors; see `preset`."""
+    match tables:
         case {"about": {"sample_shape": [*shape], "classes": int(classes)}, **rest}:
-            tables = {str(key): value for key, value in rest.items()}
-            return Preset(Config.from_dict(tables, f"preset {name}"), tuple(shape), classes)
+            settings = {str(key): value for key, value in rest.items()}
+            return Preset(Config.from_dict(settings, f"preset {name}"), tuple(shape), classes)
     raise ConfigError(
         f"preset {name!r}: its table `about` must have sample_shape, such as [32, 32, 3], and classes, a whole number"
     )
