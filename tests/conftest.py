@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import array_api_strict
 import numpy as np
 import pytest
 from hypothesis import settings
 
+from helpers.site import Site
 from helpers.strict import StrictBackend
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.bench.process import THREAD_VARIABLES
@@ -80,3 +83,11 @@ def other_backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
         pytest.skip(str(error))
     with backend.scope():
         yield backend
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.syspath_prepend(tmp_path)
+    yield Site(tmp_path)
+    for name in [name for name in sys.modules if name.startswith("made_up")]:
+        del sys.modules[name]

@@ -4,42 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from helpers.site import Site
 from tinyddpm import registry
 from tinyddpm.errors import ConfigError, RegistryError
-
-
-class Site:
-    """A folder on the import path, into which made-up distributions are installed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def install(self, distribution: str, version: str, points: dict[str, dict[str, str]], **modules: str) -> None:
-        """Write a distribution's metadata with entry points by group, and its modules by name."""
-        info = self.folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
-        sections = (
-            f"[tinyddpm.{group}]\n" + "".join(f"{name} = {value}\n" for name, value in named.items())
-            for group, named in points.items()
-        )
-        (info / "entry_points.txt").write_text("\n".join(sections))
-        for module, source in modules.items():
-            (self.folder / f"{module}.py").write_text(source)
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.syspath_prepend(tmp_path)
-    yield Site(tmp_path)
-    for name in [name for name in sys.modules if name.startswith("made_up")]:
-        del sys.modules[name]
 
 
 def names(group: str) -> set[str]:

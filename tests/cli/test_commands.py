@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from helpers.site import Site
 from tinyddpm import registry
 from tinyddpm.cli import COMMANDS, main
 
@@ -237,6 +238,65 @@ def test_options_reach_spacings_and_data_sets(here: Path) -> None:
     assert "did you mean 'noise'" in fails("train", *SMALL, "--set", "data.nois=0.1")
     assert "noise is -1" in fails("train", *SMALL, "--set", "data.noise=-1")
     assert "network is a value already" in fails("train", *SMALL, "--set", "network=3", "--set", "network.width=4")
+
+
+def test_callbacks_are_chosen_on_the_command_line(here: Path) -> None:
+    """A loss that must fall by 100 never does."""
+    options = ["--callback", "early-stop", "--set", "callbacks.early-stop.patience=2", "--validate-every", "1"]
+    result = run("train", *SMALL, *options, "--set", "callbacks.early-stop.least=100", "--out", "r")
+    assert result.stdout.splitlines()[:2] == [
+        "trained 3 steps: r",
+        "callback 'early-stop' stopped it; go on with: tinyddpm train --resume r",
+    ]
+    assert json.loads(run("info", "r", "--json").stdout)["config"]["callbacks"] == {
+        "early-stop": {"patience": 2, "least": 100}
+    }
+    assert "did you mean 'early-stop'" in fails("train", *SMALL, "--callback", "earlystop")
+    assert "did you mean 'patience'" in fails("train", *SMALL, "--set", "callbacks.early-stop.patient=3")
+
+
+PLUGIN = """
+import click
+
+@click.command()
+@click.option("--size", default=3, help="How large.")
+def greet(size):
+    "Greet the world."
+    click.echo("hello " * size)
+
+PRESET = lambda: {"about": {"sample_shape": [2], "classes": 0}, "data": {"source": "ring"}, "network": {"name": "mlp"}}
+"""
+
+
+def test_a_plugin_brings_commands_and_presets(site: Site) -> None:
+    """A broken command breaks only itself, and says why when it is named."""
+    commands = {"greet": "made_up:greet", "broken": "made_up_too:command", "odd": "made_up:PRESET"}
+    points = {"commands": commands, "presets": {"own": "made_up:PRESET"}}
+    site.install("made-up", "1.0", points, made_up=PLUGIN, made_up_too="1 / 0")
+    assert run("greet", "--size", "2").stdout == "hello hello \n"
+    listed = run("--help").stdout
+    assert listed.index("  bench ") < listed.index("  broken ") < listed.index("  greet     Greet the world.")
+    assert "broken: `tinyddpm plugins` says why" in listed
+    for arguments in (["broken"], ["broken", "--size", "3"]):
+        assert "command 'broken' (made_up_too:command from made-up 1.0) cannot be loaded: ZeroDiv" in fails(*arguments)
+    assert "register a click command" in fails("odd")
+    assert "did you mean 'greet'" in fails("greeet")
+    assert "did you mean 'TINYDDPM_STEPS'" in fails("greet", env={"TINYDDPM_STPES": "3"})
+    assert json.loads(run("info", "own", "--json").stdout)["config"]["data"]["source"] == "ring"
+
+
+def test_commands_of_plugins_are_loaded_when_they_are_named(site: Site) -> None:
+    site.install("made-up", "1.0", {"commands": {"slow": "made_up:command"}}, made_up="1 / 0")
+    run("info", "toy")
+    assert "made_up" not in sys.modules
+
+
+def test_plugins_tells_names_claimed_twice(site: Site) -> None:
+    site.install("made-up", "1.0", {"samplers": {"ddim": "made_up:ddim"}})
+    found = json.loads(run("plugins", "--json").stdout)["plugins"]
+    twice = [entry["broken"] for entry in found if entry["name"] == "ddim"]
+    assert len(twice) == 2
+    assert all("sampler 'ddim' is registered twice" in line for line in twice)
 
 
 def test_schedule_reports_warns_and_draws(here: Path) -> None:

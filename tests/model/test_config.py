@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinyddpm import registry
 from tinyddpm.backend import load_backend
-from tinyddpm.errors import ConfigError
+from tinyddpm.errors import ConfigError, RegistryError
 from tinyddpm.model.config import Config, defaults_for, preset, presets, read_toml, settings
 from tinyddpm.model.model import Model
 
@@ -92,8 +93,32 @@ def test_defaults_follow_the_data() -> None:
 
 
 def test_unknown_preset_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'cifar10'"):
+    with pytest.raises(RegistryError, match="did you mean 'cifar10'"):
         preset("cifar")
+
+
+@pytest.mark.parametrize("about", [None, {}, {"sample_shape": 3, "classes": 0}, {"sample_shape": [2], "classes": "2"}])
+def test_a_preset_says_what_it_is_for(about: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = {"network": {"name": "mlp", "width": 8}} | ({"about": about} if about is not None else {})
+    monkeypatch.setattr(registry, "load", lambda group, name: lambda: tables)
+    with pytest.raises(ConfigError, match="preset 'own': its table `about` must have sample_shape"):
+        preset("own")
+    tables["about"] = {"sample_shape": [2], "classes": 0}
+    assert preset("own").config.network.options == {"width": 8}
+    assert preset("own").sample_shape == (2,)
+
+
+def test_callbacks_are_chosen_by_name_with_their_options() -> None:
+    config = Config.from_dict({"callbacks": {"early-stop": {"patience": 3}, "a b.c": {}}})
+    assert Config.from_dict(tomllib.loads(config.to_toml())) == config
+    assert config.updated({"callbacks": {"early-stop": {"least": 0.1}}}).callbacks["early-stop"] == {
+        "patience": 3, "least": 0.1,
+    }  # fmt: skip
+    assert "callbacks" not in Config().to_toml()
+    with pytest.raises(ConfigError, match=r"callbacks is 'early-stop': give a table of options for each"):
+        Config.from_dict({"callbacks": "early-stop"})
+    with pytest.raises(ConfigError, match=r"callbacks is .*: give a table of options for each"):
+        Config.from_dict({"callbacks": {"early-stop": 3}})
 
 
 def test_command_line_names_are_unique() -> None:

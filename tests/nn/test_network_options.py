@@ -208,5 +208,5 @@ def test_attention_that_does_not_fit_is_told_what_to_give() -> None:
     options = {"multipliers": [1, 2, 2], "attention": [8]}
     with pytest.raises(ConfigError, match=r"give some of their sides, \[40, 20, 10\], or 'auto'"):
         make_network("unet", (24, 40, 3), 0, 3, options)
-    with pytest.raises(ConfigError, match="option attention of network 'unet' is 'all': give a list, .* or 'auto'"):
+    with pytest.raises(ConfigError, match=r"option attention of network 'unet' is 'all': give a list, .* or 'auto'"):
         make_network("unet", (24, 40, 3), 0, 3, {**options, "attention": "all"})

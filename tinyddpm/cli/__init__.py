@@ -3,37 +3,46 @@
 from __future__ import annotations
 
 import os
-from importlib import import_module
 
 import click
 
-from tinyddpm import __version__
+from tinyddpm import __version__, registry
 from tinyddpm.cli.options import ENV_PREFIX
-from tinyddpm.errors import TinyDDPMError, unknown
+from tinyddpm.errors import RegistryError, TinyDDPMError, unknown
 
 COMMANDS = ("train", "sample", "edit", "nll", "info", "plugins", "schedule", "bench")
+"""The built-in ones, in the order a newcomer meets them."""
 
 
 class Commands(click.Group):
-    """The commands, each imported when it is named; errors a user can act on are printed as one line."""
+    """The commands, entries of group `tinyddpm.commands`, each imported when it is named.
+
+    Errors a user can act on are printed as one line.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names, in the order a newcomer meets them."""
-        return list(COMMANDS)
+        """Return the names, those of plugins last."""
+        return [*COMMANDS, *sorted({entry.name for entry in registry.entries("commands")} - set(COMMANDS))]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Return the command called `name`."""
-        if name not in COMMANDS:
+        """Return the command called `name`; for one that cannot be loaded, one that says why."""
+        if name not in self.list_commands(ctx):
             return None
-        command: click.Command = getattr(import_module(f"tinyddpm.cli.{name}"), name)
+        try:
+            command = registry.load("commands", name)
+            if not isinstance(command, click.Command):
+                raise RegistryError(f"command {name!r} is {command!r}: register a click command")
+        except RegistryError as error:
+            return _broken(name, error)
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that `args` name; an unknown one is answered with the nearest."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise click.UsageError(unknown("command", args[0], COMMANDS), ctx)
+        names = self.list_commands(ctx)
+        if args and args[0] not in names and not args[0].startswith("-"):
+            raise click.UsageError(unknown("command", args[0], names), ctx)
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
@@ -48,11 +57,24 @@ class Commands(click.Group):
 
     def _check_environment(self, ctx: click.Context) -> None:
         """Refuse `TINYDDPM_*` variables that no option reads: a misspelt one would be ignored in silence."""
-        commands = filter(None, (self.get_command(ctx, name) for name in COMMANDS))
+        given = [name for name in os.environ if name.startswith(ENV_PREFIX)]
+        if not given:
+            return
+        commands = filter(None, (self.get_command(ctx, name) for name in self.list_commands(ctx)))
         known = {str(option.envvar) for command in commands for option in _options(command) if option.envvar}
-        for name in os.environ:
-            if name.startswith(ENV_PREFIX) and name not in known:
+        for name in given:
+            if name not in known:
                 raise click.UsageError(unknown("environment variable", name, known), ctx)
+
+
+def _broken(name: str, error: RegistryError) -> click.Command:
+    """Return the command that stands for one that cannot be loaded."""
+
+    def fail() -> None:
+        raise error
+
+    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+    return click.Command(name, anything, fail, help=str(error), short_help="broken: `tinyddpm plugins` says why")
 
 
 def _options(command: click.Command) -> list[click.Parameter]:

@@ -87,7 +87,7 @@ def configuration(
 ) -> Config:
     """Return the settings that the options of `configuration_options` make: preset, file, environment and flags."""
     from_file = read_toml(config_file) if config_file else {}
-    from_flags = merged(chosen_settings(values), parse_assignments(assignments, depth=2))
+    from_flags = merged(chosen_settings(values), parse_assignments(assignments, depth=3))
     wanted = merged(from_file, from_flags).get("data")
     source = wanted.get("source", "digits") if isinstance(wanted, dict) else "digits"
     config = preset(preset_name).config if preset_name else defaults_for(str(source))
@@ -109,7 +109,7 @@ def parse_assignments(assignments: Iterable[str], depth: int) -> dict[str, Any]:
     """Return the tables that `KEY=VALUE` texts make, VALUE as in TOML, or else as the text it is.
 
     Args:
-        assignments: such as `network.channels=64` (depth 2) or `variance=small` (depth 1).
+        assignments: such as `variance=small` (depth 1), `network.channels=64` or `callbacks.early-stop.patience=3`.
         depth: how many names a key has, at most.
 
     Raises:
@@ -120,7 +120,7 @@ def parse_assignments(assignments: Iterable[str], depth: int) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         *folders, name = key.strip().split(".")
         if not equals or not name or len(folders) >= depth:
-            form, such = ("TABLE.KEY=VALUE", "network.channels=64") if depth == 2 else ("KEY=VALUE", "variance=small")
+            form, such = ("KEY=VALUE", "variance=small") if depth == 1 else ("TABLE.KEY=VALUE", "network.channels=64")
             raise ConfigError(f"{text!r} is no setting: write {form}, such as {such}")
         try:
             parsed = tomllib.loads(f"value = {value}")["value"]

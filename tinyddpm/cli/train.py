@@ -22,6 +22,14 @@ RESUMABLE = {"resume", *MACHINE}
 @option("--out", type=click.Path(path_type=Path), help="Folder of the run; runs/<data> if not given.", group="Run")
 @option("--resume", type=click.Path(path_type=Path), help="Go on with this run folder where it stopped.", group="Run")
 @option("--dry-run", is_flag=True, help="Do three steps, and say what the run would take.", group="Run")
+@option(
+    "--callback",
+    "callbacks",
+    multiple=True,
+    metavar="NAME",
+    help="Tell a callback of the run, such as early-stop; its options by --set callbacks.NAME.KEY=VALUE.",
+    group="Run",
+)
 @configuration_options
 @click.pass_context
 def train(
@@ -30,6 +38,7 @@ def train(
     out: Path | None,
     resume: Path | None,
     dry_run: bool,
+    callbacks: tuple[str, ...],
     preset_name: str | None,
     config_file: Path | None,
     assignments: tuple[str, ...],
@@ -51,6 +60,7 @@ def train(
         folder = resume if resume.is_dir() else resume.parent
     else:
         config = configuration(preset_name, config_file, assignments, values)
+        config = config.updated({"callbacks": {name: {} for name in callbacks}}, "options")
         backend = load_backend(config.backend, config.device, config.precision, config.graph)
         if dry_run:
             _print_estimate(config, backend)
@@ -64,6 +74,8 @@ def train(
         )
         sys.exit(128 + outcome.signal)
     click.echo(f"trained {outcome.step} steps: {folder}")
+    if outcome.stopped_by:
+        click.echo(f"callback {outcome.stopped_by!r} stopped it; go on with: tinyddpm train --resume {folder}")
     for path in outcome.pictures:
         click.echo(f"wrote {path}")
 

@@ -6,10 +6,10 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from tinyddpm import registry
 from tinyddpm.errors import ConfigError, unknown
 
 PLANES = ("mixture", "moons", "ring", "swiss-roll")
@@ -132,6 +132,8 @@ class Config:
     weighting: WeightingConfig = field(default_factory=WeightingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What is told of the run: the options of each callback, by its registered name."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as nested tables: what `from_dict` reads. Settings that are None are left out."""
@@ -139,7 +141,9 @@ class Config:
         for name, value in asdict(self).items():
             if value is None:
                 continue
-            if isinstance(value, dict):
+            if name == "callbacks":
+                tables |= {name: value} if value else {}
+            elif isinstance(value, dict):
                 held = {key: value.pop(key) for key, holder in HOLDERS.items() if holder == name}
                 for key, table in {name: value, **held}.items():
                     options = table.pop("options", {})
@@ -166,6 +170,9 @@ class Config:
         for name, value in tables.items():
             if name not in (known := {*_fields(Config), *HOLDERS}):
                 raise ConfigError(f"{origin}: {unknown('key', name, known)}")
+            if name == "callbacks":
+                config = replace(config, callbacks=_with_callbacks(config.callbacks, value, origin))
+                continue
             holder = HOLDERS.get(name)
             current = getattr(getattr(config, holder) if holder else config, name)
             if not hasattr(current, "__dataclass_fields__"):
@@ -183,7 +190,9 @@ class Config:
     def to_toml(self) -> str:
         """Return the configuration as TOML."""
         lines = []
-        for name, value in self.to_dict().items():
+        tables = self.to_dict()
+        callbacks = {f"callbacks.{_toml(name)}": options for name, options in tables.pop("callbacks", {}).items()}
+        for name, value in {**tables, **callbacks}.items():
             if isinstance(value, dict):
                 lines += ["", f"[{name}]", *(f"{key} = {_toml(item)}" for key, item in value.items())]
             else:
@@ -206,10 +215,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def presets() -> list[str]:
-    """Return the names of the presets."""
-    return sorted(
-        p.name.removesuffix(".toml") for p in resources.files("tinyddpm.presets").iterdir() if p.name.endswith(".toml")
-    )
+    """Return the names of the presets, in alphabetical order."""
+    return sorted({entry.name for entry in registry.entries("presets")})
 
 
 @dataclass(frozen=True)
@@ -225,13 +232,21 @@ def preset(name: str) -> Preset:
     """Return the preset called `name`.
 
     Raises:
-        ConfigError: there is none of this name.
+        RegistryError: there is none of this name, or its plugin is broken.
+        ConfigError: its settings are wrong, or it does not say what samples it is for.
     """
-    if name not in presets():
-        raise ConfigError(unknown("preset", name, presets()))
-    tables = tomllib.loads(resources.files("tinyddpm.presets").joinpath(f"{name}.toml").read_text(encoding="utf-8"))
-    about = tables.pop("about")
-    return Preset(Config.from_dict(tables, f"preset {name}"), tuple(about["sample_shape"]), about["classes"])
+    return preset_of(name, registry.build("presets", name, (), {}))
+
+
+def preset_of(name: str, tables: Any) -> Preset:
+    """Return the preset that `tables` make, called `name` in errors; see `preset`."""
+    match tables:
+        case {"about": {"sample_shape": [*shape], "classes": int(classes)}, **rest}:
+            settings = {str(key): value for key, value in rest.items()}
+            return Preset(Config.from_dict(settings, f"preset {name}"), tuple(shape), classes)
+    raise ConfigError(
+        f"preset {name!r}: its table `about` must have sample_shape, such as [32, 32, 3], and classes, a whole number"
+    )
 
 
 def defaults_for(source: str) -> Config:
@@ -247,6 +262,8 @@ def settings() -> Iterator[tuple[str, str, str, Any, Any]]:
             yield "", name, item.metadata["flag"] or name, get_type_hints(Config)[name], item.metadata["help"]
             continue
         table = item.default_factory
+        if table is dict:  # of callbacks, whose names are not known here
+            continue
         held = {key: _fields(table)[key].default_factory for key, holder in HOLDERS.items() if holder == name}
         for part, kind in {name: table, **held}.items():
             for key, inner in _fields(kind).items():
@@ -277,6 +294,15 @@ def _updated(current: Any, values: Mapping[str, Any], where: str) -> Any:
         part = getattr(current, known[0])
         plain["options"] = {**current.options, **rest} if plain.get(known[0], part) == part else rest
     return replace(current, **plain)
+
+
+def _with_callbacks(current: dict[str, dict[str, Any]], values: Any, origin: str) -> dict[str, dict[str, Any]]:
+    """Return the callbacks with others, or with other options."""
+    if not isinstance(values, Mapping) or not all(isinstance(options, Mapping) for options in values.values()):
+        raise ConfigError(
+            f"{origin}: callbacks is {values!r}: give a table of options for each, such as [callbacks.early-stop]"
+        )
+    return current | {name: {**current.get(name, {}), **options} for name, options in values.items()}
 
 
 def _checked(table: Any, key: str, value: Any, where: str) -> Any:

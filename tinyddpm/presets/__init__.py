@@ -1,1 +1,30 @@
-"""Configurations known to work, as TOML files."""
+"""Configurations known to work. Each is an entry of group `tinyddpm.presets`: a function that returns its tables.
+
+The built-in ones are TOML files in this folder. Beside the tables of a configuration a preset has the table `about`,
+which says what samples it is meant for: their `sample_shape`, and how many `classes` they are of.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from importlib import resources
+from typing import Any
+
+
+def from_toml(package: str, file: str) -> Callable[[], dict[str, Any]]:
+    """Return the preset in a TOML file that lies in a package, read when it is called."""
+
+    def tables() -> dict[str, Any]:
+        return tomllib.loads(resources.files(package).joinpath(file).read_text(encoding="utf-8"))
+
+    return tables
+
+
+cifar10 = from_toml(__name__, "cifar10.toml")
+cifar10_improved = from_toml(__name__, "cifar10-improved.toml")
+digits = from_toml(__name__, "digits.toml")
+fashion_mini = from_toml(__name__, "fashion-mini.toml")
+fashion_mnist = from_toml(__name__, "fashion-mnist.toml")
+small = from_toml(__name__, "small.toml")
+toy = from_toml(__name__, "toy.toml")

@@ -8,18 +8,32 @@
 Each takes the registered name or the object itself, and raises AssertionError with one line that names what fails.
 """
 
+from tinyddpm.testing.backends import check_backend
+from tinyddpm.testing.callbacks import check_callback
+from tinyddpm.testing.commands import check_command
+from tinyddpm.testing.datasets import check_dataset
 from tinyddpm.testing.gradients import check_projection, direction, read_only
 from tinyddpm.testing.guidance import check_guidance
 from tinyddpm.testing.networks import check_network, random_weights
+from tinyddpm.testing.presets import check_preset
 from tinyddpm.testing.samplers import check_sampler
 from tinyddpm.testing.schedules import check_schedule
+from tinyddpm.testing.spacings import check_spacing
+from tinyddpm.testing.weightings import check_weighting
 
 __all__ = [
+    "check_backend",
+    "check_callback",
+    "check_command",
+    "check_dataset",
     "check_guidance",
     "check_network",
+    "check_preset",
     "check_projection",
     "check_sampler",
     "check_schedule",
+    "check_spacing",
+    "check_weighting",
     "direction",
     "random_weights",
     "read_only",

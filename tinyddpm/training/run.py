@@ -28,6 +28,7 @@ from tinyddpm.model.sampling import Samples, default_labels, draw
 from tinyddpm.progress import Progress, duration
 from tinyddpm.samplers import Step
 from tinyddpm.training.assembly import make_trainer, open_data, with_threads
+from tinyddpm.training.callbacks import Callbacks
 from tinyddpm.training.interrupt import interruptible
 from tinyddpm.training.metrics import Metrics
 from tinyddpm.training.trainer import StepResult, Trainer
@@ -37,12 +38,16 @@ SAMPLE_BATCH = 128
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the steps done, whether they were all, the pictures written, and the signal that stopped it."""
+    """How a run ended: the steps done, whether they were all, the pictures written, and what stopped it.
+
+    That is a signal, or the callback of the name `stopped_by`; None where neither did.
+    """
 
     step: int
     complete: bool
     pictures: list[Path]
     signal: Signals | None = None
+    stopped_by: str | None = None
 
 
 def free_folder(base: Path) -> Path:
@@ -64,13 +69,14 @@ def start(config: Config, backend: Backend, folder: Path, progress: Progress) ->
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ConfigError(f"{folder} is not empty: choose another folder with --out, or go on with --resume {folder}")
     config = with_threads(config, backend)
+    callbacks = Callbacks(config.callbacks, progress.say)
     dataset = open_data(config)
     trainer = make_trainer(config, backend, dataset)
     (folder / "samples").mkdir(parents=True, exist_ok=True)
     _write_config(folder, config)
     progress.say(f"data: {dataset.description}")
     progress.say(f"computed by: {backend.describe()}")
-    return _Run(trainer, folder, progress, {}).train()
+    return _Run(trainer, folder, progress, callbacks, {}).train()
 
 
 def resume(
@@ -103,6 +109,7 @@ def resume(
     checkpoint = load_checkpoint(path, layout_of(there))
     if checkpoint.step >= config.training.steps:
         raise ConfigError(f"{path} has done {checkpoint.step} steps already: ask for more with --steps")
+    callbacks = Callbacks(config.callbacks, progress.say)
     dataset = open_data(config)
     trainer = make_trainer(config, there, dataset)
     state = dict(checkpoint.state)
@@ -115,7 +122,7 @@ def resume(
         progress.say(f"note: {note}")
     progress.say(f"computed by: {there.describe()}")
     progress.say(f"resuming {path} at step {trainer.step}")
-    return _Run(trainer, folder, progress, state).train()
+    return _Run(trainer, folder, progress, callbacks, state).train()
 
 
 def _write_config(folder: Path, config: Config) -> None:
@@ -130,7 +137,9 @@ class _Stopped(Exception):  # noqa: N818 - not an error: somebody asked to stop 
 class _Run:
     """The loop around a trainer. `state` is what else must survive a stop, such as the loss since the last log line."""
 
-    def __init__(self, trainer: Trainer, folder: Path, progress: Progress, state: dict[str, Any]) -> None:
+    def __init__(
+        self, trainer: Trainer, folder: Path, progress: Progress, callbacks: Callbacks, state: dict[str, Any]
+    ) -> None:
         self.trainer, self.folder, self.progress = trainer, folder, progress
         self.config = trainer.config
         self.loss_sum: float = state.get("loss_sum", 0.0)
@@ -138,14 +147,19 @@ class _Run:
         self.validation: float | None = state.get("validation")
         self.saved_at: int | None = trainer.step or None
         self.metrics = Metrics(folder / "metrics.jsonl", trainer.step)
+        self.callbacks = callbacks
 
     def train(self) -> Outcome:
         """Train to the configured number of steps, or until told to stop."""
-        training, trainer = self.config.training, self.trainer
+        training, trainer, tell = self.config.training, self.trainer, self.callbacks.tell
         self.began, self.first = time.monotonic(), trainer.step
         with interruptible() as self.interrupt:
-            while trainer.step < training.steps and not self.interrupt.signal:
-                self._log(self._step())
+            tell("started", step=trainer.step, steps=training.steps, folder=self.folder)
+            while trainer.step < training.steps and not (self.interrupt.signal or self.callbacks.stopped_by):
+                result = self._step()
+                self._log(result)
+                norm, rate = result.gradient_norm, result.learning_rate
+                tell("step", step=result.step, loss=result.loss, gradient_norm=norm, learning_rate=rate)
                 last = trainer.step == training.steps
                 if trainer.step % training.validate_every == 0 or last:
                     self._validate()
@@ -155,8 +169,11 @@ class _Run:
                     self._draw_grid(self.folder / "samples" / f"step_{trainer.step:07d}.png")
             if self.saved_at != trainer.step:
                 self._save()
-            pictures = self._finish() if trainer.step == training.steps else []
-        return Outcome(trainer.step, trainer.step == training.steps, pictures, self.interrupt.signal)
+            complete = trainer.step == training.steps
+            pictures = self._finish() if complete or self.callbacks.stopped_by else []
+            tell("ended", step=trainer.step, complete=complete)
+        stopped_by = None if complete else self.callbacks.stopped_by
+        return Outcome(trainer.step, complete, pictures, self.interrupt.signal, stopped_by)
 
     def _step(self) -> StepResult:
         try:
@@ -204,6 +221,7 @@ class _Run:
     def _validate(self) -> None:
         self.validation = self.trainer.validation_loss()
         self.metrics.append(step=self.trainer.step, validation_loss=self.validation)
+        self.callbacks.tell("validated", step=self.trainer.step, loss=self.validation)
 
     def _save(self) -> None:
         samples = len(self.trainer.train) + len(self.trainer.held_out)
@@ -216,6 +234,7 @@ class _Run:
         layout = [(parameter.path, parameter.shape) for parameter in self.trainer.model.layout.parameters]
         save_checkpoint(self.folder / CHECKPOINT, self.trainer.checkpoint(state), layout)
         self.saved_at = self.trainer.step
+        self.callbacks.tell("saved", step=self.trainer.step, path=self.folder / CHECKPOINT)
 
     def _draw(self, frames: bool) -> Samples:
         sampling, model = self.config.sampling, self.trainer.model
@@ -247,6 +266,7 @@ class _Run:
         if is_drawable(self.trainer.model.sample_shape):
             with suppress(_Stopped):
                 save_png(path, picture(self._draw(frames=False)))
+                self.callbacks.tell("drew", step=self.trainer.step, paths=[path])
 
     def _finish(self) -> list[Path]:
         """Draw the samples and the denoising that a finished run ends with."""
@@ -257,5 +277,6 @@ class _Run:
             samples = self._draw(frames=True)
             save_png(grid, picture(samples))
             save_gif(film, animation(samples))
+            self.callbacks.tell("drew", step=self.trainer.step, paths=[grid, film])
             return [grid, film]
         return []

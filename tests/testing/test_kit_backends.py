@@ -1,0 +1,118 @@
+"""The kit for backends passes what keeps the contract, and names what does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers.strict import StrictBackend
+from tinyddpm.backend import Array, Backend, Purpose, Random
+from tinyddpm.backend.numpy_backend import NumpyBackend
+from tinyddpm.errors import BackendError
+from tinyddpm.ops import Operations, Saved
+from tinyddpm.testing import check_backend
+
+HostArray = np.ndarray[Any, Any]
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", pytest.param("cupy", marks=pytest.mark.gpu)])
+def test_the_built_in_backends_keep_the_contract(name: str) -> None:
+    try:
+        check_backend(name)
+    except BackendError as error:
+        pytest.skip(str(error))
+
+
+class Strict(StrictBackend):
+    def __init__(self, device: str | None = None) -> None:
+        super().__init__()
+
+
+def test_the_reference_keeps_it_on_array_api_strict() -> None:
+    check_backend(Strict)
+
+
+class Narrow(NumpyBackend):
+    def to_numpy(self, array: Array) -> HostArray:
+        return np.asarray(array, np.float32)
+
+
+class NoUpload(NumpyBackend):
+    def upload(self, array: Array, values: HostArray) -> None:
+        pass
+
+
+class Wordy(NumpyBackend):
+    def describe(self) -> str:
+        return "numpy\non two lines"
+
+
+class OtherNumbers(NumpyBackend):
+    def random(self, seed: int) -> Random:
+        return Random(self.xp, seed + 1, self.device)
+
+
+class Rough(Random):
+    def normal(self, purpose: Purpose, step: int, samples: Any, shape: tuple[int, ...], layer: int = 0) -> Array:
+        return super().normal(purpose, step, samples, shape, layer) * 1.001
+
+
+class RoughNumbers(NumpyBackend):
+    def random(self, seed: int) -> Random:
+        return Rough(self.xp, seed, self.device)
+
+
+class WrongGradient(Operations):
+    def upsample_backward(self, saved: Saved, dy: Array) -> Array:
+        return super().upsample_backward(saved, dy) * 1.001
+
+
+class WrongResult(Operations):
+    def concat(self, a: Array, b: Array) -> tuple[Array, Saved]:
+        y, saved = super().concat(a, b)
+        return y * 1.001, saved
+
+
+class Widens(Operations):
+    def upsample(self, x: Array) -> tuple[Array, Saved]:
+        return super().upsample(self.xp.astype(x, self.xp.float64))
+
+
+class Writes(Operations):
+    def upsample(self, x: Array) -> tuple[Array, Saved]:
+        result = super().upsample(x)
+        x *= 1.5
+        return result
+
+
+class Keeps(Operations):
+    def add_vector(self, x: Array, v: Array) -> tuple[Array, Saved]:
+        return super().add_vector(x, v)[0], ()
+
+
+def with_operations(operations: type[Operations]) -> type[Backend]:
+    return type("Made", (NumpyBackend,), {"operations": f"{__name__}:{operations.__name__}"})
+
+
+@pytest.mark.parametrize(
+    ("broken", "line"),
+    [
+        (Narrow, "float64 values do not survive asarray and to_numpy"),
+        (NoUpload, "upload does not write float32 values"),
+        (Wordy, "describes itself as"),
+        (OtherNumbers, "random bits are not the reference's"),
+        (RoughNumbers, "normal numbers are not the reference's"),
+        (with_operations(WrongGradient), "upsample: dx is off by 1.0e-03"),
+        (with_operations(WrongResult), "concat: the result is off by 1.0e-03"),
+        (with_operations(Widens), "upsample: the result is float64 for float32 inputs"),
+        (with_operations(Writes), "upsample writes to its input x"),
+        (with_operations(Keeps), "add_vector keeps residuals without training"),
+        (int, "is no subclass of tinyddpm.backend.Backend"),
+        (lambda device: NumpyBackend(), "is no subclass of tinyddpm.backend.Backend"),
+    ],
+)
+def test_a_broken_backend_is_named(broken: Any, line: str) -> None:
+    with pytest.raises(AssertionError, match=line):
+        check_backend(broken)

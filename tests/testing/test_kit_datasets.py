@@ -1,0 +1,87 @@
+"""The kit for data sets passes what keeps the contract, and names what does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinyddpm.data.base import ArrayDataset, require_split
+from tinyddpm.testing import check_dataset
+
+HostArray = np.ndarray[Any, Any]
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion-mini", "mixture", "moons", "ring", "swiss-roll"])
+def test_the_built_in_data_sets_keep_the_contract(name: str) -> None:
+    check_dataset(name)
+
+
+def test_a_split_and_options_are_passed_on() -> None:
+    check_dataset("ring", split="test", noise=0.3)
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 1)).astype(np.uint8)
+
+
+def good(split: str, data_dir: str | None) -> ArrayDataset:
+    require_split(split, ("train",), "good")
+    return ArrayDataset(IMAGES.copy(), np.arange(5) % 2, ("a", "b"), name="good")
+
+
+def changed(read: Callable[[ArrayDataset, HostArray], Any] | None = None, **parts: Any) -> Callable[..., Any]:
+    """Return the good data set with another way to read, or with other parts."""
+
+    def dataset(split: str, data_dir: str | None) -> ArrayDataset:
+        found = good(split, data_dir)
+        if read is not None:
+            found.read = lambda indices: read(found, indices)  # type: ignore[method-assign]
+        vars(found).update(parts)
+        return found
+
+    return dataset
+
+
+def any_split(split: str, data_dir: str | None) -> ArrayDataset:
+    return good("train", data_dir)
+
+
+def shuffled(split: str, data_dir: str | None) -> ArrayDataset:
+    require_split(split, ("train",), "shuffled")
+    return ArrayDataset(np.random.default_rng().permuted(IMAGES, axis=0), name="shuffled")
+
+
+def no_copy(dataset: ArrayDataset, indices: HostArray) -> HostArray:
+    kept: dict[bytes, HostArray] = vars(dataset).setdefault("kept", {})
+    return kept.setdefault(indices.tobytes(), IMAGES[indices])
+
+
+def frozen(dataset: ArrayDataset, indices: HostArray) -> HostArray:
+    read = IMAGES[indices]
+    read.flags.writeable = False
+    return read
+
+
+@pytest.mark.parametrize(
+    ("broken", "line"),
+    [
+        (any_split, "has a split 'no-such-split': refuse what there is not with DataError"),
+        (shuffled, "samples differ when it is opened again"),
+        (changed(no_copy), "samples differ after the first reading is written to"),
+        (changed(frozen), "what is read cannot be written to"),
+        (changed(lambda dataset, indices: IMAGES[np.sort(indices)]), "by index, in order and as often"),
+        (changed(lambda dataset, indices: IMAGES[np.unique(indices)]), "by index, in order and as often"),
+        (changed(lambda dataset, indices: IMAGES[indices] / 255), "gives float64 of shape"),
+        (changed(description="two\nlines"), "its description is .*: give one line"),
+        (changed(description=None), "its description is None"),
+        (changed(classes=("a", "a")), "two classes have the same name"),
+        (changed(labels=None), "has 2 classes and no labels"),
+        (lambda split, data_dir: IMAGES, "is a ndarray without description"),
+    ],
+)
+def test_a_broken_data_set_is_named(broken: Callable[..., Any], line: str) -> None:
+    check_dataset(good)
+    with pytest.raises(AssertionError, match=line):
+        check_dataset(broken)

@@ -1,0 +1,129 @@
+"""Callbacks hear what a run does, in order and in values; they may stop it, and their failure ends nothing."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tinyddpm import registry
+from tinyddpm.backend import load_backend
+from tinyddpm.errors import ConfigError
+from tinyddpm.model.config import Config
+from tinyddpm.model.load import load_model
+from tinyddpm.progress import Progress
+from tinyddpm.training.callbacks import EVENTS, EarlyStop
+from tinyddpm.training.run import Outcome, resume, start
+
+NUMPY = load_backend("numpy")
+
+TABLES: dict[str, Any] = {
+    "data": {"source": "moons"},
+    "network": {"name": "mlp", "width": 8, "depth": 1},
+    "schedule": {"name": "cosine", "timesteps": 10},
+    "training": {
+        "steps": 6, "batch_size": 20, "warmup": 1, "ema": 0.9,
+        "log_every": 2, "validate_every": 2, "save_every": 3, "sample_every": 4,
+    },
+    "sampling": {"count": 4},
+    "callbacks": {"made-up": {}},
+}  # fmt: skip
+
+
+class Listener:
+    """Notes all it hears, and answers `answers`, an exception by raising it."""
+
+    def __init__(self, **answers: object) -> None:
+        self.heard: list[tuple[str, dict[str, Any]]] = []
+        self.answers = answers
+
+    def __getattr__(self, event: str) -> Any:
+        if event not in EVENTS:
+            raise AttributeError(event)
+
+        def method(**values: Any) -> object:
+            self.heard.append((event, values))
+            answer = self.answers.get(event)
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+
+        return method
+
+
+def trained(folder: Path, listener: object, monkeypatch: pytest.MonkeyPatch) -> tuple[Outcome, str]:
+    monkeypatch.setattr(registry, "load", loading(listener))
+    said = StringIO()
+    return start(Config.from_dict(TABLES), NUMPY, folder, Progress(said)), said.getvalue()
+
+
+def loading(listener: object, load: Any = registry.load) -> Any:
+    return lambda group, name: (lambda: listener) if group == "callbacks" else load(group, name)
+
+
+def test_all_is_heard_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listener = Listener()
+    outcome, _ = trained(tmp_path / "r", listener, monkeypatch)
+    assert (outcome.complete, outcome.stopped_by) == (True, None)
+    assert [(event, values["step"]) for event, values in listener.heard] == [
+        ("started", 0), ("step", 1), ("step", 2), ("validated", 2), ("step", 3), ("saved", 3), ("step", 4),
+        ("validated", 4), ("drew", 4), ("step", 5), ("step", 6), ("validated", 6), ("saved", 6), ("drew", 6),
+        ("ended", 6),
+    ]  # fmt: skip
+    first = dict(reversed(listener.heard))
+    assert first["started"] == {"step": 0, "steps": 6, "folder": tmp_path / "r"}
+    assert set(first["step"]) == {"step", "loss", "gradient_norm", "learning_rate"}
+    assert first["saved"]["path"].exists()
+    assert first["ended"] == {"step": 6, "complete": True}
+    for event, values in listener.heard:
+        assert all(path.exists() for path in values.get("paths", []))
+        assert all(isinstance(value, int | float | Path | list) for value in values.values()), event
+
+
+@pytest.mark.parametrize(("event", "step"), [("step", 1), ("validated", 2), ("saved", 3), ("drew", 4)])
+def test_a_callback_stops_the_run_where_it_asks(
+    event: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All is saved and drawn there, and the run can be resumed: to the weights of the straight one."""
+    outcome, _ = trained(tmp_path / "r", Listener(**{event: True}), monkeypatch)
+    assert (outcome.step, outcome.complete, outcome.stopped_by) == (step, False, "made-up")
+    assert [path.name for path in outcome.pictures] == ["samples.png", "denoising.gif"]
+    assert load_model(tmp_path / "r", NUMPY)[2].step == step
+    monkeypatch.setattr(registry, "load", loading(Listener()))
+    assert resume(tmp_path / "r", Progress(StringIO())).complete
+    trained(tmp_path / "straight", Listener(), monkeypatch)
+    one, other = (load_model(tmp_path / name, NUMPY, raw=True)[1] for name in ("r", "straight"))
+    assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("error", [ValueError("too\nbad"), SystemExit(3)])
+def test_a_callback_that_fails_ends_nothing(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener = Listener(validated=error)
+    outcome, said = trained(tmp_path / "r", listener, monkeypatch)
+    assert outcome.complete
+    notes = [line for line in said.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 1
+    assert f"callback 'made-up' failed at 'validated': {type(error).__name__}: " in notes[0]
+    assert [event for event, _ in listener.heard][-1] == "validated", "it is told no more"
+
+
+def test_a_callback_may_hear_of_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert trained(tmp_path / "r", object(), monkeypatch)[0].complete
+
+
+def test_early_stop_waits_for_its_patience() -> None:
+    losses = [3.0, 2.0, 2.5, 1.95, 2.1, 2.0, 1.99]
+    assert [EarlyStop(patience=3, least=0.1).validated(i, loss) for i, loss in enumerate(losses)] == [False] * 7
+    for least, stops_at in ((0.0, 6), (0.1, 4)):
+        stop = EarlyStop(patience=3, least=least)
+        asked = [stop.validated(i, loss) for i, loss in enumerate(losses)]
+        assert asked.index(True) == stops_at
+    assert EarlyStop(patience=1).validated(1, float("nan"))
+    with pytest.raises(ConfigError, match="patience is 0: give at least 1"):
+        EarlyStop(patience=0)
+    with pytest.raises(ConfigError, match="least is -1: give a difference"):
+        EarlyStop(least=-1)

@@ -1,0 +1,133 @@
+"""The conformance kit for backends: data go there and back, random numbers and operations are the reference's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinyddpm import registry
+from tinyddpm.backend import Backend, Purpose, Random, load_backend
+from tinyddpm.errors import ConfigError
+from tinyddpm.ops import Operations, load_operations
+from tinyddpm.testing.gradients import HostArray
+
+TYPES = ("float32", "float64", "int64", "uint8", "bool")
+
+CALLS: tuple[tuple[str, dict[str, tuple[int, ...]], dict[str, int]], ...] = (
+    ("conv2d", {"x": (2, 5, 4, 3), "w": (3, 3, 3, 4), "b": (4,)}, {}),
+    ("conv2d", {"x": (2, 6, 4, 3), "w": (3, 3, 3, 4), "b": (4,)}, {"stride": 2}),
+    ("conv2d", {"x": (2, 5, 4, 3), "w": (1, 1, 3, 4), "b": (4,)}, {}),
+    ("linear", {"x": (2, 5, 3), "w": (3, 4), "b": (4,)}, {}),
+    ("group_norm", {"x": (2, 3, 5, 6), "scale": (6,), "shift": (6,)}, {"groups": 2}),
+    ("group_norm_silu", {"x": (2, 3, 5, 6), "scale": (6,), "shift": (6,)}, {"groups": 2}),
+    ("layer_norm", {"x": (2, 7, 6), "scale": (6,), "shift": (6,)}, {}),
+    ("modulate", {"x": (2, 5, 3, 4), "scale": (2, 4), "shift": (2, 4)}, {}),
+    ("add_vector", {"x": (2, 5, 3, 4), "v": (2, 4)}, {}),
+    ("silu", {"x": (3, 7)}, {}),
+    ("gelu", {"x": (3, 7)}, {}),
+    ("attention", {"q": (2, 4, 6), "k": (2, 7, 6), "v": (2, 7, 6)}, {"heads": 2}),
+    ("upsample", {"x": (2, 3, 5, 4)}, {}),
+    ("concat", {"a": (2, 3, 4), "b": (2, 3, 1)}, {}),
+)
+"""Operations with the shapes of their inputs, and their options."""
+
+TOLERANCE = 1e-4
+"""What float32 may be off from float64, as a share of the largest element: no sum here has more than some hundred
+terms."""
+
+
+def check_backend(backend: str | type[Backend], device: str | None = None) -> None:
+    """Check that a backend keeps its contract, on this device, in fp32.
+
+    Arrays of every type go there and back; its description is one line that begins with its name; random numbers are
+    the reference's, integers bit for bit and normal ones to rounding; operations and their gradients agree with the
+    reference in float64, keep float32, keep nothing without training and write to no input.
+
+    Args:
+        backend: its registered name, or the class.
+        device: where to compute, in the backend's own terms.
+
+    Raises:
+        BackendError: it cannot be used here.
+        AssertionError: it does not; the line names the property.
+    """
+    make = registry.load("backends", backend) if isinstance(backend, str) else backend
+    what = f"backend {backend if isinstance(backend, str) else backend.__name__!r}"
+    assert isinstance(make, type) and issubclass(make, Backend), f"{what} is no subclass of tinyddpm.backend.Backend"  # noqa: PT018
+    there = make(device)
+    line = there.describe()
+    assert line.startswith(there.name) and line.count("\n") == 0, f"{what} describes itself as {line!r}"  # noqa: PT018
+    with there.scope():
+        _check_data(there, what)
+        _check_random(there, what)
+        ops, kept = load_operations(there), load_operations(there, training=True)
+        for name, shapes, options in CALLS:
+            _check_operation(ops, kept, name, shapes, options, what)
+
+
+def _check_data(backend: Backend, what: str) -> None:
+    """Check that arrays survive the way there and back, and that an array on the device can be written to."""
+    for dtype in TYPES:
+        host = np.arange(6).reshape(2, 3).astype(dtype)
+        back = backend.to_numpy(backend.asarray(host))
+        assert isinstance(back, np.ndarray), f"{what}: to_numpy gives a {type(back).__name__}"
+        same = back.dtype == host.dtype and np.array_equal(back, host)
+        assert same, f"{what}: {dtype} values do not survive asarray and to_numpy"
+        buffer = backend.host_buffer((2, 3), host.dtype)
+        buffer[...] = host
+        there = backend.asarray(np.zeros((2, 3), dtype))
+        backend.upload(there, buffer)
+        backend.synchronize()
+        assert np.array_equal(backend.to_numpy(there), host), f"{what}: upload does not write {dtype} values"
+
+
+def _check_random(backend: Backend, what: str) -> None:
+    """Check the random numbers against the reference's."""
+    samples = np.asarray([0, 3, 2**31])
+    ours, reference = backend.random(20), Random(load_backend("numpy").xp, 20)
+    stream = (Purpose.NOISE, 7, samples, (3, 5))
+    bits = [backend.to_numpy(ours.bits(*stream)), reference.bits(*stream)]
+    assert np.array_equal(*bits), f"{what}: random bits are not the reference's"
+    normal = backend.to_numpy(ours.normal(*stream))
+    close = normal.dtype == np.float32 and np.allclose(normal, reference.normal(*stream), rtol=1e-6, atol=1e-6)
+    assert close, f"{what}: normal numbers are not the reference's to the rounding of float32"
+    try:
+        ours.bits(Purpose.NOISE, -1, samples, (1,))
+    except ConfigError:
+        return
+    raise AssertionError(f"{what}: random numbers are drawn for step -1: refuse it with ConfigError")
+
+
+def _check_operation(
+    ops: Operations, kept: Operations, name: str, shapes: dict[str, tuple[int, ...]], options: dict[str, int], what: str
+) -> None:
+    """Check one operation and its gradients against the reference in float64."""
+    rng = np.random.default_rng(20)
+    inputs = {key: rng.standard_normal(shape) for key, shape in shapes.items()}
+    reference = Operations(load_backend("numpy"), training=True)
+    y, saved = getattr(reference, name)(**inputs, **options)
+    dy = rng.standard_normal(y.shape)
+    expected = _named(shapes, y, getattr(reference, f"{name}_backward")(saved, dy))
+
+    backend = kept.backend
+    moved = {key: backend.asarray(value.astype(np.float32)) for key, value in inputs.items()}
+    where = f"{what}: {name}" + "".join(f", {key} {value}" for key, value in options.items())
+    assert getattr(ops, name)(**moved, **options)[1] is None, f"{where} keeps residuals without training"
+    y, saved = getattr(kept, name)(**moved, **options)
+    found = _named(shapes, y, getattr(kept, f"{name}_backward")(saved, backend.asarray(dy.astype(np.float32))))
+    for key, value in inputs.items():
+        same = np.array_equal(backend.to_numpy(moved[key]), value.astype(np.float32))
+        assert same, f"{where} writes to its input {key}"
+    for key, wanted in expected.items():
+        got = backend.to_numpy(found[key])
+        assert got.dtype == np.float32, f"{where}: {key} is {got.dtype} for float32 inputs"
+        assert got.shape == wanted.shape, f"{where}: {key} has shape {got.shape}, not {wanted.shape}"
+        error = np.max(np.abs(got - wanted)) / np.max(np.abs(wanted))
+        assert error <= TOLERANCE, f"{where}: {key} is off by {error:.1e} of its largest element"
+
+
+def _named(shapes: dict[str, tuple[int, ...]], y: Any, gradients: Any) -> dict[str, HostArray]:
+    """Return the result and the gradients by the names that messages use."""
+    flat = gradients if isinstance(gradients, tuple) else (gradients,)
+    return {"the result": y, **{f"d{key}": gradient for key, gradient in zip(shapes, flat, strict=False)}}

@@ -1,0 +1,61 @@
+"""The conformance kit for callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tinyddpm.testing.plugin import resolve
+from tinyddpm.training.callbacks import EVENTS
+
+
+def check_callback(callback: str | Callable[..., Any], **options: Any) -> None:
+    """Check that a callback keeps its contract, with these options.
+
+    It has at least one of the methods of `tinyddpm.training.callbacks.EVENTS`, and none whose name is nearly one of
+    theirs. Through a made-up run of ten steps, each takes the values of its event, raises nothing and returns None or a
+    bool.
+
+    Args:
+        callback: its registered name, or what makes one of options, `**options -> callback`.
+        options: its options.
+
+    Raises:
+        AssertionError: it does not; the line names the method.
+    """
+    make, what = resolve("callbacks", callback, arguments=0)
+    listening = make(**options)
+    methods = [name for name in dir(listening) if not name.startswith("_") and callable(getattr(listening, name))]
+    for name in methods:
+        close = [] if name in EVENTS else get_close_matches(name, EVENTS, n=1, cutoff=0.75)
+        assert not close, f"{what}: its method {name} is told nothing: is {close[0]} meant?"
+    assert set(methods) & set(EVENTS), f"{what} hears nothing: give it one of the methods {', '.join(EVENTS)}"
+    with TemporaryDirectory() as folder:
+        for event, values in _run(Path(folder)):
+            if event not in methods:
+                continue
+            try:
+                answer = getattr(listening, event)(**values)
+            except Exception as cause:
+                raise AssertionError(f"{what}: {event} fails: {type(cause).__name__}: {cause}") from cause
+            assert answer is None or isinstance(answer, bool), f"{what}: {event} returns {answer!r}: give a bool"
+
+
+def _run(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return the events of a made-up run, with their values."""
+    checkpoint, grid = folder / "checkpoint.h5", folder / "samples.png"
+    for path in (checkpoint, grid):
+        path.touch()
+    events: list[tuple[str, dict[str, Any]]] = [("started", {"step": 0, "steps": 10, "folder": folder})]
+    for step in range(1, 11):
+        events.append(("step", {"step": step, "loss": 1 / step, "gradient_norm": 0.5, "learning_rate": 1e-3}))
+        if step % 5 == 0:
+            events += [
+                ("validated", {"step": step, "loss": 1 / step}),
+                ("saved", {"step": step, "path": checkpoint}),
+                ("drew", {"step": step, "paths": [grid]}),
+            ]
+    return [*events, ("ended", {"step": 10, "complete": True})]

@@ -1,0 +1,45 @@
+"""The conformance kit for weightings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, get_args
+
+import numpy as np
+
+from tinyddpm.diffusion.parametrisation import Predict
+from tinyddpm.diffusion.process import Table
+from tinyddpm.diffusion.schedules import make_betas
+from tinyddpm.testing.gradients import read_only
+from tinyddpm.testing.plugin import resolve
+
+CHAINS = (("linear", 1000), ("cosine", 1000), ("cosine", 50))
+
+
+def check_weighting(weighting: str | Callable[..., Table], **options: Any) -> None:
+    """Check that a weighting keeps its contract, with these options.
+
+    For each prediction, on several chains: the weights are float64 of shape (T,), finite and above 0, the same at every
+    call; alpha_bar is not written to.
+
+    Args:
+        weighting: its registered name, or the function `alpha_bar, predict, **options -> weights`.
+        options: its options.
+
+    Raises:
+        AssertionError: it does not; the line names the chain, the prediction and the property.
+    """
+    function, what = resolve("weightings", weighting, arguments=2)
+    for schedule, T in CHAINS:
+        table = read_only({"alpha_bar": np.cumprod(1 - make_betas(schedule, T))})["alpha_bar"]
+        for predict in get_args(Predict):
+            where = f"{what} on a {schedule} chain of {T}, predicting {predict},"
+            try:
+                weights, again = (function(table, predict, **options) for _ in range(2))
+            except ValueError as cause:
+                raise AssertionError(f"{where} fails with a read-only alpha_bar: {cause}") from cause
+            kind = f"{getattr(weights, 'dtype', type(weights).__name__)} of shape {np.shape(weights)}"
+            assert kind == f"float64 of shape {(T,)}", f"{where} gives {kind}, it must be float64 of shape {(T,)}"
+            wrong = np.flatnonzero(~((weights > 0) & (weights < np.inf)))
+            assert not wrong.size, f"{where} weighs t = {wrong[0]} by {weights[wrong[0]]:g}: give a number above 0"
+            assert np.array_equal(weights, again), f"{where} gives other weights at the second call"
