@@ -7,10 +7,11 @@ from typing import TypeVar
 
 from tinyddpm.backend import Array
 from tinyddpm.backend.workers import Workers, parts
+from tinyddpm.conditions import Conditioned, Given
 from tinyddpm.diffusion.denoiser import Prediction, Threshold
 from tinyddpm.diffusion.parametrisation import Predict, halves, implied
 from tinyddpm.diffusion.process import GaussianProcess
-from tinyddpm.nn import Condition, Network, Weights
+from tinyddpm.nn import Weights
 from tinyddpm.ops import Operations, Saved, load_operations
 
 Result = TypeVar("Result")
@@ -24,7 +25,7 @@ class NetworkDenoiser:
         ops: operations without training: nothing is kept.
         w: parameters by path.
         process: relates x_t, x_0 and eps.
-        cond: what the samples are conditioned on.
+        given: what the samples are conditioned on.
         threshold: applied to every predicted x_0, and eps follows it; None leaves both as they are.
         workers: the threads that share each batch.
         predict: eps, x_0 or v.
@@ -33,18 +34,18 @@ class NetworkDenoiser:
 
     def __init__(
         self,
-        network: Network,
+        network: Conditioned,
         ops: Operations,
         w: Weights,
         process: GaussianProcess,
-        cond: Condition,
+        given: Given,
         threshold: Threshold | None,
         workers: Workers,
         predict: Predict = "eps",
         learned_variance: bool = False,
     ) -> None:
         self.network, self.ops, self.w = network, ops, w
-        self.process, self.cond, self.threshold, self.workers = process, cond, threshold, workers
+        self.process, self.given, self.threshold, self.workers = process, given, threshold, workers
         self.predict, self.learned_variance = predict, learned_variance
         self._forward = ops.backend.captured(self._network_output)
 
@@ -55,7 +56,7 @@ class NetworkDenoiser:
         steps = self.ops.backend.asarray([t] * n, dtype=xp.int64)
 
         def predicted(part: slice) -> Array:
-            return self._forward(x_t[part, ...], steps[part], *(value[part, ...] for value in self.cond.values()))[0]
+            return self._forward(x_t[part, ...], steps[part], *(value[part, ...] for value in self.given.values()))[0]
 
         out = xp.concat(self.workers.map(predicted, parts(n, self.workers.threads)))
         prediction, fraction = halves(out) if self.learned_variance else (out, None)
@@ -65,8 +66,8 @@ class NetworkDenoiser:
             eps = self.process.predict_eps(x_t, t, x_0)
         return Prediction(x_0, eps, fraction)
 
-    def _network_output(self, x_t: Array, t: Array, *cond: Array) -> tuple[Array]:
-        return (self.network.forward(self.ops, self.w, x_t, t, dict(zip(self.cond, cond, strict=True)))[0],)
+    def _network_output(self, x_t: Array, t: Array, *given: Array) -> tuple[Array]:
+        return (self.network.forward(self.ops, self.w, x_t, t, dict(zip(self.given, given, strict=True)))[0],)
 
 
 class NetworkFlow:
@@ -110,8 +111,8 @@ class NetworkFlow:
         """Return what the network predicts for a part of the batch, without the variance, and its residuals."""
         x = x_t[part, ...]
         steps = ops.backend.asarray([t] * x.shape[0], dtype=ops.xp.int64)
-        cond = {kind: value[part, ...] for kind, value in self.denoiser.cond.items()}
-        out, saved = self.denoiser.network.forward(ops, self.denoiser.w, x, steps, cond)
+        given = {name: value[part, ...] for name, value in self.denoiser.given.items()}
+        out, saved = self.denoiser.network.forward(ops, self.denoiser.w, x, steps, given)
         return (halves(out)[0] if self.denoiser.learned_variance else out), saved
 
     def _share(self, x_t: Array, t: int) -> tuple[float, float]:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tinyddpm import registry
-from tinyddpm.backend import Array, Backend, Purpose
+from tinyddpm.backend import Array, Backend, Purpose, Random
 from tinyddpm.backend.workers import Workers
+from tinyddpm.conditions import (
+    OF_CLASSES,
+    Asked,
+    Condition,
+    Conditioned,
+    Given,
+    Known,
+    Unconditional,
+    check_fit,
+    make_condition,
+)
+from tinyddpm.conditions.base import HostArray
 from tinyddpm.diffusion.denoiser import Threshold, make_threshold
 from tinyddpm.diffusion.likelihood import Decoder
 from tinyddpm.diffusion.objectives import Objective, learns_variance, make_objective
@@ -18,9 +30,9 @@ from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
 from tinyddpm.diffusion.weightings import make_weights
 from tinyddpm.errors import ConfigError
-from tinyddpm.model.config import Config, SamplingConfig, WeightingConfig
+from tinyddpm.model.config import ConditionConfig, Config, SamplingConfig, WeightingConfig
 from tinyddpm.model.denoiser import NetworkDenoiser
-from tinyddpm.nn import Condition, Layout, Weights, make_network
+from tinyddpm.nn import Layout, Network, Weights, Widths, make_network
 from tinyddpm.nn.precision import MixedPrecision
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.samplers import Pairs, Step, make_pairs
@@ -52,14 +64,23 @@ class Model:
         self.config, self.sample_shape, self.classes, self.backend = config, sample_shape, tuple(classes), backend
         network, schedule, loss = config.network, config.schedule, config.training.loss
         channels = sample_shape[-1] * (2 if learns_variance(loss) else 1)
-        self.network = make_network(network.name, sample_shape, len(classes), channels, network.options)
+
+        def declared(told: Widths) -> Network:
+            return make_network(network.name, sample_shape, told, channels, network.options)
+
+        self.condition = self._condition(width=declared(Widths()).takes.vector)
+        net = declared(self.condition.gives)
+        check_fit(network.name, net.takes, self.condition_name, self.condition.gives)
         if backend.precision == "bf16":
-            self.network = MixedPrecision(self.network, backend.storage)
+            net = MixedPrecision(net, backend.storage)
+        self.network = Conditioned(net, self.condition)
         self.layout = Layout(self.network.parameters)
         betas = make_betas(schedule.name, schedule.timesteps, **schedule.options)
         self.process = GaussianProcess(backend, zero_terminal_snr(betas) if schedule.zero_terminal_snr else betas)
         self.predict = checked_predict(self.process, config.training.predict)
         self.objective = self._objective()
+        with backend.scope():
+            self._null = {name: backend.asarray(value[None, ...]) for name, value in self.condition.null.items()}
         self.workers = Workers(backend.threads(threads))
         registry.checked("samplers", config.sampling.name, config.sampling.options)
         self.pairs(config.sampling)
@@ -74,15 +95,50 @@ class Model:
         """Return flat parameters by path, as these operations read them; to be asked again when the buffer changes."""
         return dict(zip(self.layout.paths, ops.weights(buffer, self.layout.shapes), strict=True))
 
-    def condition(self, labels: np.ndarray[Any, Any] | None) -> Condition:
-        """Return the condition that `labels`, (n,) integers, make; nothing for an unconditional model."""
-        if not self.classes or labels is None:
-            return {}
-        return {"label": self.backend.asarray(labels, dtype=self.backend.xp.int64)}
+    @property
+    def condition_name(self) -> str:
+        """What the model is conditioned on: what is named, or else its classes; "" for nothing."""
+        return self.config.condition.name or (OF_CLASSES if self.classes else "")
 
-    def denoiser(
-        self, weights: Array, labels: np.ndarray[Any, Any] | None, sampling: SamplingConfig
-    ) -> NetworkDenoiser:
+    def read(self, known: Known) -> Mapping[str, HostArray]:
+        """Return the columns that the condition reads of a data set, or of what is asked for, on the host."""
+        return self.condition.read(known)
+
+    def given(self, columns: Mapping[str, HostArray], rows: HostArray | slice) -> Given:
+        """Return some rows of what was read, on the device."""
+        return {name: self.backend.asarray(column[rows]) for name, column in columns.items()}
+
+    def asked(self, labels: HostArray | None) -> Given:
+        """Return what is given when samples of the classes `labels`, (n,) integers, are asked for.
+
+        Raises:
+            ConfigError: the model is conditioned on classes, and they are not said or not there.
+        """
+        return self.given(self.read(Asked(labels)), slice(None))
+
+    def nothing(self, n: int) -> Given:
+        """Return what is given when nothing is said of n samples.
+
+        Raises:
+            ConfigError: the model is not conditioned, or has not learned what it is when nothing is said.
+        """
+        if not self.config.condition.dropout:
+            raise ConfigError("the model was always told its condition: train one with --condition-dropout 0.1")
+        null = self.condition.null.items()
+        return {name: self.backend.asarray(np.repeat(value[None, ...], n, axis=0)) for name, value in null}
+
+    def partly_nothing(self, given: Given, random: Random, step: int | Array, samples: HostArray | Array) -> Given:
+        """Return what is given in training: for some samples, at random, nothing. For the arguments see `Random`."""
+        rate, xp = self.config.condition.dropout, self.backend.xp
+        if not rate:
+            return given
+        said = random.keep_mask(Purpose.CONDITION, step, samples, (), rate)
+        return {
+            name: xp.where(xp.reshape(said, (-1,) + (1,) * (column.ndim - 1)), column, self._null[name])
+            for name, column in given.items()
+        }
+
+    def denoiser(self, weights: Array, labels: HostArray | None, sampling: SamplingConfig) -> NetworkDenoiser:
         """Return the network as a denoiser with the given weights, for the classes `labels`, (n,), one a row."""
         ops = load_operations(self.backend)
         with self.backend.scope():
@@ -92,7 +148,7 @@ class Model:
             ops,
             w,
             self.process,
-            self.condition(labels),
+            self.asked(labels),
             threshold=self._threshold(sampling),
             workers=self.workers,
             predict=self.predict,
@@ -145,6 +201,16 @@ class Model:
             if step is None:
                 return
             yield step
+
+    def _condition(self, width: int) -> Condition:
+        """Return what the model is conditioned on, for a network that takes vectors of this width."""
+        chosen, name = self.config.condition, self.condition_name
+        null = chosen.dropout > 0
+        if name:
+            return make_condition(name, self.sample_shape, len(self.classes), width, null, chosen.options)
+        if chosen != ConditionConfig():
+            raise ConfigError("nothing is conditioned on, so condition has no settings: give --labels or --condition")
+        return Unconditional()
 
     def _objective(self) -> Objective:
         training, weighting = self.config.training, self.config.weighting
