@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from tinyddpm.backend import Array
-from tinyddpm.nn.layers import Conv, Embedding, GroupNorm, GroupNormSiLU, Linear, Pass
-from tinyddpm.nn.network import Condition
+from tinyddpm.nn.layers import Conv, GroupNorm, GroupNormSiLU, Linear, Pass
+from tinyddpm.nn.network import Told
 from tinyddpm.nn.parameters import Parts
 from tinyddpm.ops.activation import Dropout
 
@@ -27,36 +27,33 @@ class Block(Protocol):
 
 
 class TimeEmbedding(Parts):
-    """Sinusoids of t, a two-layer perceptron, and a learned vector per class added to the result.
+    """Sinusoids of t, a two-layer perceptron, and the vector that the network is told added to the result.
 
     It ends with the SiLU that DDPM applies in every block before projecting: done once, it is the same.
     """
 
-    def __init__(self, path: str, channels: int, dim: int, classes: int) -> None:
+    def __init__(self, path: str, channels: int, dim: int) -> None:
         self.channels = channels
         self.dense_1 = Linear(f"{path}/dense_1", channels, dim)
         self.dense_2 = Linear(f"{path}/dense_2", dim, dim)
-        self.label = Embedding(f"{path}/label", classes, dim) if classes else None
 
-    def forward(self, run: Pass, t: Array, cond: Condition) -> None:
-        """(N,) steps, and `label` where there are classes -> `run.temb`, (N, dim)."""
+    def forward(self, run: Pass, t: Array, told: Told) -> None:
+        """(N,) steps, and a vector (N, dim) if one is told -> the "time" that blocks are told, (N, dim)."""
         h = run.ops.sinusoidal(t, self.channels, next(iter(run.w.values())).dtype)
         h = self.dense_1.forward(run, h)
         h = run.do(run.ops.silu, h)
         h = self.dense_2.forward(run, h)
-        if self.label:
-            h = h + self.label.forward(run, cond["label"])
-        run.temb = run.do(run.ops.silu, h)
+        if told.vector is not None:
+            h = h + told.vector
+        run.told["time"] = run.do(run.ops.silu, h)
 
-    def backward(self, run: Pass) -> None:
-        """Add the gradients that `run.dtemb` has gathered; t has none."""
-        (dtemb,) = run.dtemb
-        dh = run.undo(run.ops.silu_backward, dtemb)
-        if self.label:
-            self.label.backward(run, dh)
-        dh = self.dense_2.backward(run, dh)
+    def backward(self, run: Pass) -> Array:
+        """Add the gradients that "time" has gathered, and return the vector's; t has none."""
+        dvector: Array = run.undo(run.ops.silu_backward, run.dtold["time"])
+        dh = self.dense_2.backward(run, dvector)
         dh = run.undo(run.ops.silu_backward, dh)
         self.dense_1.backward(run, dh)
+        return dvector
 
 
 class ResidualBlock(Parts):
@@ -78,10 +75,10 @@ class ResidualBlock(Parts):
         self.shortcut = Linear(f"{path}/shortcut", c_in, c_out) if c_in != c_out else None
 
     def forward(self, run: Pass, x: Array) -> Array:
-        """(N, H, W, c_in) -> (N, H, W, c_out), told the time by `run.temb`."""
+        """(N, H, W, c_in) -> (N, H, W, c_out), told the "time"."""
         h = self.norm_1.forward(run, x)
         h = self.conv_1.forward(run, h)
-        time = self.time.forward(run, run.temb)
+        time = self.time.forward(run, run.told["time"])
         modulation = _halves(time) if self.adaptive else ()
         if not self.adaptive:
             h = run.do(run.ops.add_vector, h, time)
@@ -91,7 +88,7 @@ class ResidualBlock(Parts):
         return self.conv_2.forward(run, h, shortcut)
 
     def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
-        """Return dx, and add to `run.dtemb`."""
+        """Return dx, and add to the gradient of "time"."""
         dh = self.conv_2.backward(run, dy)
         dshortcut = self.shortcut.backward(run, dy) if self.shortcut else dy
         dh, dmodulation = self.norm_2.modulated_backward(run, dh)
@@ -99,7 +96,7 @@ class ResidualBlock(Parts):
             dtime = run.ops.xp.concat(dmodulation, axis=-1)
         else:
             dh, dtime = run.undo(run.ops.add_vector_backward, dh)
-        run.dtemb = (self.time.backward(run, dtime, *run.dtemb),)
+        run.dtold["time"] = self.time.backward(run, dtime, *run.gathered("time"))
         dh = self.conv_1.backward(run, dh)
         return self.norm_1.backward(run, dh, dshortcut, *added)
 

@@ -26,8 +26,9 @@ class Pass:
         dw: gradients by path, added to in place.
         noise: dropout masks; None for no dropout.
         stack: the residuals.
-        temb: the embedded time, (N, dim), which blocks read.
-        dtemb: its gradient, which blocks add to on the way back; nothing before the first.
+        told: what blocks read beside their input, by name: "time", the embedded time, (N, dim), and what else a network
+            tells them.
+        dtold: the gradients of that, by name, which blocks add to on the way back.
     """
 
     ops: Operations
@@ -35,8 +36,8 @@ class Pass:
     dw: Gradients = field(default_factory=dict)
     noise: DropoutNoise | None = None
     stack: list[Saved] = field(default_factory=list)
-    temb: Array = None
-    dtemb: tuple[Array, ...] = ()
+    told: dict[str, Array] = field(default_factory=dict)
+    dtold: dict[str, Array] = field(default_factory=dict)
 
     def do(self, operation: Callable[..., tuple[Array, Saved]], *inputs: Any) -> Array:
         """Run a forward operation and push its residuals."""
@@ -48,6 +49,10 @@ class Pass:
     def undo(self, backward: Callable[[Saved, Array], Any], dy: Array) -> Any:
         """Run the backward of the operation whose residuals are on top, and pop them."""
         return backward(self.stack.pop(), dy)
+
+    def gathered(self, name: str) -> tuple[Array, ...]:
+        """Return the gradient that has reached what is told under this name so far; nothing before the first."""
+        return (self.dtold[name],) if name in self.dtold else ()
 
 
 class Layer(Parts):

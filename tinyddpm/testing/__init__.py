@@ -2,6 +2,7 @@
 
     check_schedule("sigmoid")
     check_network("dit", width=16, heads=2, exempt=("*/k/b",))
+    check_condition("caption", known)
     check_sampler("ab2")
     check_guidance("cfg")
 
@@ -11,6 +12,7 @@ Each takes the registered name or the object itself, and raises AssertionError w
 from tinyddpm.testing.backends import check_backend
 from tinyddpm.testing.callbacks import check_callback
 from tinyddpm.testing.commands import check_command
+from tinyddpm.testing.conditions import check_condition
 from tinyddpm.testing.datasets import check_dataset
 from tinyddpm.testing.gradients import check_projection, direction, read_only
 from tinyddpm.testing.guidance import check_guidance
@@ -25,6 +27,7 @@ __all__ = [
     "check_backend",
     "check_callback",
     "check_command",
+    "check_condition",
     "check_dataset",
     "check_guidance",
     "check_network",
