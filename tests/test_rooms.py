@@ -15,7 +15,7 @@ ROOT = Path(tinyddpm.__file__).parent
 
 ROOMS = (
     "errors", "hdf5", "registry", "progress", "backend", "ops", "nn", "diffusion", "samplers", "editing", "data",
-    "presets", "model", "figures", "metrics", "training", "testing", "bench", "cli",
+    "presets", "model", "figures", "metrics", "training", "testing", "bench", "face", "cli",
 )  # fmt: skip
 """From the ground up."""
 
