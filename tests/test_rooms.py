@@ -15,7 +15,8 @@ ROOT = Path(tinyddpm.__file__).parent
 
 ROOMS = (
     "errors", "hdf5", "registry", "progress", "backend", "ops", "nn", "conditions", "diffusion", "samplers", "guidance",
-    "editing", "data", "presets", "model", "figures", "metrics", "training", "testing", "bench", "cli",
+    "editing", "data", "presets", "model", "figures", "metrics", "training", "testing", "bench",
+    "face", "cli",
 )  # fmt: skip
 """From the ground up."""
 

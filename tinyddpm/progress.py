@@ -11,13 +11,14 @@ from typing import TextIO
 class Progress:
     """A progress line on `stream`, standard error by default.
 
-    On a terminal the line is rewritten, at most ten times a second. Elsewhere plain lines are printed, one for each
-    twentieth of the way.
+    On a terminal and in a notebook the line is rewritten, at most ten times a second. Elsewhere lines are printed, one
+    for each twentieth of the way.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
-        self.terminal = self.stream.isatty()
+        notebook = type(self.stream).__module__.startswith("ipykernel")
+        self.terminal = self.stream.isatty() or notebook
         self._shown = 0.0
         self._open = False
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tinyddpm.backend import Backend, load_backend
+from tinyddpm.data.base import Dataset
 from tinyddpm.errors import CheckpointError, ConfigError, OutOfMemoryError, TrainingError
 from tinyddpm.figures.files import replacing
 from tinyddpm.figures.images import save_gif, save_png
@@ -59,8 +60,10 @@ def free_folder(base: Path) -> Path:
     return folder
 
 
-def start(config: Config, backend: Backend, folder: Path, progress: Progress) -> Outcome:
-    """Train from step 0 into `folder`, which must not hold a run already.
+def start(
+    config: Config, backend: Backend, folder: Path, progress: Progress, dataset: Dataset | None = None
+) -> Outcome:
+    """Train from step 0 into `folder`, which must not hold a run already, on `dataset` or what the configuration names.
 
     Raises:
         ConfigError: the folder is in use.
@@ -70,7 +73,7 @@ def start(config: Config, backend: Backend, folder: Path, progress: Progress) ->
         raise ConfigError(f"{folder} is not empty: choose another folder with --out, or go on with --resume {folder}")
     config = with_threads(config, backend)
     callbacks = Callbacks(config.callbacks, progress.say)
-    dataset = open_data(config)
+    dataset = dataset or open_data(config)
     trainer = make_trainer(config, backend, dataset)
     (folder / "samples").mkdir(parents=True, exist_ok=True)
     _write_config(folder, config)

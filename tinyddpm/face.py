@@ -1,0 +1,276 @@
+"""The Python face: train on an array or a data set, load a run, draw from it. Names are the command line's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from io import StringIO
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tinyddpm import registry
+from tinyddpm.backend import Array, load_backend
+from tinyddpm.data.base import ArrayDataset, Dataset, checked_dataset
+from tinyddpm.diffusion.denoiser import Denoiser
+from tinyddpm.errors import ConfigError, unknown
+from tinyddpm.figures import images
+from tinyddpm.figures.points import scatter
+from tinyddpm.model.config import SamplingConfig, defaults_for, settings
+from tinyddpm.model.config import preset as find_preset
+from tinyddpm.model.load import load_model
+from tinyddpm.model.model import Model
+from tinyddpm.model.sampling import choose_labels, draw
+from tinyddpm.progress import Progress
+from tinyddpm.training.run import free_folder, start
+
+HostArray: TypeAlias = np.ndarray[Any, Any]
+PathLike: TypeAlias = str | os.PathLike[str]
+Labels: TypeAlias = int | str | Sequence[int | str] | HostArray
+"""One class or several, by number or name."""
+Part: TypeAlias = str | Mapping[str, Any]
+"""A registered name, or a table of it with its options, such as {"name": "ddim", "eta": 0.5}."""
+
+
+class Trained:
+    """A trained model: what `load` and `train` return.
+
+    Attributes:
+        config: the run's configuration.
+        sample_shape: (H, W, C) of an image, (2,) of a point.
+        classes: the names of the classes, () without.
+        process: the Gaussian process, which noises samples: `process.T` times, 0 to T − 1.
+        step: the training steps done.
+    """
+
+    def __init__(self, model: Model, weights: Array, step: int) -> None:
+        self.config, self.sample_shape, self.classes = model.config, model.sample_shape, model.classes
+        self.process, self.step = model.process, step
+        self._model, self._weights = model, weights
+
+    def __repr__(self) -> str:
+        """Return what it is, in one line."""
+        shape, classes = "x".join(map(str, self.sample_shape)), f", {len(self.classes)} classes" if self.classes else ""
+        size = self._model.layout.size
+        return f"<{self.config.network.name} of {size:,} parameters for {shape}{classes}, trained {self.step:,} steps>"
+
+    def sample(
+        self,
+        n: int = 64,
+        *,
+        labels: Labels | None = None,
+        seed: int = 0,
+        first: int = 0,
+        batch_size: int = 128,
+        progress: bool = False,
+        **sampling: Any,
+    ) -> HostArray:
+        """Draw samples: uint8 images (n, H, W, C), or float32 points (n, 2).
+
+        Args:
+            n: how many.
+            labels: their classes, in turn; all classes in turn if not given.
+            seed: of the noise: the same seed gives the same sample number i.
+            first: the number of the first sample.
+            batch_size: how many at a time; changes nothing but memory.
+            progress: show a bar.
+            sampling: `sampler`, `steps`, `spacing`, `threshold`, `percentile`, where they are not to be the run's own.
+
+        Raises:
+            ConfigError: a class is unknown, there are more labels than samples, or an option is wrong.
+        """
+        if n < 1 or first < 0:
+            raise ConfigError(f"{n} samples from number {first} on: give at least 1 sample, and a number from 0 on")
+        chosen, numbers = self._sampling(**sampling), np.arange(first, first + n)
+        bar, done = Progress(None if progress else StringIO()), count(1)
+        total = -(-n // batch_size) * (chosen.steps or self.process.T)
+        try:
+            return draw(
+                self._model,
+                self._weights,
+                numbers,
+                self._labels(labels, numbers),
+                seed=seed,
+                sampling=chosen,
+                batch_size=batch_size,
+                watch=lambda step: bar.update(next(done), total, f"drawing {n} samples"),
+            ).values
+        finally:
+            bar.close()
+
+    def denoiser(self, labels: Labels | None = None, *, n: int = 1, **sampling: Any) -> Denoiser:
+        """Return the network as a function `x_t, t -> (x_0, eps)` on the backend's arrays, for n rows.
+
+        Args:
+            labels: the classes of the rows, in turn; a model with classes must be told them.
+            n: how many rows x_t has; a model without classes takes any number.
+            sampling: see `sample`; of it `threshold` and `percentile` count here.
+
+        Raises:
+            ConfigError: no classes are given to a model that has them, or one is unknown.
+        """
+        if self.classes and labels is None:
+            raise ConfigError(f"the model draws by class ({', '.join(self.classes[:3])}, …): give labels")
+        return self._model.denoiser(self._weights, self._labels(labels, np.arange(n)), self._sampling(**sampling))
+
+    def predict_x0(self, x: HostArray, t: int, labels: Labels | None = None, **sampling: Any) -> HostArray:
+        """Return what the network takes the noisy `x` to come from, float32 of its shape; images in [−1, 1].
+
+        Args:
+            x: (n, *sample_shape), as the process has it at time t.
+            t: 0 to T − 1.
+            labels: the classes of the samples, in turn; a model with classes must be told them.
+            sampling: see `denoiser`.
+
+        Raises:
+            ConfigError: x is of another shape, t is no time of the chain, or the labels are wrong.
+        """
+        if x.ndim != len(self.sample_shape) + 1 or x.shape[1:] != self.sample_shape:
+            raise ConfigError(f"x has shape {x.shape}: give (n, {', '.join(map(str, self.sample_shape))})")
+        if not 0 <= t < self.process.T:
+            raise ConfigError(f"t is {t}: give a time from 0 to {self.process.T - 1}")
+        backend, denoiser = self._model.backend, self.denoiser(labels, n=len(x), **sampling)
+        with backend.scope():
+            prediction = denoiser(backend.asarray(np.asarray(x, np.float32)), int(t))
+        return backend.to_numpy(prediction.x_0)
+
+    def _labels(self, labels: Labels | None, numbers: HostArray) -> HostArray:
+        """Return the class of each sample number."""
+        if labels is None:
+            return choose_labels(numbers, self.classes, None)
+        several = labels.split(",") if isinstance(labels, str) else np.ravel(np.asarray(labels, dtype=object)).tolist()
+        if len(several) > len(numbers):
+            raise ConfigError(f"{len(several)} labels for {len(numbers)} samples: give at most one each")
+        return choose_labels(numbers, self.classes, ",".join(map(str, several)))
+
+    def _sampling(
+        self,
+        *,
+        sampler: Part | None = None,
+        steps: int | None = None,
+        spacing: Part | None = None,
+        threshold: str | None = None,
+        percentile: float | None = None,
+    ) -> SamplingConfig:
+        """Return the run's sampling with what is given in its place."""
+        plain = {"steps": steps, "threshold": threshold, "percentile": percentile}
+        changes = {name: value for name, value in plain.items() if value is not None}
+        tables = {"sampling": {**_table(sampler), **changes}, "spacing": _table(spacing)}
+        return self.config.updated(tables, "sample").sampling
+
+
+def load(
+    run: PathLike,
+    *,
+    backend: str = "numpy",
+    device: str | None = None,
+    precision: str = "fp32",
+    graph: bool = True,
+    raw: bool = False,
+    threads: int = 0,
+) -> Trained:
+    """Return the model in a run folder or a checkpoint.
+
+    Args:
+        run: the folder, or the file.
+        backend, device, precision, graph: where and how to compute, see `load_backend`.
+        raw: the weights as trained, instead of their average.
+        threads: the threads that share a batch; 0 for as many as help.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    model, weights, checkpoint = load_model(Path(run), load_backend(backend, device, precision, graph), raw, threads)
+    return Trained(model, weights, checkpoint.step)
+
+
+def train(
+    data: HostArray | Dataset | str,
+    *,
+    labels: HostArray | bool | None = None,
+    classes: Sequence[str] = (),
+    preset: str | None = None,
+    out: PathLike | None = None,
+    progress: bool = True,
+    **given: Any,
+) -> Trained:
+    """Train a model, and return it. Its run folder is as `tinyddpm train` writes it.
+
+    Args:
+        data: uint8 images (n, H, W) or (n, H, W, C), points (n, 2), a data set, or what names one: a registered name or
+            a path.
+        labels: the class of each sample of an array, integers (n,); of a data set, whether to learn its classes.
+        classes: the names of an array's classes; their numbers if not given.
+        preset: the preset to start from. If not given: for a name its own, else `small` for images and `toy` for
+            points.
+        out: the run's folder; the first that is free under `runs` if not given.
+        progress: show a bar.
+        given: settings by their names on the command line, such as `steps=500` or `batch_size=32`; and tables, such as
+            `network={"channels": 64}`.
+
+    Raises:
+        ConfigError: a setting is unknown or wrong.
+        DataError: the array is no data set.
+    """
+    dataset: Dataset | None = None
+    if isinstance(data, str):
+        config = find_preset(preset).config if preset else defaults_for(data)
+        config = config.updated({"data": {"source": data} | ({} if labels is None else {"labels": labels})}, "train")
+        name = Path(data).stem
+    else:
+        own = labels if isinstance(labels, np.ndarray) else None
+        if isinstance(data, np.ndarray):
+            dataset = ArrayDataset(data, own, tuple(classes), name="array")
+        else:
+            dataset = checked_dataset(data, "data")
+        config = find_preset(preset or ("small" if len(dataset.shape) == 3 else "toy")).config
+        learned = own is not None or bool(labels)
+        config = replace(config, data=replace(config.data, source="array", image_size=None, options={}, labels=learned))
+        name = "array"
+    config = config.updated(_tables(given), "train")
+    backend = load_backend(config.backend, config.device, config.precision, config.graph)
+    folder = Path(out) if out is not None else free_folder(Path("runs") / name)
+    start(config, backend, folder, Progress(None if progress else StringIO()), dataset)
+    return load(
+        folder,
+        backend=config.backend,
+        device=config.device,
+        precision=config.precision,
+        graph=config.graph,
+        threads=config.training.threads,
+    )
+
+
+def plugins() -> dict[str, list[str]]:
+    """Return the names of all parts, by group. Imports none of them."""
+    return {group: sorted({entry.name for entry in registry.entries(group)}) for group in registry.GROUPS}
+
+
+def save_png(path: PathLike, samples: HostArray) -> None:
+    """Write samples as one picture: images (n, H, W, C) as a grid, points (n, 2) as a scatter."""
+    images.save_png(path, scatter(samples) if samples.ndim == 2 else images.grid(samples))
+
+
+def _table(part: Part | None) -> dict[str, Any]:
+    """Return the table that chooses a part."""
+    if part is None:
+        return {}
+    return {"name": part} if isinstance(part, str) else dict(part)
+
+
+def _tables(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the nested tables that settings by their command-line names make; a mapping is a table as it is."""
+    places = {name: (table, key) for table, key, name, *_ in settings()}
+    tables: dict[str, Any] = {}
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            tables.setdefault(name, {}).update(value)
+        elif name not in places:
+            raise ConfigError(unknown("setting", name, places))
+        else:
+            table, key = places[name]
+            (tables.setdefault(table, {}) if table else tables)[key] = value
+    return tables
