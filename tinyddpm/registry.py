@@ -1,4 +1,4 @@
-"""Plugins: schedules, weightings, networks, samplers, spacings, data sets and backends found through entry points.
+"""Plugins: schedules, networks, samplers and all other parts of a kind in `GROUPS`, found through entry points.
 
 The built-ins are entry points of this distribution like any other, so there is one way in. Listing reads metadata
 and imports nothing; an entry is imported when it is asked for by name. A broken entry breaks only itself.
@@ -14,7 +14,18 @@ from typing import Any
 
 from tinyddpm.errors import ConfigError, RegistryError, unknown
 
-GROUPS = ("schedules", "weightings", "networks", "samplers", "spacings", "datasets", "backends")
+GROUPS = (
+    "schedules",
+    "parametrisations",
+    "objectives",
+    "weightings",
+    "times",
+    "networks",
+    "samplers",
+    "spacings",
+    "datasets",
+    "backends",
+)
 """The kinds of plugin; each is the entry-point group `tinyddpm.<kind>`."""
 
 

@@ -189,7 +189,14 @@ def test_info_of_a_run(trained: Path) -> None:
     assert found["step"] == 6
     assert found["sample_shape"] == [8, 8, 1]
     assert found["classes"] == list("0123456789")
-    assert {plugin["name"] for plugin in found["plugins"]} == {"unet", "cosine", "simple", "ancestral", "trailing"}
+    assert {plugin["name"] for plugin in found["plugins"]} == {
+        "unet",
+        "cosine",
+        "eps",
+        "simple",
+        "ancestral",
+        "trailing",
+    }
     text = run("info", str(trained)).stdout
     assert "sample_shape  8x8x1" in text
     assert "[training]" in text
@@ -197,7 +204,18 @@ def test_info_of_a_run(trained: Path) -> None:
 
 def test_plugins_lists_all_groups() -> None:
     found = json.loads(run("plugins", "--json").stdout)["plugins"]
-    groups = ["schedules", "weightings", "networks", "samplers", "spacings", "datasets", "backends"]
+    groups = [
+        "schedules",
+        "parametrisations",
+        "objectives",
+        "weightings",
+        "times",
+        "networks",
+        "samplers",
+        "spacings",
+        "datasets",
+        "backends",
+    ]
     assert {entry["group"] for entry in found} == set(groups)
     assert not [entry for entry in found if entry["distribution"] == "tinyddpm" and entry["broken"]]
     text = run("plugins").stdout

@@ -257,6 +257,8 @@ def plugins_of(config: Config) -> list[dict[str, str]]:
     used = {
         "networks": config.network.name,
         "schedules": config.schedule.name,
+        "parametrisations": config.training.predict,
+        "objectives": config.training.loss,
         "weightings": config.weighting.name,
         "samplers": config.sampling.name,
         "spacings": config.sampling.spacing,

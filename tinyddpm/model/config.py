@@ -57,8 +57,11 @@ class ScheduleConfig:
 class TrainingConfig:
     """How the network is trained. The defaults are DDPM's for CIFAR-10."""
 
-    predict: str = setting("eps", "What the network predicts: eps, x_0 or v.")
-    loss: str = setting("simple", "simple, or with a learned variance: hybrid or vlb.")
+    predict: str = setting("eps", "What the network predicts, a registered parametrisation: eps, x_0, v, flow or edm.")
+    loss: str = setting("simple", "The objective, a registered name: simple, or with a learned variance hybrid or vlb.")
+    times: str = setting(
+        "auto", "How times are drawn, a registered law: uniform, history, log-normal; auto: the loss's."
+    )
     vlb_weight: float = setting(0.001, "What the bound counts in the hybrid loss.")
     steps: int = setting(800_000, "Training steps; the run ends there.")
     batch_size: int = setting(128, "Samples per step.")
@@ -72,6 +75,17 @@ class TrainingConfig:
     validate_every: int = setting(1000, "Steps between validation losses.")
     save_every: int = setting(1000, "Steps between checkpoints.")
     sample_every: int = setting(10_000, "Steps between sample grids.")
+
+
+@dataclass(frozen=True)
+class OptionsConfig:
+    """The options of a part that a setting of another table names."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+NAMED_IN_TRAINING = {"parametrisation": "predict", "objective": "loss", "times": "times"}
+"""Tables of options, and the settings of `training` that name whose they are."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +122,9 @@ class Config:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    parametrisation: OptionsConfig = field(default_factory=OptionsConfig)
+    objective: OptionsConfig = field(default_factory=OptionsConfig)
+    times: OptionsConfig = field(default_factory=OptionsConfig)
     weighting: WeightingConfig = field(default_factory=WeightingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
@@ -119,7 +136,9 @@ class Config:
                 continue
             if isinstance(value, dict):
                 table = {k: v for k, v in value.items() if k != "options" and v is not None}
-                tables[name] = {**table, **value.get("options", {})}
+                table |= value.get("options", {})
+                if table:
+                    tables[name] = table
             else:
                 tables[name] = value
         return tables
@@ -136,9 +155,10 @@ class Config:
     def updated(self, tables: Mapping[str, Any], origin: str = "configuration") -> Config:
         """Return this configuration, overridden by nested tables; see `from_dict`.
 
-        Naming another network, schedule, weighting or sampler drops the options of the one before.
+        Naming another network, schedule, weighting, sampler, parametrisation, objective or law of t drops the options
+        of the one before.
         """
-        config = self
+        config = self._without_options_of_others(tables.get("training"))
         for name, value in tables.items():
             if name not in _fields(Config):
                 raise ConfigError(f"{origin}: {unknown('key', name, _fields(Config))}")
@@ -151,6 +171,16 @@ class Config:
             config = replace(config, **{name: _updated(current, value, f"{origin}: {name}")})
         _check_ranges(config, origin)
         return config
+
+    def _without_options_of_others(self, training: Any) -> Config:
+        """Return this configuration without the options of parts that a table `training` replaces."""
+        given = training if isinstance(training, Mapping) else {}
+        others: dict[str, Any] = {
+            table: OptionsConfig()
+            for table, key in NAMED_IN_TRAINING.items()
+            if key in given and given[key] != getattr(self.training, key)
+        }
+        return replace(self, **others)
 
     def to_toml(self) -> str:
         """Return the configuration as TOML."""
@@ -242,7 +272,7 @@ def _updated(current: Any, values: Mapping[str, Any], where: str) -> Any:
     if rest and "options" not in _fields(table):
         raise ConfigError(f"{where}: {unknown('key', next(iter(rest)), known)}")
     if "options" in _fields(table):
-        same = plain.get("name", current.name) == current.name
+        same = "name" not in plain or plain["name"] == current.name
         plain["options"] = {**current.options, **rest} if same else rest
     return replace(current, **plain)
 

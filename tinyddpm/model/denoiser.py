@@ -8,8 +8,8 @@ from typing import TypeVar
 from tinyddpm.backend import Array
 from tinyddpm.backend.workers import Workers, parts
 from tinyddpm.diffusion.denoiser import Prediction, Threshold
-from tinyddpm.diffusion.parametrisation import Predict, halves, implied
-from tinyddpm.diffusion.process import GaussianProcess, checked_time
+from tinyddpm.diffusion.parametrisation import Parametrisation, halves
+from tinyddpm.diffusion.process import checked_time
 from tinyddpm.nn import Condition, Network, Weights
 from tinyddpm.ops import Operations, Saved, load_operations
 
@@ -20,14 +20,13 @@ class NetworkDenoiser:
     """A network as a denoiser.
 
     Args:
-        network: predicts what `predict` says.
+        network: predicts what the parametrisation says.
         ops: operations without training: nothing is kept.
         w: parameters by path.
-        process: relates x_t, x_0 and eps.
+        parametrisation: what is predicted, of x_0 and eps.
         cond: what the samples are conditioned on.
         threshold: applied to every predicted x_0, and eps follows it; None leaves both as they are.
         workers: the threads that share each batch.
-        predict: eps, x_0 or v.
         learned_variance: whether half of the network's channels are the variance.
     """
 
@@ -36,16 +35,16 @@ class NetworkDenoiser:
         network: Network,
         ops: Operations,
         w: Weights,
-        process: GaussianProcess,
+        parametrisation: Parametrisation,
         cond: Condition,
         threshold: Threshold | None,
         workers: Workers,
-        predict: Predict = "eps",
         learned_variance: bool = False,
     ) -> None:
         self.network, self.ops, self.w = network, ops, w
-        self.process, self.cond, self.threshold, self.workers = process, cond, threshold, workers
-        self.predict, self.learned_variance = predict, learned_variance
+        self.parametrisation, self.process = parametrisation, parametrisation.process
+        self.cond, self.threshold, self.workers = cond, threshold, workers
+        self.learned_variance = learned_variance
         self._forward = ops.backend.captured(self._network_output)
 
     def __call__(self, x_t: Array, t: int) -> Prediction:
@@ -63,7 +62,7 @@ class NetworkDenoiser:
 
         out = xp.concat(self.workers.map(predicted, parts(n, self.workers.threads)))
         prediction, fraction = halves(out) if self.learned_variance else (out, None)
-        x_0, eps = implied(self.process, self.predict, x_t, t, prediction)
+        x_0, eps = self.parametrisation.implied(x_t, t, prediction)
         if self.threshold is not None:
             x_0 = self.threshold(xp, x_0)
             eps = self.process.predict_eps(x_t, t, x_0)
@@ -86,7 +85,7 @@ class NetworkFlow:
 
     def eps(self, x_t: Array, t: int) -> Array:
         """Return eps."""
-        of_x, of_out = self._share(x_t, t)
+        of_x, of_out = self.denoiser.parametrisation.eps_share(x_t, t)
 
         def predicted(part: slice) -> Array:
             return of_x * x_t[part, ...] + of_out * self._forward(self.denoiser.ops, x_t, t, part)[0]
@@ -96,7 +95,7 @@ class NetworkFlow:
     def eps_and_vjp(self, x_t: Array, t: int, v: Array) -> tuple[Array, Array]:
         """Return eps = a x_t + b out and vᵀ ∂eps/∂x_t = a v + (b v)ᵀ ∂out/∂x_t, the last by the network's backward."""
         xp, w = self.training_ops.xp, self.denoiser.w
-        of_x, of_out = self._share(x_t, t)
+        of_x, of_out = self.denoiser.parametrisation.eps_share(x_t, t)
 
         def linearised(part: slice) -> tuple[Array, Array]:
             out, saved = self._forward(self.training_ops, x_t, t, part)
@@ -117,11 +116,6 @@ class NetworkFlow:
         cond = {kind: value[part, ...] for kind, value in self.denoiser.cond.items()}
         out, saved = self.denoiser.network.forward(ops, self.denoiser.w, x, steps, cond)
         return (halves(out)[0] if self.denoiser.learned_variance else out), saved
-
-    def _share(self, x_t: Array, t: int) -> tuple[float, float]:
-        """Return a and b of eps = a x_t + b out, for what the network predicts; see `implied`."""
-        signal, noise = self.denoiser.process.level(x_t, t)
-        return {"eps": (0.0, 1.0), "x_0": (1 / noise, -signal / noise), "v": (noise, signal)}[self.denoiser.predict]
 
     def _map(self, function: Callable[[slice], Result], x_t: Array) -> list[Result]:
         workers = self.denoiser.workers

@@ -12,14 +12,15 @@ from tinyddpm.backend import Array, Backend, Purpose
 from tinyddpm.backend.workers import Workers
 from tinyddpm.diffusion.denoiser import Threshold, make_threshold
 from tinyddpm.diffusion.likelihood import Decoder
-from tinyddpm.diffusion.objectives import Objective, learns_variance, make_objective
-from tinyddpm.diffusion.parametrisation import checked_predict
+from tinyddpm.diffusion.objectives import Objective
+from tinyddpm.diffusion.parametrisation import make_parametrisation
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
 from tinyddpm.diffusion.weightings import make_weights
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config, SamplingConfig, WeightingConfig
 from tinyddpm.model.denoiser import NetworkDenoiser
+from tinyddpm.model.scaled import ScaledInput
 from tinyddpm.nn import Condition, Layout, Weights, make_network
 from tinyddpm.nn.precision import MixedPrecision
 from tinyddpm.ops import Operations, load_operations
@@ -50,16 +51,20 @@ class Model:
         threads: int = 1,
     ) -> None:
         self.config, self.sample_shape, self.classes, self.backend = config, sample_shape, tuple(classes), backend
-        network, schedule, loss = config.network, config.schedule, config.training.loss
-        channels = sample_shape[-1] * (2 if learns_variance(loss) else 1)
+        network, schedule = config.network, config.schedule
+        betas = make_betas(schedule.name, schedule.timesteps, **schedule.options)
+        self.process = GaussianProcess(backend, zero_terminal_snr(betas) if schedule.zero_terminal_snr else betas)
+        self.parametrisation = make_parametrisation(
+            self.process, config.training.predict, **config.parametrisation.options
+        )
+        self.objective = self._objective()
+        channels = sample_shape[-1] * (2 if self.objective.learned_variance else 1)
         self.network = make_network(network.name, sample_shape, len(classes), channels, network.options)
         if backend.precision == "bf16":
             self.network = MixedPrecision(self.network, backend.storage)
+        if np.any(self.parametrisation.scale != 1):
+            self.network = ScaledInput(self.network, self.process.table(self.parametrisation.scale))
         self.layout = Layout(self.network.parameters)
-        betas = make_betas(schedule.name, schedule.timesteps, **schedule.options)
-        self.process = GaussianProcess(backend, zero_terminal_snr(betas) if schedule.zero_terminal_snr else betas)
-        self.predict = checked_predict(self.process, config.training.predict)
-        self.objective = self._objective()
         self.workers = Workers(backend.threads(threads))
         registry.checked("samplers", config.sampling.name, config.sampling.options)
         self.pairs(config.sampling)
@@ -91,12 +96,11 @@ class Model:
             self.network,
             ops,
             w,
-            self.process,
+            self.parametrisation,
             self.condition(labels),
             threshold=self._threshold(sampling),
             workers=self.workers,
-            predict=self.predict,
-            learned_variance=learns_variance(self.config.training.loss),
+            learned_variance=self.objective.learned_variance,
         )
 
     def pairs(self, sampling: SamplingConfig) -> Pairs:
@@ -147,17 +151,23 @@ class Model:
             yield step
 
     def _objective(self) -> Objective:
-        training, weighting = self.config.training, self.config.weighting
-        weights = None
-        if training.loss != "vlb":
-            weights = make_weights(weighting.name, self.process.alpha_bar, self.predict, **weighting.options)
+        training, weighting, weights = self.config.training, self.config.weighting, None
+        kind = registry.load("objectives", training.loss)
+        if kind.weighted:
+            weights = make_weights(weighting.name, self.process.alpha_bar, self.parametrisation, **weighting.options)
         elif weighting != WeightingConfig():
             raise ConfigError(
-                f"the loss 'vlb' has weights of its own, so weighting {weighting.name!r} cannot be given with it: "
-                "use the loss 'hybrid' or 'simple'"
+                f"the loss {training.loss!r} has weights of its own, so weighting {weighting.name!r} cannot be given "
+                "with it: use the loss 'hybrid' or 'simple'"
             )
         decoder: Decoder = "pixels" if self.is_image else "points"
-        return make_objective(self.process, self.predict, training.loss, weights, training.vlb_weight, decoder)
+        options = self.config.objective.options
+        if "vlb_weight" in registry.options(kind):
+            options = {"vlb_weight": training.vlb_weight, **options}
+        objective: Objective = registry.build(
+            "objectives", training.loss, (self.parametrisation, weights, decoder), options
+        )
+        return objective
 
     def _threshold(self, sampling: SamplingConfig) -> Threshold | None:
         """Return what keeps predictions in the range of images; points have no range."""

@@ -9,11 +9,17 @@ Each takes the registered name or the object itself, and raises AssertionError w
 
 from tinyddpm.testing.gradients import check_projection, direction, read_only
 from tinyddpm.testing.networks import check_network, random_weights
+from tinyddpm.testing.objectives import check_objective
+from tinyddpm.testing.parametrisations import check_parametrisation
 from tinyddpm.testing.samplers import check_sampler
 from tinyddpm.testing.schedules import check_schedule
+from tinyddpm.testing.times import check_law
 
 __all__ = [
+    "check_law",
     "check_network",
+    "check_objective",
+    "check_parametrisation",
     "check_projection",
     "check_sampler",
     "check_schedule",

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from tinyddpm.backend import Array
 from tinyddpm.diffusion.objectives import Objective
-from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.diffusion.process import GaussianProcess, Noised
 from tinyddpm.nn import Condition, DropoutNoise, Gradients, Network, Weights
 from tinyddpm.ops import Operations
-
-
-class Noised(NamedTuple):
-    """Data x_0, (N, ...), times t, (N,), standard normal eps, and x_t, made of them by eq. 4 of DDPM."""
-
-    x_0: Array
-    t: Array
-    eps: Array
-    x_t: Array
 
 
 def noised(process: GaussianProcess, x_0: Array, t: Array, eps: Array) -> Noised:
@@ -28,13 +17,12 @@ def noised(process: GaussianProcess, x_0: Array, t: Array, eps: Array) -> Noised
 def training_losses(
     objective: Objective, network: Network, ops: Operations, w: Weights, batch: Noised, cond: Condition
 ) -> Array:
-    """Return the objective's losses, whose mean is the loss.
+    """Return the objective's losses, (N,), whose mean is the loss.
 
     With `Simple` it is L_simple = mean |eps − eps_θ(√alpha_bar_t x_0 + √(1 − alpha_bar_t) eps, t)|² (eq. 14).
     """
-    x_0, t, eps, x_t = batch
-    out, _ = network.forward(ops, w, x_t, t, cond)
-    losses, _ = objective.forward(ops, out, x_0, x_t, t, eps)
+    out, _ = network.forward(ops, w, batch.x_t, batch.t, cond)
+    losses, _ = objective.forward(ops, out, batch)
     return losses
 
 
@@ -62,8 +50,7 @@ def training_gradient(
         noise: dropout masks.
         share: of the batch that these N samples are; their gradient counts that much. See `objectives` for (N,).
     """
-    x_0, t, eps, x_t = batch
-    out, saved = network.forward(ops, w, x_t, t, cond, noise)
-    losses, saved_loss = objective.forward(ops, out, x_0, x_t, t, eps)
+    out, saved = network.forward(ops, w, batch.x_t, batch.t, cond, noise)
+    losses, saved_loss = objective.forward(ops, out, batch)
     network.backward(saved, dw, objective.backward(ops, saved_loss, share))
     return losses

@@ -7,14 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyddpm.training.times import KEPT, UNIFORM, WORDS, LossHistory
+from tinyddpm.backend import load_backend
+from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.diffusion.times import KEPT, UNIFORM, WORDS, LossHistory
+
+NUMPY = load_backend("numpy")
+
+
+def chain(T: int) -> GaussianProcess:
+    return GaussianProcess(NUMPY, np.full(T, 0.1))
 
 
 def filled(losses: np.ndarray) -> LossHistory:
     """A history in which all ten losses of t are losses[t]."""
-    history = LossHistory(len(losses))
+    history = LossHistory(chain(len(losses)))
     for _ in range(KEPT):
-        history.record(np.arange(len(losses)), losses)
+        history.hear(np.arange(len(losses)), losses)
     return history
 
 
@@ -27,7 +35,7 @@ def test_weights_undo_the_sampling_exactly(losses: list[float]) -> None:
     history = filled(np.array(losses))
     T, edges = len(losses), history.edges()
     assert (edges[0], edges[-1]) == (0, WORDS)
-    first, last = history.draw(edges[:-1]), history.draw(edges[1:] - 1)
+    first, last = history.at(edges[:-1]), history.at(edges[1:] - 1)
     np.testing.assert_array_equal(first[0], np.arange(T))
     np.testing.assert_array_equal(last[0], np.arange(T))
     np.testing.assert_array_equal(first[1], last[1])
@@ -36,43 +44,43 @@ def test_weights_undo_the_sampling_exactly(losses: list[float]) -> None:
 
 def test_times_follow_the_root_mean_square() -> None:
     """p_t ∝ √E[L_t²], but for the uniform thousandth."""
-    history = LossHistory(3)
+    history = LossHistory(chain(3))
     for k in range(KEPT):
-        history.record(np.array([0, 1, 2]), np.array([1.0, 7.0 * (k % 2), 0.0]))
+        history.hear(np.array([0, 1, 2]), np.array([1.0, 7.0 * (k % 2), 0.0]))
     root = np.array([1.0, 7 / np.sqrt(2), 0.0])
     p = (1 - UNIFORM) * root / root.sum() + UNIFORM / 3
     np.testing.assert_allclose(np.diff(history.edges()) / WORDS, p, atol=1e-9)
 
 
 def test_times_are_uniform_until_each_has_ten_losses() -> None:
-    history = LossHistory(4)
+    history = LossHistory(chain(4))
     for _ in range(KEPT):
-        history.record(np.array([0, 1, 2]), np.array([1.0, 2.0, 3.0]))
+        history.hear(np.array([0, 1, 2]), np.array([1.0, 2.0, 3.0]))
     for _ in range(KEPT):
-        t, weight = history.draw(np.arange(8) * (WORDS // 8))
+        t, weight = history.at(np.arange(8) * (WORDS // 8))
         np.testing.assert_array_equal(t, [0, 0, 1, 1, 2, 2, 3, 3])
         np.testing.assert_array_equal(weight, 1)
-        history.record(np.array([3]), np.array([4.0]))
-    assert history.draw(np.array([WORDS // 8]))[1] != 1
+        history.hear(np.array([3]), np.array([4.0]))
+    assert history.at(np.array([WORDS // 8]))[1] != 1
 
 
 def test_the_latest_ten_losses_are_kept_in_order() -> None:
-    history = LossHistory(2)
-    history.record(np.array([1, 0, 1]), np.array([5.0, 6.0, 7.0]))
+    history = LossHistory(chain(2))
+    history.hear(np.array([1, 0, 1]), np.array([5.0, 6.0, 7.0]))
     np.testing.assert_array_equal(history.losses[1, :3], [5, 7, 0])
-    history.record(np.ones(12, int), np.arange(12.0))
+    history.hear(np.ones(12, int), np.arange(12.0))
     np.testing.assert_array_equal(history.losses[1], np.arange(2.0, 12.0))
     np.testing.assert_array_equal(history.counts, [1, 10])
 
 
 def test_packed_is_all_of_it() -> None:
-    history = LossHistory(3)
-    history.record(np.array([2, 2, 0]), np.array([0.1, 0.2, 0.3]))
-    other = LossHistory(3)
+    history = LossHistory(chain(3))
+    history.hear(np.array([2, 2, 0]), np.array([0.1, 0.2, 0.3]))
+    other = LossHistory(chain(3))
     other.unpack(history.packed())
     for name in ("losses", "counts"):
         assert getattr(other, name).tobytes() == getattr(history, name).tobytes()
-    other.record(np.array([2]), np.array([0.4]))
+    other.hear(np.array([2]), np.array([0.4]))
     assert history.counts[2] == 2
 
 
@@ -81,7 +89,7 @@ def test_a_weighted_mean_is_the_sum_over_times() -> None:
     which is a third of uniform sampling's at most."""
     losses = np.geomspace(1e-2, 10, 50)
     words = np.random.default_rng(0).integers(0, WORDS, 200_000)
-    t, weight = filled(losses).draw(words)
+    t, weight = filled(losses).at(words)
     drawn = weight * losses[t]
     error = drawn.std() / np.sqrt(len(words))
     assert abs(drawn.mean() - losses.mean()) < 5 * error
