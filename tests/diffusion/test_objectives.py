@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from tinyddpm import registry
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.diffusion.likelihood import Decoder
-from tinyddpm.diffusion.objectives import Hybrid, Objective, Simple, VariationalBound
+from tinyddpm.diffusion.objectives import Hybrid, Objective, Simple, VariationalBound, objective_class
 from tinyddpm.diffusion.parametrisation import Parametrisation, make_parametrisation
 from tinyddpm.diffusion.process import GaussianProcess, Noised
 from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
@@ -36,7 +38,7 @@ DECODERS = pytest.mark.parametrize("decoder", ["pixels", "points"])
 
 
 def made(loss: str, parametrisation: Parametrisation, weights: np.ndarray) -> Objective:
-    kind = registry.load("objectives", loss)
+    kind: Any = objective_class(loss)
     objective: Objective = kind(parametrisation, weights if kind.weighted else None, "pixels")
     return objective
 
@@ -236,3 +238,9 @@ def test_other_backends_agree(other_backend: Backend, predict: str, loss: str) -
 def test_a_negative_weight_of_the_bound_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"vlb_weight is -0\.1"):
         Hybrid(on("eps"), None, "pixels", vlb_weight=-0.1)
+
+
+def test_a_class_that_does_not_say_what_it_needs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "load", lambda group, name: dict)
+    with pytest.raises(ConfigError, match="objective 'made-up' has no learned_variance and no weighted and no times"):
+        objective_class("made-up")

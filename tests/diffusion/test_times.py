@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyddpm.backend import load_backend
-from tinyddpm.diffusion.process import GaussianProcess
-from tinyddpm.diffusion.times import KEPT, UNIFORM, WORDS, LossHistory
+from tinyddpm.backend import Purpose, load_backend
+from tinyddpm.diffusion.process import GaussianProcess, noise_to_signal
+from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
+from tinyddpm.diffusion.times import KEPT, UNIFORM, WORDS, LogNormal, LossHistory, Uniform, make_law
+from tinyddpm.errors import ConfigError
 
 NUMPY = load_backend("numpy")
 
@@ -95,3 +99,41 @@ def test_a_weighted_mean_is_the_sum_over_times() -> None:
     assert abs(drawn.mean() - losses.mean()) < 5 * error
     assert drawn.std() < losses.std() / 3
     assert drawn.mean() == pytest.approx(losses.mean(), rel=0.01)
+
+
+def test_log_normal_is_edms() -> None:
+    """p_t is the mass of N(-1.2, 1.2²) between the middles of neighbouring log ratios, but for the uniform thousandth;
+    the log ratios drawn have its mean and deviation, and every sample counts the same."""
+    process = GaussianProcess(NUMPY, make_betas("cosine", 1000))
+    law, log_ratio = LogNormal(process), np.log(noise_to_signal(process.alpha_bar))
+    middle = (log_ratio[1:] + log_ratio[:-1]) / 2
+    inner = np.array([NormalDist(-1.2, 1.2).cdf(value) for value in middle])
+    expected = np.diff(np.concatenate([[0], inner, [1]]))
+    np.testing.assert_allclose(law.p, (1 - UNIFORM) * expected + UNIFORM / 1000, rtol=1e-9)
+    t, weight = law.draw(NUMPY.random(0), 0, np.arange(100_000))
+    assert weight == 1.0
+    # The uniform share adds at most 0.02 to either; five standard errors are 0.02.
+    assert log_ratio[t].mean() == pytest.approx(-1.2, abs=0.04)
+    assert log_ratio[t].std() == pytest.approx(1.2, abs=0.04)
+
+
+def test_log_normal_has_a_use_for_a_chain_that_ends_without_signal() -> None:
+    """The last time, of an infinite ratio, has its share of what is uniform."""
+    process = GaussianProcess(NUMPY, zero_terminal_snr(make_betas("cosine", 50)))
+    p = LogNormal(process).p
+    assert p[-1] == pytest.approx(UNIFORM / 50, rel=1e-9)
+    assert p.sum() == pytest.approx(1, rel=1e-12)
+
+
+@pytest.mark.parametrize("options", [{"std": 0.0}, {"std": float("nan")}, {"mean": float("inf")}])
+def test_a_law_that_cannot_be_is_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=r"mean is .* and std .*: give finite numbers, std above 0"):
+        make_law(chain(4), "log-normal", **options)
+
+
+def test_uniform_times_are_those_of_the_step() -> None:
+    """They are Philox's integers for (seed, step, sample): what a device draws by itself."""
+    random = NUMPY.random(7)
+    t, weight = Uniform(chain(9)).draw(random, 5, np.arange(30))
+    np.testing.assert_array_equal(t, random.integers(Purpose.TIME, 5, np.arange(30), (), 9))
+    assert weight == 1.0

@@ -15,6 +15,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from tinyddpm import registry
 from tinyddpm.backend import Array
 from tinyddpm.diffusion.likelihood import Decoder, bound_term, bound_term_backward
 from tinyddpm.diffusion.parametrisation import Parametrisation, halves
@@ -165,3 +166,17 @@ class Hybrid:
         dprediction = self.simple.backward(ops, saved_simple, share)
         _, dv = self.bound.halves_backward(ops, saved_bound, self.weight * share)
         return ops.xp.concat([dprediction, dv], axis=-1)
+
+
+def objective_class(name: str) -> type[Objective]:
+    """Return the class registered as `name`, which tells what it needs before it is made; see `Objective`.
+
+    Raises:
+        RegistryError: no such objective, or its plugin is broken.
+        ConfigError: the class does not say what it needs.
+    """
+    kind: type[Objective] = registry.load("objectives", name)
+    missing = [what for what in ("learned_variance", "weighted", "times") if not hasattr(kind, what)]
+    if missing:
+        raise ConfigError(f"objective {name!r} has no {' and no '.join(missing)}: its class must say so")
+    return kind

@@ -120,7 +120,7 @@ class Parametrisation:
             D = signal * b - noise * a
             self.skip, self.out = b / D, -noise / D
             self.eps_skip, self.eps_out = -a / D, signal / D
-        silent = np.flatnonzero(~np.isfinite(self.skip + self.out + self.eps_skip + self.eps_out))
+        silent = np.flatnonzero(~np.isfinite([self.skip, self.out, self.eps_skip, self.eps_out]).all(axis=0))
         if len(silent):
             t = silent[0]
             raise ConfigError(

@@ -16,6 +16,10 @@ PLANES = ("mixture", "moons", "ring", "swiss-roll")
 """The data sets of points in the plane, which the preset `toy` is for."""
 
 
+AUTO = "auto"
+"""As `training.times`: the law of t that is the objective's own."""
+
+
 def setting(default: Any, text: str, flag: str | None = None) -> Any:
     """Return a field with its help text; `flag` is its command-line name where that is not the field's own."""
     return field(default=default, metadata={"help": text, "flag": flag})
@@ -59,9 +63,7 @@ class TrainingConfig:
 
     predict: str = setting("eps", "What the network predicts, a registered parametrisation: eps, x_0, v, flow or edm.")
     loss: str = setting("simple", "The objective, a registered name: simple, or with a learned variance hybrid or vlb.")
-    times: str = setting(
-        "auto", "How times are drawn, a registered law: uniform, history, log-normal; auto: the loss's."
-    )
+    times: str = setting(AUTO, "How times are drawn, a registered law: uniform, history, log-normal; auto: the loss's.")
     vlb_weight: float = setting(0.001, "What the bound counts in the hybrid loss.")
     steps: int = setting(800_000, "Training steps; the run ends there.")
     batch_size: int = setting(128, "Samples per step.")

@@ -12,7 +12,7 @@ from tinyddpm.backend import Array, Backend, Purpose
 from tinyddpm.backend.workers import Workers
 from tinyddpm.diffusion.denoiser import Threshold, make_threshold
 from tinyddpm.diffusion.likelihood import Decoder
-from tinyddpm.diffusion.objectives import Objective
+from tinyddpm.diffusion.objectives import Objective, objective_class
 from tinyddpm.diffusion.parametrisation import make_parametrisation
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
@@ -152,7 +152,7 @@ class Model:
 
     def _objective(self) -> Objective:
         training, weighting, weights = self.config.training, self.config.weighting, None
-        kind = registry.load("objectives", training.loss)
+        kind = objective_class(training.loss)
         if kind.weighted:
             weights = make_weights(weighting.name, self.process.alpha_bar, self.parametrisation, **weighting.options)
         elif weighting != WeightingConfig():

@@ -1,6 +1,9 @@
 """The conformance kit: what a plugin's author calls, in one line, to know that the plugin keeps its contract.
 
     check_schedule("sigmoid")
+    check_parametrisation("edm", sigma_data=0.3)
+    check_objective("hybrid", detached=True)
+    check_law("history")
     check_network("dit", width=16, heads=2, exempt=("*/k/b",))
     check_sampler("ab2")
 

@@ -14,6 +14,7 @@ from tinyddpm.data.base import Dataset
 from tinyddpm.diffusion.times import Uniform, make_law
 from tinyddpm.errors import CheckpointError, TrainingError
 from tinyddpm.model.checkpoint import Checkpoint, plugins_of
+from tinyddpm.model.config import AUTO
 from tinyddpm.model.model import Model
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.training.device_step import DeviceStep
@@ -52,7 +53,7 @@ class Trainer:
         self.config = model.config
         self.ops = ops or load_operations(model.backend, training=True)
         times = self.config.training.times
-        name = model.objective.times if times == "auto" else times
+        name = model.objective.times if times == AUTO else times
         self.law = make_law(model.process, name, **self.config.times.options)
         self.step = 0
         initial = model.layout.initialise(self.config.seed)
@@ -62,7 +63,7 @@ class Trainer:
             # A device draws uniform times itself; all others are the host's to draw.
             self.advance: HostStep | DeviceStep = (
                 DeviceStep(model, train, self.state, self.ops)
-                if model.backend.graphs and isinstance(self.law, Uniform)
+                if model.backend.graphs and type(self.law) is Uniform
                 else HostStep(model, train, self.state, self.ops, self.law)
             )
 
