@@ -21,8 +21,8 @@ from typing import Any, Literal, get_args, get_origin
 from tinyddpm.errors import ConfigError, RegistryError, unknown
 
 GROUPS = (
-    "schedules", "weightings", "networks", "conditions", "samplers", "spacings", "guidance", "datasets", "backends",
-    "presets", "callbacks", "commands",
+    "schedules", "parametrisations", "objectives", "weightings", "times", "networks", "conditions", "samplers",
+    "spacings", "guidance", "datasets", "backends", "presets", "callbacks", "commands",
 )  # fmt: skip
 """The kinds of plugin; each is the entry-point group `tinyddpm.<kind>`."""
 

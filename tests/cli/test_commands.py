@@ -191,7 +191,14 @@ def test_info_of_a_run(trained: Path) -> None:
     assert found["step"] == 6
     assert found["sample_shape"] == [8, 8, 1]
     assert found["classes"] == list("0123456789")
-    assert {plugin["name"] for plugin in found["plugins"]} == {"unet", "cosine", "simple", "ancestral", "trailing"}
+    assert {plugin["name"] for plugin in found["plugins"]} == {
+        "unet",
+        "cosine",
+        "eps",
+        "simple",
+        "ancestral",
+        "trailing",
+    }
     text = run("info", str(trained)).stdout
     assert "sample_shape  8x8x1" in text
     assert "[training]" in text

@@ -13,7 +13,7 @@ from tinyddpm.backend import Backend, load_backend
 from tinyddpm.backend.workers import Workers
 from tinyddpm.conditions import Conditioned, Unconditional
 from tinyddpm.diffusion.denoiser import Threshold, Thresholded, dynamic_threshold, make_threshold
-from tinyddpm.diffusion.parametrisation import PREDICTS, Predict, implied
+from tinyddpm.diffusion.parametrisation import make_parametrisation
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
 from tinyddpm.errors import ConfigError
@@ -50,7 +50,8 @@ def prediction(threshold: Threshold | None) -> tuple[np.ndarray, np.ndarray, np.
     layout = Layout(network.parameters)
     rng = np.random.default_rng(1)
     weights = layout.views(rng.standard_normal(layout.size, dtype=np.float32) / 4, NUMPY.xp)
-    denoiser = NetworkDenoiser(network, load_operations(NUMPY), weights, process, {}, Workers(1))
+    parametrisation = make_parametrisation(process, "eps")
+    denoiser = NetworkDenoiser(network, load_operations(NUMPY), weights, parametrisation, {}, Workers(1))
     guarded = Thresholded(process, denoiser, threshold) if threshold else denoiser
     x_t = rng.standard_normal((64, 2), dtype=np.float32)
     return x_t, *guarded(x_t, 40), process
@@ -72,7 +73,9 @@ def test_times_outside_the_chain_are_refused() -> None:
     process, network = GaussianProcess(NUMPY, make_betas("cosine", 50)), make_network("mlp", (2,), 0, 2, {})
     layout = Layout(network.parameters)
     weights = layout.views(layout.initialise(0), NUMPY.xp)
-    denoiser = NetworkDenoiser(network, load_operations(NUMPY), weights, process, {}, None, Workers(1))
+    denoiser = NetworkDenoiser(
+        network, load_operations(NUMPY), weights, make_parametrisation(process, "eps"), {}, None, Workers(1)
+    )
     x_t = np.ones((3, 2), np.float32)
     for t in (-1, 50):
         with pytest.raises(ConfigError, match=f"t is {t}: give a time from 0 to 49"):
@@ -80,8 +83,8 @@ def test_times_outside_the_chain_are_refused() -> None:
     np.testing.assert_array_equal(denoiser(x_t, np.uint8(40)).x_0, denoiser(x_t, 40).x_0)
 
 
-@pytest.mark.parametrize("predict", PREDICTS)
-def test_what_is_predicted_and_learned_is_read(predict: Predict) -> None:
+@pytest.mark.parametrize("predict", ["eps", "x_0", "v", "flow"])
+def test_what_is_predicted_and_learned_is_read(predict: str) -> None:
     """An output of 2 C channels: its first half, converted, is (x_0, eps), its second the fraction."""
     process = GaussianProcess(NUMPY, make_betas("cosine", 50))
     network = Conditioned(make_network("mlp", (2,), Widths(), 4, {}), Unconditional())
@@ -89,10 +92,11 @@ def test_what_is_predicted_and_learned_is_read(predict: Predict) -> None:
     rng = np.random.default_rng(1)
     weights = layout.views(rng.standard_normal(layout.size, dtype=np.float32) / 4, NUMPY.xp)
     ops, x_t = load_operations(NUMPY), rng.standard_normal((8, 2), dtype=np.float32)
-    found = NetworkDenoiser(network, ops, weights, process, {}, Workers(1), predict, True)(x_t, 40)
+    parametrisation = make_parametrisation(process, predict)
+    found = NetworkDenoiser(network, ops, weights, parametrisation, {}, Workers(1), True)(x_t, 40)
     out, _ = network.forward(ops, weights, x_t, np.full(8, 40), {})
     x_0, eps = found
-    np.testing.assert_array_equal((x_0, eps), implied(process, predict, x_t, 40, out[:, :2]))
+    np.testing.assert_array_equal((x_0, eps), parametrisation.implied(x_t, 40, out[:, :2]))
     np.testing.assert_array_equal(found.fraction, (out[:, 2:] + 1) / 2)
 
 

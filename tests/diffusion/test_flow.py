@@ -12,10 +12,11 @@ from helpers.flow import NEAR
 from helpers.gaussians import Floats, Mixture
 from helpers.networks import SKETCHES, random_weights
 from helpers.posterior import Exact, drawn, log_density
+from tinyddpm import registry
 from tinyddpm.backend import Purpose, load_backend
 from tinyddpm.backend.workers import Workers
 from tinyddpm.diffusion.flow import BIN, bits_per_dimension, flow_log_density, flow_times
-from tinyddpm.diffusion.parametrisation import PREDICTS, Predict
+from tinyddpm.diffusion.parametrisation import make_parametrisation
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
 from tinyddpm.errors import ConfigError
@@ -87,9 +88,9 @@ def test_a_uniform_law_over_the_pixels_takes_8_bits() -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("learned", [False, True], ids=["fixed", "learned"])
-@pytest.mark.parametrize("predict", PREDICTS)
+@pytest.mark.parametrize("predict", [entry.name for entry in registry.entries("parametrisations")])
 @pytest.mark.parametrize("name", ["mlp-classes", "unet-adaptive"])
-def test_a_networks_eps_and_derivative(name: str, predict: Predict, learned: bool, threads: int) -> None:
+def test_a_networks_eps_and_derivative(name: str, predict: str, learned: bool, threads: int) -> None:
     """eps is the denoiser's; vᵀ J u by the backward is that by central differences, to 1e-6.
 
     For networks with classes, whatever they predict, the batch shared by threads or not.
@@ -102,7 +103,15 @@ def test_a_networks_eps_and_derivative(name: str, predict: Predict, learned: boo
     cond = {"label": rng.integers(0, sketch.classes, 5)}
     w = random_weights(Layout(network.parameters), 0)
 
-    arguments = network, load_operations(NUMPY), w, chain, cond, Workers(threads), predict, learned
+    arguments = (
+        network,
+        load_operations(NUMPY),
+        w,
+        make_parametrisation(chain, predict),
+        cond,
+        Workers(threads),
+        learned,
+    )
     denoiser = NetworkDenoiser(*arguments)
     flow = NetworkFlow(denoiser)
     x, v, u = rng.normal(size=(3, 5, *sketch.shape))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from tinyddpm import registry
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.diffusion.likelihood import Decoder
-from tinyddpm.diffusion.objectives import Hybrid, Objective, Simple, VariationalBound, make_objective
-from tinyddpm.diffusion.parametrisation import PREDICTS, Predict, target
-from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.diffusion.objectives import Hybrid, Objective, Simple, VariationalBound, objective_class
+from tinyddpm.diffusion.parametrisation import Parametrisation, make_parametrisation
+from tinyddpm.diffusion.process import GaussianProcess, Noised
 from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
 from tinyddpm.diffusion.weightings import make_weights
 from tinyddpm.errors import ConfigError
@@ -23,38 +26,55 @@ PROCESS = GaussianProcess(NUMPY, BETAS, dtype=np.float64)
 OPS = Operations(NUMPY, training=True)
 N, C = 7, 2
 TIMES = np.array([0, 19, 3, 0, 12, 1, 7])
+PREDICTS = [entry.name for entry in registry.entries("parametrisations")]
 PREDICT = pytest.mark.parametrize("predict", PREDICTS)
+
+
+def on(predict: str) -> Parametrisation:
+    return make_parametrisation(PROCESS, predict)
+
+
 DECODERS = pytest.mark.parametrize("decoder", ["pixels", "points"])
+
+
+def made(loss: str, parametrisation: Parametrisation, weights: np.ndarray) -> Objective:
+    kind: Any = objective_class(loss)
+    objective: Objective = kind(parametrisation, weights if kind.weighted else None, "pixels")
+    return objective
 
 
 class Batch:
     """Pixels, noise, and an output near what is right."""
 
-    def __init__(self, predict: Predict, learned: bool, process: GaussianProcess = PROCESS) -> None:
+    def __init__(self, predict: str, learned: bool, process: GaussianProcess = PROCESS) -> None:
         rng = np.random.default_rng(3)
         self.x_0 = rng.integers(0, 256, (N, 2, 2, C)) / 127.5 - 1
         self.x_0[3, 0, 0] = -1, 1
         self.eps, self.t = rng.standard_normal(self.x_0.shape), TIMES
         self.x_t = process.q_sample(self.x_0, self.t, self.eps)
-        right = target(process, predict, self.x_0, self.t, self.eps)
+        right = make_parametrisation(process, predict).target(self.x_0, self.t, self.eps)
         self.out = right + 0.3 * rng.standard_normal(right.shape)
         if learned:
             self.out = np.concatenate([self.out, rng.uniform(-1.2, 1.2, right.shape)], axis=-1)
 
+    @property
+    def noised(self) -> Noised:
+        return Noised(self.x_0, self.t, self.eps, self.x_t)
+
     def losses(self, objective: Objective, out: np.ndarray) -> np.ndarray:
-        return np.asarray(objective.forward(OPS, out, self.x_0, self.x_t, self.t, self.eps)[0])
+        return np.asarray(objective.forward(OPS, out, self.noised)[0])
 
     def gradient(self, objective: Objective, share: float | np.ndarray = 1.0) -> np.ndarray:
-        _, saved = objective.forward(OPS, self.out, self.x_0, self.x_t, self.t, self.eps)
+        _, saved = objective.forward(OPS, self.out, self.noised)
         return np.asarray(objective.backward(OPS, saved, share))
 
 
 @pytest.mark.parametrize("weighting", ["simple", "min-snr"])
 @PREDICT
-def test_gradient_of_simple(predict: Predict, weighting: str, rng: np.random.Generator) -> None:
+def test_gradient_of_simple(predict: str, weighting: str, rng: np.random.Generator) -> None:
     """A share of the mean, or a weight for each sample, with weights of the times and without, by projection."""
     batch = Batch(predict, learned=False)
-    objective = Simple(PROCESS, predict, make_weights(weighting, PROCESS.alpha_bar, predict))
+    objective = Simple(on(predict), make_weights(weighting, PROCESS.alpha_bar, on(predict)), "points")
     for share in (0.3, rng.uniform(0.5, 2, N)):
         value = lambda out, share=share: np.mean(share * batch.losses(objective, out))  # noqa: E731
         check_projection(value, batch.out, np.ones(()), batch.gradient(objective, share), rng)
@@ -62,10 +82,10 @@ def test_gradient_of_simple(predict: Predict, weighting: str, rng: np.random.Gen
 
 @DECODERS
 @PREDICT
-def test_gradient_of_the_bound(predict: Predict, decoder: Decoder, rng: np.random.Generator) -> None:
+def test_gradient_of_the_bound(predict: str, decoder: Decoder, rng: np.random.Generator) -> None:
     """The mean, and a mean with a weight for each sample, by projection."""
     batch = Batch(predict, learned=True)
-    objective = VariationalBound(PROCESS, predict, decoder)
+    objective = VariationalBound(on(predict), None, decoder)
     for share in (0.3, rng.uniform(0.5, 2, N)):
         value = lambda out, share=share: np.mean(share * batch.losses(objective, out))  # noqa: E731
         check_projection(value, batch.out, np.ones(()), batch.gradient(objective, share), rng)
@@ -73,20 +93,20 @@ def test_gradient_of_the_bound(predict: Predict, decoder: Decoder, rng: np.rando
 
 @pytest.mark.parametrize("loss", ["simple", "hybrid", "vlb"])
 @PREDICT
-def test_each_sample_has_its_own_loss_and_gradient(predict: Predict, loss: str, rng: np.random.Generator) -> None:
+def test_each_sample_has_its_own_loss_and_gradient(predict: str, loss: str, rng: np.random.Generator) -> None:
     """(N,) losses, each that of its sample alone, and gradients that a weight for each sample scales one by one.
 
     N is the number of channels too, so that a weight along the wrong axis would pass in silence.
     """
     batch = Batch(predict, learned=loss != "simple")
-    objective = make_objective(PROCESS, predict, loss, np.ones(20), 0.001, "pixels")
-    first = [a[:C] for a in (batch.out, batch.x_0, batch.x_t, batch.t, batch.eps)]
+    objective = made(loss, on(predict), np.ones(20))
+    out, *first = (a[:C] for a in (batch.out, *batch.noised))
     share = rng.uniform(0.5, 2, C)
-    losses, saved = objective.forward(OPS, *first)
+    losses, saved = objective.forward(OPS, out, Noised(*first))
     gradient = objective.backward(OPS, saved, share)
     assert losses.shape == (C,)
     for n in range(C):
-        alone, saved = objective.forward(OPS, *(a[n : n + 1] for a in first))
+        alone, saved = objective.forward(OPS, out[n : n + 1], Noised(*(a[n : n + 1] for a in first)))
         np.testing.assert_allclose(losses[n : n + 1], alone, rtol=1e-12)
         np.testing.assert_allclose(
             gradient[n : n + 1], objective.backward(OPS, saved, float(share[n]) / C), rtol=1e-12, atol=1e-15
@@ -95,18 +115,19 @@ def test_each_sample_has_its_own_loss_and_gradient(predict: Predict, loss: str, 
 
 @DECODERS
 @PREDICT
-def test_gradient_of_the_hybrid(predict: Predict, decoder: Decoder, rng: np.random.Generator) -> None:
+def test_gradient_of_the_hybrid(predict: str, decoder: Decoder, rng: np.random.Generator) -> None:
     """The variance's is the loss's; the prediction's is L_simple's alone, though the bound depends on it."""
     batch = Batch(predict, learned=True)
-    simple = Simple(PROCESS, predict, make_weights("simple", PROCESS.alpha_bar, predict))
-    objective = Hybrid(simple, VariationalBound(PROCESS, predict, decoder), 0.001)
+    weights = make_weights("simple", PROCESS.alpha_bar, on(predict))
+    objective = Hybrid(on(predict), weights, decoder)
+    simple = Simple(on(predict), weights, decoder)
     gradient = batch.gradient(objective, 0.3)
     variance = lambda v: 0.3 * np.mean(batch.losses(objective, np.concatenate([batch.out[..., :C], v], -1)))  # noqa: E731
     check_projection(variance, batch.out[..., C:], np.ones(()), gradient[..., C:], rng)
-    _, saved = simple.forward(OPS, batch.out[..., :C], batch.x_0, batch.x_t, batch.t, batch.eps)
+    _, saved = simple.forward(OPS, batch.out[..., :C], batch.noised)
     np.testing.assert_array_equal(gradient[..., :C], simple.backward(OPS, saved, 0.3))
     bound = objective.bound
-    expected = np.mean(simple.forward(OPS, batch.out[..., :C], batch.x_0, batch.x_t, batch.t, batch.eps)[0])
+    expected = np.mean(simple.forward(OPS, batch.out[..., :C], batch.noised)[0])
     expected += 0.001 * np.mean(batch.losses(bound, batch.out))
     assert np.mean(batch.losses(objective, batch.out)) == pytest.approx(expected, rel=1e-12)
 
@@ -115,9 +136,7 @@ def test_gradient_of_the_hybrid(predict: Predict, decoder: Decoder, rng: np.rand
 def test_matches_torch_autograd(detached: bool) -> None:
     """Eqs. 15 and 16 of IDDPM written out in Torch, eps predicted: losses and gradients within 1e-10 of the largest."""
     batch = Batch("eps", learned=True)
-    simple = Simple(PROCESS, "eps", np.ones(20))
-    bound = VariationalBound(PROCESS, "eps", "pixels")
-    objective = Hybrid(simple, bound, 0.001) if detached else bound
+    objective = made("hybrid" if detached else "vlb", on("eps"), np.ones(20))
 
     out = torch.tensor(batch.out, requires_grad=True)
     x_0, x_t, eps = (torch.tensor(a) for a in (batch.x_0, batch.x_t, batch.eps))
@@ -162,7 +181,7 @@ def test_the_best_variance_is_the_true_one() -> None:
     nodes, weights = np.polynomial.hermite_e.hermegauss(6)
     x_0, eps = (grid.ravel()[:, None] for grid in np.meshgrid(0.3 * nodes, nodes))
     share = np.outer(weights, weights).ravel() / weights.sum() ** 2 * len(x_0)
-    objective = VariationalBound(PROCESS, "eps", "points")
+    objective = VariationalBound(on("eps"), None, "points")
     for t in range(1, 20):
         alpha_bar = PROCESS.alpha_bar[t]
         known = 0.09 * alpha_bar + 1 - alpha_bar
@@ -175,7 +194,7 @@ def test_the_best_variance_is_the_true_one() -> None:
         def slope(fraction: float, x_t: np.ndarray = x_t, times: np.ndarray = times, known: float = known) -> float:
             exact = np.sqrt(1 - PROCESS.alpha_bar[times[0]]) * x_t / known
             out = np.concatenate([exact, np.full_like(exact, 2 * fraction - 1)], axis=-1)
-            _, saved = objective.forward(OPS, out, x_0, x_t, times, eps)
+            _, saved = objective.forward(OPS, out, Noised(x_0, times, eps, x_t))
             return float(objective.backward(OPS, saved, share)[:, 1].sum())
 
         assert abs(slope(fraction)) < 1e-9 * max(abs(slope(0.0)), abs(slope(1.0)))
@@ -183,13 +202,12 @@ def test_the_best_variance_is_the_true_one() -> None:
 
 
 @pytest.mark.parametrize("loss", ["simple", "hybrid", "vlb"])
-@pytest.mark.parametrize("predict", ["x_0", "v"])
-def test_chains_that_end_without_signal_have_gradients(predict: Predict, loss: str) -> None:
+@pytest.mark.parametrize("predict", [name for name in PREDICTS if name != "eps"])
+def test_chains_that_end_without_signal_have_gradients(predict: str, loss: str) -> None:
     """zero_terminal_snr, with a sample at the last step: losses and gradients are finite, and every sample has one."""
     process = GaussianProcess(NUMPY, zero_terminal_snr(BETAS), dtype=np.float64)
     batch = Batch(predict, loss != "simple", process)
-    weights = make_weights("uniform", process.alpha_bar, predict)
-    objective = make_objective(process, predict, loss, weights, 0.001, "pixels")
+    objective = made(loss, make_parametrisation(process, predict), np.ones(20))
     assert np.isfinite(batch.losses(objective, batch.out)).all()
     gradient = batch.gradient(objective)
     assert np.isfinite(gradient).all()
@@ -198,16 +216,17 @@ def test_chains_that_end_without_signal_have_gradients(predict: Predict, loss: s
 
 @pytest.mark.parametrize("loss", ["simple", "hybrid", "vlb"])
 @PREDICT
-def test_other_backends_agree(other_backend: Backend, predict: Predict, loss: str) -> None:
+def test_other_backends_agree(other_backend: Backend, predict: str, loss: str) -> None:
     """Losses and gradients in float32, against NumPy's in float64: to 1e-4 of the largest."""
     batch = Batch(predict, learned=loss != "simple")
-    weights = make_weights("min-snr", PROCESS.alpha_bar, predict)
-    exact = make_objective(PROCESS, predict, loss, weights, 0.001, "pixels")
-    process = GaussianProcess(other_backend, BETAS)
-    objective = make_objective(process, predict, loss, weights, 0.001, "pixels")
+    weights = make_weights("min-snr", PROCESS.alpha_bar, on(predict))
+    exact = made(loss, on(predict), weights)
+    objective = made(loss, make_parametrisation(GaussianProcess(other_backend, BETAS), predict), weights)
     ops = load_operations(other_backend, training=True)
-    on = [other_backend.asarray(a.astype(np.float32)) for a in (batch.out, batch.x_0, batch.x_t, batch.eps)]
-    losses, saved = objective.forward(ops, *on[:3], other_backend.asarray(batch.t), on[3])
+    out, x_0, eps, x_t = (
+        other_backend.asarray(a.astype(np.float32)) for a in (batch.out, batch.x_0, batch.eps, batch.x_t)
+    )
+    losses, saved = objective.forward(ops, out, Noised(x_0, other_backend.asarray(batch.t), eps, x_t))
     for found, expected in (
         (losses, batch.losses(exact, batch.out)),
         (objective.backward(ops, saved, 1.0), batch.gradient(exact)),
@@ -216,6 +235,12 @@ def test_other_backends_agree(other_backend: Backend, predict: Predict, loss: st
         assert error < 1e-4 * np.abs(expected).max()
 
 
-def test_an_unknown_loss_is_refused() -> None:
-    with pytest.raises(ConfigError, match="unknown loss 'hybird': did you mean 'hybrid'"):
-        make_objective(PROCESS, "eps", "hybird", np.ones(20), 0.001, "pixels")
+def test_a_negative_weight_of_the_bound_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"vlb_weight is -0\.1"):
+        Hybrid(on("eps"), None, "pixels", vlb_weight=-0.1)
+
+
+def test_a_class_that_does_not_say_what_it_needs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "load", lambda group, name: dict)
+    with pytest.raises(ConfigError, match="objective 'made-up' has no learned_variance and no weighted and no times"):
+        objective_class("made-up")

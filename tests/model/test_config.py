@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tinyddpm import registry
 from tinyddpm.backend import load_backend
+from tinyddpm.diffusion.objectives import Hybrid
 from tinyddpm.errors import ConfigError, RegistryError
 from tinyddpm.model.config import Config, defaults_for, preset, presets, read_toml, settings
 from tinyddpm.model.model import Model
@@ -167,3 +168,29 @@ def test_cifar10_improved_is_iddpms_to_the_parameter() -> None:
         found = preset(name)
         model = Model(found.config, found.sample_shape, (), load_backend("numpy"))
         assert model.layout.size == size
+
+
+def test_parts_named_in_training_have_tables_of_their_options() -> None:
+    """They survive TOML, an unknown one is refused, and another part drops those of the one before, in any order."""
+    tables = {"parametrisation": {"sigma_data": 0.3}, "training": {"predict": "edm", "times": "log-normal"}}
+    config = Config.from_dict({**tables, "times": {"std": 1.0}, "weighting": {"name": "uniform"}})
+    assert Config.from_dict(tomllib.loads(config.to_toml())) == config
+    assert config.parametrisation.options == {"sigma_data": 0.3}
+    assert config.times.options == {"std": 1.0}
+    assert config.updated({"parametrisation": {"sigma_data": 0.4}}).parametrisation.options == {"sigma_data": 0.4}
+    other = config.updated({"training": {"predict": "v"}})
+    assert (other.parametrisation.options, other.times.options) == ({}, {"std": 1.0})
+    assert config.updated({"training": {"times": "auto"}}).times.options == {}
+    wrong = config.updated({"parametrisation": {"sigma": 1.0}})
+    with pytest.raises(
+        ConfigError, match=r"unknown option of parametrisation 'edm' 'sigma': did you mean 'sigma_data'"
+    ):
+        Model(wrong, (2,), (), load_backend("numpy"))
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, 0.25), ({"objective": {"vlb_weight": 0.5}}, 0.5)])
+def test_the_weight_of_the_bound_reaches_the_objective(given: dict[str, object], expected: float) -> None:
+    config = preset("toy").config.updated({"training": {"loss": "hybrid", "vlb_weight": 0.25}, **given})
+    objective = Model(config, (2,), (), load_backend("numpy")).objective
+    assert isinstance(objective, Hybrid)
+    assert objective.weight == expected

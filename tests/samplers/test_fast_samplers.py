@@ -74,14 +74,15 @@ def one_step(sampler: Any, pair: tuple[int, int], noise: Any = refused, **option
 
 
 def test_ddim_with_eta_1_has_the_ancestral_moments() -> None:
-    """At every step of the chain, mean and variance of x_prev given x_t are those of p with beta-tilde, to rounding.
+    """At every step of the chain, mean and variance of x_prev given x_t are those of p with beta-tilde, to rounding:
+    the posterior's at the predicted x_0.
 
     The mean is the step without noise; the variance is the square of what unit noise adds.
     """
     for t, t_prev in trailing_pairs(1000):
         quiet = one_step(ddim, (t, t_prev), lambda t: np.zeros_like(X), eta=1.0)
         loud = one_step(ddim, (t, t_prev), lambda t: np.ones_like(X), eta=1.0)
-        mean, variance = PROCESS.p_mean_variance(X, t, DENOISER(X, t).x_0, t_prev, "small")
+        mean, variance = PROCESS.q_posterior(DENOISER(X, t).x_0, X, t, t_prev)
         np.testing.assert_allclose(quiet, mean, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose((loud - quiet) ** 2, np.full_like(X, variance), rtol=1e-9, atol=1e-18)
 

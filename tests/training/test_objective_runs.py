@@ -12,7 +12,7 @@ import pytest
 
 from tinyddpm.backend import Purpose, load_backend
 from tinyddpm.data.batching import batch_indices
-from tinyddpm.errors import CheckpointError, ConfigError
+from tinyddpm.errors import CheckpointError, ConfigError, RegistryError
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import load_model
 from tinyddpm.model.sampling import draw
@@ -55,11 +55,11 @@ def test_times_are_drawn_after_the_losses() -> None:
     trainers = [make_trainer(config(VLB, threads=k, batch_size=40), NUMPY, dataset) for k in (1, 2)]
     edges = []
     for _ in range(6):
-        edges.append(trainers[0].history.edges().tolist())
+        edges.append(trainers[0].law.edges().tolist())
         for trainer in trainers:
             trainer.train_step()
     assert edges[0] == edges[1] != edges[-2] != edges[-1]
-    one, two = (trainer.history for trainer in trainers)
+    one, two = (trainer.law for trainer in trainers)
     np.testing.assert_array_equal(one.counts, 10)
     np.testing.assert_allclose(one.losses, two.losses, rtol=1e-3)
 
@@ -70,7 +70,7 @@ def test_drawn_times_count_the_less_the_likelier_they_are() -> None:
     trainer = make_trainer(settings, NUMPY, open_data(settings))
     trainer.weights[:] = np.random.default_rng(0).standard_normal(trainer.weights.shape) * 0.1
     for _ in range(10):
-        trainer.history.record(np.arange(4), np.array([1.0, 30.0, 4.0, 10.0]))
+        trainer.law.hear(np.arange(4), np.array([1.0, 30.0, 4.0, 10.0]))
     loss, norm, (t, each) = trainer.advance.batch_gradient(0)
     weight = (1 / (4 * np.array([1, 30, 4, 10]) / 45))[t]
     assert loss == pytest.approx(np.mean(weight * each), rel=1e-2)  # p has a share that is uniform
@@ -93,17 +93,20 @@ def test_a_checkpoint_of_another_loss_has_no_history_to_go_on_with() -> None:
     trainer = make_trainer(config(VLB), NUMPY, open_data(config(VLB)))
     checkpoint = trainer.checkpoint({})
     checkpoint.history = None
-    with pytest.raises(CheckpointError, match="lacks the losses that vlb draws its times after"):
+    with pytest.raises(CheckpointError, match="lacks the losses that times are drawn after"):
         trainer.restore(checkpoint)
 
 
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"training": {"predict": "epsilon"}}, r"unknown prediction 'epsilon'.*there are: .*eps"),
-        ({"training": {"loss": "l2"}}, "unknown loss 'l2'"),
+        ({"training": {"predict": "epsilon"}}, r"unknown parametrisation 'epsilon'.*there are: .*eps"),
+        ({"training": {"loss": "l2"}}, "unknown objective 'l2'"),
         ({"training": {"loss": "vlb"}, "weighting": {"name": "p2"}}, "the loss 'vlb' has weights of its own"),
-        ({"schedule": {"zero_terminal_snr": True}}, "predict is 'eps', but the schedule ends with alpha_bar = 0"),
+        (
+            {"schedule": {"zero_terminal_snr": True}},
+            "parametrisation 'eps' says nothing of x_0 at t = 19, where alpha_bar is 0",
+        ),
         (
             {"schedule": {"zero_terminal_snr": True}, "training": {"predict": "v"}},
             "weighting 'simple' weighs the error at t = 19 by 0",
@@ -126,7 +129,7 @@ def test_a_checkpoint_of_another_loss_has_no_history_to_go_on_with() -> None:
 )
 def test_objectives_that_cannot_be_are_refused_before_training(changes: dict[str, Any], line: str) -> None:
     wrong = config(POINTS).updated(changes)
-    with pytest.raises(ConfigError, match=line):
+    with pytest.raises((ConfigError, RegistryError), match=line):
         make_trainer(wrong, NUMPY, open_data(wrong))
 
 

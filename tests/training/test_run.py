@@ -253,7 +253,7 @@ def test_labels_and_batch_sizes_that_do_not_fit() -> None:
 def test_times_are_uniform_and_reach_both_ends() -> None:
     """Index 0 is trained: t is uniform on 0 … T − 1. Chi-squared over T = 20 cells and 30,000 draws, at 1e-6 (68.1)."""
     trainer = make_trainer(config(POINTS), NUMPY, open_data(config(POINTS)))
-    drawn = np.concatenate([trainer.advance._times(step, np.arange(30), ())[0] for step in range(1000)])
+    drawn = np.concatenate([trainer.law.draw(trainer.advance.random, step, np.arange(30))[0] for step in range(1000)])
     counts = np.bincount(drawn, minlength=20)
     assert len(counts) == 20
     assert ((counts - 1500) ** 2 / 1500).sum() < 68.1

@@ -9,12 +9,13 @@ from tinyddpm.backend import Backend, Random
 from tinyddpm.conditions import Conditioned
 from tinyddpm.conditions.label import Label
 from tinyddpm.diffusion.objectives import Simple
-from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.diffusion.parametrisation import make_parametrisation
+from tinyddpm.diffusion.process import GaussianProcess, Noised
 from tinyddpm.nn import DropoutNoise, Layout, Widths
 from tinyddpm.nn.mlp import MLP
 from tinyddpm.ops import load_operations
 from tinyddpm.testing import check_projection
-from tinyddpm.training.step import Noised, noised, training_gradient, training_losses
+from tinyddpm.training.step import noised, training_gradient, training_losses
 
 N = 6
 
@@ -28,7 +29,7 @@ class Problem:
         self.layout = Layout(self.network.parameters)
         self.weights = rng.standard_normal(self.layout.size) * 0.4
         self.process = GaussianProcess(backend, np.linspace(0.01, 0.5, 10), dtype=np.float64)
-        self.objective = Simple(self.process, "eps", np.ones(10))
+        self.objective = Simple(make_parametrisation(self.process, "eps"), np.ones(10), "points")
         self.ops, self.training_ops = load_operations(backend), load_operations(backend, training=True)
         self.x_0, self.eps = rng.standard_normal((N, 2)), rng.standard_normal((N, 2))
         self.t, self.labels = np.array([0, 9, 3, 0, 7, 1]), np.array([0, 1, 2, 2, 1, 0])
@@ -37,7 +38,7 @@ class Problem:
     def loss(self, weights: np.ndarray, at: slice = slice(None)) -> float:
         w = self.layout.views(weights, np)
         cond = {"label": self.labels[at]}
-        return float(training_losses(self.objective, self.network, self.ops, w, self.batch(at), cond))
+        return float(np.mean(training_losses(self.objective, self.network, self.ops, w, self.batch(at), cond)))
 
     def batch(self, at: slice) -> Noised:
         return noised(self.process, self.x_0[at], self.t[at], self.eps[at])
@@ -47,7 +48,7 @@ class Problem:
         w, dw = self.layout.views(self.weights, np), self.layout.views(gradient, np)
         for at in parts:
             share = len(self.t[at]) / N
-            total += share * float(
+            total += share * np.mean(
                 training_gradient(
                     self.objective, self.network, self.training_ops, w, dw,
                     self.batch(at), {"label": self.labels[at]}, self.noise, share,

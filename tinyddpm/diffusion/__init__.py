@@ -1,1 +1,1 @@
-"""Diffusion: noise schedules and what they do, the Gaussian process, its parametrisations and losses. No networks."""
+"""Diffusion: schedules and what they do, the Gaussian process, parametrisations, losses, laws of t. No networks."""

@@ -1,34 +1,44 @@
 """Objectives: what training makes small, as functions of a network's output with their gradients.
 
-    losses, saved = objective.forward(ops, out, x_0, x_t, t, eps)
+    losses, saved = objective.forward(ops, out, batch)
     dout          = objective.backward(ops, saved, share)
 
 `losses` is (N,), and the loss is its mean. `share` is how much that mean counts, or a weight for each sample, (N,), the
 loss then being the mean of the weighted losses.
+
+An entry of group `tinyddpm.objectives` is a class, called as `(parametrisation, weights, decoder, *, <options>)`.
 """
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, TypeAlias, get_args
+from typing import ClassVar, Protocol
 
 import numpy as np
 
+from tinyddpm import registry
 from tinyddpm.backend import Array
 from tinyddpm.diffusion.likelihood import Decoder, bound_term, bound_term_backward
-from tinyddpm.diffusion.parametrisation import Predict, dx_0_dprediction, halves, implied, target
-from tinyddpm.diffusion.process import GaussianProcess, Table
-from tinyddpm.errors import ConfigError, unknown
+from tinyddpm.diffusion.parametrisation import Parametrisation, halves
+from tinyddpm.diffusion.process import Noised, Table
+from tinyddpm.errors import ConfigError
 from tinyddpm.ops import Operations, Saved
-
-Loss: TypeAlias = Literal["simple", "hybrid", "vlb"]
-LOSSES: tuple[Loss, ...] = get_args(Loss)
 
 
 class Objective(Protocol):
-    """See the module."""
+    """See the module. What is known of it before it is made stands on its class.
 
-    def forward(self, ops: Operations, out: Array, x_0: Array, x_t: Array, t: Array, eps: Array) -> tuple[Array, Saved]:
-        """Return the losses of the network's output for x_t = √alpha_bar_t x_0 + √(1 − alpha_bar_t) eps."""
+    Attributes:
+        learned_variance: whether the network has channels for the variance, twice those of the data (`halves`).
+        weighted: whether it takes the weights of a weighting, (T,); it is given None where it does not.
+        times: the law of t that is its own, a name of group `tinyddpm.times`.
+    """
+
+    learned_variance: ClassVar[bool]
+    weighted: ClassVar[bool]
+    times: ClassVar[str]
+
+    def forward(self, ops: Operations, out: Array, batch: Noised) -> tuple[Array, Saved]:
+        """Return the losses of the network's output for a batch, (N,)."""
         ...
 
     def backward(self, ops: Operations, saved: Saved, share: float | Array) -> Array:
@@ -40,23 +50,28 @@ class Simple:
     """L_simple: the mean squared error of what is predicted, weighted by time (DDPM eq. 14).
 
     Args:
-        process: the chain.
-        predict: what the network predicts.
+        parametrisation: what the network predicts.
         weights: (T,) of a weighting; None for 1 everywhere.
+        decoder: not asked for.
     """
 
-    def __init__(self, process: GaussianProcess, predict: Predict, weights: Table | None) -> None:
-        self.process, self.predict = process, predict
-        weighted = weights is not None and bool(np.any(weights != 1.0))
-        self.weights = process.backend.asarray(weights, dtype=process.dtype) if weighted else None
+    learned_variance: ClassVar[bool] = False
+    weighted: ClassVar[bool] = True
+    times: ClassVar[str] = "uniform"
 
-    def forward(self, ops: Operations, out: Array, x_0: Array, x_t: Array, t: Array, eps: Array) -> tuple[Array, Saved]:
+    def __init__(self, parametrisation: Parametrisation, weights: Table | None, decoder: Decoder) -> None:
+        self.parametrisation, process = parametrisation, parametrisation.process
+        all_one = weights is None or bool(np.all(weights == 1.0))
+        self.weights = None if all_one else process.backend.asarray(weights, dtype=process.dtype)
+
+    def forward(self, ops: Operations, out: Array, batch: Noised) -> tuple[Array, Saved]:
         """Return the weighted mean squared error of each sample, (N,)."""
-        losses, saved = ops.mse_each(out, target(self.process, self.predict, x_0, t, eps))
+        n = out.shape[0]
+        losses, saved = ops.mse_each(out, self.parametrisation.target(batch.x_0, batch.t, batch.eps))
         if self.weights is None:
-            return losses, (saved, None, t.shape[0])
-        weight = ops.xp.take(self.weights, t, axis=0)
-        return weight * losses, (saved, weight, t.shape[0])
+            return losses, (saved, None, n)
+        weight = ops.xp.take(self.weights, batch.t, axis=0)
+        return weight * losses, (saved, weight, n)
 
     def backward(self, ops: Operations, saved: Saved, share: float | Array) -> Array:
         """Return dout."""
@@ -71,20 +86,26 @@ class VariationalBound:
 
     L_T is left out: nothing depends on it. The factor T is that of IDDPM's code (`RESCALED_KL`).
 
+    Times are drawn after their losses, which are far apart (IDDPM section 3.3).
+
     Args:
-        process: the chain.
-        predict: what the first half of the network's channels predicts; the second gives the variance (`halves`).
+        parametrisation: what the first half of the network's channels predicts; the second gives the variance.
+        weights: None: the bound has weights of its own.
         decoder: see `bound_term`.
     """
 
-    def __init__(self, process: GaussianProcess, predict: Predict, decoder: Decoder) -> None:
-        self.process, self.predict, self.decoder = process, predict, decoder
+    learned_variance: ClassVar[bool] = True
+    weighted: ClassVar[bool] = False
+    times: ClassVar[str] = "history"
 
-    def forward(self, ops: Operations, out: Array, x_0: Array, x_t: Array, t: Array, eps: Array) -> tuple[Array, Saved]:
+    def __init__(self, parametrisation: Parametrisation, weights: None, decoder: Decoder) -> None:
+        self.parametrisation, self.process, self.decoder = parametrisation, parametrisation.process, decoder
+
+    def forward(self, ops: Operations, out: Array, batch: Noised) -> tuple[Array, Saved]:
         """Return T L_t of each sample, (N,)."""
-        process = self.process
+        process, (x_0, t, _, x_t) = self.process, batch
         prediction, fraction = halves(out)
-        x_0_hat, _ = implied(process, self.predict, x_t, t, prediction)
+        x_0_hat, _ = self.parametrisation.implied(x_t, t, prediction)
         mean, _ = process.q_posterior(x_0_hat, x_t, t)
         log_variance = process.p_log_variance(x_t, t, fraction)
         term, saved = bound_term(ops, process, self.decoder, x_0, x_t, t, mean, log_variance)
@@ -99,7 +120,7 @@ class VariationalBound:
         saved_term, x_t, t, ones = saved
         dmean, dlog_variance = bound_term_backward(ops, saved_term, ones * (self.process.T * share / t.shape[0]))
         low, high = self.process.log_variance_range(x_t, t)
-        slope = self.process.posterior(x_t, t).c_0 * dx_0_dprediction(self.process, self.predict, x_t, t)
+        slope = self.process.posterior(x_t, t).c_0 * self.parametrisation.slope(x_t, t)
         return dmean * slope, dlog_variance * (high - low) / 2
 
 
@@ -110,19 +131,33 @@ class Hybrid:
     IDDPM's code computes as T / 1000 L_t (`RESCALED_MSE`).
 
     Args:
-        simple: the loss of the prediction.
-        bound: the loss of the variance.
-        weight: λ.
+        parametrisation: what the first half of the network's channels predicts; the second gives the variance.
+        weights: (T,) of a weighting, for L_simple; None for 1 everywhere.
+        decoder: see `bound_term`.
+        vlb_weight: λ.
+
+    Raises:
+        ConfigError: λ is negative.
     """
 
-    def __init__(self, simple: Simple, bound: VariationalBound, weight: float) -> None:
-        self.simple, self.bound, self.weight = simple, bound, weight
+    learned_variance: ClassVar[bool] = True
+    weighted: ClassVar[bool] = True
+    times: ClassVar[str] = "uniform"
 
-    def forward(self, ops: Operations, out: Array, x_0: Array, x_t: Array, t: Array, eps: Array) -> tuple[Array, Saved]:
+    def __init__(
+        self, parametrisation: Parametrisation, weights: Table | None, decoder: Decoder, *, vlb_weight: float = 0.001
+    ) -> None:
+        if not vlb_weight >= 0:
+            raise ConfigError(f"vlb_weight is {vlb_weight}: give what the bound counts, from 0 on (IDDPM uses 0.001)")
+        self.simple = Simple(parametrisation, weights, decoder)
+        self.bound = VariationalBound(parametrisation, None, decoder)
+        self.weight = vlb_weight
+
+    def forward(self, ops: Operations, out: Array, batch: Noised) -> tuple[Array, Saved]:
         """Return the hybrid loss, (N,)."""
         prediction, _ = halves(out)
-        simple, saved_simple = self.simple.forward(ops, prediction, x_0, x_t, t, eps)
-        bound, saved_bound = self.bound.forward(ops, out, x_0, x_t, t, eps)
+        simple, saved_simple = self.simple.forward(ops, prediction, batch)
+        bound, saved_bound = self.bound.forward(ops, out, batch)
         return simple + self.weight * bound, (saved_simple, saved_bound)
 
     def backward(self, ops: Operations, saved: Saved, share: float | Array) -> Array:
@@ -133,29 +168,15 @@ class Hybrid:
         return ops.xp.concat([dprediction, dv], axis=-1)
 
 
-def learns_variance(loss: str) -> bool:
-    """Whether a network trained with this loss has channels for the variance: twice those of the data."""
-    return loss != "simple"
-
-
-def make_objective(
-    process: GaussianProcess, predict: Predict, loss: str, weights: Table | None, vlb_weight: float, decoder: Decoder
-) -> Objective:
-    """Return the objective of the loss called `loss`: "simple", "hybrid" or "vlb".
-
-    Args:
-        process: the chain.
-        predict: what the network predicts.
-        loss: which.
-        weights: (T,) of a weighting, for the squared error, which "vlb" has none of; None for 1 everywhere.
-        vlb_weight: λ of the hybrid loss.
-        decoder: see `bound_term`.
+def objective_class(name: str) -> type[Objective]:
+    """Return the class registered as `name`, which tells what it needs before it is made; see `Objective`.
 
     Raises:
-        ConfigError: there is none of this name.
+        RegistryError: no such objective, or its plugin is broken.
+        ConfigError: the class does not say what it needs.
     """
-    if loss not in LOSSES:
-        raise ConfigError(unknown("loss", loss, LOSSES))
-    simple, bound = Simple(process, predict, weights), VariationalBound(process, predict, decoder)
-    objectives: dict[str, Objective] = {"simple": simple, "hybrid": Hybrid(simple, bound, vlb_weight), "vlb": bound}
-    return objectives[loss]
+    kind: type[Objective] = registry.load("objectives", name)
+    missing = [what for what in ("learned_variance", "weighted", "times") if not hasattr(kind, what)]
+    if missing:
+        raise ConfigError(f"objective {name!r} has no {' and no '.join(missing)}: its class must say so")
+    return kind

@@ -1,94 +1,164 @@
-"""What a network predicts, and what one prediction says of the others.
+"""Parametrisations: what a network predicts, and what its prediction says of x_0 and of the noise.
 
-With α = √alpha_bar_t and σ = √(1 − alpha_bar_t), so that α² + σ² = 1, the pair (x_0, eps) and the pair (x_t, v) are
-each other's rotation:
+A parametrisation says what F, the network's output, is made of, as x_t is made of α = √alpha_bar_t and
+σ = √(1 − alpha_bar_t) (DDPM eq. 4):
 
-    x_t = α x_0 + σ eps        x_0 = α x_t − σ v
-    v   = α eps − σ x_0        eps = σ x_t + α v
+    F = a x_0 + b eps,   x_t = α x_0 + σ eps
 
-(DDPM eqs. 4 and 15; v: Salimans, Ho 2022, arXiv 2202.00512, appendix D). Given x_t, each of x_0, eps and v implies the
-others: `implied` leads from any of them to the pair, `target` from the pair to any of them. The score of q(x_t), as the
-prediction estimates it, is −eps / σ.
+For a given x_t these are two equations for x_0 and eps. Their solution is, with D = α b − σ a,
 
-Errors. x_t is given, so an error Δ of the predicted x_0 is one of −(α/σ) Δ in eps, and in v, from σ v = α x_t − x_0,
-one of −Δ/σ. A squared error of what is predicted thus weighs the squared error of x_0 by
+    x_0 = skip x_t + out F = (b x_t − σ F) / D,   eps = (α F − a x_t) / D
 
-    eps: α²/σ² = SNR        x_0: 1        v: 1/σ² = SNR + 1
+Where D is 0, F is x_t but for a factor and says nothing of x_0: such a chain is refused. As x_t is given, an error of F
+is one of dx_0/dF = out times as much in x_0, and one of deps/dF = α / D times in eps. The score of q(x_t), as F
+estimates it, is −eps / σ.
+
+A parametrisation is a function `alpha_bar, *, <options> -> Coefficients`, an entry of group
+`tinyddpm.parametrisations`: from the (T,) table, a and b of each time. All else is derived here.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyddpm import registry
 from tinyddpm.backend import Array
-from tinyddpm.diffusion.process import Fraction, GaussianProcess, Table
-from tinyddpm.errors import ConfigError, unknown
-
-Predict: TypeAlias = Literal["eps", "x_0", "v"]
-"""What a network predicts."""
-
-PREDICTS: tuple[Predict, ...] = get_args(Predict)
+from tinyddpm.diffusion.process import ByTime, Fraction, GaussianProcess, Table
+from tinyddpm.errors import ConfigError
 
 
-def checked_predict(process: GaussianProcess, predict: str) -> Predict:
-    """Return `predict`, if there is such a prediction and it can be made at every time of the chain.
+class Coefficients(NamedTuple):
+    """F = of_x_0 x_0 + of_eps eps, predicted by a network that is shown scale x_t. (T,) float64 each."""
+
+    of_x_0: Table
+    of_eps: Table
+    scale: Table
+
+
+def eps(alpha_bar: Table) -> Coefficients:
+    """Return F = eps (DDPM eq. 14): x_0 = (x_t − σ F) / α, which is refused where alpha_bar is 0."""
+    one = np.ones_like(alpha_bar)
+    return Coefficients(0 * one, one, one)
+
+
+def x_0(alpha_bar: Table) -> Coefficients:
+    """Return F = x_0."""
+    one = np.ones_like(alpha_bar)
+    return Coefficients(one, 0 * one, one)
+
+
+def v(alpha_bar: Table) -> Coefficients:
+    """Return F = α eps − σ x_0 (arXiv 2202.00512, appendix D), the velocity on the circle α² + σ² = 1.
+
+    There x_0 = α x_t − σ F and eps = σ x_t + α F.
+    """
+    return Coefficients(-((1 - alpha_bar) ** 0.5), alpha_bar**0.5, np.ones_like(alpha_bar))
+
+
+def flow(alpha_bar: Table) -> Coefficients:
+    """Return F = eps − x_0, the velocity of rectified flow (arXiv 2209.03003, eq. 1): x_0 = (x_t − σ F) / (α + σ).
+
+    The flow's own samples are z = (1 − τ) x_0 + τ eps with τ = σ / (α + σ), on which x_0 = z − τ F; they are
+    x_t / (α + σ), whose variance is kept here. The schedule `flow` has its times evenly spaced in τ.
+    """
+    one = np.ones_like(alpha_bar)
+    return Coefficients(-one, one, one)
+
+
+def edm(alpha_bar: Table, *, sigma_data: float = 0.5) -> Coefficients:
+    """Return EDM's preconditioning (arXiv 2206.00364, table 1): x_0 = c_skip x̄ + c_out F(c_in x̄), x̄ = x_t / α.
+
+    With the noise-to-signal ratio s = σ / α, the sigma of the paper, and V = σ² + α² sigma_data², the variance of x_t:
+
+        c_skip = sigma_data² / (s² + sigma_data²)     = α · α sigma_data² / V
+        c_out  = s sigma_data / √(s² + sigma_data²)   = σ sigma_data / √V
+        c_in   = 1 / √(s² + sigma_data²)              = α / √V
+
+    so that F = (σ / sigma_data x_0 − α sigma_data eps) / √V has variance 1, and the network is shown x_t / √V. The
+    paper's loss weighs all errors of F alike: the weighting `uniform`. With sigma_data = 1 F is −v.
+
+    Args:
+        alpha_bar: (T,).
+        sigma_data: the standard deviation of the data.
 
     Raises:
-        ConfigError: it is unknown, or it is eps on a chain that ends without any signal.
+        ConfigError: sigma_data is not positive.
     """
-    for known in PREDICTS:
-        if predict == known == "eps" and process.alpha_bar[-1] == 0:
+    if not 0 < sigma_data < np.inf:
+        raise ConfigError(f"sigma_data is {sigma_data}: give the standard deviation of the data (EDM uses 0.5)")
+    scale = (1 - alpha_bar + alpha_bar * sigma_data**2) ** -0.5
+    return Coefficients((1 - alpha_bar) ** 0.5 / sigma_data * scale, -(alpha_bar**0.5) * sigma_data * scale, scale)
+
+
+class Parametrisation:
+    """What follows from the coefficients of F.
+
+    Args:
+        process: the chain.
+        coefficients: (T,) each.
+        name: how errors call it.
+
+    Raises:
+        ConfigError: coefficients are not (T,) finite numbers, or F says nothing of x_0 at some time of the chain.
+
+    Attributes:
+        process: the chain.
+        skip: of x_0 = skip x_t + out F, (T,) float64 as all that follow.
+        out: of it, dx_0/dF.
+        eps_skip: of eps = eps_skip x_t + eps_out F.
+        eps_out: of it, deps/dF.
+        scale: what x_t is multiplied by for the network.
+    """
+
+    def __init__(self, process: GaussianProcess, coefficients: Coefficients, name: str = "given") -> None:
+        self.process = process
+        a, b, self.scale = (_checked(name, what, table, process.T) for what, table in coefficients._asdict().items())
+        signal, noise = process.alpha_bar**0.5, (1 - process.alpha_bar) ** 0.5
+        with np.errstate(divide="ignore", invalid="ignore"):
+            D = signal * b - noise * a
+            self.skip, self.out = b / D, -noise / D
+            self.eps_skip, self.eps_out = -a / D, signal / D
+        silent = np.flatnonzero(~np.isfinite([self.skip, self.out, self.eps_skip, self.eps_out]).all(axis=0))
+        if len(silent):
+            t = silent[0]
             raise ConfigError(
-                "predict is 'eps', but the schedule ends with alpha_bar = 0, where eps is x_t itself and says nothing "
-                "of x_0: predict 'v' or 'x_0', or leave zero_terminal_snr out"
+                f"parametrisation {name!r} says nothing of x_0 at t = {t}, where alpha_bar is "
+                f"{process.alpha_bar[t]:g}: predict 'v' or 'x_0', or leave zero_terminal_snr out"
             )
-        if predict == known:
-            return known
-    raise ConfigError(unknown("prediction", predict, PREDICTS))
+        self._of_x_0, self._of_eps, self._skip, self._out, self._eps_skip, self._eps_out = map(
+            process.table, (a, b, self.skip, self.out, self.eps_skip, self.eps_out)
+        )
+
+    def target(self, x_0: Array, t: int | Array, eps: Array) -> Array:
+        """Return what the network should predict for x_t = α x_0 + σ eps: F."""
+        return _sum(t, (self._of_x_0, x_0), (self._of_eps, eps))
+
+    def implied(self, x_t: Array, t: int | Array, F: Array) -> tuple[Array, Array]:
+        """Return the x_0 and the eps that a prediction for x_t implies."""
+        return _sum(t, (self._skip, x_t), (self._out, F)), _sum(t, (self._eps_skip, x_t), (self._eps_out, F))
+
+    def slope(self, x_t: Array, t: int | Array) -> Any:
+        """Return dx_0/dF: a float, or for (N,) times an array that broadcasts to x_t."""
+        return self._out(t, x_t)
+
+    def eps_share(self, x_t: Array, t: int | Array) -> tuple[Any, Any]:
+        """Return u and w of eps = u x_t + w F, as `slope` does."""
+        return self._eps_skip(t, x_t), self._eps_out(t, x_t)
 
 
-def target(process: GaussianProcess, predict: Predict, x_0: Array, t: int | Array, eps: Array) -> Array:
-    """Return what the network should predict for x_t = α x_0 + σ eps."""
-    if predict == "eps":
-        return eps
-    if predict == "x_0":
-        return x_0
-    signal, noise = process.level(x_0, t)
-    return signal * eps - noise * x_0
+def make_parametrisation(process: GaussianProcess, name: str, /, **options: Any) -> Parametrisation:
+    """Return the parametrisation registered as `name` on a chain.
 
-
-def implied(
-    process: GaussianProcess, predict: Predict, x_t: Array, t: int | Array, prediction: Array
-) -> tuple[Array, Array]:
-    """Return the x_0 and the eps that a prediction for x_t implies. eps says nothing of x_0 where alpha_bar is 0."""
-    if predict == "eps":
-        return process.predict_x0(x_t, t, prediction), prediction
-    if predict == "x_0":
-        return prediction, process.predict_eps(x_t, t, prediction)
-    signal, noise = process.level(x_t, t)
-    return signal * x_t - noise * prediction, noise * x_t + signal * prediction
-
-
-def dx_0_dprediction(process: GaussianProcess, predict: Predict, x_t: Array, t: int | Array) -> Any:
-    """Return the derivative of the implied x_0 with respect to the prediction, one number for each sample."""
-    if predict == "x_0":
-        return 1.0
-    signal, noise = process.level(x_t, t)
-    return -noise / signal if predict == "eps" else -noise
-
-
-def score(process: GaussianProcess, t: int | Array, eps: Array) -> Array:
-    """Return ∇ log q(x_t) as eps estimates it: −eps / √(1 − alpha_bar_t)."""
-    return -eps / process.level(eps, t)[1]
-
-
-def implied_weight(predict: Predict, alpha_bar: Table) -> Table:
-    """Return how much the squared error of the prediction weighs that of x_0, (T,): SNR, 1 or SNR + 1."""
-    if predict == "x_0":
-        return np.ones_like(alpha_bar)
-    return (alpha_bar if predict == "eps" else 1.0) / (1 - alpha_bar)
+    Raises:
+        RegistryError: no such parametrisation, or its plugin is broken.
+        ConfigError: an option is wrong, or see `Parametrisation`.
+    """
+    found = registry.build("parametrisations", name, (process.alpha_bar,), options)
+    if not isinstance(found, Coefficients):
+        raise ConfigError(f"parametrisation {name!r} returned {type(found).__name__}: it must return Coefficients")
+    return Parametrisation(process, found, name)
 
 
 def halves(out: Array) -> tuple[Array, Fraction]:
@@ -99,3 +169,18 @@ def halves(out: Array) -> tuple[Array, Fraction]:
     """
     c = out.shape[-1] // 2
     return out[..., :c], (out[..., c:] + 1) / 2
+
+
+def _checked(name: str, what: str, table: Any, T: int) -> Table:
+    if not isinstance(table, np.ndarray) or table.shape != (T,) or table.dtype != np.float64:
+        raise ConfigError(f"parametrisation {name!r}: {what} must be a NumPy float64 array of shape ({T},)")
+    if not np.all(np.isfinite(table)):
+        t = np.flatnonzero(~np.isfinite(table))[0]
+        raise ConfigError(f"parametrisation {name!r}: {what} is {table[t]} at t = {t}, it must be finite")
+    return table
+
+
+def _sum(t: int | Array, *terms: tuple[ByTime, Array]) -> Array:
+    """Return the sum of factor × x over terms, without those whose factor is 0 at all times of the chain."""
+    first, *others = (x if by.constant == 1 else by(t, x) * x for by, x in terms if by.constant != 0)
+    return first + others[0] if others else first

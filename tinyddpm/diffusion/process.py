@@ -82,11 +82,15 @@ class ByTime:
         values: (T,) float64, kept on the host; a copy lies on the device.
         dtype: of that copy.
         data: the number of the data, at t = −1; None where they have none.
+
+    Attributes:
+        constant: the number, where it is the same at all times; None otherwise.
     """
 
     def __init__(self, backend: Backend, values: Table, dtype: Any, data: float | None = None) -> None:
         self.values, self.device = values, backend.asarray(values, dtype=dtype)
         self._xp, self._data = backend.xp, data
+        self.constant = float(values[0]) if np.all(values == values[0]) else None
 
     def __call__(self, t: int | Array, x: Array) -> Any:
         """Return the number at t: a float for one time, for (N,) times an array that broadcasts to x.

@@ -135,6 +135,26 @@ def laplace(T: int, *, mu: float = 0.0, b: float = 1.0, max_beta: float = 0.999)
     return _steps(signal / (signal + noise), max_beta)
 
 
+def flow(T: int, *, max_beta: float = 0.999) -> Betas:
+    """Return betas of rectified flow (Liu et al. 2022, arXiv 2209.03003) in variance-preserving coordinates, (T,).
+
+        noise / signal = τ / (1 − τ),   alpha_bar = (1 − τ)² / ((1 − τ)² + τ²),   τ = t/T for t = 1 … T
+
+    The flow's samples are z = (1 − τ) x_0 + τ eps; here they are divided by √((1 − τ)² + τ²). It goes with the
+    parametrisation `flow`, on which DDIM's steps are Euler's of the flow.
+
+    Args:
+        T: number of steps.
+        max_beta: upper limit of a beta; the last one would be 1 without it.
+
+    Raises:
+        ConfigError: max_beta is out of range.
+    """
+    _require_fraction("max_beta", max_beta)
+    tau = np.arange(T + 1, dtype=np.float64) / T
+    return _steps((1 - tau) ** 2 / ((1 - tau) ** 2 + tau**2), max_beta)
+
+
 def zero_terminal_snr(betas: Betas) -> Betas:
     """Return betas whose chain ends in pure noise (Lin et al. 2023, arXiv 2305.08891, Algorithm 1), shape (T,).
 

@@ -1,9 +1,9 @@
 """Weightings: how much the squared error at each noise level counts.
 
-A weighting is a function `alpha_bar, predict, *, <options> -> weights`, an entry of group `tinyddpm.weightings`: from
-the (T,) table, (T,) factors of the mean squared error of what the network predicts, all above 0. Written as a weight ω
-of the error of x_0 a weighting is the same for every prediction; it is then divided by what the prediction's own error
-weighs x_0 (`implied_weight`: SNR for eps, 1 for x_0, SNR + 1 for v). SNR is alpha_bar / (1 − alpha_bar).
+A weighting is a function `alpha_bar, parametrisation, *, <options> -> weights`, an entry of group
+`tinyddpm.weightings`: from the (T,) table, (T,) factors of the mean squared error of F, what the network predicts, all
+above 0. Written as a weight ω of the error of x_0 a weighting is the same for every prediction. An error of F is one of
+`out` times as much in x_0, so its factor is ω out²: ω / SNR for eps, ω for x_0, ω / (SNR + 1) for v.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Any
 import numpy as np
 
 from tinyddpm import registry
-from tinyddpm.diffusion.parametrisation import Predict, implied_weight
+from tinyddpm.diffusion.parametrisation import Parametrisation
 from tinyddpm.diffusion.process import Table, posterior_coefficients, snr
 from tinyddpm.errors import ConfigError
 
 
-def simple(alpha_bar: Table, predict: Predict) -> Table:
+def simple(alpha_bar: Table, parametrisation: Parametrisation) -> Table:
     """Return L_simple's weights, 1 on the error of eps (DDPM eq. 14): ω = SNR."""
-    return snr(alpha_bar) / implied_weight(predict, alpha_bar)
+    return parametrisation.eps_out**2
 
 
-def uniform(alpha_bar: Table, predict: Predict) -> Table:
+def uniform(alpha_bar: Table, parametrisation: Parametrisation) -> Table:
     """Return 1 on the error of whatever is predicted: for v, ω = SNR + 1 (arXiv 2202.00512, section 4)."""
     return np.ones_like(alpha_bar)
 
 
-def vlb(alpha_bar: Table, predict: Predict) -> Table:
+def vlb(alpha_bar: Table, parametrisation: Parametrisation) -> Table:
     """Return the bound's own weights for the variance beta-tilde, in nats per dimension (DDPM eqs. 8 and 12).
 
     The means of q and p differ by c_0 (x_0 − x̂_0), so ω = T c_0² / (2 beta-tilde), which is T (SNR_{t−1} − SNR_t) / 2;
@@ -37,18 +37,18 @@ def vlb(alpha_bar: Table, predict: Predict) -> Table:
     """
     c = posterior_coefficients(alpha_bar, np.append(1.0, alpha_bar[:-1]))
     variance = np.append(c.beta_tilde[1], c.beta_tilde[1:])
-    weights: Table = len(alpha_bar) * c.c_0**2 / (2 * variance) / implied_weight(predict, alpha_bar)
+    weights: Table = len(alpha_bar) * c.c_0**2 / (2 * variance) * parametrisation.out**2
     return weights
 
 
-def min_snr(alpha_bar: Table, predict: Predict, *, gamma: float = 5.0) -> Table:
+def min_snr(alpha_bar: Table, parametrisation: Parametrisation, *, gamma: float = 5.0) -> Table:
     """Return min-SNR-γ's weights, ω = min(SNR, γ) (Hang et al. 2023, arXiv 2303.09556, section 3.4).
 
     That is min(SNR, γ) / SNR on eps, and min(SNR, γ) / (SNR + 1) on v.
 
     Args:
         alpha_bar: (T,).
-        predict: what the network predicts.
+        parametrisation: what the network predicts.
         gamma: the SNR above which all errors of x_0 count the same.
 
     Raises:
@@ -56,15 +56,15 @@ def min_snr(alpha_bar: Table, predict: Predict, *, gamma: float = 5.0) -> Table:
     """
     if not gamma > 0:
         raise ConfigError(f"gamma is {gamma}: give a signal-to-noise ratio above 0 (the paper uses 5)")
-    return np.minimum(snr(alpha_bar), gamma) / implied_weight(predict, alpha_bar)
+    return np.minimum(snr(alpha_bar), gamma) * parametrisation.out**2
 
 
-def p2(alpha_bar: Table, predict: Predict, *, k: float = 1.0, gamma: float = 1.0) -> Table:
+def p2(alpha_bar: Table, parametrisation: Parametrisation, *, k: float = 1.0, gamma: float = 1.0) -> Table:
     """Return P2's weights, 1 / (k + SNR)^γ on eps (Choi et al. 2022, arXiv 2204.00227, eq. 8): ω = SNR / (k + SNR)^γ.
 
     Args:
         alpha_bar: (T,).
-        predict: what the network predicts.
+        parametrisation: what the network predicts.
         k: keeps the weight finite where there is no signal.
         gamma: the larger, the less low noise counts; 0 is `simple`.
 
@@ -74,17 +74,17 @@ def p2(alpha_bar: Table, predict: Predict, *, k: float = 1.0, gamma: float = 1.0
     if not k > 0 or not gamma >= 0:
         raise ConfigError(f"k is {k} and gamma {gamma}: give k above 0 and gamma from 0 on (the paper uses 1 and 1)")
     ratio = snr(alpha_bar)
-    return ratio / (k + ratio) ** gamma / implied_weight(predict, alpha_bar)
+    return ratio / (k + ratio) ** gamma * parametrisation.out**2
 
 
-def make_weights(name: str, alpha_bar: Table, predict: Predict, /, **options: Any) -> Table:
+def make_weights(name: str, alpha_bar: Table, parametrisation: Parametrisation, /, **options: Any) -> Table:
     """Return the (T,) weights of the weighting registered as `name`, checked.
 
     Raises:
         RegistryError: no such weighting, or its plugin is broken.
         ConfigError: an option is wrong, or a weight is not a number above 0: its time would not be learned.
     """
-    weights: Table = registry.build("weightings", name, (alpha_bar, predict), options)
+    weights: Table = registry.build("weightings", name, (alpha_bar, parametrisation), options)
     if np.shape(weights) != alpha_bar.shape:
         raise ConfigError(f"weighting {name!r} returned shape {np.shape(weights)}: it must be {alpha_bar.shape}")
     wrong = np.flatnonzero(~((weights > 0) & (weights < np.inf)))

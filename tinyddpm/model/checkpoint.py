@@ -18,7 +18,7 @@ import numpy as np
 from tinyddpm import __version__, registry
 from tinyddpm.errors import CheckpointError
 from tinyddpm.hdf5 import Header, PathLike, listed, read_file, read_header, write_file
-from tinyddpm.model.config import Config
+from tinyddpm.model.config import AUTO, Config
 
 Vector: TypeAlias = np.ndarray[Any, Any]
 Layout: TypeAlias = Sequence[tuple[str, tuple[int, ...]]]
@@ -266,6 +266,9 @@ def plugins_of(config: Config) -> list[dict[str, str]]:
     used = {
         "networks": config.network.name,
         "schedules": config.schedule.name,
+        "parametrisations": config.training.predict,
+        "objectives": config.training.loss,
+        **({} if config.training.times == AUTO else {"times": config.training.times}),
         "weightings": config.weighting.name,
         "samplers": config.sampling.name,
         "spacings": config.sampling.spacing.name,

@@ -16,6 +16,10 @@ PLANES = ("mixture", "moons", "ring", "swiss-roll")
 """The data sets of points in the plane, which the preset `toy` is for."""
 
 
+AUTO = "auto"
+"""As `training.times`: the law of t that is the objective's own."""
+
+
 def setting(default: Any, text: str, flag: str | None = None) -> Any:
     """Return a field with its help text; `flag` is its command-line name where that is not the field's own."""
     return field(default=default, metadata={"help": text, "flag": flag})
@@ -67,8 +71,9 @@ class ScheduleConfig:
 class TrainingConfig:
     """How the network is trained. The defaults are DDPM's for CIFAR-10."""
 
-    predict: str = setting("eps", "What the network predicts: eps, x_0 or v.")
-    loss: str = setting("simple", "simple, or with a learned variance: hybrid or vlb.")
+    predict: str = setting("eps", "What the network predicts, a registered parametrisation: eps, x_0, v, flow or edm.")
+    loss: str = setting("simple", "The objective, a registered name: simple, or with a learned variance hybrid or vlb.")
+    times: str = setting(AUTO, "How times are drawn, a registered law: uniform, history, log-normal; auto: the loss's.")
     vlb_weight: float = setting(0.001, "What the bound counts in the hybrid loss.")
     steps: int = setting(800_000, "Training steps; the run ends there.")
     batch_size: int = setting(128, "Samples per step.")
@@ -82,6 +87,17 @@ class TrainingConfig:
     validate_every: int = setting(1000, "Steps between validation losses.")
     save_every: int = setting(1000, "Steps between checkpoints.")
     sample_every: int = setting(10_000, "Steps between sample grids.")
+
+
+@dataclass(frozen=True)
+class OptionsConfig:
+    """The options of a part that a setting of another table names."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+NAMED_IN_TRAINING = {"parametrisation": "predict", "objective": "loss", "times": "times"}
+"""Tables of options, and the settings of `training` that name whose they are."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +155,9 @@ class Config:
     condition: ConditionConfig = field(default_factory=ConditionConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    parametrisation: OptionsConfig = field(default_factory=OptionsConfig)
+    objective: OptionsConfig = field(default_factory=OptionsConfig)
+    times: OptionsConfig = field(default_factory=OptionsConfig)
     weighting: WeightingConfig = field(default_factory=WeightingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
@@ -157,7 +176,8 @@ class Config:
                 held = {key: value.pop(key) for key, holder in HOLDERS.items() if holder == name}
                 for key, table in {name: value, **held}.items():
                     options = table.pop("options", {})
-                    tables[key] = {**{k: v for k, v in table.items() if v is not None}, **options}
+                    filled = {**{k: v for k, v in table.items() if v is not None}, **options}
+                    tables |= {key: filled} if filled else {}
             else:
                 tables[name] = value
         return tables
@@ -176,7 +196,7 @@ class Config:
 
         Naming another part (network, schedule, sampler, data set, …) drops the options of the one before.
         """
-        config = self
+        config = self._without_options_of_others(tables.get("training"))
         for name, value in tables.items():
             if name not in (known := {*_fields(Config), *HOLDERS}):
                 raise ConfigError(f"{origin}: {unknown('key', name, known)}")
@@ -196,6 +216,16 @@ class Config:
             config = replace(config, **{name: table})
         _check_ranges(config, origin)
         return config
+
+    def _without_options_of_others(self, training: Any) -> Config:
+        """Return this configuration without the options of parts that a table `training` replaces."""
+        given = training if isinstance(training, Mapping) else {}
+        others: dict[str, Any] = {
+            table: OptionsConfig()
+            for table, key in NAMED_IN_TRAINING.items()
+            if key in given and given[key] != getattr(self.training, key)
+        }
+        return replace(self, **others)
 
     def to_toml(self) -> str:
         """Return the configuration as TOML."""
@@ -301,8 +331,8 @@ def _updated(current: Any, values: Mapping[str, Any], where: str) -> Any:
     if rest and "options" not in _fields(table):
         raise ConfigError(f"{where}: {unknown('key', next(iter(rest)), known)}")
     if "options" in _fields(table):
-        part = getattr(current, known[0])
-        plain["options"] = {**current.options, **rest} if plain.get(known[0], part) == part else rest
+        part = getattr(current, known[0]) if known else None
+        plain["options"] = {**current.options, **rest} if not known or plain.get(known[0], part) == part else rest
     return replace(current, **plain)
 
 

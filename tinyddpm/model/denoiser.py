@@ -9,8 +9,8 @@ from tinyddpm.backend import Array
 from tinyddpm.backend.workers import Workers, parts
 from tinyddpm.conditions import Conditioned, Given
 from tinyddpm.diffusion.denoiser import Prediction
-from tinyddpm.diffusion.parametrisation import Predict, halves, implied
-from tinyddpm.diffusion.process import GaussianProcess, checked_time
+from tinyddpm.diffusion.parametrisation import Parametrisation, halves
+from tinyddpm.diffusion.process import checked_time
 from tinyddpm.guidance import Lone, Pair, Side
 from tinyddpm.nn import Weights
 from tinyddpm.ops import Operations, Saved, load_operations
@@ -22,13 +22,12 @@ class NetworkDenoiser:
     """A network as a denoiser, and as a `Side` of guidance. Nothing is clipped.
 
     Args:
-        network: predicts what `predict` says.
+        network: predicts what the parametrisation says.
         ops: operations without training: nothing is kept.
         w: parameters by path.
-        process: relates x_t, x_0 and eps.
+        parametrisation: what is predicted, of x_0 and eps.
         given: what the samples are conditioned on.
         workers: the threads that share each batch.
-        predict: eps, x_0 or v.
         learned_variance: whether half of the network's channels are the variance.
     """
 
@@ -37,15 +36,14 @@ class NetworkDenoiser:
         network: Conditioned,
         ops: Operations,
         w: Weights,
-        process: GaussianProcess,
+        parametrisation: Parametrisation,
         given: Given,
         workers: Workers,
-        predict: Predict = "eps",
         learned_variance: bool = False,
     ) -> None:
         self.network, self.ops, self.w = network, ops, w
-        self.process, self.given, self.workers = process, given, workers
-        self.predict, self.learned_variance = predict, learned_variance
+        self.parametrisation, self.process = parametrisation, parametrisation.process
+        self.given, self.workers, self.learned_variance = given, workers, learned_variance
         self._forward = ops.backend.captured(self._network_output)
 
     def __call__(self, x_t: Array, t: int) -> Prediction:
@@ -59,7 +57,7 @@ class NetworkDenoiser:
     def told(self, given: Given) -> NetworkDenoiser:
         """Return the same network with the same weights, told something else."""
         return NetworkDenoiser(
-            self.network, self.ops, self.w, self.process, given, self.workers, self.predict, self.learned_variance
+            self.network, self.ops, self.w, self.parametrisation, given, self.workers, self.learned_variance
         )
 
     def beside(self, other: Side) -> Pair:
@@ -86,7 +84,7 @@ class NetworkDenoiser:
 
         out = xp.concat(self.workers.map(predicted, parts(n, self.workers.threads)))
         prediction, fraction = halves(out) if self.learned_variance else (out, None)
-        x_0, eps = implied(self.process, self.predict, x_t, t, prediction)
+        x_0, eps = self.parametrisation.implied(x_t, t, prediction)
         return Prediction(x_0, eps, fraction)
 
     def _network_output(self, x_t: Array, t: Array, *given: Array) -> tuple[Array]:
@@ -106,7 +104,7 @@ class NetworkFlow:
 
     def eps(self, x_t: Array, t: int) -> Array:
         """Return eps."""
-        of_x, of_out = self._share(x_t, t)
+        of_x, of_out = self.denoiser.parametrisation.eps_share(x_t, t)
 
         def predicted(part: slice) -> Array:
             return of_x * x_t[part, ...] + of_out * self._forward(self.denoiser.ops, x_t, t, part)[0]
@@ -116,7 +114,7 @@ class NetworkFlow:
     def eps_and_vjp(self, x_t: Array, t: int, v: Array) -> tuple[Array, Array]:
         """Return eps = a x_t + b out and vᵀ ∂eps/∂x_t = a v + (b v)ᵀ ∂out/∂x_t, the last by the network's backward."""
         xp, w = self.training_ops.xp, self.denoiser.w
-        of_x, of_out = self._share(x_t, t)
+        of_x, of_out = self.denoiser.parametrisation.eps_share(x_t, t)
 
         def linearised(part: slice) -> tuple[Array, Array]:
             out, saved = self._forward(self.training_ops, x_t, t, part)
@@ -137,11 +135,6 @@ class NetworkFlow:
         given = {name: value[part, ...] for name, value in self.denoiser.given.items()}
         out, saved = self.denoiser.network.forward(ops, self.denoiser.w, x, steps, given)
         return (halves(out)[0] if self.denoiser.learned_variance else out), saved
-
-    def _share(self, x_t: Array, t: int) -> tuple[float, float]:
-        """Return a and b of eps = a x_t + b out, for what the network predicts; see `implied`."""
-        signal, noise = self.denoiser.process.level(x_t, t)
-        return {"eps": (0.0, 1.0), "x_0": (1 / noise, -signal / noise), "v": (noise, signal)}[self.denoiser.predict]
 
     def _map(self, function: Callable[[slice], Result], x_t: Array) -> list[Result]:
         workers = self.denoiser.workers

@@ -25,8 +25,8 @@ from tinyddpm.conditions import (
 from tinyddpm.conditions.base import HostArray
 from tinyddpm.diffusion.denoiser import Denoiser, Threshold, Thresholded, make_threshold
 from tinyddpm.diffusion.likelihood import Decoder
-from tinyddpm.diffusion.objectives import Objective, learns_variance, make_objective
-from tinyddpm.diffusion.parametrisation import checked_predict
+from tinyddpm.diffusion.objectives import Objective, objective_class
+from tinyddpm.diffusion.parametrisation import make_parametrisation
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
 from tinyddpm.diffusion.weightings import make_weights
@@ -34,6 +34,7 @@ from tinyddpm.errors import ConfigError
 from tinyddpm.guidance import make_guidance
 from tinyddpm.model.config import ConditionConfig, Config, GuidanceConfig, SamplingConfig, WeightingConfig
 from tinyddpm.model.denoiser import NetworkDenoiser
+from tinyddpm.model.scaled import ScaledInput
 from tinyddpm.nn import Layout, Network, Weights, Widths, make_network
 from tinyddpm.nn.precision import MixedPrecision
 from tinyddpm.ops import Operations, load_operations
@@ -64,8 +65,14 @@ class Model:
         threads: int = 1,
     ) -> None:
         self.config, self.sample_shape, self.classes, self.backend = config, sample_shape, tuple(classes), backend
-        network, schedule, loss = config.network, config.schedule, config.training.loss
-        channels = sample_shape[-1] * (2 if learns_variance(loss) else 1)
+        network, schedule = config.network, config.schedule
+        betas = make_betas(schedule.name, schedule.timesteps, **schedule.options)
+        self.process = GaussianProcess(backend, zero_terminal_snr(betas) if schedule.zero_terminal_snr else betas)
+        self.parametrisation = make_parametrisation(
+            self.process, config.training.predict, **config.parametrisation.options
+        )
+        self.objective = self._objective()
+        channels = sample_shape[-1] * (2 if self.objective.learned_variance else 1)
 
         def declared(told: Widths) -> Network:
             return make_network(network.name, sample_shape, told, channels, network.options)
@@ -75,12 +82,10 @@ class Model:
         check_fit(network.name, net.takes, self.condition_name, self.condition.gives)
         if backend.precision == "bf16":
             net = MixedPrecision(net, backend.storage)
+        if np.any(self.parametrisation.scale != 1):
+            net = ScaledInput(net, self.process.table(self.parametrisation.scale))
         self.network = Conditioned(net, self.condition)
         self.layout = Layout(self.network.parameters)
-        betas = make_betas(schedule.name, schedule.timesteps, **schedule.options)
-        self.process = GaussianProcess(backend, zero_terminal_snr(betas) if schedule.zero_terminal_snr else betas)
-        self.predict = checked_predict(self.process, config.training.predict)
-        self.objective = self._objective()
         with backend.scope():
             self._null = {name: backend.asarray(value[None, ...]) for name, value in self.condition.null.items()}
         self.workers = Workers(backend.threads(threads))
@@ -150,11 +155,10 @@ class Model:
             self.network,
             ops,
             w,
-            self.process,
+            self.parametrisation,
             self.asked(labels),
             workers=self.workers,
-            predict=self.predict,
-            learned_variance=learns_variance(self.config.training.loss),
+            learned_variance=self.objective.learned_variance,
         )
 
     def guided(
@@ -296,17 +300,23 @@ class Model:
         return Unconditional()
 
     def _objective(self) -> Objective:
-        training, weighting = self.config.training, self.config.weighting
-        weights = None
-        if training.loss != "vlb":
-            weights = make_weights(weighting.name, self.process.alpha_bar, self.predict, **weighting.options)
+        training, weighting, weights = self.config.training, self.config.weighting, None
+        kind = objective_class(training.loss)
+        if kind.weighted:
+            weights = make_weights(weighting.name, self.process.alpha_bar, self.parametrisation, **weighting.options)
         elif weighting != WeightingConfig():
             raise ConfigError(
-                f"the loss 'vlb' has weights of its own, so weighting {weighting.name!r} cannot be given with it: "
-                "use the loss 'hybrid' or 'simple'"
+                f"the loss {training.loss!r} has weights of its own, so weighting {weighting.name!r} cannot be given "
+                "with it: use the loss 'hybrid' or 'simple'"
             )
         decoder: Decoder = "pixels" if self.is_image else "points"
-        return make_objective(self.process, self.predict, training.loss, weights, training.vlb_weight, decoder)
+        options = self.config.objective.options
+        if "vlb_weight" in registry.options(kind):
+            options = {"vlb_weight": training.vlb_weight, **options}
+        objective: Objective = registry.build(
+            "objectives", training.loss, (self.parametrisation, weights, decoder), options
+        )
+        return objective
 
     def _threshold(self, sampling: SamplingConfig) -> Threshold | None:
         """Return what keeps predictions in the range of images; points have no range."""

@@ -1,6 +1,9 @@
 """The conformance kit: what a plugin's author calls, in one line, to know that the plugin keeps its contract.
 
     check_schedule("sigmoid")
+    check_parametrisation("edm", sigma_data=0.3)
+    check_objective("hybrid", detached=True)
+    check_law("history")
     check_network("dit", width=16, heads=2, exempt=("*/k/b",))
     check_condition("caption", known)
     check_sampler("ab2")
@@ -17,10 +20,13 @@ from tinyddpm.testing.datasets import check_dataset
 from tinyddpm.testing.gradients import check_projection, direction, read_only
 from tinyddpm.testing.guidance import check_guidance
 from tinyddpm.testing.networks import check_network, random_weights
+from tinyddpm.testing.objectives import check_objective
+from tinyddpm.testing.parametrisations import check_parametrisation
 from tinyddpm.testing.presets import check_preset
 from tinyddpm.testing.samplers import check_sampler
 from tinyddpm.testing.schedules import check_schedule
 from tinyddpm.testing.spacings import check_spacing
+from tinyddpm.testing.times import check_law
 from tinyddpm.testing.weightings import check_weighting
 
 __all__ = [
@@ -30,7 +36,10 @@ __all__ = [
     "check_condition",
     "check_dataset",
     "check_guidance",
+    "check_law",
     "check_network",
+    "check_objective",
+    "check_parametrisation",
     "check_preset",
     "check_projection",
     "check_sampler",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
-from tinyddpm.diffusion.parametrisation import Predict
-from tinyddpm.diffusion.process import Table
+from tinyddpm import registry
+from tinyddpm.backend import load_backend
+from tinyddpm.diffusion.parametrisation import make_parametrisation
+from tinyddpm.diffusion.process import GaussianProcess, Table
 from tinyddpm.diffusion.schedules import make_betas
 from tinyddpm.testing.gradients import read_only
 from tinyddpm.testing.plugin import resolve
 
+NUMPY = load_backend("numpy")
 CHAINS = (("linear", 1000), ("cosine", 1000), ("cosine", 50))
 
 
@@ -23,7 +26,7 @@ def check_weighting(weighting: str | Callable[..., Table], **options: Any) -> No
     call; alpha_bar is not written to.
 
     Args:
-        weighting: its registered name, or the function `alpha_bar, predict, **options -> weights`.
+        weighting: its registered name, or the function `alpha_bar, parametrisation, **options -> weights`.
         options: its options.
 
     Raises:
@@ -31,11 +34,13 @@ def check_weighting(weighting: str | Callable[..., Table], **options: Any) -> No
     """
     function, what = resolve("weightings", weighting, arguments=2)
     for schedule, T in CHAINS:
-        table = read_only({"alpha_bar": np.cumprod(1 - make_betas(schedule, T))})["alpha_bar"]
-        for predict in get_args(Predict):
+        betas = make_betas(schedule, T)
+        table, process = read_only({"alpha_bar": np.cumprod(1 - betas)})["alpha_bar"], GaussianProcess(NUMPY, betas)
+        for predict in (entry.name for entry in registry.entries("parametrisations")):
+            parametrisation = make_parametrisation(process, predict)
             where = f"{what} on a {schedule} chain of {T}, predicting {predict},"
             try:
-                weights, again = (function(table, predict, **options) for _ in range(2))
+                weights, again = (function(table, parametrisation, **options) for _ in range(2))
             except ValueError as cause:
                 raise AssertionError(f"{where} fails with a read-only alpha_bar: {cause}") from cause
             kind = f"{getattr(weights, 'dtype', type(weights).__name__)} of shape {np.shape(weights)}"

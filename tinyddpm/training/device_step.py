@@ -15,6 +15,7 @@ from tinyddpm.backend.workers import parts
 from tinyddpm.conditions import Given
 from tinyddpm.data.base import Dataset
 from tinyddpm.data.batching import batch_indices
+from tinyddpm.diffusion.process import Noised
 from tinyddpm.model.model import Model
 from tinyddpm.nn import DropoutNoise
 from tinyddpm.nn.parameters import ZeroGradients
@@ -24,7 +25,7 @@ from tinyddpm.ops.cuda.random import CupyRandom
 from tinyddpm.training.feed import Feed, make_feed
 from tinyddpm.training.optimiser import BETA_1, BETA_2, EPS
 from tinyddpm.training.state import State
-from tinyddpm.training.step import Noised, training_gradient
+from tinyddpm.training.step import training_gradient
 
 
 class DeviceStep:

@@ -11,13 +11,13 @@ from tinyddpm.backend import Array, Purpose
 from tinyddpm.backend.workers import parts
 from tinyddpm.data.base import Dataset
 from tinyddpm.data.batching import batch_indices, flip_horizontally, to_model
+from tinyddpm.diffusion.times import Law
 from tinyddpm.model.model import Model
 from tinyddpm.nn import DropoutNoise
 from tinyddpm.ops import Operations
 from tinyddpm.training.optimiser import Adam, average, clip_scale, global_norm, warmed_up
 from tinyddpm.training.state import State
 from tinyddpm.training.step import noised, training_gradient
-from tinyddpm.training.times import WORDS, LossHistory
 
 LEAST_PER_WORKER = 4
 """Samples below which a thread of its own does not pay."""
@@ -34,13 +34,11 @@ class HostStep:
         train: the samples to learn from.
         state: changed in place.
         ops: operations that keep residuals.
-        history: the losses that times are drawn after; None where they are uniform.
+        law: draws the times, and hears their losses.
     """
 
-    def __init__(
-        self, model: Model, train: Dataset, state: State, ops: Operations, history: LossHistory | None
-    ) -> None:
-        self.model, self.train, self.state, self.ops, self.history = model, train, state, ops, history
+    def __init__(self, model: Model, train: Dataset, state: State, ops: Operations, law: Law) -> None:
+        self.model, self.train, self.state, self.ops, self.law = model, train, state, ops, law
         self.config = model.config
         self.random = model.backend.random(self.config.seed)
         self.columns = model.read(train)
@@ -53,33 +51,38 @@ class HostStep:
     def __call__(self, step: int) -> tuple[float, float]:
         """Do one step and return its loss and the gradient's norm; where one is not finite, nothing is changed."""
         training = self.config.training
-        loss, norm, drawn = self.batch_gradient(step)
+        loss, norm, heard = self.batch_gradient(step)
         if isfinite(loss) and isfinite(norm):
             self._update(step, clip_scale(norm, training.clip))
-            if self.history:
-                self.history.record(*drawn)
+            self.law.hear(*heard)
         return loss, norm
 
-    def batch_gradient(self, step: int) -> tuple[float, float, tuple[Indices, HostArray]]:
+    def batch_gradient(self, step: int) -> tuple[float, float, tuple[Array, Array]]:
         """Return the loss of the step's batch and the length of its gradient, which is left in the first buffer.
 
-        The batch is cut over the workers, and again for accumulation. With a history the times of all samples and
-        their losses come third.
+        The batch is cut over the workers, and again for accumulation. The times of all samples and their losses come
+        third.
         """
         batch_size, workers = self.config.training.batch_size, len(self.gradients)
         layout, xp = self.model.layout, self.model.backend.xp
         w = self.model.weights(self.state.weights, self.ops)
         slots = np.arange(batch_size)
         cut = parts(batch_size, workers * self.config.training.accumulate)
-        drawn = np.zeros(batch_size, np.int64), np.zeros(batch_size, np.float32)
+        heard: dict[int, tuple[Array, Array]] = {}
 
         def work(worker: int) -> float:
             gradient = self.gradients[worker]
             gradient[...] = 0.0
             dw = layout.views(gradient, xp)
-            return sum(self._part_gradient(step, w, dw, slots[part], drawn) for part in cut[worker::workers])
+            loss = 0.0
+            for number in range(worker, len(cut), workers):
+                share, t, losses = self._part_gradient(step, w, dw, slots[cut[number]])
+                heard[number] = t, losses
+                loss += share
+            return loss
 
         losses = self.model.workers.map(work, range(workers))
+        t, each = (xp.concat(parts) for parts in zip(*(heard[number] for number in range(len(cut))), strict=True))
         total, *others = self.gradients
 
         def length_of_sum(block: slice) -> float:
@@ -88,14 +91,12 @@ class HostStep:
                 gradient += other[block]
             return global_norm(gradient)
 
-        return sum(losses), hypot(*self.model.workers.map(length_of_sum, self._blocks)), drawn
+        return sum(losses), hypot(*self.model.workers.map(length_of_sum, self._blocks)), (t, each)
 
-    def _part_gradient(
-        self, step: int, w: Any, dw: dict[str, Array], samples: Indices, drawn: tuple[Indices, HostArray]
-    ) -> float:
-        """Add to `dw` what some of the batch's samples, named by their places in it, add to its gradient and loss.
+    def _part_gradient(self, step: int, w: Any, dw: dict[str, Array], samples: Indices) -> tuple[float, Array, Array]:
+        """Add to `dw` what some of the batch's samples, named by their places in it, add to its gradient.
 
-        With a history their times and losses are written into `drawn`.
+        Returned are what they add to its loss, their times, and their losses.
         """
         model, training, seed = self.model, self.config.training, self.config.seed
         share = len(samples) / training.batch_size
@@ -105,7 +106,7 @@ class HostStep:
         if self.config.data.flip:
             mirrored = self.random.uniform(Purpose.FLIP, step, samples, ()) < 0.5
             x_0 = flip_horizontally(x_0, model.backend.to_numpy(mirrored))
-        t, weight = self._times(step, samples, drawn)
+        t, weight = self.law.draw(self.random, step, samples)
         eps = self.random.normal(Purpose.NOISE, step, samples, model.sample_shape)
         losses = training_gradient(
             model.objective, model.network, self.ops, w, dw,
@@ -113,19 +114,7 @@ class HostStep:
             model.partly_nothing(given, self.random, step, samples),
             DropoutNoise(self.random, step, samples), share * weight,
         )  # fmt: skip
-        if self.history:
-            drawn[1][samples] = model.backend.to_numpy(losses)
-        return share * float(model.backend.xp.mean(weight * losses))
-
-    def _times(self, step: int, samples: Indices, drawn: tuple[Indices, HostArray]) -> tuple[Array, float | Array]:
-        """Return the times of some of the step's samples and what each counts: uniform and 1, or by the history."""
-        if not self.history:
-            return self.random.integers(Purpose.TIME, step, samples, (), self.model.process.T), 1.0
-        backend = self.model.backend
-        words = self.random.integers(Purpose.TIME, step, samples, (), WORDS)
-        t, weight = self.history.draw(backend.to_numpy(words))
-        drawn[0][samples] = t
-        return backend.asarray(t), backend.asarray(weight)
+        return share * float(model.backend.xp.mean(weight * losses)), t, losses
 
     def _update(self, step: int, scale: float) -> None:
         """Take Adam's step along the gradient times `scale`, and move the average after it."""

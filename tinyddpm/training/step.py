@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from tinyddpm.backend import Array
 from tinyddpm.conditions import Conditioned, Given
 from tinyddpm.diffusion.objectives import Objective
-from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.diffusion.process import GaussianProcess, Noised
 from tinyddpm.nn import DropoutNoise, Gradients, Weights
 from tinyddpm.ops import Operations
-
-
-class Noised(NamedTuple):
-    """Data x_0, (N, ...), times t, (N,), standard normal eps, and x_t, made of them by eq. 4 of DDPM."""
-
-    x_0: Array
-    t: Array
-    eps: Array
-    x_t: Array
 
 
 def noised(process: GaussianProcess, x_0: Array, t: Array, eps: Array) -> Noised:
@@ -29,13 +18,12 @@ def noised(process: GaussianProcess, x_0: Array, t: Array, eps: Array) -> Noised
 def training_losses(
     objective: Objective, network: Conditioned, ops: Operations, w: Weights, batch: Noised, given: Given
 ) -> Array:
-    """Return the objective's losses, whose mean is the loss.
+    """Return the objective's losses, (N,), whose mean is the loss.
 
     With `Simple` it is L_simple = mean |eps − eps_θ(√alpha_bar_t x_0 + √(1 − alpha_bar_t) eps, t)|² (eq. 14).
     """
-    x_0, t, eps, x_t = batch
-    out, _ = network.forward(ops, w, x_t, t, given)
-    losses, _ = objective.forward(ops, out, x_0, x_t, t, eps)
+    out, _ = network.forward(ops, w, batch.x_t, batch.t, given)
+    losses, _ = objective.forward(ops, out, batch)
     return losses
 
 
@@ -63,8 +51,7 @@ def training_gradient(
         noise: dropout masks.
         share: of the batch that these N samples are; their gradient counts that much. See `objectives` for (N,).
     """
-    x_0, t, eps, x_t = batch
-    out, saved = network.forward(ops, w, x_t, t, given, noise)
-    losses, saved_loss = objective.forward(ops, out, x_0, x_t, t, eps)
+    out, saved = network.forward(ops, w, batch.x_t, batch.t, given, noise)
+    losses, saved_loss = objective.forward(ops, out, batch)
     network.backward(saved, dw, objective.backward(ops, saved_loss, share))
     return losses

@@ -11,8 +11,10 @@ import numpy as np
 from tinyddpm.backend import Array, Purpose
 from tinyddpm.backend.workers import parts
 from tinyddpm.data.base import Dataset
+from tinyddpm.diffusion.times import Uniform, make_law
 from tinyddpm.errors import CheckpointError, TrainingError
 from tinyddpm.model.checkpoint import Checkpoint, plugins_of
+from tinyddpm.model.config import AUTO
 from tinyddpm.model.model import Model
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.training.device_step import DeviceStep
@@ -20,7 +22,6 @@ from tinyddpm.training.host_step import HostStep, read, workers_of
 from tinyddpm.training.optimiser import warmed_up
 from tinyddpm.training.state import State
 from tinyddpm.training.step import noised, training_losses
-from tinyddpm.training.times import LossHistory
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class StepResult:
 
 
 class Trainer:
-    """The state of a training run: weights, their average, Adam's moments, the losses that times are drawn after (for
-    the objective "vlb" alone), and the number of steps done.
+    """The state of a training run: weights, their average, Adam's moments, what the law of t remembers, and the number
+    of steps done.
 
     Every random choice of step k is a function of (seed, k), so this state and the configuration are all that it takes
     to go on as if it had never stopped.
@@ -51,17 +52,19 @@ class Trainer:
         self.model, self.train, self.held_out = model, train, held_out
         self.config = model.config
         self.ops = ops or load_operations(model.backend, training=True)
-        self.history = LossHistory(model.process.T) if self.config.training.loss == "vlb" else None
+        times = self.config.training.times
+        name = model.objective.times if times == AUTO else times
+        self.law = make_law(model.process, name, **self.config.times.options)
         self.step = 0
         initial = model.layout.initialise(self.config.seed)
         buffers = initial, initial.copy(), np.zeros_like(initial), np.zeros_like(initial)
         with model.backend.scope():
             self.state = State(*map(model.backend.asarray, buffers))
-            # Times that are drawn after losses are the host's to draw.
+            # A device draws uniform times itself; all others are the host's to draw.
             self.advance: HostStep | DeviceStep = (
                 DeviceStep(model, train, self.state, self.ops)
-                if model.backend.graphs and self.history is None
-                else HostStep(model, train, self.state, self.ops, self.history)
+                if model.backend.graphs and type(self.law) is Uniform
+                else HostStep(model, train, self.state, self.ops, self.law)
             )
 
     def train_step(self) -> StepResult:
@@ -114,7 +117,7 @@ class Trainer:
             ema=host(self.state.ema),
             adam_m=host(self.state.m),
             adam_v=host(self.state.v),
-            history=self.history.packed() if self.history else None,
+            history=self.law.packed(),
             state=state,
         )
 
@@ -124,10 +127,11 @@ class Trainer:
         Raises:
             CheckpointError: it lacks the losses that times are drawn after.
         """
-        if self.history:
-            if checkpoint.history is None or checkpoint.history.shape != self.history.packed().shape:
-                raise CheckpointError("the checkpoint lacks the losses that vlb draws its times after: train anew")
-            self.history.unpack(checkpoint.history)
+        remembered = self.law.packed()
+        if remembered is not None:
+            if checkpoint.history is None or checkpoint.history.shape != remembered.shape:
+                raise CheckpointError("the checkpoint lacks the losses that times are drawn after: train anew")
+            self.law.unpack(checkpoint.history)
         self.step = checkpoint.step
         kept = State(checkpoint.weights, checkpoint.ema, checkpoint.adam_m, checkpoint.adam_v)
         with self.model.backend.scope():

@@ -1,0 +1,193 @@
+"""The kits for parametrisations, objectives and laws of t pass what keeps the contract, and name what does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinyddpm import registry
+from tinyddpm.diffusion.objectives import Hybrid, Simple
+from tinyddpm.diffusion.parametrisation import Coefficients
+from tinyddpm.diffusion.times import LossHistory, Uniform
+from tinyddpm.testing import check_law, check_objective, check_parametrisation
+
+
+def names(group: str) -> list[str]:
+    return [entry.name for entry in registry.entries(group)]
+
+
+@pytest.mark.parametrize("name", names("parametrisations"))
+def test_the_parametrisations_keep_the_contract(name: str) -> None:
+    check_parametrisation(name)
+
+
+@pytest.mark.parametrize("name", names("objectives"))
+def test_the_objectives_keep_the_contract(name: str) -> None:
+    check_objective(name, detached=name == "hybrid")
+
+
+@pytest.mark.parametrize("name", names("times"))
+def test_the_laws_keep_the_contract(name: str) -> None:
+    check_law(name)
+
+
+def coefficients(alpha_bar: np.ndarray, **changes: Any) -> Coefficients:
+    one = np.ones_like(alpha_bar)
+    return Coefficients(one, -one, one)._replace(**changes)
+
+
+def single(alpha_bar: np.ndarray) -> Coefficients:
+    return coefficients(alpha_bar, of_eps=np.ones(len(alpha_bar), np.float32))
+
+
+def silent(alpha_bar: np.ndarray) -> Coefficients:
+    return coefficients(alpha_bar, of_x_0=alpha_bar**0.5, of_eps=(1 - alpha_bar) ** 0.5)
+
+
+def mirrored(alpha_bar: np.ndarray) -> Coefficients:
+    return coefficients(alpha_bar, scale=-np.ones_like(alpha_bar))
+
+
+def random(alpha_bar: np.ndarray) -> Coefficients:
+    return coefficients(alpha_bar, of_x_0=np.random.default_rng().uniform(1, 2, alpha_bar.shape))
+
+
+def bare(alpha_bar: np.ndarray) -> Any:
+    return tuple(coefficients(alpha_bar))
+
+
+def writes(alpha_bar: np.ndarray) -> Coefficients:
+    alpha_bar[0] = 0.5
+    return coefficients(alpha_bar)
+
+
+def positional(alpha_bar: np.ndarray, sigma: float = 1.0) -> Coefficients:
+    return coefficients(alpha_bar)
+
+
+@pytest.mark.parametrize(
+    ("broken", "line"),
+    [
+        (single, "of_eps must be a NumPy float64 array"),
+        (silent, "says nothing of x_0 at t = "),
+        (mirrored, "a scale is not above 0"),
+        (random, "two calls give different coefficients"),
+        (bare, "returned tuple, it must be Coefficients"),
+        (writes, "alpha_bar was written to"),
+        (positional, "option sigma is not keyword-only"),
+    ],
+)
+def test_a_broken_parametrisation_is_named(broken: Any, line: str) -> None:
+    with pytest.raises(AssertionError, match=line):
+        check_parametrisation(broken)
+
+
+class Unsaid(Simple):
+    times = "whenever"
+
+
+class OneLoss(Simple):
+    def forward(self, ops: Any, out: Any, batch: Any) -> Any:
+        losses, saved = super().forward(ops, out, batch)
+        return np.mean(losses), saved
+
+
+class MeanInEach(Simple):
+    """What Hybrid did: losses that hold the mean over the batch."""
+
+    def forward(self, ops: Any, out: Any, batch: Any) -> Any:
+        losses, saved = super().forward(ops, out, batch)
+        return losses + np.mean(losses), saved
+
+
+class AlongChannels(Simple):
+    """What Hybrid did: an (N,) share that meets the last axis."""
+
+    def backward(self, ops: Any, saved: Any, share: Any) -> Any:
+        return super().backward(ops, saved, 1.0) * share
+
+
+class HalfGradient(Simple):
+    def backward(self, ops: Any, saved: Any, share: Any) -> Any:
+        return super().backward(ops, saved, share) / 2
+
+
+class Writing(Simple):
+    def forward(self, ops: Any, out: Any, batch: Any) -> Any:
+        out -= 1
+        return super().forward(ops, out, batch)
+
+
+@pytest.mark.parametrize(
+    ("broken", "line"),
+    [
+        (Unsaid, "times must name a law of t"),
+        (OneLoss, r"losses have shape \(\), there are 4 samples"),
+        (MeanInEach, "the loss of a sample depends on the others"),
+        (AlongChannels, "on eps, with a weight for each sample: gradient of the output"),
+        (HalfGradient, "on eps, with a share: gradient of the output"),
+        (Hybrid, "gradient of the output"),
+    ],
+)
+def test_a_broken_objective_is_named(broken: Any, line: str) -> None:
+    """Hybrid is one, unless it is said that its mean is detached."""
+    with pytest.raises(AssertionError, match=line):
+        check_objective(broken)
+
+
+def test_an_objective_that_writes_to_its_inputs_fails() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        check_objective(Writing)
+
+
+class Early(Uniform):
+    """It never draws the last time."""
+
+    def draw(self, random: Any, step: Any, samples: Any) -> Any:
+        t, weight = super().draw(random, step, samples)
+        return np.minimum(t, self.T - 2), weight
+
+
+class Late(Uniform):
+    def draw(self, random: Any, step: Any, samples: Any) -> Any:
+        t, weight = super().draw(random, step, samples)
+        return t + 1, weight
+
+
+class Heavy(Uniform):
+    def draw(self, random: Any, step: Any, samples: Any) -> Any:
+        return super().draw(random, step, samples)[0], 2.0
+
+
+class Neighbourly(Uniform):
+    def draw(self, random: Any, step: Any, samples: Any) -> Any:
+        return (super().draw(random, step, samples)[0] + samples[-1]) % self.T, 1.0
+
+
+class Amnesiac(LossHistory):
+    def unpack(self, packed: Any) -> None:
+        pass
+
+
+class Unweighted(LossHistory):
+    def at(self, words: Any) -> Any:
+        t, weight = super().at(words)
+        return t, weight**2
+
+
+@pytest.mark.parametrize(
+    ("broken", "line"),
+    [
+        (Early, "at first: t = 19 is never drawn"),
+        (Late, "a time is 20, it must be from 0 to T - 1"),
+        (Heavy, "the weights have mean 2, not 1"),
+        (Neighbourly, "depends on what else is in the batch"),
+        (Amnesiac, "it draws otherwise after packed and unpack"),
+        (Unweighted, "after losses: the weights have mean"),
+    ],
+)
+def test_a_broken_law_is_named(broken: Any, line: str) -> None:
+    with pytest.raises(AssertionError, match=line):
+        check_law(broken)
