@@ -1,4 +1,4 @@
-"""Plugins: schedules, weightings, networks, samplers, spacings, data sets and backends found through entry points.
+"""Plugins: schedules, weightings, networks, conditions, samplers and more, found through entry points.
 
 The built-ins are entry points of this distribution like any other, so there is one way in. Listing reads metadata
 and imports nothing; an entry is imported when it is asked for by name. A broken entry breaks only itself.
@@ -14,7 +14,9 @@ from typing import Any
 
 from tinyddpm.errors import ConfigError, RegistryError, unknown
 
-GROUPS = ("schedules", "weightings", "networks", "samplers", "spacings", "guidance", "datasets", "backends")
+GROUPS = (
+    "schedules", "weightings", "networks", "conditions", "samplers", "spacings", "guidance", "datasets", "backends",
+)  # fmt: skip
 """The kinds of plugin; each is the entry-point group `tinyddpm.<kind>`."""
 
 

@@ -1,33 +1,37 @@
 """DiT, the diffusion transformer (Peebles, Xie 2022, arXiv 2212.09748), as a plugin of tinyddpm.
 
 An image becomes a row of patches, each one token. Blocks of self-attention and perceptron work on them, told the time
-and the class by adaLN-zero: each branch's norm is scaled and shifted, and its output gated, by what the block makes of
+and a vector by adaLN-zero: each branch's norm is scaled and shifted, and its output gated, by what the block makes of
 the embedding. All of that starts at zero, so every block starts as the identity. A backward is its forward upside down.
+Tokens that are told, of a text for one, stand in the row after the patches ("in-context conditioning" of the paper).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from typing import Any
 
 from array_api_compat import device
 
 from tinyddpm.backend import Array
 from tinyddpm.errors import ConfigError
-from tinyddpm.nn import Condition, DropoutNoise, Gradients, Parameter, Weights
+from tinyddpm.nn import DropoutNoise, Gradients, Parts, Told, Weights, Widths
 from tinyddpm.nn.blocks import TimeEmbedding
 from tinyddpm.nn.layers import Linear, Pass
 from tinyddpm.ops import Operations, Saved
+
+ABSENT = -30_000.0
+"""What is added to the score of a token that is not there."""
 
 FREQUENCIES = 256
 """Sinusoids that tell the time, as in DiT."""
 
 
-class DiT:
+class DiT(Parts):
     """A transformer on patches of an image. DiT-S/2 is patch 2, width 384, depth 12, heads 6.
 
     Args:
         sample_shape: (H, W, C) of the images.
-        classes: number of classes, 0 for none.
+        told: of this it takes a vector, and tokens of any width.
         out_channels: channels predicted.
         patch: side of a patch; it divides H and W.
         width: of a token, a multiple of 4, at least 8.
@@ -42,7 +46,7 @@ class DiT:
     def __init__(
         self,
         sample_shape: tuple[int, ...],
-        classes: int,
+        told: Widths,
         out_channels: int,
         *,
         patch: int = 2,
@@ -53,36 +57,38 @@ class DiT:
     ) -> None:
         _check(sample_shape, patch, width, depth, heads, mlp_ratio)
         self.patch, self.width = patch, width
-        self.time = TimeEmbedding("time", FREQUENCIES, width, classes)
+        self.takes = Widths(vector=width, tokens=told.tokens)
+        self.time = TimeEmbedding("time", FREQUENCIES, width)
         self.tokens_in = Linear("tokens_in", patch * patch * sample_shape[-1], width)
+        self.context = Linear("context", told.tokens, width) if told.tokens else None
         self.blocks = [Block(f"block_{i}", width, heads, mlp_ratio * width) for i in range(depth)]
         self.modulation = Linear("modulation", width, 2 * width, scale=0.0)
         self.tokens_out = Linear("tokens_out", width, patch * patch * out_channels, scale=0.0)
-        ends = (self.modulation, self.tokens_out)
-        parts: Sequence[Linear | TimeEmbedding | Block] = (self.time, self.tokens_in, *self.blocks, *ends)
-        self.parameters: Sequence[Parameter] = [parameter for part in parts for parameter in part.parameters()]
 
     def forward(
-        self, ops: Operations, w: Weights, x: Array, t: Array, cond: Condition, noise: DropoutNoise | None = None
+        self, ops: Operations, w: Weights, x: Array, t: Array, told: Told, noise: DropoutNoise | None = None
     ) -> tuple[Array, Saved]:
         """Return the prediction, (N, H, W, out_channels), and the residuals. It has no dropout."""
         run = Pass(ops, w)
-        self.time.forward(run, t, cond)
+        self.time.forward(run, t, told)
 
         rows, columns = (side // self.patch for side in x.shape[1:3])
         h = self.tokens_in.forward(run, _to_tokens(ops, x, self.patch))
         h = h + _positions(ops, rows, columns, self.width, like=h)
+        if self.context:
+            h = self._beside(run, h, told)
         for block in self.blocks:
             h = block.forward(run, h)
 
-        scale, shift = _parts(self.modulation.forward(run, run.temb), 2)
+        h = h[:, : rows * columns, :]
+        scale, shift = _parts(self.modulation.forward(run, run.told["time"]), 2)
         h = _standardise(run, h)
         h = run.do(ops.modulate, h, scale, shift)
         h = self.tokens_out.forward(run, h)
         return _to_image(ops, h, rows, columns, self.patch), run if ops.training else None
 
-    def backward(self, saved: Saved, dw: Gradients, dout: Array) -> Array:
-        """Add the parameters' gradients to `dw`, use up `saved`, and return dx."""
+    def backward(self, saved: Saved, dw: Gradients, dout: Array) -> tuple[Array, Told]:
+        """Add the parameters' gradients to `dw`, use up `saved`, and return dx and dtold."""
         run: Pass = saved
         run.dw = dw
         rows, columns = (side // self.patch for side in dout.shape[1:3])
@@ -91,17 +97,31 @@ class DiT:
         dh = self.tokens_out.backward(run, dh)
         dh, dscale, dshift = run.undo(run.ops.modulate_backward, dh)
         dh = _standardise_backward(run, dh)
-        run.dtemb = (self.modulation.backward(run, run.ops.xp.concat([dscale, dshift], axis=-1)),)
+        run.dtold["time"] = self.modulation.backward(run, run.ops.xp.concat([dscale, dshift], axis=-1))
+        if self.context:
+            dh = run.ops.xp.concat([dh, run.ops.xp.zeros_like(run.told["context"])], axis=1)
 
         for block in reversed(self.blocks):
             dh = block.backward(run, dh)
-        dx = _to_image(run.ops, self.tokens_in.backward(run, dh), rows, columns, self.patch)
+        dtokens = None
+        if self.context:
+            dtokens = self.context.backward(run, dh[:, rows * columns :, :])
+        dh = self.tokens_in.backward(run, dh[:, : rows * columns, :])
+        dx = _to_image(run.ops, dh, rows, columns, self.patch)
+        return dx, Told(vector=self.time.backward(run), tokens=dtokens)
 
-        self.time.backward(run)
-        return dx
+    def _beside(self, run: Pass, patches: Array, told: Told) -> Array:
+        """Return the patches, (N, L, width), then the tokens that are told, made as wide; blocks are told the mask."""
+        assert self.context
+        xp, context = run.ops.xp, self.context.forward(run, told.tokens)
+        run.told["context"] = context
+        if told.mask is not None:
+            there = xp.ones(patches.shape[:2], dtype=xp.bool, device=device(patches))
+            run.told["mask"] = xp.concat([there, told.mask], axis=1)
+        return xp.concat([patches, context], axis=1)
 
 
-class Block:
+class Block(Parts):
     """A transformer block with adaLN-zero: attention, then a perceptron, each modulated, gated, added to its input."""
 
     def __init__(self, path: str, width: int, heads: int, hidden: int) -> None:
@@ -111,19 +131,14 @@ class Block:
         self.dense_1 = Linear(f"{path}/dense_1", width, hidden)
         self.dense_2 = Linear(f"{path}/dense_2", hidden, width)
 
-    def parameters(self) -> Iterator[Parameter]:
-        """Yield the parameters in forward order."""
-        for layer in (self.modulation, self.q, self.k, self.v, self.out, self.dense_1, self.dense_2):
-            yield from layer.parameters()
-
     def forward(self, run: Pass, x: Array) -> Array:
-        """(N, L, width) -> the same shape, told time and class by `run.temb`."""
-        scale_1, shift_1, gate_1, scale_2, shift_2, gate_2 = _parts(self.modulation.forward(run, run.temb), 6)
+        """(N, L, width) -> the same shape, told the "time" and, where some tokens are not there, the "mask", (N, L)."""
+        scale_1, shift_1, gate_1, scale_2, shift_2, gate_2 = _parts(self.modulation.forward(run, run.told["time"]), 6)
 
         h = _standardise(run, x)
         h = run.do(run.ops.modulate, h, scale_1, shift_1)
         q, k, v = (layer.forward(run, h) for layer in (self.q, self.k, self.v))
-        h = run.do(run.ops.attention, q, k, v, self.heads)
+        h = _attention(run, q, k, v, self.heads)
         h = self.out.forward(run, h)
         x = x + _gate(run, h, gate_1)
 
@@ -135,7 +150,7 @@ class Block:
         return x + _gate(run, h, gate_2)
 
     def backward(self, run: Pass, dy: Array) -> Array:
-        """Return dx, and add to `run.dtemb`."""
+        """Return dx, and add to the gradient of "time"."""
         dh, dgate_2 = _gate_backward(run, dy)
         dh = self.dense_2.backward(run, dh)
         dh = run.undo(run.ops.gelu_backward, dh)
@@ -145,7 +160,7 @@ class Block:
 
         dh, dgate_1 = _gate_backward(run, dx)
         dh = self.out.backward(run, dh)
-        dq, dk, dv = run.undo(run.ops.attention_backward, dh)
+        dq, dk, dv = _attention_backward(run, dh, self.heads)
         dh = self.v.backward(run, dv)
         dh = self.k.backward(run, dk, dh)
         dh = self.q.backward(run, dq, dh)
@@ -153,8 +168,48 @@ class Block:
         dx = dx + _standardise_backward(run, dh)
 
         dmodulation = run.ops.xp.concat([dscale_1, dshift_1, dgate_1, dscale_2, dshift_2, dgate_2], axis=-1)
-        run.dtemb = (self.modulation.backward(run, dmodulation, *run.dtemb),)
+        run.dtold["time"] = self.modulation.backward(run, dmodulation, *run.gathered("time"))
         return dx
+
+
+def _attention(run: Pass, q: Array, k: Array, v: Array, heads: int) -> Array:
+    """Return self-attention, (N, L, C), in which only tokens that are there are attended to.
+
+    The mask is one more channel of each head: queries have √(d + 1) there and absent keys a large negative number, so
+    that their score is lowered by it and their weight underflows to 0. The other channels of q make up for d + 1.
+    """
+    if "mask" not in run.told:
+        return run.do(run.ops.attention, q, k, v, heads)
+    xp, d = run.ops.xp, q.shape[-1] // heads
+    absent = xp.where(run.told["mask"], xp.zeros_like(k[..., 0]), ABSENT * xp.ones_like(k[..., 0]))
+    ones = xp.ones_like(absent)
+    factor = ((d + 1) / d) ** 0.5
+    wide = (_widen(xp, a, heads, last) for a, last in ((factor * q, (d + 1) ** 0.5 * ones), (k, absent), (v, 0 * ones)))
+    return _narrow(xp, run.do(run.ops.attention, *wide, heads), heads)
+
+
+def _attention_backward(run: Pass, dy: Array, heads: int) -> tuple[Array, Array, Array]:
+    """Return (dq, dk, dv); what reaches the channel of the mask ends there."""
+    if "mask" not in run.told:
+        dq, dk, dv = run.undo(run.ops.attention_backward, dy)
+        return dq, dk, dv
+    xp, d = run.ops.xp, dy.shape[-1] // heads
+    wide = run.undo(run.ops.attention_backward, _widen(xp, dy, heads, xp.zeros_like(dy[..., 0])))
+    dq, dk, dv = (_narrow(xp, a, heads) for a in wide)
+    return ((d + 1) / d) ** 0.5 * dq, dk, dv
+
+
+def _widen(xp: Any, a: Array, heads: int, last: Array) -> Array:
+    """Return (N, L, heads · d) as (N, L, heads · (d + 1)): each head's last channel is `last`, (N, L)."""
+    n, length, c = a.shape
+    last = xp.broadcast_to(last[:, :, None, None], (n, length, heads, 1))
+    return xp.reshape(xp.concat([xp.reshape(a, (n, length, heads, c // heads)), last], axis=-1), (n, length, c + heads))
+
+
+def _narrow(xp: Any, a: Array, heads: int) -> Array:
+    """Return (N, L, heads · (d + 1)) without each head's last channel, (N, L, heads · d)."""
+    n, length, c = a.shape
+    return xp.reshape(xp.reshape(a, (n, length, heads, c // heads))[..., :-1], (n, length, c - heads))
 
 
 def _gate(run: Pass, h: Array, g: Array) -> Array:

@@ -197,7 +197,8 @@ def test_info_of_a_run(trained: Path) -> None:
 
 def test_plugins_lists_all_groups() -> None:
     found = json.loads(run("plugins", "--json").stdout)["plugins"]
-    groups = ["schedules", "weightings", "networks", "samplers", "spacings", "guidance", "datasets", "backends"]
+    groups = ["schedules", "weightings", "networks", "conditions", "samplers", "spacings", "guidance"]
+    groups += ["datasets", "backends"]
     assert {entry["group"] for entry in found} == set(groups)
     assert not [entry for entry in found if entry["distribution"] == "tinyddpm" and entry["broken"]]
     text = run("plugins").stdout

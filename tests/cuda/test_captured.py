@@ -32,7 +32,7 @@ UNET: dict[str, Any] = {
     "sampling": {"name": "ddim", "steps": 4},
 }
 HYBRID = {**UNET["training"], "loss": "hybrid"}
-ADAPTIVE = {**UNET, "network": {**UNET["network"], "adaptive": True}, "training": HYBRID}
+ADAPTIVE = {**UNET, "condition": {"dropout": 0.5}, "network": {**UNET["network"], "adaptive": True}, "training": HYBRID}
 CUT = {**UNET, "training": {**UNET["training"], "accumulate": 2, "predict": "v"}, "weighting": {"name": "min-snr"}}
 POINTS = {
     "data": {"source": "moons"},

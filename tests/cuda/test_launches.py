@@ -135,7 +135,7 @@ class Counting:
         self.layers = [Linear("a", 6, 6), Linear("a" if shared else "b", 6, 6)]
         self.norm = GroupNormSiLU("norm", 6)
         once = self.layers[:1] if shared else self.layers
-        self.layout = Layout(p for layer in (*once, self.norm) for p in layer.parameters())
+        self.layout = Layout(p for layer in (*once, self.norm) for p in layer.parameters)
 
     def gradients(self, zero: bool) -> np.ndarray:
         rng = np.random.default_rng(0)

@@ -11,13 +11,14 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.backend.workers import Workers
+from tinyddpm.conditions import Conditioned, Unconditional
 from tinyddpm.diffusion.denoiser import Threshold, Thresholded, dynamic_threshold, make_threshold
 from tinyddpm.diffusion.parametrisation import PREDICTS, Predict, implied
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.denoiser import NetworkDenoiser
-from tinyddpm.nn import Layout, make_network
+from tinyddpm.nn import Layout, Widths, make_network
 from tinyddpm.ops import load_operations
 
 NUMPY = load_backend("numpy")
@@ -45,7 +46,7 @@ def test_dynamic_thresholding_is_of_the_array_standard() -> None:
 def prediction(threshold: Threshold | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, GaussianProcess]:
     """x_t, and the x_0 and eps that a network with random weights predicts of it at t = 40 of 50."""
     process = GaussianProcess(NUMPY, make_betas("cosine", 50))
-    network = make_network("mlp", (2,), 0, 2, {})
+    network = Conditioned(make_network("mlp", (2,), Widths(), 2, {}), Unconditional())
     layout = Layout(network.parameters)
     rng = np.random.default_rng(1)
     weights = layout.views(rng.standard_normal(layout.size, dtype=np.float32) / 4, NUMPY.xp)
@@ -70,7 +71,7 @@ def test_a_threshold_applies_to_x0_and_eps_follows() -> None:
 def test_what_is_predicted_and_learned_is_read(predict: Predict) -> None:
     """An output of 2 C channels: its first half, converted, is (x_0, eps), its second the fraction."""
     process = GaussianProcess(NUMPY, make_betas("cosine", 50))
-    network = make_network("mlp", (2,), 0, 4, {})
+    network = Conditioned(make_network("mlp", (2,), Widths(), 4, {}), Unconditional())
     layout = Layout(network.parameters)
     rng = np.random.default_rng(1)
     weights = layout.views(rng.standard_normal(layout.size, dtype=np.float32) / 4, NUMPY.xp)

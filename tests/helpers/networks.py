@@ -11,13 +11,14 @@ import numpy as np
 
 from helpers.comparison import HostArray
 from tinyddpm.backend import Backend
-from tinyddpm.nn import DropoutNoise, Layout, Network, make_network
+from tinyddpm.conditions import Conditioned, Unconditional, make_condition
+from tinyddpm.nn import DropoutNoise, Layout, Network, Widths, make_network
 from tinyddpm.ops import Saved, load_operations
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """What to build, by the registry."""
+    """What to build, by the registry; with classes, a network told by their condition."""
 
     name: str
     shape: tuple[int, ...]
@@ -25,9 +26,17 @@ class Sketch:
     out_channels: int
     options: dict[str, Any]
 
-    def build(self, **changed: Any) -> Network:
-        """Return the network, with some options changed."""
-        return make_network(self.name, self.shape, self.classes, self.out_channels, {**self.options, **changed})
+    def build(self, **changed: Any) -> Conditioned:
+        """Return the network with its condition, with some options changed."""
+
+        def declared(told: Widths) -> Network:
+            return make_network(self.name, self.shape, told, self.out_channels, {**self.options, **changed})
+
+        if not self.classes:
+            return Conditioned(declared(Widths()), Unconditional())
+        width = declared(Widths()).takes.vector
+        condition = make_condition("label", self.shape, self.classes, width, False, {})
+        return Conditioned(declared(condition.gives), condition)
 
 
 SKETCHES = {

@@ -75,7 +75,10 @@ class Upsample(nn.Module):
 
 
 class TorchUNet(nn.Module):
-    """Takes the arguments of `tinyddpm.nn.unet.UNet`. Its steps are named as in the paths of their parameters."""
+    """Takes the arguments of `tinyddpm.nn.unet.UNet`, but the classes of a label, and the channels of an image told.
+
+    Its steps are named as in the paths of their parameters.
+    """
 
     def __init__(
         self,
@@ -90,6 +93,7 @@ class TorchUNet(nn.Module):
         heads: int = 1,
         adaptive: bool = False,
         dropout: float = 0.0,
+        image: int = 0,
     ) -> None:
         super().__init__()
         height, width, c_image = sample_shape
@@ -103,7 +107,7 @@ class TorchUNet(nn.Module):
         self.time = nn.ModuleDict({"dense_1": nn.Linear(channels, c_time), "dense_2": nn.Linear(c_time, c_time)})
         if classes:
             self.time["label"] = nn.Embedding(classes, c_time)
-        self.conv_in = nn.Conv2d(c_image, channels, 3, padding=1)
+        self.conv_in = nn.Conv2d(c_image + image, channels, 3, padding=1)
         self.norm_out = norm(channels * multipliers[0])
         self.conv_out = nn.Conv2d(channels * multipliers[0], out_channels, 3, padding=1)
 

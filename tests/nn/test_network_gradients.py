@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from helpers.comparison import assert_close
-from helpers.networks import SKETCHES, UNETS, Setting, is_key_bias
+from helpers.networks import SKETCHES, UNETS, Setting, is_key_bias, random_weights
 from helpers.torch_unet import TorchUNet, gradients, load_weights
 from tinyddpm.backend import Array, Backend
-from tinyddpm.nn import DropoutNoise
+from tinyddpm.nn import DropoutNoise, Layout, Told, Widths, make_network
+from tinyddpm.ops import load_operations
 from tinyddpm.testing.gradients import check_projection
 
 KEY_BIAS = 1e-11
@@ -78,6 +79,31 @@ def test_unet_matches_its_torch_twin(numpy_backend: Backend, name: str, monkeypa
     for path, expected in gradients(twin, setting.weights).items():
         floor = np.max(np.abs(dw[path.replace("/k/b", "/q/b")])) if is_key_bias(path) else 0.0
         assert_close(dw[path], expected, 1e-10, path, floor)
+
+
+def test_an_image_told_is_more_channels(numpy_backend: Backend) -> None:
+    """Prediction, dx, the image's gradient and those of all paths are the twin's, given both images as one."""
+    sketch, rng = SKETCHES["unet-deep"], np.random.default_rng(3)
+    options = {**sketch.options, "dropout": 0.0}
+    network = make_network("unet", sketch.shape, Widths(image=3), 2, options)
+    weights = random_weights(Layout(network.parameters), 3)
+    x, image, dout = (rng.normal(size=(2, *sketch.shape[:2], c)) for c in (sketch.shape[2], 3, 2))
+    out, saved = network.forward(
+        load_operations(numpy_backend, True), weights, x, np.asarray([3, 900]), Told(image=image)
+    )
+    dw = {path: np.zeros_like(w) for path, w in weights.items()}
+    dx, dtold = network.backward(saved, dw, dout)
+
+    twin = TorchUNet(sketch.shape, 0, 2, image=3, **options).double()
+    load_weights(twin, weights)
+    both = torch.tensor(np.concatenate([x, image], axis=-1)).movedim(-1, 1).requires_grad_()
+    out_twin = twin(both, torch.tensor([3, 900]), None, None)
+    out_twin.backward(torch.tensor(dout).movedim(-1, 1))
+    assert both.grad is not None
+    assert_close(out, out_twin.detach().movedim(1, -1).numpy(), 1e-10, "prediction")
+    assert_close(np.concatenate([dx, dtold.image], axis=-1), both.grad.movedim(1, -1).numpy(), 1e-10, "dx and dimage")
+    for path, expected in gradients(twin, weights).items():
+        assert_close(dw[path], expected, 1e-10, path, floor=1e-3 if is_key_bias(path) else 0.0)
 
 
 def test_every_residual_block_drops_by_its_own_masks(numpy_backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:

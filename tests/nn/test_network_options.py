@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from helpers.networks import SKETCHES, Setting
 from tinyddpm.backend import Backend
 from tinyddpm.errors import ConfigError, RegistryError, TinyDDPMError
-from tinyddpm.nn import Layout, make_network
+from tinyddpm.nn import Layout, Told, Widths, make_network
 from tinyddpm.nn.blocks import NEAR_ZERO
 from tinyddpm.nn.layers import GroupNorm
 from tinyddpm.ops import load_operations
@@ -24,17 +24,17 @@ IDDPM = {"blocks": 3, "attention": (16, 8), "heads": 4, "adaptive": True, "dropo
 
 def test_ddpm_has_its_published_size() -> None:
     """35.7 million on CIFAR-10 (DDPM, appendix B), to the parameter those of its released model."""
-    assert Layout(make_network("unet", CIFAR10, 0, 3, {}).parameters).size == 35_746_307
+    assert Layout(make_network("unet", CIFAR10, Widths(), 3, {}).parameters).size == 35_746_307
 
 
 def test_iddpm_has_its_published_size() -> None:
     """52,546,438 on CIFAR-10 with learned variances: those of improved-diffusion's released model."""
-    assert Layout(make_network("unet", CIFAR10, 0, 6, IDDPM).parameters).size == 52_546_438
+    assert Layout(make_network("unet", CIFAR10, Widths(), 6, IDDPM).parameters).size == 52_546_438
 
 
 def test_ddpm_attends_where_the_paper_says() -> None:
     """At 16×16, after each block, and in the middle; nowhere else."""
-    paths = {parameter.path for parameter in make_network("unet", CIFAR10, 0, 3, {}).parameters}
+    paths = {parameter.path for parameter in make_network("unet", CIFAR10, Widths(), 3, {}).parameters}
     attending = {path.removesuffix("/q/w") for path in paths if path.endswith("/q/w")}
     down, up = [f"down_1/attention_{i}" for i in range(2)], [f"up_1/attention_{i}" for i in range(3)]
     assert attending == {*down, *up, "middle/attention"}
@@ -44,7 +44,7 @@ def test_ddpm_attends_where_the_paper_says() -> None:
 def test_branches_start_as_almost_nothing(name: str) -> None:
     """The last layer of each of DDPM's branches, and of each network, has initial scale 1e-10; the rest have 1."""
     network = make_network(
-        name, (8, 8, 1) if name == "unet" else (2,), 0, 1, {"attention": (8,)} if name == "unet" else {}
+        name, (8, 8, 1) if name == "unet" else (2,), Widths(), 1, {"attention": (8,)} if name == "unet" else {}
     )
     last = ("/conv_2/w", "/out/w", "conv_out/w", "dense_out/w")
     for parameter in network.parameters:
@@ -62,11 +62,11 @@ def test_predicts_the_channels_asked_for(numpy_backend: Backend, name: str) -> N
 
 def test_starts_by_predicting_almost_nothing(numpy_backend: Backend) -> None:
     """With initial weights DDPM's last layer gives some 1e-5: the loss starts at the variance of the noise."""
-    network = make_network("unet", (8, 8, 1), 0, 1, {"channels": 16, "multipliers": (1, 2), "attention": (4,)})
+    network = make_network("unet", (8, 8, 1), Widths(), 1, {"channels": 16, "multipliers": (1, 2), "attention": (4,)})
     layout = Layout(network.parameters)
     x = np.random.default_rng(1).normal(size=(2, 8, 8, 1)).astype(np.float32)
     weights = layout.views(layout.initialise(seed=1), numpy_backend.xp)
-    out, _ = network.forward(load_operations(numpy_backend), weights, x, np.asarray([0, 999]), {})
+    out, _ = network.forward(load_operations(numpy_backend), weights, x, np.asarray([0, 999]), Told())
     assert out.dtype == np.float32
     assert 1e-7 < np.max(np.abs(out)) < 1e-3
 
@@ -157,13 +157,13 @@ def test_unknown_options_and_wrong_types_are_refused(name: str, options: dict[st
 
 def test_an_unknown_network_is_refused() -> None:
     with pytest.raises(RegistryError, match="did you mean 'unet'"):
-        make_network("u-net", CIFAR10, 0, 3, {})
+        make_network("u-net", CIFAR10, Widths(), 3, {})
 
 
 @pytest.mark.parametrize("option", [{"dropout": 0}, {"multipliers": [1, 2]}, {"attention": []}])
 def test_equivalent_types_are_taken(option: dict[str, Any]) -> None:
     """A whole number where a real one is expected, lists where there are tuples: what TOML and JSON give."""
-    assert make_network("unet", (16, 16, 1), 0, 1, {"channels": 8, "attention": (16,), **option}).parameters
+    assert make_network("unet", (16, 16, 1), Widths(), 1, {"channels": 8, "attention": (16,), **option}).parameters
 
 
 @given(height=st.integers(1, 40), width=st.integers(1, 40), levels=st.integers(1, 4))
@@ -173,19 +173,19 @@ def test_any_size_is_built_or_refused_with_sizes_that_work(height: int, width: i
     options = {"channels": 4, "multipliers": (1,) * levels, "attention": ()}
     unit = 2 ** (levels - 1)
     if height % unit == 0 and width % unit == 0:
-        assert make_network("unet", (height, width, 1), 0, 1, options).parameters
+        assert make_network("unet", (height, width, 1), Widths(), 1, options).parameters
         return
     with pytest.raises(ConfigError) as error:
-        make_network("unet", (height, width, 1), 0, 1, options)
+        make_network("unet", (height, width, 1), Widths(), 1, options)
     advice = re.findall(r"(\d+)x(\d+)(?= or | would)", str(error.value))
     assert len(advice) in (1, 2)
     for h, w in (map(int, size) for size in advice):
-        assert make_network("unet", (h, w, 1), 0, 1, options).parameters
+        assert make_network("unet", (h, w, 1), Widths(), 1, options).parameters
 
 
 def refused(name: str, shape: tuple[int, ...], options: dict[str, Any], said: list[str]) -> None:
     with pytest.raises(ConfigError) as error:
-        make_network(name, shape, 0, shape[-1], options)
+        make_network(name, shape, Widths(), shape[-1], options)
     message = str(error.value)
     assert isinstance(error.value, TinyDDPMError)
     assert "\n" not in message

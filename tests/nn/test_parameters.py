@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from hashlib import sha256
 from math import erf, log, prod, sqrt
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from helpers.networks import SKETCHES
 from tinyddpm.backend import Backend
 from tinyddpm.errors import ConfigError
-from tinyddpm.nn import Layout, Parameter
+from tinyddpm.nn import Layout, Parameter, Parts
 from tinyddpm.nn.parameters import ONES, ZEROS, Init, fan_average
 
 SIGMAS = 5.0
@@ -152,6 +154,40 @@ def test_initialise_depends_on_seed_and_path_alone(numpy_backend: Backend) -> No
         np.testing.assert_array_equal(more[path], first[path])
     for one, two in ((first["a/w"], first["b/w"]), (first["a/w"], other["a/w"])):
         assert abs(np.corrcoef(one.ravel(), two.ravel())[0, 1]) <= SIGMAS / sqrt(one.size)
+
+
+DECLARED = {
+    "unet-addition": (144, "460868dec92dc7f1"),
+    "unet-adaptive": (261, "d8f35e9ee8d3e766"),
+    "unet-deep": (155, "caddcd753ce6ec12"),
+    "unet-flat": (106, "ca0949ab214f2a3c"),
+    "mlp": (20, "c9b060e401798f00"),
+    "mlp-classes": (15, "20ffefa2e62df3c7"),
+}
+"""How many parameters each network declares, and the start of the SHA-256 of what `fingerprint` reads of them."""
+
+
+def fingerprint(parameters: Sequence[Parameter]) -> tuple[int, str]:
+    lines = [f"{p.path} {p.shape} {p.init.law} {p.init.value}" for p in parameters]
+    return len(lines), sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("name", SKETCHES)
+def test_the_order_of_parameters_stays(name: str) -> None:
+    """Paths, shapes, laws and their order are those of all checkpoints and flat buffers so far."""
+    assert fingerprint(SKETCHES[name].build().parameters) == DECLARED[name]
+
+
+def test_parts_are_walked_in_the_order_they_are_set_in() -> None:
+    """Lists, tuples and parts of parts too; what is no part is passed over."""
+
+    class Part(Parts):
+        def __init__(self, name: str, *inner: object) -> None:
+            self.options, self.inner, self.none = {"width": 3}, inner, None
+            self.own = Parameter(name, (2,), ZEROS)
+
+    whole = Part("a", Part("b", [Part("c"), (Part("d"), 7)]), "text", Part("e"))
+    assert [parameter.path for parameter in whole.parameters] == ["c", "d", "b", "e", "a"]
 
 
 @pytest.mark.parametrize("name", SKETCHES)

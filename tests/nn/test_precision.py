@@ -10,7 +10,7 @@ import pytest
 
 from helpers.networks import SKETCHES
 from tinyddpm.backend import Backend, load_backend
-from tinyddpm.nn import Layout
+from tinyddpm.nn import Layout, Told, Widths
 from tinyddpm.nn.mlp import MLP
 from tinyddpm.nn.precision import MixedPrecision
 from tinyddpm.ops import Operations
@@ -29,18 +29,19 @@ class Bf16(Backend):
 class Spy:
     """A network that doubles its input, and tells what it was given."""
 
-    parameters = MLP((2,), 0, 2, width=4, depth=1).parameters
+    parameters = MLP((2,), Widths(), 2, width=4, depth=1).parameters
+    takes = Widths(vector=4)
 
     def __init__(self) -> None:
         self.given: list[Any] = []
 
-    def forward(self, ops: Operations, w: Any, x: Any, t: Any, cond: Any, noise: Any = None) -> tuple[Any, Any]:
-        self.given += [x.dtype, w, noise]
+    def forward(self, ops: Operations, w: Any, x: Any, t: Any, told: Any, noise: Any = None) -> tuple[Any, Any]:
+        self.given += [x.dtype, w, told.vector.dtype, told.mask.dtype, noise]
         return 2 * x, "saved"
 
-    def backward(self, saved: Any, dw: Any, dout: Any) -> Any:
+    def backward(self, saved: Any, dw: Any, dout: Any) -> tuple[Any, Told]:
         self.given += [saved, dw, dout.dtype]
-        return 2 * dout
+        return 2 * dout, Told(vector=dout)
 
 
 @pytest.mark.parametrize("outside", [np.float32, np.float64])
@@ -49,12 +50,13 @@ def test_only_the_network_sees_the_narrow_type(outside: Any) -> None:
     spy = Spy()
     mixed = MixedPrecision(spy, BF16)
     x = np.random.default_rng(0).normal(size=(3, 2)).astype(outside)
-    out, saved = mixed.forward(OPS, {}, x, np.zeros(3, int), {}, None)
-    dx = mixed.backward(saved, {}, x)
+    told = Told(vector=x, mask=x > 0)
+    out, saved = mixed.forward(OPS, {}, x, np.zeros(3, int), told, None)
+    dx, _ = mixed.backward(saved, {}, x)
     for found in (out, dx):
         assert found.dtype == outside
         np.testing.assert_array_equal(found, 2 * x.astype(BF16).astype(outside))
-    assert spy.given == [BF16, {}, None, "saved", {}, BF16]
+    assert spy.given == [BF16, {}, BF16, bool, None, "saved", {}, BF16]
     assert mixed.parameters == spy.parameters
 
 

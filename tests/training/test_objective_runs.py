@@ -79,7 +79,7 @@ def test_drawn_times_count_the_less_the_likelier_they_are() -> None:
     model, places = trainer.model, batch_indices(len(trainer.train), 24, 0, 0)
     for n in range(24):
         slot = np.array([n])
-        x_0, _ = read(model, trainer.train, places[slot])
+        x_0 = read(model, trainer.train, places[slot])
         eps = NUMPY.random(0).normal(Purpose.NOISE, 0, slot, (2,))
         training_gradient(
             model.objective, model.network, trainer.ops, model.layout.views(trainer.weights, np),

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from tinyddpm.backend import Backend, Random
+from tinyddpm.conditions import Conditioned
+from tinyddpm.conditions.label import Label
 from tinyddpm.diffusion.objectives import Simple
 from tinyddpm.diffusion.process import GaussianProcess
-from tinyddpm.nn import DropoutNoise, Layout
+from tinyddpm.nn import DropoutNoise, Layout, Widths
 from tinyddpm.nn.mlp import MLP
 from tinyddpm.ops import load_operations
 from tinyddpm.testing import check_projection
@@ -22,7 +24,7 @@ class Problem:
 
     def __init__(self, backend: Backend) -> None:
         rng = np.random.default_rng(1)
-        self.network = MLP((2,), 3, 2, width=8, depth=1)
+        self.network = Conditioned(MLP((2,), Widths(vector=8), 2, width=8, depth=1), Label((2,), 3, 8, null=False))
         self.layout = Layout(self.network.parameters)
         self.weights = rng.standard_normal(self.layout.size) * 0.4
         self.process = GaussianProcess(backend, np.linspace(0.01, 0.5, 10), dtype=np.float64)

@@ -61,6 +61,8 @@ class Purpose(IntEnum):
     """Which times a bound is estimated at, where it is not all; the step is the stratum."""
     FLOW_NOISE = 16
     """Where in its bin a pixel lies, and the probes of a trace, for the likelihood by the probability flow."""
+    CONDITION = 18
+    """Whether a training sample's condition is its null."""
 
 
 class Random:

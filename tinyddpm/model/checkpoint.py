@@ -261,5 +261,7 @@ def plugins_of(config: Config) -> list[dict[str, str]]:
         "samplers": config.sampling.name,
         "spacings": config.sampling.spacing,
     }
+    if config.condition.name:
+        used["conditions"] = config.condition.name
     entries = [registry.find(group, name) for group, name in used.items()]
     return [{key: getattr(entry, key) for key in PLUGIN_KEYS} for entry in entries]

@@ -44,6 +44,15 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True)
+class ConditionConfig:
+    """What samples are conditioned on; the condition's own options stand beside its name."""
+
+    name: str = setting("", "What is conditioned on, a registered name; the classes with --labels.", "condition")
+    dropout: float = setting(0.0, "Share of samples trained with nothing said, as guidance needs.", "condition_dropout")
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ScheduleConfig:
     """The noise schedule; its own options stand beside its name."""
 
@@ -114,6 +123,7 @@ class Config:
     graph: bool = setting(True, "Record training steps as a CUDA graph, on cupy.")
     data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
+    condition: ConditionConfig = field(default_factory=ConditionConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     weighting: WeightingConfig = field(default_factory=WeightingConfig)
@@ -145,7 +155,7 @@ class Config:
     def updated(self, tables: Mapping[str, Any], origin: str = "configuration") -> Config:
         """Return this configuration, overridden by nested tables; see `from_dict`.
 
-        Naming another network, schedule, weighting or sampler drops the options of the one before.
+        Naming another network, condition, schedule, weighting or sampler drops the options of the one before.
         """
         config = self
         for name, value in tables.items():
@@ -287,6 +297,8 @@ def _check_ranges(config: Config, origin: str) -> None:
             raise ConfigError(f"{origin}: {name} is {value}: it must be at least {least}")
     if not 0 <= training.ema < 1:
         raise ConfigError(f"{origin}: training.ema is {training.ema}: it must lie in [0, 1)")
+    if not 0 <= config.condition.dropout <= 1:
+        raise ConfigError(f"{origin}: condition.dropout is {config.condition.dropout}: it must lie in [0, 1]")
     if training.accumulate > training.batch_size:
         raise ConfigError(
             f"{origin}: training.accumulate {training.accumulate} cuts a batch of {training.batch_size} into "

@@ -7,11 +7,12 @@ from typing import TypeVar
 
 from tinyddpm.backend import Array
 from tinyddpm.backend.workers import Workers, parts
+from tinyddpm.conditions import Conditioned, Given
 from tinyddpm.diffusion.denoiser import Prediction
 from tinyddpm.diffusion.parametrisation import Predict, halves, implied
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.guidance import Lone, Pair, Side
-from tinyddpm.nn import Condition, Network, Weights
+from tinyddpm.nn import Weights
 from tinyddpm.ops import Operations, Saved, load_operations
 
 Result = TypeVar("Result")
@@ -25,7 +26,7 @@ class NetworkDenoiser:
         ops: operations without training: nothing is kept.
         w: parameters by path.
         process: relates x_t, x_0 and eps.
-        cond: what the samples are conditioned on.
+        given: what the samples are conditioned on.
         workers: the threads that share each batch.
         predict: eps, x_0 or v.
         learned_variance: whether half of the network's channels are the variance.
@@ -33,59 +34,59 @@ class NetworkDenoiser:
 
     def __init__(
         self,
-        network: Network,
+        network: Conditioned,
         ops: Operations,
         w: Weights,
         process: GaussianProcess,
-        cond: Condition,
+        given: Given,
         workers: Workers,
         predict: Predict = "eps",
         learned_variance: bool = False,
     ) -> None:
         self.network, self.ops, self.w = network, ops, w
-        self.process, self.cond, self.workers = process, cond, workers
+        self.process, self.given, self.workers = process, given, workers
         self.predict, self.learned_variance = predict, learned_variance
         self._forward = ops.backend.captured(self._network_output)
 
     def __call__(self, x_t: Array, t: int) -> Prediction:
         """Return the prediction for x_t, (N, ...)."""
-        return self._predicted(x_t, t, self.cond)
+        return self._predicted(x_t, t, self.given)
 
-    def told(self, cond: Condition) -> NetworkDenoiser:
+    def told(self, given: Given) -> NetworkDenoiser:
         """Return the same network with the same weights, told something else."""
         return NetworkDenoiser(
-            self.network, self.ops, self.w, self.process, cond, self.workers, self.predict, self.learned_variance
+            self.network, self.ops, self.w, self.process, given, self.workers, self.predict, self.learned_variance
         )
 
     def beside(self, other: Side) -> Pair:
         """Return what asks this denoiser and another, in one batch of 2N if that is the same network told otherwise."""
         if not isinstance(other, NetworkDenoiser) or other.w is not self.w:
             return Lone(self.process, self).beside(other)
-        xp, others = self.ops.xp, other.cond
+        xp, others = self.ops.xp, other.given
 
         def both(x_t: Array, t: int) -> tuple[Prediction, Prediction]:
             n = x_t.shape[0]
-            cond = {kind: xp.concat([own[:n, ...], others[kind][:n, ...]]) for kind, own in self.cond.items()}
-            found = self._predicted(xp.concat([x_t, x_t]), t, cond)
+            given = {name: xp.concat([own[:n, ...], others[name][:n, ...]]) for name, own in self.given.items()}
+            found = self._predicted(xp.concat([x_t, x_t]), t, given)
             return found.rows(slice(n)), found.rows(slice(n, 2 * n))
 
         return both
 
-    def _predicted(self, x_t: Array, t: int, cond: Condition) -> Prediction:
+    def _predicted(self, x_t: Array, t: int, given: Given) -> Prediction:
         xp = self.ops.xp
         n = x_t.shape[0]
         steps = self.ops.backend.asarray([t] * n, dtype=xp.int64)
 
         def predicted(part: slice) -> Array:
-            return self._forward(x_t[part, ...], steps[part], *(value[part, ...] for value in cond.values()))[0]
+            return self._forward(x_t[part, ...], steps[part], *(value[part, ...] for value in given.values()))[0]
 
         out = xp.concat(self.workers.map(predicted, parts(n, self.workers.threads)))
         prediction, fraction = halves(out) if self.learned_variance else (out, None)
         x_0, eps = implied(self.process, self.predict, x_t, t, prediction)
         return Prediction(x_0, eps, fraction)
 
-    def _network_output(self, x_t: Array, t: Array, *cond: Array) -> tuple[Array]:
-        return (self.network.forward(self.ops, self.w, x_t, t, dict(zip(self.cond, cond, strict=True)))[0],)
+    def _network_output(self, x_t: Array, t: Array, *given: Array) -> tuple[Array]:
+        return (self.network.forward(self.ops, self.w, x_t, t, dict(zip(self.given, given, strict=True)))[0],)
 
 
 class NetworkFlow:
@@ -129,8 +130,8 @@ class NetworkFlow:
         """Return what the network predicts for a part of the batch, without the variance, and its residuals."""
         x = x_t[part, ...]
         steps = ops.backend.asarray([t] * x.shape[0], dtype=ops.xp.int64)
-        cond = {kind: value[part, ...] for kind, value in self.denoiser.cond.items()}
-        out, saved = self.denoiser.network.forward(ops, self.denoiser.w, x, steps, cond)
+        given = {name: value[part, ...] for name, value in self.denoiser.given.items()}
+        out, saved = self.denoiser.network.forward(ops, self.denoiser.w, x, steps, given)
         return (halves(out)[0] if self.denoiser.learned_variance else out), saved
 
     def _share(self, x_t: Array, t: int) -> tuple[float, float]:

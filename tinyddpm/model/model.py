@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tinyddpm import registry
-from tinyddpm.backend import Array, Backend, Purpose
+from tinyddpm.backend import Array, Backend, Purpose, Random
 from tinyddpm.backend.workers import Workers
+from tinyddpm.conditions import (
+    OF_CLASSES,
+    Asked,
+    Condition,
+    Conditioned,
+    Given,
+    Known,
+    Unconditional,
+    check_fit,
+    make_condition,
+)
+from tinyddpm.conditions.base import HostArray
 from tinyddpm.diffusion.denoiser import Denoiser, Threshold, Thresholded, make_threshold
 from tinyddpm.diffusion.likelihood import Decoder
 from tinyddpm.diffusion.objectives import Objective, learns_variance, make_objective
@@ -20,9 +32,9 @@ from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
 from tinyddpm.diffusion.weightings import make_weights
 from tinyddpm.errors import ConfigError
 from tinyddpm.guidance import make_guidance
-from tinyddpm.model.config import Config, GuidanceConfig, SamplingConfig, WeightingConfig
+from tinyddpm.model.config import ConditionConfig, Config, GuidanceConfig, SamplingConfig, WeightingConfig
 from tinyddpm.model.denoiser import NetworkDenoiser
-from tinyddpm.nn import Condition, Layout, Weights, make_network
+from tinyddpm.nn import Layout, Network, Weights, Widths, make_network
 from tinyddpm.nn.precision import MixedPrecision
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.samplers import Pairs, Step, make_pairs, make_sampler
@@ -54,14 +66,23 @@ class Model:
         self.config, self.sample_shape, self.classes, self.backend = config, sample_shape, tuple(classes), backend
         network, schedule, loss = config.network, config.schedule, config.training.loss
         channels = sample_shape[-1] * (2 if learns_variance(loss) else 1)
-        self.network = make_network(network.name, sample_shape, len(classes), channels, network.options)
+
+        def declared(told: Widths) -> Network:
+            return make_network(network.name, sample_shape, told, channels, network.options)
+
+        self.condition = self._condition(width=declared(Widths()).takes.vector)
+        net = declared(self.condition.gives)
+        check_fit(network.name, net.takes, self.condition_name, self.condition.gives)
         if backend.precision == "bf16":
-            self.network = MixedPrecision(self.network, backend.storage)
+            net = MixedPrecision(net, backend.storage)
+        self.network = Conditioned(net, self.condition)
         self.layout = Layout(self.network.parameters)
         betas = make_betas(schedule.name, schedule.timesteps, **schedule.options)
         self.process = GaussianProcess(backend, zero_terminal_snr(betas) if schedule.zero_terminal_snr else betas)
         self.predict = checked_predict(self.process, config.training.predict)
         self.objective = self._objective()
+        with backend.scope():
+            self._null = {name: backend.asarray(value[None, ...]) for name, value in self.condition.null.items()}
         self.workers = Workers(backend.threads(threads))
         self._others: dict[str, tuple[Model, Array]] = {}
         registry.checked("samplers", config.sampling.name, config.sampling.options)
@@ -77,17 +98,50 @@ class Model:
         """Return flat parameters by path, as these operations read them; to be asked again when the buffer changes."""
         return dict(zip(self.layout.paths, ops.weights(buffer, self.layout.shapes), strict=True))
 
-    def condition(self, labels: np.ndarray[Any, Any] | None) -> Condition:
-        """Return the condition that `labels`, (n,) integers, make; nothing for an unconditional model."""
-        if not self.classes or labels is None:
-            return {}
-        return {"label": self.backend.asarray(labels, dtype=self.backend.xp.int64)}
+    @property
+    def condition_name(self) -> str:
+        """What the model is conditioned on: what is named, or else its classes; "" for nothing."""
+        return self.config.condition.name or (OF_CLASSES if self.classes else "")
 
-    def null(self, n: int) -> Condition | None:
-        """Return the condition of n samples of which nothing is told; None if the model was not trained with it."""
-        return None
+    def read(self, known: Known) -> Mapping[str, HostArray]:
+        """Return the columns that the condition reads of a data set, or of what is asked for, on the host."""
+        return self.condition.read(known)
 
-    def network_denoiser(self, weights: Array, labels: np.ndarray[Any, Any] | None) -> NetworkDenoiser:
+    def given(self, columns: Mapping[str, HostArray], rows: HostArray | slice) -> Given:
+        """Return some rows of what was read, on the device."""
+        return {name: self.backend.asarray(column[rows]) for name, column in columns.items()}
+
+    def asked(self, labels: HostArray | None) -> Given:
+        """Return what is given when samples of the classes `labels`, (n,) integers, are asked for.
+
+        Raises:
+            ConfigError: the model is conditioned on classes, and they are not said or not there.
+        """
+        return self.given(self.read(Asked(labels)), slice(None))
+
+    def nothing(self, n: int) -> Given:
+        """Return what is given when nothing is said of n samples.
+
+        Raises:
+            ConfigError: the model is not conditioned, or has not learned what it is when nothing is said.
+        """
+        if not self.config.condition.dropout:
+            raise ConfigError("the model was always told its condition: train one with --condition-dropout 0.1")
+        null = self.condition.null.items()
+        return {name: self.backend.asarray(np.repeat(value[None, ...], n, axis=0)) for name, value in null}
+
+    def partly_nothing(self, given: Given, random: Random, step: int | Array, samples: HostArray | Array) -> Given:
+        """Return what is given in training: for some samples, at random, nothing. For the arguments see `Random`."""
+        rate, xp = self.config.condition.dropout, self.backend.xp
+        if not rate:
+            return given
+        said = random.keep_mask(Purpose.CONDITION, step, samples, (), rate)
+        return {
+            name: xp.where(xp.reshape(said, (-1,) + (1,) * (column.ndim - 1)), column, self._null[name])
+            for name, column in given.items()
+        }
+
+    def network_denoiser(self, weights: Array, labels: HostArray | None) -> NetworkDenoiser:
         """Return the network as a denoiser with the given weights, for the classes `labels`, (n,), one a row."""
         ops = load_operations(self.backend)
         with self.backend.scope():
@@ -97,15 +151,13 @@ class Model:
             ops,
             w,
             self.process,
-            self.condition(labels),
+            self.asked(labels),
             workers=self.workers,
             predict=self.predict,
             learned_variance=learns_variance(self.config.training.loss),
         )
 
-    def guided(
-        self, weights: Array, labels: np.ndarray[Any, Any] | None, guidance: GuidanceConfig | None = None
-    ) -> Denoiser:
+    def guided(self, weights: Array, labels: HostArray | None, guidance: GuidanceConfig | None = None) -> Denoiser:
         """Return the network's denoiser, guided; its predictions may lie outside the range of images.
 
         Args:
@@ -124,8 +176,10 @@ class Model:
             if guidance.options:
                 raise ConfigError(f"there is no guidance for option {next(iter(guidance.options))}: name one")
             return conditional
-        null = None if labels is None else self.null(len(labels))
-        unconditional = None if null is None else conditional.told(null)
+        unconditional = None
+        if self.config.condition.dropout:
+            n = len(next(iter(conditional.given.values())))
+            unconditional = conditional.told(self.nothing(n))
         options = dict(guidance.options)
         if "weak" in options:
             options["weak"] = self._weak(str(options["weak"]), labels)
@@ -139,7 +193,7 @@ class Model:
     def denoiser(
         self,
         weights: Array,
-        labels: np.ndarray[Any, Any] | None,
+        labels: HostArray | None,
         sampling: SamplingConfig,
         guidance: GuidanceConfig | None = None,
     ) -> Denoiser:
@@ -159,7 +213,7 @@ class Model:
         self,
         weights: Array,
         samples: np.ndarray[Any, Any],
-        labels: np.ndarray[Any, Any] | None,
+        labels: HostArray | None,
         seed: int,
         sampling: SamplingConfig,
         guidance: GuidanceConfig | None = None,
@@ -180,7 +234,9 @@ class Model:
             ConfigError: there is not one class for each sample, the model has no such class, or `sampling` or
                 `guidance` is wrong.
         """
-        self._check_labels(labels, len(samples))
+        if self.classes and labels is not None and labels.shape != samples.shape:
+            shape = "x".join(map(str, labels.shape))
+            raise ConfigError(f"labels of shape {shape} for {len(samples)} samples: give one for each")
         backend = self.backend
         random = backend.random(seed)
         denoiser = self.denoiser(weights, labels, sampling, guidance)
@@ -202,7 +258,7 @@ class Model:
                 return
             yield step
 
-    def _weak(self, run: str, labels: np.ndarray[Any, Any] | None) -> NetworkDenoiser:
+    def _weak(self, run: str, labels: HostArray | None) -> NetworkDenoiser:
         """Return the denoiser of another run, for the same classes.
 
         Raises:
@@ -223,19 +279,15 @@ class Model:
             raise ConfigError(f"the weaker model {run} has other samples, classes or noise: guide by one with the same")
         return other.network_denoiser(weights, labels)
 
-    def _check_labels(self, labels: np.ndarray[Any, Any] | None, n: int) -> None:
-        """Refuse labels that are not a class of the model for each of n samples; without classes, nothing."""
-        if not self.classes:
-            return
-        last = len(self.classes) - 1
-        if labels is None:
-            raise ConfigError(f"the model draws by class: give labels, a number from 0 to {last} for each sample")
-        if labels.shape != (n,):
-            shape = "x".join(map(str, labels.shape))
-            raise ConfigError(f"labels of shape {shape} for {n} samples: give one for each")
-        wrong = labels[(labels < 0) | (labels > last)]
-        if wrong.size:
-            raise ConfigError(f"label {wrong[0]} is none of the model's classes: give numbers from 0 to {last}")
+    def _condition(self, width: int) -> Condition:
+        """Return what the model is conditioned on, for a network that takes vectors of this width."""
+        chosen, name = self.config.condition, self.condition_name
+        null = chosen.dropout > 0
+        if name:
+            return make_condition(name, self.sample_shape, len(self.classes), width, null, chosen.options)
+        if chosen != ConditionConfig():
+            raise ConfigError("nothing is conditioned on, so condition has no settings: give --labels or --condition")
+        return Unconditional()
 
     def _objective(self) -> Objective:
         training, weighting = self.config.training, self.config.weighting

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Protocol
 
 from tinyddpm.backend import Array
-from tinyddpm.nn.layers import Conv, Embedding, GroupNorm, GroupNormSiLU, Linear, Pass
-from tinyddpm.nn.network import Condition
-from tinyddpm.nn.parameters import Parameter
+from tinyddpm.nn.layers import Conv, GroupNorm, GroupNormSiLU, Linear, Pass
+from tinyddpm.nn.network import Told
+from tinyddpm.nn.parameters import Parts
 from tinyddpm.ops.activation import Dropout
 
 NEAR_ZERO = 1e-10
 """DDPM's initial scale of the last layer of each branch: the branch starts as almost nothing."""
 
 
-class HasParameters(Protocol):
-    """A part of a network with parameters."""
-
-    def parameters(self) -> Iterator[Parameter]:
-        """Yield the parameters in forward order."""
-        ...
-
-
-class Block(HasParameters, Protocol):
+class Block(Protocol):
     """A part of a network with a forward and a backward."""
 
     def forward(self, run: Pass, x: Array) -> Array:
@@ -35,47 +26,37 @@ class Block(HasParameters, Protocol):
         ...
 
 
-class TimeEmbedding:
-    """Sinusoids of t, a two-layer perceptron, and a learned vector per class added to the result.
+class TimeEmbedding(Parts):
+    """Sinusoids of t, a two-layer perceptron, and the vector that the network is told added to the result.
 
     It ends with the SiLU that DDPM applies in every block before projecting: done once, it is the same.
     """
 
-    def __init__(self, path: str, channels: int, dim: int, classes: int) -> None:
+    def __init__(self, path: str, channels: int, dim: int) -> None:
         self.channels = channels
         self.dense_1 = Linear(f"{path}/dense_1", channels, dim)
         self.dense_2 = Linear(f"{path}/dense_2", dim, dim)
-        self.label = Embedding(f"{path}/label", classes, dim) if classes else None
 
-    def parameters(self) -> Iterator[Parameter]:
-        """Yield the parameters in forward order."""
-        yield from self.dense_1.parameters()
-        yield from self.dense_2.parameters()
-        if self.label:
-            yield from self.label.parameters()
-
-    def forward(self, run: Pass, t: Array, cond: Condition) -> None:
-        """(N,) steps, and `label` where there are classes -> `run.temb`, (N, dim)."""
+    def forward(self, run: Pass, t: Array, told: Told) -> None:
+        """(N,) steps, and a vector (N, dim) if one is told -> the "time" that blocks are told, (N, dim)."""
         h = run.ops.sinusoidal(t, self.channels, next(iter(run.w.values())).dtype)
         h = self.dense_1.forward(run, h)
         h = run.do(run.ops.silu, h)
         h = self.dense_2.forward(run, h)
-        if self.label:
-            h = h + self.label.forward(run, cond["label"])
-        run.temb = run.do(run.ops.silu, h)
+        if told.vector is not None:
+            h = h + told.vector
+        run.told["time"] = run.do(run.ops.silu, h)
 
-    def backward(self, run: Pass) -> None:
-        """Add the gradients that `run.dtemb` has gathered; t has none."""
-        (dtemb,) = run.dtemb
-        dh = run.undo(run.ops.silu_backward, dtemb)
-        if self.label:
-            self.label.backward(run, dh)
-        dh = self.dense_2.backward(run, dh)
+    def backward(self, run: Pass) -> Array:
+        """Add the gradients that "time" has gathered, and return the vector's; t has none."""
+        dvector: Array = run.undo(run.ops.silu_backward, run.dtold["time"])
+        dh = self.dense_2.backward(run, dvector)
         dh = run.undo(run.ops.silu_backward, dh)
         self.dense_1.backward(run, dh)
+        return dvector
 
 
-class ResidualBlock:
+class ResidualBlock(Parts):
     """Norm, SiLU, convolution, twice, around the injection of time, added to the input (DDPM appendix B).
 
     Time enters after the first convolution by addition (DDPM), or as scale and shift of the second norm, adaptive
@@ -93,17 +74,11 @@ class ResidualBlock:
         self.conv_2 = Conv(f"{path}/conv_2", c_out, c_out, scale=NEAR_ZERO)
         self.shortcut = Linear(f"{path}/shortcut", c_in, c_out) if c_in != c_out else None
 
-    def parameters(self) -> Iterator[Parameter]:
-        """Yield the parameters in forward order."""
-        layers = (self.norm_1, self.conv_1, self.time, self.norm_2, self.conv_2, self.shortcut)
-        for layer in filter(None, layers):
-            yield from layer.parameters()
-
     def forward(self, run: Pass, x: Array) -> Array:
-        """(N, H, W, c_in) -> (N, H, W, c_out), told the time by `run.temb`."""
+        """(N, H, W, c_in) -> (N, H, W, c_out), told the "time"."""
         h = self.norm_1.forward(run, x)
         h = self.conv_1.forward(run, h)
-        time = self.time.forward(run, run.temb)
+        time = self.time.forward(run, run.told["time"])
         modulation = _halves(time) if self.adaptive else ()
         if not self.adaptive:
             h = run.do(run.ops.add_vector, h, time)
@@ -113,7 +88,7 @@ class ResidualBlock:
         return self.conv_2.forward(run, h, shortcut)
 
     def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
-        """Return dx, and add to `run.dtemb`."""
+        """Return dx, and add to the gradient of "time"."""
         dh = self.conv_2.backward(run, dy)
         dshortcut = self.shortcut.backward(run, dy) if self.shortcut else dy
         dh, dmodulation = self.norm_2.modulated_backward(run, dh)
@@ -121,12 +96,12 @@ class ResidualBlock:
             dtime = run.ops.xp.concat(dmodulation, axis=-1)
         else:
             dh, dtime = run.undo(run.ops.add_vector_backward, dh)
-        run.dtemb = (self.time.backward(run, dtime, *run.dtemb),)
+        run.dtold["time"] = self.time.backward(run, dtime, *run.gathered("time"))
         dh = self.conv_1.backward(run, dh)
         return self.norm_1.backward(run, dh, dshortcut, *added)
 
 
-class AttentionBlock:
+class AttentionBlock(Parts):
     """Self-attention over all pixels, added to the input; q, k, v and out are 1×1 convolutions (DDPM appendix B)."""
 
     def __init__(self, path: str, channels: int, heads: int) -> None:
@@ -134,11 +109,6 @@ class AttentionBlock:
         self.norm = GroupNorm(f"{path}/norm", channels)
         self.q, self.k, self.v = (Linear(f"{path}/{name}", channels, channels) for name in "qkv")
         self.out = Linear(f"{path}/out", channels, channels, scale=NEAR_ZERO)
-
-    def parameters(self) -> Iterator[Parameter]:
-        """Yield the parameters in forward order."""
-        for layer in (self.norm, self.q, self.k, self.v, self.out):
-            yield from layer.parameters()
 
     def forward(self, run: Pass, x: Array) -> Array:
         """(N, H, W, C) -> the same shape."""
@@ -159,16 +129,11 @@ class AttentionBlock:
         return self.norm.backward(run, run.ops.xp.reshape(dh, dy.shape), dy, *added)
 
 
-class Chain:
+class Chain(Parts):
     """Blocks one after the other."""
 
     def __init__(self, *blocks: Block | None) -> None:
         self.blocks = [block for block in blocks if block]
-
-    def parameters(self) -> Iterator[Parameter]:
-        """Yield the parameters in forward order."""
-        for block in self.blocks:
-            yield from block.parameters()
 
     def forward(self, run: Pass, x: Array) -> Array:
         """Return what the last block makes of it."""
@@ -184,12 +149,11 @@ class Chain:
         return first.backward(run, dy, *added)
 
 
-class Upsample:
+class Upsample(Parts):
     """Nearest-neighbour doubling, then a convolution."""
 
     def __init__(self, path: str, channels: int) -> None:
         self.conv = Conv(f"{path}/conv", channels, channels)
-        self.parameters = self.conv.parameters
 
     def forward(self, run: Pass, x: Array) -> Array:
         """(N, H, W, C) -> (N, 2H, 2W, C)."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from tinyddpm.backend import Array
 from tinyddpm.nn.network import DropoutNoise
-from tinyddpm.nn.parameters import ONES, ZEROS, Gradients, Init, Parameter, Weights, ZeroGradients, fan_average
+from tinyddpm.nn.parameters import ONES, ZEROS, Gradients, Init, Parameter, Parts, Weights, ZeroGradients, fan_average
 from tinyddpm.ops import Operations, Saved
 from tinyddpm.ops.activation import Dropout
 
@@ -26,8 +26,9 @@ class Pass:
         dw: gradients by path, added to in place.
         noise: dropout masks; None for no dropout.
         stack: the residuals.
-        temb: the embedded time, (N, dim), which blocks read.
-        dtemb: its gradient, which blocks add to on the way back; nothing before the first.
+        told: what blocks read beside their input, by name: "time", the embedded time, (N, dim), and what else a network
+            tells them.
+        dtold: the gradients of that, by name, which blocks add to on the way back.
     """
 
     ops: Operations
@@ -35,8 +36,8 @@ class Pass:
     dw: Gradients = field(default_factory=dict)
     noise: DropoutNoise | None = None
     stack: list[Saved] = field(default_factory=list)
-    temb: Array = None
-    dtemb: tuple[Array, ...] = ()
+    told: dict[str, Array] = field(default_factory=dict)
+    dtold: dict[str, Array] = field(default_factory=dict)
 
     def do(self, operation: Callable[..., tuple[Array, Saved]], *inputs: Any) -> Array:
         """Run a forward operation and push its residuals."""
@@ -49,19 +50,19 @@ class Pass:
         """Run the backward of the operation whose residuals are on top, and pop them."""
         return backward(self.stack.pop(), dy)
 
+    def gathered(self, name: str) -> tuple[Array, ...]:
+        """Return the gradient that has reached what is told under this name so far; nothing before the first."""
+        return (self.dtold[name],) if name in self.dtold else ()
 
-class Layer:
+
+class Layer(Parts):
     """A layer with a weight and a bias or a scale and a shift: two parameters under one path."""
 
     names: tuple[str, str]
 
     def __init__(self, path: str, shapes: tuple[tuple[int, ...], tuple[int, ...]], inits: tuple[Init, Init]) -> None:
         self.paths = tuple(f"{path}/{name}" for name in self.names)
-        self._shapes, self._inits = shapes, inits
-
-    def parameters(self) -> Iterator[Parameter]:
-        """Yield the two parameters."""
-        return map(Parameter, self.paths, self._shapes, self._inits)
+        self.declared = tuple(map(Parameter, self.paths, shapes, inits))
 
     def _weights(self, run: Pass) -> tuple[Array, Array]:
         first, second = self.paths
@@ -164,20 +165,16 @@ class GroupNormSiLU(GroupNorm):
         return self.modulated_backward(run, dy, *added)[0]
 
 
-class Embedding:
+class Embedding(Parts):
     """A learned vector per class: `table`, (classes, dim)."""
 
     def __init__(self, path: str, classes: int, dim: int) -> None:
-        self._parameter = Parameter(f"{path}/table", (classes, dim), Init("normal", 1.0))
-
-    def parameters(self) -> Iterator[Parameter]:
-        """Yield the table."""
-        yield self._parameter
+        self.table = Parameter(f"{path}/table", (classes, dim), Init("normal", 1.0))
 
     def forward(self, run: Pass, index: Array) -> Array:
         """(N,) integers -> (N, dim)."""
-        return run.do(run.ops.embedding, run.w[self._parameter.path], index)
+        return run.do(run.ops.embedding, run.w[self.table.path], index)
 
     def backward(self, run: Pass, dy: Array) -> None:
         """Add the table's gradient; an index has none."""
-        run.dw[self._parameter.path] += run.undo(run.ops.embedding_backward, dy)
+        run.dw[self.table.path] += run.undo(run.ops.embedding_backward, dy)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 from tinyddpm.backend import Array
 from tinyddpm.errors import ConfigError
-from tinyddpm.nn.blocks import NEAR_ZERO, HasParameters, TimeEmbedding
+from tinyddpm.nn.blocks import NEAR_ZERO, TimeEmbedding
 from tinyddpm.nn.layers import Linear, Pass
-from tinyddpm.nn.network import Condition, DropoutNoise
-from tinyddpm.nn.parameters import Gradients, Parameter, Weights
+from tinyddpm.nn.network import DropoutNoise, Told, Widths
+from tinyddpm.nn.parameters import Gradients, Parts, Weights
 from tinyddpm.ops import Operations, Saved
 
 
-class MLP:
-    """Dense residual blocks x + W₂ silu(W₁ silu(x) + W_t temb), between a dense layer in and one out.
+class MLP(Parts):
+    """Dense residual blocks x + W₂ silu(W₁ silu(x) + W_t time), between a dense layer in and one out.
 
     Args:
         sample_shape: (D,), the dimension of a point.
-        classes: number of classes, 0 for none.
+        told: of this it takes a vector.
         out_channels: coordinates predicted.
         width: of the hidden layers, even, at least 4.
         depth: number of residual blocks.
@@ -28,7 +26,7 @@ class MLP:
     """
 
     def __init__(
-        self, sample_shape: tuple[int, ...], classes: int, out_channels: int, *, width: int = 128, depth: int = 3
+        self, sample_shape: tuple[int, ...], told: Widths, out_channels: int, *, width: int = 128, depth: int = 3
     ) -> None:
         if len(sample_shape) != 1:
             raise ConfigError(
@@ -38,27 +36,26 @@ class MLP:
             raise ConfigError(f"MLP width is {width}: it must be even and at least 4")
         if depth < 1:
             raise ConfigError(f"MLP depth is {depth}: it must be at least 1")
-        self.time = TimeEmbedding("time", width, width, classes)
+        self.takes = Widths(vector=width)
+        self.time = TimeEmbedding("time", width, width)
         self.dense_in = Linear("dense_in", sample_shape[0], width)
         self.blocks = [_Block(f"block_{i}", width) for i in range(depth)]
         self.dense_out = Linear("dense_out", width, out_channels, scale=NEAR_ZERO)
-        parts: list[HasParameters] = [self.time, self.dense_in, *self.blocks, self.dense_out]
-        self.parameters: Sequence[Parameter] = [parameter for part in parts for parameter in part.parameters()]
 
     def forward(
-        self, ops: Operations, w: Weights, x: Array, t: Array, cond: Condition, noise: DropoutNoise | None = None
+        self, ops: Operations, w: Weights, x: Array, t: Array, told: Told, noise: DropoutNoise | None = None
     ) -> tuple[Array, Saved]:
         """Return the prediction, (N, out_channels), and the residuals. It has no dropout."""
         run = Pass(ops, w)
-        self.time.forward(run, t, cond)
+        self.time.forward(run, t, told)
         h = self.dense_in.forward(run, x)
         for block in self.blocks:
             h = block.forward(run, h)
         h = run.do(ops.silu, h)
         return self.dense_out.forward(run, h), run if ops.training else None
 
-    def backward(self, saved: Saved, dw: Gradients, dout: Array) -> Array:
-        """Add the parameters' gradients to `dw`, use up `saved`, and return dx."""
+    def backward(self, saved: Saved, dw: Gradients, dout: Array) -> tuple[Array, Told]:
+        """Add the parameters' gradients to `dw`, use up `saved`, and return dx and dtold."""
         run: Pass = saved
         run.dw = dw
         dh = self.dense_out.backward(run, dout)
@@ -66,32 +63,27 @@ class MLP:
         for block in reversed(self.blocks):
             dh = block.backward(run, dh)
         dx = self.dense_in.backward(run, dh)
-        self.time.backward(run)
-        return dx
+        return dx, Told(vector=self.time.backward(run))
 
 
-class _Block:
-    """One residual block: h + dense_2(silu(dense_1(silu(h)) + time(temb)))."""
+class _Block(Parts):
+    """One residual block: h + dense_2(silu(dense_1(silu(h)) + time))."""
 
     def __init__(self, path: str, width: int) -> None:
         self.dense_1 = Linear(f"{path}/dense_1", width, width)
         self.time = Linear(f"{path}/time", width, width)
         self.dense_2 = Linear(f"{path}/dense_2", width, width)
 
-    def parameters(self) -> Iterator[Parameter]:
-        for layer in (self.dense_1, self.time, self.dense_2):
-            yield from layer.parameters()
-
     def forward(self, run: Pass, x: Array) -> Array:
         h = run.do(run.ops.silu, x)
         h = self.dense_1.forward(run, h)
-        h = h + self.time.forward(run, run.temb)
+        h = h + self.time.forward(run, run.told["time"])
         h = run.do(run.ops.silu, h)
         return x + self.dense_2.forward(run, h)
 
     def backward(self, run: Pass, dy: Array) -> Array:
         dh = self.dense_2.backward(run, dy)
         dh = run.undo(run.ops.silu_backward, dh)
-        run.dtemb = (self.time.backward(run, dh, *run.dtemb),)
+        run.dtold["time"] = self.time.backward(run, dh, *run.gathered("time"))
         dh = self.dense_1.backward(run, dh)
         return dy + run.undo(run.ops.silu_backward, dh)

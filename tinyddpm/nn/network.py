@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -12,8 +12,29 @@ from tinyddpm.backend import Array, Purpose, Random
 from tinyddpm.nn.parameters import Gradients, Parameter, Weights
 from tinyddpm.ops import Operations, Saved
 
-Condition: TypeAlias = Mapping[str, Array]
-"""What a sample is conditioned on, by kind: `label` is (N,) integers below the number of classes. May be empty."""
+
+class Told(NamedTuple):
+    """What a network is told of N samples beside x_t and t, or the gradient of that. What is not told is None.
+
+    Attributes:
+        vector: (N, D), added to the embedded time.
+        tokens: (N, L, D), attended to.
+        mask: (N, L) booleans, False for tokens that are not there; None if all are. It has no gradient.
+        image: (N, H, W, C), of the height and width of x_t, and concatenated to it.
+    """
+
+    vector: Array = None
+    tokens: Array = None
+    mask: Array = None
+    image: Array = None
+
+
+class Widths(NamedTuple):
+    """How wide the parts of `Told` are: the sizes D, D and C of their last axes; 0 for a part that there is not."""
+
+    vector: int = 0
+    tokens: int = 0
+    image: int = 0
 
 
 class DropoutNoise:
@@ -36,21 +57,27 @@ class DropoutNoise:
 class Network(Protocol):
     """A function of noisy samples and time with a hand-derived backward, and no state of its own.
 
-    An entry of group `tinyddpm.networks` is a callable `(sample_shape, classes, out_channels, **options) -> Network`:
+    An entry of group `tinyddpm.networks` is a callable `(sample_shape, told, out_channels, **options) -> Network`:
 
     - sample_shape: (H, W, C) of one image, or (D,) of one point;
-    - classes: the number of classes it is conditioned on, 0 for none;
+    - told: how wide the parts are that it will be told; it need not take them, and says what it takes;
     - out_channels: how many channels (or coordinates) it predicts;
     - options: keyword-only, all with defaults; ConfigError for a bad one, before anything is computed.
 
     Attributes:
-        parameters: declared once, in the order of the flat buffer.
+        takes: how wide the parts must be that it is told; 0 for those that it does not take. The vector's width is that
+            of its embedded time, whatever it will be told.
     """
 
-    parameters: Sequence[Parameter]
+    takes: Widths
+
+    @property
+    def parameters(self) -> Sequence[Parameter]:
+        """Declared once, in the order of the flat buffer. `Parts` finds those of what is made of layers."""
+        ...
 
     def forward(
-        self, ops: Operations, w: Weights, x: Array, t: Array, cond: Condition, noise: DropoutNoise | None = None
+        self, ops: Operations, w: Weights, x: Array, t: Array, told: Told, noise: DropoutNoise | None = None
     ) -> tuple[Array, Saved]:
         """Return the prediction and the residuals (None when `ops.training` is False).
 
@@ -59,13 +86,13 @@ class Network(Protocol):
             w: parameters by path; never written to.
             x: (N, *sample_shape).
             t: (N,) 0-based time steps.
-            cond: what the samples are conditioned on.
+            told: what it is told of the samples: the parts that it was built for.
             noise: dropout masks; None for no dropout.
         """
         ...
 
-    def backward(self, saved: Saved, dw: Gradients, dout: Array) -> Array:
-        """Add the gradients of the parameters to `dw` in place, use up `saved`, and return dx.
+    def backward(self, saved: Saved, dw: Gradients, dout: Array) -> tuple[Array, Told]:
+        """Add the gradients of the parameters to `dw` in place, use up `saved`, and return dx and dtold.
 
         Args:
             saved: what `forward` returned: the residuals, and the operations and weights they were made with.
@@ -76,7 +103,7 @@ class Network(Protocol):
 
 
 def make_network(
-    name: str, sample_shape: tuple[int, ...], classes: int, out_channels: int, options: Mapping[str, Any]
+    name: str, sample_shape: tuple[int, ...], told: Widths, out_channels: int, options: Mapping[str, Any]
 ) -> Network:
     """Return the network registered as `name`, built for these samples.
 
@@ -84,5 +111,5 @@ def make_network(
         RegistryError: no such network, or its plugin is broken.
         ConfigError: an option is unknown or out of range, or the sizes do not fit.
     """
-    network: Network = registry.build("networks", name, (sample_shape, classes, out_channels), options)
+    network: Network = registry.build("networks", name, (sample_shape, told, out_channels), options)
     return network

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod, sqrt
 from typing import Any, Literal, TypeAlias
@@ -74,6 +74,24 @@ class Parameter:
     path: str
     shape: tuple[int, ...]
     init: Init
+
+
+class Parts:
+    """What is made of parameters and of other parts: its attributes, or lists of them, in the order they are set in."""
+
+    @property
+    def parameters(self) -> Sequence[Parameter]:
+        """The parameters, its own and those of its parts, in that order."""
+        return list(_walk(self))
+
+
+def _walk(part: object) -> Iterator[Parameter]:
+    """Yield the parameters in a part; what is no part has none."""
+    if isinstance(part, Parameter):
+        yield part
+    elif isinstance(part, Parts | list | tuple):
+        for inner in vars(part).values() if isinstance(part, Parts) else part:
+            yield from _walk(inner)
 
 
 class Layout:

@@ -10,7 +10,7 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from tinyddpm.backend import Array
-from tinyddpm.nn.network import Condition, DropoutNoise, Network
+from tinyddpm.nn.network import DropoutNoise, Network, Told
 from tinyddpm.nn.parameters import Gradients, Weights
 from tinyddpm.ops import Operations, Saved
 
@@ -25,17 +25,25 @@ class MixedPrecision:
 
     def __init__(self, network: Network, storage: Any) -> None:
         self._network, self._storage = network, storage
-        self.parameters = network.parameters
+        self.parameters, self.takes = network.parameters, network.takes
 
     def forward(
-        self, ops: Operations, w: Weights, x: Array, t: Array, cond: Condition, noise: DropoutNoise | None = None
+        self, ops: Operations, w: Weights, x: Array, t: Array, told: Told, noise: DropoutNoise | None = None
     ) -> tuple[Array, Saved]:
         """Return the prediction in x's type, and the residuals; `w` is as `ops.weights` makes it."""
-        out, saved = self._network.forward(ops, w, ops.xp.astype(x, self._storage), t, cond, noise)
+        out, saved = self._network.forward(ops, w, self._stored(x), t, self._stored_parts(told), noise)
         return ops.xp.astype(out, x.dtype), saved
 
-    def backward(self, saved: Saved, dw: Gradients, dout: Array) -> Array:
-        """Add the parameters' gradients to `dw`, which is float32, use up `saved`, and return dx in dout's type."""
+    def backward(self, saved: Saved, dw: Gradients, dout: Array) -> tuple[Array, Told]:
+        """Add the parameters' gradients to `dw`, in float32, use up `saved`, return dx in dout's type and dtold."""
         xp = array_namespace(dout)
-        dx = self._network.backward(saved, dw, xp.astype(dout, self._storage))
-        return xp.astype(dx, dout.dtype)
+        dx, dtold = self._network.backward(saved, dw, self._stored(dout))
+        return xp.astype(dx, dout.dtype), dtold
+
+    def _stored(self, a: Array) -> Array:
+        return array_namespace(a).astype(a, self._storage, copy=False)
+
+    def _stored_parts(self, told: Told) -> Told:
+        """Return what is told in the storage type, but the mask, which is not of numbers."""
+        parts = {name: self._stored(part) for name, part in told._asdict().items() if part is not None}
+        return Told(**parts | ({} if told.mask is None else {"mask": told.mask}))

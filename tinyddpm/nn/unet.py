@@ -12,18 +12,17 @@ from tinyddpm.nn.blocks import (
     AttentionBlock,
     Block,
     Chain,
-    HasParameters,
     ResidualBlock,
     TimeEmbedding,
     Upsample,
 )
 from tinyddpm.nn.layers import Conv, GroupNormSiLU, Pass
-from tinyddpm.nn.network import Condition, DropoutNoise
-from tinyddpm.nn.parameters import Gradients, Parameter, Weights
+from tinyddpm.nn.network import DropoutNoise, Told, Widths
+from tinyddpm.nn.parameters import Gradients, Parts, Weights
 from tinyddpm.ops import Operations, Saved
 
 
-class UNet:
+class UNet(Parts):
     """Levels of residual blocks down to small feature maps and up again, with a skip from every step down to a step up.
 
     A level is `blocks` residual blocks on the way down and `blocks` + 1 on the way up, each followed by self-attention
@@ -33,7 +32,7 @@ class UNet:
 
     Args:
         sample_shape: (H, W, C) of the images; H and W are multiples of 2^(levels − 1).
-        classes: number of classes, 0 for none.
+        told: of this it takes a vector, and an image of any number of channels.
         out_channels: channels predicted.
         channels: channels of the first level, even, at least 4.
         multipliers: channels of each level, as multiples of `channels`.
@@ -50,7 +49,7 @@ class UNet:
     def __init__(
         self,
         sample_shape: tuple[int, ...],
-        classes: int,
+        told: Widths,
         out_channels: int,
         *,
         channels: int = 128,
@@ -74,8 +73,9 @@ class UNet:
 
         widths = [channels * m for m in multipliers]
         last = len(widths) - 1
-        self.time = TimeEmbedding("time", channels, dim, classes)
-        self.conv_in = Conv("conv_in", c_image, channels)
+        self.takes = Widths(vector=dim, image=told.image)
+        self.time = TimeEmbedding("time", channels, dim)
+        self.conv_in = Conv("conv_in", c_image + told.image, channels)
 
         # Every step down leaves a skip; the steps up, as many, take them in the opposite order.
         c, skips = channels, [channels]
@@ -114,18 +114,16 @@ class UNet:
 
         self.norm_out = GroupNormSiLU("norm_out", c)
         self.conv_out = Conv("conv_out", c, out_channels, scale=NEAR_ZERO)
-        parts: list[HasParameters] = [
-            self.time, self.conv_in, *self.down, self.middle, *self.up, self.norm_out, self.conv_out
-        ]  # fmt: skip
-        self.parameters: Sequence[Parameter] = [parameter for part in parts for parameter in part.parameters()]
 
     def forward(
-        self, ops: Operations, w: Weights, x: Array, t: Array, cond: Condition, noise: DropoutNoise | None = None
+        self, ops: Operations, w: Weights, x: Array, t: Array, told: Told, noise: DropoutNoise | None = None
     ) -> tuple[Array, Saved]:
         """Return the prediction, (N, H, W, out_channels), and the residuals."""
         run = Pass(ops, w, noise=noise)
-        self.time.forward(run, t, cond)
+        self.time.forward(run, t, told)
 
+        if self.takes.image:
+            x = run.do(ops.concat, x, told.image)
         h = self.conv_in.forward(run, x)
         skips = [h]
         for step in self.down:
@@ -139,8 +137,8 @@ class UNet:
         h = self.norm_out.forward(run, h)
         return self.conv_out.forward(run, h), run if ops.training else None
 
-    def backward(self, saved: Saved, dw: Gradients, dout: Array) -> Array:
-        """Add the parameters' gradients to `dw`, use up `saved`, and return dx."""
+    def backward(self, saved: Saved, dw: Gradients, dout: Array) -> tuple[Array, Told]:
+        """Add the parameters' gradients to `dw`, use up `saved`, and return dx and dtold."""
         run: Pass = saved
         run.dw = dw
 
@@ -157,8 +155,10 @@ class UNet:
             dh = step.backward(run, dh, dskips.pop())
         dx = self.conv_in.backward(run, dh)
 
-        self.time.backward(run)
-        return dx
+        dimage = None
+        if self.takes.image:
+            dx, dimage = run.undo(run.ops.concat_backward, dx)
+        return dx, Told(vector=self.time.backward(run), image=dimage)
 
 
 def _check(

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from tinyddpm.backend import Backend, load_backend
+from tinyddpm.conditions import Condition
 from tinyddpm.errors import ConfigError
-from tinyddpm.nn import DropoutNoise, Layout, Network
+from tinyddpm.nn import DropoutNoise, Layout, Network, Told, Widths
 from tinyddpm.ops import Saved, load_operations
 from tinyddpm.testing.gradients import STEP, HostArray, check_projection, direction, read_only
 from tinyddpm.testing.plugin import resolve
@@ -23,6 +24,12 @@ TIMES = (0, 37, 931)
 
 SEED = 20
 
+OFFERED = Widths(vector=0, tokens=5, image=3)
+"""What a network is built for; the vector is as wide as it says."""
+
+LENGTH = 4
+"""Tokens that are told."""
+
 ZERO = 1e-9
 """A gradient counts as zero below this share of Σ|y dy|: some times what rounding makes of a central difference."""
 
@@ -30,26 +37,26 @@ ZERO = 1e-9
 def check_network(
     factory: str | Callable[..., Network],
     sample_shape: tuple[int, ...] = (8, 8, 2),
-    classes: int = 3,
     out_channels: int = 2,
     exempt: Sequence[str] = (),
     **options: Any,
 ) -> None:
     """Check that a network keeps its contract: parameters, shapes, types, gradients, purity.
 
-    All parameters are drawn at random, so that no layer that starts at zero hides another. In float64 on NumPy, with
-    inputs, weights and dy read-only, and with dropout where the network has it:
+    The network is told all that it takes. All parameters are drawn at random, so that no layer that starts at zero
+    hides another. In float64 on NumPy, with inputs, weights and dy read-only, and with dropout where there is one:
 
-    - the gradient of every parameter path and dx agree with central differences at rtol 1e-6, and none is zero;
+    - the gradient of every parameter path, of x and of what is told agree with central differences at rtol 1e-6, and
+      none is zero;
+    - tokens that a mask leaves out change nothing, and their gradient is zero;
     - gradients are added to what is there; nothing is kept without training;
     - the same call gives the same bits, also when two passes are interleaved, and samples do not see each other.
 
     Then in float32, and on array-api-strict where it is installed, against the float64 results.
 
     Args:
-        factory: its registered name, or the callable `(sample_shape, classes, out_channels, **options) -> Network`.
+        factory: its registered name, or the callable `(sample_shape, told, out_channels, **options) -> Network`.
         sample_shape: of one sample.
-        classes: number of classes, 0 for none.
         out_channels: channels to predict.
         exempt: patterns (fnmatch) of parameter paths whose gradient is truly zero, which is then what is checked;
             "*/k/b", for one: softmax is blind to a shift of all scores, and so to the keys' bias.
@@ -59,9 +66,10 @@ def check_network(
         AssertionError: it does not; the line names the parameter path or the property.
     """
     build, what = resolve("networks", factory, arguments=3)
-    network = build(sample_shape, classes, out_channels, **options)
+    network = build(sample_shape, OFFERED, out_channels, **options)
+    _check_takes(network, what)
     _check_parameters(network, exempt, what)
-    batch, other = (_draw_batch(network, sample_shape, classes, out_channels, seed) for seed in (SEED, SEED + 1))
+    batch, other = (_draw_batch(network, sample_shape, out_channels, seed) for seed in (SEED, SEED + 1))
     host = _Runner(network, load_backend("numpy"), what)
     _check_forward(host, batch)
     _check_gradients(host, batch, exempt)
@@ -70,9 +78,13 @@ def check_network(
     _check_samples_apart(host, batch)
     _check_float32(host, batch)
     _check_standard(host, batch)
+    _check_mask(host, batch)
+    silent = build(sample_shape, Widths(), out_channels, **options)
+    untold = replace(_draw_batch(silent, sample_shape, out_channels, SEED), told={})
+    _check_forward(_Runner(silent, host.backend, f"{what}, told nothing"), untold)
 
 
-def random_weights(network: Network, seed: int = SEED) -> dict[str, HostArray]:
+def random_weights(network: Network | Condition, seed: int = SEED) -> dict[str, HostArray]:
     """Return float64 weights by path, all random: of variance 1 / fan-in around a constant initial value or 0."""
     rng = np.random.default_rng(seed)
     weights = {}
@@ -90,21 +102,25 @@ class _Batch:
     w: dict[str, HostArray]
     x: HostArray
     t: HostArray
-    cond: dict[str, HostArray]
+    told: dict[str, HostArray]
     dout: HostArray
     samples: HostArray
 
     def one(self, i: int) -> _Batch:
         """Return sample i alone."""
         row = slice(i, i + 1)
-        cond = {kind: values[row] for kind, values in self.cond.items()}
-        return _Batch(self.w, self.x[row], self.t[row], cond, self.dout[row], self.samples[row])
+        told = {part: values[row] for part, values in self.told.items()}
+        return _Batch(self.w, self.x[row], self.t[row], told, self.dout[row], self.samples[row])
 
     def astype(self, dtype: Any) -> _Batch:
         """Return the batch with its real numbers in another type."""
         real = read_only({"x": self.x.astype(dtype), "dout": self.dout.astype(dtype)})
         w = read_only({path: array.astype(dtype) for path, array in self.w.items()})
-        return replace(self, w=w, x=real["x"], dout=real["dout"])
+        told = {part: array.astype(dtype) for part, array in self.told.items() if part != "mask"}
+        return replace(self, w=w, x=real["x"], dout=real["dout"], told={**self.told, **read_only(told)})
+
+
+_Gradients: TypeAlias = tuple[HostArray, dict[str, HostArray], dict[str, HostArray]]
 
 
 @dataclass(frozen=True)
@@ -114,10 +130,12 @@ class _Result:
     out: HostArray
     dx: HostArray
     dw: dict[str, HostArray]
+    dtold: dict[str, HostArray]
 
     def arrays(self) -> dict[str, HostArray]:
         """Return all of it, by the names that messages use."""
         gradients = {f"gradient of {path}": gradient for path, gradient in self.dw.items()}
+        gradients |= {f"gradient of the {part} told": gradient for part, gradient in self.dtold.items()}
         return {"the prediction": self.out, "dx": self.dx, **gradients}
 
 
@@ -131,20 +149,23 @@ class _Runner:
     def forward(self, batch: _Batch, training: bool = False, dropout: bool = True) -> tuple[HostArray, Saved]:
         """Return the prediction, on the host, and the residuals as the network returns them."""
         ops = load_operations(self.backend, training)
-        w, cond = self._on_device(batch.w), self._on_device(batch.cond)
+        w, told = self._on_device(batch.w), Told(**self._on_device(batch.told))
         x, t = map(self.backend.asarray, (batch.x, batch.t))
         noise = DropoutNoise(self.backend.random(SEED), 0, batch.samples) if dropout else None
         with self._blamed("forward", "with read-only inputs and weights"):
-            out, saved = self.network.forward(ops, w, x, t, cond, noise)
+            out, saved = self.network.forward(ops, w, x, t, told, noise)
         return self.backend.to_numpy(out), saved
 
-    def backward(self, saved: Saved, batch: _Batch, start: float = 0.0) -> tuple[HostArray, dict[str, HostArray]]:
-        """Return dx, and what a gradient buffer that held `start` throughout holds afterwards, by path."""
+    def backward(self, saved: Saved, batch: _Batch, start: float = 0.0) -> _Gradients:
+        """Return dx, what a gradient buffer that held `start` throughout holds afterwards, by path, and dtold."""
         buffer = self.backend.asarray(np.full(self.layout.size, start, batch.dout.dtype))
         views = self.layout.views(buffer, self.backend.xp)
         with self._blamed("backward", "with a read-only dout"):
-            dx = self.network.backward(saved, dict(views), self.backend.asarray(batch.dout))
-        return self.backend.to_numpy(dx), {path: self.backend.to_numpy(view) for path, view in views.items()}
+            dx, dtold = self.network.backward(saved, dict(views), self.backend.asarray(batch.dout))
+        parts = {part: gradient for part, gradient in dtold._asdict().items() if part in batch.told and part != "mask"}
+        missing = [part for part, gradient in parts.items() if gradient is None]
+        assert not missing, f"{self.what}: backward returns no gradient of the {missing[0]} told"
+        return self.backend.to_numpy(dx), self._on_host(views), self._on_host(parts)
 
     def both(self, batch: _Batch, start: float = 0.0) -> _Result:
         """Return a forward in training and its backward."""
@@ -153,6 +174,9 @@ class _Runner:
 
     def _on_device(self, arrays: dict[str, HostArray]) -> dict[str, Any]:
         return {name: self.backend.asarray(array) for name, array in arrays.items()}
+
+    def _on_host(self, arrays: dict[str, Any]) -> dict[str, HostArray]:
+        return {name: self.backend.to_numpy(array) for name, array in arrays.items()}
 
     @contextmanager
     def _blamed(self, call: str, how: str) -> Iterator[None]:
@@ -163,7 +187,7 @@ class _Runner:
             raise AssertionError(f"{self.what}: {call} {how} fails {where}: {type(cause).__name__}: {cause}") from cause
 
 
-def _draw_batch(network: Network, sample_shape: tuple[int, ...], classes: int, out_channels: int, seed: int) -> _Batch:
+def _draw_batch(network: Network, sample_shape: tuple[int, ...], out_channels: int, seed: int) -> _Batch:
     rng = np.random.default_rng(seed)
     n = len(TIMES)
     arrays = read_only(
@@ -174,8 +198,43 @@ def _draw_batch(network: Network, sample_shape: tuple[int, ...], classes: int, o
             "samples": np.arange(n) + n * seed,
         }
     )
-    cond = read_only({"label": np.arange(n) % classes}) if classes else {}
-    return _Batch(w=read_only(random_weights(network, seed)), cond=cond, **arrays)
+    told = read_only(_draw_told(network.takes, sample_shape, rng))
+    return _Batch(w=read_only(random_weights(network, seed)), told=told, **arrays)
+
+
+def _draw_told(takes: Widths, sample_shape: tuple[int, ...], rng: np.random.Generator) -> dict[str, HostArray]:
+    """Return all that a network takes; of the first sample's tokens some are not there, of the last's none."""
+    n, told = len(TIMES), dict[str, HostArray]()
+    if takes.vector:
+        told["vector"] = rng.standard_normal((n, takes.vector))
+    if takes.tokens:
+        told["tokens"] = rng.standard_normal((n, LENGTH, takes.tokens))
+        told["mask"] = np.arange(LENGTH) < np.linspace(LENGTH - 1, 0, n)[:, None]
+    if takes.image:
+        told["image"] = rng.standard_normal((n, *sample_shape[:-1], takes.image))
+    return told
+
+
+def _check_takes(network: Network, what: str) -> None:
+    """Check that a network takes parts of the widths that it is offered, or does not take them."""
+    for part in ("tokens", "image"):
+        taken, offered = getattr(network.takes, part), getattr(OFFERED, part)
+        assert taken in (0, offered), f"{what} takes {part} of width {taken}, where it will be told {offered}"
+
+
+def _check_mask(runner: _Runner, batch: _Batch) -> None:
+    """Check that what is said by tokens that are not there changes nothing."""
+    if "tokens" not in batch.told:
+        return
+    mask = batch.told["mask"]
+    other = np.where(mask[..., None], batch.told["tokens"], batch.told["tokens"] + 1)
+    out, changed = (
+        runner.forward(replace(batch, told={**batch.told, "tokens": tokens}))[0]
+        for tokens in (batch.told["tokens"], other)
+    )
+    assert np.array_equal(out, changed), f"{runner.what}: tokens that the mask leaves out change the prediction"
+    dtokens = runner.both(batch).dtold["tokens"]
+    assert not np.any(dtokens[~mask]), f"{runner.what}: tokens that the mask leaves out have a gradient"
 
 
 def _check_parameters(network: Network, exempt: Sequence[str], what: str) -> None:
@@ -208,6 +267,12 @@ def _check_gradients(runner: _Runner, batch: _Batch, exempt: Sequence[str]) -> N
     rng = np.random.default_rng(SEED)
     result = runner.both(batch)
     check_projection(lambda x: runner.forward(replace(batch, x=x))[0], batch.x, batch.dout, result.dx, rng)
+    for part, gradient in result.dtold.items():
+
+        def told(a: HostArray, part: str = part) -> HostArray:
+            return runner.forward(replace(batch, told={**batch.told, part: a}))[0]
+
+        check_projection(told, batch.told[part], batch.dout, gradient, rng, name=f"the {part} told")
     for path, gradient in result.dw.items():
 
         def value(w: HostArray, path: str = path) -> HostArray:

@@ -12,6 +12,7 @@ import numpy as np
 from tinyddpm.backend import Array
 from tinyddpm.backend.captured import Arrays
 from tinyddpm.backend.workers import parts
+from tinyddpm.conditions import Given
 from tinyddpm.data.base import Dataset
 from tinyddpm.data.batching import batch_indices
 from tinyddpm.model.model import Model
@@ -44,7 +45,7 @@ class DeviceStep:
         assert isinstance(random, CupyRandom)  # as of all backends that have graphs
         self.random = random
         self.feed: Feed = make_feed(backend, train, self.config)
-        self.labels = backend.asarray(train.labels) if model.classes else None
+        self.columns = {name: backend.asarray(column) for name, column in model.read(train).items()}
         self.slots = backend.asarray(np.arange(training.batch_size))
         self.gradient = backend.asarray(np.zeros(model.layout.size, np.float32))
         settings = OptimiserSettings(
@@ -72,10 +73,11 @@ class DeviceStep:
         loss = xp.zeros((1,), dtype=xp.float32, device=model.backend.device)
         for part in parts(training.batch_size, training.accumulate):
             batch = self._noised(step, places, part)
-            cond = {} if self.labels is None else {"label": xp.take(self.labels, places[part], axis=0)}
+            given: Given = {name: xp.take(column, places[part], axis=0) for name, column in self.columns.items()}
+            given = model.partly_nothing(given, self.random, step, self.slots[part])
             share = (part.stop - part.start) / training.batch_size
             losses = training_gradient(
-                model.objective, model.network, self.ops, w, dw, batch, cond,
+                model.objective, model.network, self.ops, w, dw, batch, given,
                 DropoutNoise(self.random, step, self.slots[part]), share,
             )  # fmt: skip
             loss = loss + share * xp.mean(losses)

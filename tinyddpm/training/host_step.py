@@ -43,6 +43,7 @@ class HostStep:
         self.model, self.train, self.state, self.ops, self.history = model, train, state, ops, history
         self.config = model.config
         self.random = model.backend.random(self.config.seed)
+        self.columns = model.read(train)
         self.adam = Adam(state.m, state.v)
         # One gradient for each worker, summed in order: no worker waits for another, and no sum depends on timing.
         size, asarray = model.layout.size, model.backend.asarray
@@ -99,7 +100,8 @@ class HostStep:
         model, training, seed = self.model, self.config.training, self.config.seed
         share = len(samples) / training.batch_size
         places = batch_indices(len(self.train), training.batch_size, step, seed)[samples]
-        x_0, labels = read(model, self.train, places)
+        x_0 = read(model, self.train, places)
+        given = model.given(self.columns, places)
         if self.config.data.flip:
             mirrored = self.random.uniform(Purpose.FLIP, step, samples, ()) < 0.5
             x_0 = flip_horizontally(x_0, model.backend.to_numpy(mirrored))
@@ -107,7 +109,8 @@ class HostStep:
         eps = self.random.normal(Purpose.NOISE, step, samples, model.sample_shape)
         losses = training_gradient(
             model.objective, model.network, self.ops, w, dw,
-            noised(model.process, model.backend.asarray(x_0), t, eps), model.condition(labels),
+            noised(model.process, model.backend.asarray(x_0), t, eps),
+            model.partly_nothing(given, self.random, step, samples),
             DropoutNoise(self.random, step, samples), share * weight,
         )  # fmt: skip
         if self.history:
@@ -143,8 +146,7 @@ def workers_of(model: Model) -> int:
     return min(model.workers.threads, max(1, model.config.training.batch_size // LEAST_PER_WORKER))
 
 
-def read(model: Model, dataset: Dataset, places: Indices) -> tuple[HostArray, HostArray | None]:
-    """Return the samples at `places` as the network sees them, and their labels if there are any."""
-    labels = None if dataset.labels is None else dataset.labels[places]
+def read(model: Model, dataset: Dataset, places: Indices) -> HostArray:
+    """Return the samples at `places` as the network sees them."""
     x_0 = dataset.read(places)
-    return (to_model(x_0) if model.is_image else x_0), labels
+    return to_model(x_0) if model.is_image else x_0

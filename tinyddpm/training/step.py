@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tinyddpm.backend import Array
+from tinyddpm.conditions import Conditioned, Given
 from tinyddpm.diffusion.objectives import Objective
 from tinyddpm.diffusion.process import GaussianProcess
-from tinyddpm.nn import Condition, DropoutNoise, Gradients, Network, Weights
+from tinyddpm.nn import DropoutNoise, Gradients, Weights
 from tinyddpm.ops import Operations
 
 
@@ -26,26 +27,26 @@ def noised(process: GaussianProcess, x_0: Array, t: Array, eps: Array) -> Noised
 
 
 def training_losses(
-    objective: Objective, network: Network, ops: Operations, w: Weights, batch: Noised, cond: Condition
+    objective: Objective, network: Conditioned, ops: Operations, w: Weights, batch: Noised, given: Given
 ) -> Array:
     """Return the objective's losses, whose mean is the loss.
 
     With `Simple` it is L_simple = mean |eps − eps_θ(√alpha_bar_t x_0 + √(1 − alpha_bar_t) eps, t)|² (eq. 14).
     """
     x_0, t, eps, x_t = batch
-    out, _ = network.forward(ops, w, x_t, t, cond)
+    out, _ = network.forward(ops, w, x_t, t, given)
     losses, _ = objective.forward(ops, out, x_0, x_t, t, eps)
     return losses
 
 
 def training_gradient(
     objective: Objective,
-    network: Network,
+    network: Conditioned,
     ops: Operations,
     w: Weights,
     dw: Gradients,
     batch: Noised,
-    cond: Condition,
+    given: Given,
     noise: DropoutNoise,
     share: float | Array = 1.0,
 ) -> Array:
@@ -58,12 +59,12 @@ def training_gradient(
         w: parameters by path.
         dw: gradients by path.
         batch: N samples with their noise.
-        cond: what the samples are conditioned on.
+        given: what the samples are conditioned on.
         noise: dropout masks.
         share: of the batch that these N samples are; their gradient counts that much. See `objectives` for (N,).
     """
     x_0, t, eps, x_t = batch
-    out, saved = network.forward(ops, w, x_t, t, cond, noise)
+    out, saved = network.forward(ops, w, x_t, t, given, noise)
     losses, saved_loss = objective.forward(ops, out, x_0, x_t, t, eps)
     network.backward(saved, dw, objective.backward(ops, saved_loss, share))
     return losses

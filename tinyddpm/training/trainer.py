@@ -84,15 +84,16 @@ class Trainer:
         The times are uniform.
         """
         n, model = len(self.held_out), self.model
+        columns = model.read(self.held_out)
         ops, random = load_operations(model.backend), model.backend.random(self.config.seed)
 
         def share_of_loss(part: slice) -> float:
             samples = np.arange(n)[part]
-            x_0, labels = read(model, self.held_out, samples)
+            x_0 = read(model, self.held_out, samples)
             t = random.integers(Purpose.VALIDATION_TIME, 0, samples, (), model.process.T)
             eps = random.normal(Purpose.VALIDATION_NOISE, 0, samples, model.sample_shape)
             batch = noised(model.process, model.backend.asarray(x_0), t, eps)
-            losses = training_losses(model.objective, model.network, ops, w, batch, model.condition(labels))
+            losses = training_losses(model.objective, model.network, ops, w, batch, model.given(columns, part))
             return float(ops.xp.mean(losses)) * len(samples) / n
 
         with model.backend.scope():

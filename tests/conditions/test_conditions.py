@@ -1,0 +1,175 @@
+"""Conditions: what is told, where their parameters lie, what does not fit, and the null that training draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers.conditions import Columns, Picture, Words
+from helpers.networks import SKETCHES, random_weights
+from tinyddpm import registry
+from tinyddpm.backend import Backend, load_backend
+from tinyddpm.conditions import Asked, Condition, Conditioned, check_fit, make_condition
+from tinyddpm.conditions.label import Label
+from tinyddpm.data import open_dataset
+from tinyddpm.errors import ConfigError
+from tinyddpm.model.config import Config
+from tinyddpm.model.model import Model
+from tinyddpm.nn import Layout, Told, Widths, make_network
+from tinyddpm.ops import load_operations
+from tinyddpm.testing import check_projection
+from tinyddpm.training.assembly import make_trainer
+
+NUMPY = load_backend("numpy")
+DIGITS: dict[str, Any] = {
+    "data": {"labels": True},
+    "network": {"channels": 4, "multipliers": [1, 2], "blocks": 1, "attention": [], "dropout": 0.0},
+    "schedule": {"name": "cosine", "timesteps": 30},
+    "training": {"batch_size": 6, "learning_rate": 1e-2, "warmup": 0, "threads": 1},
+}
+
+
+def model(dropout: float = 0.0, **tables: Any) -> Model:
+    config = Config.from_dict({**DIGITS, "condition": {"dropout": dropout}, **tables})
+    return Model(config, (8, 8, 1), tuple("0123456789") if config.data.labels else (), NUMPY)
+
+
+def test_a_label_is_a_row_of_its_table() -> None:
+    """The null is the row after those of the classes, which is there only where it may be given."""
+    for null in (False, True):
+        label = Label((2,), 3, 4, null)
+        assert [(p.path, p.shape) for p in label.parameters] == [("time/label/table", (3 + null, 4))]
+    w = {"time/label/table": np.arange(16.0).reshape(4, 4)}
+    told, _ = label.forward(load_operations(NUMPY), w, {"label": np.append([2, 0], label.null["label"])})
+    np.testing.assert_array_equal(told.vector, w["time/label/table"][[2, 0, 3]])
+
+
+@pytest.mark.parametrize(
+    ("labels", "line"),
+    [(None, "no class is said"), ([0, -1], "label -1 is no class"), ([3, 1], "give a number from 0 to 2")],
+)
+def test_what_is_no_class_is_refused(labels: Any, line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        Label((2,), 3, 4, False).read(Asked(None if labels is None else np.asarray(labels)))
+
+
+def test_parameters_of_one_folder_lie_side_by_side() -> None:
+    """Those of a label after those of the time, before the rest of the network: where they have always been."""
+    paths = Layout(model().network.parameters).paths
+    at = paths.index("time/label/table")
+    assert paths[at - 1 : at + 2] == ["time/dense_2/b", "time/label/table", "conv_in/w"]
+
+
+@pytest.mark.parametrize("factory", [Picture, Label])
+def test_a_network_with_its_condition(factory: Callable[..., Condition]) -> None:
+    """Gradients of both in one buffer, by central differences through network and condition."""
+    sample_shape = 4, 4, 2
+    options = {"channels": 4, "multipliers": (1,), "blocks": 1, "attention": (), "dropout": 0.0}
+    condition = factory(sample_shape, 3, 16, True)
+    both = Conditioned(make_network("unet", sample_shape, condition.gives, 2, options), condition)
+    rng, layout = np.random.default_rng(0), Layout(both.parameters)
+    weights = np.concatenate([w.ravel() for w in random_weights(layout, 1).values()])
+    known = Columns(np.asarray([2, 0, 1]), rng.normal(size=(3, *sample_shape[:-1], 3)))
+    given = dict(condition.read(known))
+    x, dout = rng.normal(size=(2, 3, *sample_shape[:-1], 2))
+    t = np.asarray([0, 5, 900])
+
+    def value(buffer: np.ndarray) -> np.ndarray:
+        return np.asarray(both.forward(load_operations(NUMPY), layout.views(buffer, np), x, t, given)[0])
+
+    ops, gradient = load_operations(NUMPY, training=True), np.zeros(layout.size)
+    _, saved = both.forward(ops, layout.views(weights, np), x, t, given)
+    both.backward(saved, layout.views(gradient, np), dout)
+    check_projection(value, weights, dout, gradient, rng)
+
+
+def test_what_does_not_fit_is_one_line() -> None:
+    """A part that a network does not take, a width that it does not have, and a condition without its data."""
+    words = Words((2,), 0, 8, False)
+    takes = make_network("mlp", (2,), words.gives, 2, {"width": 8}).takes
+    with pytest.raises(
+        ConfigError, match=r"^condition 'words' gives tokens of width 4, network 'mlp' takes no tokens:"
+    ):
+        check_fit("mlp", takes, "words", words.gives)
+    with pytest.raises(ConfigError, match="gives vector of width 3, network 'mlp' takes vector of width 8:"):
+        check_fit("mlp", takes, "own", Widths(vector=3))
+    check_fit("mlp", takes, "own", Widths(vector=8))
+    with pytest.raises(ConfigError, match="condition 'label' needs classes: give --labels"):
+        make_condition("label", (2,), 0, 8, False, {})
+    with pytest.raises(ConfigError, match="size"):
+        make_condition("label", (2,), 3, 8, False, {"size": 3})
+
+
+def test_a_model_refuses_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = registry.load
+    monkeypatch.setattr(registry, "load", lambda g, name: Words if name == "words" else load(g, name))
+    with pytest.raises(ConfigError, match="'words' gives tokens of width 4, network 'unet' takes no tokens"):
+        model(condition={"name": "words"})
+    with pytest.raises(ConfigError, match="nothing is conditioned on"):
+        model(data={"labels": False}, condition={"dropout": 0.1})
+    with pytest.raises(ConfigError, match=r"condition.dropout is 1.5: it must lie in \[0, 1\]"):
+        model(1.5)
+
+
+def test_nothing_is_said_to_a_share_of_samples(other_backend: Backend) -> None:
+    """The share is the rate, within 5 standard errors; which samples they are does not depend on batch or backend."""
+    ours, n = model(0.3), 20_000
+    given = ours.asked(np.arange(n) % 10)
+    told = ours.partly_nothing(given, NUMPY.random(7), 4, np.arange(n))["label"]
+    silent = told == 10
+    assert abs(silent.mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / n)
+    np.testing.assert_array_equal(told[~silent], (np.arange(n) % 10)[~silent])
+
+    theirs = Model(ours.config, (8, 8, 1), tuple("0123456789"), other_backend)
+    some = np.arange(100, 120)
+    part = theirs.partly_nothing(theirs.asked(some % 10), other_backend.random(7), 4, some)["label"]
+    np.testing.assert_array_equal(other_backend.to_numpy(part), told[some])
+    other_step = ours.partly_nothing(given, NUMPY.random(7), 5, np.arange(n))["label"]
+    assert np.any((other_step == 10) != silent)
+
+
+def test_columns_of_any_shape_have_a_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = registry.load
+    monkeypatch.setattr(registry, "load", lambda g, name: Picture if name == "picture" else load(g, name))
+    ours = model(condition={"name": "picture", "dropout": 0.5, "channels": 2})
+    pictures = 1 + np.random.default_rng(0).random((6, 8, 8, 2))
+    found = ours.partly_nothing({"picture": pictures}, NUMPY.random(1), 0, np.arange(6))["picture"]
+    silent = ~np.any(found, axis=(1, 2, 3))
+    assert 0 < silent.sum() < 6
+    np.testing.assert_array_equal(found[~silent], pictures[~silent])
+    assert ours.nothing(2)["picture"].shape == (2, 8, 8, 2)
+
+
+def test_nothing_can_be_asked_only_of_what_has_learned_it() -> None:
+    np.testing.assert_array_equal(model(0.1).nothing(3)["label"], [10, 10, 10])
+    for without in (model(), model(data={"labels": False})):
+        with pytest.raises(ConfigError, match="train one with --condition-dropout"):
+            without.nothing(3)
+
+
+def test_the_null_is_trained() -> None:
+    """Its row moves, and with rate 1 no other does; without dropout there is no such row."""
+    config = Config.from_dict({**DIGITS, "condition": {"dropout": 1.0}})
+    trainer = make_trainer(config, NUMPY, open_dataset("digits"))
+    layout = trainer.model.layout
+    before = layout.views(trainer.weights.copy(), np)["time/label/table"]
+    trainer.weights[...] = np.random.default_rng(0).normal(0, 0.1, layout.size)
+    before = layout.views(trainer.weights.copy(), np)["time/label/table"]
+    trainer.train_step()
+    moved = np.any(layout.views(trainer.weights, np)["time/label/table"] != before, axis=1)
+    np.testing.assert_array_equal(moved, [False] * 10 + [True])
+    assert make_trainer(Config.from_dict(DIGITS), NUMPY, open_dataset("digits")).model.layout.size == layout.size - 16
+
+
+@pytest.mark.parametrize("name", SKETCHES)
+def test_an_untold_network_is_one_told_a_zero_vector(name: str) -> None:
+    sketch = SKETCHES[name]
+    network = make_network(sketch.name, sketch.shape, Widths(), sketch.out_channels, sketch.options)
+    w = random_weights(Layout(network.parameters), 0)
+    x, t, ops = np.random.default_rng(1).normal(size=(2, *sketch.shape)), np.asarray([4, 7]), load_operations(NUMPY)
+    untold, _ = network.forward(ops, w, x, t, Told())
+    told, _ = network.forward(ops, w, x, t, Told(vector=np.zeros((2, network.takes.vector))))
+    np.testing.assert_array_equal(told, untold)

@@ -1,0 +1,72 @@
+"""Conditions that no data set here has: an image beside x_t, and tokens made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from helpers.comparison import HostArray
+from tinyddpm.conditions import Given
+from tinyddpm.nn import Gradients, Parts, Told, Weights, Widths
+from tinyddpm.nn.layers import Linear, Pass
+from tinyddpm.ops import Operations, Saved
+
+
+@dataclass
+class Columns:
+    """What the conditions below read."""
+
+    labels: HostArray | None = None
+    pictures: HostArray | None = None
+    words: HostArray | None = None
+    lengths: HostArray | None = None
+
+
+class Picture:
+    """Images of as many channels as `channels` says; of which nothing is said, zeros."""
+
+    parameters = ()
+
+    def __init__(
+        self, sample_shape: tuple[int, ...], classes: int, width: int, null: bool, *, channels: int = 3
+    ) -> None:
+        self.gives = Widths(image=channels)
+        self.null: Mapping[str, HostArray] = {"picture": np.zeros((*sample_shape[:-1], channels))}
+
+    def read(self, known: Columns) -> Mapping[str, HostArray]:
+        return {"picture": known.pictures}
+
+    def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
+        return Told(image=given["picture"]), None
+
+    def backward(self, saved: Saved, dw: Gradients, dtold: Told) -> None:
+        pass
+
+
+class Words(Parts):
+    """Tokens of a learned map, of which a number is there; and their mean through another, as a vector."""
+
+    def __init__(self, sample_shape: tuple[int, ...], classes: int, width: int, null: bool) -> None:
+        self.gives = Widths(vector=width, tokens=4)
+        self.null: Mapping[str, HostArray] = {"words": np.zeros((5, 3)), "length": np.asarray(0)}
+        self.map = Linear("words/map", 3, 4)
+        self.sum = Linear("words/sum", 4, width)
+
+    def read(self, known: Columns) -> Mapping[str, HostArray]:
+        return {"words": known.words, "length": known.lengths}
+
+    def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
+        run, words = Pass(ops, w), given["words"]
+        mask = ops.xp.arange(words.shape[1])[None, :] < given["length"][:, None]
+        tokens = self.map.forward(run, words)
+        vector = self.sum.forward(run, ops.xp.mean(tokens, axis=1))
+        return Told(vector=vector, tokens=tokens, mask=mask), run if ops.training else None
+
+    def backward(self, saved: Saved, dw: Gradients, dtold: Told) -> None:
+        run: Pass = saved
+        run.dw = dw
+        dmean = self.sum.backward(run, dtold.vector)
+        length = dtold.tokens.shape[1]
+        self.map.backward(run, dtold.tokens + dmean[:, None, :] / length)

@@ -1,0 +1,95 @@
+"""The kit for conditions passes what keeps the contract, and names what does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers.conditions import Columns, Picture, Words
+from tinyddpm.conditions import Asked, Condition, Given
+from tinyddpm.conditions.label import Label
+from tinyddpm.nn import Gradients, Told, Weights, Widths
+from tinyddpm.ops import Operations, Saved
+from tinyddpm.testing import check_condition
+
+RNG = np.random.default_rng(4)
+KNOWN = Columns(
+    np.arange(3), RNG.normal(size=(3, 8, 8, 3)), RNG.normal(size=(3, 5, 3)), np.asarray([5, 2, 1])
+)  # fmt: skip
+
+
+def test_label_keeps_the_contract() -> None:
+    check_condition("label", Asked(np.asarray([2, 0, 1, 1])))
+
+
+@pytest.mark.parametrize("factory", [Picture, Words])
+def test_images_and_tokens_keep_it(factory: Callable[..., Condition]) -> None:
+    check_condition(factory, KNOWN)
+
+
+class Narrow(Label):
+    def __init__(self, sample_shape: Any, classes: int, width: int, null: bool) -> None:
+        super().__init__(sample_shape, classes, width, null)
+        self.gives = Widths(vector=3)
+
+
+class Silent(Label):
+    def __init__(self, sample_shape: Any, classes: int, width: int, null: bool) -> None:
+        super().__init__(sample_shape, classes, width, null)
+        self.null = {}
+
+
+class NullOfOtherShape(Label):
+    def __init__(self, sample_shape: Any, classes: int, width: int, null: bool) -> None:
+        super().__init__(sample_shape, classes, width, null)
+        self.null = {name: np.asarray([value]) for name, value in self.null.items()}
+
+
+class Overwrites(Label):
+    def backward(self, saved: Saved, dw: Gradients, dtold: Told) -> None:
+        dw["time/label/table"][...] = 0.0
+        super().backward(saved, dw, dtold)
+
+
+class Doubles(Label):
+    def backward(self, saved: Saved, dw: Gradients, dtold: Told) -> None:
+        super().backward(saved, dw, Told(vector=2 * dtold.vector))
+
+
+class Keeps(Label):
+    def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
+        told, saved = super().forward(ops, w, given)
+        return told, saved or self
+
+
+class Mixes(Label):
+    def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
+        told, saved = super().forward(ops, w, given)
+        return Told(vector=told.vector + ops.xp.mean(told.vector, axis=0)), saved
+
+
+class Numbers(Words):
+    def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
+        told, saved = super().forward(ops, w, given)
+        return told._replace(mask=ops.xp.astype(told.mask, ops.xp.int64)), saved
+
+
+@pytest.mark.parametrize(
+    ("broken", "line"),
+    [
+        (Narrow, "gives vector of width 3, and gives 6"),
+        (Silent, r"its null has the columns \[\], it reads \['label'\]"),
+        (NullOfOtherShape, r"the null of label has shape \(1,\), one sample's is \(\)"),
+        (Overwrites, "gradient of time/label/table is not added in place"),
+        (Doubles, "gradient of time/label/table: projection"),
+        (Keeps, "forward keeps residuals"),
+        (Mixes, "the vector told of a sample alone is another"),
+        (Numbers, "the mask is int64"),
+    ],
+)
+def test_a_broken_condition_is_named(broken: Callable[..., Condition], line: str) -> None:
+    with pytest.raises(AssertionError, match=line):
+        check_condition(broken, KNOWN)

@@ -1,0 +1,25 @@
+"""Conditions: what a sample is conditioned on, from the data set's column to what a network is told."""
+
+from tinyddpm.conditions.base import (
+    OF_CLASSES,
+    Asked,
+    Condition,
+    Conditioned,
+    Given,
+    Known,
+    Unconditional,
+    check_fit,
+    make_condition,
+)
+
+__all__ = [
+    "OF_CLASSES",
+    "Asked",
+    "Condition",
+    "Conditioned",
+    "Given",
+    "Known",
+    "Unconditional",
+    "check_fit",
+    "make_condition",
+]

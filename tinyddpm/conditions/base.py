@@ -1,0 +1,161 @@
+"""What a condition is: the protocol that `label` and every plugin implement, and a network with its condition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from tinyddpm import registry
+from tinyddpm.backend import Array
+from tinyddpm.errors import ConfigError
+from tinyddpm.nn import DropoutNoise, Gradients, Network, Parameter, Told, Weights, Widths
+from tinyddpm.ops import Operations, Saved
+
+OF_CLASSES = "label"
+"""The condition of a model that learns classes, where none is named."""
+
+HostArray: TypeAlias = np.ndarray[Any, Any]
+
+Given: TypeAlias = Mapping[str, Array]
+"""What a condition has read for N samples, on the device: columns by name, (N, ...). Rows can be cut and joined."""
+
+
+class Known(Protocol):
+    """What conditions read, of a data set or of what is asked for: `labels`, (n,) integers, None without classes."""
+
+    labels: HostArray | None
+
+
+@dataclass
+class Asked:
+    """What samples are asked for: `labels`, (n,) integers, None where no class is said."""
+
+    labels: HostArray | None
+
+
+class Condition(Protocol):
+    """What samples are conditioned on, with parameters and a hand-derived backward, and no state of its own.
+
+    An entry of group `tinyddpm.conditions` is a callable
+    `(sample_shape, classes, width, null, **options) -> Condition`:
+
+    - sample_shape: (H, W, C) of one image, or (D,) of one point;
+    - classes: the number of classes of the data, 0 for none;
+    - width: of the vector that the network takes;
+    - null: whether the null is ever given; parameters that the null alone needs are declared only then;
+    - options: keyword-only, all with defaults; ConfigError for a bad one, before anything is computed.
+
+    Attributes:
+        gives: how wide the parts are that it tells a network; 0 for those that it does not.
+        null: what is given for one sample of which nothing is said, by column, each without the axis of samples.
+            Empty if it was built without a null and needs parameters for one.
+    """
+
+    gives: Widths
+    null: Mapping[str, HostArray]
+
+    @property
+    def parameters(self) -> Sequence[Parameter]:
+        """Its parameters, in the order of the flat buffer."""
+        ...
+
+    def read(self, known: Known) -> Mapping[str, HostArray]:
+        """Return the columns of all samples that `known` knows of, each (n, ...), on the host.
+
+        Raises:
+            ConfigError: they are not there, or out of range.
+        """
+        ...
+
+    def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
+        """Return what a network is told of N samples, and the residuals (None when `ops.training` is False)."""
+        ...
+
+    def backward(self, saved: Saved, dw: Gradients, dtold: Told) -> None:
+        """Add the gradients of the parameters to `dw` in place, and use up `saved`."""
+        ...
+
+
+class Unconditional:
+    """The condition of a model without one: nothing is read, and nothing told."""
+
+    gives = Widths()
+    null: Mapping[str, HostArray] = {}
+    parameters: Sequence[Parameter] = ()
+
+    def read(self, known: Known) -> Mapping[str, HostArray]:
+        """Return no columns."""
+        return {}
+
+    def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
+        """Return that nothing is told."""
+        return Told(), None
+
+    def backward(self, saved: Saved, dw: Gradients, dtold: Told) -> None:
+        """Do nothing: there are no parameters."""
+
+
+class Conditioned:
+    """A network with its condition: a function of x_t, t and what was given.
+
+    Args:
+        network: is told what the condition gives.
+        condition: what the samples are conditioned on.
+
+    Attributes:
+        parameters: of both; those whose paths begin with the same folder lie side by side.
+    """
+
+    def __init__(self, network: Network, condition: Condition) -> None:
+        self._network, self._condition = network, condition
+        folders: dict[str, list[Parameter]] = {}
+        for parameter in (*network.parameters, *condition.parameters):
+            folders.setdefault(parameter.path.partition("/")[0], []).append(parameter)
+        self.parameters = [parameter for inside in folders.values() for parameter in inside]
+
+    def forward(
+        self, ops: Operations, w: Weights, x: Array, t: Array, given: Given, noise: DropoutNoise | None = None
+    ) -> tuple[Array, Saved]:
+        """Return the prediction, and the residuals of both (None when `ops.training` is False); see `Network`."""
+        told, saved_condition = self._condition.forward(ops, w, given)
+        out, saved = self._network.forward(ops, w, x, t, told, noise)
+        return out, (saved, saved_condition) if ops.training else None
+
+    def backward(self, saved: Saved, dw: Gradients, dout: Array) -> Array:
+        """Add the gradients of all parameters to `dw` in place, use up `saved`, and return dx."""
+        saved_network, saved_condition = saved
+        dx, dtold = self._network.backward(saved_network, dw, dout)
+        self._condition.backward(saved_condition, dw, dtold)
+        return dx
+
+
+def make_condition(
+    name: str, sample_shape: tuple[int, ...], classes: int, width: int, null: bool, options: Mapping[str, Any]
+) -> Condition:
+    """Return the condition registered as `name`; for the arguments see `Condition`.
+
+    Raises:
+        RegistryError: no such condition, or its plugin is broken.
+        ConfigError: an option is unknown or out of range, or the data has not what it needs.
+    """
+    condition: Condition = registry.build("conditions", name, (sample_shape, classes, width, null), options)
+    return condition
+
+
+def check_fit(network: str, takes: Widths, condition: str, gives: Widths) -> None:
+    """Check that a network, called `network` in messages, takes what a condition gives.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    for part, given in gives._asdict().items():
+        taken = getattr(takes, part)
+        if given and given != taken:
+            wants = f"{part} of width {taken}" if taken else f"no {part}"
+            raise ConfigError(
+                f"condition {condition!r} gives {part} of width {given}, network {network!r} takes {wants}: "
+                "choose another of the two"
+            )

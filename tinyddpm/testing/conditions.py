@@ -1,0 +1,158 @@
+"""The conformance kit for conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tinyddpm.backend import Backend, load_backend
+from tinyddpm.conditions import Condition, Known
+from tinyddpm.errors import ConfigError
+from tinyddpm.nn import Layout, Told
+from tinyddpm.ops import Saved, load_operations
+from tinyddpm.testing.gradients import HostArray, check_projection, direction, read_only
+from tinyddpm.testing.networks import random_weights
+from tinyddpm.testing.plugin import resolve
+
+SEED = 20
+WIDTH = 6
+"""Of the vector that is asked for."""
+
+
+def check_condition(
+    factory: str | Callable[..., Condition],
+    known: Known,
+    sample_shape: tuple[int, ...] = (8, 8, 2),
+    classes: int = 3,
+    **options: Any,
+) -> None:
+    """Check that a condition keeps its contract, built without a null and with one.
+
+    In float64 on NumPy, with what is given and the weights read-only:
+
+    - what it reads has a row for each sample, and its null is of the same columns, shapes and types;
+    - what it tells, also of the null, has the parts and widths that `gives` says, and of each sample alone is the same;
+    - the gradient of every parameter path agrees with central differences at rtol 1e-6, and is added to what is there;
+    - the same call gives the same bits, and nothing is kept without training.
+
+    Then on array-api-strict where it is installed, against the float64 results.
+
+    Args:
+        factory: its registered name, or the callable `(sample_shape, classes, width, null, **options) -> Condition`.
+        known: what it reads, of at least as many samples as use all of its parameters.
+        sample_shape: of one sample.
+        classes: number of classes, 0 for none.
+        options: of the condition.
+
+    Raises:
+        AssertionError: it does not; the line names the parameter path or the property.
+    """
+    build, what = resolve("conditions", factory, arguments=4)
+    for null in (False, True):
+        condition = build(sample_shape, classes, WIDTH, null, **options)
+        columns = read_only({name: np.asarray(column) for name, column in condition.read(known).items()})
+        if null:
+            columns = _with_null(columns, condition.null, what)
+        _check_told(_Runner(condition, load_backend("numpy"), what), columns)
+
+
+class _Runner:
+    """A condition on one backend, with random weights."""
+
+    def __init__(self, condition: Condition, backend: Backend, what: str) -> None:
+        self.condition, self.backend, self.what = condition, backend, what
+        try:
+            self.layout = Layout(condition.parameters)
+        except ConfigError as error:
+            raise AssertionError(f"{what}: {error}") from error
+        self.w = read_only(random_weights(condition, SEED))
+
+    def forward(
+        self, columns: Mapping[str, HostArray], training: bool = False, changed: Mapping[str, HostArray] | None = None
+    ) -> tuple[dict[str, HostArray], Saved]:
+        """Return what is told by name, on the host, with some weights changed, and the residuals."""
+        asarray = self.backend.asarray
+        w = {path: asarray(array) for path, array in {**self.w, **(changed or {})}.items()}
+        given = {name: asarray(column) for name, column in columns.items()}
+        told, saved = self.condition.forward(load_operations(self.backend, training), w, given)
+        return {name: self.backend.to_numpy(a) for name, a in told._asdict().items() if a is not None}, saved
+
+    def gradients(
+        self, columns: Mapping[str, HostArray], dtold: Mapping[str, HostArray], start: float = 0.0
+    ) -> dict[str, HostArray]:
+        """Return what a buffer that held `start` throughout holds after a backward, by path."""
+        _, saved = self.forward(columns, training=True)
+        buffer = self.backend.asarray(np.full(self.layout.size, start))
+        views = self.layout.views(buffer, self.backend.xp)
+        self.condition.backward(saved, dict(views), Told(**{n: self.backend.asarray(a) for n, a in dtold.items()}))
+        return {path: self.backend.to_numpy(view) for path, view in views.items()}
+
+
+def _with_null(columns: dict[str, HostArray], null: Mapping[str, HostArray], what: str) -> dict[str, HostArray]:
+    """Return the columns with a row more, of which nothing is said; check that there is a null of their kind."""
+    assert set(null) == set(columns), f"{what}: its null has the columns {sorted(null)}, it reads {sorted(columns)}"
+    for name, column in columns.items():
+        value = np.asarray(null[name])
+        assert value.shape == column.shape[1:], (
+            f"{what}: the null of {name} has shape {value.shape}, one sample's is {column.shape[1:]}"
+        )
+        assert np.can_cast(value.dtype, column.dtype, "same_kind"), (
+            f"{what}: the null of {name} is {value.dtype}, the column {column.dtype}"
+        )
+    return read_only({name: np.concatenate([column, null[name][None]]) for name, column in columns.items()})
+
+
+def _check_told(runner: _Runner, columns: dict[str, HostArray]) -> None:
+    """Check what is told, and the gradients, for these columns; see `check_condition`."""
+    what, n = runner.what, {len(column) for column in columns.values()}
+    assert len(n) == 1, f"{what}: its columns have {sorted(n)} rows, they must have one a sample"
+    told, saved = runner.forward(columns)
+    assert saved is None, f"{what}: forward keeps residuals (saved is not None) without training"
+    for part, width in runner.condition.gives._asdict().items():
+        found = told[part].shape[-1] if part in told else 0
+        assert found == width, f"{what}: it says that it gives {part} of width {width}, and gives {found}"
+        if part in told:
+            assert len(told[part]) == n.copy().pop(), f"{what}: {part} has {len(told[part])} rows for {n} samples"
+    if "mask" in told:
+        assert told["mask"].dtype == bool, f"{what}: the mask is {told['mask'].dtype}, it must be boolean"
+        assert told["mask"].shape == told["tokens"].shape[:2], f"{what}: the mask does not have the tokens' shape"
+    _check_samples_apart(runner, columns, told)
+    _check_gradients(runner, columns, told)
+
+
+def _check_samples_apart(runner: _Runner, columns: dict[str, HostArray], told: dict[str, HostArray]) -> None:
+    """Check that what is told of a sample does not depend on the others."""
+    for i in range(len(next(iter(columns.values())))):
+        alone, _ = runner.forward({name: column[i : i + 1] for name, column in columns.items()})
+        for part, array in alone.items():
+            same = np.allclose(array, told[part][i : i + 1], rtol=1e-10, atol=1e-10)
+            assert same, f"{runner.what}: the {part} told of a sample alone is another"
+
+
+def _check_gradients(runner: _Runner, columns: dict[str, HostArray], told: dict[str, HostArray]) -> None:
+    """Check the gradient of each path against central differences, that it is added, and all on array-api-strict."""
+    rng = np.random.default_rng(SEED)
+    dtold = read_only({part: direction(array.shape, rng) for part, array in told.items() if part != "mask"})
+    dw, onto = runner.gradients(columns, dtold), runner.gradients(columns, dtold, start=1.0)
+
+    def flat(parts: Mapping[str, HostArray]) -> HostArray:
+        return np.concatenate([parts[part].ravel() for part in dtold])
+
+    for path, gradient in dw.items():
+
+        def value(w: HostArray, path: str = path) -> HostArray:
+            return flat(runner.forward(columns, changed={path: w})[0])
+
+        check_projection(value, runner.w[path], flat(dtold), gradient, rng, name=path)
+        added = np.allclose(onto[path], 1.0 + gradient, rtol=1e-12, atol=1e-12)
+        assert added, f"gradient of {path} is not added in place to what dw holds: write dw[path] += gradient"
+    try:
+        import array_api_strict
+    except ImportError:
+        return
+    strict = _Runner(runner.condition, Backend(array_api_strict), runner.what)
+    same = {**strict.forward(columns)[0], **strict.gradients(columns, dtold)}
+    for name, array in {**told, **dw}.items():
+        assert np.allclose(same[name], array, rtol=1e-9, atol=1e-9), f"{runner.what}: {name} differs on the standard"
