@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import tinyddpm
 from helpers.conditions import Columns, Picture, Words
 from helpers.networks import SKETCHES, random_weights
 from tinyddpm import registry
 from tinyddpm.backend import Backend, load_backend
-from tinyddpm.conditions import Asked, Condition, Conditioned, check_fit, make_condition
+from tinyddpm.conditions import OF_CLASSES, Asked, Condition, Conditioned, check_fit, make_condition
 from tinyddpm.conditions.label import Label
 from tinyddpm.data import open_dataset
 from tinyddpm.errors import ConfigError
@@ -173,3 +176,15 @@ def test_an_untold_network_is_one_told_a_zero_vector(name: str) -> None:
     untold, _ = network.forward(ops, w, x, t, Told())
     told, _ = network.forward(ops, w, x, t, Told(vector=np.zeros((2, network.takes.vector))))
     np.testing.assert_array_equal(told, untold)
+
+
+def test_no_other_room_knows_the_label_by_name() -> None:
+    """Data sets have labels, and the command line --labels; the condition's name is its own room's."""
+    root = Path(tinyddpm.__file__).parent
+    named = {
+        path.relative_to(root).parts[0]
+        for path in root.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value == OF_CLASSES
+    }
+    assert named == {"conditions"}

@@ -33,7 +33,12 @@ UNET: dict[str, Any] = {
 }
 HYBRID = {**UNET["training"], "loss": "hybrid"}
 ADAPTIVE = {**UNET, "condition": {"dropout": 0.5}, "network": {**UNET["network"], "adaptive": True}, "training": HYBRID}
-CUT = {**UNET, "training": {**UNET["training"], "accumulate": 2, "predict": "v"}, "weighting": {"name": "min-snr"}}
+CUT = {
+    **UNET,
+    "condition": {"dropout": 0.5},
+    "training": {**UNET["training"], "accumulate": 2, "predict": "v"},
+    "weighting": {"name": "min-snr"},
+}
 POINTS = {
     "data": {"source": "moons"},
     "network": {"name": "mlp", "width": 8, "depth": 2},

@@ -67,6 +67,74 @@ def test_a_small_good_network_passes() -> None:
     check_network(Good, SHAPE)
 
 
+class Hears(Good):
+    """Adds to its hidden layer a vector, and the sum of the tokens that are there."""
+
+    takes = Widths(vector=4, tokens=5)
+
+    def __init__(self, sample_shape: tuple[int, ...], told: Widths, out_channels: int) -> None:
+        super().__init__(sample_shape, told, out_channels)
+        self.takes = Widths(4, told.tokens)
+
+    def forward(
+        self, ops: Operations, w: Weights, x: Array, t: Array, told: Told, noise: DropoutNoise | None = None
+    ) -> tuple[Array, Saved]:
+        out, saved = super().forward(ops, w, x, t, Told(), noise)
+        if told.vector is not None:
+            out = out + told.vector[:, : out.shape[1]] + ops.xp.sum(told.vector, axis=1, keepdims=True)
+        if told.tokens is None:
+            return out, saved
+        there = ops.xp.astype(told.mask, x.dtype)[..., None]
+        if saved:
+            saved.told["there"] = there
+        return out + ops.xp.sum(told.tokens * there, axis=(1, 2))[:, None], saved
+
+    def backward(self, saved: Saved, dw: Gradients, dout: Array) -> tuple[Array, Told]:
+        xp, (n, c) = saved.ops.xp, dout.shape
+        dsum = xp.sum(dout, axis=1, keepdims=True)
+        dvector = xp.concat([dout, xp.zeros((n, 4 - c), dtype=dout.dtype)], axis=1) + dsum
+        dtokens = dsum[..., None] * xp.broadcast_to(saved.told["there"], (n, 4, 5))
+        return super().backward(saved, dw, dout)[0], Told(vector=dvector, tokens=dtokens)
+
+
+def test_a_network_that_is_told_something_passes() -> None:
+    check_network(Hears, SHAPE)
+
+
+class ForgetsTheVector(Hears):
+    def backward(self, saved: Saved, dw: Gradients, dout: Array) -> tuple[Array, Told]:
+        dx, dtold = super().backward(saved, dw, dout)
+        return dx, dtold._replace(vector=None)
+
+
+class WrongTokens(Hears):
+    def backward(self, saved: Saved, dw: Gradients, dout: Array) -> tuple[Array, Told]:
+        dx, dtold = super().backward(saved, dw, dout)
+        return dx, dtold._replace(tokens=1.001 * dtold.tokens)
+
+
+class NoMask(Hears):
+    def forward(
+        self, ops: Operations, w: Weights, x: Array, t: Array, told: Told, noise: DropoutNoise | None = None
+    ) -> tuple[Array, Saved]:
+        if told.mask is not None:
+            told = told._replace(mask=ops.xp.ones_like(told.mask))
+        return super().forward(ops, w, x, t, told, noise)
+
+
+class NeedsTelling(Hears):
+    def forward(
+        self, ops: Operations, w: Weights, x: Array, t: Array, told: Told, noise: DropoutNoise | None = None
+    ) -> tuple[Array, Saved]:
+        return super().forward(ops, w, x, t, told._replace(vector=1 * told.vector), noise)
+
+
+class OtherWidth(Hears):
+    def __init__(self, sample_shape: tuple[int, ...], told: Widths, out_channels: int) -> None:
+        super().__init__(sample_shape, told, out_channels)
+        self.takes = Widths(4, 7)
+
+
 class WrongGradient(Good):
     def backward(self, saved: Saved, dw: Gradients, dout: Array) -> tuple[Array, Told]:
         both = super().backward(saved, dw, dout)
@@ -203,6 +271,11 @@ class NoDefault(Good):
         (WrongGradient, "gradient of dense_2/w: projection"),
         (WrongInput, "gradient of x: projection"),
         (ForgottenGradient, "gradient of dense_1/b is zero to rounding"),
+        (ForgetsTheVector, "backward returns no gradient of the vector told"),
+        (WrongTokens, "gradient of the tokens told: projection"),
+        (NoMask, "tokens that the mask leaves out change the prediction"),
+        (NeedsTelling, "told nothing: forward .* fails on numpy: TypeError"),
+        (OtherWidth, "takes tokens of width 7, where it will be told 5"),
         (Unused, "gradient of spare/b is zero to rounding"),
         (Overwriting, "gradient of dense_1/w is not added in place"),
         (Rebinding, "gradient of .* is zero to rounding"),

@@ -2,7 +2,7 @@
 
     check_schedule("sigmoid")
     check_network("dit", width=16, heads=2, exempt=("*/k/b",))
-    check_condition("label", Asked(np.arange(3)))
+    check_condition("caption", known)
     check_sampler("ab2")
     check_guidance("cfg")
 
