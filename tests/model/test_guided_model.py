@@ -21,13 +21,11 @@ NUMPY = load_backend("numpy")
 SMALL = {"name": "unet", "channels": 8, "multipliers": [1, 1], "blocks": 1, "attention": [], "heads": 1}
 LABELS = np.array([0, 1, 0, 1, 1])
 CFG = GuidanceConfig("cfg", {"scale": 3.0})
-NULL = 2
-"""The class that stands for none in these tests: what guidance does is the same whatever the null is made of."""
+TABLES = {"network": SMALL, "schedule": {"timesteps": 30}, "condition": {"dropout": 0.1}}
 
 
-def model(classes: tuple[str, ...] = ("a", "b", "none"), threads: int = 1, **training: Any) -> Model:
-    tables = {"network": SMALL, "schedule": {"timesteps": 30}, "training": training}
-    return Model(Config.from_dict(tables), (4, 4, 1), classes, NUMPY, threads)
+def model(threads: int = 1, **tables: Any) -> Model:
+    return Model(Config.from_dict({**TABLES, **tables}), (4, 4, 1), ("a", "b"), NUMPY, threads)
 
 
 def weights(of: Model, seed: int = 0) -> Any:
@@ -37,21 +35,14 @@ def weights(of: Model, seed: int = 0) -> Any:
 X = np.random.default_rng(1).standard_normal((5, 4, 4, 1), dtype=np.float32)
 
 
-@pytest.fixture
-def knows_null(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Model, "null", lambda self, n: self.condition(np.full(n, NULL)))
-
-
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("loss", ["simple", "hybrid"])
-def test_one_batch_of_both_is_two_batches(
-    knows_null: None, monkeypatch: pytest.MonkeyPatch, threads: int, loss: str
-) -> None:
+def test_one_batch_of_both_is_two_batches(monkeypatch: pytest.MonkeyPatch, threads: int, loss: str) -> None:
     """The network is asked once, for 2N rows; the halves are those of each side alone, to float32's rounding."""
-    of = model(threads=threads, loss=loss)
+    of = model(threads, training={"loss": loss})
     w = weights(of)
     conditional = of.network_denoiser(w, LABELS)
-    other = of.network_denoiser(w, np.full(5, NULL))
+    other = conditional.told(of.nothing(5))
     rows: list[int] = []
     forward = of.network.forward
     monkeypatch.setattr(
@@ -70,7 +61,7 @@ def test_one_batch_of_both_is_two_batches(
     assert np.abs(c.x_0 - u.x_0).max() > 0.01
 
 
-def test_a_row_of_each_class_may_be_asked_of_fewer_samples(knows_null: None) -> None:
+def test_a_row_of_each_class_may_be_asked_of_fewer_samples() -> None:
     """As in interpolation, which leads one end up with the denoiser of many rows."""
     of = model()
     guided = of.guided(weights(of), LABELS, CFG)
@@ -78,7 +69,7 @@ def test_a_row_of_each_class_may_be_asked_of_fewer_samples(knows_null: None) -> 
 
 
 @pytest.mark.parametrize("name", ["cfg", "auto"])
-def test_scale_1_is_the_model_unguided(knows_null: None, name: str, tmp_path: Path) -> None:
+def test_scale_1_is_the_model_unguided(name: str, tmp_path: Path) -> None:
     of = model()
     options = {"scale": 1.0} if name == "cfg" else {"scale": 1.0, "weak": "other"}
     of._others["other"] = of, weights(of, 1)
@@ -91,7 +82,7 @@ def test_scale_1_is_the_model_unguided(knows_null: None, name: str, tmp_path: Pa
     assert not np.array_equal(drawn(GuidanceConfig(name, {**options, "scale": 2.0})), drawn(GuidanceConfig()))
 
 
-def test_thresholds_come_after_guidance(knows_null: None) -> None:
+def test_thresholds_come_after_guidance() -> None:
     """The guided x_0 is clipped, not what it is made of; and eps follows it."""
     of = model()
     w = weights(of)
@@ -102,9 +93,8 @@ def test_thresholds_come_after_guidance(knows_null: None) -> None:
     assert np.array_equal(kept.eps, of.process.predict_eps(X, 20, kept.x_0))
 
 
-def test_the_runs_own_guidance_is_the_default(knows_null: None) -> None:
-    tables = {"network": SMALL, "schedule": {"timesteps": 30}, "guidance": {"name": "cfg", "scale": 3.0}}
-    of = Model(Config.from_dict(tables), (4, 4, 1), ("a", "b", "none"), NUMPY)
+def test_the_runs_own_guidance_is_the_default() -> None:
+    of = model(guidance={"name": "cfg", "scale": 3.0})
     w = weights(of)
     assert np.array_equal(of.guided(w, LABELS)(X, 7).x_0, of.guided(w, LABELS, CFG)(X, 7).x_0)
     plain = of.guided(w, LABELS, GuidanceConfig())(X, 7)
@@ -133,12 +123,19 @@ TRAIN = [
     "9",
 ]
 TINY = ["--set", "network.channels=8", "--set", "network.multipliers=[1]", "--set", "network.attention=[]"]
+NULL = ["--condition-dropout", "0.5", "--steps", "5", "--ema", "0", "--warmup", "0", "--learning-rate", "0.02"]
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("guided")
-    for name, more in {"good": [], "weak": ["--seed", "1"], "plain": ["--no-labels"], "longer": []}.items():
+    for name, more in {
+        "good": [],
+        "weak": ["--seed", "1"],
+        "plain": ["--no-labels"],
+        "longer": [],
+        "null": NULL,
+    }.items():
         arguments = [*TRAIN, *TINY, *more, "--out", str(folder / name)]
         done = CliRunner().invoke(main, arguments + (["--timesteps", "30"] if name == "longer" else []))
         assert done.exit_code == 0, done.output
@@ -160,6 +157,18 @@ def test_sample_and_edit_take_another_run_as_the_weak_model(runs: Path, tmp_path
             guide = ["--guide", "auto", "--guide-option", f"weak={runs / weak}", "--guidance", "40"]
             found = drawn([*command, *guide], tmp_path / f"{number}-{weak}")
             assert np.array_equal(found, plain) != moved
+
+
+def test_sample_and_edit_guide_a_run_with_a_null(runs: Path, tmp_path: Path) -> None:
+    """At scale 1 it is the run unguided; beyond, something else."""
+    run = str(runs / "null")
+    for number, command in enumerate((["sample", run], ["edit", "from", run, "digits:3"])):
+        plain, one, far = (
+            drawn([*command, *guide], tmp_path / f"{number}-{i}")
+            for i, guide in enumerate(([], ["--guidance", "1"], ["--guidance", "40"]))
+        )
+        assert np.array_equal(one, plain)
+        assert not np.array_equal(far, plain)
 
 
 def test_the_weak_model_is_loaded_once_and_guides(runs: Path) -> None:

@@ -28,11 +28,11 @@ def weights(of: Model, seed: int = 0) -> Any:
 @pytest.mark.parametrize(
     ("labels", "line"),
     [
-        (None, "the model draws by class: give labels, a number from 0 to 2 for each sample"),
+        (None, "no class is said: give each sample one of the 3 classes, by --labels"),
         (np.array([0, 1, 2]), "labels of shape 3 for 2 samples: give one for each"),
         (np.array([[0], [1]]), "labels of shape 2x1 for 2 samples: give one for each"),
-        (np.array([0, -1]), "label -1 is none of the model's classes: give numbers from 0 to 2"),
-        (np.array([3, 0]), "label 3 is none of the model's classes: give numbers from 0 to 2"),
+        (np.array([0, -1]), "label -1 is no class: give a number from 0 to 2"),
+        (np.array([3, 0]), "label 3 is no class: give a number from 0 to 2"),
     ],
 )
 def test_labels_are_one_class_a_sample(labels: Any, line: str) -> None:

@@ -161,9 +161,7 @@ class Model:
             learned_variance=self.objective.learned_variance,
         )
 
-    def guided(
-        self, weights: Array, labels: np.ndarray[Any, Any] | None, guidance: GuidanceConfig | None = None
-    ) -> Denoiser:
+    def guided(self, weights: Array, labels: HostArray | None, guidance: GuidanceConfig | None = None) -> Denoiser:
         """Return the network's denoiser, guided; its predictions may lie outside the range of images.
 
         Args:
@@ -183,8 +181,9 @@ class Model:
                 raise ConfigError(f"there is no guidance for option {next(iter(guidance.options))}: name one")
             return conditional
         unconditional = None
-        if labels is not None and self.config.condition.dropout:
-            unconditional = conditional.told(self.nothing(len(labels)))
+        if self.config.condition.dropout:
+            n = len(next(iter(conditional.given.values())))
+            unconditional = conditional.told(self.nothing(n))
         options = dict(guidance.options)
         if "weak" in options:
             options["weak"] = self._weak(str(options["weak"]), labels)
@@ -198,7 +197,7 @@ class Model:
     def denoiser(
         self,
         weights: Array,
-        labels: np.ndarray[Any, Any] | None,
+        labels: HostArray | None,
         sampling: SamplingConfig,
         guidance: GuidanceConfig | None = None,
     ) -> Denoiser:
@@ -219,7 +218,7 @@ class Model:
         self,
         weights: Array,
         samples: np.ndarray[Any, Any],
-        labels: np.ndarray[Any, Any] | None,
+        labels: HostArray | None,
         seed: int,
         sampling: SamplingConfig,
         guidance: GuidanceConfig | None = None,
@@ -240,7 +239,9 @@ class Model:
             ConfigError: there is not one class for each sample, the model has no such class, or `sampling` or
                 `guidance` is wrong.
         """
-        self._check_count(labels, len(samples))
+        if self.classes and labels is not None and labels.shape != samples.shape:
+            shape = "x".join(map(str, labels.shape))
+            raise ConfigError(f"labels of shape {shape} for {len(samples)} samples: give one for each")
         backend = self.backend
         random = backend.random(seed)
         denoiser = self.denoiser(weights, labels, sampling, guidance)
@@ -262,7 +263,7 @@ class Model:
                 return
             yield step
 
-    def _weak(self, run: str, labels: np.ndarray[Any, Any] | None) -> NetworkDenoiser:
+    def _weak(self, run: str, labels: HostArray | None) -> NetworkDenoiser:
         """Return the denoiser of another run, for the same classes.
 
         Raises:
@@ -282,12 +283,6 @@ class Model:
         if not same:
             raise ConfigError(f"the weaker model {run} has other samples, classes or noise: guide by one with the same")
         return other.network_denoiser(weights, labels)
-
-    def _check_count(self, labels: HostArray | None, n: int) -> None:
-        """Refuse labels of another number than the n samples that they are for."""
-        if self.classes and labels is not None and labels.shape != (n,):
-            shape = "x".join(map(str, labels.shape))
-            raise ConfigError(f"labels of shape {shape} for {n} samples: give one for each")
 
     def _condition(self, width: int) -> Condition:
         """Return what the model is conditioned on, for a network that takes vectors of this width."""
