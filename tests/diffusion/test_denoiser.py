@@ -70,11 +70,12 @@ def test_a_threshold_applies_to_x0_and_eps_follows() -> None:
 
 def test_times_outside_the_chain_are_refused() -> None:
     """−1, the data, too: it does not wrap to T − 1. Any type of integer will do."""
-    process, network = GaussianProcess(NUMPY, make_betas("cosine", 50)), make_network("mlp", (2,), 0, 2, {})
+    process = GaussianProcess(NUMPY, make_betas("cosine", 50))
+    network = Conditioned(make_network("mlp", (2,), Widths(), 2, {}), Unconditional())
     layout = Layout(network.parameters)
     weights = layout.views(layout.initialise(0), NUMPY.xp)
     denoiser = NetworkDenoiser(
-        network, load_operations(NUMPY), weights, make_parametrisation(process, "eps"), {}, None, Workers(1)
+        network, load_operations(NUMPY), weights, make_parametrisation(process, "eps"), {}, Workers(1)
     )
     x_t = np.ones((3, 2), np.float32)
     for t in (-1, 50):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tinyddpm.samplers.ddim import ddim
 
 from tinyddpm.backend import Array, load_backend
 from tinyddpm.data import open_dataset
@@ -19,6 +18,7 @@ from tinyddpm.model.config import preset
 from tinyddpm.model.load import load_model
 from tinyddpm.model.sampling import draw
 from tinyddpm.progress import Progress
+from tinyddpm.samplers import ddim
 from tinyddpm.samplers.spacings import trailing_pairs
 from tinyddpm.training.run import start
 from training.test_toy import sliced_wasserstein

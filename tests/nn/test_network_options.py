@@ -199,7 +199,7 @@ def refused(name: str, shape: tuple[int, ...], options: dict[str, Any], said: li
 def test_attention_finds_its_levels(size: tuple[int, int], levels: int, attending: set[int]) -> None:
     """Those whose larger side is at most 16 pixels, and the last where there is none."""
     options = {"channels": 4, "multipliers": [1] * levels, "blocks": 1, "attention": "auto"}
-    network = make_network("unet", (*size, 3), 0, 3, options)
+    network = make_network("unet", (*size, 3), Widths(), 3, options)
     found = {p.path.split("/")[0] for p in network.parameters if "/attention_" in p.path}
     assert found == {f"{way}_{level}" for way in ("down", "up") for level in attending}
 
@@ -207,6 +207,6 @@ def test_attention_finds_its_levels(size: tuple[int, int], levels: int, attendin
 def test_attention_that_does_not_fit_is_told_what_to_give() -> None:
     options = {"multipliers": [1, 2, 2], "attention": [8]}
     with pytest.raises(ConfigError, match=r"give some of their sides, \[40, 20, 10\], or 'auto'"):
-        make_network("unet", (24, 40, 3), 0, 3, options)
+        make_network("unet", (24, 40, 3), Widths(), 3, options)
     with pytest.raises(ConfigError, match=r"option attention of network 'unet' is 'all': give a list, .* or 'auto'"):
-        make_network("unet", (24, 40, 3), 0, 3, {**options, "attention": "all"})
+        make_network("unet", (24, 40, 3), Widths(), 3, {**options, "attention": "all"})

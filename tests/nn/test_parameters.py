@@ -98,7 +98,7 @@ def test_constants_are_exact() -> None:
     ],
 )
 def test_uniform_has_the_fan_average_variance(shape: tuple[int, ...], scale: float, variance: float) -> None:
-    """Mean 0 and variance scale / fan-average within 5 standard errors; the law is uniform, by `check_law`.
+    """Mean 0 and variance scale / fan-average within 5 standard errors; the law is uniform, by `check_time`.
 
     The variance of n squares of a uniform number of variance v is 4/5 v² / n.
     """
@@ -107,11 +107,11 @@ def test_uniform_has_the_fan_average_variance(shape: tuple[int, ...], scale: flo
     assert abs(np.mean(buffer)) <= SIGMAS * sqrt(variance / n)
     assert abs(np.mean(buffer**2) - variance) <= SIGMAS * variance * sqrt(0.8 / n)
     bound = sqrt(3 * variance)
-    check_law(buffer, np.clip((np.sort(buffer) + bound) / (2 * bound), 0, 1))
+    check_time(buffer, np.clip((np.sort(buffer) + bound) / (2 * bound), 0, 1))
 
 
 def test_normal_has_its_deviation() -> None:
-    """Mean 0 and standard deviation `value` within 5 standard errors; the law is normal, by `check_law`.
+    """Mean 0 and standard deviation `value` within 5 standard errors; the law is normal, by `check_time`.
 
     The variance of n squares of a normal number of variance v is 2 v² / n.
     """
@@ -121,10 +121,10 @@ def test_normal_has_its_deviation() -> None:
     )
     assert abs(np.mean(buffer)) <= SIGMAS * deviation / sqrt(n)
     assert abs(np.mean(buffer**2) - deviation**2) <= SIGMAS * deviation**2 * sqrt(2 / n)
-    check_law(buffer, np.asarray([(1 + erf(x / deviation / sqrt(2))) / 2 for x in np.sort(buffer)]))
+    check_time(buffer, np.asarray([(1 + erf(x / deviation / sqrt(2))) / 2 for x in np.sort(buffer)]))
 
 
-def check_law(values: np.ndarray, distribution: np.ndarray) -> None:
+def check_time(values: np.ndarray, distribution: np.ndarray) -> None:
     """Compare the empirical distribution of independent `values` with `distribution`, the exact one at sorted values.
 
     By the Dvoretzky-Kiefer-Wolfowitz inequality they are nowhere more than √(ln(2 / α) / 2n) apart, with confidence

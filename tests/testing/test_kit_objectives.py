@@ -11,7 +11,7 @@ from tinyddpm import registry
 from tinyddpm.diffusion.objectives import Hybrid, Simple
 from tinyddpm.diffusion.parametrisation import Coefficients
 from tinyddpm.diffusion.times import LossHistory, Uniform
-from tinyddpm.testing import check_law, check_objective, check_parametrisation
+from tinyddpm.testing import check_objective, check_parametrisation, check_time
 
 
 def names(group: str) -> list[str]:
@@ -30,7 +30,7 @@ def test_the_objectives_keep_the_contract(name: str) -> None:
 
 @pytest.mark.parametrize("name", names("times"))
 def test_the_laws_keep_the_contract(name: str) -> None:
-    check_law(name)
+    check_time(name)
 
 
 def coefficients(alpha_bar: np.ndarray, **changes: Any) -> Coefficients:
@@ -190,4 +190,4 @@ class Unweighted(LossHistory):
 )
 def test_a_broken_law_is_named(broken: Any, line: str) -> None:
     with pytest.raises(AssertionError, match=line):
-        check_law(broken)
+        check_time(broken)

@@ -43,7 +43,7 @@ def random(alpha_bar: HostArray, predict: str) -> HostArray:
 
 
 def one_zero(alpha_bar: HostArray, predict: str) -> HostArray:
-    return np.append(even(alpha_bar, predict)[1:], 0.0 if predict == "v" else 1.0)
+    return np.append(even(alpha_bar, predict)[1:], 0.0)
 
 
 def positional(alpha_bar: HostArray, predict: str, power: float = 1.0) -> HostArray:
@@ -55,7 +55,7 @@ def positional(alpha_bar: HostArray, predict: str, power: float = 1.0) -> HostAr
     [
         (writes_the_table, "fails with a read-only alpha_bar"),
         (random, "gives other weights at the second call"),
-        (one_zero, r"on a linear chain of 1000, predicting v, weighs t = 999 by 0: give a number above 0"),
+        (one_zero, r"on a linear chain of 1000, predicting edm, weighs t = 999 by 0: give a number above 0"),
         (lambda alpha_bar, predict: 1.0, "gives float of shape"),
         (
             lambda alpha_bar, predict: np.ones(3),

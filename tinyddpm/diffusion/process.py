@@ -102,7 +102,7 @@ class ByTime:
         if getattr(t, "shape", ()) == ():
             time = checked_time(t, T, least=0 if self._data is None else -1)
             return float(self.values[time]) if self._data is None or time >= 0 else self._data
-        if isinstance(t, np.ndarray) and t.size:
+        if type(t) is np.ndarray and t.size:  # on the host: nothing is asked of a device
             checked_time(t.min(), T)
             checked_time(t.max(), T)
         return self._xp.reshape(self._xp.take(self.device, t, axis=0), (x.shape[0], *(1,) * (x.ndim - 1)))
@@ -151,8 +151,8 @@ class GaussianProcess:
         self.dtype = dtype or backend.xp.float32
         posterior = posterior_coefficients(self.alpha_bar, self._alpha_bar_prev[:-1])
         # The variance of p. beta_tilde is 0 at the step to the data: there it is the first that is not 0.
-        small = np.append(posterior.beta_tilde[1:2], posterior.beta_tilde[1:])
-        large = np.append(posterior.beta_tilde[1:2], posterior.beta[1:])
+        first = posterior.beta_tilde[1] if self.T > 1 else posterior.beta[0]
+        small, large = (np.append(first, table[1:]) for table in (posterior.beta_tilde, posterior.beta))
         self._signal = self.table(self.alpha_bar**0.5, data=1.0)
         self._noise = self.table((1 - self.alpha_bar) ** 0.5, data=0.0)
         self._divisor = self.table((1 - self.alpha_bar) ** 0.5)  # of what the data have no value of

@@ -3,7 +3,7 @@
     check_schedule("sigmoid")
     check_parametrisation("edm", sigma_data=0.3)
     check_objective("hybrid", detached=True)
-    check_law("history")
+    check_time("history")
     check_network("dit", width=16, heads=2, exempt=("*/k/b",))
     check_condition("caption", known)
     check_sampler("ab2")
@@ -26,7 +26,7 @@ from tinyddpm.testing.presets import check_preset
 from tinyddpm.testing.samplers import check_sampler
 from tinyddpm.testing.schedules import check_schedule
 from tinyddpm.testing.spacings import check_spacing
-from tinyddpm.testing.times import check_law
+from tinyddpm.testing.times import check_time
 from tinyddpm.testing.weightings import check_weighting
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "check_condition",
     "check_dataset",
     "check_guidance",
-    "check_law",
     "check_network",
     "check_objective",
     "check_parametrisation",
@@ -45,6 +44,7 @@ __all__ = [
     "check_sampler",
     "check_schedule",
     "check_spacing",
+    "check_time",
     "check_weighting",
     "direction",
     "random_weights",

@@ -63,7 +63,7 @@ def check_sampler(
     _check_last_step(host)
     _check_samples_apart(host)
     _check_standard(host)
-    _check_law(host, steps, tolerance)
+    _check_time(host, steps, tolerance)
 
 
 class _Gaussian:
@@ -174,7 +174,7 @@ def _check_standard(host: _Gaussian) -> None:
     assert error <= 1e-4, f"{host.what}: samples on array-api-strict are off by {error:.1e}"
 
 
-def _check_law(host: _Gaussian, steps: int | None, tolerance: float) -> None:
+def _check_time(host: _Gaussian, steps: int | None, tolerance: float) -> None:
     """Check the law of the samples against N(0, I), after whitening, along each direction.
 
     Bounds that hold for every n, δ being each one's share of the false alarm: the mean is N(0, 1/n); n times the

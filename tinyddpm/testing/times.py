@@ -19,7 +19,7 @@ MANY = 400_000
 """Draws that reach each of T times, where a thousandth of them is uniform, with probability 1 − 4e-8."""
 
 
-def check_law(law: str | Callable[..., Law], **options: Any) -> None:
+def check_time(law: str | Callable[..., Law], **options: Any) -> None:
     """Check that a law of t keeps its contract, with these options, before it has heard any losses and after.
 
     Times are int64 from 0 to T − 1 and reach all of them; weights are above 0 and have mean 1; a sample's time depends
