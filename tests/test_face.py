@@ -95,6 +95,23 @@ def test_it_draws_what_the_command_line_draws(model: Trained, tmp_path: Path) ->
     np.testing.assert_array_equal(found, expected)
 
 
+def test_guidance_by_its_scale_or_its_table(tmp_path: Path, model: Trained) -> None:
+    """As the configuration's: 1 is none, a number is cfg's scale; without a null to lead away from it is refused."""
+    with pytest.raises(TinyDDPMError, match="--condition-dropout"):
+        model.sample(2, guidance=2)
+    settings = {"labels": LABELS, "condition_dropout": 0.5, "learning_rate": 0.01, **SMALL}
+    model = tinyddpm.train(IMAGES, out=tmp_path / "run", **settings)
+    plain, guided = model.sample(6), model.sample(6, guidance=4)
+    np.testing.assert_array_equal(model.sample(6, guidance=1), plain)
+    assert (guided != plain).any()
+    table = {"name": "cfg", "scale": 4.0}
+    np.testing.assert_array_equal(model.sample(6, guidance=table), guided)
+    x = np.random.default_rng(1).standard_normal((3, *model.sample_shape), dtype=np.float32)
+    chosen = [model.denoiser([0, 1, 2], n=3, guidance=g)(x, 5).x_0 for g in (4, table, None)]
+    np.testing.assert_array_equal(chosen[0], chosen[1])
+    assert (chosen[0] != chosen[2]).any()
+
+
 def test_classes_by_name_or_number(model: Trained) -> None:
     by = [
         model.sample(3, labels=labels)

@@ -4,7 +4,7 @@
     samples = model.sample(16, seed=1)
 
 Reading order, beside the DDPM paper (Ho, Jain, Abbeel 2020, arXiv 2006.11239):
-`diffusion/schedules.py`, `diffusion/process.py`, `training/step.py` (Algorithm 1), `samplers/ancestral.py`
+`diffusion/schedules.py`, `diffusion/process.py`, `training/step.py` (Algorithm 1), `samplers/ddpm.py`
 (Algorithm 2), then `ops/` and `nn/unet.py` for the network. Importing this package imports none of them: what is named
 below is imported when it is asked for.
 """

@@ -19,7 +19,7 @@ from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.errors import ConfigError, unknown
 from tinyddpm.figures import images
 from tinyddpm.figures.points import scatter
-from tinyddpm.model.config import SamplingConfig, defaults_for, settings
+from tinyddpm.model.config import GuidanceConfig, SamplingConfig, defaults_for, settings
 from tinyddpm.model.config import preset as find_preset
 from tinyddpm.model.load import load_model
 from tinyddpm.model.model import Model
@@ -33,6 +33,8 @@ Labels: TypeAlias = int | str | Sequence[int | str] | HostArray
 """One class or several, by number or name."""
 Part: TypeAlias = str | Mapping[str, Any]
 """A registered name, or a table of it with its options, such as {"name": "ddim", "eta": 0.5}."""
+Guide: TypeAlias = float | Part
+"""How far classifier-free guidance goes, or any guidance by its name or table."""
 
 
 class Trained:
@@ -63,6 +65,7 @@ class Trained:
         *,
         labels: Labels | None = None,
         seed: int = 0,
+        guidance: Guide | None = None,
         first: int = 0,
         batch_size: int = 128,
         progress: bool = False,
@@ -74,6 +77,8 @@ class Trained:
             n: how many.
             labels: their classes, in turn; all classes in turn if not given.
             seed: of the noise: the same seed gives the same sample number i.
+            guidance: 1 is none, 3 goes thrice as far; or a table, such as {"name": "auto", "weak": "runs/small"}.
+                The run's own if not given.
             first: the number of the first sample.
             batch_size: how many at a time; changes nothing but memory.
             progress: show a bar.
@@ -95,18 +100,22 @@ class Trained:
                 self._labels(labels, numbers),
                 seed=seed,
                 sampling=chosen,
+                guidance=self._guidance(guidance),
                 batch_size=batch_size,
                 watch=lambda step: bar.update(next(done), total, f"drawing {n} samples"),
             ).values
         finally:
             bar.close()
 
-    def denoiser(self, labels: Labels | None = None, *, n: int = 1, **sampling: Any) -> Denoiser:
+    def denoiser(
+        self, labels: Labels | None = None, *, n: int = 1, guidance: Guide | None = None, **sampling: Any
+    ) -> Denoiser:
         """Return the network as a function `x_t, t -> (x_0, eps)` on the backend's arrays, for n rows.
 
         Args:
             labels: the classes of the rows, in turn; a model with classes must be told them.
             n: how many rows x_t has; a model without classes takes any number.
+            guidance: see `sample`.
             sampling: see `sample`; of it `threshold` and `percentile` count here.
 
         Raises:
@@ -114,7 +123,8 @@ class Trained:
         """
         if self.classes and labels is None:
             raise ConfigError(f"the model draws by class ({', '.join(self.classes[:3])}, …): give labels")
-        return self._model.denoiser(self._weights, self._labels(labels, np.arange(n)), self._sampling(**sampling))
+        chosen, guided = self._sampling(**sampling), self._guidance(guidance)
+        return self._model.denoiser(self._weights, self._labels(labels, np.arange(n)), chosen, guided)
 
     def predict_x0(self, x: HostArray, t: int, labels: Labels | None = None, **sampling: Any) -> HostArray:
         """Return what the network takes the noisy `x` to come from, float32 of its shape; images in [−1, 1].
@@ -145,6 +155,11 @@ class Trained:
         if len(several) > len(numbers):
             raise ConfigError(f"{len(several)} labels for {len(numbers)} samples: give at most one each")
         return choose_labels(numbers, self.classes, ",".join(map(str, several)))
+
+    def _guidance(self, guidance: Guide | None) -> GuidanceConfig:
+        """Return the run's guidance, or what is given in its place."""
+        given = {"name": "cfg", "scale": guidance} if isinstance(guidance, int | float) else _table(guidance)
+        return self.config.updated({"guidance": given}, "sample").guidance
 
     def _sampling(
         self,
