@@ -9,9 +9,10 @@ from math import prod, sqrt
 from typing import Any, Literal, TypeAlias
 from zlib import crc32
 
+import array_api_compat.numpy
 import numpy as np
 
-from tinyddpm.backend import Array, Purpose, load_backend
+from tinyddpm.backend import Array, Purpose, Random
 from tinyddpm.errors import ConfigError
 from tinyddpm.ops.base import cut
 
@@ -125,7 +126,7 @@ class Layout:
 
         A parameter's numbers depend on the seed and its path alone, so adding one changes no other.
         """
-        random = load_backend("numpy").random(seed)
+        random = Random(array_api_compat.numpy, seed)
         buffer = np.empty(self.size, np.float32)
         for parameter, (start, end) in zip(self.parameters, self._spans, strict=True):
             shape, law = parameter.shape, parameter.init.law
