@@ -18,6 +18,7 @@ from tinyddpm.backend import Backend, load_backend
 from tinyddpm.bench.process import THREAD_VARIABLES
 from tinyddpm.errors import BackendError
 from tinyddpm.ops import Operations
+from tinyddpm.ops.numba_operations import NumbaOperations
 from tinyddpm.ops.numpy_operations import NumpyOperations
 
 # A deadline is a timing assert in disguise: it fails on a busy machine.
@@ -51,7 +52,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in left_out]
 
 
-OTHER_BACKENDS = ["strict", "torch", pytest.param("cupy", marks=pytest.mark.gpu)]
+OTHER_BACKENDS = ["strict", "numba", "torch", pytest.param("cupy", marks=pytest.mark.gpu)]
 
 
 @pytest.fixture
@@ -64,9 +65,12 @@ def numpy_backend() -> Backend:
     return load_backend("numpy")
 
 
-@pytest.fixture(scope="module", params=[Operations, NumpyOperations], ids=["reference", "numpy"])
+ON_NUMPY = {"reference": Operations, "numpy": NumpyOperations, "numba": NumbaOperations}
+
+
+@pytest.fixture(scope="module", params=ON_NUMPY.values(), ids=ON_NUMPY)
 def ops(request: pytest.FixtureRequest, numpy_backend: Backend) -> Operations:
-    """The operations on NumPy: as the reference has them, and as NumPy overrides them."""
+    """The operations on NumPy: as the reference has them, as NumPy overrides them, and as Numba does."""
     return request.param(numpy_backend, training=True)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from tinyddpm.backend.workers import Workers, parts
+from tinyddpm.backend.workers import Workers, parts, spread
 
 
 @given(n=st.integers(1, 1000), count=st.integers(1, 64))
@@ -57,3 +57,23 @@ def test_errors_reach_the_caller() -> None:
     with pytest.raises(ZeroDivisionError):
         Workers(2).map(lambda i: 1 // i, range(3))
     assert Workers(2).map(np.sqrt, [4.0]) == [2.0]
+
+
+def test_a_lone_part_is_spread_over_idle_threads() -> None:
+    """In its own thread and the pool's, each slice once; in a batch of several parts nothing is spread further."""
+
+    def ran(part: int) -> list[tuple[slice, int]]:
+        found: list[tuple[slice, int]] = []
+        spread(lambda cut: found.append((cut, threading.get_ident())), 10)
+        return sorted(found, key=lambda item: item[0].start)
+
+    ((first, pools), (second, own)) = Workers(2).map(ran, [0])[0]
+    assert (first, second) == (slice(0, 5), slice(5, 10))
+    assert own == threading.get_ident() != pools
+    assert [[cut for cut, _ in found] for found in Workers(2).map(ran, [0, 1])] == [[slice(0, 10)]] * 2
+    assert [cut for cut, _ in ran(0)] == [slice(0, 10)]
+
+
+def test_errors_of_a_spread_part_reach_the_caller() -> None:
+    with pytest.raises(ZeroDivisionError):
+        Workers(2).map(lambda _: spread(lambda part: 1 // part.start, 4), [0])

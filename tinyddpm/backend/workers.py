@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from itertools import pairwise
 from typing import TypeVar
 
@@ -14,12 +14,17 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+_idle: ContextVar[Workers | None] = ContextVar("idle", default=None)
+"""Whose threads have nothing else to do, where they do not."""
+
+
 class Workers:
     """A pool of `threads` threads, with the BLAS held to one thread while they run.
 
     NumPy lets go of the interpreter inside an array operation, so threads that each work on a part of a batch run side
     by side through all of a network; the BLAS's own threads would only help inside a matrix product. Results come back
-    in order, so what is made of them does not depend on which thread was faster. One thread is the caller's own.
+    in order, so what is made of them does not depend on which thread was faster. One thread is the caller's own. A
+    batch that is one part is the caller's own too: the pool is then idle, and what is done with the part can `spread`.
     """
 
     def __init__(self, threads: int) -> None:
@@ -37,8 +42,36 @@ class Workers:
             return [function(item) for item in items[run]]
 
         with self._blas.limit(limits=1, user_api="blas"):
+            if len(items) == 1:
+                token = _idle.set(self)
+                try:
+                    return [function(items[0])]
+                finally:
+                    _idle.reset(token)
             futures = [self._pool.submit(copy_context().run, results, run) for run in parts(len(items), self.threads)]
             return [result for future in futures for result in future.result()]
+
+    def spread(self, function: Callable[[slice], None], cut: list[slice]) -> None:
+        """Do `function` for all slices, the last in the caller's thread and the others in the pool's."""
+        assert self._pool is not None
+        context = copy_context()
+        context.run(_idle.set, None)
+        futures = [self._pool.submit(context.copy().run, function, part) for part in cut[:-1]]
+        context.run(function, cut[-1])
+        for future in futures:
+            future.result()
+
+
+def spread(function: Callable[[slice], None], n: int) -> None:
+    """Do `function` for slices that make up `n`: for one, or for one a thread where threads are idle.
+
+    What it does for one slice depends on no other.
+    """
+    workers = _idle.get()
+    if workers is None or n < 2:
+        function(slice(0, n))
+    else:
+        workers.spread(function, parts(n, workers.threads))
 
 
 def parts(n: int, count: int) -> list[slice]:

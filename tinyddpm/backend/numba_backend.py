@@ -1,0 +1,34 @@
+"""NumPy on the CPU with compiled operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from tinyddpm.backend.numpy_backend import NumpyBackend
+from tinyddpm.errors import BackendError
+
+
+class NumbaBackend(NumpyBackend):
+    """NumPy's arrays; operations are compiled by Numba.
+
+    Raises:
+        BackendError: Numba is not installed, or too old, or a device other than None or "cpu" is asked for.
+    """
+
+    name = "numba"
+    operations = "tinyddpm.ops.numba_operations:NumbaOperations"
+    requires: ClassVar[Mapping[str, str]] = {"numba": "tinyddpm[numba]"}
+
+    def __init__(self, device: str | None = None) -> None:
+        try:
+            import numba
+        except ImportError as cause:
+            reason = " ".join(str(cause).split())
+            raise BackendError(f"Numba cannot be imported ({reason}): run pip install 'tinyddpm[numba]'") from cause
+        self._version = numba.__version__
+        super().__init__(device)
+
+    def describe(self) -> str:
+        """Return NumPy's line with Numba's version before it."""
+        return f"numba {self._version}, {super().describe()}"
