@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from tinyddpm.ops.numba.norms import NumbaNorms
 from tinyddpm.ops.numpy_operations import NumpyOperations
 
 
-class NumbaOperations(NumpyOperations):
+class NumbaOperations(NumbaNorms, NumpyOperations):
     """NumPy's operations, with those that take most of a training step compiled."""
