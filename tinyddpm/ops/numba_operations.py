@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from tinyddpm.ops.base import Saved
+from tinyddpm.ops.numba.arrays import NDArray, Places, stored
 from tinyddpm.ops.numba.norms import NumbaNorms
 from tinyddpm.ops.numpy_operations import NumpyOperations
 
 
 class NumbaOperations(NumbaNorms, NumpyOperations):
     """NumPy's operations, with those that take most of a training step compiled."""
+
+    stores = True
+
+    def conv2d_backward(
+        self, saved: Saved, dy: NDArray, into: Places = None, added: tuple[NDArray, ...] = ()
+    ) -> tuple[NDArray, NDArray, NDArray]:
+        """Return (dx, dw, db), what is added to dx being added in place."""
+        return stored(super().conv2d_backward(saved, dy), into, added)
+
+    def linear_backward(
+        self, saved: Saved, dy: NDArray, into: Places = None, added: tuple[NDArray, ...] = ()
+    ) -> tuple[NDArray, NDArray, NDArray]:
+        """Return (dx, dw, db), what is added to dx being added in place."""
+        return stored(super().linear_backward(saved, dy), into, added)

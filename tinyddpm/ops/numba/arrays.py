@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from tinyddpm.backend.workers import spread
 
 NDArray = np.ndarray[Any, Any]
+
+Places: TypeAlias = tuple[NDArray, NDArray] | None
+"""Where a backward writes the gradients of two parameters; None where it makes room for them."""
 
 LEAST = 1 << 16
 """Elements below which work is not worth the dispatch to a second thread."""
@@ -26,3 +29,17 @@ def shared(function: Callable[[int, int], None], n: int, elements: int) -> None:
         function(0, n)
     else:
         spread(lambda part: function(part.start, part.stop), n)
+
+
+def stored(
+    gradients: tuple[NDArray, NDArray, NDArray], into: Places, added: tuple[NDArray, ...]
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Return dx, which the caller owns, with `added` added to it, and the parameters' gradients, in their places."""
+    dx, *found = gradients
+    for other in added:
+        dx += other
+    if into is None:
+        return gradients
+    for place, gradient in zip(into, found, strict=True):
+        place[...] = gradient
+    return dx, *into

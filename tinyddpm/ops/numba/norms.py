@@ -15,7 +15,7 @@ from tinyddpm.ops.activation import Dropout
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.norm_activation import NormActivation
 from tinyddpm.ops.normalisation import EPS
-from tinyddpm.ops.numba.arrays import NDArray, plain, shared
+from tinyddpm.ops.numba.arrays import NDArray, Places, plain, shared
 from tinyddpm.ops.numba.compiling import compiled
 from tinyddpm.ops.numba.exponential import logistic
 
@@ -62,9 +62,11 @@ class NumbaNorms(NormActivation):
         """Return the group norm."""
         return self._norm(x, scale, shift, groups, eps)
 
-    def group_norm_backward(self, saved: Saved, dy: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    def group_norm_backward(
+        self, saved: Saved, dy: NDArray, into: Places = None, added: tuple[NDArray, ...] = ()
+    ) -> tuple[NDArray, NDArray, NDArray]:
         """Return (dx, dscale, dshift) of `group_norm`."""
-        dx, dscale, dshift, _ = self._norm_backward(saved, dy)
+        dx, dscale, dshift, _ = self._norm_backward(saved, dy, into, added)
         return dx, dscale, dshift
 
     def layer_norm(self, x: NDArray, scale: NDArray, shift: NDArray, eps: float = EPS) -> tuple[NDArray, Saved]:
@@ -72,9 +74,11 @@ class NumbaNorms(NormActivation):
         y, saved = self._norm(x.reshape(-1, x.shape[-1]), scale, shift, 1, eps)
         return y.reshape(x.shape), saved
 
-    def layer_norm_backward(self, saved: Saved, dy: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    def layer_norm_backward(
+        self, saved: Saved, dy: NDArray, into: Places = None, added: tuple[NDArray, ...] = ()
+    ) -> tuple[NDArray, NDArray, NDArray]:
         """Return (dx, dscale, dshift) of `layer_norm`."""
-        dx, dscale, dshift, _ = self._norm_backward(saved, dy)
+        dx, dscale, dshift, _ = self._norm_backward(saved, dy, into, added)
         return dx, dscale, dshift
 
     def group_norm_silu(
@@ -90,10 +94,10 @@ class NumbaNorms(NormActivation):
         return self._norm(x, scale, shift, groups, EPS, modulation, True, dropout)
 
     def group_norm_silu_backward(
-        self, saved: Saved, dy: NDArray
+        self, saved: Saved, dy: NDArray, into: Places = None, added: tuple[NDArray, ...] = ()
     ) -> tuple[NDArray, NDArray, NDArray, tuple[NDArray, ...]]:
         """Return (dx, dscale, dshift, dmodulation) of `group_norm_silu`."""
-        return self._norm_backward(saved, dy)
+        return self._norm_backward(saved, dy, into, added)
 
     def _norm(
         self, x: NDArray, scale: NDArray, shift: NDArray, groups: int, eps: float,
@@ -121,27 +125,34 @@ class NumbaNorms(NormActivation):
         saved = Normed(flat, mean, r, factor, constant, scale, shift, modulation, silu, keep, kept)
         return y.reshape(x.shape), saved if self.training else None
 
-    def _norm_backward(self, saved: Normed, dy: NDArray) -> tuple[NDArray, NDArray, NDArray, tuple[NDArray, ...]]:
+    def _norm_backward(
+        self, saved: Normed, dy: NDArray, into: Places, added: tuple[NDArray, ...]
+    ) -> tuple[NDArray, NDArray, NDArray, tuple[NDArray, ...]]:
         """Return (dx, dscale, dshift, dmodulation).
 
         Of what reaches h, a = Σ dh and b = Σ dh x̂ per sample and channel: every gradient but dx is made of these two.
         """
         x, mean, r, factor, constant, scale, shift, modulation, silu, keep, kept = saved
-        (n, groups), c = mean.shape, factor.shape[1]
-        flat, dx = plain(dy, x.dtype).reshape(n, -1), np.empty_like(x)
-        a, b, row = np.empty((n, c), x.dtype), np.empty((n, c), x.dtype), row_length(x.shape[1], c)
+        (n, groups), c, dtype = mean.shape, factor.shape[1], x.dtype
+        first_added, *others = [plain(a, dtype).reshape(n, -1) for a in added] or [np.empty((0, 0), dtype)]
+        second_added = sum(others[1:], start=others[0]) if others else np.empty((0, 0), dtype)
+        flat, dx, row = plain(dy, dtype).reshape(n, -1), np.empty_like(x), row_length(x.shape[1], c)
+        a, b = np.empty((2, n, c), dtype)
         shared(
             lambda first, last: _normalise_backward(
-                x, flat, mean, r, factor, constant, keep, kept, silu, row, first, last, dx, a, b
+                x, flat, mean, r, factor, constant, keep, kept, first_added, second_added, silu, row, first, last,
+                dx, a, b,
             ),
             n * groups,
             x.size,
         )  # fmt: skip
-        dx = dx.reshape(dy.shape)
-        if not modulation:
-            return dx, b.sum(axis=0), a.sum(axis=0), ()
-        factor = 1 + modulation[0]
-        return dx, (b * factor).sum(axis=0), (a * factor).sum(axis=0), (b * scale + a * shift, a)
+        dscale, dshift = into or np.empty((2, c), dtype)
+        dmodulation = (b * scale + a * shift, a) if modulation else ()
+        if modulation:
+            a, b = a * (1 + modulation[0]), b * (1 + modulation[0])
+        np.sum(b, axis=0, out=dscale)
+        np.sum(a, axis=0, out=dshift)
+        return dx.reshape(dy.shape), dscale, dshift, dmodulation
 
     def modulate(self, x: NDArray, scale: NDArray, shift: NDArray) -> tuple[NDArray, Saved]:
         """Return x (1 + scale) + shift, one scale and shift per sample and channel."""
@@ -266,13 +277,16 @@ def _write_group(row: NDArray, begin: int, each: int, width: int, value: float) 
 @compiled
 def _normalise_backward(
     x: NDArray, dy: NDArray, mean: NDArray, r: NDArray, factor: NDArray, constant: NDArray, keep: NDArray, kept: Any,
-    silu: bool, row_of_all: int, first: int, last: int, dx: NDArray, a: NDArray, b: NDArray,
+    first_added: NDArray, second_added: NDArray, silu: bool, row_of_all: int, first: int, last: int,
+    dx: NDArray, a: NDArray, b: NDArray,
 ) -> None:  # fmt: skip
     """Write dx, a = Σ dh and b = Σ dh x̂ of some of the N · groups groups.
 
     The means of g = dh · factor and of g x̂ need a and b alone, and what is left is linear in dh and in x − μ:
 
         dx = dh (r factor) − (x − μ) r² group mean(factor b) − r group mean(factor a)
+
+    What reaches x by other ways is added to dx: two arrays of its shape, or of (0, 0) for none.
     """
     size, c, groups = x.shape[1], factor.shape[1], mean.shape[1]
     each = c // groups
@@ -326,6 +340,11 @@ def _normalise_backward(
             x_row, dx_row = x_n[start : start + row], dx_n[start : start + row]
             for i in range(len(x_row)):
                 dx_row[i] = dx_row[i] * slope[i] - (x_row[i] - centre[i]) * sum_b[i] - sum_a[i]
+            for other in (first_added, second_added):
+                if len(other):
+                    other_row = other[n, start : start + row]
+                    for i in range(len(x_row)):
+                        dx_row[i] += other_row[i]
 
 
 @compiled
