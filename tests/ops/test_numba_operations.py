@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tinyddpm.backend import load_backend
 from tinyddpm.backend.workers import Workers
 from tinyddpm.ops import Operations, load_operations
-from tinyddpm.ops.numba import arrays, norms
+from tinyddpm.ops.numba import arrays, attention, norms
 from tinyddpm.ops.numba.compiling import compiled
 from tinyddpm.ops.numba.exponential import exp, logistic
 from tinyddpm.ops.numba_operations import NumbaOperations
@@ -179,6 +179,52 @@ def test_what_a_sample_is_told(n: int, pixels: list[int], c: int, dtype: type, s
     x, told = normal(rng, dtype, n, *pixels, c), normal(rng, dtype, 2, n, c)
     check("modulate", x, *told, rng=rng)
     check("add_vector", x, told[0], rng=rng)
+
+
+@pytest.fixture(params=["small blocks", "blocks as shipped"])
+def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "small blocks":
+        monkeypatch.setattr(attention, "BLOCK", 20)
+
+
+@pytest.mark.usefixtures("blocks")
+@given(
+    n=st.integers(1, 5), queries=st.integers(1, 20), keys=st.integers(1, 20), heads=st.integers(1, 3),
+    of_each=st.integers(1, 4), dtype=TYPES, seed=SEEDS,
+)  # fmt: skip
+def test_attention(n: int, queries: int, keys: int, heads: int, of_each: int, dtype: type, seed: int) -> None:
+    """Over batch sizes, numbers of queries and keys, heads and channels; several blocks and one."""
+    rng = np.random.default_rng(seed)
+    q = normal(rng, dtype, n, queries, heads * of_each)
+    check("attention", q, *normal(rng, dtype, 2, n, keys, heads * of_each), heads, rng=rng)
+
+
+@pytest.mark.parametrize("scale", [1e4, -1e4])
+def test_attention_that_overflows_nothing(scale: float) -> None:
+    """Scores far from zero: the largest weight of a row is 1, or several share it."""
+    rng = np.random.default_rng(1)
+    q, k, v = normal(rng, np.float32, 3, 2, 70, 8)
+    (ours, _), (expected, _) = OURS.attention(scale * q, k, v, 2), REFERENCE.attention(scale * q, k, v, 2)
+    np.testing.assert_allclose(ours, expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_attention_of_numbers_that_are_none(bad: float) -> None:
+    """A key that is none makes its sample NaN where the reference is, a query only its row."""
+    rng = np.random.default_rng(1)
+    q, k, v, dy = normal(rng, np.float32, 4, 2, 70, 8)
+    for place in (q, k, v):
+        broken = [a.copy() for a in (q, k, v)]
+        next(b for a, b in zip((q, k, v), broken, strict=True) if a is place)[1, 66, 5] = bad
+        with np.errstate(invalid="ignore"):
+            ours, saved = OURS.attention(*broken, 2)
+            expected, expected_saved = REFERENCE.attention(*broken, 2)
+            np.testing.assert_array_equal(np.isfinite(ours), np.isfinite(expected))
+            np.testing.assert_array_equal(np.isnan(ours), np.isnan(expected))
+            for a, b in zip(
+                OURS.attention_backward(saved, dy), REFERENCE.attention_backward(expected_saved, dy), strict=True
+            ):
+                np.testing.assert_array_equal(np.isfinite(a), np.isfinite(b))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.numba.arrays import NDArray, Places, stored
+from tinyddpm.ops.numba.attention import NumbaAttention
 from tinyddpm.ops.numba.norms import NumbaNorms
 from tinyddpm.ops.numpy_operations import NumpyOperations
 
 
-class NumbaOperations(NumbaNorms, NumpyOperations):
+class NumbaOperations(NumbaNorms, NumbaAttention, NumpyOperations):
     """NumPy's operations, with those that take most of a training step compiled."""
 
     stores = True
