@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from tinyddpm.backend import load_backend
 from tinyddpm.backend.workers import Workers
+from tinyddpm.nn import DropoutNoise
 from tinyddpm.ops import Operations, load_operations
-from tinyddpm.ops.numba import arrays, attention, norms
+from tinyddpm.ops.activation import Dropout
+from tinyddpm.ops.numba import arrays, attention, linear, norms
 from tinyddpm.ops.numba.compiling import compiled
 from tinyddpm.ops.numba.exponential import exp, logistic
 from tinyddpm.ops.numba_operations import NumbaOperations
@@ -225,6 +227,102 @@ def test_attention_of_numbers_that_are_none(bad: float) -> None:
                 OURS.attention_backward(saved, dy), REFERENCE.attention_backward(expected_saved, dy), strict=True
             ):
                 np.testing.assert_array_equal(np.isfinite(a), np.isfinite(b))
+
+
+SHAPES = st.lists(SIDES, min_size=1, max_size=3)
+
+
+@given(shape=SHAPES, dtype=TYPES, seed=SEEDS)
+def test_activations(shape: list[int], dtype: type, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    check("silu", 3 * normal(rng, dtype, *shape), rng=rng)
+    check("gelu", 2 * normal(rng, dtype, *shape), rng=rng)
+
+
+@given(shape=SHAPES, rate=st.floats(0, 0.9), dtype=TYPES, seed=SEEDS)
+def test_dropout_draws_the_references_mask(shape: list[int], rate: float, dtype: type, seed: int) -> None:
+    """What is dropped is exactly what the reference drops; the same with a norm and SiLU before it."""
+    rng = np.random.default_rng(seed)
+    x = 1 + abs(normal(rng, dtype, *shape, 8))
+    noise = DropoutNoise(NUMBA.random(seed), 3, np.arange(len(x)) + 5)
+    dropout = Dropout(noise, rate, 2)
+    np.testing.assert_array_equal(OURS.dropout(x, dropout)[0] == 0, ~noise.keep(x.shape, rate, 2))
+    check("dropout", x, dropout, rng=rng)
+    scale, shift = normal(rng, dtype, 2, 8)
+    y, _ = OURS.group_norm_silu(x, scale, shift, 2, (), dropout)
+    np.testing.assert_array_equal((y == 0)[~noise.keep(x.shape, rate, 2)], True)
+
+
+@given(n=st.integers(1, 5), pixels=st.integers(8, 20), rate=st.floats(0, 0.9), dtype=TYPES, seed=SEEDS)
+def test_group_norm_silu_with_dropout(n: int, pixels: int, rate: float, dtype: type, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, modulation = normal(rng, dtype, n, pixels, 12), tuple(normal(rng, dtype, 2, n, 12))
+    dropout = Dropout(DropoutNoise(NUMBA.random(seed), 3, np.arange(n)), rate, 2)
+    check("group_norm_silu", x, *normal(rng, dtype, 2, 12), 3, modulation, dropout, rng=rng, terms=10 * n * pixels)
+
+
+@pytest.mark.parametrize("block", [1, 1 << 16])
+@given(leading=SHAPES, c_in=CHANNELS, c_out=CHANNELS, dtype=TYPES, seed=SEEDS)
+def test_linear(block: int, leading: list[int], c_in: int, c_out: int, dtype: type, seed: int) -> None:
+    """Over leading axes and channels; a residual is added as by itself, bit by bit."""
+    rng = np.random.default_rng(seed)
+    x, w, b = normal(rng, dtype, *leading, c_in), normal(rng, dtype, c_in, c_out), normal(rng, dtype, c_out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linear, "LEAST_ROWS", 2 if block == 1 else 256)
+        patch.setattr(linear, "BLOCK", block)
+        check("linear", x, w, b, rng=rng)
+        residual = normal(rng, dtype, *leading, c_out)
+        np.testing.assert_array_equal(OURS.linear(x, w, b, residual)[0], OURS.linear(x, w, b)[0] + residual)
+
+
+@given(n=st.integers(1, 5), h=SIDES, w=SIDES, c=CHANNELS, dtype=TYPES, seed=SEEDS)
+def test_resampling(n: int, h: int, w: int, c: int, dtype: type, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    check("upsample", normal(rng, dtype, n, h, w, c), rng=rng)
+    check("avg_pool", normal(rng, dtype, n, 2 * h, 2 * w, c), rng=rng)
+
+
+@given(leading=SHAPES, c_a=CHANNELS, c_b=CHANNELS, dtype=TYPES, seed=SEEDS)
+def test_concatenation(leading: list[int], c_a: int, c_b: int, dtype: type, seed: int) -> None:
+    """Bit by bit; the gradients lie contiguous, as other operations want them."""
+    rng = np.random.default_rng(seed)
+    a, b = normal(rng, dtype, *leading, c_a), normal(rng, dtype, *leading, c_b)
+    y, saved = OURS.concat(a, b)
+    np.testing.assert_array_equal(y, np.concatenate([a, b], axis=-1))
+    for ours, whole in zip(OURS.concat_backward(saved, y), (a, b), strict=True):
+        np.testing.assert_array_equal(ours, whole)
+        assert ours.flags.c_contiguous
+
+
+@given(n=st.integers(1, 5), shape=SHAPES, dtype=TYPES, seed=SEEDS)
+def test_loss(n: int, shape: list[int], dtype: type, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    check("mse_each", *normal(rng, dtype, 2, n, *shape), rng=rng)
+
+
+@pytest.mark.parametrize("operation", ["silu", "gelu"])
+def test_activations_of_numbers_that_are_none(operation: str) -> None:
+    """NaN, inf and −inf give what the reference gives, among numbers that stay as they are."""
+    x = np.linspace(-3, 3, 67, dtype=np.float32)
+    x[[3, 20, 66]] = np.nan, np.inf, -np.inf
+    with np.errstate(invalid="ignore"):
+        for ours, expected in zip(*(_both_ways(ops, operation, x) for ops in (OURS, REFERENCE)), strict=True):
+            np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def _both_ways(ops: Operations, operation: str, x: np.ndarray) -> Arrays:
+    y, saved = getattr(ops, operation)(x)
+    return y, getattr(ops, f"{operation}_backward")(saved, np.ones_like(x))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_loss_that_is_none(bad: float) -> None:
+    prediction, target = np.zeros((2, 3, 40, 7), np.float32)
+    prediction[1, 33, 2] = bad
+    losses, saved = OURS.mse_each(prediction, target)
+    expected, _ = REFERENCE.mse_each(prediction, target)
+    np.testing.assert_array_equal(losses, expected)
+    assert not np.isfinite(OURS.mse_each_backward(saved, np.ones(3, np.float32))[1, 33, 2])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -6,16 +6,14 @@ from collections.abc import Callable
 from itertools import product
 from typing import Any
 
-import numba
 import numpy as np
-from llvmlite import ir
-from numba.extending import intrinsic
 
 from tinyddpm.ops.attention import Attention
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.numba.arrays import NDArray, plain, shared
-from tinyddpm.ops.numba.compiling import FASTMATH, compiled
+from tinyddpm.ops.numba.compiling import compiled
 from tinyddpm.ops.numba.exponential import exp
+from tinyddpm.ops.numba.reductions import largest_of, product_of, total_of
 
 BLOCK = 1 << 16
 """Weights in a block, about; the BLAS is faster with those of all queries."""
@@ -89,59 +87,16 @@ def _do(function: Callable[[Block], None], blocks: list[Block], elements: int) -
     shared(some, len(blocks), elements)
 
 
-def _larger(context: Any, a: Any, b: Any) -> Any:
-    """Return the larger of two numbers, NaN if either is: one instruction, where a comparison is a branch."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        number = arguments[0].type
-        maximum = builder.module.declare_intrinsic("llvm.maximum", [number], ir.FunctionType(number, [number] * 2))
-        return builder.call(maximum, arguments)
-
-    return a(a, a), emit
-
-
-larger = intrinsic(_larger)
-
-
-def _reducing(function: Callable[..., Any]) -> Any:
-    """Return `function` compiled with sums and maxima in any order, or else no loop over one row is vectorised."""
-    return numba.njit(error_model="numpy", nogil=True, cache=True, fastmath=FASTMATH | {"reassoc"})(function)
-
-
-@_reducing
-def _largest(row: NDArray) -> Any:
-    largest = row[0]
-    for i in range(len(row)):
-        largest = larger(largest, row[i])
-    return largest
-
-
-@_reducing
-def _sum(row: NDArray) -> Any:
-    total = row.dtype.type(0)
-    for i in range(len(row)):
-        total += row[i]
-    return total
-
-
-@_reducing
-def _dot(a: NDArray, b: NDArray) -> Any:
-    total = a.dtype.type(0)
-    for i in range(len(a)):
-        total += a[i] * b[i]
-    return total
-
-
 @compiled
 def _softmax(s: NDArray, scale: Any) -> None:
     """Turn each row into the softmax of `scale` times itself."""
     one = s.dtype.type(1)
     for n in range(len(s)):
         row = s[n]
-        largest = _largest(row)
+        largest = largest_of(row)
         for i in range(len(row)):
             row[i] = exp((row[i] - largest) * scale)
-        share = one / _sum(row)
+        share = one / total_of(row)
         for i in range(len(row)):
             row[i] *= share
 
@@ -151,6 +106,6 @@ def _softmax_backward(p: NDArray, scale: Any, dp: NDArray) -> None:
     """Turn dP into dS, P (dP − Σ_j dP_j P_j) times `scale`."""
     for n in range(len(p)):
         p_n, dp_n = p[n], dp[n]
-        along = _dot(p_n, dp_n)
+        along = product_of(p_n, dp_n)
         for i in range(len(p_n)):
             dp_n[i] = p_n[i] * (dp_n[i] - along) * scale
