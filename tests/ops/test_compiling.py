@@ -50,7 +50,39 @@ with event.install_recorder("numba:compile") as here:
     results = kernels.one(x, 5, True), kernels.two(x[0], 2), kernels.two(x[0], 3.0)
     print(*results, len(here.buffer) // 2)
 """
+EVERYTHING = """
+import numpy as np
+from numba.core import event
+from helpers.cases import ALL_SHAPES, NOT_DIFFERENTIABLE, make_case
+from tinyddpm.backend import load_backend
+from tinyddpm.bench.ours import Ours
+from tinyddpm.bench.task import Task
+from tinyddpm.model.config import Config
+from tinyddpm.ops import load_operations
+
+def steps(shape, classes, **tables):
+    training = {"batch_size": 9, "threads": 2, **tables.pop("training", {})}
+    config = Config.from_dict({"backend": "numba", "training": training, "sampling": {"steps": 2}, **tables})
+    contestant = Ours(Task(config, shape, classes, parameters=0))
+    contestant.train_step(), contestant.train_step(), contestant.denoise_step()
+
+with event.install_recorder("numba:compile") as here:
+    ops = load_operations(load_backend("numba"), training=True)
+    for operation, shape in ALL_SHAPES:
+        case = make_case(operation, shape, seed=1).map(lambda a: a.astype(np.float32) if a.dtype.kind == "f" else a)
+        y, saved = case.forward(ops)
+        if operation not in NOT_DIFFERENTIABLE:
+            case.backward(ops, saved, case.dy(y, np.random.default_rng(1)))
+    small = {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "dropout": 0.2}
+    steps((8, 8, 3), 4, network=small, data={"labels": True})
+    adaptive = {**small, "adaptive": True, "heads": 2}
+    steps((8, 4, 1), 0, network={**adaptive, "attention": "auto"}, training={"loss": "hybrid", "recompute": True})
+    steps((2,), 0, network={"name": "mlp", "width": 8})
+print(*sorted({one.data["dispatcher"].py_func.__name__ for _, one in here.buffer}))
+"""
 SAID = re.compile(r"compiling \d functions for this machine, once: \d+s\n")
+
+TESTS = Path(__file__).parents[1]
 
 
 class Folder:
@@ -67,7 +99,7 @@ class Folder:
 
     def run(self, script: str = RUN) -> tuple[str, str]:
         """Return what a new process prints, and what it says on standard error."""
-        environment = {**os.environ, "XDG_CACHE_HOME": str(self.user), "PYTHONPATH": str(self.path)}
+        environment = {**os.environ, "XDG_CACHE_HOME": str(self.user), "PYTHONPATH": f"{self.path}{os.pathsep}{TESTS}"}
         environment.pop("NUMBA_CACHE_DIR", None)
         done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -90,6 +122,12 @@ def test_compiled_ahead_by_others_and_once(folder: Folder) -> None:
     assert SAID.fullmatch(said)
     assert folder.cached() == {folder.path / "__pycache__"}
     assert folder.run() == ("-60.0 4.0 6.0 0", "")
+
+
+def test_all_that_training_calls_is_declared(folder: Folder) -> None:
+    """No operation of float32, and no step of training or sampling as `bench` times it, compiles anything here."""
+    printed, _ = folder.run(EVERYTHING)
+    assert printed == ""
 
 
 def test_without_preparation_each_is_compiled_when_called(folder: Folder) -> None:

@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from tinyddpm.backend import Backend
+from tinyddpm.ops.base import Saved
+from tinyddpm.ops.numba.activations import NumbaActivations
+from tinyddpm.ops.numba.arrays import NDArray, Places, stored
+from tinyddpm.ops.numba.attention import NumbaAttention
+from tinyddpm.ops.numba.linear import NumbaLinear
+from tinyddpm.ops.numba.loss import NumbaLoss
+from tinyddpm.ops.numba.norms import NumbaNorms
 from tinyddpm.ops.numba.preparing import prepare
+from tinyddpm.ops.numba.resampling import NumbaResampling
 from tinyddpm.ops.numpy_operations import NumpyOperations
 
 
-class NumbaOperations(NumpyOperations):
+class NumbaOperations(
+    NumbaNorms, NumbaActivations, NumbaAttention, NumbaLinear, NumbaResampling, NumbaLoss, NumpyOperations
+):
     """NumPy's operations, with those that take most of a training step compiled."""
+
+    stores = True
 
     def __init__(self, backend: Backend, training: bool = False) -> None:
         prepare(backend.threads(0))
         super().__init__(backend, training)
+
+    def conv2d_backward(
+        self, saved: Saved, dy: NDArray, into: Places = None, added: tuple[NDArray, ...] = ()
+    ) -> tuple[NDArray, NDArray, NDArray]:
+        """Return (dx, dw, db), what is added to dx being added in place."""
+        return stored(super().conv2d_backward(saved, dy), into, added)

@@ -14,6 +14,7 @@ from tinyddpm.data.batching import batch_indices, flip_horizontally, to_model
 from tinyddpm.diffusion.times import Law
 from tinyddpm.model.model import Model
 from tinyddpm.nn import DropoutNoise
+from tinyddpm.nn.parameters import ZeroGradients
 from tinyddpm.ops import Operations
 from tinyddpm.training.optimiser import Adam, average, clip_scale, global_norm, warmed_up
 from tinyddpm.training.state import State
@@ -73,7 +74,7 @@ class HostStep:
         def work(worker: int) -> float:
             gradient = self.gradients[worker]
             gradient[...] = 0.0
-            dw = layout.views(gradient, xp)
+            dw = ZeroGradients(layout.views(gradient, xp))
             loss = 0.0
             for number in range(worker, len(cut), workers):
                 share, t, losses = self._part_gradient(step, w, dw, slots[cut[number]])
