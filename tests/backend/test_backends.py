@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tinyddpm import registry
-from tinyddpm.backend import Backend, Purpose, load_backend
+from tinyddpm.backend import Backend, Purpose, load_backend, processor
 from tinyddpm.backend.cupy_backend import CupyBackend
 from tinyddpm.backend.numba_backend import OLDEST, NumbaBackend
 from tinyddpm.backend.numpy_backend import NumpyBackend
@@ -115,6 +115,22 @@ def test_numpy_describes_its_library() -> None:
     line = NumpyBackend("cpu").describe()
     assert line.startswith(f"numpy {np.__version__} on cpu, ")
     assert re.search(r"\((\w+ kernels( as OPENBLAS_CORETYPE wants)?, )?threads: \d+\)", line)
+
+
+@pytest.mark.parametrize(
+    ("features", "function"),
+    [
+        ({"AVX2": True, "AVX512_SKX": True}, "tanh"),
+        ({"AVX2": True, "AVX512_SKX": False}, "exp"),
+        ({"AVX2": False, "AVX512_SKX": False}, "tanh"),
+        ({"NEON": True}, "tanh"),
+    ],
+)
+def test_silu_is_computed_by_what_the_processor_does_faster(
+    monkeypatch: pytest.MonkeyPatch, features: dict[str, bool], function: str
+) -> None:
+    monkeypatch.setattr(processor, "features", features)
+    assert f" on cpu, SiLU by {function}, " in NumpyBackend().describe()
 
 
 def test_numpy_knows_only_the_cpu() -> None:

@@ -43,13 +43,13 @@ class NumbaLinear(Linear):
         """Return (dx, dw, db) of `linear`."""
         x, w = saved
         c_in, c_out = w.shape
-        dx, dy, others = np.empty_like(x), dy.reshape(-1, c_out), [a.reshape(-1, c_in) for a in added]
+        dx, dy, others = np.empty(x.shape, x.dtype), dy.reshape(-1, c_out), [a.reshape(-1, c_in) for a in added]
         flat, w_t = dx.reshape(-1, c_in), np.ascontiguousarray(w.T)
         for part in _blocks(0, len(flat), c_in) if others else [slice(None)]:
             np.matmul(dy[part], w_t, out=flat[part])
             for other in others:
                 flat[part] += other[part]
-        dw, db = into or (np.empty_like(w), np.empty(c_out, w.dtype))
+        dw, db = into or (np.empty(w.shape, w.dtype), np.empty(c_out, w.dtype))
         np.matmul(x.reshape(-1, c_in).T, dy, out=dw)
         db[...] = sum_over_rows(dy)[0]
         return dx, dw, db
