@@ -7,6 +7,7 @@ from tinyddpm.ops.base import Saved
 from tinyddpm.ops.numba.activations import NumbaActivations
 from tinyddpm.ops.numba.arrays import NDArray, Places, stored
 from tinyddpm.ops.numba.attention import NumbaAttention
+from tinyddpm.ops.numba.convolution import NumbaConvolution
 from tinyddpm.ops.numba.linear import NumbaLinear
 from tinyddpm.ops.numba.loss import NumbaLoss
 from tinyddpm.ops.numba.norms import NumbaNorms
@@ -16,7 +17,14 @@ from tinyddpm.ops.numpy_operations import NumpyOperations
 
 
 class NumbaOperations(
-    NumbaNorms, NumbaActivations, NumbaAttention, NumbaLinear, NumbaResampling, NumbaLoss, NumpyOperations
+    NumbaConvolution,
+    NumbaNorms,
+    NumbaActivations,
+    NumbaAttention,
+    NumbaLinear,
+    NumbaResampling,
+    NumbaLoss,
+    NumpyOperations,
 ):
     """NumPy's operations, with those that take most of a training step compiled."""
 
