@@ -19,9 +19,10 @@ from tinyddpm import registry
 from tinyddpm.backend import Array
 from tinyddpm.diffusion.likelihood import Decoder, bound_term, bound_term_backward
 from tinyddpm.diffusion.parametrisation import Parametrisation, halves
-from tinyddpm.diffusion.process import Noised, Table
+from tinyddpm.diffusion.process import Table
 from tinyddpm.errors import ConfigError
 from tinyddpm.ops import Operations, Saved
+from tinyddpm.ops.noising import Noised
 
 
 class Objective(Protocol):

@@ -65,15 +65,6 @@ def posterior_coefficients(alpha_bar_t: Any, alpha_bar_prev: Any) -> Posterior:
     )
 
 
-class Noised(NamedTuple):
-    """Data x_0, (N, ...), times t, (N,), standard normal eps, and x_t, made of them by eq. 4."""
-
-    x_0: Array
-    t: Array
-    eps: Array
-    x_t: Array
-
-
 class ByTime:
     """A number for each time, looked up at one time or at a time for each sample.
 

@@ -14,9 +14,10 @@ from tinyddpm.ops.base import Saved
 from tinyddpm.ops.cuda import geometry
 from tinyddpm.ops.cuda.cudnn import CudnnConvolutions
 from tinyddpm.ops.cuda.norms import CudaNorms
+from tinyddpm.ops.cuda.training_ends import CudaTrainingEnds
 
 
-class CupyOperations(CudnnConvolutions, CudaNorms):
+class CupyOperations(CudnnConvolutions, CudaNorms, CudaTrainingEnds):
     """The reference operations on CuPy, with kernels for products, norms, activations, resampling and the loss."""
 
     def mse(self, prediction: Array, target: Array) -> tuple[Array, Saved]:
