@@ -73,7 +73,7 @@ def test_rows_are_those_of_one_step() -> None:
     # Blocks with attention after them on the lower level: 1 down, 2 up, and the middle.
     assert calls["attention"] == calls["attention_backward"] == 4
     assert calls["conv2d 3x3/2 8→8 at 8x8"] == calls["conv2d_backward 3x3/2 8→8 at 8x8"] == 1
-    assert calls["mse_each"] == calls["mse_backward"] == 1
+    assert calls["mse"] == calls["mse_backward"] == 1
     assert all(row.seconds > 0 for row in profile.rows)
     assert sum(row.seconds for row in profile.rows) < profile.seconds
     assert [row.seconds for row in profile.rows] == sorted((row.seconds for row in profile.rows), reverse=True)
