@@ -264,6 +264,11 @@ class GaussianProcess:
         """Return √alpha_bar_t and √(1 − alpha_bar_t), the shares of signal and noise: floats, or broadcast to x_t."""
         return self._signal(t, x_t), self._noise(t, x_t)
 
+    def __repr__(self) -> str:
+        """Return what it is, in one line."""
+        start, end = (float(self.alpha_bar[t]) ** 0.5 for t in (0, -1))
+        return f"<GaussianProcess of {self.T} times, √alpha_bar from {start:.4g} to {end:.4g}, on {self.backend.name}>"
+
     @property
     def levels(self) -> tuple[Array, Array]:
         """√alpha_bar_t and √(1 − alpha_bar_t) of all times, (T,) each, on the device."""
