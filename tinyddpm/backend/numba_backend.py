@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import EntryPoint
 from typing import ClassVar
 
 from tinyddpm.backend.numpy_backend import NumpyBackend
+from tinyddpm.backend.random import Random
 from tinyddpm.errors import BackendError
 
 
@@ -18,6 +20,7 @@ class NumbaBackend(NumpyBackend):
 
     name = "numba"
     operations = "tinyddpm.ops.numba_operations:NumbaOperations"
+    randomness = "tinyddpm.ops.numba.random:NumbaRandom"
     requires: ClassVar[Mapping[str, str]] = {"numba": "tinyddpm[numba]"}
 
     def __init__(self, device: str | None = None) -> None:
@@ -28,6 +31,12 @@ class NumbaBackend(NumpyBackend):
             raise BackendError(f"Numba cannot be imported ({reason}): run pip install 'tinyddpm[numba]'") from cause
         self._version = numba.__version__
         super().__init__(device)
+
+    def random(self, seed: int) -> Random:
+        """Return the stateless random numbers of `seed`, drawn by compiled code."""
+        randomness = EntryPoint("randomness", self.randomness, "").load()
+        found: Random = randomness(self.xp, seed, self.device)
+        return found
 
     def describe(self) -> str:
         """Return NumPy's line with Numba's version before it."""

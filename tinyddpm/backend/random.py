@@ -149,9 +149,7 @@ class Random:
         layer: int = 0,
     ) -> Array:
         """Return booleans, True with probability 1 - rate (to 2**-33), for rate in [0, 1]."""
-        if not 0.0 <= rate <= 1.0:
-            raise ConfigError(f"rate {rate} is not in [0, 1]: it is the probability to drop")
-        return self.bits(purpose, step, samples, shape, layer) >= round(rate * WORD)
+        return self.bits(purpose, step, samples, shape, layer) >= round(checked_rate(rate) * WORD)
 
     def permutation(self, purpose: Purpose, step: int, n: int) -> Array:
         """Return the numbers 0 to n - 1 in random order, int64, shape (n,).
@@ -195,6 +193,13 @@ def in_range(name: str, value: int, end: int) -> int:
     if not 0 <= value < end:
         raise ConfigError(f"{name} {value} is not in [0, 2**{end.bit_length() - 1})")
     return value
+
+
+def checked_rate(rate: float) -> float:
+    """Return `rate`, or raise ConfigError if it is not in [0, 1]."""
+    if not 0.0 <= rate <= 1.0:
+        raise ConfigError(f"rate {rate} is not in [0, 1]: it is the probability to drop")
+    return rate
 
 
 def sample_indices(samples: Samples) -> np.ndarray[Any, Any]:
