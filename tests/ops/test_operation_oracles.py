@@ -73,11 +73,11 @@ def test_sinusoidal_is_ddpms_formula(ops: Operations) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_nothing_overflows(ops: Operations, dtype: type) -> None:
     """Where e^x is infinite or 0, SiLU, its gradient and softmax take their limits, and no warning is raised."""
-    x = np.asarray([-1e4, -200.0, 0.0, 200.0, 1e4], dtype)
+    x = np.asarray([-1e4, -800.0, 0.0, 800.0, 1e4], dtype)
     with np.errstate(over="raise", invalid="raise", divide="raise"):
         for forward, backward in ((ops.silu, ops.silu_backward), (ops.gelu, ops.gelu_backward)):
             y, saved = forward(x)
-            np.testing.assert_array_equal(y, [0, 0, 0, 200, 1e4])
+            np.testing.assert_array_equal(y, [0, 0, 0, 800, 1e4])
             np.testing.assert_array_equal(backward(saved, np.ones_like(x)), [0, 0, 0.5, 1, 1])
 
         q, v = np.asarray([[[1e4], [-1e4]]], dtype), np.asarray([[[3.0], [5.0]]], dtype)

@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+from tinyddpm.ops.base import Saved
+from tinyddpm.ops.numba.activations import NumbaActivations
+from tinyddpm.ops.numba.arrays import NDArray, Places, stored
+from tinyddpm.ops.numba.attention import NumbaAttention
+from tinyddpm.ops.numba.linear import NumbaLinear
+from tinyddpm.ops.numba.loss import NumbaLoss
+from tinyddpm.ops.numba.norms import NumbaNorms
 from tinyddpm.ops.numba.optimisation import NumbaOptimisation
+from tinyddpm.ops.numba.resampling import NumbaResampling
 from tinyddpm.ops.numpy_operations import NumpyOperations
 
 
-class NumbaOperations(NumbaOptimisation, NumpyOperations):
+class NumbaOperations(
+    NumbaNorms,
+    NumbaActivations,
+    NumbaAttention,
+    NumbaLinear,
+    NumbaResampling,
+    NumbaLoss,
+    NumbaOptimisation,
+    NumpyOperations,
+):
     """NumPy's operations, with those that take most of a training step compiled."""
+
+    stores = True
+
+    def conv2d_backward(
+        self, saved: Saved, dy: NDArray, into: Places = None, added: tuple[NDArray, ...] = ()
+    ) -> tuple[NDArray, NDArray, NDArray]:
+        """Return (dx, dw, db), what is added to dx being added in place."""
+        return stored(super().conv2d_backward(saved, dy), into, added)

@@ -14,6 +14,7 @@ from tinyddpm.data.batching import batch_indices
 from tinyddpm.diffusion.times import Law
 from tinyddpm.model.model import Model
 from tinyddpm.nn import DropoutNoise
+from tinyddpm.nn.parameters import ZeroGradients
 from tinyddpm.ops import Operations
 from tinyddpm.ops.images import to_model
 from tinyddpm.ops.optimisation import Factor
@@ -81,7 +82,7 @@ class HostStep:
         def work(worker: int) -> float:
             gradient = self.gradients[worker]
             gradient[...] = 0.0
-            dw = layout.views(gradient, xp)
+            dw = ZeroGradients(layout.views(gradient, xp))
             loss = 0.0
             for number in range(worker, len(cut), workers):
                 share, t, losses = self._part_gradient(step, w, dw, slots[cut[number]])

@@ -1,0 +1,88 @@
+"""SiLU, GELU and dropout: one pass over what they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinyddpm.ops.activation import GELU_CUBIC, GELU_SCALE, Activation
+from tinyddpm.ops.base import Saved
+from tinyddpm.ops.numba.arrays import NDArray, plain, shared
+from tinyddpm.ops.numba.compiling import compiled
+from tinyddpm.ops.numba.exponential import logistic
+
+
+class NumbaActivations(Activation):
+    """Functions of one element at a time."""
+
+    def silu(self, x: NDArray) -> tuple[NDArray, Saved]:
+        """Return x σ(x)."""
+        x = plain(x)
+        return _each(_silu, x), self._save(x)
+
+    def silu_backward(self, saved: Saved, dy: NDArray) -> NDArray:
+        """Return dx of `silu`."""
+        (x,) = saved
+        return _each(_silu_backward, x, plain(dy))
+
+    def gelu(self, x: NDArray) -> tuple[NDArray, Saved]:
+        """Return x (1 + tanh u) / 2 as x σ(2 u), u = √(2/π) (x + 0.044715 x³): (1 + tanh u) / 2 is σ(2 u)."""
+        x = plain(x)
+        return _each(_gelu, x), self._save(x)
+
+    def gelu_backward(self, saved: Saved, dy: NDArray) -> NDArray:
+        """Return dx of `gelu`, dy σ (1 + x (1 − σ) 2 u') with σ = σ(2 u)."""
+        (x,) = saved
+        return _each(_gelu_backward, x, plain(dy))
+
+    def _masked(self, x: NDArray, keep: NDArray, rate: float) -> NDArray:
+        """Return x keep / (1 − rate), for a mask of x's shape."""
+        kept = x.dtype.type(1 / (1 - rate))
+        return _each(lambda a, mask, y: _drop(a, mask, y, kept), plain(x), plain(keep))
+
+
+def _each(function: Callable[..., None], x: NDArray, *others: NDArray) -> NDArray:
+    """Return what a compiled function of flat arrays writes, of x's shape."""
+    y = np.empty_like(x)
+    flat = [a.reshape(-1) for a in (x, *others, y)]
+    shared(lambda first, last: function(*(a[first:last] for a in flat)), x.size, x.size)
+    return y
+
+
+@compiled
+def _silu(x: NDArray, y: NDArray) -> None:
+    for i in range(len(x)):
+        y[i] = x[i] * logistic(x[i])
+
+
+@compiled
+def _silu_backward(x: NDArray, dy: NDArray, dx: NDArray) -> None:
+    for i in range(len(x)):
+        sigma = logistic(x[i])
+        dx[i] = dy[i] * (sigma + x[i] * (sigma - sigma * sigma))
+
+
+@compiled
+def _gelu(x: NDArray, y: NDArray) -> None:
+    slope, cubic = x.dtype.type(2 * GELU_SCALE), x.dtype.type(2 * GELU_SCALE * GELU_CUBIC)
+    for i in range(len(x)):
+        y[i] = x[i] * logistic(x[i] * (slope + cubic * x[i] * x[i]))
+
+
+@compiled
+def _gelu_backward(x: NDArray, dy: NDArray, dx: NDArray) -> None:
+    slope, cubic = x.dtype.type(2 * GELU_SCALE), x.dtype.type(2 * GELU_SCALE * GELU_CUBIC)
+    three = x.dtype.type(3)
+    for i in range(len(x)):
+        square = x[i] * x[i]
+        sigma = logistic(x[i] * (slope + cubic * square))
+        dx[i] = dy[i] * (sigma + x[i] * (sigma - sigma * sigma) * (slope + three * cubic * square))
+
+
+@compiled
+def _drop(x: NDArray, keep: NDArray, y: NDArray, kept: Any) -> None:
+    dropped = x.dtype.type(0)
+    for i in range(len(x)):
+        y[i] = x[i] * (kept if keep[i] else dropped)

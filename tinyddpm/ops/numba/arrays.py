@@ -1,0 +1,45 @@
+"""What compiled operations take and how their work is shared: contiguous arrays of one type, by idle threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tinyddpm.backend.workers import spread
+
+NDArray = np.ndarray[Any, Any]
+
+Places: TypeAlias = tuple[NDArray, NDArray] | None
+"""Where a backward writes the gradients of two parameters; None where it makes room for them."""
+
+LEAST = 1 << 16
+"""Elements below which work is not worth the dispatch to a second thread."""
+
+
+def plain(a: NDArray, dtype: Any = None) -> NDArray:
+    """Return `a` contiguous and writeable, copied only if it is not: each other kind would be compiled for anew."""
+    return np.require(a, dtype, ["C", "W"])
+
+
+def shared(function: Callable[[int, int], None], n: int, elements: int) -> None:
+    """Do `function(first, last)` for ranges that make up `n`: one a thread where threads are idle and elements many."""
+    if elements < LEAST:
+        function(0, n)
+    else:
+        spread(lambda part: function(part.start, part.stop), n)
+
+
+def stored(
+    gradients: tuple[NDArray, NDArray, NDArray], into: Places, added: tuple[NDArray, ...]
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Return dx, which the caller owns, with `added` added to it, and the parameters' gradients, in their places."""
+    dx, *found = gradients
+    for other in added:
+        dx += other
+    if into is None:
+        return gradients
+    for place, gradient in zip(into, found, strict=True):
+        place[...] = gradient
+    return dx, *into

@@ -1,0 +1,53 @@
+"""Squared errors of each sample: the difference and the sum of its squares in one pass."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyddpm.ops.base import Saved
+from tinyddpm.ops.loss import Loss
+from tinyddpm.ops.numba.arrays import NDArray, plain, shared
+from tinyddpm.ops.numba.compiling import compiled
+from tinyddpm.ops.numba.reductions import product_of
+
+
+class NumbaLoss(Loss):
+    """The mean squared error of each sample."""
+
+    def mse(self, prediction: NDArray, target: NDArray) -> tuple[NDArray, Saved]:
+        """Return L_n = mean((prediction_n − target_n)²) of each sample, (N,)."""
+        n = len(prediction)
+        difference, losses = np.empty(prediction.shape, prediction.dtype), np.empty(n, prediction.dtype)
+        a, b, found = (plain(x, prediction.dtype).reshape(n, -1) for x in (prediction, target, difference))
+        shared(lambda first, last: _squared_errors(a, b, found, losses, first, last), n, a.size)
+        return losses, self._save(difference)
+
+    def mse_backward(self, saved: Saved, dlosses: float | NDArray) -> NDArray:
+        """Return dprediction of `mse`."""
+        (difference,) = saved
+        dprediction: NDArray = np.empty_like(difference)
+        n = len(difference)
+        found, out = difference.reshape(n, -1), dprediction.reshape(n, -1)
+        each = plain(np.broadcast_to(np.asarray(dlosses, difference.dtype), n))
+        shared(lambda first, last: _error_gradient(found, each, out, first, last), n, found.size)
+        return dprediction
+
+
+@compiled
+def _squared_errors(a: NDArray, b: NDArray, found: NDArray, losses: NDArray, first: int, last: int) -> None:
+    """Write a − b of some samples, and the means of its squares."""
+    for n in range(first, last):
+        a_n, b_n, found_n = a[n], b[n], found[n]
+        for i in range(len(a_n)):
+            found_n[i] = a_n[i] - b_n[i]
+        losses[n] = product_of(found_n, found_n) / len(found_n)
+
+
+@compiled
+def _error_gradient(found: NDArray, dlosses: NDArray, out: NDArray, first: int, last: int) -> None:
+    """Write what the losses' gradients make of the differences of some samples."""
+    for n in range(first, last):
+        found_n, out_n = found[n], out[n]
+        share = dlosses[n] * found.dtype.type(2 / len(found_n))
+        for i in range(len(found_n)):
+            out_n[i] = found_n[i] * share

@@ -1,0 +1,385 @@
+"""Group norm, alone and with modulation, SiLU and dropout, layer norm, and what a sample is told per channel.
+
+A sample is read in rows of whole pixels, about `ROW` numbers, which stay in the cache from loop to loop. What there is
+per channel is repeated to the length of a row, and sums are kept per place in a row before they are added up: so every
+inner loop is long, contiguous, and adds nothing to itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinyddpm.ops.activation import Dropout
+from tinyddpm.ops.base import Saved
+from tinyddpm.ops.norm_activation import NormActivation
+from tinyddpm.ops.normalisation import EPS
+from tinyddpm.ops.numba.arrays import NDArray, Places, plain, shared
+from tinyddpm.ops.numba.compiling import compiled
+from tinyddpm.ops.numba.exponential import logistic
+
+ROW = 512
+"""Elements in a row, about: those of ten arrays fit the nearest cache."""
+
+
+class Normed(NamedTuple):
+    """What the backward of a group norm needs.
+
+    Attributes:
+        x: (N, pixels · C).
+        mean: (N, groups).
+        r: (N, groups), (σ² + ε)^(−1/2).
+        factor: (N, C), or (1, C) without a modulation: h = x̂ · factor + constant.
+        constant: likewise.
+        scale: (C,), of the norm.
+        shift: (C,), of the norm.
+        modulation: scale and shift, (N, C) each, or nothing.
+        silu: whether SiLU follows.
+        keep: dropout's mask, of x's shape; (0, 0) for none.
+        kept: what dropout multiplies what it keeps with.
+    """
+
+    x: NDArray
+    mean: NDArray
+    r: NDArray
+    factor: NDArray
+    constant: NDArray
+    scale: NDArray
+    shift: NDArray
+    modulation: tuple[NDArray, ...]
+    silu: bool
+    keep: NDArray
+    kept: Any
+
+
+class NumbaNorms(NormActivation):
+    """The norms: one large array is saved, x, and what is drawn for dropout."""
+
+    def group_norm(
+        self, x: NDArray, scale: NDArray, shift: NDArray, groups: int, eps: float = EPS
+    ) -> tuple[NDArray, Saved]:
+        """Return the group norm."""
+        return self._norm(x, scale, shift, groups, eps)
+
+    def group_norm_backward(
+        self, saved: Saved, dy: NDArray, into: Places = None, added: tuple[NDArray, ...] = ()
+    ) -> tuple[NDArray, NDArray, NDArray]:
+        """Return (dx, dscale, dshift) of `group_norm`."""
+        dx, dscale, dshift, _ = self._norm_backward(saved, dy, into, added)
+        return dx, dscale, dshift
+
+    def layer_norm(self, x: NDArray, scale: NDArray, shift: NDArray, eps: float = EPS) -> tuple[NDArray, Saved]:
+        """Return the layer norm: a group norm of samples with one pixel and one group."""
+        y, saved = self._norm(x.reshape(-1, x.shape[-1]), scale, shift, 1, eps)
+        return y.reshape(x.shape), saved
+
+    def layer_norm_backward(
+        self, saved: Saved, dy: NDArray, into: Places = None, added: tuple[NDArray, ...] = ()
+    ) -> tuple[NDArray, NDArray, NDArray]:
+        """Return (dx, dscale, dshift) of `layer_norm`."""
+        dx, dscale, dshift, _ = self._norm_backward(saved, dy, into, added)
+        return dx, dscale, dshift
+
+    def group_norm_silu(
+        self,
+        x: NDArray,
+        scale: NDArray,
+        shift: NDArray,
+        groups: int,
+        modulation: tuple[NDArray, ...] = (),
+        dropout: Dropout | None = None,
+    ) -> tuple[NDArray, Saved]:
+        """Return dropout(silu(modulate(group_norm(x))))."""
+        return self._norm(x, scale, shift, groups, EPS, modulation, True, dropout)
+
+    def group_norm_silu_backward(
+        self, saved: Saved, dy: NDArray, into: Places = None, added: tuple[NDArray, ...] = ()
+    ) -> tuple[NDArray, NDArray, NDArray, tuple[NDArray, ...]]:
+        """Return (dx, dscale, dshift, dmodulation) of `group_norm_silu`."""
+        return self._norm_backward(saved, dy, into, added)
+
+    def _norm(
+        self, x: NDArray, scale: NDArray, shift: NDArray, groups: int, eps: float,
+        modulation: tuple[NDArray, ...] = (), silu: bool = False, dropout: Dropout | None = None,
+    ) -> tuple[NDArray, Saved]:  # fmt: skip
+        """Return h = x̂ · scale + shift and its modulation, SiLU and dropout of it where wanted."""
+        n, c, dtype = x.shape[0], x.shape[-1], x.dtype
+        flat = plain(x).reshape(n, -1)
+        keep = plain(dropout.noise.keep(x.shape, dropout.rate, dropout.layer)).reshape(n, -1) if dropout else NOTHING
+        kept = dtype.type(1 / (1 - dropout.rate) if dropout else 1)
+        factor, constant = scale[None], shift[None]
+        if modulation:
+            m_scale, m_shift = modulation
+            factor, constant = factor * (1 + m_scale), constant * (1 + m_scale) + m_shift
+        factor, constant = plain(factor, dtype), plain(constant, dtype)
+        row = row_length(flat.shape[1], c)
+        y, mean, r = np.empty_like(flat), np.empty((n, groups), dtype), np.empty((n, groups), dtype)
+        shared(
+            lambda first, last: _normalise(
+                flat, factor, constant, keep, kept, eps, silu, row, first, last, y, mean, r
+            ),
+            n * groups,
+            x.size,
+        )  # fmt: skip
+        saved = Normed(flat, mean, r, factor, constant, scale, shift, modulation, silu, keep, kept)
+        return y.reshape(x.shape), saved if self.training else None
+
+    def _norm_backward(
+        self, saved: Normed, dy: NDArray, into: Places, added: tuple[NDArray, ...]
+    ) -> tuple[NDArray, NDArray, NDArray, tuple[NDArray, ...]]:
+        """Return (dx, dscale, dshift, dmodulation).
+
+        Of what reaches h, a = Σ dh and b = Σ dh x̂ per sample and channel: every gradient but dx is made of these two.
+        """
+        x, mean, r, factor, constant, scale, shift, modulation, silu, keep, kept = saved
+        (n, groups), c, dtype = mean.shape, factor.shape[1], x.dtype
+        first_added, *others = [plain(a, dtype).reshape(n, -1) for a in added] or [np.empty((0, 0), dtype)]
+        second_added = sum(others[1:], start=others[0]) if others else np.empty((0, 0), dtype)
+        flat, dx, row = plain(dy, dtype).reshape(n, -1), np.empty_like(x), row_length(x.shape[1], c)
+        a, b = np.empty((2, n, c), dtype)
+        shared(
+            lambda first, last: _normalise_backward(
+                x, flat, mean, r, factor, constant, keep, kept, first_added, second_added, silu, row, first, last,
+                dx, a, b,
+            ),
+            n * groups,
+            x.size,
+        )  # fmt: skip
+        dscale, dshift = into or np.empty((2, c), dtype)
+        dmodulation = (b * scale + a * shift, a) if modulation else ()
+        if modulation:
+            a, b = a * (1 + modulation[0]), b * (1 + modulation[0])
+        np.sum(b, axis=0, out=dscale)
+        np.sum(a, axis=0, out=dshift)
+        return dx.reshape(dy.shape), dscale, dshift, dmodulation
+
+    def modulate(self, x: NDArray, scale: NDArray, shift: NDArray) -> tuple[NDArray, Saved]:
+        """Return x (1 + scale) + shift, one scale and shift per sample and channel."""
+        flat, scale = plain(x).reshape(len(x), -1), plain(scale, x.dtype)
+        y = self._affine(flat, 1 + scale, plain(shift, x.dtype))
+        return y.reshape(x.shape), self._save(flat, scale)
+
+    def modulate_backward(self, saved: Saved, dy: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+        """Return (dx, dscale, dshift) of `modulate`."""
+        x, scale = saved
+        flat = plain(dy).reshape(x.shape)
+        dscale, dshift, row = np.empty_like(scale), np.empty_like(scale), row_length(x.shape[1], scale.shape[1])
+        shared(lambda first, last: _channel_sums(flat, x, row, first, last, dshift, dscale), len(x), x.size)
+        return self._affine(flat, 1 + scale, np.zeros_like(scale)).reshape(dy.shape), dscale, dshift
+
+    def add_vector(self, x: NDArray, v: NDArray) -> tuple[NDArray, Saved]:
+        """Return x + v, one vector per sample, added to each of its pixels."""
+        y = self._affine(plain(x).reshape(len(x), -1), np.ones(v.shape, x.dtype), plain(v, x.dtype))
+        return y.reshape(x.shape), self._save()
+
+    def add_vector_backward(self, saved: Saved, dy: NDArray) -> tuple[NDArray, NDArray]:
+        """Return (dx, dv) of `add_vector`; dx is dy itself."""
+        flat, dv = plain(dy).reshape(len(dy), -1), np.empty((len(dy), dy.shape[-1]), dy.dtype)
+        row, nothing = row_length(flat.shape[1], dy.shape[-1]), np.empty((0, 0), dy.dtype)
+        shared(lambda first, last: _channel_sums(flat, nothing, row, first, last, dv, dv), len(dy), dy.size)
+        return dy, dv
+
+    def _affine(self, x: NDArray, factor: NDArray, constant: NDArray) -> NDArray:
+        """Return x · factor + constant per sample and channel, for x of (N, pixels · C)."""
+        y, row = np.empty_like(x), row_length(x.shape[1], factor.shape[1])
+        shared(lambda first, last: _scale_and_shift(x, factor, constant, row, first, last, y), len(x), x.size)
+        return y
+
+
+NOTHING = np.empty((0, 0), bool)
+
+
+def row_length(size: int, c: int) -> int:
+    """Return how many elements of a sample of `size` to take as a row: a multiple of c."""
+    return c * max(1, min(ROW, size) // c)
+
+
+@compiled
+def _repeat(per_channel: NDArray, row: NDArray) -> None:
+    """Fill a row with what there is per channel."""
+    c = len(per_channel)
+    for start in range(0, len(row), c):
+        for i in range(c):
+            row[start + i] = per_channel[i]
+
+
+@compiled
+def _normalise(
+    x: NDArray, factor: NDArray, constant: NDArray, keep: NDArray, kept: Any, eps: float, silu: bool,
+    row_of_all: int, first: int, last: int, y: NDArray, mean: NDArray, r: NDArray,
+) -> None:  # fmt: skip
+    """Write y, μ and r of some of the N · groups groups, `first` to `last`: of whole samples, but at either end."""
+    size, c, groups = x.shape[1], factor.shape[1], mean.shape[1]
+    each = c // groups
+    number = size // groups
+    dropped = x.dtype.type(0)
+    centre, slope, shift, sums = np.empty((4, row_of_all), x.dtype)
+    for n in range(first // groups, (last + groups - 1) // groups):
+        start_group, end_group = max(0, first - n * groups), min(groups, last - n * groups)
+        begin, width = start_group * each, (end_group - start_group) * each
+        row, step = (row_of_all, row_of_all) if width == c else (width, c)
+        x_n, y_n = x[n], y[n]
+        sums[:row] = 0
+        for start in range(begin, size, step):
+            x_row = x_n[start : start + row]
+            for i in range(len(x_row)):
+                sums[i] += x_row[i]
+        for g in range(start_group, end_group):
+            mean[n, g] = _group_total(sums[:row], (g - start_group) * each, each, width) / number
+        for g in range(start_group, end_group):
+            _write_group(centre[:row], (g - start_group) * each, each, width, mean[n, g])
+        sums[:row] = 0
+        for start in range(begin, size, step):
+            x_row = x_n[start : start + row]
+            for i in range(len(x_row)):
+                centred = x_row[i] - centre[i]
+                sums[i] += centred * centred
+        for g in range(start_group, end_group):
+            r[n, g] = 1 / np.sqrt(_group_total(sums[:row], (g - start_group) * each, each, width) / number + eps)
+            _write_group(slope[:row], (g - start_group) * each, each, width, r[n, g])
+        told = n if len(factor) > 1 else 0
+        for start in range(0, row, width):
+            for i in range(width):
+                slope[start + i] *= factor[told, begin + i]
+                shift[start + i] = constant[told, begin + i]
+        for start in range(begin, size, step):
+            x_row, y_row = x_n[start : start + row], y_n[start : start + row]
+            for i in range(len(x_row)):
+                y_row[i] = (x_row[i] - centre[i]) * slope[i] + shift[i]
+            if silu:
+                for i in range(len(y_row)):
+                    y_row[i] = y_row[i] * logistic(y_row[i])
+            if len(keep):
+                keep_row = keep[n, start : start + row]
+                for i in range(len(y_row)):
+                    y_row[i] = y_row[i] * (kept if keep_row[i] else dropped)
+
+
+@compiled
+def _group_total(sums: NDArray, begin: int, each: int, width: int) -> float:
+    """Return the sum over one group of what there is in a row of pixels, `width` channels each."""
+    total = 0.0
+    for start in range(begin, len(sums), width):
+        for i in range(start, start + each):
+            total += sums[i]
+    return total
+
+
+@compiled
+def _write_group(row: NDArray, begin: int, each: int, width: int, value: float) -> None:
+    """Write a number to the places of one group in a row of pixels, `width` channels each."""
+    for start in range(begin, len(row), width):
+        for i in range(start, start + each):
+            row[i] = value
+
+
+@compiled
+def _normalise_backward(
+    x: NDArray, dy: NDArray, mean: NDArray, r: NDArray, factor: NDArray, constant: NDArray, keep: NDArray, kept: Any,
+    first_added: NDArray, second_added: NDArray, silu: bool, row_of_all: int, first: int, last: int,
+    dx: NDArray, a: NDArray, b: NDArray,
+) -> None:  # fmt: skip
+    """Write dx, a = Σ dh and b = Σ dh x̂ of some of the N · groups groups.
+
+    The means of g = dh · factor and of g x̂ need a and b alone, and what is left is linear in dh and in x − μ:
+
+        dx = dh (r factor) − (x − μ) r² group mean(factor b) − r group mean(factor a)
+
+    What reaches x by other ways is added to dx: two arrays of its shape, or of (0, 0) for none.
+    """
+    size, c, groups = x.shape[1], factor.shape[1], mean.shape[1]
+    each = c // groups
+    number = size // groups
+    dropped = x.dtype.type(0)
+    centre, slope, shift, sum_a, sum_b, dh = np.empty((6, row_of_all), x.dtype)
+    for n in range(first // groups, (last + groups - 1) // groups):
+        start_group, end_group = max(0, first - n * groups), min(groups, last - n * groups)
+        begin, width = start_group * each, (end_group - start_group) * each
+        row, step = (row_of_all, row_of_all) if width == c else (width, c)
+        x_n, dy_n, dx_n = x[n], dy[n], dx[n]
+        told = n if len(factor) > 1 else 0
+        for g in range(start_group, end_group):
+            _write_group(centre[:row], (g - start_group) * each, each, width, mean[n, g])
+            _write_group(slope[:row], (g - start_group) * each, each, width, r[n, g])
+        for start in range(0, row, width):
+            for i in range(width):
+                slope[start + i] *= factor[told, begin + i]
+                shift[start + i] = constant[told, begin + i]
+        sum_a[:row] = 0
+        sum_b[:row] = 0
+        for start in range(begin, size, step):
+            x_row, dy_row, dx_row = x_n[start : start + row], dy_n[start : start + row], dx_n[start : start + row]
+            if len(keep):
+                keep_row = keep[n, start : start + row]
+                for i in range(len(x_row)):
+                    dh[i] = dy_row[i] * (kept if keep_row[i] else dropped)
+            else:
+                for i in range(len(x_row)):
+                    dh[i] = dy_row[i]
+            if silu:
+                for i in range(len(x_row)):
+                    h = (x_row[i] - centre[i]) * slope[i] + shift[i]
+                    sigma = logistic(h)
+                    dh[i] = dh[i] * (sigma + h * (sigma - sigma * sigma))
+            for i in range(len(x_row)):
+                dx_row[i] = dh[i]
+                sum_a[i] += dh[i]
+                sum_b[i] += dh[i] * (x_row[i] - centre[i])
+        for g in range(start_group, end_group):
+            along, across = 0.0, 0.0
+            for channel in range(g * each, (g + 1) * each):
+                a[n, channel] = _group_total(sum_a[:row], channel - begin, 1, width)
+                b[n, channel] = _group_total(sum_b[:row], channel - begin, 1, width) * r[n, g]
+                across += factor[told, channel] * a[n, channel]
+                along += factor[told, channel] * b[n, channel]
+            place = (g - start_group) * each
+            _write_group(sum_a[:row], place, each, width, across / number * r[n, g])
+            _write_group(sum_b[:row], place, each, width, along / number * r[n, g] * r[n, g])
+        for start in range(begin, size, step):
+            x_row, dx_row = x_n[start : start + row], dx_n[start : start + row]
+            for i in range(len(x_row)):
+                dx_row[i] = dx_row[i] * slope[i] - (x_row[i] - centre[i]) * sum_b[i] - sum_a[i]
+            for other in (first_added, second_added):
+                if len(other):
+                    other_row = other[n, start : start + row]
+                    for i in range(len(x_row)):
+                        dx_row[i] += other_row[i]
+
+
+@compiled
+def _scale_and_shift(
+    x: NDArray, factor: NDArray, constant: NDArray, row: int, first: int, last: int, y: NDArray
+) -> None:  # fmt: skip
+    """Write y = x · factor + constant of some samples, with one factor and constant per channel."""
+    size = x.shape[1]
+    slope, shift = np.empty((2, row), x.dtype)
+    for n in range(first, last):
+        _repeat(factor[n], slope)
+        _repeat(constant[n], shift)
+        for start in range(0, size, row):
+            x_row, y_row = x[n, start : start + row], y[n, start : start + row]
+            for i in range(len(x_row)):
+                y_row[i] = x_row[i] * slope[i] + shift[i]
+
+
+@compiled
+def _channel_sums(dy: NDArray, x: NDArray, row: int, first: int, last: int, total: NDArray, along: NDArray) -> None:
+    """Write Σ dy over the pixels of some samples; and Σ dy x, where there is an x."""
+    size, c = dy.shape[1], total.shape[1]
+    sums, products = np.empty((2, row), dy.dtype)
+    for n in range(first, last):
+        sums[:] = 0
+        products[:] = 0
+        for start in range(0, size, row):
+            dy_row = dy[n, start : start + row]
+            for i in range(len(dy_row)):
+                sums[i] += dy_row[i]
+            if len(x):
+                x_row = x[n, start : start + row]
+                for i in range(len(dy_row)):
+                    products[i] += dy_row[i] * x_row[i]
+        for channel in range(c):
+            total[n, channel] = _group_total(sums, channel, 1, c)
+            if len(x):
+                along[n, channel] = _group_total(products, channel, 1, c)

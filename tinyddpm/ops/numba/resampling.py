@@ -1,0 +1,96 @@
+"""Changes of resolution and concatenation: each number is read and written once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyddpm.ops.base import Saved
+from tinyddpm.ops.numba.arrays import NDArray, plain, shared
+from tinyddpm.ops.numba.compiling import compiled
+from tinyddpm.ops.resampling import Resampling
+
+
+class NumbaResampling(Resampling):
+    """Doubling and halving of NHWC images, and the concatenation that brings skips back in."""
+
+    def concat(self, a: NDArray, b: NDArray) -> tuple[NDArray, Saved]:
+        """Return a and b one after the other along the channels."""
+        c_a, c_b = a.shape[-1], b.shape[-1]
+        y = np.empty((*a.shape[:-1], c_a + c_b), a.dtype)
+        a, b, joined = plain(a).reshape(-1, c_a), plain(b, a.dtype).reshape(-1, c_b), y.reshape(-1, c_a + c_b)
+        shared(lambda first, last: _join(a, b, joined, first, last), len(joined), y.size)
+        return y, self._save(c_a)
+
+    def concat_backward(self, saved: Saved, dy: NDArray) -> tuple[NDArray, NDArray]:
+        """Return (da, db) of `concat`, both contiguous."""
+        (c_a,), (*pixels, c) = saved, dy.shape
+        da, db = np.empty((*pixels, c_a), dy.dtype), np.empty((*pixels, c - c_a), dy.dtype)
+        joined, a, b = plain(dy).reshape(-1, c), da.reshape(-1, c_a), db.reshape(-1, c - c_a)
+        shared(lambda first, last: _cut(joined, a, b, first, last), len(joined), dy.size)
+        return da, db
+
+    def _doubled(self, x: NDArray) -> NDArray:
+        n, height, width, c = x.shape
+        y = np.empty((n, 2 * height, 2 * width, c), x.dtype)
+        rows, doubled = plain(x).reshape(n * height, width, c), y.reshape(n * height, 4 * width * c)
+        shared(lambda first, last: _double(rows, doubled, first, last), n * height, y.size)
+        return y
+
+    def _squares_summed(self, x: NDArray) -> NDArray:
+        n, height, width, c = x.shape
+        y = np.empty((n, height // 2, width // 2, c), x.dtype)
+        pairs, summed = plain(x).reshape(n * height // 2, 2 * width * c), y.reshape(n * height // 2, width // 2, c)
+        shared(lambda first, last: _sum_squares(pairs, summed, first, last), len(summed), x.size)
+        return y
+
+
+@compiled
+def _join(a: NDArray, b: NDArray, joined: NDArray, first: int, last: int) -> None:
+    """Write pixels of a and of b side by side."""
+    c_a = a.shape[1]
+    for pixel in range(first, last):
+        a_p, b_p, left, right = a[pixel], b[pixel], joined[pixel, :c_a], joined[pixel, c_a:]
+        for i in range(len(a_p)):
+            left[i] = a_p[i]
+        for i in range(len(b_p)):
+            right[i] = b_p[i]
+
+
+@compiled
+def _cut(joined: NDArray, a: NDArray, b: NDArray, first: int, last: int) -> None:
+    """Write what lies side by side to a and to b."""
+    c_a = a.shape[1]
+    for pixel in range(first, last):
+        a_p, b_p, left, right = a[pixel], b[pixel], joined[pixel, :c_a], joined[pixel, c_a:]
+        for i in range(len(a_p)):
+            a_p[i] = left[i]
+        for i in range(len(b_p)):
+            b_p[i] = right[i]
+
+
+@compiled
+def _double(x: NDArray, doubled: NDArray, first: int, last: int) -> None:
+    """Write each pixel of rows (width, C) to a square: two rows of twice the width, one after the other."""
+    width, c = x.shape[1:]
+    row = 2 * width * c
+    for n in range(first, last):
+        for pixel in range(width):
+            x_p, twice = x[n, pixel], doubled[n, 2 * pixel * c : 2 * (pixel + 1) * c]
+            below = doubled[n, row + 2 * pixel * c : row + 2 * (pixel + 1) * c]
+            for start in (0, c):
+                for i in range(c):
+                    twice[start + i] = x_p[i]
+                    below[start + i] = x_p[i]
+
+
+@compiled
+def _sum_squares(pairs: NDArray, summed: NDArray, first: int, last: int) -> None:
+    """Write the sums over squares of two rows, which lie one after the other."""
+    width, c = summed.shape[1:]
+    row = pairs.shape[1] // 2
+    for n in range(first, last):
+        for pixel in range(width):
+            out, start = summed[n, pixel], 2 * pixel * c
+            above, below = pairs[n, start : start + 2 * c], pairs[n, row + start : row + start + 2 * c]
+            for i in range(c):
+                out[i] = (above[i] + below[i]) + (above[c + i] + below[c + i])
