@@ -261,6 +261,7 @@ def resume(
     device: str | None = None,
     precision: str | None = None,
     graph: bool | None = None,
+    recompute: bool | None = None,
     progress: bool = True,
 ) -> Trained:
     """Go on with a run that was stopped, or with more steps, as if it had never stopped; and return the model.
@@ -271,6 +272,7 @@ def resume(
         labels, classes: as they were given to `train` with an array.
         steps: how many in all; as many as were asked for if not given.
         backend, device, precision, graph: where and how to compute from now on, see `load_backend`.
+        recompute: as the setting of this name, from now on.
         progress: show a bar.
 
     Raises:
@@ -278,7 +280,17 @@ def resume(
         ConfigError: it has done that many steps.
     """
     dataset = None if data is None else _dataset(data, labels, classes)
-    go_on(Path(run), Progress(None if progress else StringIO()), steps, backend, device, precision, graph, dataset)
+    go_on(
+        Path(run),
+        Progress(None if progress else StringIO()),
+        steps,
+        backend,
+        device,
+        precision,
+        graph,
+        recompute,
+        dataset,
+    )
     return _where_it_trained(Path(run))
 
 

@@ -15,7 +15,7 @@ from array_api_compat import device
 from tinyddpm.backend import Array
 from tinyddpm.errors import ConfigError
 from tinyddpm.nn import DropoutNoise, Gradients, Parts, Told, Weights, Widths
-from tinyddpm.nn.blocks import TimeEmbedding
+from tinyddpm.nn.blocks import Chain, TimeEmbedding
 from tinyddpm.nn.layers import Linear, Pass
 from tinyddpm.ops import Operations, Saved
 
@@ -61,7 +61,7 @@ class DiT(Parts):
         self.time = TimeEmbedding("time", FREQUENCIES, width)
         self.tokens_in = Linear("tokens_in", patch * patch * sample_shape[-1], width)
         self.context = Linear("context", told.tokens, width) if told.tokens else None
-        self.blocks = [Block(f"block_{i}", width, heads, mlp_ratio * width) for i in range(depth)]
+        self.blocks = Chain(*(Block(f"block_{i}", width, heads, mlp_ratio * width) for i in range(depth)))
         self.modulation = Linear("modulation", width, 2 * width, scale=0.0)
         self.tokens_out = Linear("tokens_out", width, patch * patch * out_channels, scale=0.0)
 
@@ -77,8 +77,7 @@ class DiT(Parts):
         h = h + _positions(ops, rows, columns, self.width, like=h)
         if self.context:
             h = self._beside(run, h, told)
-        for block in self.blocks:
-            h = block.forward(run, h)
+        h = self.blocks.forward(run, h)
 
         h = h[:, : rows * columns, :]
         scale, shift = _parts(self.modulation.forward(run, run.told["time"]), 2)
@@ -101,8 +100,7 @@ class DiT(Parts):
         if self.context:
             dh = run.ops.xp.concat([dh, run.ops.xp.zeros_like(run.told["context"])], axis=1)
 
-        for block in reversed(self.blocks):
-            dh = block.backward(run, dh)
+        dh = self.blocks.backward(run, dh)
         dtokens = None
         if self.context:
             dtokens = self.context.backward(run, dh[:, rows * columns :, :])
@@ -149,7 +147,7 @@ class Block(Parts):
         h = self.dense_2.forward(run, h)
         return x + _gate(run, h, gate_2)
 
-    def backward(self, run: Pass, dy: Array) -> Array:
+    def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
         """Return dx, and add to the gradient of "time"."""
         dh, dgate_2 = _gate_backward(run, dy)
         dh = self.dense_2.backward(run, dh)
@@ -169,7 +167,7 @@ class Block(Parts):
 
         dmodulation = run.ops.xp.concat([dscale_1, dshift_1, dgate_1, dscale_2, dshift_2, dgate_2], axis=-1)
         run.dtold["time"] = self.modulation.backward(run, dmodulation, *run.gathered("time"))
-        return dx
+        return sum(added, start=dx)
 
 
 def _attention(run: Pass, q: Array, k: Array, v: Array, heads: int) -> Array:

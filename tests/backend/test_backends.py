@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -15,8 +16,9 @@ import pytest
 import torch
 
 from tinyddpm import registry
-from tinyddpm.backend import Backend, Purpose, load_backend
+from tinyddpm.backend import Backend, Purpose, load_backend, processor
 from tinyddpm.backend.cupy_backend import CupyBackend
+from tinyddpm.backend.numba_backend import OLDEST, NumbaBackend
 from tinyddpm.backend.numpy_backend import NumpyBackend
 from tinyddpm.backend.torch_backend import TorchBackend
 from tinyddpm.errors import BackendError, OutOfMemoryError
@@ -115,8 +117,61 @@ def test_numpy_describes_its_library() -> None:
     assert re.search(r"\((\w+ kernels( as OPENBLAS_CORETYPE wants)?, )?threads: \d+\)", line)
 
 
+@pytest.mark.parametrize(
+    ("features", "function"),
+    [
+        ({"AVX2": True, "AVX512_SKX": True}, "tanh"),
+        ({"AVX2": True, "AVX512_SKX": False}, "exp"),
+        ({"AVX2": False, "AVX512_SKX": False}, "tanh"),
+        ({"NEON": True}, "tanh"),
+    ],
+)
+def test_silu_is_computed_by_what_the_processor_does_faster(
+    monkeypatch: pytest.MonkeyPatch, features: dict[str, bool], function: str
+) -> None:
+    monkeypatch.setattr(processor, "features", features)
+    assert f" on cpu, SiLU by {function}, " in NumpyBackend().describe()
+
+
 def test_numpy_knows_only_the_cpu() -> None:
     assert error_line(NumpyBackend, "cuda:1").startswith("the numpy backend has no device 'cuda:1'")
+
+
+# Numba.
+
+
+def test_numba_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    line = error_line(NumbaBackend)
+    assert line.startswith("Numba cannot be imported (")
+    assert line.endswith("): run pip install -U 'numba>=0.64'")
+
+
+def test_numba_that_does_not_know_this_numpy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It says so itself when it is imported."""
+    (tmp_path / "numba.py").write_text("raise ImportError('Numba needs NumPy 2.3 or less.\\nGot NumPy 2.4.')")
+    monkeypatch.delitem(sys.modules, "numba", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    line = error_line(NumbaBackend)
+    assert line.startswith("Numba cannot be imported (Numba needs NumPy 2.3 or less. Got NumPy 2.4.): run pip install")
+
+
+@pytest.mark.parametrize("version", ["0.63.1", "0.9.0", "0.63.0rc1"])
+def test_numba_too_old(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setitem(sys.modules, "numba", SimpleNamespace(__version__=version))
+    assert error_line(NumbaBackend) == f"Numba {version} is too old: run pip install -U 'numba>=0.64'"
+
+
+@pytest.mark.parametrize("version", ["0.64.0", "0.64.0rc1", "0.100.2", "1.0.0"])
+def test_numba_new_enough(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    """It is named before the line of NumPy, whose arrays these are."""
+    monkeypatch.setitem(sys.modules, "numba", SimpleNamespace(__version__=version))
+    assert NumbaBackend().describe() == f"numba {version}, {NumpyBackend().describe()}"
+
+
+def test_numba_is_asked_for_in_the_version_that_is_taken() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["optional-dependencies"]["numba"] == [f"numba>={OLDEST}"]
 
 
 # Torch.

@@ -99,6 +99,16 @@ def test_dry_run_measures_and_writes_nothing(here: Path) -> None:
     assert not list(here.iterdir())
 
 
+def test_memory_can_be_saved_and_resumed_without(here: Path) -> None:
+    """A dry run says what it takes with --recompute; a run may be resumed with it or without."""
+    assert "MiB at its peak" in run("train", *SMALL, "--recompute", "--dry-run").stdout
+    run("train", *SMALL, "--out", "r", "--recompute")
+    for flag, kept in (("--no-recompute", False), ("--recompute", True)):
+        steps = "9" if kept else "8"
+        assert run("train", "--resume", "r", "--steps", steps, flag).stdout.startswith(f"trained {steps} steps: r")
+        assert json.loads(run("info", "r", "--json").stdout)["config"]["training"]["recompute"] is kept
+
+
 def test_settings_come_from_preset_file_environment_and_flags(here: Path) -> None:
     """Each layer overrides the one before: file over preset, environment over file, flag over environment."""
     Path("c.toml").write_text("[training]\nbatch_size = 11\nwarmup = 7\nsteps = 3\n[network]\nwidth = 16\n")

@@ -145,6 +145,19 @@ def test_recorded_training_is_the_same_training(tape: TapeBackend, name: str, pr
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recomputed_training_is_the_same_training(precision: str) -> None:
+    """Recorded, with dropout, classes, adaptive norms and attention: four steps, bit for bit."""
+    make_shim("CPU, little shared memory")
+    plain, recomputed = config(ADAPTIVE), config(ADAPTIVE).updated({"training": {"recompute": True}})
+    tape, shim = TapeBackend(precision=precision), ShimBackend(precision=precision)
+    ours, theirs = make_trainer(recomputed, tape, data(recomputed)), make_trainer(plain, shim, data(plain))
+    assert [ours.train_step() for _ in range(4)] == [theirs.train_step() for _ in range(4)]
+    np.testing.assert_array_equal(tape.to_numpy(ours.ema), shim.to_numpy(theirs.ema))
+    assert len(tape.recorded) == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_the_device_trains_as_the_host_does(name: str) -> None:
     """Six steps: losses within 1e-5 of NumPy's, gradients' norms within 1e-4, growth included. And resumed."""

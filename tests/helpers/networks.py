@@ -131,11 +131,12 @@ class Setting:
         noise: bool = True,
         x: HostArray | None = None,
         weights: Mapping[str, HostArray] | None = None,
+        recompute: bool = False,
     ) -> tuple[Any, Saved]:
         """Return the prediction and the residuals, with another x or some other weights if given."""
         weights = {**self.weights, **(weights or {})}
         return self.network.forward(
-            load_operations(backend, training),
+            load_operations(backend, training, recompute),
             {path: backend.asarray(w) for path, w in weights.items()},
             backend.asarray(self.x if x is None else x),
             backend.asarray(self.t),
@@ -148,9 +149,9 @@ class Setting:
         dw = self.layout.views(buffer, backend.xp)
         return self.network.backward(saved, dw, backend.asarray(self.dout))
 
-    def gradients(self, backend: Backend) -> tuple[HostArray, dict[str, HostArray], HostArray]:
+    def gradients(self, backend: Backend, recompute: bool = False) -> tuple[HostArray, dict[str, HostArray], HostArray]:
         """Return the prediction, the gradients by path, read from the flat buffer, and dx, on the host."""
-        out, saved = self.forward(backend)
+        out, saved = self.forward(backend, recompute=recompute)
         buffer = self.no_gradients(backend)
         dx = self.backward(backend, saved, buffer)
         dw = self.layout.views(backend.to_numpy(buffer), np)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tinyddpm.backend import load_backend
 from tinyddpm.ops import Operations, load_operations
-from tinyddpm.ops.cpu import blocks, convolution, winograd
+from tinyddpm.ops.cpu import blocks, convolution, normalisation, silu, winograd
 from tinyddpm.ops.numpy_operations import NumpyOperations
 
 NUMPY = load_backend("numpy")
@@ -97,7 +97,13 @@ def test_group_norm(n: int, pixels: list[int], groups: int, of_each: int, seed: 
         close(ours, reference)
 
 
-@pytest.mark.usefixtures("sizes")
+@pytest.fixture(params=silu.WAYS)
+def silu_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SiLU as it is computed on one processor or another."""
+    monkeypatch.setattr(normalisation, "SILU", silu.WAYS[request.param])
+
+
+@pytest.mark.usefixtures("sizes", "silu_way")
 @given(
     n=st.integers(1, 9), pixels=st.lists(SIDES, min_size=1, max_size=2), groups=st.integers(1, 4),
     of_each=st.integers(1, 4), modulated=st.booleans(), seed=st.integers(0, 2**32 - 1),
@@ -118,6 +124,20 @@ def test_group_norm_silu(n: int, pixels: list[int], groups: int, of_each: int, m
     close(ours, expected)
     for a, b in zip([*our_sums, *our_modulation], [*sums, *its_modulation], strict=True):
         close(a, b, terms=x.size // c)
+
+
+@pytest.mark.usefixtures("silu_way")
+def test_silu_at_its_limits() -> None:
+    """A scale of 1e4 drives SiLU to 0 and to its argument, without a warning and without NaN."""
+    x = np.linspace(-3, 3, 64, dtype=np.float32).reshape(1, 64, 1)
+    scale, shift = np.full(1, 1e4, np.float32), np.zeros(1, np.float32)
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        y, saved = OURS.group_norm_silu(x, scale, shift, 1)
+        expected, expected_saved = REFERENCE.group_norm_silu(x, scale, shift, 1)
+        np.testing.assert_allclose(y, expected, rtol=1e-5)
+        dx, *_ = OURS.group_norm_silu_backward(saved, np.ones_like(x))
+        expected, *_ = REFERENCE.group_norm_silu_backward(expected_saved, np.ones_like(x))
+        close(dx, expected)
 
 
 @given(leading=st.lists(SIDES, min_size=1, max_size=3), c_in=CHANNELS, c_out=CHANNELS, seed=st.integers(0, 2**32 - 1))

@@ -10,6 +10,7 @@ import pytest
 
 from tinyddpm.backend import Array
 from tinyddpm.nn import DropoutNoise, Gradients, Network, Parameter, Told, Weights, Widths
+from tinyddpm.nn.blocks import Chain
 from tinyddpm.nn.layers import Linear, Pass
 from tinyddpm.nn.parameters import ZEROS
 from tinyddpm.ops import Operations, Saved
@@ -229,6 +230,33 @@ class KeepsState(Good):
         return super().backward(remembered, dw, dout)
 
 
+class Fickle(Good):
+    """Multiplies by another number at every call of a block, which its backward remembers."""
+
+    def __init__(self, sample_shape: tuple[int, ...], told: Widths, out_channels: int) -> None:
+        super().__init__(sample_shape, told, out_channels)
+        self.blocks = Chain(self.Block())
+
+    class Block:
+        def forward(self, run: Pass, x: Array) -> Array:
+            number = run.told["number"] = run.told.get("number", 0) + 1
+            run.stack.append(number)
+            return number * x
+
+        def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
+            return run.stack.pop() * dy
+
+    def forward(self, ops: Operations, w: Weights, x: Array, *rest: Any, **others: Any) -> tuple[Array, Saved]:
+        first = Pass(ops, w)
+        out, run = super().forward(ops, w, self.blocks.forward(first, x), *rest, **others)
+        return out, (first, run) if ops.training else None
+
+    def backward(self, saved: Saved, dw: Gradients, dout: Array) -> tuple[Array, Told]:
+        first, run = saved
+        dx, dtold = super().backward(run, dw, dout)
+        return self.blocks.backward(first, dx), dtold
+
+
 class MixesSamples(Good):
     """Adds the batch's mean of the predictions, which has a gradient of its own: dout plus its mean."""
 
@@ -287,6 +315,7 @@ class NoDefault(Good):
         (Malformed, "parameter path 'Dense 3' is malformed"),
         (KeepsResiduals, "forward keeps residuals"),
         (KeepsState, "differs when two passes are interleaved|fails on numpy"),
+        (Fickle, "dx differs with ops.recompute"),
         (MixesSamples, "the prediction for a sample alone is off"),
         (Widens, "the prediction is float64 for float32 inputs"),
         (NumpyAlone, "fails on array_api_strict: AttributeError"),

@@ -117,6 +117,16 @@ def test_stopped_and_resumed_is_the_straight_run(tables: dict[str, Any], stop: i
     assert_same_arrays(loaded(tmp_path / "straight"), loaded(tmp_path / "stopped"))
 
 
+def test_recomputed_is_the_straight_run(tmp_path: Path) -> None:
+    """With classes, flips, dropout and accumulation; also where only the steps after a stop are recomputed."""
+    start(config(IMAGES), NUMPY, tmp_path / "straight", quiet())
+    start(config(IMAGES, recompute=True), NUMPY, tmp_path / "recomputed", quiet())
+    assert_same(tmp_path / "straight", tmp_path / "recomputed")
+    start(config(IMAGES, steps=5), NUMPY, tmp_path / "stopped", quiet())
+    resume(tmp_path / "stopped", quiet(), steps=7, recompute=True)
+    assert_same_arrays(loaded(tmp_path / "straight"), loaded(tmp_path / "stopped"))
+
+
 RUNNER = """
 import sys, json
 from pathlib import Path

@@ -10,6 +10,9 @@ from tinyddpm.backend.numpy_backend import NumpyBackend
 from tinyddpm.backend.random import Random
 from tinyddpm.errors import BackendError
 
+OLDEST = "0.64"
+"""The first Numba that takes all of NumPy 2.0 to 2.4, on all of Python 3.11 to 3.14; pyproject.toml asks for it too."""
+
 
 class NumbaBackend(NumpyBackend):
     """NumPy's arrays; operations are compiled by Numba.
@@ -28,8 +31,10 @@ class NumbaBackend(NumpyBackend):
             import numba
         except ImportError as cause:
             reason = " ".join(str(cause).split())
-            raise BackendError(f"Numba cannot be imported ({reason}): run pip install 'tinyddpm[numba]'") from cause
-        self._version = numba.__version__
+            raise BackendError(f"Numba cannot be imported ({reason}): run pip install -U 'numba>={OLDEST}'") from cause
+        self._version: str = numba.__version__
+        if tuple(map(int, self._version.split(".")[:2])) < tuple(map(int, OLDEST.split("."))):
+            raise BackendError(f"Numba {self._version} is too old: run pip install -U 'numba>={OLDEST}'")
         super().__init__(device)
 
     def random(self, seed: int) -> Random:

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_info
 
 from tinyddpm.backend.base import Backend
 from tinyddpm.backend.memory import keep_freed_memory
+from tinyddpm.backend.processor import silu_function
 from tinyddpm.errors import BackendError
 
 BLOCK = 1 << 16
@@ -50,13 +51,14 @@ class NumpyBackend(Backend):
         return [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
 
     def describe(self) -> str:
-        """Return NumPy's version, and the BLAS libraries of this process with their versions, kernels and threads."""
+        """Return NumPy's version, what SiLU is computed by, and the BLAS libraries with their kernels and threads."""
         libraries = sorted(
             f"{pool['internal_api']} {pool['version'] or 'of unknown version'} ({_details(pool)})"
             for pool in threadpool_info()
             if pool["user_api"] == "blas"
         )
-        return f"numpy {np.__version__} on cpu, {' and '.join(libraries) or 'a BLAS that threadpoolctl does not know'}"
+        blas = " and ".join(libraries) or "a BLAS that threadpoolctl does not know"
+        return f"numpy {np.__version__} on cpu, SiLU by {silu_function()}, {blas}"
 
 
 def _details(pool: dict[str, Any]) -> str:

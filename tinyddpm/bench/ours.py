@@ -115,7 +115,7 @@ class Ours:
             config = self.task.config
             alone = replace(config, training=replace(config.training, threads=1))
             backend = load_backend(config.backend, config.device, config.precision, graph=False)
-            ops = load_operations(backend, training=True)
+            ops = load_operations(backend, training=True, recompute=config.training.recompute)
             timed = TimedOperations(ops)
             trainer = make_trainer(alone, backend, noise_dataset(self.task), cast(Operations, timed))
             trainer.train_step()

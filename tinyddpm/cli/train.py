@@ -13,7 +13,7 @@ from tinyddpm.cli.options import GroupedCommand, configuration, configuration_op
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config
 
-MACHINE = ("steps", "backend", "device", "precision", "graph")
+MACHINE = ("steps", "backend", "device", "precision", "graph", "recompute")
 RESUMABLE = {"resume", *MACHINE}
 """The options that may be given with --resume: none of them changes what has been trained so far."""
 
@@ -90,7 +90,7 @@ def _refuse_changes(ctx: click.Context) -> None:
     if changes:
         raise ConfigError(
             f"--resume keeps the settings of its run, so {', '.join(changes)} cannot be given with it: "
-            "only --steps, --backend, --device, --precision and --no-graph can"
+            "only --steps, --backend, --device, --precision, --no-graph and --recompute can"
         )
 
 

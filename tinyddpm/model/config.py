@@ -78,6 +78,9 @@ class TrainingConfig:
     steps: int = setting(800_000, "Training steps; the run ends there.")
     batch_size: int = setting(128, "Samples per step.")
     accumulate: int = setting(1, "Cut each batch into this many parts, to save memory; the gradient is the same.")
+    recompute: bool = setting(
+        False, "Keep only the inputs of blocks and run these again on the way back, to save memory: the same gradient."
+    )
     threads: int = setting(0, "Threads that share each batch; 0 for the cores there are.")
     learning_rate: float = setting(2e-4, "Adam's learning rate.")
     warmup: int = setting(5000, "Steps over which the learning rate rises from 0.")

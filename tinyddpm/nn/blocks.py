@@ -130,7 +130,12 @@ class AttentionBlock(Parts):
 
 
 class Chain(Parts):
-    """Blocks one after the other."""
+    """Blocks one after the other.
+
+    With `ops.recompute`, all that is kept of a block's forward is its input, and its backward runs the forward again
+    (Chen et al. 2016, arXiv 1604.06174). A block does the same each time, dropout included, so the gradients have the
+    same bits. The residuals of one block are there at a time, whatever the number of blocks.
+    """
 
     def __init__(self, *blocks: Block | None) -> None:
         self.blocks = [block for block in blocks if block]
@@ -138,15 +143,15 @@ class Chain(Parts):
     def forward(self, run: Pass, x: Array) -> Array:
         """Return what the last block makes of it."""
         for block in self.blocks:
-            x = block.forward(run, x)
+            x = _forward(block, run, x)
         return x
 
     def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
         """Return dx."""
         first, *others = self.blocks
         for block in reversed(others):
-            dy = block.backward(run, dy)
-        return first.backward(run, dy, *added)
+            dy = _backward(block, run, dy)
+        return _backward(first, run, dy, *added)
 
 
 class Upsample(Parts):
@@ -163,6 +168,20 @@ class Upsample(Parts):
         """Return dx."""
         dx: Array = run.undo(run.ops.upsample_backward, self.conv.backward(run, dy))
         return sum(added, start=dx)
+
+
+def _forward(block: Block, run: Pass, x: Array) -> Array:
+    kept = len(run.stack)
+    y = block.forward(run, x)
+    if run.ops.recompute:
+        run.stack[kept:] = [x]
+    return y
+
+
+def _backward(block: Block, run: Pass, dy: Array, *added: Array) -> Array:
+    if run.ops.recompute:
+        block.forward(run, run.stack.pop())
+    return block.backward(run, dy, *added)
 
 
 def _halves(a: Array) -> tuple[Array, Array]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tinyddpm.backend import Array
 from tinyddpm.errors import ConfigError
-from tinyddpm.nn.blocks import NEAR_ZERO, TimeEmbedding
+from tinyddpm.nn.blocks import NEAR_ZERO, Chain, TimeEmbedding
 from tinyddpm.nn.layers import Linear, Pass
 from tinyddpm.nn.network import DropoutNoise, Told, Widths
 from tinyddpm.nn.parameters import Gradients, Parts, Weights
@@ -39,7 +39,7 @@ class MLP(Parts):
         self.takes = Widths(vector=width)
         self.time = TimeEmbedding("time", width, width)
         self.dense_in = Linear("dense_in", sample_shape[0], width)
-        self.blocks = [_Block(f"block_{i}", width) for i in range(depth)]
+        self.blocks = Chain(*(_Block(f"block_{i}", width) for i in range(depth)))
         self.dense_out = Linear("dense_out", width, out_channels, scale=NEAR_ZERO)
 
     def forward(
@@ -49,8 +49,7 @@ class MLP(Parts):
         run = Pass(ops, w)
         self.time.forward(run, t, told)
         h = self.dense_in.forward(run, x)
-        for block in self.blocks:
-            h = block.forward(run, h)
+        h = self.blocks.forward(run, h)
         h = run.do(ops.silu, h)
         return self.dense_out.forward(run, h), run if ops.training else None
 
@@ -60,8 +59,7 @@ class MLP(Parts):
         run.dw = dw
         dh = self.dense_out.backward(run, dout)
         dh = run.undo(run.ops.silu_backward, dh)
-        for block in reversed(self.blocks):
-            dh = block.backward(run, dh)
+        dh = self.blocks.backward(run, dh)
         dx = self.dense_in.backward(run, dh)
         return dx, Told(vector=self.time.backward(run))
 
@@ -81,9 +79,9 @@ class _Block(Parts):
         h = run.do(run.ops.silu, h)
         return x + self.dense_2.forward(run, h)
 
-    def backward(self, run: Pass, dy: Array) -> Array:
+    def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
         dh = self.dense_2.backward(run, dy)
         dh = run.undo(run.ops.silu_backward, dh)
         run.dtold["time"] = self.time.backward(run, dh, *run.gathered("time"))
         dh = self.dense_1.backward(run, dh)
-        return dy + run.undo(run.ops.silu_backward, dh)
+        return sum(added, start=dy + run.undo(run.ops.silu_backward, dh))

@@ -25,13 +25,15 @@ class Operations(Convolution, Linear, NormActivation, Attention, Resampling, Los
     """
 
 
-def load_operations(backend: Backend, training: bool = False) -> Operations:
+def load_operations(backend: Backend, training: bool = False, recompute: bool = False) -> Operations:
     """Return the operations of `backend`: its own where it has them, the reference otherwise.
 
     Args:
         backend: whose arrays are computed on.
         training: whether forwards keep what their backwards need.
+        recompute: with training, whether networks keep only the inputs of their blocks, and run those again.
     """
     operations = EntryPoint("operations", backend.operations, "").load()
     result: Operations = operations(backend, training)
+    result.recompute = recompute
     return result

@@ -29,9 +29,12 @@ class Family:
         stores: whether the backwards of operations with parameters also take what a backend can do while it stores
             their results: `into`, arrays that the gradients of parameters are written to, and `added`, gradients that
             reach x by other ways, of x's shape and type, which are added to dx.
+        recompute: whether a network in training keeps only the inputs of its blocks, and runs each block's forward
+            again on the way back; see `tinyddpm.nn.blocks.Chain`.
     """
 
     stores = False
+    recompute = False
 
     def __init__(self, backend: Backend, training: bool = False) -> None:
         self.backend = backend

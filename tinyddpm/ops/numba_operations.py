@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tinyddpm.backend import Backend
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.numba.activations import NumbaActivations
 from tinyddpm.ops.numba.arrays import NDArray, Places, stored
@@ -10,6 +11,7 @@ from tinyddpm.ops.numba.linear import NumbaLinear
 from tinyddpm.ops.numba.loss import NumbaLoss
 from tinyddpm.ops.numba.norms import NumbaNorms
 from tinyddpm.ops.numba.optimisation import NumbaOptimisation
+from tinyddpm.ops.numba.preparing import prepare
 from tinyddpm.ops.numba.resampling import NumbaResampling
 from tinyddpm.ops.numpy_operations import NumpyOperations
 
@@ -27,6 +29,10 @@ class NumbaOperations(
     """NumPy's operations, with those that take most of a training step compiled."""
 
     stores = True
+
+    def __init__(self, backend: Backend, training: bool = False) -> None:
+        prepare(backend.threads(0))
+        super().__init__(backend, training)
 
     def conv2d_backward(
         self, saved: Saved, dy: NDArray, into: Places = None, added: tuple[NDArray, ...] = ()

@@ -50,7 +50,8 @@ def check_network(
       none is zero;
     - tokens that a mask leaves out change nothing, and their gradient is zero;
     - gradients are added to what is there; nothing is kept without training;
-    - the same call gives the same bits, also when two passes are interleaved, and samples do not see each other.
+    - the same call gives the same bits, also when two passes are interleaved, and samples do not see each other;
+    - the gradients have the same bits where blocks are run again on the way back.
 
     Then in float32, and on array-api-strict where it is installed, against the float64 results.
 
@@ -75,6 +76,7 @@ def check_network(
     _check_gradients(host, batch, exempt)
     _check_accumulation(host, batch)
     _check_stateless(host, batch, other)
+    _check_recomputed(host, batch)
     _check_samples_apart(host, batch)
     _check_float32(host, batch)
     _check_standard(host, batch)
@@ -146,9 +148,11 @@ class _Runner:
         self.network, self.backend, self.what = network, backend, what
         self.layout = Layout(network.parameters)
 
-    def forward(self, batch: _Batch, training: bool = False, dropout: bool = True) -> tuple[HostArray, Saved]:
+    def forward(
+        self, batch: _Batch, training: bool = False, dropout: bool = True, recompute: bool = False
+    ) -> tuple[HostArray, Saved]:
         """Return the prediction, on the host, and the residuals as the network returns them."""
-        ops = load_operations(self.backend, training)
+        ops = load_operations(self.backend, training, recompute)
         w, told = self._on_device(batch.w), Told(**self._on_device(batch.told))
         x, t = map(self.backend.asarray, (batch.x, batch.t))
         noise = DropoutNoise(self.backend.random(SEED), 0, batch.samples) if dropout else None
@@ -321,6 +325,16 @@ def _check_stateless(runner: _Runner, a: _Batch, b: _Batch) -> None:
             assert np.array_equal(array, two.arrays()[name]), (
                 f"{runner.what}: {name} differs when two passes are interleaved: keep residuals in saved, not on layers"
             )
+
+
+def _check_recomputed(runner: _Runner, batch: _Batch) -> None:
+    """Check that blocks that are run again on the way back do what they did on the way there."""
+    kept = runner.both(batch).arrays()
+    out, saved = runner.forward(batch, training=True, recompute=True)
+    for name, array in _Result(out, *runner.backward(saved, batch)).arrays().items():
+        assert np.array_equal(array, kept[name]), (
+            f"{runner.what}: {name} differs with ops.recompute: a block's forward must do the same when run again"
+        )
 
 
 def _check_samples_apart(runner: _Runner, batch: _Batch) -> None:

@@ -90,6 +90,7 @@ def resume(
     device: str | None = None,
     precision: str | None = None,
     graph: bool | None = None,
+    recompute: bool | None = None,
     dataset: Dataset | None = None,
 ) -> Outcome:
     """Go on where the checkpoint in `folder` was made: to `steps` in all, and elsewhere or otherwise, if so given.
@@ -109,7 +110,11 @@ def resume(
         device=device if backend or device else before.device,
         precision=precision or ("fp32" if backend or device else before.precision),
         graph=before.graph if graph is None else graph,
-        training=replace(before.training, steps=steps or before.training.steps),
+        training=replace(
+            before.training,
+            steps=steps or before.training.steps,
+            recompute=before.training.recompute if recompute is None else recompute,
+        ),
     )
     there = load_backend(config.backend, config.device, config.precision, config.graph)
     checkpoint = load_checkpoint(path, layout_of(there))

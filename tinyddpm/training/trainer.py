@@ -51,7 +51,7 @@ class Trainer:
     def __init__(self, model: Model, train: Dataset, held_out: Dataset, ops: Operations | None = None) -> None:
         self.model, self.train, self.held_out = model, train, held_out
         self.config = model.config
-        self.ops = ops or load_operations(model.backend, training=True)
+        self.ops = ops or load_operations(model.backend, training=True, recompute=self.config.training.recompute)
         times = self.config.training.times
         name = model.objective.times if times == AUTO else times
         self.law = make_law(model.process, name, **self.config.times.options)

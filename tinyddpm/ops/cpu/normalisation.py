@@ -11,6 +11,7 @@ import numpy as np
 from tinyddpm.ops.activation import Dropout
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.cpu.blocks import NDArray, in_rows, pixels_per_row, sample_blocks, sum_over_rows
+from tinyddpm.ops.cpu.silu import SILU
 from tinyddpm.ops.norm_activation import NormActivation
 from tinyddpm.ops.normalisation import EPS
 
@@ -55,59 +56,48 @@ class CpuNormActivation(NormActivation):
     ) -> tuple[NDArray, Saved]:
         """Return silu(h), h = x̂ · scale + shift and its modulation: per sample and channel, h = (x − μ) slope + offset.
 
-        SiLU is u + u tanh u of u = h / 2, so that half the slope and half the offset save a pass. Dropout comes last,
-        as an operation of its own.
+        SiLU takes u, a part of h, so that slope and offset are of u. Dropout comes last, as an operation of its own.
         """
         n, c, together = x.shape[0], x.shape[-1], pixels_per_row(prod(x.shape[1:-1]), x.shape[-1])
         y = np.empty(x.shape, x.dtype)
-        mean, r, half_slope, half_offset = np.empty((4, n, 1, c), x.dtype)
+        mean, r, slope, offset = np.empty((4, n, 1, c), x.dtype)
         factor, constant = _affine(scale, shift, modulation)
-        half_offset[...] = constant / 2
+        offset[...] = constant * SILU.share
         for x_i, y_i, mean_i, r_i, slope_i, offset_i, factor_i in sample_blocks(
-            x, y, mean, r, half_slope, half_offset, np.broadcast_to(factor, mean.shape)
+            x, y, mean, r, slope, offset, np.broadcast_to(factor, mean.shape)
         ):
             _standardised(x_i, y_i, mean_i, r_i, groups, EPS, together)
-            np.multiply(r_i, factor_i / 2, out=slope_i)
+            np.multiply(r_i, factor_i * SILU.share, out=slope_i)
             u = in_rows(y_i, together)
             u *= _tiled(slope_i, together)
             u += _tiled(offset_i, together)
-            bend = np.tanh(u)
-            bend *= u
-            u += bend
+            SILU.forward(u)
         saved_dropout = None
         if dropout:
             y, saved_dropout = self.dropout(y, dropout)
-        return y, self._save(x, mean, r, half_slope, half_offset, scale, shift, groups, modulation, saved_dropout)
+        return y, self._save(x, mean, r, slope, offset, scale, shift, groups, modulation, saved_dropout)
 
     def group_norm_silu_backward(
         self, saved: Saved, dy: NDArray
     ) -> tuple[NDArray, NDArray, NDArray, tuple[NDArray, ...]]:
         """Return (dx, dscale, dshift, dmodulation) of `group_norm_silu`.
 
-        With u = h / 2 and θ = tanh u, SiLU' = (1 + θ)(1 + u − u θ) / 2. Of what reaches h, two sums per channel,
-        a = Σ dh and b = Σ dh (x − μ): every gradient but dx is made of these two.
+        Of what reaches h, two sums per channel, a = Σ dh and b = Σ dh (x − μ): every gradient but dx is made of these
+        two.
         """
-        x, mean, r, half_slope, half_offset, scale, shift, groups, modulation, saved_dropout = saved
+        x, mean, r, slope, offset, scale, shift, groups, modulation, saved_dropout = saved
         dy = dy if saved_dropout is None else self.dropout_backward(saved_dropout, dy)
         together = pixels_per_row(prod(x.shape[1:-1]), x.shape[-1])
         dx = np.empty(x.shape, x.dtype)
         a, b = np.empty((2, *mean.shape), x.dtype)
         factor = np.broadcast_to(_affine(scale, shift, modulation)[0], mean.shape)
         for x_i, dy_i, dh_i, mean_i, r_i, slope_i, offset_i, factor_i, a_i, b_i in sample_blocks(
-            x, dy, dx, mean, r, half_slope, half_offset, factor, a, b
+            x, dy, dx, mean, r, slope, offset, factor, a, b
         ):
             centred = in_rows(x_i, together) - _tiled(mean_i, together)
             u = centred * _tiled(slope_i, together)
             u += _tiled(offset_i, together)
-            theta = np.tanh(u)
-            bend = in_rows(dh_i, together)
-            np.multiply(u, theta, out=bend)
-            u -= bend
-            u += 1
-            theta += 1
-            theta *= u
-            np.multiply(theta, in_rows(dy_i, together), out=bend)
-            bend *= 0.5
+            SILU.backward(u, in_rows(dy_i, together), in_rows(dh_i, together))
             _norm_backward(dh_i, centred, r_i, factor_i, groups, a_i, b_i, together)
         a, b = a[:, 0], (r * b)[:, 0]  # Σ dh and Σ dh x̂
         if not modulation:

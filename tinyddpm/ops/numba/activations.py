@@ -10,7 +10,7 @@ import numpy as np
 from tinyddpm.ops.activation import GELU_CUBIC, GELU_SCALE, Activation
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.numba.arrays import NDArray, plain, shared
-from tinyddpm.ops.numba.compiling import compiled
+from tinyddpm.ops.numba.compiling import ahead, compiled
 from tinyddpm.ops.numba.exponential import logistic
 
 
@@ -51,12 +51,14 @@ def _each(function: Callable[..., None], x: NDArray, *others: NDArray) -> NDArra
     return y
 
 
+@ahead("f4[::1], f4[::1]")
 @compiled
 def _silu(x: NDArray, y: NDArray) -> None:
     for i in range(len(x)):
         y[i] = x[i] * logistic(x[i])
 
 
+@ahead("f4[::1], f4[::1], f4[::1]")
 @compiled
 def _silu_backward(x: NDArray, dy: NDArray, dx: NDArray) -> None:
     for i in range(len(x)):
@@ -64,6 +66,7 @@ def _silu_backward(x: NDArray, dy: NDArray, dx: NDArray) -> None:
         dx[i] = dy[i] * (sigma + x[i] * (sigma - sigma * sigma))
 
 
+@ahead("f4[::1], f4[::1]")
 @compiled
 def _gelu(x: NDArray, y: NDArray) -> None:
     slope, cubic = x.dtype.type(2 * GELU_SCALE), x.dtype.type(2 * GELU_SCALE * GELU_CUBIC)
@@ -71,6 +74,7 @@ def _gelu(x: NDArray, y: NDArray) -> None:
         y[i] = x[i] * logistic(x[i] * (slope + cubic * x[i] * x[i]))
 
 
+@ahead("f4[::1], f4[::1], f4[::1]")
 @compiled
 def _gelu_backward(x: NDArray, dy: NDArray, dx: NDArray) -> None:
     slope, cubic = x.dtype.type(2 * GELU_SCALE), x.dtype.type(2 * GELU_SCALE * GELU_CUBIC)
@@ -81,6 +85,7 @@ def _gelu_backward(x: NDArray, dy: NDArray, dx: NDArray) -> None:
         dx[i] = dy[i] * (sigma + x[i] * (sigma - sigma * sigma) * (slope + three * cubic * square))
 
 
+@ahead("f4[::1], b1[::1], f4[::1], f4")
 @compiled
 def _drop(x: NDArray, keep: NDArray, y: NDArray, kept: Any) -> None:
     dropped = x.dtype.type(0)

@@ -11,7 +11,7 @@ import numpy as np
 from tinyddpm.ops.attention import Attention
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.numba.arrays import NDArray, plain, shared
-from tinyddpm.ops.numba.compiling import compiled
+from tinyddpm.ops.numba.compiling import ahead, compiled
 from tinyddpm.ops.numba.exponential import exp
 from tinyddpm.ops.numba.reductions import largest_of, product_of, total_of
 
@@ -87,6 +87,7 @@ def _do(function: Callable[[Block], None], blocks: list[Block], elements: int) -
     shared(some, len(blocks), elements)
 
 
+@ahead("f4[:, ::1], f4")
 @compiled
 def _softmax(s: NDArray, scale: Any) -> None:
     """Turn each row into the softmax of `scale` times itself."""
@@ -101,6 +102,7 @@ def _softmax(s: NDArray, scale: Any) -> None:
             row[i] *= share
 
 
+@ahead("f4[:, ::1], f4, f4[:, ::1]")
 @compiled
 def _softmax_backward(p: NDArray, scale: Any, dp: NDArray) -> None:
     """Turn dP into dS, P (dP − Σ_j dP_j P_j) times `scale`."""

@@ -10,7 +10,7 @@ from tinyddpm.ops.base import Saved
 from tinyddpm.ops.cpu.blocks import sum_over_rows
 from tinyddpm.ops.linear import Linear
 from tinyddpm.ops.numba.arrays import NDArray, Places, plain, shared
-from tinyddpm.ops.numba.compiling import compiled
+from tinyddpm.ops.numba.compiling import ahead, compiled
 
 BLOCK, LEAST_ROWS = 1 << 16, 256
 """Elements of a block of rows, about, and rows that the BLAS makes good use of."""
@@ -62,6 +62,7 @@ def _blocks(first: int, last: int, width: int) -> Iterator[slice]:
         yield slice(start, min(last, start + rows))
 
 
+@ahead("f4[::1], f4[:, ::1], f4[:, ::1]")
 @compiled
 def _add(b: NDArray, residual: NDArray, y: NDArray) -> None:
     """Add a bias to each row of y, and a residual unless it has no rows."""

@@ -7,7 +7,7 @@ import numpy as np
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.loss import Loss
 from tinyddpm.ops.numba.arrays import NDArray, plain, shared
-from tinyddpm.ops.numba.compiling import compiled
+from tinyddpm.ops.numba.compiling import ahead, compiled
 from tinyddpm.ops.numba.reductions import product_of
 
 
@@ -33,6 +33,7 @@ class NumbaLoss(Loss):
         return dprediction
 
 
+@ahead("f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[::1], i8, i8")
 @compiled
 def _squared_errors(a: NDArray, b: NDArray, found: NDArray, losses: NDArray, first: int, last: int) -> None:
     """Write a − b of some samples, and the means of its squares."""
@@ -43,6 +44,7 @@ def _squared_errors(a: NDArray, b: NDArray, found: NDArray, losses: NDArray, fir
         losses[n] = product_of(found_n, found_n) / len(found_n)
 
 
+@ahead("f4[:, ::1], f4[::1], f4[:, ::1], i8, i8")
 @compiled
 def _error_gradient(found: NDArray, dlosses: NDArray, out: NDArray, first: int, last: int) -> None:
     """Write what the losses' gradients make of the differences of some samples."""

@@ -16,7 +16,7 @@ from tinyddpm.ops.base import Saved
 from tinyddpm.ops.norm_activation import NormActivation
 from tinyddpm.ops.normalisation import EPS
 from tinyddpm.ops.numba.arrays import NDArray, Places, plain, shared
-from tinyddpm.ops.numba.compiling import compiled
+from tinyddpm.ops.numba.compiling import ahead, compiled
 from tinyddpm.ops.numba.exponential import logistic
 
 ROW = 512
@@ -204,6 +204,7 @@ def _repeat(per_channel: NDArray, row: NDArray) -> None:
             row[start + i] = per_channel[i]
 
 
+@ahead("f4[:, ::1], f4[:, ::1], f4[:, ::1], b1[:, ::1], f4, f8, b1, i8, i8, i8, f4[:, ::1], f4[:, ::1], f4[:, ::1]")
 @compiled
 def _normalise(
     x: NDArray, factor: NDArray, constant: NDArray, keep: NDArray, kept: Any, eps: float, silu: bool,
@@ -274,6 +275,10 @@ def _write_group(row: NDArray, begin: int, each: int, width: int, value: float) 
             row[i] = value
 
 
+@ahead(
+    "f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], b1[:, ::1], f4, "
+    "f4[:, ::1], f4[:, ::1], b1, i8, i8, i8, f4[:, ::1], f4[:, ::1], f4[:, ::1]"
+)
 @compiled
 def _normalise_backward(
     x: NDArray, dy: NDArray, mean: NDArray, r: NDArray, factor: NDArray, constant: NDArray, keep: NDArray, kept: Any,
@@ -347,6 +352,7 @@ def _normalise_backward(
                         dx_row[i] += other_row[i]
 
 
+@ahead("f4[:, ::1], f4[:, ::1], f4[:, ::1], i8, i8, i8, f4[:, ::1]")
 @compiled
 def _scale_and_shift(
     x: NDArray, factor: NDArray, constant: NDArray, row: int, first: int, last: int, y: NDArray
@@ -363,6 +369,7 @@ def _scale_and_shift(
                 y_row[i] = x_row[i] * slope[i] + shift[i]
 
 
+@ahead("f4[:, ::1], f4[:, ::1], i8, i8, i8, f4[:, ::1], f4[:, ::1]")
 @compiled
 def _channel_sums(dy: NDArray, x: NDArray, row: int, first: int, last: int, total: NDArray, along: NDArray) -> None:
     """Write Σ dy over the pixels of some samples; and Σ dy x, where there is an x."""

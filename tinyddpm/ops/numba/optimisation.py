@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinyddpm.ops.cpu.blocks import NDArray
-from tinyddpm.ops.numba.compiling import compiled
+from tinyddpm.ops.numba.compiling import ahead, compiled
 from tinyddpm.ops.optimisation import Descent, Factor, Optimisation
 
 FINITE, CLIP, M_KEPT, M_NEW, V_KEPT, V_NEW, RATE, ROOT_V, EMA_KEPT, EMA_NEW = map(int, list(Factor)[:10])
@@ -22,6 +22,7 @@ class NumbaOptimisation(Optimisation):
         _adam(factors, gradient, weights, ema, m, v, gradient.dtype.type(descent.eps))
 
 
+@ahead("f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], f4")
 @compiled
 def _adam(
     factors: NDArray, gradient: NDArray, weights: NDArray, ema: NDArray, m: NDArray, v: NDArray, eps: float

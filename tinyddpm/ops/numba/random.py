@@ -12,7 +12,7 @@ from tinyddpm.backend.philox import MULTIPLIERS, ROUNDS, WEYL
 from tinyddpm.backend.random import WORD, Samples, Step, checked_rate, in_range
 from tinyddpm.backend.workers import spread
 from tinyddpm.ops.cpu.blocks import NDArray
-from tinyddpm.ops.numba.compiling import compiled
+from tinyddpm.ops.numba.compiling import ahead, compiled
 
 CHUNK = 256
 """Counters whose words are made together, by a loop that is vectorised."""
@@ -76,6 +76,7 @@ def _words(words: NDArray, first: int, sample: int, step: Any, stream: Any, k_0:
         w_0[i], w_1[i], w_2[i], w_3[i] = c_0 & MASK, c_1 & MASK, c_2 & MASK, c_3 & MASK
 
 
+@ahead("i8[:, ::1], i8[::1], u8, u8, u8, u8")
 @compiled
 def _bits(out: NDArray, samples: NDArray, step: Any, stream: Any, k_0: Any, k_1: Any) -> None:
     """Write the words, (n, size) int64."""
@@ -89,6 +90,7 @@ def _bits(out: NDArray, samples: NDArray, step: Any, stream: Any, k_0: Any, k_1:
                 row[start + j] = words[j & 3, j >> 2]
 
 
+@ahead("b1[:, ::1], i8[::1], u8, u8, u8, u8, u8")
 @compiled
 def _keep(out: NDArray, samples: NDArray, step: Any, stream: Any, k_0: Any, k_1: Any, least: Any) -> None:
     """Write whether the words are at least `least`, (n, size) booleans."""
@@ -102,6 +104,7 @@ def _keep(out: NDArray, samples: NDArray, step: Any, stream: Any, k_0: Any, k_1:
                 row[start + j] = words[j & 3, j >> 2] >= least
 
 
+@ahead("f4[:, ::1], i8[::1], u8, u8, u8, u8")
 @compiled
 def _normal(out: NDArray, samples: NDArray, step: Any, stream: Any, k_0: Any, k_1: Any) -> None:
     """Write normal numbers, (n, size) float32, by Box and Muller's formula as `Random.normal` has it."""

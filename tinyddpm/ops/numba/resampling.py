@@ -6,7 +6,7 @@ import numpy as np
 
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.numba.arrays import NDArray, plain, shared
-from tinyddpm.ops.numba.compiling import compiled
+from tinyddpm.ops.numba.compiling import ahead, compiled
 from tinyddpm.ops.resampling import Resampling
 
 
@@ -44,6 +44,7 @@ class NumbaResampling(Resampling):
         return y
 
 
+@ahead("f4[:, ::1], f4[:, ::1], f4[:, ::1], i8, i8")
 @compiled
 def _join(a: NDArray, b: NDArray, joined: NDArray, first: int, last: int) -> None:
     """Write pixels of a and of b side by side."""
@@ -56,6 +57,7 @@ def _join(a: NDArray, b: NDArray, joined: NDArray, first: int, last: int) -> Non
             right[i] = b_p[i]
 
 
+@ahead("f4[:, ::1], f4[:, ::1], f4[:, ::1], i8, i8")
 @compiled
 def _cut(joined: NDArray, a: NDArray, b: NDArray, first: int, last: int) -> None:
     """Write what lies side by side to a and to b."""
@@ -68,6 +70,7 @@ def _cut(joined: NDArray, a: NDArray, b: NDArray, first: int, last: int) -> None
             b_p[i] = right[i]
 
 
+@ahead("f4[:, :, ::1], f4[:, ::1], i8, i8")
 @compiled
 def _double(x: NDArray, doubled: NDArray, first: int, last: int) -> None:
     """Write each pixel of rows (width, C) to a square: two rows of twice the width, one after the other."""
@@ -83,6 +86,7 @@ def _double(x: NDArray, doubled: NDArray, first: int, last: int) -> None:
                     below[start + i] = x_p[i]
 
 
+@ahead("f4[:, ::1], f4[:, :, ::1], i8, i8")
 @compiled
 def _sum_squares(pairs: NDArray, summed: NDArray, first: int, last: int) -> None:
     """Write the sums over squares of two rows, which lie one after the other."""

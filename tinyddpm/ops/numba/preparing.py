@@ -1,0 +1,70 @@
+"""Compiling ahead: what is declared and not on disk yet is compiled by processes beside each other.
+
+Numba compiles one function at a time in a process. Each of these takes a share, and leaves it on disk.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from functools import cache
+from importlib import import_module
+
+from numba.core.errors import NumbaError
+
+from tinyddpm.ops.numba.compiling import AHEAD
+from tinyddpm.progress import duration
+
+
+@cache
+def prepare(processes: int) -> None:
+    """Compile what is declared and not on disk yet, and say so and how long it took, in one line on standard error.
+
+    What cannot be compiled so, its process having died, is compiled when it is first called.
+    """
+    missing = {item.name: len(item.function.py_func.__code__.co_code) for item in AHEAD if item.is_missing()}
+    if not missing:
+        return
+    began = time.perf_counter()
+    sys.stderr.write(f"compiling {len(missing)} functions for this machine, once: ")
+    sys.stderr.flush()
+    longest_first = sorted(missing, key=missing.__getitem__, reverse=True)
+    try:
+        _run([longest_first[i::processes] for i in range(min(processes, len(missing)))])
+        left = len({item.name for item in AHEAD if item.is_missing()})
+        note = f", {left} of them left for when they are called" if left else ""
+        sys.stderr.write(f"{duration(time.perf_counter() - began)}{note}")
+    finally:
+        sys.stderr.write("\n")
+
+
+def _run(shares: list[list[str]]) -> None:
+    """Compile each share in a process of its own, with this one's import path, and wait for all."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with ExitStack() as stack:
+        children = []
+        for names in shares:
+            command = [sys.executable, "-m", __name__, *names]
+            children.append(stack.enter_context(subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)))
+            stack.callback(children[-1].terminate)
+        for child in children:
+            child.wait()
+
+
+def _compile(names: Iterable[str]) -> None:
+    """Compile the functions of these names for the types they are declared with."""
+    for name in names:
+        import_module(name.partition(":")[0])
+        for function, types in (item for item in AHEAD if item.name == name):
+            try:
+                function.compile(types)
+            except NumbaError:
+                continue
+
+
+if __name__ == "__main__":
+    _compile(sys.argv[1:])
