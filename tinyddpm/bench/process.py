@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ class PeerError(BenchError):
 
 class Runner:
     """A contestant in a process of its own, which starts at once and in which `ready` waits for the contestant.
+
+    The process ends with this one, however this one ends.
 
     Args:
         name: what it is called.
@@ -131,6 +134,7 @@ class _Server:
 
 def _serve(pipe: Connection[Any, Any], source: Path | None, variant: str, task: Task) -> None:
     """Make the contestant, and answer requests until the other side is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process.
     os.dup2(2, 1)  # What libraries print does not belong into the parent's output.
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(task.threads)))
@@ -146,6 +150,14 @@ def _serve(pipe: Connection[Any, Any], source: Path | None, variant: str, task: 
         failure = text if isinstance(error, TinyDDPMError) else f"{type(error).__name__}: {text}"
         pipe.send((number, failure, None))
         raise SystemExit(1) from error
+
+
+def _end_with_parent() -> None:
+    """End this process when the parent is gone, in the middle of a step too, whose result nobody waits for."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _requests(pipe: Connection[Any, Any]) -> Iterator[tuple[int, str, tuple[Any, ...]]]:
