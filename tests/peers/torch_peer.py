@@ -123,7 +123,7 @@ class TorchContestant:
         return mean + variance**0.5 * noise if t else mean
 
     def describe(self) -> str:
-        place = f"cpu (threads: {torch.get_num_threads()})"
+        place = f"cpu ({torch.backends.cpu.get_cpu_capability()}, threads: {torch.get_num_threads()})"
         if self.device.type == "cuda":
             place = f"{self.device} ({torch.cuda.get_device_name(self.device)}), cuDNN {torch.backends.cudnn.version()}"
         return f"torch {torch.__version__} on {place}, {self.network}, Adam fused"

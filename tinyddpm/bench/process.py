@@ -106,6 +106,8 @@ class _Server:
 
     def __init__(self, source: Path | None, variant: str, task: Task) -> None:
         peer = load_peer(source)
+        if source is None:
+            _import_backend(task)
         self._gpu, self._before = task.gpu, _resident_bytes("VmRSS")
         self.contestant: Contestant = peer.make(task, variant)
         if self.contestant.parameters != task.parameters:
@@ -158,6 +160,14 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
+
+
+def _import_backend(task: Task) -> None:
+    """Import all that ours computes with, as importing a peer's file does of a peer, so that it counts for neither."""
+    from tinyddpm.backend import load_backend  # here, for the threads it reads are set by now
+    from tinyddpm.ops import load_operations
+
+    load_operations(load_backend(task.config.backend, task.config.device, task.config.precision))
 
 
 def _requests(pipe: Connection[Any, Any]) -> Iterator[tuple[int, str, tuple[Any, ...]]]:
