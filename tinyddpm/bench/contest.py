@@ -166,7 +166,7 @@ def run_contest(
     """
     for backend in backends:
         registry.find("backends", backend)
-    rivals = _rivals(task, peer, chosen, compiled)
+    against = rivals(task, peer, chosen, compiled)
     with ExitStack() as stack:
         ours, our_memory, left_out = _start_ours(task, backends, stack)
         seconds: dict[str, dict[str, list[float]]] = {kind: {us.name: [] for us in ours} for kind in KINDS}
@@ -175,7 +175,7 @@ def run_contest(
         if peer is None:
             seconds = _meet(ours, rounds, watch)
         try:
-            for name, variant in rivals.items():
+            for name, variant in against.items():
                 try:
                     with closing(Runner(name, peer, variant, task)) as rival:
                         memory = _warm_up(rival)
@@ -191,10 +191,10 @@ def run_contest(
         except KeyboardInterrupt:
             if not standings:
                 raise
-            waiting = [name for name in rivals if name not in standings | left_out]
+            waiting = [name for name in against if name not in standings | left_out]
             left_out |= {name: f"{name}: the contest was stopped before its turns were over" for name in waiting}
         if peer and not standings:
-            failures = "; ".join(left_out[name] for name in rivals)
+            failures = "; ".join(left_out[name] for name in against)
             raise BenchError(f"no variant of the peer can run: {failures}")
         our_standings = {
             us.name: Standing(us.description, seconds["train"][us.name], seconds["denoise"][us.name], memory)
@@ -205,7 +205,7 @@ def run_contest(
         return Outcome(our_standings | standings, ratios, left_out, matrix_rate, profiles)
 
 
-def _rivals(task: Task, peer: Path | None, chosen: Sequence[str] | None, compiled: bool) -> dict[str, str]:
+def rivals(task: Task, peer: Path | None, chosen: Sequence[str] | None, compiled: bool) -> dict[str, str]:
     """Return the variants of the peer that take part, by the name that they go by.
 
     Raises:
