@@ -47,6 +47,23 @@ def test_the_twin_learns_what_we_learn(race: Any, labels: bool) -> None:
     np.testing.assert_allclose(*np.transpose(losses), rtol=1e-4)
 
 
+def test_dropout_is_each_ones_own(race: Any) -> None:
+    """The same start, and other weights than without dropout after a step; held-out losses are without it."""
+    moved = []
+    for rate in (0.0, 0.5):
+        tables = {
+            "network": {"channels": 8, "attention": [], "dropout": rate},
+            "training": {"batch_size": 8, "threads": 1, "warmup": 0},
+        }
+        task = make_task(preset("digits").config.updated(tables), "digits")
+        ours, twin = race.make(task, race.OURS), race.make(task, "eager")
+        assert twin.held_out_loss() == twin.held_out_loss() == pytest.approx(ours.held_out_loss(), rel=1e-4)
+        twin.train_for(0.0)
+        moved.append(twin.held_out_loss())
+    assert moved[0] != pytest.approx(moved[1], rel=1e-5)
+
+
+@pytest.mark.slow
 def test_a_race_is_drawn_from_its_numbers(race: Any, tmp_path: Path) -> None:
     """Two seconds each, of ours and of whichever variant of the twin is the faster."""
     out = tmp_path / "race.png"

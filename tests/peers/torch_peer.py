@@ -298,6 +298,15 @@ def diffusers_network(task: Task, options: dict[str, Any]) -> Diffusers | None:
     )
 
 
+class DroppingConv(nn.Conv2d):
+    """A convolution of what dropout leaves; its parameters have the names of a plain one."""
+
+    rate = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(functional.dropout(x, self.rate, self.training))
+
+
 class Twin(TorchUNet):
     """The tests' twin, with Torch's own dropout."""
 
@@ -305,7 +314,9 @@ class Twin(TorchUNet):
         super().__init__(task.sample_shape, task.classes, task.sample_shape[-1], **options)
         for block in self.modules():
             if isinstance(block, ResidualBlock) and options["dropout"]:
-                block.conv_2 = nn.Sequential(nn.Dropout(options["dropout"]), block.conv_2)
+                channels = block.conv_2.out_channels
+                block.conv_2 = DroppingConv(channels, channels, 3, padding=1)
+                block.conv_2.rate = options["dropout"]
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:  # type: ignore[override]
         return super().forward(x, t, label, None)
