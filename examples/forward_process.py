@@ -9,10 +9,10 @@ import numpy as np
 
 from tinyddpm.backend import Purpose, load_backend
 from tinyddpm.data import open_dataset
-from tinyddpm.data.batching import from_model, to_model
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
 from tinyddpm.figures.images import grid, save_png
+from tinyddpm.ops.images import from_model, to_model
 
 COLUMNS, ROWS, T = 10, 4, 1000
 

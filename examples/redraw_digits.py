@@ -12,10 +12,10 @@ import numpy as np
 
 from tinyddpm.backend import Purpose, load_backend
 from tinyddpm.data import open_dataset
-from tinyddpm.data.batching import from_model, to_model
 from tinyddpm.editing import sdedit
 from tinyddpm.figures.images import grid, save_png
 from tinyddpm.model.load import load_model
+from tinyddpm.ops.images import from_model, to_model
 from tinyddpm.samplers import ancestral, trailing_pairs
 
 THREE, EIGHT = 3, 8

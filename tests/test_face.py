@@ -184,3 +184,19 @@ def test_a_notebook_has_a_bar() -> None:
     """Its stream is no terminal, and takes a line that is rewritten all the same."""
     kind = type("OutStream", (), {"__module__": "ipykernel.iostream", "isatty": lambda self: False})
     assert Progress(kind()).terminal
+
+
+def test_a_run_on_an_array_goes_on(model: Trained, tmp_path: Path) -> None:
+    """To the last bit as if it had never stopped; other data are refused."""
+    given: dict[str, Any] = {"labels": LABELS, "classes": ["ant", "bee", "cat"]}
+    tinyddpm.train(IMAGES, out=tmp_path / "run", **given, **{**SMALL, "steps": 2})
+    with pytest.raises(TinyDDPMError, match="was trained on other data"):
+        tinyddpm.resume(tmp_path / "run", IMAGES[:20], steps=4, progress=False, **{**given, "labels": LABELS[:20]})
+    whole = tinyddpm.resume(str(tmp_path / "run"), IMAGES, steps=4, progress=False, **given)
+    assert whole.step == model.step == 4
+    np.testing.assert_array_equal(whole.sample(3), model.sample(3))
+
+
+def test_what_it_is_in_one_line() -> None:
+    process = tinyddpm.GaussianProcess(tinyddpm.load_backend(), tinyddpm.make_betas("linear", 1000))
+    assert repr(process) == "<GaussianProcess of 1000 times, √alpha_bar from 0.9999 to 0.006353, on numpy>"

@@ -28,6 +28,7 @@ NAMED = {
     "tinyddpm.ops": "backend/base.py",
     "tinyddpm.ops.numpy_operations": "backend/numpy_backend.py",
     "tinyddpm.ops.numba_operations": "backend/numba_backend.py",
+    "tinyddpm.ops.numba.random": "backend/numba_backend.py",
     "tinyddpm.ops.torch_operations": "backend/torch_backend.py",
     "tinyddpm.ops.cupy_operations": "backend/cupy_backend.py",
     "tinyddpm.ops.cuda.random": "backend/cupy_backend.py",

@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from tinyddpm.backend import load_backend
     from tinyddpm.diffusion.process import GaussianProcess
     from tinyddpm.diffusion.schedules import make_betas
-    from tinyddpm.face import load, plugins, save_png, train
+    from tinyddpm.face import load, plugins, resume, save_png, train
     from tinyddpm.model.config import Config
 
 __version__ = "0.1.0"
 
-__all__ = ["Config", "GaussianProcess", "load", "load_backend", "make_betas", "plugins", "save_png", "train"]
+__all__ = ["Config", "GaussianProcess", "load", "load_backend", "make_betas", "plugins", "resume", "save_png", "train"]
 
 _HOMES = {
     "Config": "model.config",
     "GaussianProcess": "diffusion.process",
     "load_backend": "backend",
     "make_betas": "diffusion.schedules",
-    **dict.fromkeys(("load", "plugins", "save_png", "train"), "face"),
+    **dict.fromkeys(("load", "plugins", "resume", "save_png", "train"), "face"),
 }
 """The module of each name."""
 

@@ -19,13 +19,15 @@ from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.errors import ConfigError, unknown
 from tinyddpm.figures import images
 from tinyddpm.figures.points import scatter
-from tinyddpm.model.config import GuidanceConfig, SamplingConfig, defaults_for, settings
+from tinyddpm.model.checkpoint import read_checkpoint_header
+from tinyddpm.model.config import Config, GuidanceConfig, SamplingConfig, defaults_for, settings
 from tinyddpm.model.config import preset as find_preset
-from tinyddpm.model.load import load_model
+from tinyddpm.model.load import CHECKPOINT, load_model
 from tinyddpm.model.model import Model
 from tinyddpm.model.sampling import choose_labels, draw
 from tinyddpm.progress import Progress
 from tinyddpm.training.run import free_folder, start
+from tinyddpm.training.run import resume as go_on
 
 HostArray: TypeAlias = np.ndarray[Any, Any]
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -230,33 +232,66 @@ def train(
         ConfigError: a setting is unknown or wrong.
         DataError: the array is no data set.
     """
-    dataset: Dataset | None = None
+    dataset = None if isinstance(data, str) else _dataset(data, labels, classes)
     if isinstance(data, str):
         config = find_preset(preset).config if preset else defaults_for(data)
         config = config.updated({"data": {"source": data} | ({} if labels is None else {"labels": labels})}, "train")
         name = Path(data).stem
     else:
-        own = labels if isinstance(labels, np.ndarray) else None
-        if isinstance(data, np.ndarray):
-            dataset = ArrayDataset(data, own, tuple(classes), name="array")
-        else:
-            dataset = checked_dataset(data, "data")
+        assert dataset is not None
         config = find_preset(preset or ("small" if len(dataset.shape) == 3 else "toy")).config
-        learned = own is not None or bool(labels)
+        learned = isinstance(labels, np.ndarray) or bool(labels)
         config = replace(config, data=replace(config.data, source="array", image_size=None, options={}, labels=learned))
         name = "array"
     config = config.updated(_tables(given), "train")
     backend = load_backend(config.backend, config.device, config.precision, config.graph)
     folder = Path(out) if out is not None else free_folder(Path("runs") / name)
     start(config, backend, folder, Progress(None if progress else StringIO()), dataset)
-    return load(
-        folder,
-        backend=config.backend,
-        device=config.device,
-        precision=config.precision,
-        graph=config.graph,
-        threads=config.training.threads,
+    return _where_it_trained(folder)
+
+
+def resume(
+    run: PathLike,
+    data: HostArray | Dataset | None = None,
+    *,
+    labels: HostArray | None = None,
+    classes: Sequence[str] = (),
+    steps: int | None = None,
+    backend: str | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    graph: bool | None = None,
+    recompute: bool | None = None,
+    progress: bool = True,
+) -> Trained:
+    """Go on with a run that was stopped, or with more steps, as if it had never stopped; and return the model.
+
+    Args:
+        run: its folder, or its checkpoint.
+        data: the array or data set that it was trained on; not needed where its settings name one.
+        labels, classes: as they were given to `train` with an array.
+        steps: how many in all; as many as were asked for if not given.
+        backend, device, precision, graph: where and how to compute from now on, see `load_backend`.
+        recompute: as the setting of this name, from now on.
+        progress: show a bar.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or the data are others.
+        ConfigError: it has done that many steps.
+    """
+    dataset = None if data is None else _dataset(data, labels, classes)
+    go_on(
+        Path(run),
+        Progress(None if progress else StringIO()),
+        steps,
+        backend,
+        device,
+        precision,
+        graph,
+        recompute,
+        dataset,
     )
+    return _where_it_trained(Path(run))
 
 
 def plugins() -> dict[str, list[str]]:
@@ -267,6 +302,22 @@ def plugins() -> dict[str, list[str]]:
 def save_png(path: PathLike, samples: HostArray) -> None:
     """Write samples as one picture: images (n, H, W, C) as a grid, points (n, 2) as a scatter."""
     images.save_png(path, scatter(samples) if samples.ndim == 2 else images.grid(samples))
+
+
+def _where_it_trained(run: Path) -> Trained:
+    """Return the model of a run, loaded to where the run was computed."""
+    path = run / CHECKPOINT if run.is_dir() else run
+    config = Config.from_dict(read_checkpoint_header(path).config, str(path))
+    backend = load_backend(config.backend, config.device, config.precision, config.graph)
+    model, weights, checkpoint = load_model(path, backend, threads=config.training.threads)
+    return Trained(model, weights, checkpoint.step)
+
+
+def _dataset(data: HostArray | Dataset, labels: HostArray | bool | None, classes: Sequence[str]) -> Dataset:
+    """Return the data set that is given, or made of an array and its labels."""
+    if isinstance(data, np.ndarray):
+        return ArrayDataset(data, labels if isinstance(labels, np.ndarray) else None, tuple(classes), name="array")
+    return checked_dataset(data, "data")
 
 
 def _table(part: Part | None) -> dict[str, Any]:

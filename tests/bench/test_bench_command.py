@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 import tinyddpm
 from tinyddpm.bench import contest
+from tinyddpm.bench.report import vector_instructions
 from tinyddpm.cli import main
 
 SMALL = [
@@ -82,14 +83,14 @@ def test_json_is_one_object_with_what_the_ratio_came_from(
     found = json.loads(result.stdout)
     assert result.stderr == ""
     assert capfd.readouterr().out == ""
-    assert list(found["contestants"]) == ["tinyddpm", "sleep sleeps"]
+    assert list(found["contestants"]) == ["tinyddpm numpy", "sleep sleeps"]
     assert found["left_out"]["sleep raises"] == "sleep raises: ValueError: on fire"
     assert "died with exit code 7" in found["left_out"]["sleep dies"]
     assert "parameters, ours" in found["left_out"]["sleep smaller"]
     for kind, ratio in (("train", "train_ratio"), ("denoise", "sample_ratio")):
-        ours, peer = (found["contestants"][name][kind] for name in ("tinyddpm", "sleep sleeps"))
+        ours, peer = (found["contestants"][name][kind] for name in ("tinyddpm numpy", "sleep sleeps"))
         assert len(ours["seconds"]) == len(peer["seconds"]) == 2
-        assert found[ratio] == pytest.approx(ours["images_per_second"] / peer["images_per_second"])
+        assert found[ratio]["tinyddpm numpy"] == pytest.approx(ours["images_per_second"] / peer["images_per_second"])
         assert found["flop"][kind] == pytest.approx(ours["flop_per_second"] * ours["median_seconds"])
         assert ours["of_matmul"] == pytest.approx(ours["flop_per_second"] / found["machine"]["matmul_flop_per_second"])
     assert found["threads"] == 1
@@ -98,21 +99,61 @@ def test_json_is_one_object_with_what_the_ratio_came_from(
     assert found["config"]["network"]["channels"] == 8
     assert set(found["versions"]) >= {"python", "tinyddpm", "numpy"}
     assert found["machine"]["cpu"]
-    assert "numpy" in found["contestants"]["tinyddpm"]["description"]
-    alone = found["one_thread"]
+    assert "numpy" in found["contestants"]["tinyddpm numpy"]["description"]
+    alone = found["one_thread"]["tinyddpm numpy"]
     assert {"operation", "calls", "seconds", "flop", "bytes"} == set(alone["operations"][0])
     assert alone["matmul_flop_per_second"] > 1e8
     assert 1e8 < alone["copy_bytes_per_second"] < 1e13
     if sys.platform == "linux":
-        assert 2**16 < found["contestants"]["tinyddpm"]["memory_bytes"] < 2**30
+        assert 2**16 < found["contestants"]["tinyddpm numpy"]["memory_bytes"] < 2**30
         assert 0 <= found["contestants"]["sleep sleeps"]["memory_bytes"] < 2**20
     assert [path.name for path in here.iterdir() if path.suffix] == ["sleep_peer.py"]
+
+
+def test_backends_and_variants_are_named(here: Path) -> None:
+    """One of the backends has no such device, and is left out with its line; so do variants that were not asked for.
+
+    At a batch of one, which is how one image is drawn.
+    """
+    options = [
+        "--backends",
+        "numpy,numba,torch",
+        "--device",
+        "cpu:0",
+        "--peer",
+        "sleep_peer.py",
+        "--variants",
+        "sleeps",
+    ]
+    result = run(*SMALL, "--batch-size", "1", *options, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert list(found["contestants"]) == ["tinyddpm torch", "sleep sleeps"]
+    assert list(found["left_out"]) == ["tinyddpm numpy", "tinyddpm numba"]
+    assert found["left_out"]["tinyddpm numba"].startswith("tinyddpm numba: the numpy backend has no device 'cpu:0'")
+    assert found["sample_ratio"]["tinyddpm torch"] > 0
+    assert found["batch_size"] == 1
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        ("flags\t\t: fpu sse2 avx2 fma\nbugs : avx512f\nflags : fpu avx512f\n", ["AVX2"]),
+        ("flags : avx2 avx512f avx512_bf16", ["AVX2", "AVX-512", "bfloat16 (AVX-512)"]),
+        ("processor : 0\nFeatures\t: fp asimd bf16 sve\n", ["NEON", "SVE", "bfloat16 (ARM)"]),
+        ("", []),
+    ],
+)
+def test_vector_instructions(cpuinfo: str, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda path: cpuinfo)
+    assert vector_instructions() == expected
 
 
 def test_text_alone_and_points(here: Path) -> None:
     result = run("--preset", "toy", "--batch-size", "8", "--set", "network.width=8", "--rounds", "1", "--explain")
     assert result.exit_code == 0, result.output
     assert "points 2, batch 8" in result.stdout
+    assert "vector instructions of the processor: " in result.stdout
     assert "points/s" in result.stdout
     assert "linear_backward" in result.stdout
     assert "no convolutions in this network" in result.stdout
@@ -132,6 +173,10 @@ def test_bad_input_is_one_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "give --no-labels" in fails(*SMALL, "--labels")
     assert "did you mean 'channels'" in fails("--set", "network.chanels=3")
     assert "cannot be halved" in fails("--image-size", "7x7")
+    assert "unknown variant 'sleepy': did you mean 'sleeps'" in fails(
+        *SMALL, "--peer", "sleep_peer.py", "--variants", "dies,sleepy"
+    )
+    assert "unknown backend ''" in fails(*SMALL, "--backends", "numpy,")
     assert "unknown preset 'nothing'" in fails("--preset", "nothing")
 
 

@@ -18,7 +18,7 @@ from helpers.cudnn_stand_in import Frontend
 from helpers.torch_unet import TorchUNet
 from tinyddpm.backend import Backend
 from tinyddpm.bench import ours
-from tinyddpm.bench.contest import OURS, Outcome, Standing
+from tinyddpm.bench.contest import KINDS, OURS, Outcome, Standing
 from tinyddpm.bench.operations import TimedOperations, attention_product, conv2d_product, linear_product
 from tinyddpm.bench.ours import Ours
 from tinyddpm.bench.report import as_json, as_text
@@ -73,7 +73,7 @@ def test_rows_are_those_of_one_step() -> None:
     # Blocks with attention after them on the lower level: 1 down, 2 up, and the middle.
     assert calls["attention"] == calls["attention_backward"] == 4
     assert calls["conv2d 3x3/2 8→8 at 8x8"] == calls["conv2d_backward 3x3/2 8→8 at 8x8"] == 1
-    assert calls["mse_each"] == calls["mse_backward"] == 1
+    assert calls["mse"] == calls["mse_backward"] == 1
     assert all(row.seconds > 0 for row in profile.rows)
     assert sum(row.seconds for row in profile.rows) < profile.seconds
     assert [row.seconds for row in profile.rows] == sorted((row.seconds for row in profile.rows), reverse=True)
@@ -142,8 +142,9 @@ def test_plans_of_cudnn_are_explained(monkeypatch: pytest.MonkeyPatch, tmp_path:
     for choices in profile.plans.values():
         assert {wanted: str(choice) for wanted, choice in choices.items()} == dict.fromkeys(choices, line) | {"dw": own}
     standing = Standing("", [1.0], [1.0], None)
-    outcome = Outcome({OURS: standing}, {"train": {}, "denoise": {}}, {}, 1.0, profile)
+    us = f"{OURS} cupy"
+    outcome = Outcome({us: standing}, {kind: {us: {}} for kind in KINDS}, {}, 1.0, {us: profile})
     assert f"{'3x3 4→4 at 8x8':<32}{'y + residual':<14}{line}" in as_text(task, outcome, explain=True)
-    found = json.loads(json.dumps(as_json(task, outcome)))["cudnn_plans"]["3x3 4→4 at 8x8"]["dx"]
+    plans = json.loads(json.dumps(as_json(task, outcome)))["one_thread"][us]["cudnn_plans"]
     refused = {"failed when run": 1, "slower": 1}
-    assert found == {"name": "right 0.1", "refused": refused, "untried": 0, "furthest": 0.0}
+    assert plans["3x3 4→4 at 8x8"]["dx"] == {"name": "right 0.1", "refused": refused, "untried": 0, "furthest": 0.0}

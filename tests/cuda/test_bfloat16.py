@@ -25,7 +25,7 @@ EXACT = Operations(NUMPY, training=True)
 
 OPERATIONS = {
     "group_norm", "group_norm_silu", "layer_norm", "modulate", "add_vector", "silu", "gelu", "dropout", "upsample",
-    "avg_pool", "concat",
+    "concat",
 }  # fmt: skip
 """Those of a network that are no products."""
 

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyddpm.backend import Backend, Purpose, Random, load_backend
-from tinyddpm.data.batching import flip_horizontally, to_model
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.errors import ConfigError
+from tinyddpm.ops import load_operations
 from tinyddpm.ops.cuda.random import CupyRandom
+from tinyddpm.ops.images import flip_horizontally, to_model
 
 NUMPY = load_backend("numpy")
 ULP = 1.5 * float(np.finfo(np.float32).eps)
@@ -102,8 +103,11 @@ def test_noised(
     places = rng.integers(0, 5, len(samples)).tolist()
     process = GaussianProcess(NUMPY, np.linspace(1e-4, 0.02, T))
     signal, noise = (table.astype(np.float32) for table in (process.alpha_bar**0.5, (1 - process.alpha_bar) ** 0.5))
-    arrays = (data, places, samples, [step])
-    found = CupyRandom(cuda, seed).noised(*map(cuda.asarray, arrays), *map(cuda.asarray, (signal, noise)), flip)
+    arrays = ([step], samples, data)
+    levels = tuple(map(cuda.asarray, (signal, noise)))
+    found = load_operations(cuda).noised(
+        CupyRandom(cuda, seed), *map(cuda.asarray, arrays), levels, cuda.asarray(places), flip=flip
+    )
     x_0, t, eps, x_t = map(cuda.to_numpy, found)
     expected = on_the_host(seed, data, places, samples, step, process, flip)
     np.testing.assert_array_equal(x_0, expected[0], strict=True)
@@ -117,9 +121,10 @@ def test_noised(
 def test_noised_takes_numbers_of_the_host(cuda: Backend) -> None:
     """Step and samples as an int and a list; and both kinds of flips are seen."""
     data = np.random.default_rng(1).integers(0, 256, (2, 3, 4, 2), np.uint8)
-    tables = [cuda.asarray(np.ones(7, np.float32))] * 2
+    tables = (cuda.asarray(np.ones(7, np.float32)),) * 2
     samples = list(range(12))
-    batch = CupyRandom(cuda, 3).noised(cuda.asarray(data), cuda.asarray([1] * 12), samples, 8, *tables, True)
+    there = cuda.asarray(data), tables, cuda.asarray([1] * 12)
+    batch = load_operations(cuda).noised(CupyRandom(cuda, 3), 8, samples, *there, flip=True)
     x_0, image = cuda.to_numpy(batch[0]), to_model(data[1])
     mirrored = Random(NUMPY.xp, 3).uniform(Purpose.FLIP, 8, samples, ()) < 0.5
     assert 0 < mirrored.sum() < 12

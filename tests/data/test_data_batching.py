@@ -10,8 +10,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from tinyddpm.data.batching import batch_indices, check_batch_size, flip_horizontally, from_model, to_model
+from tinyddpm.data.batching import batch_indices, check_batch_size
 from tinyddpm.errors import DataError
+from tinyddpm.ops.images import flip_horizontally, from_model, to_model
 
 COUNTS = st.integers(1, 60)
 SEEDS = st.integers(0, 2**64 - 1)

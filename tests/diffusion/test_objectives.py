@@ -13,11 +13,12 @@ from tinyddpm.backend import Backend, load_backend
 from tinyddpm.diffusion.likelihood import Decoder
 from tinyddpm.diffusion.objectives import Hybrid, Objective, Simple, VariationalBound, objective_class
 from tinyddpm.diffusion.parametrisation import Parametrisation, make_parametrisation
-from tinyddpm.diffusion.process import GaussianProcess, Noised
+from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
 from tinyddpm.diffusion.weightings import make_weights
 from tinyddpm.errors import ConfigError
 from tinyddpm.ops import Operations, load_operations
+from tinyddpm.ops.noising import Noised
 from tinyddpm.testing import check_projection
 
 NUMPY = load_backend("numpy")

@@ -13,11 +13,12 @@ from tinyddpm import registry
 from tinyddpm.backend import load_backend
 from tinyddpm.diffusion.objectives import Simple
 from tinyddpm.diffusion.parametrisation import make_parametrisation
-from tinyddpm.diffusion.process import GaussianProcess, Noised
+from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
 from tinyddpm.diffusion.weightings import make_weights, min_snr, p2
 from tinyddpm.errors import ConfigError
 from tinyddpm.ops import Operations
+from tinyddpm.ops.noising import Noised
 
 NUMPY = load_backend("numpy")
 PROCESS = GaussianProcess(NUMPY, make_betas("linear", 200), dtype=np.float64)

@@ -339,16 +339,16 @@ def test_rows_of_a_comparison(script: ModuleType, tmp_path: Path, monkeypatch: p
     done = CliRunner().invoke(main, ["bench", *small, *network, "--peer", str(peer), "--json"])
     found: dict[str, Any] = json.loads(done.stdout)
     ours, other, left_out, ratio = script.contest_rows("small-bf16", found)
-    rate = found["contestants"]["tinyddpm"]["train"]["images_per_second"]
-    assert ours.name == "small-bf16: tinyddpm"
+    rate = found["contestants"]["tinyddpm numpy"]["train"]["images_per_second"]
+    assert ours.name == "small-bf16: tinyddpm numpy"
     assert ours.result.startswith(f"{rate:,.0f} img/s training, ")
     assert " GiB; numpy " in ours.result
     assert other.name == "small-bf16: some runs"
-    ratio_to_it = found["ratios"]["train"]["some runs"]
+    ratio_to_it = found["ratios"]["train"]["tinyddpm numpy"]["some runs"]
     assert f", ours {ratio_to_it:.2f} and " in other.result
     assert other.result.endswith(" times that; by its twin")
     assert left_out[:2] == ("small-bf16: some fails", "left out: some fails: AssertionError: no engine")
-    assert ratio.result.startswith(f"{found['train_ratio']:.2f} × some runs training, ")
+    assert ratio.result.startswith(f"{found['train_ratio']['tinyddpm numpy']:.2f} × some runs training, ")
 
 
 def test_row_of_a_training(script: ModuleType, tmp_path: Path) -> None:

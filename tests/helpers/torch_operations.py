@@ -96,19 +96,11 @@ def _upsample(x: Tensor) -> Tensor:
     return _channels_last(functional.interpolate(_channels_first(x), scale_factor=2, mode="nearest"))
 
 
-def _avg_pool(x: Tensor) -> Tensor:
-    return _channels_last(functional.avg_pool2d(_channels_first(x), 2))
-
-
 def _concat(a: Tensor, b: Tensor) -> Tensor:
     return torch.cat([a, b], dim=-1)
 
 
 def _mse(prediction: Tensor, target: Tensor) -> Tensor:
-    return functional.mse_loss(prediction, target)
-
-
-def _mse_each(prediction: Tensor, target: Tensor) -> Tensor:
     return functional.mse_loss(prediction, target, reduction="none").flatten(1).mean(1)
 
 
@@ -147,10 +139,8 @@ TORCH_OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "dropout": _dropout,
     "attention": _attention,
     "upsample": _upsample,
-    "avg_pool": _avg_pool,
     "concat": _concat,
     "mse": _mse,
-    "mse_each": _mse_each,
     "gaussian_kl": _gaussian_kl,
     "gaussian_nll": _gaussian_nll,
     "pixel_nll": _pixel_nll,

@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import array_api_compat.numpy as xp
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where `helpers` lies, which pytest knows by itself
 
-from helpers.torch_unet import ResidualBlock, TorchUNet
+from helpers.torch_unet import ResidualBlock, TorchUNet, load_weights
 from tinyddpm import registry
+from tinyddpm.backend import Backend, Purpose
 from tinyddpm.bench.task import Task
+from tinyddpm.data.base import Dataset
+from tinyddpm.data.batching import batch_indices, flip_horizontally, to_model
 from tinyddpm.diffusion.process import posterior_coefficients
 from tinyddpm.diffusion.schedules import make_betas
 from tinyddpm.errors import BackendError, ConfigError
 from tinyddpm.nn.unet import UNet
+from tinyddpm.training.assembly import make_trainer, open_data
+from tinyddpm.training.optimiser import warmed_up
 
 try:
     from diffusers import UNet2DModel
     from diffusers import __version__ as diffusers_version
 except ImportError:
     UNet2DModel = None
+
+
+WARM_UP = 3
+"""Steps before a race, of which nothing remains: libraries choose their kernels in them, or compile."""
 
 
 def variants(task: Task, compiled: bool) -> list[str]:
@@ -47,14 +59,17 @@ def variants(task: Task, compiled: bool) -> list[str]:
 
 
 class TorchContestant:
-    """The steps of DDPM's Algorithms 1 and 2 as one writes them in PyTorch, with its fastest stock parts."""
+    """The steps of DDPM's Algorithms 1 and 2 as one writes them in PyTorch, with its fastest stock parts.
 
-    def __init__(self, task: Task, variant: str) -> None:
+    Its network is what `make_network` returns, or what is given.
+    """
+
+    def __init__(self, task: Task, variant: str, network: tuple[nn.Module, str] | None = None) -> None:
         torch.set_num_threads(task.threads)
         torch.manual_seed(task.config.seed)
         training = task.config.training
         height, width, channels = task.sample_shape
-        self.net, self.network = make_network(task)
+        self.net, self.network = network or make_network(task)
         self.parameters = sum(parameter.numel() for parameter in self.net.parameters())
         self.device = torch.device(task.gpu or "cpu")
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = "tf32" in variant
@@ -81,18 +96,25 @@ class TorchContestant:
         self.t = len(betas) - 1
 
         self.weights = list(self.net.parameters())
+        self.learning_rate, self.clip, self.decay = training.learning_rate, training.clip, training.ema
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin to train: the average is of these weights, and Adam has seen no gradient."""
         self.ema = [weight.detach().clone() for weight in self.weights]
-        self.adam = torch.optim.Adam(self.weights, lr=training.learning_rate, fused=True)
-        self.clip, self.decay = training.clip, training.ema
+        self.adam = torch.optim.Adam(self.weights, lr=self.learning_rate, fused=True)
 
     def train_step(self) -> None:
-        """Algorithm 1: noise, forward, backward, clipping, Adam, average."""
-        self._mode(training=True)
+        """Algorithm 1."""
         t = torch.randint(len(self.alpha_bar), self.x_0.shape[:1], device=self.device)
-        eps = torch.randn_like(self.x_0)
-        x_t = self.signal[t, None, None, None] * self.x_0 + self.noise[t, None, None, None] * eps
+        self.learn(self.x_0, self.label, t, torch.randn_like(self.x_0))
+
+    def learn(self, x_0: Tensor, label: Tensor | None, t: Tensor, eps: Tensor) -> None:
+        """Learn from samples at given times with given noise: forward, backward, clipping, Adam, average."""
+        self._mode(training=True)
+        x_t = self.noised(x_0, t, eps)
         with self._precision():
-            loss = functional.mse_loss(self.predict(x_t, t, self.label).float(), eps)
+            loss = functional.mse_loss(self.predict(x_t, t, label).float(), eps)
         self.adam.zero_grad(set_to_none=True)
         loss.backward()
         if self.clip:
@@ -101,6 +123,10 @@ class TorchContestant:
         with torch.no_grad():
             torch._foreach_lerp_(self.ema, self.weights, 1 - self.decay)
         self._wait()
+
+    def noised(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """x_t = √alpha_bar_t x_0 + √(1 − alpha_bar_t) eps."""
+        return self.signal[t, None, None, None] * x_0 + self.noise[t, None, None, None] * eps
 
     def denoise_step(self) -> None:
         """One step of Algorithm 2, on a chain that begins again at its end."""
@@ -123,7 +149,7 @@ class TorchContestant:
         return mean + variance**0.5 * noise if t else mean
 
     def describe(self) -> str:
-        place = f"cpu (threads: {torch.get_num_threads()})"
+        place = f"cpu ({torch.backends.cpu.get_cpu_capability()}, threads: {torch.get_num_threads()})"
         if self.device.type == "cuda":
             place = f"{self.device} ({torch.cuda.get_device_name(self.device)}), cuDNN {torch.backends.cudnn.version()}"
         return f"torch {torch.__version__} on {place}, {self.network}, Adam fused"
@@ -165,6 +191,76 @@ def make_network(task: Task) -> tuple[nn.Module, str]:
     return Twin(task, options), f"the tests' TorchUNet ({reason})"
 
 
+class TorchRacer(TorchContestant):
+    """The twin in a race with us (examples/race.py): it learns what we learn, from the same start.
+
+    Weights, batches, times, noise and rates are ours. They are drawn off the clock. Held-out losses are of its average
+    in float32, on our held-out samples at our times and noise.
+    """
+
+    def __init__(self, task: Task, variant: str) -> None:
+        options = {name: option.default for name, option in registry.options(UNet).items()}
+        super().__init__(task, variant, (Twin(task, options | task.config.network.options), "the tests' TorchUNet"))
+        # The plain backend: the one of NumPy changes how the process keeps freed memory.
+        self.trainer = make_trainer(task.config, Backend(xp, "cpu"), open_data(task.config))
+        self.config, self.step = task.config, 0
+        self.random = self.trainer.model.backend.random(self.config.seed)
+        for _ in range(WARM_UP):
+            self.train_step()
+        layout = self.trainer.model.layout
+        load_weights(self.net, layout.views(layout.initialise(self.config.seed), xp))
+        self.begin()
+
+    def train_for(self, seconds: float) -> tuple[float, int]:
+        """Train for so long, at least one step; return the seconds it took and the number of steps."""
+        spent, first, training = 0.0, self.step, self.config.training
+        while self.step == first or spent < seconds:
+            batch = self._batch()
+            began = time.perf_counter()
+            for group in self.adam.param_groups:
+                group["lr"] = warmed_up(training.learning_rate, self.step, training.warmup)
+            self.decay = min(training.ema, (1 + self.step) / (10 + self.step))
+            self.learn(*batch)
+            spent += time.perf_counter() - began
+            self.step += 1
+        return spent, self.step - first
+
+    def held_out_loss(self) -> float:
+        """See `Trainer.validation_loss`."""
+        held_out, total = self.trainer.held_out, 0.0
+        ema = dict(zip((name for name, _ in self.net.named_parameters()), self.ema, strict=True))
+        self._mode(training=False)
+        for start in range(0, len(held_out), self.config.training.batch_size):
+            places = np.arange(start, min(start + self.config.training.batch_size, len(held_out)))
+            t = self.random.integers(Purpose.VALIDATION_TIME, 0, places, (), len(self.alpha_bar))
+            eps = self.random.normal(Purpose.VALIDATION_NOISE, 0, places, held_out.shape)
+            x_0, label, at, noise = self._tensors(held_out, places, to_model(held_out.read(places)), t, eps)
+            with torch.inference_mode():
+                said = functional_call(self.net, ema, (self.noised(x_0, at, noise), at, label))
+                total += float(functional.mse_loss(said, noise)) * len(places)
+        return total / len(held_out)
+
+    def _batch(self) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        """Return what we learn from in this step: samples, labels, times, noise."""
+        train, batch_size = self.trainer.train, self.config.training.batch_size
+        slots = np.arange(batch_size)
+        places = batch_indices(len(train), batch_size, self.step, self.config.seed)
+        x_0 = to_model(train.read(places))
+        if self.config.data.flip:
+            x_0 = flip_horizontally(x_0, self.random.uniform(Purpose.FLIP, self.step, slots, ()) < 0.5)
+        t, _ = self.trainer.law.draw(self.random, self.step, slots)
+        eps = self.random.normal(Purpose.NOISE, self.step, slots, train.shape)
+        return self._tensors(train, places, x_0, t, eps)
+
+    def _tensors(
+        self, dataset: Dataset, places: Any, x_0: Any, t: Any, eps: Any
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        label = torch.from_numpy(dataset.labels[places]) if self.trainer.model.classes else None
+        images = (self._formatted(torch.from_numpy(image).permute(0, 3, 1, 2)) for image in (x_0, eps))
+        x_0, eps = images
+        return x_0, label, torch.from_numpy(t), eps
+
+
 class Diffusers(nn.Module):
     """UNet2DModel, called as ours is."""
 
@@ -202,6 +298,15 @@ def diffusers_network(task: Task, options: dict[str, Any]) -> Diffusers | None:
     )
 
 
+class DroppingConv(nn.Conv2d):
+    """A convolution of what dropout leaves; its parameters have the names of a plain one."""
+
+    rate = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(functional.dropout(x, self.rate, self.training))
+
+
 class Twin(TorchUNet):
     """The tests' twin, with Torch's own dropout."""
 
@@ -209,7 +314,9 @@ class Twin(TorchUNet):
         super().__init__(task.sample_shape, task.classes, task.sample_shape[-1], **options)
         for block in self.modules():
             if isinstance(block, ResidualBlock) and options["dropout"]:
-                block.conv_2 = nn.Sequential(nn.Dropout(options["dropout"]), block.conv_2)
+                channels = block.conv_2.out_channels
+                block.conv_2 = DroppingConv(channels, channels, 3, padding=1)
+                block.conv_2.rate = options["dropout"]
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:  # type: ignore[override]
         return super().forward(x, t, label, None)

@@ -12,12 +12,14 @@ from tinyddpm.backend import Array, Backend, Purpose, Random
 from tinyddpm.backend.numpy_backend import NumpyBackend
 from tinyddpm.errors import BackendError
 from tinyddpm.ops import Operations, Saved
+from tinyddpm.ops.noising import Noised
+from tinyddpm.ops.optimisation import Descent
 from tinyddpm.testing import check_backend
 
 HostArray = np.ndarray[Any, Any]
 
 
-@pytest.mark.parametrize("name", ["numpy", "torch", pytest.param("cupy", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("name", ["numpy", "numba", "torch", pytest.param("cupy", marks=pytest.mark.gpu)])
 def test_the_built_in_backends_keep_the_contract(name: str) -> None:
     try:
         check_backend(name)
@@ -92,6 +94,23 @@ class Keeps(Operations):
         return super().add_vector(x, v)[0], ()
 
 
+class NoFlips(Operations):
+    def noised(self, *batch: Any, flip: bool = False) -> Noised:
+        return super().noised(*batch)
+
+
+class ForgetsTheAverage(Operations):
+    def adam(
+        self, descent: Descent, factors: Array, gradient: Array, weights: Array, ema: Array, *moments: Array
+    ) -> None:
+        super().adam(descent, factors, gradient, weights, self.xp.asarray(ema, copy=True), *moments)
+
+
+class StepsOnWhatIsNotFinite(Operations):
+    def step_factors(self, descent: Descent, step: Array, loss: Array, lengths: Array) -> Array:
+        return super().step_factors(descent, step, self.xp.ones_like(loss), lengths)
+
+
 def with_operations(operations: type[Operations]) -> type[Backend]:
     return type("Made", (NumpyBackend,), {"operations": f"{__name__}:{operations.__name__}"})
 
@@ -109,6 +128,9 @@ def with_operations(operations: type[Operations]) -> type[Backend]:
         (with_operations(Widens), "upsample: the result is float64 for float32 inputs"),
         (with_operations(Writes), "upsample writes to its input x"),
         (with_operations(Keeps), "add_vector keeps residuals without training"),
+        (with_operations(NoFlips), "noised gives another x_0 than the reference"),
+        (with_operations(ForgetsTheAverage), "adam gives other ema than the reference where the loss is 0.5"),
+        (with_operations(StepsOnWhatIsNotFinite), "a loss of nan is not told from others"),
         (int, "is no subclass of tinyddpm.backend.Backend"),
         (lambda device: NumpyBackend(), "is no subclass of tinyddpm.backend.Backend"),
     ],

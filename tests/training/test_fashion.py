@@ -11,11 +11,11 @@ import pytest
 
 from tinyddpm.backend import load_backend
 from tinyddpm.data import open_dataset
-from tinyddpm.data.batching import to_model
 from tinyddpm.errors import DataError
 from tinyddpm.model.config import preset
 from tinyddpm.model.load import load_model
 from tinyddpm.model.sampling import draw
+from tinyddpm.ops.images import to_model
 from tinyddpm.progress import Progress
 from tinyddpm.training.run import start
 

@@ -71,7 +71,7 @@ def test_drawn_times_count_the_less_the_likelier_they_are() -> None:
     trainer.weights[:] = np.random.default_rng(0).standard_normal(trainer.weights.shape) * 0.1
     for _ in range(10):
         trainer.law.hear(np.arange(4), np.array([1.0, 30.0, 4.0, 10.0]))
-    loss, norm, (t, each) = trainer.advance.batch_gradient(0)
+    loss, lengths, (t, each) = trainer.advance.batch_gradient(0)
     weight = (1 / (4 * np.array([1, 30, 4, 10]) / 45))[t]
     assert loss == pytest.approx(np.mean(weight * each), rel=1e-2)  # p has a share that is uniform
     assert len(set(t)) > 2
@@ -85,7 +85,7 @@ def test_drawn_times_count_the_less_the_likelier_they_are() -> None:
             model.objective, model.network, trainer.ops, model.layout.views(trainer.weights, np),
             model.layout.views(total, np), noised(model.process, x_0, t[slot], eps), {}, None, weight[n] / 24,
         )  # fmt: skip
-    assert norm == pytest.approx(np.linalg.norm(total), rel=1e-2)
+    assert np.linalg.norm(lengths) == pytest.approx(np.linalg.norm(total), rel=1e-2)
     np.testing.assert_allclose(trainer.advance.gradients[0], total, atol=1e-2 * np.abs(total).max())
 
 

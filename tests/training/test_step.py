@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import array_api_strict
 import numpy as np
 import pytest
 
-from tinyddpm.backend import Backend, Random
+from helpers.comparison import assert_close
+from helpers.strict import StrictBackend
+from tinyddpm.backend import Backend, Random, load_backend
 from tinyddpm.conditions import Conditioned
 from tinyddpm.conditions.label import Label
+from tinyddpm.data.base import ArrayDataset
 from tinyddpm.diffusion.objectives import Simple
 from tinyddpm.diffusion.parametrisation import make_parametrisation
-from tinyddpm.diffusion.process import GaussianProcess, Noised
+from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.model.config import Config
 from tinyddpm.nn import DropoutNoise, Layout, Widths
 from tinyddpm.nn.mlp import MLP
 from tinyddpm.ops import load_operations
+from tinyddpm.ops.noising import Noised
 from tinyddpm.testing import check_projection
+from tinyddpm.training.assembly import make_trainer
+from tinyddpm.training.device_step import DeviceStep
 from tinyddpm.training.step import noised, training_gradient, training_losses
 
 N = 6
@@ -93,3 +103,39 @@ def test_index_0_is_trained(problem: Problem) -> None:
     """A batch of t = 0 alone has a gradient."""
     problem.t[:] = 0
     assert np.abs(problem.gradient(slice(None))[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_any_backend_may_record_its_steps(flip: bool) -> None:
+    """A backend that says so, of the reference operations alone, in the array API standard's terms, trains as NumPy's
+    does, asked for one thing a step, at its end: six steps, clipped, losses and weights within float32's rounding.
+    """
+
+    class Recording(StrictBackend):
+        graphs = True
+        asked = 0
+
+        def to_numpy(self, array: Any) -> np.ndarray[Any, Any]:
+            self.asked += 1
+            return super().to_numpy(array)
+
+    images = ArrayDataset(np.random.default_rng(0).integers(0, 256, (23, 4, 6, 1), np.uint8), name="noise")
+    config = Config.from_dict(
+        {
+            "data": {"source": "noise", "flip": flip},
+            "network": {"channels": 4, "multipliers": [1], "blocks": 1, "attention": [], "dropout": 0.2},
+            "schedule": {"timesteps": 30},
+            "training": {"batch_size": 4, "threads": 1, "warmup": 2, "clip": 0.5, "learning_rate": 1e-3},
+        }
+    )  # fmt: skip
+    with array_api_strict.ArrayAPIStrictFlags(api_version="2023.12"):
+        backend = Recording()
+        ours, theirs = (make_trainer(config, b, images) for b in (backend, load_backend("numpy")))
+        assert isinstance(ours.advance, DeviceStep)
+        for _ in range(6):
+            backend.asked = 0
+            a, b = ours.train_step(), theirs.train_step()
+            assert backend.asked == 1
+            assert (a.loss, a.gradient_norm) == pytest.approx((b.loss, b.gradient_norm), rel=1e-5)
+        for name, found, expected in zip(ours.state._fields, ours.state, theirs.state, strict=True):
+            assert_close(np.asarray(found), expected, 2e-4, name)

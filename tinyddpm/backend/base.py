@@ -30,8 +30,8 @@ class Backend:
         precisions: what networks can be computed in. All compute in "fp32"; a backend that has others takes one as
             the option `precision`.
         precision: which of them it computes in.
-        graphs: whether it can record launches and replay them; then it takes the option `graph`, which is whether to,
-            and offers its own kernels for a whole training step (`tinyddpm.training.device_step`).
+        graphs: whether it can record what it does and do it again, by `captured`; then it takes the option `graph`,
+            which is whether to, and training asks it for nothing before the end of a step.
         memory_errors: what the library raises where memory runs out.
         requires: the modules of libraries beyond the package's dependencies, with what `pip install` takes for each.
     """

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import EntryPoint
 from typing import ClassVar
 
 from tinyddpm.backend.numpy_backend import NumpyBackend
+from tinyddpm.backend.random import Random
 from tinyddpm.errors import BackendError
 
 OLDEST = "0.64"
@@ -21,6 +23,7 @@ class NumbaBackend(NumpyBackend):
 
     name = "numba"
     operations = "tinyddpm.ops.numba_operations:NumbaOperations"
+    randomness = "tinyddpm.ops.numba.random:NumbaRandom"
     requires: ClassVar[Mapping[str, str]] = {"numba": "tinyddpm[numba]"}
 
     def __init__(self, device: str | None = None) -> None:
@@ -33,6 +36,12 @@ class NumbaBackend(NumpyBackend):
         if tuple(map(int, self._version.split(".")[:2])) < tuple(map(int, OLDEST.split("."))):
             raise BackendError(f"Numba {self._version} is too old: run pip install -U 'numba>={OLDEST}'")
         super().__init__(device)
+
+    def random(self, seed: int) -> Random:
+        """Return the stateless random numbers of `seed`, drawn by compiled code."""
+        randomness = EntryPoint("randomness", self.randomness, "").load()
+        found: Random = randomness(self.xp, seed, self.device)
+        return found
 
     def describe(self) -> str:
         """Return NumPy's line with Numba's version before it."""

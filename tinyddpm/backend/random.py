@@ -24,8 +24,11 @@ from tinyddpm.errors import ConfigError
 
 WORD = 2**32
 
-Samples: TypeAlias = "Sequence[int] | np.ndarray[Any, Any]"
-"""Indices of samples, on the host: drawing checks them, and must not wait for a device."""
+Step: TypeAlias = "int | Array"
+"""A number, or where it lies on the device, (1,) int64."""
+
+Samples: TypeAlias = "Sequence[int] | np.ndarray[Any, Any] | Array"
+"""Indices of samples, on the host, or (N,) int64 on the device: drawing must not wait for it."""
 
 
 class Purpose(IntEnum):
@@ -73,6 +76,9 @@ class Random:
     shape `(len(samples), *shape)`, and all raise ConfigError for a step or sample outside [0, 2**32) or a layer outside
     [0, 2**24). A sample holds at most 2**34 elements before they repeat.
 
+    `step` may also be a (1,) int64 array on the device, and `samples` an (N,) int64 array there: what they hold is then
+    not checked, nothing is moved, and what is recorded draws for what they hold when it is done again.
+
     Args:
         xp: the array API namespace to compute in.
         seed: the key of all streams, in [0, 2**64).
@@ -84,11 +90,11 @@ class Random:
         self.device = device
         self.key = split(in_range("seed", seed, WORD**2))
 
-    def bits(self, purpose: Purpose, step: int, samples: Samples, shape: tuple[int, ...], layer: int = 0) -> Array:
+    def bits(self, purpose: Purpose, step: Step, samples: Samples, shape: tuple[int, ...], layer: int = 0) -> Array:
         """Return int64 words, uniform over [0, 2**32)."""
         return self._interleave(self._words(purpose, step, samples, shape, layer), shape)
 
-    def normal(self, purpose: Purpose, step: int, samples: Samples, shape: tuple[int, ...], layer: int = 0) -> Array:
+    def normal(self, purpose: Purpose, step: Step, samples: Samples, shape: tuple[int, ...], layer: int = 0) -> Array:
         """Return float32 standard normal numbers, none larger than 6.77 in magnitude.
 
         Box and Muller, "A note on the generation of random normal deviates" (1958): for u, v uniform over (0, 1),
@@ -110,7 +116,7 @@ class Random:
             pairs += [radius * xp.cos(angle), radius * xp.sin(angle)]
         return self._interleave([xp.astype(z, xp.float32) for z in pairs], shape)
 
-    def uniform(self, purpose: Purpose, step: int, samples: Samples, shape: tuple[int, ...], layer: int = 0) -> Array:
+    def uniform(self, purpose: Purpose, step: Step, samples: Samples, shape: tuple[int, ...], layer: int = 0) -> Array:
         """Return float32 numbers, uniform over the 2**24 multiples of 2**-24 in [0, 1)."""
         bits = self.bits(purpose, step, samples, shape, layer)
         return self.xp.astype(bits >> 8, self.xp.float32) * 2.0**-24
@@ -118,7 +124,7 @@ class Random:
     def integers(
         self,
         purpose: Purpose,
-        step: int,
+        step: Step,
         samples: Samples,
         shape: tuple[int, ...],
         high: int,
@@ -136,16 +142,14 @@ class Random:
     def keep_mask(
         self,
         purpose: Purpose,
-        step: int,
+        step: Step,
         samples: Samples,
         shape: tuple[int, ...],
         rate: float,
         layer: int = 0,
     ) -> Array:
         """Return booleans, True with probability 1 - rate (to 2**-33), for rate in [0, 1]."""
-        if not 0.0 <= rate <= 1.0:
-            raise ConfigError(f"rate {rate} is not in [0, 1]: it is the probability to drop")
-        return self.bits(purpose, step, samples, shape, layer) >= round(rate * WORD)
+        return self.bits(purpose, step, samples, shape, layer) >= round(checked_rate(rate) * WORD)
 
     def permutation(self, purpose: Purpose, step: int, n: int) -> Array:
         """Return the numbers 0 to n - 1 in random order, int64, shape (n,).
@@ -156,15 +160,22 @@ class Random:
         return self.xp.argsort((bits[0, :, 0] << 32) | bits[0, :, 1], stable=True)
 
     def _words(
-        self, purpose: Purpose, step: int, samples: Samples, shape: tuple[int, ...], layer: int
+        self, purpose: Purpose, step: Step, samples: Samples, shape: tuple[int, ...], layer: int
     ) -> tuple[Array, Array, Array, Array]:
         """Return the four words of each counter, each int64 of shape (samples, counters)."""
         blocks = -(-math.prod(shape) // 4)
         element = self.xp.arange(blocks, dtype=self.xp.int64, device=self.device)[None, :]
-        sample = self._device_array(sample_indices(samples))[:, None]
-        stream = purpose + 256 * in_range("layer", layer, 2**24)
-        step_word, stream_word = (self._device_array([[word]]) for word in (in_range("step", step, WORD), stream))
-        return philox_4x32((element, sample, step_word, stream_word), self.key)
+        sample, step_word = self.on_device(step, samples)
+        stream_word = self._device_array([[purpose + 256 * in_range("layer", layer, 2**24)]])
+        return philox_4x32((element, sample[:, None], step_word[:, None], stream_word), self.key)
+
+    def on_device(self, step: Step, samples: Samples) -> tuple[Array, Array]:
+        """Return (samples, step), int64 on the device, (N,) and (1,); what is not there is checked and moved."""
+        if isinstance(samples, Sequence) or type(samples) is np.ndarray:
+            samples = self._device_array(sample_indices(samples))
+        if getattr(step, "ndim", 0) != 1:
+            step = self._device_array([in_range("step", step, WORD)])
+        return samples, step
 
     def _device_array(self, values: Any) -> Array:
         return self.xp.asarray(values, dtype=self.xp.int64, device=self.device)
@@ -182,6 +193,13 @@ def in_range(name: str, value: int, end: int) -> int:
     if not 0 <= value < end:
         raise ConfigError(f"{name} {value} is not in [0, 2**{end.bit_length() - 1})")
     return value
+
+
+def checked_rate(rate: float) -> float:
+    """Return `rate`, or raise ConfigError if it is not in [0, 1]."""
+    if not 0.0 <= rate <= 1.0:
+        raise ConfigError(f"rate {rate} is not in [0, 1]: it is the probability to drop")
+    return rate
 
 
 def sample_indices(samples: Samples) -> np.ndarray[Any, Any]:

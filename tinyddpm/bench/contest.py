@@ -1,25 +1,29 @@
 """The contest: turns in alternation, and what the times come to.
 
-We meet one peer after the other, for a GPU's memory may not hold more than two contestants. What warms, slows or crowds
-a machine over minutes reaches the two in a meeting alike, so our ratio to a peer is of the turns of that meeting alone.
+Our backends meet one peer after the other, for a GPU's memory may not hold more. What warms, slows or crowds a machine
+over minutes reaches those in a meeting alike, so a ratio is of the turns of one meeting alone.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Protocol
 
+from tinyddpm import registry
+from tinyddpm.bench.operations import Row
 from tinyddpm.bench.ours import Profile
 from tinyddpm.bench.peers import load_peer
 from tinyddpm.bench.process import BenchError, PeerError, Runner
 from tinyddpm.bench.task import Task
+from tinyddpm.errors import ConfigError, unknown
 
 OURS = "tinyddpm"
+"""What our contestants are called, followed by the backend."""
 
 KINDS = ("train", "denoise")
 """The two kinds of step."""
@@ -68,40 +72,47 @@ class Outcome:
 
     Attributes:
         standings: by name, ours first.
-        ratios: for `train` and `denoise`, by which factor we were faster than each peer, by the median times of the
-            turns in which we met it.
-        left_out: the peers that could not run, and why.
-        matrix_rate: floating-point operations a second of a large matrix product on as many threads.
-        profile: our training step by operation.
+        ratios: for `train` and `denoise`, by which factor each of ours was faster than each peer, by the median times
+            of the turns in which they met: `ratios[kind][ours][peer]`, with no peer in it if we were alone.
+        left_out: who could not run, and why.
+        matrix_rate: floating-point operations a second of a large matrix product on as many threads, of our backends'
+            the most.
+        profiles: a training step of each of ours by operation.
     """
 
     standings: dict[str, Standing]
-    ratios: dict[str, dict[str, float]]
+    ratios: dict[str, dict[str, dict[str, float]]]
     left_out: dict[str, str]
     matrix_rate: float
-    profile: Profile
+    profiles: dict[str, Profile]
 
     @property
     def train_flop(self) -> int:
         """Floating-point operations of a training step."""
-        return sum(row.flop for row in self.profile.rows)
+        return sum(row.flop for row in self._rows)
 
     @property
     def denoise_flop(self) -> int:
         """Floating-point operations of a denoising step: those of the forward pass."""
-        return sum(row.flop for row in self.profile.rows if not row.backward)
+        return sum(row.flop for row in self._rows if not row.backward)
 
-    def ratio(self, kind: str) -> tuple[float, str] | None:
-        """Return by which factor we were faster than the fastest peer, and its name; None if alone.
+    @property
+    def _rows(self) -> list[Row]:
+        """The operations of one of ours; what they stand for is the same for all."""
+        return next(iter(self.profiles.values())).rows
+
+    def fastest(self, kind: str, ours: str) -> tuple[float, str] | None:
+        """Return by which factor one of ours was faster than the fastest peer, and the peer's name; None if alone.
 
         Args:
             kind: `train` or `denoise`.
+            ours: its name.
         """
-        ratios = self.ratios[kind]
+        ratios = self.ratios[kind][ours]
         if not ratios:
             return None
-        fastest = min(ratios, key=lambda name: ratios[name])
-        return ratios[fastest], fastest
+        peer = min(ratios, key=lambda name: ratios[name])
+        return ratios[peer], peer
 
 
 def alternate(
@@ -126,61 +137,111 @@ def alternate(
 
 def run_contest(
     task: Task,
+    backends: Sequence[str],
     peer: Path | None,
     rounds: int,
-    compiled: bool,
+    chosen: Sequence[str] | None = None,
+    compiled: bool = False,
     watch: Callable[[str, int], None] = lambda name, done: None,
 ) -> Outcome:
-    """Run the task by this library, and beside it by one variant of a peer after the other.
+    """Run the task by this library on some backends, and beside them by one variant of a peer after the other.
 
-    A variant that fails is left out. An interrupt (Ctrl-C) ends the contest early: the outcome is that of the meetings
-    that are over, and the other variants are left out. Where none is over, the interrupt is raised.
+    A backend that cannot start and a variant that fails are left out. An interrupt (Ctrl-C) ends the contest early: the
+    outcome is that of the meetings that are over, and the other variants are left out. Where none is over, the
+    interrupt is raised.
 
     Args:
         task: what to run.
+        backends: the names of ours; the task's own backend says where the peer computes.
         peer: the peer's file, or None.
         rounds: timed turns of each in a meeting, for training and for denoising.
-        compiled: whether variants that must be compiled first take part.
-        watch: called with the name of the peer we meet, or ours if alone, and the number of rounds done in that
+        chosen: the variants that take part; None for all.
+        compiled: whether variants that must be compiled first take part, if none are chosen.
+        watch: called with the name of the peer we meet, or of our last if alone, and the number of rounds done in that
             meeting, of twice `rounds`, for progress.
 
     Raises:
-        BenchError: we failed, or all of the peer's variants did.
-        TinyDDPMError: the peer cannot be used, or has no equal of this network.
+        BenchError: none of our backends can start, one fails later, or all of the peer's variants fail.
+        TinyDDPMError: a backend or a variant is unknown, or the peer cannot be used or has no equal of this network.
     """
-    label = peer.stem.removesuffix("_peer") if peer else ""
-    variants = load_peer(peer).variants(task, compiled) if peer else []
-    rivals = {f"{label} {variant}": variant for variant in variants}
-    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    ratios: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
-    standings: dict[str, Standing] = {}
-    left_out: dict[str, str] = {}
-    with closing(Runner(OURS, None, "", task)) as ours:
-        our_memory = _warm_up(ours)
+    for backend in backends:
+        registry.find("backends", backend)
+    against = rivals(task, peer, chosen, compiled)
+    with ExitStack() as stack:
+        ours, our_memory, left_out = _start_ours(task, backends, stack)
+        seconds: dict[str, dict[str, list[float]]] = {kind: {us.name: [] for us in ours} for kind in KINDS}
+        ratios: dict[str, dict[str, dict[str, float]]] = {kind: {us.name: {} for us in ours} for kind in KINDS}
+        standings: dict[str, Standing] = {}
         if peer is None:
-            seconds = {kind: turns[OURS] for kind, turns in _meet([ours], rounds, watch).items()}
+            seconds = _meet(ours, rounds, watch)
         try:
-            for name, variant in rivals.items():
+            for name, variant in against.items():
                 try:
                     with closing(Runner(name, peer, variant, task)) as rival:
                         memory = _warm_up(rival)
-                        meeting = _meet([ours, rival], rounds, watch)
+                        meeting = _meet([*ours, rival], rounds, watch)
                 except PeerError as error:
                     left_out[name] = str(error)
                     continue
                 standings[name] = Standing(rival.description, meeting["train"][name], meeting["denoise"][name], memory)
                 for kind in KINDS:
-                    seconds[kind] += meeting[kind][OURS]
-                    ratios[kind][name] = median(meeting[kind][name]) / median(meeting[kind][OURS])
+                    for us in seconds[kind]:
+                        seconds[kind][us] += meeting[kind][us]
+                        ratios[kind][us][name] = median(meeting[kind][name]) / median(meeting[kind][us])
         except KeyboardInterrupt:
             if not standings:
                 raise
-            waiting = [name for name in rivals if name not in standings | left_out]
+            waiting = [name for name in against if name not in standings | left_out]
             left_out |= {name: f"{name}: the contest was stopped before its turns were over" for name in waiting}
         if peer and not standings:
-            raise BenchError(f"no variant of the peer can run: {'; '.join(left_out.values())}")
-        standings = {OURS: Standing(ours.description, seconds["train"], seconds["denoise"], our_memory)} | standings
-        return Outcome(standings, ratios, left_out, ours.ask("matrix_rate"), ours.ask("profile"))
+            failures = "; ".join(left_out[name] for name in against)
+            raise BenchError(f"no variant of the peer can run: {failures}")
+        our_standings = {
+            us.name: Standing(us.description, seconds["train"][us.name], seconds["denoise"][us.name], memory)
+            for us, memory in zip(ours, our_memory, strict=True)
+        }
+        matrix_rate = max(us.ask("matrix_rate") for us in ours)
+        profiles = {us.name: us.ask("profile") for us in ours}
+        return Outcome(our_standings | standings, ratios, left_out, matrix_rate, profiles)
+
+
+def rivals(task: Task, peer: Path | None, chosen: Sequence[str] | None, compiled: bool) -> dict[str, str]:
+    """Return the variants of the peer that take part, by the name that they go by.
+
+    Raises:
+        ConfigError: one that is chosen is not there.
+    """
+    if peer is None:
+        if chosen is not None:
+            raise ConfigError("variants are chosen among a peer's: give --peer too, or leave --variants out")
+        return {}
+    there = load_peer(peer).variants(task, compiled or chosen is not None)
+    for name in chosen or ():
+        if name not in there:
+            raise ConfigError(unknown("variant", name, there))
+    label = peer.stem.removesuffix("_peer")
+    return {f"{label} {variant}": variant for variant in there if chosen is None or variant in chosen}
+
+
+def _start_ours(
+    task: Task, backends: Sequence[str], stack: ExitStack
+) -> tuple[list[Runner], list[int | None], dict[str, str]]:
+    """Return our contestants, warmed up, with the memory that training took; and why others cannot start, by name.
+
+    Raises:
+        BenchError: none can start.
+    """
+    ours, memory, left_out = [], [], {}
+    for backend in backends:
+        runner = stack.enter_context(closing(Runner(f"{OURS} {backend}", None, "", task.by(backend))))
+        try:
+            memory.append(_warm_up(runner))
+            ours.append(runner)
+        except BenchError as error:
+            left_out[runner.name] = str(error)
+    if not ours:
+        raise BenchError("; ".join(left_out.values()))
+    return ours, memory, left_out
 
 
 def _warm_up(runner: Runner) -> int | None:

@@ -135,7 +135,7 @@ class TimedOperations:
         result = method(*inputs, **options)
         wait()
         elapsed = time.perf_counter() - began
-        forward = isinstance(result, tuple) and not name.endswith("_backward")
+        forward = hasattr(self._ops, f"{name}_backward")
         moved = nbytes(inputs) + nbytes(result[0] if forward else result)
         self._book(f"{name} {product.shape}".strip(), elapsed, flop, moved)
         if self._ops.training and forward:

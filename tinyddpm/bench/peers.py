@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from pathlib import Path
 from typing import cast
 
@@ -47,10 +48,10 @@ def load_peer(path: Path | None) -> Peer:
     """
     if path is None:
         return cast(Peer, importlib.import_module("tinyddpm.bench.ours"))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"tinyddpm_peer_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where dataclasses look for it
     try:
         spec.loader.exec_module(module)
     except Exception as cause:  # foreign code fails in any way

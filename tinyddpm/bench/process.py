@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ class PeerError(BenchError):
 
 class Runner:
     """A contestant in a process of its own, which starts at once and in which `ready` waits for the contestant.
+
+    The process ends with this one, however this one ends.
 
     Args:
         name: what it is called.
@@ -103,6 +106,8 @@ class _Server:
 
     def __init__(self, source: Path | None, variant: str, task: Task) -> None:
         peer = load_peer(source)
+        if source is None:
+            _import_backend(task)
         self._gpu, self._before = task.gpu, _resident_bytes("VmRSS")
         self.contestant: Contestant = peer.make(task, variant)
         if self.contestant.parameters != task.parameters:
@@ -131,6 +136,7 @@ class _Server:
 
 def _serve(pipe: Connection[Any, Any], source: Path | None, variant: str, task: Task) -> None:
     """Make the contestant, and answer requests until the other side is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process.
     os.dup2(2, 1)  # What libraries print does not belong into the parent's output.
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(task.threads)))
@@ -146,6 +152,22 @@ def _serve(pipe: Connection[Any, Any], source: Path | None, variant: str, task: 
         failure = text if isinstance(error, TinyDDPMError) else f"{type(error).__name__}: {text}"
         pipe.send((number, failure, None))
         raise SystemExit(1) from error
+
+
+def _end_with_parent() -> None:
+    """End this process when the parent is gone, in the middle of a step too, whose result nobody waits for."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _import_backend(task: Task) -> None:
+    """Import all that ours computes with, as importing a peer's file does of a peer, so that it counts for neither."""
+    from tinyddpm.backend import load_backend  # here, for the threads it reads are set by now
+    from tinyddpm.ops import load_operations
+
+    load_operations(load_backend(task.config.backend, task.config.device, task.config.precision))
 
 
 def _requests(pipe: Connection[Any, Any]) -> Iterator[tuple[int, str, tuple[Any, ...]]]:

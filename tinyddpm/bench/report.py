@@ -9,11 +9,23 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tinyddpm.bench.contest import Outcome
+from tinyddpm.bench.contest import OURS, Outcome
+from tinyddpm.bench.ours import Profile
 from tinyddpm.bench.task import Task
 
 PACKAGES = ("tinyddpm", "numpy", "torch", "diffusers")
 """Packages whose versions are reported where they are installed."""
+
+INSTRUCTIONS = {
+    "AVX2": "avx2",
+    "AVX-512": "avx512f",
+    "bfloat16 (AVX-512)": "avx512_bf16",
+    "bfloat16 (AMX)": "amx_bf16",
+    "NEON": "asimd",
+    "SVE": "sve",
+    "bfloat16 (ARM)": "bf16",
+}
+"""Vector instructions that speed depends on, and the names that Linux has for them."""
 
 KINDS = {"train": "train_flop", "denoise": "denoise_flop"}
 """The two kinds of step, and what an outcome calls their arithmetic."""
@@ -21,13 +33,15 @@ KINDS = {"train": "train_flop", "denoise": "denoise_flop"}
 
 def as_json(task: Task, outcome: Outcome) -> dict[str, Any]:
     """Return all that was measured, and on what, for `json.dumps`. Times are in seconds, rates per second."""
-    train, denoise = outcome.ratio("train"), outcome.ratio("denoise")
-    profile = outcome.profile
+    fastest = {
+        kind: {ours: found for ours in ratios if (found := outcome.fastest(kind, ours))}
+        for kind, ratios in outcome.ratios.items()
+    }
     return {
-        "train_ratio": train and train[0],
-        "sample_ratio": denoise and denoise[0],
+        "train_ratio": {ours: ratio for ours, (ratio, _) in fastest["train"].items()},
+        "sample_ratio": {ours: ratio for ours, (ratio, _) in fastest["denoise"].items()},
         "ratios": outcome.ratios,
-        "fastest_peer": {"train": train and train[1], "denoise": denoise and denoise[1]},
+        "fastest_peer": {kind: {ours: peer for ours, (_, peer) in found.items()} for kind, found in fastest.items()},
         "contestants": {
             name: {
                 "description": standing.description,
@@ -38,7 +52,12 @@ def as_json(task: Task, outcome: Outcome) -> dict[str, Any]:
         },
         "left_out": outcome.left_out,
         "flop": {kind: getattr(outcome, attribute) for kind, attribute in KINDS.items()},
-        "machine": {"cpu": cpu_model(), "system": platform.platform(), "matmul_flop_per_second": outcome.matrix_rate},
+        "machine": {
+            "cpu": cpu_model(),
+            "vector_instructions": vector_instructions(),
+            "system": platform.platform(),
+            "matmul_flop_per_second": outcome.matrix_rate,
+        },
         "versions": {"python": platform.python_version(), **_versions()},
         "threads": task.threads,
         "batch_size": task.batch_size,
@@ -46,26 +65,7 @@ def as_json(task: Task, outcome: Outcome) -> dict[str, Any]:
         "classes": task.classes,
         "parameters": task.parameters,
         "config": task.config.to_dict(),
-        "one_thread": {
-            "seconds": profile.seconds,
-            "matmul_flop_per_second": profile.matrix_rate,
-            "copy_bytes_per_second": profile.copy_rate,
-            "operations": [
-                {
-                    "operation": row.label,
-                    "calls": row.calls,
-                    "seconds": row.seconds,
-                    "flop": row.flop,
-                    "bytes": row.moved,
-                }
-                for row in profile.rows
-            ],
-        },
-        "convolutions": profile.convolutions,
-        "cudnn_plans": {
-            shape: {wanted: choice._asdict() for wanted, choice in choices.items()}
-            for shape, choices in profile.plans.items()
-        },
+        "one_thread": {ours: _profile(profile) for ours, profile in outcome.profiles.items()},
     }
 
 
@@ -85,6 +85,7 @@ def as_text(task: Task, outcome: Outcome, explain: bool) -> Iterator[str]:
     yield f"{network}, {task.parameters:,} parameters, {unit} {shape}, batch {task.batch_size}"
     storage = "bfloat16" if task.config.precision == "bf16" else "float32"
     yield f"{place}, {outcome.matrix_rate / 1e9:,.1f} GFLOP/s in large {storage} matrix products"
+    yield f"vector instructions of the processor: {', '.join(vector_instructions()) or 'unknown'}"
     for description in dict.fromkeys(standing.description for standing in outcome.standings.values()):
         names = (name for name, standing in outcome.standings.items() if standing.description == description)
         yield f"{', '.join(names)}: {description}"
@@ -100,26 +101,38 @@ def as_text(task: Task, outcome: Outcome, explain: bool) -> Iterator[str]:
             line = f"{name:<28}{1e3 * speed['median_seconds']:>10.2f}{speed['images_per_second']:>12.1f}"
             line += f"{rate:>10.1f}{share:>12.0%}"
             yield line + (f"{_mebibytes(contestant['memory_bytes']):>12}" if memory else "")
-        ratio = outcome.ratio(kind)
-        if ratio:
-            yield f"{ratio[0]:.2f} times the {unit}/s of {ratio[1]}, the fastest peer"
+        yield from _ratios(outcome, kind, unit)
     yield ""
-    yield "GFLOP are of the direct algorithms, two per multiply-add, for all alike. Times are medians over rounds."
-    yield ""
-    yield from _operations(task, outcome)
-    if explain:
+    yield (
+        "GFLOP are of the operations, two per multiply-add, for all alike, and not of the algorithm: Winograd's "
+        "convolution takes fewer, so a rate may exceed that of a large product. Times are medians over rounds."
+    )
+    for ours, profile in outcome.profiles.items():
         yield ""
-        yield from _algorithms(outcome)
+        yield from _operations(task, _backend(ours), profile)
+        if explain:
+            yield ""
+            yield from _algorithms(profile)
 
 
 def cpu_model() -> str:
     """Return the processor's name."""
+    return _of_cpu("model name") or platform.processor() or platform.machine()
+
+
+def vector_instructions() -> list[str]:
+    """Return which of the vector instructions that speed depends on the processor has; none where that is not known."""
+    flags = (_of_cpu("flags") or _of_cpu("Features")).split()
+    return [name for name, flag in INSTRUCTIONS.items() if flag in flags]
+
+
+def _of_cpu(field: str) -> str:
+    """Return what Linux says of the first processor; "" where there is nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == field), "")
 
 
 def _speed(task: Task, outcome: Outcome, kind: str, seconds: list[float]) -> dict[str, Any]:
@@ -134,11 +147,46 @@ def _speed(task: Task, outcome: Outcome, kind: str, seconds: list[float]) -> dic
     }
 
 
-def _operations(task: Task, outcome: Outcome) -> Iterator[str]:
+def _profile(profile: Profile) -> dict[str, Any]:
+    """Return where the time of a training step goes, for `json.dumps`."""
+    return {
+        "seconds": profile.seconds,
+        "matmul_flop_per_second": profile.matrix_rate,
+        "copy_bytes_per_second": profile.copy_rate,
+        "operations": [
+            {"operation": row.label, "calls": row.calls, "seconds": row.seconds, "flop": row.flop, "bytes": row.moved}
+            for row in profile.rows
+        ],
+        "convolutions": profile.convolutions,
+        "cudnn_plans": {
+            shape: {wanted: choice._asdict() for wanted, choice in choices.items()}
+            for shape, choices in profile.plans.items()
+        },
+    }
+
+
+def _ratios(outcome: Outcome, kind: str, unit: str) -> Iterator[str]:
+    """Yield the table of ratios: a row for each peer and for the fastest of them, a column for each of our backends."""
+    columns = outcome.ratios[kind]
+    fastest = [found for ours in columns if (found := outcome.fastest(kind, ours))]
+    if not fastest:
+        return
+    yield ""
+    yield f"{f'times the {unit}/s of':<28}" + "".join(f"{_backend(ours):>10}" for ours in columns)
+    for peer in next(iter(columns.values())):
+        yield f"{peer:<28}" + "".join(f"{ratios[peer]:>10.2f}" for ratios in columns.values())
+    yield f"{'the fastest peer':<28}" + "".join(f"{ratio:>10.2f}" for ratio, _ in fastest)
+
+
+def _backend(ours: str) -> str:
+    """Return the backend of one of our contestants."""
+    return ours.removeprefix(f"{OURS} ")
+
+
+def _operations(task: Task, backend: str, profile: Profile) -> Iterator[str]:
     """Yield the table of operations: products against a large product, the others against a large copy."""
-    profile = outcome.profile
     place = "launched one by one" if task.gpu else "on one thread"
-    yield f"{f'one training step {place}':<46}{'calls':>7}{'ms':>10}{'share':>8}{'rate':>14}{'of most':>9}"
+    yield f"{f'{backend}, one training step {place}':<46}{'calls':>7}{'ms':>10}{'share':>8}{'rate':>14}{'of most':>9}"
     for row in profile.rows:
         amount, most, unit = (
             (row.flop, profile.matrix_rate, "GFLOP/s") if row.flop else (row.moved, profile.copy_rate, "GB/s")
@@ -153,14 +201,14 @@ def _operations(task: Task, outcome: Outcome) -> Iterator[str]:
     yield f"The most are {gigaflop:,.1f} GFLOP/s in a large product, and {gigabytes:,.1f} GB/s in a large copy."
 
 
-def _algorithms(outcome: Outcome) -> Iterator[str]:
-    convolutions = outcome.profile.convolutions
+def _algorithms(profile: Profile) -> Iterator[str]:
+    convolutions = profile.convolutions
     if not convolutions:
         yield "there are no convolutions in this network to explain"
         return
-    if outcome.profile.plans:
+    if profile.plans:
         yield f"{'convolution, the whole batch':<32}{'of which':<14}what it is done by, and why not by others"
-        for label, choices in outcome.profile.plans.items():
+        for label, choices in profile.plans.items():
             for wanted, choice in choices.items():
                 yield f"{label:<32}{wanted:<14}{choice}"
         return

@@ -25,6 +25,10 @@ class Task:
     classes: int
     parameters: int
 
+    def by(self, backend: str) -> Task:
+        """Return the task as another backend of ours runs it."""
+        return replace(self, config=replace(self.config, backend=backend))
+
     @property
     def threads(self) -> int:
         """The threads that each contestant may use."""
@@ -110,9 +114,8 @@ def make_task(config: Config, preset_name: str | None) -> Task:
     if config.data.labels and not classes:
         raise ConfigError("data.labels is true, but the samples of this preset have no classes: give --no-labels")
     # NumPy's rule for every backend: all contestants get the same number.
-    threads = load_backend("numpy").threads(config.training.threads)
-    config = replace(config, training=replace(config.training, threads=threads))
-    backend = load_backend(config.backend, config.device, config.precision)
+    backend = load_backend("numpy")
+    config = replace(config, training=replace(config.training, threads=backend.threads(config.training.threads)))
     model = Model(config, shape, class_names(classes), backend)
     return Task(config, shape, classes, model.layout.size)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from tinyddpm.cli.options import GroupedCommand, configuration, configuration_op
 
 @click.command(cls=GroupedCommand)
 @option("--peer", help="Compare with `torch`, or with the contestants that a Python file defines.", group="Benchmark")
+@option("--variants", help="Those of the peer that take part, such as eager,channels_last; all.", group="Benchmark")
 @option("--compile", "compiled", is_flag=True, help="Compare with torch.compile too; minutes.", group="Benchmark")
+@option("--backends", help="Those of ours, such as numpy,numba,torch; that of --backend alone.", group="Benchmark")
 @option(
     "--rounds",
     type=click.IntRange(1),
@@ -29,7 +32,9 @@ from tinyddpm.cli.options import GroupedCommand, configuration, configuration_op
 def bench(
     *,
     peer: str | None,
+    variants: str | None,
     compiled: bool,
+    backends: str | None,
     rounds: int,
     explain: bool,
     as_json: bool,
@@ -41,10 +46,12 @@ def bench(
     """Measure how fast a network trains and samples here, and what its time goes to.
 
     On samples of noise; nothing is read or written. Training and denoising steps are as `train` and `sample` take them.
-    With --peer, each contestant runs in a process of its own; this library and one of the peer's after the other take
-    turns. Ctrl-C then ends it early, with the peers that have had all their turns.
+    Each contestant runs in a process of its own. Those of this library, one a backend, take turns, with --peer beside
+    one of the peer's after the other. Ctrl-C then ends it early, with the peers that have had all their turns.
     """
     config = configuration(preset_name, config_file, assignments, values)
+    ours = names(backends) if backends is not None else [config.backend]
+    config = replace(config, backend=ours[0])
 
     from tinyddpm.bench.contest import run_contest
     from tinyddpm.bench.peers import find_peer
@@ -60,10 +67,16 @@ def bench(
         if sys.stderr.isatty():
             progress.update(done, 2 * rounds, f"rounds of {name}")
 
-    outcome = run_contest(task, find_peer(peer) if peer else None, rounds, compiled, watch)
+    path, chosen = find_peer(peer) if peer else None, names(variants) if variants is not None else None
+    outcome = run_contest(task, ours, path, rounds, chosen, compiled, watch)
     progress.close()
     if as_json:
         click.echo(json.dumps(to_json(task, outcome)))
         return
     for line in as_text(task, outcome, explain):
         click.echo(line)
+
+
+def names(text: str) -> list[str]:
+    """Return names that commas separate, each once."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",")))

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from tinyddpm.backend import Array, Purpose
 from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, refuse_full
 from tinyddpm.data import open_dataset
-from tinyddpm.data.batching import from_model, to_model
 from tinyddpm.data.folder import decode_image
 from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.errors import ConfigError, DataError
 from tinyddpm.figures.images import Pixels, grid, save_images, save_npz, save_png
 from tinyddpm.figures.samples import is_drawable
 from tinyddpm.model.sampling import choose_labels
+from tinyddpm.ops.images import from_model, to_model
 from tinyddpm.progress import Progress
 from tinyddpm.samplers import Noise, Step, make_sampler
 from tinyddpm.training.run import free_folder

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from tinyddpm.backend import Array, Purpose
 from tinyddpm.data import open_dataset, parse_size
 from tinyddpm.data.base import Dataset
-from tinyddpm.data.batching import to_model
 from tinyddpm.diffusion.bound import Bound, Estimate, Floats, Times, estimate, together, variational_bound
 from tinyddpm.diffusion.flow import BIN, bits_per_dimension, flow_log_density
 from tinyddpm.diffusion.process import Variance
@@ -21,6 +20,7 @@ from tinyddpm.errors import DataError
 from tinyddpm.model.denoiser import NetworkDenoiser, NetworkFlow
 from tinyddpm.model.model import Model
 from tinyddpm.ops import load_operations
+from tinyddpm.ops.images import to_model
 from tinyddpm.progress import Progress
 from tinyddpm.training.assembly import split_held_out
 

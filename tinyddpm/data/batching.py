@@ -1,15 +1,13 @@
-"""From a data set to batches and back: which samples, in which order, in which range."""
+"""From a data set to batches: which samples, in which order."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from tinyddpm.backend import Array, Purpose, Random
+from tinyddpm.backend import Purpose, Random
 from tinyddpm.errors import DataError
 
 
@@ -44,21 +42,3 @@ def check_batch_size(n: int, batch_size: int) -> None:
             f"a batch of {batch_size} is more than the {n} samples to train on: set --batch-size to at most {n},"
             " or add samples"
         )
-
-
-def to_model(images: Array) -> Array:
-    """Return uint8 `images` as float32 in [-1, 1], x / 127.5 - 1 (DDPM, section 3.3). Takes any backend's arrays."""
-    xp = array_namespace(images)
-    return xp.astype(images, xp.float32) / 127.5 - 1.0
-
-
-def from_model(x: Array) -> Array:
-    """Return `x` in [-1, 1] as uint8 in [0, 255], rounded to nearest and clipped. Takes any backend's arrays."""
-    xp = array_namespace(x)
-    return xp.astype(xp.clip(xp.round((x + 1.0) * 127.5), 0.0, 255.0), xp.uint8)
-
-
-def flip_horizontally(x: Array, mask: Array) -> Array:
-    """Return `x` (n, H, W, C) with the images mirrored, left to right, where `mask` (n,) is True."""
-    xp: Any = array_namespace(x, mask)
-    return xp.where(xp.reshape(mask, (-1, 1, 1, 1)), xp.flip(x, axis=2), x)

@@ -210,8 +210,8 @@ def variational_bound(
             log_variance = process.p_log_variance(x_t, t, (variance or "large") if fraction is None else fraction)
             mean, _ = process.q_posterior(prediction.x_0, x_t, t)
             terms.append(bound_term(ops, process, decoder, x_0, x_t, steps, mean, log_variance)[0])
-            mse_x_0.append(ops.mse_each(prediction.x_0, x_0)[0])
-            mse_eps.append(ops.mse_each(prediction.eps, eps)[0])
+            mse_x_0.append(ops.mse(prediction.x_0, x_0)[0])
+            mse_eps.append(ops.mse(prediction.eps, eps)[0])
             watch()
 
     def on_host(values: Sequence[Array]) -> Floats:

@@ -19,9 +19,10 @@ from tinyddpm import registry
 from tinyddpm.backend import Array
 from tinyddpm.diffusion.likelihood import Decoder, bound_term, bound_term_backward
 from tinyddpm.diffusion.parametrisation import Parametrisation, halves
-from tinyddpm.diffusion.process import Noised, Table
+from tinyddpm.diffusion.process import Table
 from tinyddpm.errors import ConfigError
 from tinyddpm.ops import Operations, Saved
+from tinyddpm.ops.noising import Noised
 
 
 class Objective(Protocol):
@@ -67,7 +68,7 @@ class Simple:
     def forward(self, ops: Operations, out: Array, batch: Noised) -> tuple[Array, Saved]:
         """Return the weighted mean squared error of each sample, (N,)."""
         n = out.shape[0]
-        losses, saved = ops.mse_each(out, self.parametrisation.target(batch.x_0, batch.t, batch.eps))
+        losses, saved = ops.mse(out, self.parametrisation.target(batch.x_0, batch.t, batch.eps))
         if self.weights is None:
             return losses, (saved, None, n)
         weight = ops.xp.take(self.weights, batch.t, axis=0)
@@ -76,9 +77,7 @@ class Simple:
     def backward(self, ops: Operations, saved: Saved, share: float | Array) -> Array:
         """Return dout."""
         saved, weight, n = saved
-        if weight is None and isinstance(share, float):
-            return ops.mse_backward(saved, share)
-        return ops.mse_each_backward(saved, share / n if weight is None else weight * (share / n))
+        return ops.mse_backward(saved, share / n if weight is None else weight * (share / n))
 
 
 class VariationalBound:

@@ -65,15 +65,6 @@ def posterior_coefficients(alpha_bar_t: Any, alpha_bar_prev: Any) -> Posterior:
     )
 
 
-class Noised(NamedTuple):
-    """Data x_0, (N, ...), times t, (N,), standard normal eps, and x_t, made of them by eq. 4."""
-
-    x_0: Array
-    t: Array
-    eps: Array
-    x_t: Array
-
-
 class ByTime:
     """A number for each time, looked up at one time or at a time for each sample.
 
@@ -272,6 +263,11 @@ class GaussianProcess:
     def level(self, x_t: Array, t: int | Array) -> tuple[Any, Any]:
         """Return √alpha_bar_t and √(1 − alpha_bar_t), the shares of signal and noise: floats, or broadcast to x_t."""
         return self._signal(t, x_t), self._noise(t, x_t)
+
+    def __repr__(self) -> str:
+        """Return what it is, in one line."""
+        start, end = (float(self.alpha_bar[t]) ** 0.5 for t in (0, -1))
+        return f"<GaussianProcess of {self.T} times, √alpha_bar from {start:.4g} to {end:.4g}, on {self.backend.name}>"
 
     @property
     def levels(self) -> tuple[Array, Array]:

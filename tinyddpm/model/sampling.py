@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from tinyddpm.backend import Array
-from tinyddpm.data.batching import from_model
 from tinyddpm.errors import ConfigError, unknown
 from tinyddpm.model.config import GuidanceConfig, SamplingConfig
 from tinyddpm.model.model import Model
+from tinyddpm.ops.images import from_model
 from tinyddpm.samplers import Step
 from tinyddpm.samplers.spacings import moments
 

@@ -1,4 +1,4 @@
-"""The differentiable operations: every forward with its hand-derived backward beside it, one family a file."""
+"""The operations, one family a file: every forward with its hand-derived backward, and both ends of a training step."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from tinyddpm.ops.base import Saved
 from tinyddpm.ops.convolution import Convolution
 from tinyddpm.ops.linear import Linear
 from tinyddpm.ops.loss import Loss
+from tinyddpm.ops.noising import Noising
 from tinyddpm.ops.norm_activation import NormActivation
+from tinyddpm.ops.optimisation import Optimisation
 from tinyddpm.ops.resampling import Resampling
 
 __all__ = ["Operations", "Saved", "load_operations"]
 
 
-class Operations(Convolution, Linear, NormActivation, Attention, Resampling, Loss):
+class Operations(Convolution, Linear, NormActivation, Attention, Resampling, Loss, Noising, Optimisation):
     """The reference operations, in the array API standard's terms alone: correct wherever the standard is kept.
 
     A backend's faster operations subclass this and override methods, with the same names, arguments and defaults.

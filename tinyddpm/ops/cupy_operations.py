@@ -14,31 +14,32 @@ from tinyddpm.ops.base import Saved
 from tinyddpm.ops.cuda import geometry
 from tinyddpm.ops.cuda.cudnn import CudnnConvolutions
 from tinyddpm.ops.cuda.norms import CudaNorms
+from tinyddpm.ops.cuda.training_ends import CudaTrainingEnds
 
 
-class CupyOperations(CudnnConvolutions, CudaNorms):
+class CupyOperations(CudnnConvolutions, CudaNorms, CudaTrainingEnds):
     """The reference operations on CuPy, with kernels for products, norms, activations, resampling and the loss."""
 
     def mse(self, prediction: Array, target: Array) -> tuple[Array, Saved]:
-        """Return the loss: differences and sums of their squares by one kernel, the sum of the sums by another."""
+        """Return the losses, by one kernel: a block of threads takes a sample."""
         if not self._takes(prediction, target) or prediction.shape != target.shape:
             return super().mse(prediction, target)
         prediction, target = self.xp.ascontiguousarray(prediction), self.xp.ascontiguousarray(target)
-        difference, storage = self.xp.empty_like(prediction), str(prediction.dtype)
-        sums, size = geometry.partial_sums(prediction.size), np.int64(prediction.size)
-        partial, loss = self._empty(sums.grid, self.xp.float32), self._empty((), prediction.dtype)
-        self._kernels.launch("loss", "squared_error", storage, sums, prediction, target, difference, partial, size)
-        self._kernels.launch(
-            "loss", "mean_of_partial", storage, geometry.one_block(), partial, loss, partial.shape[0], size
-        )
-        return loss, self._save(difference)
+        difference, losses = self.xp.empty_like(prediction), self._empty(prediction.shape[:1], prediction.dtype)
+        n = prediction.shape[0]
+        self._launch(
+            "loss", "squared_error", geometry.blocks_that_sum(n), prediction, target, difference, losses,
+            np.int64(prediction.size // n),
+        )  # fmt: skip
+        return losses, self._save(difference)
 
-    def mse_backward(self, saved: Saved, dloss: float = 1.0) -> Array:
-        """Return dprediction by one kernel."""
+    def mse_backward(self, saved: Saved, dlosses: float | Array) -> Array:
+        """Return dprediction, by one kernel where the losses' gradients are one number."""
         (difference,) = saved
-        if not self._takes(difference) or not isinstance(dloss, float):
-            return super().mse_backward(saved, dloss)
-        return self._elementwise("loss", "error_gradient", difference, options=(2.0 * dloss / difference.size,))
+        if not self._takes(difference) or not isinstance(dlosses, float):
+            return super().mse_backward(saved, dlosses)
+        factor = 2.0 * dlosses * difference.shape[0] / difference.size
+        return self._elementwise("loss", "error_gradient", difference, options=(factor,))
 
     def concat(self, a: Array, b: Array) -> tuple[Array, Saved]:
         """Return a and b side by side, by one kernel."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from math import log, pi, prod, sqrt
 
-from array_api_compat import size
-
 from tinyddpm.backend import Array
 from tinyddpm.ops.base import Family, Saved
 
@@ -17,31 +15,24 @@ class Loss(Family):
     """Squared errors of a prediction, and the terms of the bound for a Gaussian with a mean and a log-variance."""
 
     def mse(self, prediction: Array, target: Array) -> tuple[Array, Saved]:
-        """Return L = mean((prediction − target)²) over all elements, a 0-d array.
-
-        dprediction = dL · 2 (prediction − target) / size; the target is data. Saved is the difference.
-        """
-        difference = prediction - target
-        return self.xp.mean(difference**2), self._save(difference)
-
-    def mse_backward(self, saved: Saved, dloss: float = 1.0) -> Array:
-        """Return dprediction of `mse`, for a loss that counts `dloss` times."""
-        (difference,) = saved
-        return difference * (2.0 * dloss / size(difference))
-
-    def mse_each(self, prediction: Array, target: Array) -> tuple[Array, Saved]:
         """Return L_n = mean((prediction_n − target_n)²) of each sample, (N,).
 
-        dprediction_n = dL_n · 2 (prediction_n − target_n) / size of a sample. Saved is the difference.
+        dprediction_n = dL_n · 2 (prediction_n − target_n) / size of a sample; the target is data. Saved is the
+        difference.
+
+        Args:
+            prediction: (N, ...).
+            target: of the same shape.
         """
         difference = prediction - target
         return self.xp.mean(difference**2, axis=tuple(range(1, difference.ndim))), self._save(difference)
 
-    def mse_each_backward(self, saved: Saved, dlosses: Array) -> Array:
-        """Return dprediction of `mse_each`."""
+    def mse_backward(self, saved: Saved, dlosses: float | Array) -> Array:
+        """Return dprediction of `mse`, for (N,) gradients of the losses, or one number for all."""
         (difference,) = saved
         n, *rest = difference.shape
-        return difference * self.xp.reshape(dlosses * (2.0 / prod(rest)), (n, *(1 for _ in rest)))
+        factor = dlosses * (2.0 / prod(rest))
+        return difference * (factor if isinstance(factor, float) else self.xp.reshape(factor, (n, *(1 for _ in rest))))
 
     def gaussian_kl(
         self, mean: Array, log_variance: Array, q_mean: Array, q_log_variance: Array

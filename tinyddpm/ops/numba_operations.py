@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tinyddpm.ops.numba.random  # noqa: F401 - what random numbers are drawn by is prepared with the rest
 from tinyddpm.backend import Backend
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.numba.activations import NumbaActivations
@@ -11,6 +12,7 @@ from tinyddpm.ops.numba.convolution import NumbaConvolution
 from tinyddpm.ops.numba.linear import NumbaLinear
 from tinyddpm.ops.numba.loss import NumbaLoss
 from tinyddpm.ops.numba.norms import NumbaNorms
+from tinyddpm.ops.numba.optimisation import NumbaOptimisation
 from tinyddpm.ops.numba.preparing import prepare
 from tinyddpm.ops.numba.resampling import NumbaResampling
 from tinyddpm.ops.numpy_operations import NumpyOperations
@@ -24,6 +26,7 @@ class NumbaOperations(
     NumbaLinear,
     NumbaResampling,
     NumbaLoss,
+    NumbaOptimisation,
     NumpyOperations,
 ):
     """NumPy's operations, with those that take most of a training step compiled."""

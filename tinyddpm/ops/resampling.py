@@ -1,4 +1,4 @@
-"""Changes of resolution, and the concatenation that brings skips back in."""
+"""A change of resolution, and the concatenation that brings skips back in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tinyddpm.ops.base import Family, Saved
 
 
 class Resampling(Family):
-    """Doubling and halving of NHWC images: each is, up to a factor of 4, the transpose of the other."""
+    """Nearest-neighbour doubling of NHWC images, and concatenation."""
 
     def upsample(self, x: Array) -> tuple[Array, Saved]:
         """Return y[n, i, j] = x[n, i // 2, j // 2], shape (N, 2H, 2W, C): nearest-neighbour doubling.
@@ -19,17 +19,6 @@ class Resampling(Family):
     def upsample_backward(self, saved: Saved, dy: Array) -> Array:
         """Return dx of `upsample`."""
         return self._squares_summed(dy)
-
-    def avg_pool(self, x: Array) -> tuple[Array, Saved]:
-        """Return the means over 2×2 squares, shape (N, H/2, W/2, C); H and W are even.
-
-        dx gives each pixel a quarter of its square's dy. Nothing is saved but that it ran.
-        """
-        return self._squares_summed(x) / 4, self._save()
-
-    def avg_pool_backward(self, saved: Saved, dy: Array) -> Array:
-        """Return dx of `avg_pool`."""
-        return self._doubled(dy) / 4
 
     def concat(self, a: Array, b: Array) -> tuple[Array, Saved]:
         """Return a and b one after the other along the channels; the gradient is cut at the same place.

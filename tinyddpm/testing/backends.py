@@ -10,6 +10,8 @@ from tinyddpm import registry
 from tinyddpm.backend import Backend, Purpose, Random, load_backend
 from tinyddpm.errors import ConfigError
 from tinyddpm.ops import Operations, load_operations
+from tinyddpm.ops.noising import Noised
+from tinyddpm.ops.optimisation import Descent, Factor
 from tinyddpm.testing.gradients import HostArray
 
 TYPES = ("float32", "float64", "int64", "uint8", "bool")
@@ -42,7 +44,8 @@ def check_backend(backend: str | type[Backend], device: str | None = None) -> No
 
     Arrays of every type go there and back; its description is one line that begins with its name; random numbers are
     the reference's, integers bit for bit and normal ones to rounding; operations and their gradients agree with the
-    reference in float64, keep float32, keep nothing without training and write to no input.
+    reference in float64, keep float32, keep nothing without training and write to no input; both ends of a training
+    step, what is drawn of a batch and Adam with its average, are the reference's.
 
     Args:
         backend: its registered name, or the class.
@@ -64,6 +67,8 @@ def check_backend(backend: str | type[Backend], device: str | None = None) -> No
         ops, kept = load_operations(there), load_operations(there, training=True)
         for name, shapes, options in CALLS:
             _check_operation(ops, kept, name, shapes, options, what)
+        _check_noising(kept, what)
+        _check_optimisation(kept, what)
 
 
 def _check_data(backend: Backend, what: str) -> None:
@@ -125,6 +130,51 @@ def _check_operation(
         assert got.shape == wanted.shape, f"{where}: {key} has shape {got.shape}, not {wanted.shape}"
         error = np.max(np.abs(got - wanted)) / np.max(np.abs(wanted))
         assert error <= TOLERANCE, f"{where}: {key} is off by {error:.1e} of its largest element"
+
+
+def _check_noising(ops: Operations, what: str) -> None:
+    """Check what is drawn of a batch of images, mirrored by chance, where the step and the slots lie on the device."""
+    rng, backend, host = np.random.default_rng(20), ops.backend, load_backend("numpy")
+    alpha_bar = np.linspace(0.99, 0.01, 9)
+    data, levels = rng.integers(0, 256, (5, 3, 4, 2), np.uint8), (alpha_bar**0.5, (1 - alpha_bar) ** 0.5)
+    places = np.asarray([4, 0, 0, 2, 1, 3])
+
+    def noised(there: Operations) -> Noised:
+        asarray = there.backend.asarray
+        step, slots, rows = (asarray(numbers) for numbers in (np.asarray([7]), np.arange(6), places))
+        signal, noise = (asarray(level.astype(np.float32)) for level in levels)
+        return there.noised(there.backend.random(20), step, slots, asarray(data), (signal, noise), rows, flip=True)
+
+    found, wanted = noised(ops), noised(Operations(host))
+    for name, got, expected in zip(wanted._fields, found, wanted, strict=True):
+        close = np.allclose(backend.to_numpy(got), expected, rtol=1e-5, atol=1e-5)
+        assert close, f"{what}: noised gives another {name} than the reference"
+
+
+def _check_optimisation(ops: Operations, what: str) -> None:
+    """Check a clipped step of Adam with its average against the reference in float64, and one that is not finite."""
+    rng, backend = np.random.default_rng(20), ops.backend
+    descent = Descent(learning_rate=0.1, warmup=2, clip=1.0, decay=0.9)
+    gradient, *state = rng.standard_normal((5, 40))
+    state[-1] **= 2
+    ours = [backend.asarray(values.astype(np.float32)) for values in (gradient, *state)]
+    reference = Operations(load_backend("numpy"))
+    for loss in (0.5, np.nan):
+        found = _descended(ops, descent, loss, *ours)
+        _descended(reference, descent, loss, gradient, *state)
+        assert bool(found[Factor.FINITE]) == np.isfinite(loss), f"{what}: a loss of {loss} is not told from others"
+        for name, got, expected in zip(("weights", "ema", "m", "v"), ours[1:], state, strict=True):
+            close = np.allclose(backend.to_numpy(got), expected, rtol=1e-5, atol=1e-5)
+            assert close, f"{what}: adam gives other {name} than the reference where the loss is {loss}"
+
+
+def _descended(ops: Operations, descent: Descent, loss: float, gradient: Any, *state: Any) -> HostArray:
+    """Do one step in place, and return its factors."""
+    asarray = ops.backend.asarray
+    numbers = asarray(np.asarray([3])), asarray(np.asarray([loss], np.float32))
+    factors = ops.step_factors(descent, *numbers, ops.lengths(gradient))
+    ops.adam(descent, factors, gradient, *state)
+    return ops.backend.to_numpy(factors)
 
 
 def _named(shapes: dict[str, tuple[int, ...]], y: Any, gradients: Any) -> dict[str, HostArray]:

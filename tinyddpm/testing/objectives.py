@@ -11,9 +11,10 @@ from tinyddpm import registry
 from tinyddpm.backend import load_backend
 from tinyddpm.diffusion.objectives import Objective
 from tinyddpm.diffusion.parametrisation import make_parametrisation
-from tinyddpm.diffusion.process import GaussianProcess, Noised
+from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
 from tinyddpm.ops import Operations
+from tinyddpm.ops.noising import Noised
 from tinyddpm.testing.gradients import HostArray, check_projection
 from tinyddpm.testing.plugin import resolve
 

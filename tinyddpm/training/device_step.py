@@ -15,17 +15,15 @@ from tinyddpm.backend.workers import parts
 from tinyddpm.conditions import Given
 from tinyddpm.data.base import Dataset
 from tinyddpm.data.batching import batch_indices
-from tinyddpm.diffusion.process import Noised
 from tinyddpm.model.model import Model
 from tinyddpm.nn import DropoutNoise
 from tinyddpm.nn.parameters import ZeroGradients
 from tinyddpm.ops import Operations
-from tinyddpm.ops.cuda.optimiser import LOSS, NORM, CudaOptimiser, OptimiserSettings
-from tinyddpm.ops.cuda.random import CupyRandom
+from tinyddpm.ops.noising import Noised
+from tinyddpm.ops.optimisation import Factor
 from tinyddpm.training.feed import Feed, make_feed
-from tinyddpm.training.optimiser import BETA_1, BETA_2, EPS
 from tinyddpm.training.state import State
-from tinyddpm.training.step import training_gradient
+from tinyddpm.training.step import descent, training_gradient
 
 
 class DeviceStep:
@@ -42,17 +40,12 @@ class DeviceStep:
         self.model, self.train, self.state, self.ops = model, train, state, ops
         self.config, backend = model.config, model.backend
         training = self.config.training
-        random = backend.random(self.config.seed)
-        assert isinstance(random, CupyRandom)  # as of all backends that have graphs
-        self.random = random
+        self.random = backend.random(self.config.seed)
         self.feed: Feed = make_feed(backend, train, self.config)
         self.columns = {name: backend.asarray(column) for name, column in model.read(train).items()}
         self.slots = backend.asarray(np.arange(training.batch_size))
         self.gradient = backend.asarray(np.zeros(model.layout.size, np.float32))
-        settings = OptimiserSettings(
-            training.learning_rate, training.warmup, training.clip, training.ema, BETA_1, BETA_2, EPS
-        )
-        self.optimiser = CudaOptimiser(backend, settings, model.layout.size)
+        self.descent = descent(training)
         self._advance = backend.captured(self._step)
 
     def __call__(self, step: int) -> tuple[float, float]:
@@ -62,7 +55,7 @@ class DeviceStep:
         self.feed.load(step)
         (factors,) = self._advance(backend.asarray(np.concatenate([[step], places])))
         found = backend.to_numpy(factors)
-        return float(found[LOSS]), float(found[NORM])
+        return float(found[Factor.LOSS]), float(found[Factor.NORM])
 
     def _step(self, now: Array) -> Arrays:
         """Do the step that `now` tells of, (1 + batch,) int64: its number, then the places of its samples."""
@@ -82,11 +75,14 @@ class DeviceStep:
                 DropoutNoise(self.random, step, self.slots[part]), share,
             )  # fmt: skip
             loss = loss + share * xp.mean(losses)
-        return (self.optimiser.update(self.gradient, loss, step, **self.state._asdict()),)
+        factors = self.ops.step_factors(self.descent, step, loss, self.ops.lengths(self.gradient))
+        self.ops.adam(self.descent, factors, self.gradient, *self.state)
+        return (factors,)
 
     def _noised(self, step: Array, places: Array, part: slice) -> Noised:
-        """Return some of the batch with its noise, by one launch."""
+        """Return some of the batch with its noise."""
         rows = places if self.feed.whole else self.slots
-        signal, noise = self.model.process.levels
-        flip = self.config.data.flip
-        return Noised(*self.random.noised(self.feed.data, rows[part], self.slots[part], step, signal, noise, flip))
+        return self.ops.noised(
+            self.random, step, self.slots[part], self.feed.data, self.model.process.levels, rows[part],
+            flip=self.config.data.flip,
+        )  # fmt: skip

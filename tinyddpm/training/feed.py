@@ -51,11 +51,11 @@ class WholeFeed:
     whole = True
 
     def __init__(self, backend: Backend, train: Dataset, dtype: Any) -> None:
-        self.data = backend.xp.empty((len(train), *train.shape), dtype=dtype, device=backend.device)
+        self.data = _empty(backend, (len(train), *train.shape), dtype)
         rows = max(1, CHUNK // (prod(train.shape) * dtype.itemsize))
         for start in range(0, len(train), rows):
-            places = np.arange(start, min(start + rows, len(train)))
-            backend.upload(self.data[start : start + rows], train.read(places))
+            stop = min(start + rows, len(train))
+            backend.upload(self.data[start:stop, ...], train.read(np.arange(start, stop)))
             backend.synchronize()
 
     def load(self, step: int) -> None:
@@ -74,7 +74,7 @@ class BatchFeed:
         self._backend, self._train, self._seed = backend, train, config.seed
         self._batch_size = config.training.batch_size
         shape = (self._batch_size, *train.shape)
-        self.data = backend.xp.empty(shape, dtype=dtype, device=backend.device)
+        self.data = _empty(backend, shape, dtype)
         self._buffers = [backend.host_buffer(shape, dtype) for _ in range(2)]
         self._reader = ThreadPoolExecutor(1)
         self._next: tuple[int, Future[None]] | None = None
@@ -90,3 +90,8 @@ class BatchFeed:
     def _read(self, step: int) -> None:
         places = batch_indices(len(self._train), self._batch_size, step, self._seed)
         self._buffers[step % 2][...] = self._train.read(places)
+
+
+def _empty(backend: Backend, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return memory on the device, not set, for host values of this type."""
+    return backend.xp.empty(shape, dtype=getattr(backend.xp, dtype.name), device=backend.device)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from math import hypot, isfinite
+from math import isfinite
 from typing import Any
 
 import numpy as np
 
-from tinyddpm.backend import Array, Purpose
+from tinyddpm.backend import Array
 from tinyddpm.backend.workers import parts
 from tinyddpm.data.base import Dataset
-from tinyddpm.data.batching import batch_indices, flip_horizontally, to_model
+from tinyddpm.data.batching import batch_indices
 from tinyddpm.diffusion.times import Law
 from tinyddpm.model.model import Model
 from tinyddpm.nn import DropoutNoise
 from tinyddpm.nn.parameters import ZeroGradients
 from tinyddpm.ops import Operations
-from tinyddpm.training.optimiser import Adam, average, clip_scale, global_norm, warmed_up
+from tinyddpm.ops.images import to_model
+from tinyddpm.ops.optimisation import Factor
 from tinyddpm.training.state import State
-from tinyddpm.training.step import noised, training_gradient
+from tinyddpm.training.step import descent, training_gradient
 
 LEAST_PER_WORKER = 4
 """Samples below which a thread of its own does not pay."""
@@ -43,7 +44,7 @@ class HostStep:
         self.config = model.config
         self.random = model.backend.random(self.config.seed)
         self.columns = model.read(train)
-        self.adam = Adam(state.m, state.v)
+        self.descent = descent(self.config.training)
         # One gradient for each worker, summed in order: no worker waits for another, and no sum depends on timing.
         size, asarray = model.layout.size, model.backend.asarray
         self.gradients: list[Array] = [asarray(np.zeros(size, np.float32)) for _ in range(workers_of(model))]
@@ -51,15 +52,22 @@ class HostStep:
 
     def __call__(self, step: int) -> tuple[float, float]:
         """Do one step and return its loss and the gradient's norm; where one is not finite, nothing is changed."""
-        training = self.config.training
-        loss, norm, heard = self.batch_gradient(step)
+        ops, backend = self.ops, self.model.backend
+        loss, lengths, heard = self.batch_gradient(step)
+        numbers = backend.asarray(np.asarray([step])), backend.asarray(np.asarray([loss], np.float32))
+        factors = ops.step_factors(self.descent, *numbers, lengths)
+
+        def update(block: slice) -> None:
+            ops.adam(self.descent, factors, self.gradients[0][block], *(buffer[block] for buffer in self.state))
+
+        self.model.workers.map(update, self._blocks)
+        norm = float(backend.to_numpy(factors)[Factor.NORM])
         if isfinite(loss) and isfinite(norm):
-            self._update(step, clip_scale(norm, training.clip))
             self.law.hear(*heard)
         return loss, norm
 
-    def batch_gradient(self, step: int) -> tuple[float, float, tuple[Array, Array]]:
-        """Return the loss of the step's batch and the length of its gradient, which is left in the first buffer.
+    def batch_gradient(self, step: int) -> tuple[float, Array, tuple[Array, Array]]:
+        """Return the loss of the step's batch and the lengths of its gradient, which is left in the first buffer.
 
         The batch is cut over the workers, and again for accumulation. The times of all samples and their losses come
         third.
@@ -86,49 +94,33 @@ class HostStep:
         t, each = (xp.concat(parts) for parts in zip(*(heard[number] for number in range(len(cut))), strict=True))
         total, *others = self.gradients
 
-        def length_of_sum(block: slice) -> float:
+        def lengths_of_sum(block: slice) -> Array:
             gradient = total[block]
             for other in others:
                 gradient += other[block]
-            return global_norm(gradient)
+            return self.ops.lengths(gradient)
 
-        return sum(losses), hypot(*self.model.workers.map(length_of_sum, self._blocks)), (t, each)
+        lengths = xp.concat(self.model.workers.map(lengths_of_sum, self._blocks))
+        return sum(losses), lengths, (t, each)
 
     def _part_gradient(self, step: int, w: Any, dw: dict[str, Array], samples: Indices) -> tuple[float, Array, Array]:
         """Add to `dw` what some of the batch's samples, named by their places in it, add to its gradient.
 
         Returned are what they add to its loss, their times, and their losses.
         """
-        model, training, seed = self.model, self.config.training, self.config.seed
+        model, training, config = self.model, self.config.training, self.config
         share = len(samples) / training.batch_size
-        places = batch_indices(len(self.train), training.batch_size, step, seed)[samples]
-        x_0 = read(model, self.train, places)
-        given = model.given(self.columns, places)
-        if self.config.data.flip:
-            mirrored = self.random.uniform(Purpose.FLIP, step, samples, ()) < 0.5
-            x_0 = flip_horizontally(x_0, model.backend.to_numpy(mirrored))
+        places = batch_indices(len(self.train), training.batch_size, step, config.seed)[samples]
+        data = model.backend.asarray(self.train.read(places))
         t, weight = self.law.draw(self.random, step, samples)
-        eps = self.random.normal(Purpose.NOISE, step, samples, model.sample_shape)
+        given = model.given(self.columns, places)
         losses = training_gradient(
             model.objective, model.network, self.ops, w, dw,
-            noised(model.process, model.backend.asarray(x_0), t, eps),
+            self.ops.noised(self.random, step, samples, data, model.process.levels, t=t, flip=config.data.flip),
             model.partly_nothing(given, self.random, step, samples),
             DropoutNoise(self.random, step, samples), share * weight,
         )  # fmt: skip
         return share * float(model.backend.xp.mean(weight * losses)), t, losses
-
-    def _update(self, step: int, scale: float) -> None:
-        """Take Adam's step along the gradient times `scale`, and move the average after it."""
-        training = self.config.training
-        rate = warmed_up(training.learning_rate, step, training.warmup)
-
-        def update(block: slice) -> None:
-            weights, gradient = self.state.weights[block], self.gradients[0][block]
-            gradient *= scale
-            self.adam.update(weights, gradient, rate, step, block)
-            average(self.state.ema[block], weights, training.ema, step)
-
-        self.model.workers.map(update, self._blocks)
 
 
 def workers_of(model: Model) -> int:

@@ -91,8 +91,11 @@ def resume(
     precision: str | None = None,
     graph: bool | None = None,
     recompute: bool | None = None,
+    dataset: Dataset | None = None,
 ) -> Outcome:
     """Go on where the checkpoint in `folder` was made: to `steps` in all, and elsewhere or otherwise, if so given.
+
+    The data are `dataset` or what the configuration names: those it was trained on.
 
     Raises:
         CheckpointError: there is no usable checkpoint, or the data set is not the one that it was trained on.
@@ -118,7 +121,7 @@ def resume(
     if checkpoint.step >= config.training.steps:
         raise ConfigError(f"{path} has done {checkpoint.step} steps already: ask for more with --steps")
     callbacks = Callbacks(config.callbacks, progress.say)
-    dataset = open_data(config)
+    dataset = dataset or open_data(config)
     trainer = make_trainer(config, there, dataset)
     state = dict(checkpoint.state)
     if state.pop("samples", None) != len(dataset) or checkpoint.sample_shape != dataset.shape:

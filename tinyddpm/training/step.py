@@ -5,9 +5,17 @@ from __future__ import annotations
 from tinyddpm.backend import Array
 from tinyddpm.conditions import Conditioned, Given
 from tinyddpm.diffusion.objectives import Objective
-from tinyddpm.diffusion.process import GaussianProcess, Noised
+from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.model.config import TrainingConfig
 from tinyddpm.nn import DropoutNoise, Gradients, Weights
 from tinyddpm.ops import Operations
+from tinyddpm.ops.noising import Noised
+from tinyddpm.ops.optimisation import Descent
+
+
+def descent(training: TrainingConfig) -> Descent:
+    """Return what a training's steps of Adam have in common."""
+    return Descent(training.learning_rate, training.warmup, training.clip, training.ema)
 
 
 def noised(process: GaussianProcess, x_0: Array, t: Array, eps: Array) -> Noised:

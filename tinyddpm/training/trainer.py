@@ -17,9 +17,9 @@ from tinyddpm.model.checkpoint import Checkpoint, plugins_of
 from tinyddpm.model.config import AUTO
 from tinyddpm.model.model import Model
 from tinyddpm.ops import Operations, load_operations
+from tinyddpm.ops.optimisation import warmed_up
 from tinyddpm.training.device_step import DeviceStep
 from tinyddpm.training.host_step import HostStep, read, workers_of
-from tinyddpm.training.optimiser import warmed_up
 from tinyddpm.training.state import State
 from tinyddpm.training.step import noised, training_losses
 

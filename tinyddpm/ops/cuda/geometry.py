@@ -80,7 +80,12 @@ def pixels(count: int, length: int) -> Geometry:
 
 def partial_sums(size: int) -> Geometry:
     """Blocks that each take every so many elements, and sum them in shared memory."""
-    return Geometry((min(PARTIAL_BLOCKS, _ceil(size, THREADS)),), (THREADS,), 4 * THREADS)
+    return blocks_that_sum(min(PARTIAL_BLOCKS, _ceil(size, THREADS)))
+
+
+def blocks_that_sum(count: int) -> Geometry:
+    """Blocks that each sum numbers in shared memory."""
+    return Geometry((count,), (THREADS,), 4 * THREADS)
 
 
 def one_block(itemsize: int = 4) -> Geometry:

@@ -14,7 +14,7 @@ from tinyddpm.ops.cuda.geometry import Geometry
 
 FOLDER = Path(__file__).parent
 FAMILIES = (
-    "activation", "channels", "convolution", "gemm", "group_norm", "loss", "optimiser", "packing", "random",
+    "activation", "channels", "convolution", "gemm", "group_norm", "loss", "optimisation", "packing", "random",
     "resampling", "softmax", "sums",
 )  # fmt: skip
 """The `.cu` files."""

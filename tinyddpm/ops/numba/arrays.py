@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,8 +20,16 @@ LEAST = 1 << 16
 
 
 def plain(a: NDArray, dtype: Any = None) -> NDArray:
-    """Return `a` contiguous and writeable, copied only if it is not: each other kind would be compiled for anew."""
-    return np.require(a, dtype, ["C", "W"])
+    """Return `a` contiguous, aligned and writeable, copied if it is not: each other kind would be compiled for anew."""
+    if a.flags.carray and (dtype is None or a.dtype == dtype):
+        return a
+    return np.array(a, dtype, order="C")
+
+
+@cache
+def nothing(dtype: Any) -> NDArray:
+    """Return what stands for an array (N, M) that there is not: one of no rows."""
+    return np.empty((0, 0), dtype)
 
 
 def shared(function: Callable[[int, int], None], n: int, elements: int) -> None:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 import numba
 from numba.core.sigutils import normalize_signature
 
+from tinyddpm import backend
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 FASTMATH = {"nsz", "arcp", "contract", "afn"}
@@ -32,14 +34,16 @@ def kept(dispatcher: Any) -> Any:
 
     It lies in `__pycache__` beside the source, or in the user's cache folder where that cannot be written to; a process
     that can write to neither keeps its own. Code is used again until a Python source changes in the folder above the
-    function's, which is `ops`. Numba alone would look at the function's own file, and go on with the functions and the
-    constants that other files held before. So of this package, compiled functions use what is in `ops` alone.
+    function's, which is `ops`, or in `backend`. Numba alone would look at the function's own file, and go on with the
+    functions and the constants that other files held before. So of this package, compiled functions use what is in
+    these two alone.
     """
     try:
         dispatcher.enable_caching()
     except RuntimeError:  # there is no folder to write to
         return dispatcher
-    dispatcher._cache._cache_file._source_stamp = _sources(Path(dispatcher.py_func.__code__.co_filename).parents[1])
+    folders = Path(dispatcher.py_func.__code__.co_filename).parents[1], Path(backend.__file__).parent
+    dispatcher._cache._cache_file._source_stamp = [_sources(folder) for folder in folders]
     return dispatcher
 
 

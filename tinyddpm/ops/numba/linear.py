@@ -9,7 +9,7 @@ import numpy as np
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.cpu.blocks import sum_over_rows
 from tinyddpm.ops.linear import Linear
-from tinyddpm.ops.numba.arrays import NDArray, Places, plain, shared
+from tinyddpm.ops.numba.arrays import NDArray, Places, nothing, plain, shared
 from tinyddpm.ops.numba.compiling import ahead, compiled
 
 BLOCK, LEAST_ROWS = 1 << 16, 256
@@ -27,7 +27,7 @@ class NumbaLinear(Linear):
         c_in, c_out = w.shape
         y = np.empty((*x.shape[:-1], c_out), x.dtype)
         flat, rows, b = x.reshape(-1, c_in), y.reshape(-1, c_out), plain(b, x.dtype)
-        others = np.empty((0, 0), x.dtype) if residual is None else plain(residual, x.dtype).reshape(-1, c_out)
+        others = nothing(x.dtype) if residual is None else plain(residual, x.dtype).reshape(-1, c_out)
 
         def multiply(first: int, last: int) -> None:
             for part in _blocks(first, last, c_out):

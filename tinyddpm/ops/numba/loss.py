@@ -14,7 +14,7 @@ from tinyddpm.ops.numba.reductions import product_of
 class NumbaLoss(Loss):
     """The mean squared error of each sample."""
 
-    def mse_each(self, prediction: NDArray, target: NDArray) -> tuple[NDArray, Saved]:
+    def mse(self, prediction: NDArray, target: NDArray) -> tuple[NDArray, Saved]:
         """Return L_n = mean((prediction_n − target_n)²) of each sample, (N,)."""
         n = len(prediction)
         difference, losses = np.empty(prediction.shape, prediction.dtype), np.empty(n, prediction.dtype)
@@ -22,13 +22,14 @@ class NumbaLoss(Loss):
         shared(lambda first, last: _squared_errors(a, b, found, losses, first, last), n, a.size)
         return losses, self._save(difference)
 
-    def mse_each_backward(self, saved: Saved, dlosses: NDArray) -> NDArray:
-        """Return dprediction of `mse_each`."""
+    def mse_backward(self, saved: Saved, dlosses: float | NDArray) -> NDArray:
+        """Return dprediction of `mse`."""
         (difference,) = saved
         dprediction: NDArray = np.empty_like(difference)
         n = len(difference)
-        found, out, dlosses = difference.reshape(n, -1), dprediction.reshape(n, -1), plain(dlosses, difference.dtype)
-        shared(lambda first, last: _error_gradient(found, dlosses, out, first, last), n, found.size)
+        found, out = difference.reshape(n, -1), dprediction.reshape(n, -1)
+        each = plain(np.broadcast_to(np.asarray(dlosses, difference.dtype), n))
+        shared(lambda first, last: _error_gradient(found, each, out, first, last), n, found.size)
         return dprediction
 
 

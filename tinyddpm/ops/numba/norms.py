@@ -15,7 +15,7 @@ from tinyddpm.ops.activation import Dropout
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.norm_activation import NormActivation
 from tinyddpm.ops.normalisation import EPS
-from tinyddpm.ops.numba.arrays import NDArray, Places, plain, shared
+from tinyddpm.ops.numba.arrays import NDArray, Places, nothing, plain, shared
 from tinyddpm.ops.numba.compiling import ahead, compiled
 from tinyddpm.ops.numba.exponential import logistic
 
@@ -106,7 +106,9 @@ class NumbaNorms(NormActivation):
         """Return h = x̂ · scale + shift and its modulation, SiLU and dropout of it where wanted."""
         n, c, dtype = x.shape[0], x.shape[-1], x.dtype
         flat = plain(x).reshape(n, -1)
-        keep = plain(dropout.noise.keep(x.shape, dropout.rate, dropout.layer)).reshape(n, -1) if dropout else NOTHING
+        keep = (
+            plain(dropout.noise.keep(x.shape, dropout.rate, dropout.layer)).reshape(n, -1) if dropout else nothing(bool)
+        )
         kept = dtype.type(1 / (1 - dropout.rate) if dropout else 1)
         factor, constant = scale[None], shift[None]
         if modulation:
@@ -134,8 +136,8 @@ class NumbaNorms(NormActivation):
         """
         x, mean, r, factor, constant, scale, shift, modulation, silu, keep, kept = saved
         (n, groups), c, dtype = mean.shape, factor.shape[1], x.dtype
-        first_added, *others = [plain(a, dtype).reshape(n, -1) for a in added] or [np.empty((0, 0), dtype)]
-        second_added = sum(others[1:], start=others[0]) if others else np.empty((0, 0), dtype)
+        first_added, *others = [plain(a, dtype).reshape(n, -1) for a in added] or [nothing(dtype)]
+        second_added = sum(others[1:], start=others[0]) if others else nothing(dtype)
         flat, dx, row = plain(dy, dtype).reshape(n, -1), np.empty_like(x), row_length(x.shape[1], c)
         a, b = np.empty((2, n, c), dtype)
         shared(
@@ -176,8 +178,8 @@ class NumbaNorms(NormActivation):
     def add_vector_backward(self, saved: Saved, dy: NDArray) -> tuple[NDArray, NDArray]:
         """Return (dx, dv) of `add_vector`; dx is dy itself."""
         flat, dv = plain(dy).reshape(len(dy), -1), np.empty((len(dy), dy.shape[-1]), dy.dtype)
-        row, nothing = row_length(flat.shape[1], dy.shape[-1]), np.empty((0, 0), dy.dtype)
-        shared(lambda first, last: _channel_sums(flat, nothing, row, first, last, dv, dv), len(dy), dy.size)
+        row, none = row_length(flat.shape[1], dy.shape[-1]), nothing(dy.dtype)
+        shared(lambda first, last: _channel_sums(flat, none, row, first, last, dv, dv), len(dy), dy.size)
         return dy, dv
 
     def _affine(self, x: NDArray, factor: NDArray, constant: NDArray) -> NDArray:
@@ -185,9 +187,6 @@ class NumbaNorms(NormActivation):
         y, row = np.empty_like(x), row_length(x.shape[1], factor.shape[1])
         shared(lambda first, last: _scale_and_shift(x, factor, constant, row, first, last, y), len(x), x.size)
         return y
-
-
-NOTHING = np.empty((0, 0), bool)
 
 
 def row_length(size: int, c: int) -> int:

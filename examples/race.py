@@ -1,0 +1,280 @@
+"""A race on this machine: we and PyTorch train the same network on the same data, for as many minutes of wall-clock.
+
+python examples/race.py                                  # five minutes each, --backends numba on the digits
+python examples/race.py --minutes 20 --preset fashion-mini --backends numba,numpy --out race.png
+
+Both begin with the same weights and learn from the same batches at the same times with the same noise, by the same Adam
+at the same rates. PyTorch runs the tests' twin of our U-Net, in the variant that a short contest shows to be the
+fastest here, and its noise is drawn off the clock. They take turns of some seconds, each in a process of its own on all
+threads. After every turn, off the clock too, the loss of the averaged weights is measured on the same held-out samples.
+The curves are drawn in a picture, their numbers written beside it as JSON. Needs a copy of the repository with the
+packages of its tests: pip install -e '.[test]'.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import click
+
+# What computes is imported where it is used: the contestants' processes import this file before they set their threads.
+from tinyddpm.bench.peers import find_peer, load_peer
+from tinyddpm.bench.process import PeerError, Runner
+from tinyddpm.bench.task import Task, make_task
+from tinyddpm.cli.bench import names
+from tinyddpm.cli.options import configuration, configuration_options, option
+from tinyddpm.errors import ConfigError, TinyDDPMError
+from tinyddpm.model.config import AUTO, ConditionConfig, Config
+from tinyddpm.progress import Progress, duration
+
+HERE = Path(__file__).resolve()
+
+OURS, TORCH = "tinyddpm", "torch"
+"""What names of racers begin with, followed by our backend or by the variant of the twin."""
+
+TURN, TURNS = 5.0, 20
+"""Seconds of a turn at most, and how many turns each racer has at least."""
+
+ROUNDS = 3
+"""Turns of each variant in the contest for the twin's fastest."""
+
+WARM_UP = 3
+"""Steps before the race, of which nothing remains."""
+
+ROWS = 10
+"""Moments in the table."""
+
+
+@dataclass
+class Track:
+    """How one racer did: after each turn, and at the start, its seconds so far, its held-out loss, and its steps."""
+
+    description: str
+    seconds: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+
+    def turn(self, seconds: float, steps: int, loss: float) -> None:
+        """Add what came of a turn."""
+        self.seconds.append(seconds + (self.seconds[-1] if self.seconds else 0.0))
+        self.steps.append(steps + (self.steps[-1] if self.steps else 0))
+        self.losses.append(loss)
+
+    def loss_at(self, seconds: float) -> float:
+        """Return the loss at a moment, on the straight line between two turns."""
+        import numpy as np
+
+        return float(np.interp(seconds, self.seconds, self.losses))
+
+    def moment_of(self, loss: float) -> float | None:
+        """Return the seconds after which a loss was first reached, by the end of a turn; None for never."""
+        return next((s for s, reached in zip(self.seconds, self.losses, strict=True) if reached <= loss), None)
+
+
+class Ours:
+    """This library in the race."""
+
+    def __init__(self, task: Task) -> None:
+        from tinyddpm.backend import load_backend
+        from tinyddpm.training.assembly import make_trainer, open_data
+
+        config = task.config
+        self.backend = load_backend(config.backend, config.device, config.precision, config.graph)
+        dataset = open_data(config)
+        warming = make_trainer(config, self.backend, dataset)
+        for _ in range(WARM_UP):
+            warming.train_step()
+        self.trainer = make_trainer(config, self.backend, dataset)
+        self.parameters = self.trainer.model.layout.size
+
+    def describe(self) -> str:
+        """Return the backend's line."""
+        return self.backend.describe()
+
+    def train_for(self, seconds: float) -> tuple[float, int]:
+        """Train for so long, at least one step; return the seconds it took and the number of steps."""
+        began, first = time.perf_counter(), self.trainer.step
+        while self.trainer.step == first or time.perf_counter() - began < seconds:
+            self.trainer.train_step()
+            self.backend.synchronize()
+        return time.perf_counter() - began, self.trainer.step - first
+
+    def held_out_loss(self) -> float:
+        """Return the loss of the averaged weights."""
+        return self.trainer.validation_loss()
+
+
+def variants(task: Task, compiled: bool) -> list[str]:
+    """Return the racers that this file has beside PyTorch's, as `tinyddpm.bench.task.Peer` says."""
+    return [OURS]
+
+
+def make(task: Task, variant: str) -> Any:
+    """Return us, or the twin in a variant; in the process that is theirs."""
+    if variant == OURS:
+        return Ours(task)
+    peer: Any = load_peer(find_peer(TORCH))
+    return peer.TorchRacer(task, variant)
+
+
+def fastest_twin(task: Task, chosen: Sequence[str] | None, compiled: bool, say: Callable[[str], None]) -> str:
+    """Return the variant of the twin that trains fastest here, by the median time of a step in alternating turns."""
+    from tinyddpm.bench.contest import alternate, rivals
+
+    with ExitStack() as stack:
+        contestants = []
+        for variant in rivals(task, find_peer(TORCH), chosen, compiled).values():
+            runner = stack.enter_context(closing(Runner(variant, HERE, variant, task)))
+            try:
+                runner.ready()
+                contestants.append(runner)
+            except PeerError as error:
+                say(f"left out: {error}")
+        if not contestants:
+            raise ConfigError("no variant of the twin can run: there is no race")
+        times = {name: median(each) for name, each in alternate(contestants, "train_step", ROUNDS).items()}
+    say("; ".join(f"{TORCH} {name} {1e3 * seconds:.1f} ms a step" for name, seconds in times.items()))
+    return min(times, key=lambda name: times[name])
+
+
+def race(runners: Sequence[Runner], seconds: float, watch: Callable[[float], None]) -> dict[str, Track]:
+    """Have all train for as long, turn by turn, and return what came of it by name; Ctrl-C ends it early."""
+    from tinyddpm.bench.contest import REST
+
+    tracks = {runner.name: Track(runner.description) for runner in runners}
+    for runner in runners:
+        tracks[runner.name].turn(0.0, 0, runner.ask("held_out_loss"))
+    turn = min(TURN, seconds / TURNS)
+    with suppress(KeyboardInterrupt):
+        while any(track.seconds[-1] < seconds for track in tracks.values()):
+            for runner in runners:
+                if tracks[runner.name].seconds[-1] < seconds:
+                    time.sleep(REST)
+                    spent, steps = runner.ask("train_for", turn)
+                    tracks[runner.name].turn(spent, steps, runner.ask("held_out_loss"))
+            watch(min(track.seconds[-1] for track in tracks.values()))
+    return tracks
+
+
+def table(tracks: dict[str, Track], batch_size: int) -> Iterator[str]:
+    """Yield the lines of the table: held-out losses at some moments, and how far each came."""
+    end = min(track.seconds[-1] for track in tracks.values())
+    width = max(map(len, tracks)) + 2
+    yield f"{'held-out loss after':<22}" + "".join(f"{name:>{width}}" for name in tracks)
+    for number in range(ROWS + 1):
+        moment = end * number / ROWS
+        losses = "".join(f"{track.loss_at(moment):>{width}.5f}" for track in tracks.values())
+        yield f"{f'{moment:.1f} s':<22}{losses}"
+    yield f"{'steps':<22}" + "".join(f"{track.steps[-1]:>{width},}" for track in tracks.values())
+    rates = (batch_size * track.steps[-1] / track.seconds[-1] for track in tracks.values())
+    yield f"{'images/s':<22}" + "".join(f"{rate:>{width},.1f}" for rate in rates)
+    *ours, twin = tracks
+    goal, end = tracks[twin].losses[-1], tracks[twin].seconds[-1]
+    for name in ours:
+        reached = tracks[name].moment_of(goal)
+        sooner = f"after {duration(reached)}, {end / reached:.2f} times as fast" if reached else "not in this time"
+        yield f"{name} has the loss that {twin} ends with {sooner}"
+
+
+def check(config: Config) -> None:
+    """Refuse what the twin does not learn: all but eps by the simple loss, told nothing but classes."""
+    training = config.training
+    for setting, value, usual in (
+        ("training.predict", training.predict, ("eps",)),
+        ("training.loss", training.loss, ("simple",)),
+        ("training.times", training.times, (AUTO, "uniform")),
+        ("weighting.name", config.weighting.name, ("simple",)),
+        ("condition", config.condition, (ConditionConfig(),)),
+        ("schedule.zero_terminal_snr", config.schedule.zero_terminal_snr, (False,)),
+    ):
+        if value not in usual:
+            raise ConfigError(f"{setting} is {value!r}, and PyTorch's twin takes {usual[0]!r} alone: race with that")
+
+
+@click.command()
+@option("--minutes", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True, help="Of each racer.")
+@option("--backends", default="numba", show_default=True, help="Ours, such as numba,numpy.")
+@option("--variants", help="Those of PyTorch's in the contest, such as eager,channels_last; all.")
+@option("--compile", "compiled", is_flag=True, help="With torch.compile in the contest.")
+@option("--out", type=click.Path(path_type=Path), default="race.png", show_default=True, help="The picture.")
+@configuration_options
+def main(
+    *,
+    minutes: float,
+    backends: str,
+    variants: str | None,
+    compiled: bool,
+    out: Path,
+    preset_name: str | None,
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    **values: Any,
+) -> None:
+    """Race PyTorch: held-out loss against seconds of training, in a picture."""
+    try:
+        config = configuration(preset_name, config_file, assignments, values)
+        check(config)
+        run(config, preset_name, 60 * minutes, names(backends), names(variants) if variants else None, compiled, out)
+    except TinyDDPMError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def run(
+    config: Config,
+    preset_name: str | None,
+    seconds: float,
+    backends: list[str],
+    chosen: list[str] | None,
+    compiled: bool,
+    out: Path,
+) -> None:
+    """Find the twin's fastest variant, race, draw and tell."""
+    from tinyddpm.bench.report import cpu_model
+    from tinyddpm.figures.files import replacing
+    from tinyddpm.figures.images import save_png
+    from tinyddpm.figures.lines import line_picture
+
+    progress, whole, shown = Progress(), max(1, round(seconds)), 0
+
+    def watch(done: float) -> None:
+        nonlocal shown
+        if min(int(done), whole) > shown:
+            shown = min(int(done), whole)
+            progress.update(shown, whole, "seconds of each")
+
+    task = make_task(replace(config, backend=backends[0]), preset_name)
+    with ExitStack() as stack:
+
+        def start(name: str, variant: str, its: Task) -> Runner:
+            runner = stack.enter_context(closing(Runner(name, HERE, variant, its)))
+            runner.ready()
+            return runner
+
+        runners = [start(f"{OURS} {backend}", OURS, task.by(backend)) for backend in backends]
+        best = fastest_twin(task, chosen, compiled, progress.say)
+        runners.append(start(f"{TORCH} {best}", best, task))
+        tracks = race(runners, seconds, watch)
+    progress.close()
+    what = f"{task.parameters:,} parameters, {config.data.source}, batch {task.batch_size}"
+    place = f"{cpu_model()}, {task.threads} thread{'s' if task.threads > 1 else ''}"
+    curves = {f"{name}, {track.steps[-1]:,} steps": (track.seconds, track.losses) for name, track in tracks.items()}
+    save_png(out, line_picture(curves, f"Held-out loss: {what}", f"seconds of training ({place})"))
+    found = {"task": what, "machine": place, "racers": {name: asdict(track) for name, track in tracks.items()}}
+    with replacing(out.with_suffix(".json")) as file:
+        file.write(json.dumps(found).encode())
+    click.echo(f"{what}; {place}")
+    for name, track in tracks.items():
+        click.echo(f"{name}: {track.description}")
+    for line in table(tracks, task.batch_size):
+        click.echo(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""The end of a training step: clipping, Adam and the running average, against Torch's and against closed forms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinyddpm.backend import Backend, load_backend
+from tinyddpm.ops import Operations, load_operations
+from tinyddpm.ops.optimisation import Descent, Factor, warmed_up
+
+PLAIN = Descent(learning_rate=0.01, warmup=0, clip=0.0, decay=0.9999)
+
+
+class Run:
+    """A run's buffers on a backend, and its steps.
+
+    Args:
+        ops: the operations.
+        start: the weights.
+        descent: the settings.
+        dtype: of the buffers.
+    """
+
+    def __init__(self, ops: Operations, start: np.ndarray, descent: Descent, dtype: Any = np.float64) -> None:
+        self.ops, self.descent, self.dtype = ops, descent, dtype
+        zeros = np.zeros_like(start)
+        self.weights, self.ema, self.m, self.v = map(self.on, (start, start, zeros, zeros))
+
+    def on(self, values: Any) -> Any:
+        return self.ops.backend.asarray(np.array(values, self.dtype))
+
+    def step(self, number: int, gradient: np.ndarray, loss: float = 0.5) -> dict[Factor, float]:
+        """Do a step, in two pieces as workers do it; return the factors."""
+        g, number_there = self.on(gradient), self.ops.backend.asarray(np.asarray([number]))
+        halves = slice(0, len(gradient) // 2), slice(len(gradient) // 2, None)
+        lengths = self.ops.xp.concat([self.ops.lengths(g[half]) for half in halves])
+        factors = self.ops.step_factors(self.descent, number_there, self.on([loss]), lengths)
+        for half in halves:
+            buffers = (buffer[half] for buffer in (self.weights, self.ema, self.m, self.v))
+            self.ops.adam(self.descent, factors, g[half], *buffers)
+        return dict(zip(Factor, self.ops.backend.to_numpy(factors).tolist(), strict=True))
+
+
+def test_adam_is_torchs(ops: Operations, rng: np.random.Generator) -> None:
+    """Fifty steps with gradients of very different sizes, in float64, agree to rounding."""
+    start = rng.standard_normal(40)
+    run, theirs = Run(ops, start, PLAIN), torch.tensor(start, requires_grad=True)
+    oracle = torch.optim.Adam([theirs], lr=0.01)
+    for step in range(50):
+        gradient = rng.standard_normal(40) * 10.0 ** rng.uniform(-6, 3, 40)
+        run.step(step, gradient)
+        theirs.grad = torch.tensor(gradient)
+        oracle.step()
+    np.testing.assert_allclose(run.weights, theirs.detach().numpy(), rtol=1e-12, atol=1e-14)
+
+
+def test_clipping_is_torchs(ops: Operations, rng: np.random.Generator) -> None:
+    """By the first step's running mean, a tenth of the clipped gradient."""
+    for size in (0.01, 1.0, 100.0):
+        gradient = rng.standard_normal(30) * size
+        theirs = torch.zeros(30, dtype=torch.float64, requires_grad=True)
+        theirs.grad = torch.tensor(gradient)
+        norm = torch.nn.utils.clip_grad_norm_([theirs], 1.0)
+        run = Run(ops, np.zeros(30), Descent(1e-3, 0, 1.0, 0.9))
+        assert run.step(0, gradient)[Factor.NORM] == pytest.approx(float(norm), rel=1e-12)
+        np.testing.assert_allclose(run.m, 0.1 * theirs.grad.numpy(), rtol=2e-6)  # Torch adds 1e-6 to the norm
+
+
+@given(norm=st.floats(1e-6, 1e6))
+def test_no_clipping_where_clip_is_zero(norm: float) -> None:
+    """Over gradient norms."""
+    run = Run(load_operations(load_backend("numpy")), np.zeros(2), PLAIN)
+    factors = run.step(0, np.asarray([norm, 0.0]))
+    assert factors[Factor.CLIP] == 1.0
+    assert factors[Factor.NORM] == pytest.approx(norm)
+
+
+@given(step=st.integers(0, 10**6), warmup=st.integers(0, 10**5))
+def test_warmup_rises_in_a_line_and_stays(step: int, warmup: int) -> None:
+    """Over steps and warm-ups: never 0, never above the rate, the full rate from step `warmup` − 1 on.
+
+    And so is the rate that a step is taken with.
+    """
+    rate = warmed_up(0.5, step, warmup)
+    assert 0 < rate <= 0.5
+    assert (rate == 0.5) == (step + 1 >= warmup)
+    assert rate == pytest.approx(0.5 * min(1, (step + 1) / max(1, warmup)))
+    run = Run(load_operations(load_backend("numpy")), np.zeros(2), Descent(0.5, warmup, 0.0, 0.9))
+    factors = run.step(step, np.ones(2))
+    assert factors[Factor.RATE] * (1 - 0.9 ** (step + 1)) == pytest.approx(rate, rel=1e-12)
+
+
+def test_average_of_a_short_run_forgets_the_start(ops: Operations) -> None:
+    """After 20 steps at weight 1 from an average of 0, a plain decay of 0.9999 would still be at 0.002."""
+    run = Run(ops, np.ones(2), PLAIN)
+    run.ema[...] = 0.0
+    for step in range(20):
+        run.step(step, np.zeros(2))
+    assert run.ema[0] > 0.999
+
+
+def test_average_is_a_convex_combination_with_the_decay_in_the_long_run(
+    ops: Operations, rng: np.random.Generator
+) -> None:
+    run = Run(ops, rng.standard_normal(5), Descent(1e-3, 0, 0.0, 0.99))
+    run.ema[...] = rng.standard_normal(5)
+    before = run.ema.copy()
+    run.step(10**6, np.zeros(5))
+    np.testing.assert_allclose(run.ema, 0.99 * before + 0.01 * run.weights, rtol=1e-12)
+
+
+@pytest.mark.parametrize("loss", [np.nan, np.inf, 0.5])
+@pytest.mark.parametrize("last", [np.nan, np.inf, 1e300, 1.0])
+def test_a_step_that_is_not_finite_changes_nothing(
+    ops: Operations, rng: np.random.Generator, loss: float, last: float
+) -> None:
+    """Be it the loss, the gradient or the sum of its squares; and what is finite changes all."""
+    run = Run(ops, rng.standard_normal(6), PLAIN)
+    run.step(0, rng.standard_normal(6))
+    before = [np.array(buffer) for buffer in (run.weights, run.ema, run.m, run.v)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        factors = run.step(1, np.asarray([1.0, 1.0, 1.0, 1.0, 1.0, last]), loss)
+    finite = loss == 0.5 and last == 1.0
+    assert factors[Factor.FINITE] == finite
+    for buffer, kept in zip((run.weights, run.ema, run.m, run.v), before, strict=True):
+        assert (buffer != kept).all() if finite else (buffer == kept).all()
+
+
+def test_the_gradient_is_left_as_it_is(ops: Operations, rng: np.random.Generator) -> None:
+    gradient = rng.standard_normal(8)
+    gradient.flags.writeable = False
+    descent = Descent(1e-3, 0, 1.0, 0.9)
+    factors = ops.step_factors(descent, np.asarray([0]), np.asarray([0.1]), ops.lengths(gradient))
+    ops.adam(descent, factors, gradient, *(np.ones(8) for _ in range(4)))
+
+
+def test_on_other_backends(other_backend: Backend, rng: np.random.Generator) -> None:
+    """Three steps, in place, clipped, give NumPy's float64 results to float32 rounding."""
+    weights, gradient = rng.standard_normal((2, 30))
+    descent = Descent(0.1, 2, 1.0, 0.9)
+    there = Run(load_operations(other_backend), weights, descent, np.float32)
+    host = Run(Operations(load_backend("numpy")), weights, descent)
+    for step in range(3):
+        found, expected = there.step(step, gradient), host.step(step, gradient)
+        assert found == pytest.approx(expected, rel=1e-6)
+    for name in ("weights", "ema", "m", "v"):
+        ours = other_backend.to_numpy(getattr(there, name))
+        np.testing.assert_allclose(ours, getattr(host, name), atol=1e-6, err_msg=name)

@@ -1,0 +1,124 @@
+"""Curves on a logarithmic axis as a picture, drawn with Pillow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tinyddpm.errors import ConfigError
+from tinyddpm.figures.images import Pixels
+
+Curve: TypeAlias = tuple[Sequence[float], Sequence[float]]
+"""x and y of each point, of one length."""
+
+COLOURS = ((31, 78, 140), (214, 96, 28), (46, 139, 87), (150, 40, 120), (90, 90, 90), (200, 160, 0))
+PAPER, TEXT, FRAME = (255, 255, 255), (40, 40, 40), (215, 215, 215)
+
+LEFT, RIGHT, TOP, BOTTOM = 70, 20, 40, 50
+"""Pixels around the plot."""
+
+FINER = 2
+"""Everything is drawn so many times larger, and made smaller at the end, so that slanted lines are smooth."""
+
+
+def line_picture(
+    curves: Mapping[str, Curve], title: str = "", x_label: str = "", size: tuple[int, int] = (900, 540)
+) -> Pixels:
+    """Return a chart, uint8 (height, width, 3), of curves in colours, with a legend; y is logarithmic, and x from 0 on.
+
+    Args:
+        curves: up to six by name, later ones above earlier ones.
+        title: stands above the plot.
+        x_label: stands below it.
+        size: width and height of the picture in pixels, at least 300 by 200.
+
+    Raises:
+        ConfigError: too many curves or none, too small a picture, or values that cannot be drawn.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    _require_curves(curves, size)
+    plot = _Plot(curves, size)
+    image = Image.new("RGB", (FINER * size[0], FINER * size[1]), PAPER)
+    draw = ImageDraw.Draw(image)
+    font, large = (ImageFont.load_default(FINER * points) for points in (13, 15))
+
+    def text(at: tuple[float, float], words: str, anchor: str, font: Any = font) -> None:
+        draw.text(_finer(at), words, TEXT, font, anchor)
+
+    def line(points: list[tuple[float, float]], colour: tuple[int, int, int], width: int) -> None:
+        draw.line([_finer(point) for point in points], colour, FINER * width, "curve")
+
+    for x in plot.x_ticks:
+        line([(plot.column(x), plot.bottom), (plot.column(x), TOP)], FRAME, 1)
+        text((plot.column(x), plot.bottom + 6), f"{x:g}", "mt")
+    for y in plot.y_ticks:
+        line([(LEFT, plot.row(y)), (plot.right, plot.row(y))], FRAME, 1)
+        text((LEFT - 8, plot.row(y)), f"{y:.3g}", "rm")
+    text(((LEFT + plot.right) / 2, TOP / 2), title, "mm", large)
+    text(((LEFT + plot.right) / 2, size[1] - 6), x_label, "mb")
+    for number, ((name, (xs, ys)), colour) in enumerate(zip(curves.items(), COLOURS, strict=False)):
+        line([(plot.column(x), plot.row(y)) for x, y in zip(xs, ys, strict=True)], colour, 3)
+        middle = TOP + 18 + 20 * number
+        text((plot.right - 54, middle), name, "rm")
+        line([(plot.right - 46, middle), (plot.right - 12, middle)], colour, 3)
+    return np.asarray(image.reduce(FINER), np.uint8)
+
+
+class _Plot:
+    """Where numbers lie in the picture, and which of them are written at its sides."""
+
+    def __init__(self, curves: Mapping[str, Curve], size: tuple[int, int]) -> None:
+        self.right, self.bottom = size[0] - RIGHT, size[1] - BOTTOM
+        self.end = max(max(xs) for xs, _ in curves.values()) or 1.0
+        low, high = min(min(ys) for _, ys in curves.values()), max(max(ys) for _, ys in curves.values())
+        self.low, self.high = math.log10(low) - 0.03, math.log10(high) + 0.03
+        self.x_ticks = [x for x in _steps(self.end) if x <= self.end]
+        self.y_ticks = _levels(10**self.low, 10**self.high)
+
+    def column(self, x: float) -> float:
+        return LEFT + (self.right - LEFT) * x / self.end
+
+    def row(self, y: float) -> float:
+        return self.bottom - (self.bottom - TOP) * (math.log10(y) - self.low) / (self.high - self.low)
+
+
+def _finer(at: tuple[float, float]) -> tuple[float, float]:
+    return FINER * at[0], FINER * at[1]
+
+
+def _steps(end: float) -> list[float]:
+    """Return 0 and on in round steps, about six up to `end`."""
+    rough = end / 6
+    power = 10 ** math.floor(math.log10(rough))
+    step = min((factor * power for factor in (1, 2, 5, 10)), key=lambda step: abs(math.log(step / rough)))
+    return [number * step for number in range(math.ceil(end / step) + 1)]
+
+
+def _levels(low: float, high: float) -> list[float]:
+    """Return round numbers from `low` to `high`: of ever finer sets, the first with at least four."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    levels: list[float] = []
+    for digits in ((1,), (1, 2, 5), tuple(range(1, 10)), tuple(n / 10 for n in range(10, 100))):
+        levels = [level for power in powers for digit in digits if low <= (level := digit * 10.0**power) <= high]
+        if len(levels) >= 4:
+            break
+    return levels
+
+
+def _require_curves(curves: Mapping[str, Curve], size: tuple[int, int]) -> None:
+    if not 1 <= len(curves) <= len(COLOURS):
+        raise ConfigError(f"{len(curves)} curves in one picture: give 1 to {len(COLOURS)}")
+    if size[0] < 300 or size[1] < 200:
+        raise ConfigError(f"a picture of {size[0]} by {size[1]} pixels is too small: give at least 300 by 200")
+    for name, (xs, ys) in curves.items():
+        if len(xs) != len(ys) or len(xs) < 2:
+            raise ConfigError(f"{name} has {len(xs)} x and {len(ys)} y: give as many of both, at least 2")
+        if any(not math.isfinite(value) for value in (*xs, *ys)) or min(ys) <= 0:
+            raise ConfigError(f"{name} has values that a logarithmic chart cannot show: give finite y above 0")
+        if min(xs) < 0 or any(a > b for a, b in pairwise(xs)):
+            raise ConfigError(f"{name} has x that fall or are below 0: give them in order")

@@ -1,0 +1,81 @@
+"""Both ends of a training step by kernels: the noised batch in one launch, Adam with its average in three."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from tinyddpm.backend import Array, Purpose, Random
+from tinyddpm.backend.random import Samples, Step
+from tinyddpm.ops.cuda import geometry
+from tinyddpm.ops.cuda.launching import Launching
+from tinyddpm.ops.cuda.random import CupyRandom
+from tinyddpm.ops.noising import Noised
+from tinyddpm.ops.optimisation import Descent, Factor
+
+
+class CudaTrainingEnds(Launching):
+    """What the reference does in many passes."""
+
+    def noised(
+        self,
+        random: Random,
+        step: Step,
+        samples: Samples,
+        data: Array,
+        levels: tuple[Array, Array],
+        places: Array = None,
+        t: Array = None,
+        flip: bool = False,
+    ) -> Noised:
+        """Return samples with their noise, by one kernel where it draws their times too."""
+        xp, float32 = self.xp, self.xp.float32
+        if not isinstance(random, CupyRandom) or t is not None or data.dtype not in (xp.uint8, float32):
+            return super().noised(random, step, samples, data, levels, places, t, flip)
+        places = xp.arange(data.shape[0], dtype=xp.int64, device=self.backend.device) if places is None else places
+        shape = (len(samples), *data.shape[1:])
+        x_0, eps, x_t = (self._empty(shape, float32) for _ in range(3))
+        batch = Noised(x_0, self._empty(shape[:1], xp.int64), eps, x_t)
+        width, channels = data.shape[2:] if flip else (1, 1)
+        size = prod(shape[1:])
+        self._kernels.launch(
+            "random", "noised_points" if data.dtype == float32 else "noised_images", "float32",
+            geometry.elements(shape[0] * -(-size // 4)), data, places, *random.on_device(step, samples),
+            *(np.uint32(purpose) for purpose in (Purpose.TIME, Purpose.NOISE, Purpose.FLIP)), *random.key_words(),
+            *levels, *batch, flip, levels[0].shape[0], width, channels, np.int64(shape[0]), np.int64(size),
+        )  # fmt: skip
+        return batch
+
+    def lengths(self, gradient: Array) -> Array:
+        """Return the lengths of the parts that blocks of threads have taken, (blocks,)."""
+        if not self._takes(gradient) or gradient.dtype != self.xp.float32:
+            return super().lengths(gradient)
+        sums = geometry.partial_sums(gradient.size)
+        partial = self._empty(sums.grid, self.xp.float32)
+        self._launch("optimisation", "lengths", sums, gradient, partial, np.int64(gradient.size))
+        return partial
+
+    def step_factors(self, descent: Descent, step: Array, loss: Array, lengths: Array) -> Array:
+        """Return the factors, by one block of threads."""
+        if lengths.dtype != self.xp.float32 or loss.dtype != self.xp.float32:
+            return super().step_factors(descent, step, loss, lengths)
+        factors = self._empty((len(Factor),), lengths.dtype)
+        settings = (descent.learning_rate, descent.clip, descent.decay, descent.beta_1, descent.beta_2)
+        self._launch(
+            "optimisation", "step_factors", geometry.one_block(itemsize=8), lengths, loss, step, factors,
+            lengths.shape[0], *map(np.float64, settings), descent.warmup,
+        )  # fmt: skip
+        return factors
+
+    def adam(
+        self, descent: Descent, factors: Array, gradient: Array, weights: Array, ema: Array, m: Array, v: Array
+    ) -> None:
+        """Do a step in place, by one kernel."""
+        buffers = gradient, weights, ema, m, v
+        if not self._takes(factors, *buffers) or gradient.dtype != self.xp.float32:
+            super().adam(descent, factors, *buffers)
+            return
+        size = gradient.size
+        where = geometry.elements(size)
+        self._launch("optimisation", "adam_ema", where, gradient, factors, *buffers[1:], descent.eps, np.int64(size))
