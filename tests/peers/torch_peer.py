@@ -18,6 +18,8 @@ from torch.nn import functional
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where `helpers` lies, which pytest knows by itself
 
+from tinyddpm.training.optimiser import warmed_up
+
 from helpers.torch_unet import ResidualBlock, TorchUNet, load_weights
 from tinyddpm import registry
 from tinyddpm.backend import Backend, Purpose
@@ -29,7 +31,6 @@ from tinyddpm.diffusion.schedules import make_betas
 from tinyddpm.errors import BackendError, ConfigError
 from tinyddpm.nn.unet import UNet
 from tinyddpm.training.assembly import make_trainer, open_data
-from tinyddpm.training.optimiser import warmed_up
 
 try:
     from diffusers import UNet2DModel

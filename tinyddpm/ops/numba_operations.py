@@ -7,6 +7,7 @@ from tinyddpm.ops.base import Saved
 from tinyddpm.ops.numba.activations import NumbaActivations
 from tinyddpm.ops.numba.arrays import NDArray, Places, stored
 from tinyddpm.ops.numba.attention import NumbaAttention
+from tinyddpm.ops.numba.convolution import NumbaConvolution
 from tinyddpm.ops.numba.linear import NumbaLinear
 from tinyddpm.ops.numba.loss import NumbaLoss
 from tinyddpm.ops.numba.norms import NumbaNorms
@@ -17,6 +18,7 @@ from tinyddpm.ops.numpy_operations import NumpyOperations
 
 
 class NumbaOperations(
+    NumbaConvolution,
     NumbaNorms,
     NumbaActivations,
     NumbaAttention,

@@ -115,10 +115,13 @@ class CpuConvolution(Convolution):
     def _transformed_weights(self, w: NDArray) -> NDArray:
         """Return Winograd's U, made once of what `weights` has copied."""
         if id(w) not in self._own:
-            return winograd.transformed(w)
+            return self._transform(w)
         if id(w) not in self._transformed:
-            self._transformed[id(w)] = winograd.transformed(w)
+            self._transformed[id(w)] = self._transform(w)
         return self._transformed[id(w)]
+
+    def _transform(self, w: NDArray) -> NDArray:
+        return winograd.transformed(w)
 
 
 def _from_patches_of_dy(x: NDArray, w: NDArray, dy: NDArray) -> tuple[NDArray, NDArray]:

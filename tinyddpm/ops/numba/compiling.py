@@ -22,21 +22,25 @@ def compiled(function: F) -> F:
 
     It lets go of the interpreter while it runs, and divides as NumPy does: with a branch for zero, which Python has,
     no loop would be vectorised.
-
-    The code lies in `__pycache__` beside the source, or in the user's cache folder where that cannot be written to; a
-    process that can write to neither keeps its own. Code is used again until a source in its folder changes. Numba
-    alone would look at the function's own file, and go on with what other files held when they were called or inlined.
-    So a function may call those of its own folder, and no others.
     """
-    dispatcher: Any = numba.njit(error_model="numpy", nogil=True, fastmath=FASTMATH)(function)
+    result: F = kept(numba.njit(error_model="numpy", nogil=True, fastmath=FASTMATH)(function))
+    return result
+
+
+def kept(dispatcher: Any) -> Any:
+    """Return what Numba made of a function, its code from now on kept on disk.
+
+    It lies in `__pycache__` beside the source, or in the user's cache folder where that cannot be written to; a process
+    that can write to neither keeps its own. Code is used again until a Python source changes in the folder above the
+    function's, which is `ops`. Numba alone would look at the function's own file, and go on with the functions and the
+    constants that other files held before. So of this package, compiled functions use what is in `ops` alone.
+    """
     try:
         dispatcher.enable_caching()
     except RuntimeError:  # there is no folder to write to
-        pass
-    else:
-        dispatcher._cache._cache_file._source_stamp = _sources(Path(function.__code__.co_filename).parent)
-    result: F = dispatcher
-    return result
+        return dispatcher
+    dispatcher._cache._cache_file._source_stamp = _sources(Path(dispatcher.py_func.__code__.co_filename).parents[1])
+    return dispatcher
 
 
 class Ahead(NamedTuple):
@@ -88,8 +92,8 @@ def ahead(types: str) -> Callable[[F], F]:
 
 @cache
 def _sources(folder: Path) -> str:
-    """Return the hash of all Python sources in a folder, with their names."""
+    """Return the hash of all Python sources in a folder and those below, with their paths."""
     digest = sha256()
-    for path in sorted(folder.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + sha256(path.read_bytes()).digest())
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + sha256(path.read_bytes()).digest())
     return digest.hexdigest()

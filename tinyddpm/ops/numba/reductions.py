@@ -10,12 +10,12 @@ from llvmlite import ir
 from numba.extending import intrinsic
 
 from tinyddpm.ops.numba.arrays import NDArray
-from tinyddpm.ops.numba.compiling import FASTMATH
+from tinyddpm.ops.numba.compiling import FASTMATH, kept
 
 
 def _reducing(function: Callable[..., Any]) -> Any:
     """Return `function` compiled with sums in any order: in their own, none would be vectorised."""
-    return numba.njit(error_model="numpy", nogil=True, cache=True, fastmath=FASTMATH | {"reassoc"})(function)
+    return kept(numba.njit(error_model="numpy", nogil=True, fastmath=FASTMATH | {"reassoc"})(function))
 
 
 def _larger(context: Any, a: Any, b: Any) -> Any:

@@ -1,0 +1,157 @@
+"""Matrix products of a few dozen rows and columns, for which a call of the BLAS costs more than the arithmetic.
+
+A block of the result stays in registers until all its terms are added. With 8 rows of 2 vectors:
+
+                         b[k, :L]  b[k, L:2L]      2 vectors of row k of b
+    a[0, k] repeated ×      c_00      c_01
+      ...                   ...       ...          16 sums, each a vector
+    a[7, k] repeated ×      c_70      c_71
+
+so that each step over k loads 2 vectors and 8 single numbers, and does 16 multiply-adds that wait for none of each
+other. b's columns lie in panels, 2 vectors wide, one after the other: a panel is read from its start to its end.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from tinyddpm.ops.cpu.blocks import NDArray
+from tinyddpm.ops.numba.compiling import ahead, compiled
+from tinyddpm.ops.numba.lanes import BYTES, CONTRACT, Memory
+
+LINE = 64
+"""Bytes of a line of the cache."""
+
+VECTORS = 2
+"""Vectors in a row of a block."""
+
+
+def panel_width(itemsize: int) -> int:
+    """Return the columns of a panel, of numbers so large in bytes."""
+    return VECTORS * BYTES // itemsize
+
+
+def _block(rows: int) -> Any:
+    """Return the function that computes a block of so many rows."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def block(typing: Any, c: Any, c_at: Any, c_row: Any, a: Any, a_at: Any, a_row: Any, a_column: Any,
+              b: Any, b_at: Any, b_row: Any, terms: Any, adds: Any) -> Any:  # fmt: skip
+        integer = types.intp
+        signature = types.void(c, integer, integer, a, integer, integer, integer, b, integer, integer, integer, integer)
+
+        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            c, c_at, c_row, a, a_at, a_row, a_column, b, b_at, b_row, terms, adds = arguments
+            result = Memory(context, builder, signature.args[0], c, c_at)
+            left = Memory(context, builder, signature.args[3], a, a_at)
+            right = Memory(context, builder, signature.args[7], b, b_at)
+            places = [
+                builder.add(builder.mul(c_row, ir.IntType(64)(i)), ir.IntType(64)(j * result.count))
+                for i in range(rows)
+                for j in range(VECTORS)
+            ]
+            sums = [cgutils.alloca_once(builder, result.vector) for _ in places]
+            starts = [builder.mul(a_row, ir.IntType(64)(i)) for i in range(rows)]
+            for place in sums:
+                builder.store(result.zero().value, place)
+            with builder.if_then(builder.icmp_signed("!=", adds, ir.IntType(64)(0))):
+                for at, place in zip(places, sums, strict=True):
+                    builder.store(result.load(at).value, place)
+            with cgutils.for_range(builder, terms) as loop:
+                k_a, k_b = builder.mul(loop.index, a_column), builder.mul(loop.index, b_row)
+                vectors = [right.load(builder.add(k_b, ir.IntType(64)(j * right.count))) for j in range(VECTORS)]
+                for i, start in enumerate(starts):
+                    number = left.spread(builder.add(start, k_a))
+                    for j, vector in enumerate(vectors):
+                        place = sums[i * VECTORS + j]
+                        term = (number * vector).value
+                        builder.store(builder.fadd(builder.load(place), term, flags=CONTRACT), place)
+            for at, place in zip(places, sums, strict=True):
+                value = builder.load(place)
+                builder.store(value, result._pointer(at), align=result.size)
+            return context.get_dummy_value()
+
+        return signature, emit
+
+    return block
+
+
+ROWS = 8
+_rows_8, _rows_4, _rows_2, _rows_1 = _block(ROWS), _block(4), _block(2), _block(1)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def add(typing: Any, target: Any, to: Any, source: Any, at: Any, count: Any) -> Any:
+    """Add so many numbers that lie side by side to others that do."""
+    signature = types.void(target, types.intp, source, types.intp, types.intp)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        target, to, source, at, count = arguments
+        written = Memory(context, builder, signature.args[0], target, to)
+        read = Memory(context, builder, signature.args[2], source, at)
+        step = ir.IntType(64)(read.count)
+        with cgutils.for_range_slice(builder, step.type(0), count, step, inc=True) as (k, _):
+            mask = read.first(builder.sub(count, k))
+            written.store(written.load(k, mask) + read.load(k, mask), k, mask)
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def copy(typing: Any, target: Any, to: Any, source: Any, at: Any, count: Any) -> Any:
+    """Copy so many numbers that lie side by side."""
+    signature = types.void(target, types.intp, source, types.intp, types.intp)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        target, to, source, at, count = arguments
+        written = Memory(context, builder, signature.args[0], target, to)
+        read = Memory(context, builder, signature.args[2], source, at)
+        cgutils.raw_memcpy(builder, written.start, read.start, count, read.size)
+        return context.get_dummy_value()
+
+    return signature, emit
+
+
+@ahead("i8, f4[::1]")
+@compiled
+def scratch(count: int, like: NDArray) -> NDArray:
+    """Return memory for so many numbers like an array's, that begins where a line of the cache does."""
+    memory: NDArray = np.empty(count + LINE // like.itemsize, like.dtype)
+    skip = -memory.ctypes.data % LINE // like.itemsize
+    return memory[skip : skip + count]
+
+
+@compiled
+def multiply(
+    c: NDArray, c_at: int, c_row: int, a: NDArray, a_at: int, a_row: int, a_column: int,
+    b: NDArray, b_at: int, b_row: int, rows: int, terms: int, adds: int,
+) -> None:  # fmt: skip
+    """Write a b to a panel of c, or add it to what is there if `adds` is not 0.
+
+    Arrays are flat: a matrix begins at `_at`, its rows are `_row` numbers apart, and so are a's columns, `a_column`: a
+    matrix and its transpose are alike. Rows of b and c lie one number after the other.
+
+    Args:
+        c: of as many columns as a panel has.
+        a: (rows, terms).
+        b: (terms, columns of a panel).
+    """
+    i = 0
+    while i + ROWS <= rows:
+        _rows_8(c, c_at + i * c_row, c_row, a, a_at + i * a_row, a_row, a_column, b, b_at, b_row, terms, adds)
+        i += ROWS
+    if i + 4 <= rows:
+        _rows_4(c, c_at + i * c_row, c_row, a, a_at + i * a_row, a_row, a_column, b, b_at, b_row, terms, adds)
+        i += 4
+    if i + 2 <= rows:
+        _rows_2(c, c_at + i * c_row, c_row, a, a_at + i * a_row, a_row, a_column, b, b_at, b_row, terms, adds)
+        i += 2
+    if i < rows:
+        _rows_1(c, c_at + i * c_row, c_row, a, a_at + i * a_row, a_row, a_column, b, b_at, b_row, terms, adds)
