@@ -6,9 +6,10 @@ python examples/race.py --minutes 20 --preset fashion-mini --backends numba,nump
 Both begin with the same weights and learn from the same batches at the same times with the same noise, by the same Adam
 at the same rates. PyTorch runs the tests' twin of our U-Net, in the variant that a short contest shows to be the
 fastest here, and its noise is drawn off the clock. They take turns of some seconds, each in a process of its own on all
-threads. After every turn, off the clock too, the loss of the averaged weights is measured on the same held-out samples.
-The curves are drawn in a picture, their numbers written beside it as JSON. Needs a copy of the repository with the
-packages of its tests: pip install -e '.[test]'.
+threads. After every turn, off the clock too, the loss of the averaged weights is measured on the same held-out samples,
+in float32; by that the whole takes longer than the minutes of all. Ctrl-C ends it early, with what there is. The curves
+are drawn in a picture, their numbers written beside it as JSON. Needs a copy of the repository with the packages of its
+tests: pip install -e '.[test]'.
 """
 
 from __future__ import annotations

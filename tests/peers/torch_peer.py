@@ -23,13 +23,14 @@ from tinyddpm import registry
 from tinyddpm.backend import Backend, Purpose
 from tinyddpm.bench.task import Task
 from tinyddpm.data.base import Dataset
-from tinyddpm.data.batching import batch_indices, flip_horizontally, to_model
+from tinyddpm.data.batching import batch_indices
 from tinyddpm.diffusion.process import posterior_coefficients
 from tinyddpm.diffusion.schedules import make_betas
 from tinyddpm.errors import BackendError, ConfigError
 from tinyddpm.nn.unet import UNet
+from tinyddpm.ops.images import flip_horizontally, to_model
+from tinyddpm.ops.optimisation import warmed_up
 from tinyddpm.training.assembly import make_trainer, open_data
-from tinyddpm.training.optimiser import warmed_up
 
 try:
     from diffusers import UNet2DModel
