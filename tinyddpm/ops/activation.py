@@ -99,7 +99,7 @@ class Activation(Family):
         return (1 + self.xp.tanh(x / 2)) / 2
 
     def _gelu_tanh(self, x: Array) -> Array:
-        return self.xp.tanh(GELU_SCALE * (x + GELU_CUBIC * x**3))
+        return self.xp.tanh(GELU_SCALE * x * (1 + GELU_CUBIC * x**2))
 
     def _masked(self, x: Array, keep: Array, rate: float) -> Array:
         return x * self.xp.astype(keep, x.dtype) / (1 - rate)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tinyddpm.ops.attention import Attention
 from tinyddpm.ops.base import Saved
-from tinyddpm.ops.numba.arrays import NDArray, plain, shared
+from tinyddpm.ops.numba.arrays import PRODUCTS, NDArray, plain, shared
 from tinyddpm.ops.numba.compiling import ahead, compiled
 from tinyddpm.ops.numba.exponential import exp
 from tinyddpm.ops.numba.reductions import largest_of, product_of, total_of
@@ -39,7 +39,7 @@ class NumbaAttention(Attention):
             _softmax(weights.reshape(-1, keys), q.dtype.type(d**-0.5))
             np.matmul(weights, v[pair], out=o[block])
 
-        _do(weigh, _blocks(n, heads, queries, keys, whole=False), n * heads * queries * keys)
+        _do(weigh, _blocks(n, heads, queries, keys, whole=False), n * heads * queries * keys * (1 + 2 * d // PRODUCTS))
         return y, self._save(q, k, v, p)
 
     def attention_backward(self, saved: Saved, dy: NDArray) -> tuple[NDArray, NDArray, NDArray]:
@@ -58,7 +58,7 @@ class NumbaAttention(Attention):
             np.matmul(ds, k[pair], out=dq[pair])
             np.matmul(ds.transpose(0, 1, 3, 2), q[pair], out=dk[pair])
 
-        _do(undo, _blocks(n, heads, queries, keys, whole=True), 2 * p.size)
+        _do(undo, _blocks(n, heads, queries, keys, whole=True), p.size * (1 + 4 * q.shape[3] // PRODUCTS))
         return gradients[0], gradients[1], gradients[2]
 
 

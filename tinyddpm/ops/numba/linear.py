@@ -9,14 +9,11 @@ import numpy as np
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.cpu.blocks import sum_over_rows
 from tinyddpm.ops.linear import Linear
-from tinyddpm.ops.numba.arrays import NDArray, Places, nothing, plain, shared
+from tinyddpm.ops.numba.arrays import PRODUCTS, NDArray, Places, nothing, plain, shared
 from tinyddpm.ops.numba.compiling import ahead, compiled
 
 BLOCK, LEAST_ROWS = 1 << 16, 256
 """Elements of a block of rows, about, and rows that the BLAS makes good use of."""
-
-PRODUCTS = 32
-"""Multiply-adds of a large product that take as long as one element of a pass over memory."""
 
 
 class NumbaLinear(Linear):

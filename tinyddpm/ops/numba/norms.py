@@ -195,12 +195,23 @@ def row_length(size: int, c: int) -> int:
 
 
 @compiled
-def _repeat(per_channel: NDArray, row: NDArray) -> None:
-    """Fill a row with what there is per channel."""
-    c = len(per_channel)
-    for start in range(0, len(row), c):
-        for i in range(c):
-            row[start + i] = per_channel[i]
+def _add_up(row: NDArray, width: int) -> None:
+    """Add up the pixels of a row, `width` channels each, in the place of its first."""
+    total = row[:width]
+    for start in range(width, len(row), width):
+        pixel = row[start : start + width]
+        for i in range(len(total)):
+            total[i] += pixel[i]
+
+
+@compiled
+def _repeat(row: NDArray, width: int) -> None:
+    """Write the first pixel of a row to all others."""
+    first = row[:width]
+    for start in range(width, len(row), width):
+        pixel = row[start : start + width]
+        for i in range(len(first)):
+            pixel[i] = first[i]
 
 
 @ahead("f4[:, ::1], f4[:, ::1], f4[:, ::1], b1[:, ::1], f4, f8, b1, i8, i8, i8, f4[:, ::1], f4[:, ::1], f4[:, ::1]")
@@ -220,29 +231,42 @@ def _normalise(
         begin, width = start_group * each, (end_group - start_group) * each
         row, step = (row_of_all, row_of_all) if width == c else (width, c)
         x_n, y_n = x[n], y[n]
-        sums[:row] = 0
+        for i in range(row):
+            sums[i] = 0
         for start in range(begin, size, step):
             x_row = x_n[start : start + row]
             for i in range(len(x_row)):
                 sums[i] += x_row[i]
+        _add_up(sums[:row], width)
         for g in range(start_group, end_group):
-            mean[n, g] = _group_total(sums[:row], (g - start_group) * each, each, width) / number
-        for g in range(start_group, end_group):
-            _write_group(centre[:row], (g - start_group) * each, each, width, mean[n, g])
-        sums[:row] = 0
+            place = (g - start_group) * each
+            total = 0.0
+            for i in range(place, place + each):
+                total += sums[i]
+            mean[n, g] = total / number
+            for i in range(place, place + each):
+                centre[i] = mean[n, g]
+        _repeat(centre[:row], width)
+        for i in range(row):
+            sums[i] = 0
         for start in range(begin, size, step):
             x_row = x_n[start : start + row]
             for i in range(len(x_row)):
                 centred = x_row[i] - centre[i]
                 sums[i] += centred * centred
-        for g in range(start_group, end_group):
-            r[n, g] = 1 / np.sqrt(_group_total(sums[:row], (g - start_group) * each, each, width) / number + eps)
-            _write_group(slope[:row], (g - start_group) * each, each, width, r[n, g])
+        _add_up(sums[:row], width)
         told = n if len(factor) > 1 else 0
-        for start in range(0, row, width):
-            for i in range(width):
-                slope[start + i] *= factor[told, begin + i]
-                shift[start + i] = constant[told, begin + i]
+        for g in range(start_group, end_group):
+            place = (g - start_group) * each
+            total = 0.0
+            for i in range(place, place + each):
+                total += sums[i]
+            r[n, g] = 1 / np.sqrt(total / number + eps)
+            for i in range(place, place + each):
+                slope[i] = r[n, g] * factor[told, begin + i]
+                shift[i] = constant[told, begin + i]
+        _repeat(slope[:row], width)
+        _repeat(shift[:row], width)
         for start in range(begin, size, step):
             x_row, y_row = x_n[start : start + row], y_n[start : start + row]
             for i in range(len(x_row)):
@@ -257,23 +281,6 @@ def _normalise(
 
 
 @compiled
-def _group_total(sums: NDArray, begin: int, each: int, width: int) -> float:
-    """Return the sum over one group of what there is in a row of pixels, `width` channels each."""
-    total = 0.0
-    for start in range(begin, len(sums), width):
-        for i in range(start, start + each):
-            total += sums[i]
-    return total
-
-
-@compiled
-def _write_group(row: NDArray, begin: int, each: int, width: int, value: float) -> None:
-    """Write a number to the places of one group in a row of pixels, `width` channels each."""
-    for start in range(begin, len(row), width):
-        for i in range(start, start + each):
-            row[i] = value
-
-
 @ahead(
     "f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], b1[:, ::1], f4, "
     "f4[:, ::1], f4[:, ::1], b1, i8, i8, i8, f4[:, ::1], f4[:, ::1], f4[:, ::1]"
@@ -304,14 +311,17 @@ def _normalise_backward(
         x_n, dy_n, dx_n = x[n], dy[n], dx[n]
         told = n if len(factor) > 1 else 0
         for g in range(start_group, end_group):
-            _write_group(centre[:row], (g - start_group) * each, each, width, mean[n, g])
-            _write_group(slope[:row], (g - start_group) * each, each, width, r[n, g])
-        for start in range(0, row, width):
-            for i in range(width):
-                slope[start + i] *= factor[told, begin + i]
-                shift[start + i] = constant[told, begin + i]
-        sum_a[:row] = 0
-        sum_b[:row] = 0
+            place = (g - start_group) * each
+            for i in range(place, place + each):
+                centre[i] = mean[n, g]
+                slope[i] = r[n, g] * factor[told, begin + i]
+                shift[i] = constant[told, begin + i]
+        _repeat(centre[:row], width)
+        _repeat(slope[:row], width)
+        _repeat(shift[:row], width)
+        for i in range(row):
+            sum_a[i] = 0
+            sum_b[i] = 0
         for start in range(begin, size, step):
             x_row, dy_row, dx_row = x_n[start : start + row], dy_n[start : start + row], dx_n[start : start + row]
             if len(keep):
@@ -330,16 +340,21 @@ def _normalise_backward(
                 dx_row[i] = dh[i]
                 sum_a[i] += dh[i]
                 sum_b[i] += dh[i] * (x_row[i] - centre[i])
+        _add_up(sum_a[:row], width)
+        _add_up(sum_b[:row], width)
         for g in range(start_group, end_group):
-            along, across = 0.0, 0.0
-            for channel in range(g * each, (g + 1) * each):
-                a[n, channel] = _group_total(sum_a[:row], channel - begin, 1, width)
-                b[n, channel] = _group_total(sum_b[:row], channel - begin, 1, width) * r[n, g]
-                across += factor[told, channel] * a[n, channel]
-                along += factor[told, channel] * b[n, channel]
             place = (g - start_group) * each
-            _write_group(sum_a[:row], place, each, width, across / number * r[n, g])
-            _write_group(sum_b[:row], place, each, width, along / number * r[n, g] * r[n, g])
+            along, across = 0.0, 0.0
+            for i in range(place, place + each):
+                a[n, begin + i] = sum_a[i]
+                b[n, begin + i] = sum_b[i] * r[n, g]
+                across += factor[told, begin + i] * a[n, begin + i]
+                along += factor[told, begin + i] * b[n, begin + i]
+            for i in range(place, place + each):
+                sum_a[i] = across / number * r[n, g]
+                sum_b[i] = along / number * r[n, g] * r[n, g]
+        _repeat(sum_a[:row], width)
+        _repeat(sum_b[:row], width)
         for start in range(begin, size, step):
             x_row, dx_row = x_n[start : start + row], dx_n[start : start + row]
             for i in range(len(x_row)):
@@ -357,11 +372,14 @@ def _scale_and_shift(
     x: NDArray, factor: NDArray, constant: NDArray, row: int, first: int, last: int, y: NDArray
 ) -> None:  # fmt: skip
     """Write y = x · factor + constant of some samples, with one factor and constant per channel."""
-    size = x.shape[1]
+    size, c = x.shape[1], factor.shape[1]
     slope, shift = np.empty((2, row), x.dtype)
     for n in range(first, last):
-        _repeat(factor[n], slope)
-        _repeat(constant[n], shift)
+        for i in range(c):
+            slope[i] = factor[n, i]
+            shift[i] = constant[n, i]
+        _repeat(slope, c)
+        _repeat(shift, c)
         for start in range(0, size, row):
             x_row, y_row = x[n, start : start + row], y[n, start : start + row]
             for i in range(len(x_row)):
@@ -375,8 +393,9 @@ def _channel_sums(dy: NDArray, x: NDArray, row: int, first: int, last: int, tota
     size, c = dy.shape[1], total.shape[1]
     sums, products = np.empty((2, row), dy.dtype)
     for n in range(first, last):
-        sums[:] = 0
-        products[:] = 0
+        for i in range(row):
+            sums[i] = 0
+            products[i] = 0
         for start in range(0, size, row):
             dy_row = dy[n, start : start + row]
             for i in range(len(dy_row)):
@@ -385,7 +404,10 @@ def _channel_sums(dy: NDArray, x: NDArray, row: int, first: int, last: int, tota
                 x_row = x[n, start : start + row]
                 for i in range(len(dy_row)):
                     products[i] += dy_row[i] * x_row[i]
-        for channel in range(c):
-            total[n, channel] = _group_total(sums, channel, 1, c)
-            if len(x):
-                along[n, channel] = _group_total(products, channel, 1, c)
+        _add_up(sums, c)
+        for i in range(c):
+            total[n, i] = sums[i]
+        if len(x):
+            _add_up(products, c)
+            for i in range(c):
+                along[n, i] = products[i]
