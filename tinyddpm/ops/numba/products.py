@@ -1,6 +1,6 @@
 """Matrix products of a few dozen rows and columns, for which a call of the BLAS costs more than the arithmetic.
 
-A block of the result stays in registers until all its terms are added. With 8 rows of 2 vectors:
+A block of the result stays in registers until all its terms are added. With 8 rows of 2 vectors, as AVX-512 has:
 
                          b[k, :L]  b[k, L:2L]      2 vectors of row k of b
     a[0, k] repeated ×      c_00      c_01
@@ -30,6 +30,9 @@ LINE = 64
 
 VECTORS = 2
 """Vectors in a row of a block."""
+
+ROWS = 8 if BYTES == 64 else 6
+"""Rows of a block: with AVX-512 there are 32 registers, and 16 sums are enough; with AVX2 there are 16 for all."""
 
 
 def panel_width(itemsize: int) -> int:
@@ -82,8 +85,10 @@ def _block(rows: int) -> Any:
     return block
 
 
-ROWS = 8
-_rows_8, _rows_4, _rows_2, _rows_1 = _block(ROWS), _block(4), _block(2), _block(1)
+FEW = 4
+"""Rows of the smallest block that keeps the multipliers busy."""
+
+_rows_most, _rows_4, _rows_2, _rows_1 = _block(ROWS), _block(4), _block(2), _block(1)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -119,6 +124,23 @@ def copy(typing: Any, target: Any, to: Any, source: Any, at: Any, count: Any) ->
     return signature, emit
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(typing: Any, array: Any, at: Any, writes: Any) -> Any:
+    """Have the cache fetch the line at an index, which need not be in the array, to be read or, if 1, written."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        start = Memory(context, builder, signature.args[0], arguments[0], arguments[1]).start
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [start.type, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch.p0", fnty=kind)
+        builder.call(function, [start, number(writes.literal_value), number(3), number(1)])
+        return context.get_dummy_value()
+
+    if isinstance(writes, types.IntegerLiteral):
+        return types.void(array, types.intp, writes), emit
+    return None
+
+
 @compiled
 def scratch(count: int, like: NDArray) -> NDArray:
     """Return memory for so many numbers like an array's, that begins where a line of the cache does."""
@@ -144,7 +166,7 @@ def multiply(
     """
     i = 0
     while i + ROWS <= rows:
-        _rows_8(c, c_at + i * c_row, c_row, a, a_at + i * a_row, a_row, a_column, b, b_at, b_row, terms, adds)
+        _rows_most(c, c_at + i * c_row, c_row, a, a_at + i * a_row, a_row, a_column, b, b_at, b_row, terms, adds)
         i += ROWS
     if i + 4 <= rows:
         _rows_4(c, c_at + i * c_row, c_row, a, a_at + i * a_row, a_row, a_column, b, b_at, b_row, terms, adds)

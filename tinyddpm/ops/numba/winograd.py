@@ -21,12 +21,12 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from tinyddpm.backend.workers import spread
 from tinyddpm.ops.cpu.blocks import NDArray
 from tinyddpm.ops.cpu.winograd import OUT, TILE, tiles
 from tinyddpm.ops.numba.compiling import compiled
 from tinyddpm.ops.numba.lanes import BYTES, Lanes, Memory
-from tinyddpm.ops.numba.products import ROWS, VECTORS, add, multiply, panel_width, scratch
+from tinyddpm.ops.numba.products import FEW, VECTORS, add, multiply, panel_width, prefetch, scratch
+from tinyddpm.ops.numba.sharing import share
 
 PRODUCTS = TILE * TILE
 """Matrix products in the place of a convolution."""
@@ -282,6 +282,8 @@ def _v_of(x: NDArray, shape: Shape, first: int, count: int, v: NDArray, step: in
         for channel in range(0, c, lanes):
             for j in range(width):
                 at = ((n * height + i) * width + j) * c + channel
+                for k in range(TILE, TILE + OUT):
+                    prefetch(x, at + k * width * c, 0)
                 _line_to_v(x, at, width * c, top, bottom, c - channel, line, (j + 1) * lanes, row)
             for t in range(columns):
                 to = (r * columns + t) * stride + channel
@@ -294,7 +296,7 @@ def _v_of(x: NDArray, shape: Shape, first: int, count: int, v: NDArray, step: in
 def _rows_at_once(tiles: int, columns: int) -> int:
     """Return a number of rows of about so many tiles together, which fill blocks of the products if that can be."""
     together = 1
-    while together < ROWS and together * columns % ROWS:
+    while together * columns % FEW:
         together *= 2
     return max(1, tiles // (columns * together)) * together
 
@@ -309,7 +311,7 @@ def _convolve(
     rows, columns = (height + OUT - 1) // OUT, (width + OUT - 1) // OUT
     stride = (c_in + lanes - 1) // lanes * lanes
     block = min(_rows_at_once(BLOCK_BYTES // (PRODUCTS * x.itemsize * (stride + panel)), columns), max(1, stop - start))
-    most = (block * columns + 3) // 4 * 4
+    most = -(-block * columns // FEW) * FEW
     v_step, m_step = most * stride + lanes, most * panel + lanes
     v, m = scratch(PRODUCTS * v_step, x), scratch(PRODUCTS * m_step, x)
     adds = 1 if residual.size else 0
@@ -320,7 +322,7 @@ def _convolve(
             for k in range(PRODUCTS):
                 of_u = (p * PRODUCTS + k) * c_in * panel
                 multiply(m, k * m_step, panel, v, k * v_step, stride, 1,
-                         u, of_u, panel, (tiles + 3) // 4 * 4, c_in, 0)  # fmt: skip
+                         u, of_u, panel, -(-tiles // FEW) * FEW, c_in, 0)  # fmt: skip
             for t in range(tiles):
                 n, i, j = _tile(first * columns + t, rows, columns)
                 edges = (0, min(OUT, height - i), 0, min(OUT, width - j))
@@ -402,12 +404,13 @@ def convolve(x: NDArray, u: NDArray, b: NDArray, residual: NDArray | None = None
 
     Idle threads take their shares of the rows of tiles.
     """
-    n, height, width, _ = x.shape
-    rows, _ = tiles(height, width)
+    n, height, width, c_in = x.shape
+    rows, columns = tiles(height, width)
     y = np.empty((n, height, width, len(b)), x.dtype)
     other = np.empty(0, x.dtype) if residual is None else residual.reshape(-1)
     x_flat, y_flat = x.reshape(-1), y.reshape(-1)
-    spread(lambda part: _convolve(x_flat, x.shape, u, b, other, y_flat, part.start, part.stop), n * rows)
+    products = n * rows * columns * PRODUCTS * c_in * len(b)
+    share(lambda part: _convolve(x_flat, x.shape, u, b, other, y_flat, part.start, part.stop), n * rows, products)
     return y
 
 
