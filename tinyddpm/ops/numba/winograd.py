@@ -333,7 +333,7 @@ def _convolve(
 
 @compiled
 def _gradient(x: NDArray, shape: Shape, dy: NDArray, du: NDArray, db: NDArray) -> None:
-    """Add to dU, (panels, 36, C_in, width), and to db, (C_out,)."""
+    """Write dU, in panels as U, and add to db, (C_out,)."""
     images, height, width, c_in = shape
     c_out, lanes, panel = db.size, BYTES // x.itemsize, VECTORS * BYTES // x.itemsize
     panels = (c_out + panel - 1) // panel
@@ -356,7 +356,7 @@ def _gradient(x: NDArray, shape: Shape, dy: NDArray, du: NDArray, db: NDArray) -
             for k in range(PRODUCTS):
                 of_du = (p * PRODUCTS + k) * c_in * panel
                 multiply(du, of_du, panel, v, k * v_step, 1, v_stride,
-                         m, k * m_step + p * panel, m_stride, c_in, tiles, 1)  # fmt: skip
+                         m, k * m_step + p * panel, m_stride, c_in, tiles, first)  # fmt: skip
 
 
 @compiled
@@ -419,7 +419,6 @@ def convolve_backward(x: NDArray, w: NDArray, dy: NDArray) -> tuple[NDArray, NDA
     u = transformed(np.ascontiguousarray(w.transpose(0, 1, 3, 2)), turned=True)
     dx = convolve(dy, u, np.zeros(w.shape[2], x.dtype))
     du, dw, db, zeros = _panels(w), np.empty_like(w), *np.zeros((2, w.shape[3]), x.dtype)
-    du[...] = 0
     _gradient(x.reshape(-1), x.shape, dy.reshape(-1), du, db)
     _weight_gradient(du, dw.reshape(-1), w.shape[2:], zeros)
     return dx, dw, db
