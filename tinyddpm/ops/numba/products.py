@@ -23,7 +23,7 @@ from numba.extending import intrinsic
 
 from tinyddpm.ops.cpu.blocks import NDArray
 from tinyddpm.ops.numba.compiling import compiled
-from tinyddpm.ops.numba.lanes import BYTES, CONTRACT, Memory
+from tinyddpm.ops.numba.lanes import BYTES, INTEGER, Lanes, Memory
 
 LINE = 64
 """Bytes of a line of the cache."""
@@ -41,43 +41,37 @@ def panel_width(itemsize: int) -> int:
 
 
 def _block(rows: int) -> Any:
-    """Return the function that computes a block of so many rows."""
+    """Return the function that computes a block of so many rows: `multiply`, of one block."""
 
     @intrinsic  # type: ignore[untyped-decorator]
     def block(typing: Any, c: Any, c_at: Any, c_row: Any, a: Any, a_at: Any, a_row: Any, a_column: Any,
               b: Any, b_at: Any, b_row: Any, terms: Any, adds: Any) -> Any:  # fmt: skip
-        integer = types.intp
-        signature = types.void(c, integer, integer, a, integer, integer, integer, b, integer, integer, integer, integer)
+        n = types.intp
+        signature = types.void(c, n, n, a, n, n, n, b, n, n, n, n)
 
         def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             c, c_at, c_row, a, a_at, a_row, a_column, b, b_at, b_row, terms, adds = arguments
             result = Memory(context, builder, signature.args[0], c, c_at)
             left = Memory(context, builder, signature.args[3], a, a_at)
             right = Memory(context, builder, signature.args[7], b, b_at)
-            places = [
-                builder.add(builder.mul(c_row, ir.IntType(64)(i)), ir.IntType(64)(j * result.count))
-                for i in range(rows)
-                for j in range(VECTORS)
-            ]
-            sums = [cgutils.alloca_once(builder, result.vector) for _ in places]
-            starts = [builder.mul(a_row, ir.IntType(64)(i)) for i in range(rows)]
-            for place in sums:
-                builder.store(result.zero().value, place)
-            with builder.if_then(builder.icmp_signed("!=", adds, ir.IntType(64)(0))):
-                for at, place in zip(places, sums, strict=True):
-                    builder.store(result.load(at).value, place)
+            of_rows = [(builder.mul(c_row, INTEGER(i)), builder.mul(a_row, INTEGER(i))) for i in range(rows)]
+            across = [INTEGER(j * result.count) for j in range(VECTORS)]
+            places = [builder.add(start, j) for start, _ in of_rows for j in across]
+            sums = [cgutils.alloca_once(builder, result.vector) for _ in places]  # LLVM makes registers of these
+            for total in sums:
+                builder.store(result.zero().value, total)
+            with builder.if_then(builder.icmp_signed("!=", adds, INTEGER(0))):
+                for place, total in zip(places, sums, strict=True):
+                    builder.store(result.load(place).value, total)
             with cgutils.for_range(builder, terms) as loop:
-                k_a, k_b = builder.mul(loop.index, a_column), builder.mul(loop.index, b_row)
-                vectors = [right.load(builder.add(k_b, ir.IntType(64)(j * right.count))) for j in range(VECTORS)]
-                for i, start in enumerate(starts):
-                    number = left.spread(builder.add(start, k_a))
-                    for j, vector in enumerate(vectors):
-                        place = sums[i * VECTORS + j]
-                        term = (number * vector).value
-                        builder.store(builder.fadd(builder.load(place), term, flags=CONTRACT), place)
-            for at, place in zip(places, sums, strict=True):
-                value = builder.load(place)
-                builder.store(value, result._pointer(at), align=result.size)
+                of_a, of_b = builder.mul(loop.index, a_column), builder.mul(loop.index, b_row)
+                vectors = [right.load(builder.add(of_b, j)) for j in across]
+                numbers = [left.spread(builder.add(start, of_a)) for _, start in of_rows]
+                terms_added = [number * vector for number in numbers for vector in vectors]
+                for total, term in zip(sums, terms_added, strict=True):
+                    builder.store((Lanes(builder, builder.load(total)) + term).value, total)
+            for place, total in zip(places, sums, strict=True):
+                result.store(Lanes(builder, builder.load(total)), place)
             return context.get_dummy_value()
 
         return signature, emit
@@ -100,8 +94,8 @@ def add(typing: Any, target: Any, to: Any, source: Any, at: Any, count: Any) -> 
         target, to, source, at, count = arguments
         written = Memory(context, builder, signature.args[0], target, to)
         read = Memory(context, builder, signature.args[2], source, at)
-        step = ir.IntType(64)(read.count)
-        with cgutils.for_range_slice(builder, step.type(0), count, step, inc=True) as (k, _):
+        step = INTEGER(read.count)
+        with cgutils.for_range_slice(builder, INTEGER(0), count, step, inc=True) as (k, _):
             mask = read.first(builder.sub(count, k))
             written.store(written.load(k, mask) + read.load(k, mask), k, mask)
         return context.get_dummy_value()
