@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tinyddpm.backend import load_backend
 from tinyddpm.backend.workers import Workers
 from tinyddpm.ops import Operations, load_operations
-from tinyddpm.ops.numba import patches, products, winograd
+from tinyddpm.ops.numba import patches, products, sharing, winograd
 from tinyddpm.ops.numba_operations import NumbaOperations
 
 NUMBA = load_backend("numba")
@@ -141,10 +141,13 @@ def test_what_is_chosen_is_what_costs_least(
 
 
 @pytest.mark.parametrize(("c_in", "c_out", "stride"), [(32, 32, 1), (32, 1, 1), (1, 32, 1), (32, 32, 2)])
-def test_an_image_on_idle_threads_is_the_same(c_in: int, c_out: int, stride: int) -> None:
+def test_an_image_on_idle_threads_is_the_same(
+    c_in: int, c_out: int, stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One image is shared by rows among threads; each row is computed as without them."""
     x, w, b, dy, *_ = problem(0, np.float32, (1, 13, 21, c_in), (3, 3, c_in, c_out), stride)
     workers = Workers(3)
+    monkeypatch.setattr(sharing, "WORTH", 0)
 
     def y_and_gradients(_: int = 0) -> tuple[np.ndarray, ...]:
         y, saved = OURS.conv2d(x, w, b, stride, dy)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from tinyddpm.ops.base import Saved
@@ -29,18 +31,7 @@ class NumbaConvolution(CpuConvolution):
 
         What is modelled is one forward; Winograd's weights are transformed for each in training alone.
         """
-        n, height, width, c_in = x_shape
-        kh, kw, _, c_out = w_shape
-        pixels = n * -(-height // stride) * -(-width // stride)
-        costs = {"rows of patches": SHORT * pixels * kh * kw * c_in * _whole_panels(c_out)}
-        if stride == 1 and kh % 2 and kw % 2:
-            added = kh * _whole_panels(kw * c_out) // _whole_panels(1) * ADDED
-            costs["patches of y"] = pixels * (c_in * _whole_panels(kh * kw * c_out) + added)
-        if _fits_winograd(w_shape, stride):
-            rows, columns = tiles(height, width)
-            each = 36 * c_in * _whole_panels(c_out) + TO_V * c_in + FROM_M * c_out
-            costs["winograd"] = n * rows * columns * each + (TO_U * c_in * c_out if self.training else 0)
-        return {name: cost / 1e9 for name, cost in costs.items()}
+        return dict(_costs(x_shape, w_shape, stride, self.training))
 
     def conv2d(
         self, x: NDArray, w: NDArray, b: NDArray, stride: int = 1, residual: NDArray | None = None
@@ -68,6 +59,22 @@ class NumbaConvolution(CpuConvolution):
 
     def _transform(self, w: NDArray) -> NDArray:
         return winograd.transformed(_plain(w))
+
+
+@cache
+def _costs(x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: int, training: bool) -> dict[str, float]:
+    n, height, width, c_in = x_shape
+    kh, kw, _, c_out = w_shape
+    pixels = n * -(-height // stride) * -(-width // stride)
+    costs = {"rows of patches": SHORT * pixels * kh * kw * c_in * _whole_panels(c_out)}
+    if stride == 1 and kh % 2 and kw % 2:
+        added = kh * _whole_panels(kw * c_out) // _whole_panels(1) * ADDED
+        costs["patches of y"] = pixels * (c_in * _whole_panels(kh * kw * c_out) + added)
+    if _fits_winograd(w_shape, stride):
+        rows, columns = tiles(height, width)
+        each = 36 * c_in * _whole_panels(c_out) + TO_V * c_in + FROM_M * c_out
+        costs["winograd"] = n * rows * columns * each + (TO_U * c_in * c_out if training else 0)
+    return {name: cost / 1e9 for name, cost in costs.items()}
 
 
 def _fits_winograd(w_shape: tuple[int, ...], stride: int) -> bool:

@@ -16,6 +16,9 @@ from numba.core.registry import cpu_target
 BYTES = 64 if "+avx512f" in cpu_target.target_context.codegen().magic_tuple()[2] else 32
 """Bytes in a register: AVX-512's, or else AVX2's; a processor with narrower ones takes two for one."""
 
+INTEGER = ir.IntType(64)
+"""The type of an index."""
+
 CONTRACT = ("contract",)
 """What lets a product and a sum become one instruction."""
 

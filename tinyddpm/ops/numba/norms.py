@@ -280,7 +280,6 @@ def _normalise(
                     y_row[i] = y_row[i] * (kept if keep_row[i] else dropped)
 
 
-@compiled
 @ahead(
     "f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[:, ::1], b1[:, ::1], f4, "
     "f4[:, ::1], f4[:, ::1], b1, i8, i8, i8, f4[:, ::1], f4[:, ::1], f4[:, ::1]"

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinyddpm.backend.workers import spread
 from tinyddpm.ops.convolution import same_padding
 from tinyddpm.ops.cpu.blocks import NDArray
 from tinyddpm.ops.numba.compiling import ahead, compiled
 from tinyddpm.ops.numba.lanes import BYTES
 from tinyddpm.ops.numba.products import VECTORS, add, copy, multiply, panel_width, scratch
+from tinyddpm.ops.numba.sharing import share
 
 Shape = tuple[int, ...]
 
@@ -132,10 +132,10 @@ def convolve(x: NDArray, w: NDArray, b: NDArray, stride: int, residual: NDArray 
     other = np.empty(0, x.dtype) if residual is None else residual.reshape(-1)
     x_flat, y_flat = x.reshape(-1), y.reshape(-1)
 
-    def share(part: slice) -> None:
+    def rows_of_y(part: slice) -> None:
         _convolve(x_flat, x.shape, panels, b, other, y_flat, y.shape, (kh, kw), stride, padding, part.start, part.stop)
 
-    spread(share, n * y.shape[1])
+    share(rows_of_y, n * y.shape[1], y.size * kh * kw * x.shape[3])
     return y
 
 
@@ -180,10 +180,10 @@ def _each_image(x: NDArray, matrix: NDArray, y: NDArray, w: NDArray, stride: int
     panels, padding = _panels(matrix), _padding(y, kernel := w.shape[:2], stride)
     x_flat, y_flat = x.reshape(-1), y.reshape(-1)
 
-    def share(part: slice) -> None:
+    def images(part: slice) -> None:
         _add_patches(x_flat, x.shape, panels, y_flat, y.shape, kernel, stride, padding, part.start, part.stop)
 
-    spread(share, len(x))
+    share(images, len(x), x.size * matrix.shape[1])
 
 
 def _padding(x: NDArray, kernel: tuple[int, ...], stride: int) -> tuple[int, int, int]:

@@ -1,6 +1,6 @@
 """Matrix products of a few dozen rows and columns, for which a call of the BLAS costs more than the arithmetic.
 
-A block of the result stays in registers until all its terms are added. With 8 rows of 2 vectors:
+A block of the result stays in registers until all its terms are added. With 8 rows of 2 vectors, as AVX-512 has:
 
                          b[k, :L]  b[k, L:2L]      2 vectors of row k of b
     a[0, k] repeated ×      c_00      c_01
@@ -23,13 +23,16 @@ from numba.extending import intrinsic
 
 from tinyddpm.ops.cpu.blocks import NDArray
 from tinyddpm.ops.numba.compiling import ahead, compiled
-from tinyddpm.ops.numba.lanes import BYTES, CONTRACT, Memory
+from tinyddpm.ops.numba.lanes import BYTES, INTEGER, Lanes, Memory
 
 LINE = 64
 """Bytes of a line of the cache."""
 
 VECTORS = 2
 """Vectors in a row of a block."""
+
+ROWS = 8 if BYTES == 64 else 6
+"""Rows of a block: with AVX-512 there are 32 registers, and 16 sums are enough; with AVX2 there are 16 for all."""
 
 
 def panel_width(itemsize: int) -> int:
@@ -38,43 +41,37 @@ def panel_width(itemsize: int) -> int:
 
 
 def _block(rows: int) -> Any:
-    """Return the function that computes a block of so many rows."""
+    """Return the function that computes a block of so many rows: `multiply`, of one block."""
 
     @intrinsic  # type: ignore[untyped-decorator]
     def block(typing: Any, c: Any, c_at: Any, c_row: Any, a: Any, a_at: Any, a_row: Any, a_column: Any,
               b: Any, b_at: Any, b_row: Any, terms: Any, adds: Any) -> Any:  # fmt: skip
-        integer = types.intp
-        signature = types.void(c, integer, integer, a, integer, integer, integer, b, integer, integer, integer, integer)
+        n = types.intp
+        signature = types.void(c, n, n, a, n, n, n, b, n, n, n, n)
 
         def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             c, c_at, c_row, a, a_at, a_row, a_column, b, b_at, b_row, terms, adds = arguments
             result = Memory(context, builder, signature.args[0], c, c_at)
             left = Memory(context, builder, signature.args[3], a, a_at)
             right = Memory(context, builder, signature.args[7], b, b_at)
-            places = [
-                builder.add(builder.mul(c_row, ir.IntType(64)(i)), ir.IntType(64)(j * result.count))
-                for i in range(rows)
-                for j in range(VECTORS)
-            ]
-            sums = [cgutils.alloca_once(builder, result.vector) for _ in places]
-            starts = [builder.mul(a_row, ir.IntType(64)(i)) for i in range(rows)]
-            for place in sums:
-                builder.store(result.zero().value, place)
-            with builder.if_then(builder.icmp_signed("!=", adds, ir.IntType(64)(0))):
-                for at, place in zip(places, sums, strict=True):
-                    builder.store(result.load(at).value, place)
+            of_rows = [(builder.mul(c_row, INTEGER(i)), builder.mul(a_row, INTEGER(i))) for i in range(rows)]
+            across = [INTEGER(j * result.count) for j in range(VECTORS)]
+            places = [builder.add(start, j) for start, _ in of_rows for j in across]
+            sums = [cgutils.alloca_once(builder, result.vector) for _ in places]  # LLVM makes registers of these
+            for total in sums:
+                builder.store(result.zero().value, total)
+            with builder.if_then(builder.icmp_signed("!=", adds, INTEGER(0))):
+                for place, total in zip(places, sums, strict=True):
+                    builder.store(result.load(place).value, total)
             with cgutils.for_range(builder, terms) as loop:
-                k_a, k_b = builder.mul(loop.index, a_column), builder.mul(loop.index, b_row)
-                vectors = [right.load(builder.add(k_b, ir.IntType(64)(j * right.count))) for j in range(VECTORS)]
-                for i, start in enumerate(starts):
-                    number = left.spread(builder.add(start, k_a))
-                    for j, vector in enumerate(vectors):
-                        place = sums[i * VECTORS + j]
-                        term = (number * vector).value
-                        builder.store(builder.fadd(builder.load(place), term, flags=CONTRACT), place)
-            for at, place in zip(places, sums, strict=True):
-                value = builder.load(place)
-                builder.store(value, result._pointer(at), align=result.size)
+                of_a, of_b = builder.mul(loop.index, a_column), builder.mul(loop.index, b_row)
+                vectors = [right.load(builder.add(of_b, j)) for j in across]
+                numbers = [left.spread(builder.add(start, of_a)) for _, start in of_rows]
+                terms_added = [number * vector for number in numbers for vector in vectors]
+                for total, term in zip(sums, terms_added, strict=True):
+                    builder.store((Lanes(builder, builder.load(total)) + term).value, total)
+            for place, total in zip(places, sums, strict=True):
+                result.store(Lanes(builder, builder.load(total)), place)
             return context.get_dummy_value()
 
         return signature, emit
@@ -82,8 +79,10 @@ def _block(rows: int) -> Any:
     return block
 
 
-ROWS = 8
-_rows_8, _rows_4, _rows_2, _rows_1 = _block(ROWS), _block(4), _block(2), _block(1)
+FEW = 4
+"""Rows of the smallest block that keeps the multipliers busy."""
+
+_rows_most, _rows_4, _rows_2, _rows_1 = _block(ROWS), _block(4), _block(2), _block(1)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -95,8 +94,8 @@ def add(typing: Any, target: Any, to: Any, source: Any, at: Any, count: Any) -> 
         target, to, source, at, count = arguments
         written = Memory(context, builder, signature.args[0], target, to)
         read = Memory(context, builder, signature.args[2], source, at)
-        step = ir.IntType(64)(read.count)
-        with cgutils.for_range_slice(builder, step.type(0), count, step, inc=True) as (k, _):
+        step = INTEGER(read.count)
+        with cgutils.for_range_slice(builder, INTEGER(0), count, step, inc=True) as (k, _):
             mask = read.first(builder.sub(count, k))
             written.store(written.load(k, mask) + read.load(k, mask), k, mask)
         return context.get_dummy_value()
@@ -117,6 +116,23 @@ def copy(typing: Any, target: Any, to: Any, source: Any, at: Any, count: Any) ->
         return context.get_dummy_value()
 
     return signature, emit
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(typing: Any, array: Any, at: Any, writes: Any) -> Any:
+    """Have the cache fetch the line at an index, which need not be in the array, to be read or, if 1, written."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        start = Memory(context, builder, signature.args[0], arguments[0], arguments[1]).start
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [start.type, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch.p0", fnty=kind)
+        builder.call(function, [start, number(writes.literal_value), number(3), number(1)])
+        return context.get_dummy_value()
+
+    if isinstance(writes, types.IntegerLiteral):
+        return types.void(array, types.intp, writes), emit
+    return None
 
 
 @ahead("i8, f4[::1]")
@@ -145,7 +161,7 @@ def multiply(
     """
     i = 0
     while i + ROWS <= rows:
-        _rows_8(c, c_at + i * c_row, c_row, a, a_at + i * a_row, a_row, a_column, b, b_at, b_row, terms, adds)
+        _rows_most(c, c_at + i * c_row, c_row, a, a_at + i * a_row, a_row, a_column, b, b_at, b_row, terms, adds)
         i += ROWS
     if i + 4 <= rows:
         _rows_4(c, c_at + i * c_row, c_row, a, a_at + i * a_row, a_row, a_column, b, b_at, b_row, terms, adds)
