@@ -23,10 +23,10 @@ from tinyddpm.ops.numba.transforms import du_to_weights, image_to_dm, line_to_v,
 PRODUCTS = TILE * TILE
 """Matrix products in the place of a convolution."""
 
-BLOCK_BYTES = 1 << 19
+BLOCK_BYTES = 3 << 17
 """Bytes of V and M together of the tiles that are taken through all steps before the next."""
 
-GRADIENT_TILES = 64
+GRADIENT_TILES = 32
 """Tiles whose products are added to dU at once, at least: every time all of dU is read and written."""
 
 SUMS = TILE + 1
