@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -24,16 +24,23 @@ Given: TypeAlias = Mapping[str, Array]
 
 
 class Known(Protocol):
-    """What conditions read, of a data set or of what is asked for: `labels`, (n,) integers, None without classes."""
+    """What conditions read, of a data set or of what is asked for.
+
+    Attributes:
+        labels: (n,) integers, None without classes.
+        columns: what else is known of each sample, by name, each of n rows; see `tinyddpm.data.base.Dataset`.
+    """
 
     labels: HostArray | None
+    columns: Mapping[str, HostArray]
 
 
 @dataclass
 class Asked:
-    """What samples are asked for: `labels`, (n,) integers, None where no class is said."""
+    """What samples are asked for: `labels`, (n,) integers, None where no class is said, and `columns` of n rows."""
 
     labels: HostArray | None
+    columns: Mapping[str, HostArray] = field(default_factory=dict)
 
 
 class Condition(Protocol):
