@@ -55,6 +55,10 @@ class Condition(Protocol):
     - null: whether the null is ever given; parameters that the null alone needs are declared only then;
     - options: keyword-only, all with defaults; ConfigError for a bad one, before anything is computed.
 
+    Where options depend on the training data, such as the words of its captions, the callable has a function
+    `learned(known, **options) -> options` as an attribute. It is called once, before a run's model is built, and what
+    it returns is recorded in the configuration.
+
     Attributes:
         gives: how wide the parts are that it tells a network; 0 for those that it does not.
         null: what is given for one sample of which nothing is said, by column, each without the axis of samples.
@@ -150,6 +154,17 @@ def make_condition(
     """
     condition: Condition = registry.build("conditions", name, (sample_shape, classes, width, null), options)
     return condition
+
+
+def learned_options(name: str, known: Known, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the options of a condition with what it learns from the training data; see `Condition`.
+
+    Raises:
+        RegistryError: no such condition, or its plugin is broken.
+        ConfigError: an option is unknown, or the data has not what it needs.
+    """
+    learn = getattr(registry.checked("conditions", name, options), "learned", None)
+    return learn(known, **options) if learn else options
 
 
 def check_fit(network: str, takes: Widths, condition: str, gives: Widths) -> None:
