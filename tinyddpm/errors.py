@@ -38,6 +38,10 @@ class TrainingError(TinyDDPMError):
     """A training run cannot go on."""
 
 
+class TinyDDPMWarning(UserWarning):
+    """What a user should know and need not act on; the command line prints its one line as a note."""
+
+
 def closest_first(name: str, names: Iterable[str]) -> list[str]:
     """Return `names` with those that resemble `name` first, the rest in alphabetical order."""
     names = sorted(names)

@@ -8,8 +8,6 @@ Tokens that are told, of a text for one, stand in the row after the patches ("in
 
 from __future__ import annotations
 
-from typing import Any
-
 from array_api_compat import device
 
 from tinyddpm.backend import Array
@@ -18,9 +16,6 @@ from tinyddpm.nn import DropoutNoise, Gradients, Parts, Told, Weights, Widths
 from tinyddpm.nn.blocks import Chain, TimeEmbedding
 from tinyddpm.nn.layers import Linear, Pass
 from tinyddpm.ops import Operations, Saved
-
-ABSENT = -30_000.0
-"""What is added to the score of a token that is not there."""
 
 FREQUENCIES = 256
 """Sinusoids that tell the time, as in DiT."""
@@ -136,7 +131,7 @@ class Block(Parts):
         h = _standardise(run, x)
         h = run.do(run.ops.modulate, h, scale_1, shift_1)
         q, k, v = (layer.forward(run, h) for layer in (self.q, self.k, self.v))
-        h = _attention(run, q, k, v, self.heads)
+        h = run.do(run.ops.attention, q, k, v, self.heads, run.told.get("mask"))
         h = self.out.forward(run, h)
         x = x + _gate(run, h, gate_1)
 
@@ -158,7 +153,7 @@ class Block(Parts):
 
         dh, dgate_1 = _gate_backward(run, dx)
         dh = self.out.backward(run, dh)
-        dq, dk, dv = _attention_backward(run, dh, self.heads)
+        dq, dk, dv = run.undo(run.ops.attention_backward, dh)
         dh = self.v.backward(run, dv)
         dh = self.k.backward(run, dk, dh)
         dh = self.q.backward(run, dq, dh)
@@ -168,46 +163,6 @@ class Block(Parts):
         dmodulation = run.ops.xp.concat([dscale_1, dshift_1, dgate_1, dscale_2, dshift_2, dgate_2], axis=-1)
         run.dtold["time"] = self.modulation.backward(run, dmodulation, *run.gathered("time"))
         return sum(added, start=dx)
-
-
-def _attention(run: Pass, q: Array, k: Array, v: Array, heads: int) -> Array:
-    """Return self-attention, (N, L, C), in which only tokens that are there are attended to.
-
-    The mask is one more channel of each head: queries have √(d + 1) there and absent keys a large negative number, so
-    that their score is lowered by it and their weight underflows to 0. The other channels of q make up for d + 1.
-    """
-    if "mask" not in run.told:
-        return run.do(run.ops.attention, q, k, v, heads)
-    xp, d = run.ops.xp, q.shape[-1] // heads
-    absent = xp.where(run.told["mask"], xp.zeros_like(k[..., 0]), ABSENT * xp.ones_like(k[..., 0]))
-    ones = xp.ones_like(absent)
-    factor = ((d + 1) / d) ** 0.5
-    wide = (_widen(xp, a, heads, last) for a, last in ((factor * q, (d + 1) ** 0.5 * ones), (k, absent), (v, 0 * ones)))
-    return _narrow(xp, run.do(run.ops.attention, *wide, heads), heads)
-
-
-def _attention_backward(run: Pass, dy: Array, heads: int) -> tuple[Array, Array, Array]:
-    """Return (dq, dk, dv); what reaches the channel of the mask ends there."""
-    if "mask" not in run.told:
-        dq, dk, dv = run.undo(run.ops.attention_backward, dy)
-        return dq, dk, dv
-    xp, d = run.ops.xp, dy.shape[-1] // heads
-    wide = run.undo(run.ops.attention_backward, _widen(xp, dy, heads, xp.zeros_like(dy[..., 0])))
-    dq, dk, dv = (_narrow(xp, a, heads) for a in wide)
-    return ((d + 1) / d) ** 0.5 * dq, dk, dv
-
-
-def _widen(xp: Any, a: Array, heads: int, last: Array) -> Array:
-    """Return (N, L, heads · d) as (N, L, heads · (d + 1)): each head's last channel is `last`, (N, L)."""
-    n, length, c = a.shape
-    last = xp.broadcast_to(last[:, :, None, None], (n, length, heads, 1))
-    return xp.reshape(xp.concat([xp.reshape(a, (n, length, heads, c // heads)), last], axis=-1), (n, length, c + heads))
-
-
-def _narrow(xp: Any, a: Array, heads: int) -> Array:
-    """Return (N, L, heads · (d + 1)) without each head's last channel, (N, L, heads · d)."""
-    n, length, c = a.shape
-    return xp.reshape(xp.reshape(a, (n, length, heads, c // heads))[..., :-1], (n, length, c - heads))
 
 
 def _gate(run: Pass, h: Array, g: Array) -> Array:

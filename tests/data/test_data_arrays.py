@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tinyddpm.data import open_dataset
 from tinyddpm.data.base import ArrayDataset, Subset, split_dataset
+from tinyddpm.data.resize import resized
 from tinyddpm.errors import DataError
 
 IMAGES = np.arange(4 * 3 * 2, dtype=np.uint8).reshape(4, 3, 2)
@@ -199,3 +200,40 @@ def test_a_subset_of_points_without_labels() -> None:
     part = Subset(ArrayDataset(points, name="x"), np.array([3, 1]))
     assert part.labels is None
     np.testing.assert_array_equal(part.read(np.array([1, 0, 1])), points[[1, 3, 1]])
+
+
+WORDS = np.asarray(["red", "green", "blue", "black"], object)
+
+
+def test_columns_are_kept_and_cut_as_the_samples_are() -> None:
+    tokens = np.random.default_rng(0).standard_normal((4, 3, 2)).astype(np.float16)
+    columns = {"text": WORDS, "tokens": tokens, "length": np.arange(4), "age": np.arange(8).reshape(4, 2)}
+    dataset = ArrayDataset(IMAGES, columns=columns, name="x")
+    assert dataset.description.endswith(", captions, tokens 3x2")
+    order = np.array([2, 0])
+    part = resized(Subset(dataset, order), (8, 8))
+    assert part.columns["text"].tolist() == ["blue", "red"]
+    for key, column in columns.items():
+        np.testing.assert_array_equal(part.columns[key], column[order])
+    assert ArrayDataset(IMAGES, name="x").columns == {}
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        ({"age": np.arange(3)}, r"column 'age' is of shape \(3,\): give an array of 4 rows"),
+        ({"age": np.asarray(4)}, r"column 'age' is of shape \(\): give an array of 4 rows"),
+        ({"text": WORDS.astype(str)}, r"captions of shape \(4,\) and type <U5: give strings"),
+        ({"text": WORDS[:, None]}, r"captions of shape \(4, 1\)"),
+        ({"text": np.asarray(["a", b"b", "c", "d"], object)}, "caption 1 is a bytes: give a str"),
+        ({"tokens": np.zeros((4, 2))}, r"tokens of shape \(4, 2\) and type float64: give float16 or float32"),
+        ({"tokens": np.zeros((4, 2, 3))}, "type float64: give float16 or float32"),
+        ({"tokens": np.zeros((4, 0, 3), np.float32)}, r"tokens of shape \(4, 0, 3\)"),
+        ({"tokens": np.full((4, 2, 3), np.inf, np.float32)}, "the tokens of sample 0 are not finite"),
+        ({"tokens": np.zeros((4, 2, 3), np.float32), "length": np.asarray([0, 1, 2, 3])}, "no integer from 0 to 2"),
+        ({"tokens": np.zeros((4, 2, 3), np.float32), "length": np.ones(4)}, "no integer from 0 to 2"),
+    ],
+)
+def test_columns_of_another_kind_are_refused(columns: dict[str, np.ndarray], line: str) -> None:
+    with pytest.raises(DataError, match=rf"^x: .*{line}"):
+        ArrayDataset(IMAGES, columns=columns, name="x")

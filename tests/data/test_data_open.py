@@ -240,6 +240,7 @@ class Odd:
 
     def __init__(self, read: object = None, **parts: object) -> None:
         self.description, self.shape, self.classes, self.labels = "odd", (2, 2, 1), (), None
+        self.columns: object = {}
         self.__dict__.update(parts)
         self.first = np.zeros((1, 2, 2, 1), np.uint8) if read is None else read
 
@@ -259,8 +260,8 @@ def test_a_data_set_of_a_plugin_is_taken(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("found", "line"),
     [
-        (np.zeros((4, 2, 2, 1)), "is a ndarray without description, classes, labels, read: return a data set"),
-        (None, "is a NoneType without description, shape, classes, labels, read, __len__"),
+        (np.zeros((4, 2, 2, 1)), "is a ndarray without description, classes, labels, columns, read: return a data set"),
+        (None, "is a NoneType without description, shape, classes, labels, columns, read, __len__"),
         (
             Odd(np.zeros((1, 2, 2, 1))),
             r"gives float64 of shape .*: it must be uint8 of shape \(1, 2, 2, 1\)",
@@ -276,6 +277,8 @@ def test_a_data_set_of_a_plugin_is_taken(monkeypatch: pytest.MonkeyPatch) -> Non
         (Odd(labels=np.asarray([0, 1])), "has 0 classes and 2 labels: give both"),
         (Odd(classes=("a",)), "has 1 classes and no labels: give both"),
         (Odd(labels=np.asarray([0, 2]), classes=("a", "b")), "label 2 is not in 0 to 1"),
+        (Odd(columns=None), "columns are a NoneType: give a mapping of names to arrays"),
+        (Odd(columns={"age": [1, 2]}), "column 'age' is a list: give an array of 2 rows"),
     ],
 )
 def test_what_is_no_data_set_is_refused_in_one_line(found: object, line: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,10 +155,17 @@ def masks(backend: Backend, n: int) -> DropoutNoise:
     return DropoutNoise(backend.random(5), 3, np.arange(n))
 
 
-def _attention(rng: np.random.Generator, n: int, queries: int, keys: int, heads: int, each: int) -> Case:
+def _attention(
+    rng: np.random.Generator, n: int, queries: int, keys: int, heads: int, each: int, masked: bool = False
+) -> Case:
+    """With a mask, at least one key of each sample is there."""
     c = heads * each
     inputs = _normal(rng, {"q": (n, queries, c), "k": (n, keys, c), "v": (n, keys, c)})
-    return Case("attention", inputs, {"heads": heads})
+    if not masked:
+        return Case("attention", inputs, {"heads": heads})
+    mask = rng.random((n, keys)) < 0.5
+    mask[np.arange(n), rng.integers(0, keys, n)] = True
+    return Case("attention", inputs, {"heads": heads, "mask": mask})
 
 
 def _upsample(rng: np.random.Generator, n: int, h: int, w: int, c: int) -> Case:
@@ -277,6 +284,7 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
         {"n": 2, "queries": 4, "keys": 7, "heads": 2, "each": 3},
         {"n": 1, "queries": 1, "keys": 3, "heads": 4, "each": 1},
         {"n": 3, "queries": 6, "keys": 2, "heads": 3, "each": 2},
+        {"n": 3, "queries": 4, "keys": 8, "heads": 2, "each": 3, "masked": True},
     ],
     "upsample": [{"n": 1, "h": 1, "w": 1, "c": 1}, {"n": 2, "h": 3, "w": 5, "c": 4}],
     "concat": [{"leading": (1,), "c_a": 1, "c_b": 2}, {"leading": (2, 3, 5), "c_a": 4, "c_b": 1}],
@@ -326,7 +334,9 @@ DRAWN: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "silu": st.fixed_dictionaries({"shape": _shape}),
     "gelu": st.fixed_dictionaries({"shape": _shape}),
     "dropout": st.fixed_dictionaries({"shape": _shape, "rate": st.floats(0, 0.95)}),
-    "attention": st.fixed_dictionaries({"n": _few, "queries": _size, "keys": _size, "heads": _few, "each": _few}),
+    "attention": st.fixed_dictionaries(
+        {"n": _few, "queries": _size, "keys": _size, "heads": _few, "each": _few, "masked": st.booleans()}
+    ),
     "upsample": st.fixed_dictionaries({"n": _few, "h": _few, "w": _few, "c": _few}),
     "concat": st.fixed_dictionaries({"leading": _leading, "c_a": _few, "c_b": _few}),
     "mse": st.fixed_dictionaries({"shape": st.lists(_few, min_size=2, max_size=4).map(tuple)}),

@@ -87,9 +87,10 @@ def _add_vector(x: Tensor, v: Tensor) -> Tensor:
     return x + torch.einsum("n...c,nc->n...c", torch.ones_like(x), v)
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
     q, k, v = (a.unflatten(-1, (heads, -1)).transpose(1, 2) for a in (q, k, v))
-    return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    there = None if mask is None else mask[:, None, None, :]
+    return functional.scaled_dot_product_attention(q, k, v, there).transpose(1, 2).flatten(2)
 
 
 def _upsample(x: Tensor) -> Tensor:

@@ -87,7 +87,8 @@ def test_any_memory_layout(operation: str, shape: dict[str, int], layout: str) -
 
     def laid_out(a: np.ndarray) -> torch.Tensor:
         if layout == "strided":  # Torch has no negative strides: every second element, forwards.
-            around = torch.full([2 * side for side in a.shape], torch.nan, dtype=torch.float64)
+            gap = True if a.dtype == bool else torch.nan
+            around = torch.full([2 * side for side in a.shape], gap).to(torch.from_numpy(a).dtype)
             view = around[tuple(slice(None, None, 2) for _ in a.shape)]
             return view.copy_(torch.from_numpy(a))
         return torch.from_numpy(LAYOUTS[layout](a))

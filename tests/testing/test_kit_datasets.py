@@ -53,6 +53,12 @@ def shuffled(split: str, data_dir: str | None) -> ArrayDataset:
     return ArrayDataset(np.random.default_rng().permuted(IMAGES, axis=0), name="shuffled")
 
 
+def renamed(split: str, data_dir: str | None) -> ArrayDataset:
+    require_split(split, ("train",), "renamed")
+    captions = np.asarray([f"number {k}" for k in np.random.default_rng().integers(0, 2**62, 5)], object)
+    return ArrayDataset(IMAGES.copy(), columns={"text": captions}, name="renamed")
+
+
 def no_copy(dataset: ArrayDataset, indices: HostArray) -> HostArray:
     kept: dict[bytes, HostArray] = vars(dataset).setdefault("kept", {})
     return kept.setdefault(indices.tobytes(), IMAGES[indices])
@@ -78,6 +84,9 @@ def frozen(dataset: ArrayDataset, indices: HostArray) -> HostArray:
         (changed(description=None), "its description is None"),
         (changed(classes=("a", "a")), "two classes have the same name"),
         (changed(labels=None), "has 2 classes and no labels"),
+        (changed(columns={"age": np.arange(4)}), r"column 'age' is of shape \(4,\): give an array of 5 rows"),
+        (changed(columns={"text": np.arange(5)}), r"captions of shape \(5,\) and type int64: give strings"),
+        (renamed, "column 'text' differs when it is opened again"),
         (lambda split, data_dir: IMAGES, "is a ndarray without description"),
     ],
 )

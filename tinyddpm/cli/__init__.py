@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
+from typing import TextIO
 
 import click
 
 from tinyddpm import __version__, registry
 from tinyddpm.cli.options import ENV_PREFIX
-from tinyddpm.errors import RegistryError, TinyDDPMError, unknown
+from tinyddpm.errors import RegistryError, TinyDDPMError, TinyDDPMWarning, unknown
 
 COMMANDS = ("train", "sample", "edit", "nll", "info", "plugins", "schedule", "bench")
 """The built-in ones, in the order a newcomer meets them."""
@@ -46,10 +48,12 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; an error that a user can act on becomes its one line and exit code 1."""
+        """Run the command; an error that a user can act on becomes its one line and exit code 1, a warning a note."""
         try:
             self._check_environment(ctx)
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _note
+                return super().invoke(ctx)
         except TinyDDPMError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
@@ -65,6 +69,23 @@ class Commands(click.Group):
         for name in given:
             if name not in known:
                 raise click.UsageError(unknown("environment variable", name, known), ctx)
+
+
+def _note(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning: this package's as its line, any other with where it comes from."""
+    ours = issubclass(category, TinyDDPMWarning)
+    click.echo(
+        f"note: {message}" if ours else warnings.formatwarning(message, category, filename, lineno, line),
+        file=file,
+        err=True,
+    )
 
 
 def _broken(name: str, error: RegistryError) -> click.Command:

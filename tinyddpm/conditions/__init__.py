@@ -9,6 +9,7 @@ from tinyddpm.conditions.base import (
     Known,
     Unconditional,
     check_fit,
+    learned_options,
     make_condition,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "Known",
     "Unconditional",
     "check_fit",
+    "learned_options",
     "make_condition",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -24,16 +24,23 @@ Given: TypeAlias = Mapping[str, Array]
 
 
 class Known(Protocol):
-    """What conditions read, of a data set or of what is asked for: `labels`, (n,) integers, None without classes."""
+    """What conditions read, of a data set or of what is asked for.
+
+    Attributes:
+        labels: (n,) integers, None without classes.
+        columns: what else is known of each sample, by name, each of n rows; see `tinyddpm.data.base.Dataset`.
+    """
 
     labels: HostArray | None
+    columns: Mapping[str, HostArray]
 
 
 @dataclass
 class Asked:
-    """What samples are asked for: `labels`, (n,) integers, None where no class is said."""
+    """What samples are asked for: `labels`, (n,) integers, None where no class is said, and `columns` of n rows."""
 
     labels: HostArray | None
+    columns: Mapping[str, HostArray] = field(default_factory=dict)
 
 
 class Condition(Protocol):
@@ -47,6 +54,10 @@ class Condition(Protocol):
     - width: of the vector that the network takes;
     - null: whether the null is ever given; parameters that the null alone needs are declared only then;
     - options: keyword-only, all with defaults; ConfigError for a bad one, before anything is computed.
+
+    Where options depend on the training data, such as the words of its captions, the callable has a function
+    `learned(known, **options) -> options` as an attribute. It is called once, before a run's model is built, and what
+    it returns is recorded in the configuration.
 
     Attributes:
         gives: how wide the parts are that it tells a network; 0 for those that it does not.
@@ -143,6 +154,17 @@ def make_condition(
     """
     condition: Condition = registry.build("conditions", name, (sample_shape, classes, width, null), options)
     return condition
+
+
+def learned_options(name: str, known: Known, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the options of a condition with what it learns from the training data; see `Condition`.
+
+    Raises:
+        RegistryError: no such condition, or its plugin is broken.
+        ConfigError: an option is unknown, or the data has not what it needs.
+    """
+    learn = getattr(registry.checked("conditions", name, options), "learned", None)
+    return learn(known, **options) if learn else options
 
 
 def check_fit(network: str, takes: Widths, condition: str, gives: Widths) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -14,6 +15,9 @@ Samples: TypeAlias = NDArray[Any]
 """uint8 images (n, H, W, C) or float32 points (n, 2)."""
 Labels: TypeAlias = NDArray[np.int64]
 """The class of each sample, (n,)."""
+
+CAPTIONS, TOKENS, LENGTH = "text", "tokens", "length"
+"""Names of columns that have a meaning; see `Dataset`."""
 
 MEMORY_LIMIT = 4 * 2**30
 """Bytes that a data set may take in memory; a larger one belongs into an HDF5 file, which is read lazily."""
@@ -28,12 +32,16 @@ class Dataset(Protocol):
         shape: the shape of one sample, (H, W, C) of an image or (2,) of a point.
         classes: the names of the classes, () without labels.
         labels: int64 (n,), or None.
+        columns: what else is known of each sample, by name, each an array of n rows; {} where nothing is. A caption is
+            column "text", an object array (n,) of `str`. What another's encoder made of it is "tokens", float16 or
+            float32 (n, L, D), with "length", integers (n,), where not all L tokens of each sample are there.
     """
 
     description: str
     shape: tuple[int, ...]
     classes: tuple[str, ...]
     labels: Labels | None
+    columns: Mapping[str, Samples]
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -51,14 +59,21 @@ class ArrayDataset:
         samples: uint8 images (n, H, W) or (n, H, W, C), or floating points (n, 2), which are kept as float32.
         labels: integers (n,) in [0, number of classes), or None.
         classes: the names of the classes; their numbers if not given.
+        columns: what else is known of each sample; see `Dataset`.
         name: what errors and the description call this data set.
 
     Raises:
-        DataError: the samples or labels are of another type or shape, empty, or not finite.
+        DataError: the samples, labels or columns are of another type or shape, empty, or not finite.
     """
 
     def __init__(
-        self, samples: Samples, labels: Samples | None = None, classes: tuple[str, ...] = (), *, name: str
+        self,
+        samples: Samples,
+        labels: Samples | None = None,
+        classes: tuple[str, ...] = (),
+        *,
+        columns: Mapping[str, Samples] = {},
+        name: str,
     ) -> None:
         self.shape = sample_shape(samples.shape, samples.dtype, name)
         if self.shape == (2,):
@@ -69,7 +84,8 @@ class ArrayDataset:
                 raise DataError(f"{name}: point {bad} is not finite in float32: remove it or scale the points down")
         self._samples = samples.reshape(len(samples), *self.shape)
         self.labels, self.classes = checked_labels(labels, len(samples), classes, name)
-        self.description = describe(name, len(samples), self.shape, self.classes)
+        self.columns = checked_columns(columns, len(samples), name)
+        self.description = describe(name, len(samples), self.shape, self.classes, self.columns)
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -88,6 +104,7 @@ class Subset:
         self.shape = dataset.shape
         self.classes = dataset.classes
         self.labels = None if dataset.labels is None else dataset.labels[indices]
+        self.columns: Mapping[str, Samples] = {key: column[indices] for key, column in dataset.columns.items()}
         self.description = f"{len(indices)} of {dataset.description}"
 
     def __len__(self) -> int:
@@ -118,9 +135,8 @@ def checked_dataset(found: Any, name: str) -> Dataset:
         DataError: a part of it is missing or of another type; see `Dataset`.
     """
     what = f"data set {name!r}"
-    missing = [
-        part for part in ("description", "shape", "classes", "labels", "read", "__len__") if not hasattr(found, part)
-    ]
+    parts = ("description", "shape", "classes", "labels", "columns", "read", "__len__")
+    missing = [part for part in parts if not hasattr(found, part)]
     if missing:
         raise DataError(
             f"{what} is a {type(found).__name__} without {', '.join(missing)}: return a data set,"
@@ -145,6 +161,7 @@ def checked_dataset(found: Any, name: str) -> Dataset:
             f"{what} has {len(dataset.classes)} classes and {'no' if labels is None else n} labels: give both"
         )
     checked_labels(labels, n, tuple(dataset.classes), what)
+    checked_columns(dataset.columns, n, what)
     return dataset
 
 
@@ -190,6 +207,53 @@ def checked_labels(
     return labels.astype(np.int64), classes or tuple(str(i) for i in range(count))
 
 
+def checked_columns(columns: Mapping[str, Samples], n: int, name: str) -> Mapping[str, Samples]:
+    """Return `columns`, each of them n rows, and those with a meaning as `Dataset` says.
+
+    Raises:
+        DataError: they are not.
+    """
+    if not isinstance(columns, Mapping):
+        raise DataError(
+            f"{name}: columns are a {type(columns).__name__}: give a mapping of names to arrays, {{}} for none"
+        )
+    for key, column in columns.items():
+        if not isinstance(column, np.ndarray) or column.ndim == 0 or len(column) != n:
+            given = f"of shape {column.shape}" if isinstance(column, np.ndarray) else f"a {type(column).__name__}"
+            raise DataError(f"{name}: column {key!r} is {given}: give an array of {n} rows, one for each sample")
+    if CAPTIONS in columns:
+        _check_captions(columns[CAPTIONS], name)
+    if TOKENS in columns:
+        _check_tokens(columns[TOKENS], columns.get(LENGTH), name)
+    return columns
+
+
+def _check_captions(captions: Samples, name: str) -> None:
+    if captions.ndim != 1 or captions.dtype != object:
+        raise DataError(
+            f"{name}: captions of shape {captions.shape} and type {captions.dtype}: give strings (n,) as objects, such"
+            " as numpy.asarray(captions, object)"
+        )
+    wrong = next((i for i, caption in enumerate(captions) if not isinstance(caption, str)), None)
+    if wrong is not None:
+        raise DataError(f"{name}: caption {wrong} is a {type(captions[wrong]).__name__}: give a str")
+
+
+def _check_tokens(tokens: Samples, length: Samples | None, name: str) -> None:
+    if tokens.ndim != 3 or 0 in tokens.shape or tokens.dtype not in (np.float16, np.float32):
+        raise DataError(
+            f"{name}: tokens of shape {tokens.shape} and type {tokens.dtype}: give float16 or float32 (n, L, D)"
+        )
+    wrong = next((i for i, row in enumerate(tokens) if not np.isfinite(row).all()), None)
+    if wrong is not None:
+        raise DataError(f"{name}: the tokens of sample {wrong} are not finite: make them anew")
+    most = tokens.shape[1]
+    if length is None:
+        return
+    if length.ndim != 1 or length.dtype.kind not in "iu" or length.min() < 0 or length.max() > most:
+        raise DataError(f"{name}: a length is no integer from 0 to {most}, the tokens of a sample: store n of them")
+
+
 def check_memory(size: int, name: str) -> None:
     """Raise a DataError if a data set of `size` bytes is too large to be held in memory."""
     if size > MEMORY_LIMIT:
@@ -205,7 +269,15 @@ def require_split(split: str, splits: tuple[str, ...], name: str) -> None:
         raise DataError(f"{name} has no split {split!r}: use {' or '.join(map(repr, splits))}")
 
 
-def describe(name: str, n: int, shape: tuple[int, ...], classes: tuple[str, ...]) -> str:
+def describe(
+    name: str, n: int, shape: tuple[int, ...], classes: tuple[str, ...], columns: Mapping[str, Samples] = {}
+) -> str:
     """Return the line that says what a data set was understood to be."""
-    what = f"{n} points" if shape == (2,) else f"{n} images {'x'.join(map(str, shape))}"
-    return f"{name}: {what}" + (f", {len(classes)} class{'es' if len(classes) > 1 else ''}" if classes else "")
+    parts = [f"{name}: {n} points" if shape == (2,) else f"{name}: {n} images {'x'.join(map(str, shape))}"]
+    if classes:
+        parts.append(f"{len(classes)} class{'es' if len(classes) > 1 else ''}")
+    if CAPTIONS in columns:
+        parts.append("captions")
+    if TOKENS in columns:
+        parts.append(f"tokens {'x'.join(map(str, columns[TOKENS].shape[1:]))}")
+    return ", ".join(parts)

@@ -8,6 +8,7 @@ plain numbers too: a file that points out of itself is refused (`tinyddpm.hdf5`)
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyddpm.data.base import ArrayDataset, Dataset, Samples, check_memory, checked_labels, describe, sample_shape
+from tinyddpm.data.base import (
+    ArrayDataset,
+    Dataset,
+    Samples,
+    check_memory,
+    checked_columns,
+    checked_labels,
+    describe,
+    sample_shape,
+)
 from tinyddpm.errors import DataError
 from tinyddpm.hdf5 import checked_datasets, open_file, reading
 
@@ -30,10 +40,19 @@ class HDF5Dataset:
         DataError: the images or labels are of another type or shape, or there are none.
     """
 
-    def __init__(self, images: Any, labels: Samples | None, classes: tuple[str, ...], *, name: str) -> None:
+    def __init__(
+        self,
+        images: Any,
+        labels: Samples | None,
+        classes: tuple[str, ...],
+        *,
+        columns: Mapping[str, Samples] = {},
+        name: str,
+    ) -> None:
         self.shape = sample_shape(images.shape, images.dtype, name)
         self.labels, self.classes = checked_labels(labels, len(images), classes, name)
-        self.description = describe(name, len(images), self.shape, self.classes)
+        self.columns = checked_columns(columns, len(images), name)
+        self.description = describe(name, len(images), self.shape, self.classes, self.columns)
         self._images = images
         self._name = name
 

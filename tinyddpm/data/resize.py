@@ -47,6 +47,7 @@ class Resized:
         self._size = image_size
         self.classes = dataset.classes
         self.labels = dataset.labels
+        self.columns = dataset.columns
         self.description = f"{dataset.description}, resized to {image_size[0]}x{image_size[1]}"
 
     def __len__(self) -> int:

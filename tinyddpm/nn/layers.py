@@ -165,6 +165,24 @@ class GroupNormSiLU(GroupNorm):
         return self.modulated_backward(run, dy, *added)[0]
 
 
+class LayerNorm(Layer):
+    """Layer norm over the last axis with a scale and a shift per channel."""
+
+    names = ("scale", "shift")
+
+    def __init__(self, path: str, channels: int) -> None:
+        super().__init__(path, ((channels,), (channels,)), (ONES, ZEROS))
+
+    def forward(self, run: Pass, x: Array) -> Array:
+        """(..., channels), standardised."""
+        return run.do(run.ops.layer_norm, x, *self._weights(run))
+
+    def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
+        """Return dx, with what reaches x by other ways added."""
+        dx: Array = self._undo(run, run.ops.layer_norm_backward, dy, added)
+        return dx
+
+
 class Embedding(Parts):
     """A learned vector per class: `table`, (classes, dim)."""
 

@@ -9,8 +9,11 @@ from tinyddpm.ops.base import Family, Saved
 class Attention(Family):
     """Weighted means of values, weighted by how queries match keys (Vaswani et al. 2017)."""
 
-    def attention(self, q: Array, k: Array, v: Array, heads: int = 1) -> tuple[Array, Saved]:
+    def attention(self, q: Array, k: Array, v: Array, heads: int = 1, mask: Array | None = None) -> tuple[Array, Saved]:
         """Return, per sample and head, O = P V with P = softmax(S), S = Q Kᵀ / √d, d = C / heads.
+
+        A key that is not there has the weight 0, whatever stands in its place, and no gradient: with its key and value
+        taken for 0, what is derived below says so. Where no key is there, all weights are 0, and so is O.
 
         Backwards: dV = Pᵀ dO, dP = dO Vᵀ. A softmax row has ∂P_j/∂S_l = P_j (δ_jl − P_l), so
         dS = P (dP − Σ_j dP_j P_j), and dQ = dS K / √d, dK = dSᵀ Q / √d. Saved are q, k, v by heads, and P.
@@ -20,13 +23,20 @@ class Attention(Family):
             k: (N, M, C), what is asked; M ≠ L in cross-attention.
             v: (N, M, C).
             heads: divides C; each head sees its own d channels.
+            mask: (N, M) booleans, False for keys that are not there; None if all are.
 
         Returns:
             O of shape (N, L, C), and (q, k, v, P).
         """
+        k, v = self._there(k, v, mask)
         q, k, v = (self._split(a, heads) for a in (q, k, v))
         s = q @ self.xp.matrix_transpose(k) * q.shape[-1] ** -0.5
-        p = self._softmax(s)
+        if mask is None:
+            p = self._softmax(s)
+        else:
+            there = mask[:, None, None, :]
+            lowest = self.xp.full_like(s, self.xp.finfo(s.dtype).min)
+            p = self.xp.where(there, self._softmax(self.xp.where(there, s, lowest)), self._zeros((), like=s))
         return self._merge(p @ v), self._save(q, k, v, p)
 
     def attention_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
@@ -38,6 +48,13 @@ class Attention(Family):
         ds = p * (dp - self.xp.sum(dp * p, axis=-1, keepdims=True)) * q.shape[-1] ** -0.5
         dq, dk = ds @ k, self.xp.matrix_transpose(ds) @ q
         return self._merge(dq), self._merge(dk), self._merge(dv)
+
+    def _there(self, k: Array, v: Array, mask: Array | None) -> tuple[Array, Array]:
+        """Return k and v, 0 where the mask is False."""
+        if mask is None:
+            return k, v
+        there, zero = mask[:, :, None], self._zeros((), like=k)
+        return self.xp.where(there, k, zero), self.xp.where(there, v, zero)
 
     def _softmax(self, s: Array) -> Array:
         """Return the softmax over the last axis; the largest is subtracted first, so that nothing overflows."""

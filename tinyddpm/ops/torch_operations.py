@@ -132,10 +132,10 @@ class TorchOperations(Operations):
         (x,) = saved
         return aten.gelu_backward(dy, x, approximate="tanh")
 
-    def attention(self, q: Array, k: Array, v: Array, heads: int = 1) -> tuple[Array, Saved]:
+    def attention(self, q: Array, k: Array, v: Array, heads: int = 1, mask: Array | None = None) -> tuple[Array, Saved]:
         """Return the weighted means, in q's type, and save in that type."""
         q_factor, k_factor, v_factor = _factors(q, k, v)
-        y, saved = super().attention(q_factor, k_factor, v_factor, heads)
+        y, saved = super().attention(q_factor, k_factor, v_factor, heads, mask)
         return y.to(q.dtype), saved and tuple(a.to(q.dtype) for a in saved)
 
     def attention_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:

@@ -16,7 +16,7 @@ from tinyddpm.testing.gradients import HostArray
 
 TYPES = ("float32", "float64", "int64", "uint8", "bool")
 
-CALLS: tuple[tuple[str, dict[str, tuple[int, ...]], dict[str, int]], ...] = (
+CALLS: tuple[tuple[str, dict[str, tuple[int, ...]], dict[str, Any]], ...] = (
     ("conv2d", {"x": (2, 5, 4, 3), "w": (3, 3, 3, 4), "b": (4,)}, {}),
     ("conv2d", {"x": (2, 6, 4, 3), "w": (3, 3, 3, 4), "b": (4,)}, {"stride": 2}),
     ("conv2d", {"x": (2, 5, 4, 3), "w": (1, 1, 3, 4), "b": (4,)}, {}),
@@ -29,6 +29,11 @@ CALLS: tuple[tuple[str, dict[str, tuple[int, ...]], dict[str, int]], ...] = (
     ("silu", {"x": (3, 7)}, {}),
     ("gelu", {"x": (3, 7)}, {}),
     ("attention", {"q": (2, 4, 6), "k": (2, 7, 6), "v": (2, 7, 6)}, {"heads": 2}),
+    (
+        "attention",
+        {"q": (2, 4, 6), "k": (2, 7, 6), "v": (2, 7, 6)},
+        {"heads": 2, "mask": np.arange(7) < np.asarray([[3], [7]])},
+    ),
     ("upsample", {"x": (2, 3, 5, 4)}, {}),
     ("concat", {"a": (2, 3, 4), "b": (2, 3, 1)}, {}),
 )
@@ -105,7 +110,7 @@ def _check_random(backend: Backend, what: str) -> None:
 
 
 def _check_operation(
-    ops: Operations, kept: Operations, name: str, shapes: dict[str, tuple[int, ...]], options: dict[str, int], what: str
+    ops: Operations, kept: Operations, name: str, shapes: dict[str, tuple[int, ...]], options: dict[str, Any], what: str
 ) -> None:
     """Check one operation and its gradients against the reference in float64."""
     rng = np.random.default_rng(20)
@@ -117,7 +122,8 @@ def _check_operation(
 
     backend = kept.backend
     moved = {key: backend.asarray(value.astype(np.float32)) for key, value in inputs.items()}
-    where = f"{what}: {name}" + "".join(f", {key} {value}" for key, value in options.items())
+    where = f"{what}: {name}" + "".join(f", {key} {value}" for key, value in options.items() if key != "mask")
+    options = {key: backend.asarray(o) if key == "mask" else o for key, o in options.items()}
     assert getattr(ops, name)(**moved, **options)[1] is None, f"{where} keeps residuals without training"
     y, saved = getattr(kept, name)(**moved, **options)
     found = _named(shapes, y, getattr(kept, f"{name}_backward")(saved, backend.asarray(dy.astype(np.float32))))

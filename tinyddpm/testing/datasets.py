@@ -18,8 +18,9 @@ def check_dataset(
     """Check that a data set keeps its contract, with these options.
 
     Its parts are of the right types, see `tinyddpm.data.base.Dataset`; its description is one line, its classes have
-    different names, its labels are among them. Samples come in the order asked for, the same at every reading and
-    opening, and what is read may be written to. A split that it has not is refused with DataError.
+    different names, its labels are among them, its columns have a row for each sample. Samples come in the order asked
+    for, the same at every reading and opening, and what is read may be written to. A split that it has not is refused
+    with DataError.
 
     Args:
         dataset: its registered name, or the function `split, data_dir, **options -> Dataset`.
@@ -41,6 +42,7 @@ def check_dataset(
     assert len(lines) == 1, f"{what}: its description is {found.description!r}: give one line"
     assert len(set(found.classes)) == len(found.classes), f"{what}: two classes have the same name"
     _check_reading(found, again, what)
+    _check_columns(found, again, what)
     try:
         function("no-such-split", data_dir, **options)
     except DataError:
@@ -64,3 +66,10 @@ def _check_reading(found: Dataset, again: Dataset, what: str) -> None:
         raise AssertionError(f"{what}: what is read cannot be written to: return a copy") from cause
     for other, when in ((found, "after the first reading is written to"), (again, "when it is opened again")):
         assert np.array_equal(other.read(np.asarray([last, 0, last])), kept), f"{what}: samples differ {when}"
+
+
+def _check_columns(found: Dataset, again: Dataset, what: str) -> None:
+    """Check that the columns are the same when the data set is opened again."""
+    assert found.columns.keys() == again.columns.keys(), f"{what} has other columns when it is opened again"
+    for key, column in found.columns.items():
+        assert np.array_equal(column, again.columns[key]), f"{what}: column {key!r} differs when it is opened again"

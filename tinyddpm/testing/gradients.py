@@ -12,6 +12,9 @@ HostArray = np.ndarray[Any, Any]
 STEP = 1e-5
 """Relative step of the central difference; its truncation error is about the square."""
 
+ZERO = 1e-9
+"""A gradient counts as zero below this share of Σ|y dy|: some times what rounding makes of a central difference."""
+
 
 def direction(shape: tuple[int, ...], rng: np.random.Generator) -> HostArray:
     """Return a random direction with every component between 0.5 and 1.5 in size, so that no element can hide."""
@@ -65,3 +68,22 @@ def read_only(arrays: Mapping[str, HostArray]) -> dict[str, HostArray]:
     for array in copies.values():
         array.flags.writeable = False
     return copies
+
+
+def check_zero(
+    value: Callable[[HostArray], HostArray],
+    w: HostArray,
+    dy: HostArray,
+    dw: HostArray,
+    rng: np.random.Generator,
+    name: str,
+) -> None:
+    """Check that the gradient is zero to rounding, both as derived and numerically; see `check_projection`."""
+    u = direction(w.shape, rng)
+    above, below = value(w + STEP * u), value(w - STEP * u)
+    allowed = ZERO * float(np.sum(np.abs(above * dy)))
+    derived = float(np.sum(np.abs(dw * u)))
+    numeric = abs(float(np.sum((above - below) * dy))) / (2 * STEP)
+    assert max(derived, numeric) <= allowed, (
+        f"gradient of {name} is exempt as zero, but is {derived:.3g}, numerically {numeric:.3g}"
+    )

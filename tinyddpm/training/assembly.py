@@ -10,6 +10,7 @@ import numpy as np
 
 from tinyddpm import registry
 from tinyddpm.backend import Backend
+from tinyddpm.conditions import learned_options
 from tinyddpm.data import open_dataset, parse_size
 from tinyddpm.data.base import Dataset, split_dataset
 from tinyddpm.data.batching import check_batch_size
@@ -45,6 +46,22 @@ def with_threads(config: Config, backend: Backend) -> Config:
     """
     threads = backend.threads(config.training.threads)
     return replace(config, training=replace(config.training, threads=threads))
+
+
+def with_learned(config: Config, dataset: Dataset) -> Config:
+    """Return `config` with what its condition learns from the training data, such as the words of captions.
+
+    Raises:
+        ConfigError: an option of the condition is wrong, or the data has not what it needs.
+        DataError: there are too few samples.
+    """
+    condition = config.condition
+    if not condition.name:
+        return config
+    train, _ = split_held_out(config, dataset)
+    return replace(
+        config, condition=replace(condition, options=dict(learned_options(condition.name, train, condition.options)))
+    )
 
 
 def make_trainer(config: Config, backend: Backend, dataset: Dataset, ops: Operations | None = None) -> Trainer:
@@ -88,7 +105,7 @@ class Estimate:
 def estimate(config: Config, backend: Backend, steps: int = 3) -> Estimate:
     """Do a few training steps, writing nothing, and return what they took. The first, which warms up, is not timed."""
     dataset = open_data(config)
-    trainer = make_trainer(config, backend, dataset)
+    trainer = make_trainer(with_learned(config, dataset), backend, dataset)
     seconds = []
     for _ in range(1 + steps):
         began = time.perf_counter()

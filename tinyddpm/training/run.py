@@ -28,7 +28,7 @@ from tinyddpm.model.load import CHECKPOINT, layout_of
 from tinyddpm.model.sampling import Samples, default_labels, draw
 from tinyddpm.progress import Progress, duration
 from tinyddpm.samplers import Step
-from tinyddpm.training.assembly import make_trainer, open_data, with_threads
+from tinyddpm.training.assembly import make_trainer, open_data, with_learned, with_threads
 from tinyddpm.training.callbacks import Callbacks
 from tinyddpm.training.interrupt import interruptible
 from tinyddpm.training.metrics import Metrics
@@ -74,6 +74,7 @@ def start(
     config = with_threads(config, backend)
     callbacks = Callbacks(config.callbacks, progress.say)
     dataset = dataset or open_data(config)
+    config = with_learned(config, dataset)
     trainer = make_trainer(config, backend, dataset)
     (folder / "samples").mkdir(parents=True, exist_ok=True)
     _write_config(folder, config)

@@ -15,19 +15,27 @@ from tinyddpm.ops.cpu.blocks import NDArray
 class CpuAttention(Attention):
     """Weighted means of values; what is saved are q / √d, k and v by heads, and P."""
 
-    def attention(self, q: NDArray, k: NDArray, v: NDArray, heads: int = 1) -> tuple[NDArray, Saved]:
+    def attention(
+        self, q: NDArray, k: NDArray, v: NDArray, heads: int = 1, mask: NDArray | None = None
+    ) -> tuple[NDArray, Saved]:
         """Return O = softmax(Q Kᵀ / √d) V per sample and head."""
+        k, v = self._there(k, v, mask)
         q, k, v = (self._by_head(a, heads) for a in (q, k, v))
         q = q * q.shape[-1] ** -0.5
         n, length, keys = len(q), q.shape[1], k.shape[1]
         p = np.empty((n, length, keys), q.dtype) if self.training else None
         y = np.empty((n, length, v.shape[2]), q.dtype)
         ones = np.ones((keys, 1), q.dtype)
+        absent = None if mask is None else np.repeat(~mask, heads, axis=0)[:, None, :]
         for part in _parts(n, length * keys):
             p_i = np.matmul(q[part], k[part].transpose(0, 2, 1), out=None if p is None else p[part])
+            if absent is not None:
+                np.copyto(p_i, np.finfo(p_i.dtype).min, where=absent[part])
             p_i -= p_i.max(axis=-1, keepdims=True)
             np.exp(p_i, out=p_i)
             p_i /= p_i @ ones
+            if absent is not None:
+                np.copyto(p_i, 0, where=absent[part])
             np.matmul(p_i, v[part], out=y[part])
         return self._all_heads(y, heads), self._save(q, k, v, p, heads)
 

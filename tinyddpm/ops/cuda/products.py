@@ -129,14 +129,15 @@ class CudaProducts(Launching):
         self._launch("sums", "embedding_backward", where, dy, index, dtable, *dy.shape, size)
         return dtable
 
-    def attention(self, q: Array, k: Array, v: Array, heads: int = 1) -> tuple[Array, Saved]:
+    def attention(self, q: Array, k: Array, v: Array, heads: int = 1, mask: Array | None = None) -> tuple[Array, Saved]:
         """Return the attention by two products and the softmax between them; heads stay side by side."""
         if not self._takes(q, k, v):
-            return super().attention(q, k, v, heads)
-        q, k, v = (self.xp.ascontiguousarray(a) for a in (q, k, v))
+            return super().attention(q, k, v, heads, mask)
+        q, k, v = (self.xp.ascontiguousarray(a) for a in (q, *self._there(k, v, mask)))
         s = self._empty((q.shape[0], heads, q.shape[1], k.shape[1]), q.dtype)
         self._multiply("product_abt", q, k, s, heads)
-        p = self._softmax_rows("softmax_forward", (q.shape[-1] // heads) ** -0.5, s)
+        there = None if mask is None else self.xp.ascontiguousarray(mask)
+        p = self._softmax_rows("softmax_forward", (q.shape[-1] // heads) ** -0.5, s, mask=(there, heads * q.shape[1]))
         y = self.xp.empty_like(q)
         self._multiply("product_ab", p, v, y, heads)
         return y, Attended(q, k, v, p, heads) if self.training else None
@@ -220,11 +221,16 @@ class CudaProducts(Launching):
         rounds = self.backend.precision == "tf32" and str(first.dtype) == "float32"
         self._kernels.launch(family, kernel, "tf32" if rounds else str(first.dtype), where, first, *others)
 
-    def _softmax_rows(self, kernel: str, factor: float, *inputs: Array) -> Array:
-        """Return what a kernel of the softmax family makes of contiguous rows."""
+    def _softmax_rows(
+        self, kernel: str, factor: float, *inputs: Array, mask: tuple[Array | None, int] | None = None
+    ) -> Array:
+        """Return what a kernel of the softmax family makes of contiguous rows.
+
+        With `mask`, the kernel is also told which of a row are there, and for how many rows each row of that counts.
+        """
         out = self._empty(inputs[0].shape, inputs[0].dtype)
         rows, length = prod(out.shape[:-1]), out.shape[-1]
-        self._launch("softmax", kernel, geometry.softmax_rows(rows), *inputs, out, factor, rows, length)
+        self._launch("softmax", kernel, geometry.softmax_rows(rows), *inputs, out, factor, rows, length, *(mask or ()))
         return out
 
     def _bias(self, b: Array) -> Array:

@@ -11,19 +11,29 @@ __device__ inline float warp_max(float value) {
     return value;
 }
 
-// p = softmax(factor scores) over the last axis of (rows, length); factor > 0.
-extern "C" __global__ void softmax_forward(const scalar* scores, scalar* p, float factor, int rows, int length) {
+// p = softmax(factor scores) over the last axis of (rows, length); factor > 0. Where `there`, (rows / each, length), is
+// false, p is 0 whatever the score; a null pointer for no mask. `each` rows in turn share a row of it.
+extern "C" __global__ void softmax_forward(
+    const scalar* scores, scalar* p, float factor, int rows, int length, const bool* there, int each
+) {
     int row = blockIdx.x * blockDim.y + threadIdx.y;
     if (row >= rows) return;
     const scalar* from = scores + (size_t)row * length;
     scalar* to = p + (size_t)row * length;
+    const bool* seen = there ? there + (size_t)(row / each) * length : nullptr;
 
     float largest = -3.4e38f, total = 0;
-    for (int i = threadIdx.x; i < length; i += 32) largest = fmaxf(largest, load(from[i]));
+    for (int i = threadIdx.x; i < length; i += 32) {
+        if (!seen || seen[i]) largest = fmaxf(largest, load(from[i]));
+    }
     largest = warp_max(largest);
-    for (int i = threadIdx.x; i < length; i += 32) total += expf(factor * (load(from[i]) - largest));
+    for (int i = threadIdx.x; i < length; i += 32) {
+        if (!seen || seen[i]) total += expf(factor * (load(from[i]) - largest));
+    }
     total = warp_sum(total);
-    for (int i = threadIdx.x; i < length; i += 32) to[i] = store(expf(factor * (load(from[i]) - largest)) / total);
+    for (int i = threadIdx.x; i < length; i += 32) {
+        to[i] = store(!seen || seen[i] ? expf(factor * (load(from[i]) - largest)) / total : 0.0f);
+    }
 }
 
 // dscores = factor p (dp - sum_j dp_j p_j)

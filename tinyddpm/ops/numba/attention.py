@@ -25,18 +25,26 @@ Block = tuple[slice, slice, slice]
 class NumbaAttention(Attention):
     """Weighted means of values; what is saved are q, k, v and P by heads."""
 
-    def attention(self, q: NDArray, k: NDArray, v: NDArray, heads: int = 1) -> tuple[NDArray, Saved]:
+    def attention(
+        self, q: NDArray, k: NDArray, v: NDArray, heads: int = 1, mask: NDArray | None = None
+    ) -> tuple[NDArray, Saved]:
         """Return O = softmax(Q Kᵀ / √d) V per sample and head."""
+        k, v = self._there(k, v, mask)
         y = np.empty((*q.shape[:2], v.shape[2]), q.dtype)
         q, k, v, o = (self._split(plain(a), heads) for a in (q, k, v, y))
         (n, _, queries, d), keys = q.shape, k.shape[2]
         p = np.empty((n, heads, queries, keys), q.dtype) if self.training else None
+        absent = None if mask is None else ~mask[:, None, None, :]
 
         def weigh(block: Block) -> None:
             pair = block[:2]
             k_t = k[pair].transpose(0, 1, 3, 2)
             weights = np.matmul(q[block], k_t, out=None if p is None else p[block])
+            if absent is not None:
+                np.copyto(weights, np.finfo(weights.dtype).min, where=absent[block[0]])
             _softmax(weights.reshape(-1, keys), q.dtype.type(d**-0.5))
+            if absent is not None:
+                np.copyto(weights, 0, where=absent[block[0]])
             np.matmul(weights, v[pair], out=o[block])
 
         _do(weigh, _blocks(n, heads, queries, keys, whole=False), n * heads * queries * keys * (1 + 2 * d // PRODUCTS))

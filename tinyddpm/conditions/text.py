@@ -1,0 +1,198 @@
+"""Captions as a condition: a transformer reads them, and the network is told what it makes of each token.
+
+A caption becomes numbers: of its words, where those were learned, and of its bytes, where not.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from tinyddpm.conditions.base import Given, HostArray, Known
+from tinyddpm.errors import ConfigError, TinyDDPMWarning
+from tinyddpm.nn import Gradients, Parameter, Parts, Told, Weights, Widths
+from tinyddpm.nn.blocks import Chain
+from tinyddpm.nn.layers import Embedding, LayerNorm, Linear, Pass
+from tinyddpm.nn.parameters import Init
+from tinyddpm.nn.transformer import TransformerBlock
+from tinyddpm.ops import Operations, Saved
+
+CAPTIONS = "text"
+"""The column of captions, and of the numbers that they become."""
+
+EMPTY, START, FIRST_BYTE = 0, 1, 2
+FIRST_WORD = FIRST_BYTE + 256
+"""What the numbers mean: an empty place after the caption, its start, one of 256 bytes, and words from there on."""
+
+WORD = re.compile(r"\w+|[^\w\s]")
+
+LEAST = 2
+"""How often a word must occur to be learned as one: what occurs once teaches no more than its bytes, and those must
+be trained as well."""
+
+
+class Text(Parts):
+    """A bidirectional transformer on the tokens of a caption (GLIDE, section 3; LDM, section 3.3).
+
+    It tells its last states, a token each, and as a vector a linear map of the first, which stands for the caption's
+    start and has seen all others. The null is the empty caption, of which the start alone is there.
+
+    Args:
+        sample_shape: is not used.
+        classes: is not used.
+        width: of the vector.
+        null: is not used: the empty caption needs no parameters.
+        vocabulary: "words", those of the training captions in lower case, and bytes for all others; or "bytes" alone.
+        words: the words learned, see `learned`.
+        depth: number of blocks.
+        token_width: of a token, inside and as told.
+        heads: attention heads; they divide the width of a token.
+        length: tokens of a caption at most, its start among them. What is longer is cut, with a warning.
+
+    Raises:
+        ConfigError: an option is out of range.
+    """
+
+    def __init__(
+        self,
+        sample_shape: tuple[int, ...],
+        classes: int,
+        width: int,
+        null: bool,
+        *,
+        vocabulary: Literal["words", "bytes"] = "words",
+        words: Sequence[str] = (),
+        depth: int = 2,
+        token_width: int = 128,
+        heads: int = 4,
+        length: int = 64,
+    ) -> None:
+        _check(vocabulary, words, depth, token_width, heads, length)
+        self.gives = Widths(vector=width, tokens=token_width)
+        self.length, self.spells = length, vocabulary == "bytes"
+        self.numbers = {word: FIRST_WORD + number for number, word in enumerate(words)}
+        self.null: Mapping[str, HostArray] = {CAPTIONS: self._row([])}
+        self.embedding = Embedding("text/embedding", FIRST_WORD + len(words), token_width)
+        self.positions = Parameter("text/positions", (length, token_width), Init("normal", 0.1))
+        self.blocks = Chain(
+            *(TransformerBlock(f"text/block_{i}", token_width, heads, 4 * token_width) for i in range(depth))
+        )
+        self.norm = LayerNorm("text/norm", token_width)
+        self.vector = Linear("text/vector", token_width, width)
+
+    @staticmethod
+    def learned(known: Known, **options: Any) -> Mapping[str, Any]:
+        """Return the options with the words of the training captions that are learned, in alphabetical order.
+
+        Raises:
+            ConfigError: there are no captions.
+        """
+        if options.get("vocabulary", "words") != "words" or "words" in options:
+            return options
+        counts = Counter(word for caption in _captions(known) for word in words_of(caption))
+        return {**options, "words": sorted(word for word, count in counts.items() if count >= LEAST)}
+
+    def read(self, known: Known) -> Mapping[str, HostArray]:
+        """Return `text`, the numbers of each caption's tokens, (n, length) int64; one that is too long is cut.
+
+        Raises:
+            ConfigError: there are no captions.
+        """
+        captions = [self.tokens(caption) for caption in _captions(known)]
+        cut = sum(len(tokens) >= self.length for tokens in captions)
+        if cut:
+            longest = 1 + max(map(len, captions))
+            message = (
+                f"{cut} of {len(captions)} captions are cut after {self.length} tokens, the longest has {longest}: "
+                f"--set condition.length={longest} would hold all"
+            )
+            warnings.warn(message, TinyDDPMWarning, stacklevel=2)
+        rows = [self._row(tokens) for tokens in captions]
+        return {CAPTIONS: np.stack(rows) if rows else np.empty((0, self.length), np.int64)}
+
+    def tokens(self, caption: str) -> list[int]:
+        """Return the numbers of a caption's tokens, without its start.
+
+        A word that was not learned becomes its bytes in UTF-8 and a space, which ends it.
+        """
+        return (
+            list(_bytes(caption))
+            if self.spells
+            else [number for word in words_of(caption) for number in self._word(word)]
+        )
+
+    def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
+        """Return a vector and (N, length, token_width) tokens, of which the mask says whether they are there."""
+        run, index, xp = Pass(ops, w), given[CAPTIONS], ops.xp
+        run.told["mask"] = index != EMPTY
+        h = self.embedding.forward(run, xp.reshape(index, (-1,)))
+        h = xp.reshape(h, (*index.shape, -1)) + w[self.positions.path]
+        h = self.blocks.forward(run, h)
+        tokens = self.norm.forward(run, h)
+        vector = self.vector.forward(run, tokens[:, 0, :])
+        return Told(vector=vector, tokens=tokens, mask=run.told["mask"]), run if ops.training else None
+
+    def backward(self, saved: Saved, dw: Gradients, dtold: Told) -> None:
+        """Add the gradients of the parameters; a caption has none."""
+        run: Pass = saved
+        run.dw = dw
+        xp, path = run.ops.xp, self.positions.path
+        dfirst = self.vector.backward(run, dtold.vector)[:, None, :] + dtold.tokens[:, :1, :]
+        dh = self.norm.backward(run, xp.concat([dfirst, dtold.tokens[:, 1:, :]], axis=1))
+        dh = self.blocks.backward(run, dh)
+        dw[path] += xp.sum(dh, axis=0, dtype=dw[path].dtype)
+        self.embedding.backward(run, xp.reshape(dh, (-1, dh.shape[-1])))
+
+    def _word(self, word: str) -> Iterator[int]:
+        if word in self.numbers:
+            yield self.numbers[word]
+        else:
+            yield from _bytes(f"{word} ")
+
+    def _row(self, tokens: Sequence[int]) -> HostArray:
+        """Return the numbers of the start, the tokens as far as there is room, and empty places."""
+        row = np.full(self.length, EMPTY, np.int64)
+        row[0] = START
+        kept = tokens[: self.length - 1]
+        row[1 : 1 + len(kept)] = kept
+        return row
+
+
+def words_of(caption: str) -> list[str]:
+    """Return the words of a caption in lower case, and its punctuation marks."""
+    return WORD.findall(caption.lower())
+
+
+def _bytes(text: str) -> Iterator[int]:
+    return (FIRST_BYTE + byte for byte in text.encode("utf-8", "replace"))
+
+
+def _captions(known: Known) -> HostArray:
+    if CAPTIONS not in known.columns:
+        raise ConfigError("no captions are there: give data with captions, or say them with --prompt")
+    return known.columns[CAPTIONS]
+
+
+def _check(vocabulary: str, words: Sequence[str], depth: int, token_width: int, heads: int, length: int) -> None:
+    """Refuse what cannot be built, before anything is."""
+    if vocabulary not in ("words", "bytes"):
+        raise ConfigError(f"condition.vocabulary is {vocabulary!r}: give 'words' or 'bytes'")
+    if vocabulary == "bytes" and words:
+        raise ConfigError(f"condition.words names {len(words)} words for a vocabulary of bytes: leave one of them out")
+    if any(not isinstance(word, str) for word in words) or len(set(words)) < len(words):
+        raise ConfigError("condition.words must be different texts: leave it out, and they are learned from the data")
+    for name, value, least in (
+        ("depth", depth, 1),
+        ("token_width", token_width, 1),
+        ("heads", heads, 1),
+        ("length", length, 2),
+    ):
+        if value < least:
+            raise ConfigError(f"condition.{name} is {value}: it must be at least {least}")
+    if token_width % heads:
+        raise ConfigError(f"condition.heads is {heads}: it must divide condition.token_width, {token_width}")
