@@ -16,7 +16,7 @@ from tinyddpm.backend.workers import Workers
 from tinyddpm.nn import DropoutNoise
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.ops.activation import Dropout
-from tinyddpm.ops.numba import arrays, attention, linear, norms
+from tinyddpm.ops.numba import norms, sharing
 from tinyddpm.ops.numba.compiling import FASTMATH
 from tinyddpm.ops.numba.exponential import exp, logistic
 from tinyddpm.ops.numba_operations import NumbaOperations
@@ -47,11 +47,11 @@ def close(ours: np.ndarray, reference: np.ndarray, terms: int = 1) -> None:
 def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests run in the caller's thread, and shared by three threads however small the work."""
     if request.param == "idle threads":
-        monkeypatch.setattr(arrays, "LEAST", 0)
-        monkeypatch.setattr(arrays, "spread", lambda function, n: WORKERS.map(lambda _: shared(function, n), [0]))
+        monkeypatch.setattr(sharing, "WORTH", 0)
+        monkeypatch.setattr(sharing, "spread", lambda function, n: WORKERS.map(lambda _: shared(function, n), [0]))
 
 
-WORKERS, shared = Workers(3), arrays.spread
+WORKERS, shared = Workers(3), sharing.spread
 
 
 def test_these_are_the_numba_backends() -> None:
@@ -188,19 +188,16 @@ def test_what_a_sample_is_told(n: int, pixels: list[int], c: int, dtype: type, s
     check("add_vector", x, told[0], rng=rng)
 
 
-@pytest.fixture(params=["small blocks", "blocks as shipped"])
-def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "small blocks":
-        monkeypatch.setattr(attention, "BLOCK", 20)
+WHOLE = st.sampled_from([16, 32, 64])
+"""Channels that fill panels of the products, in float64 or in both types, on processors with wide registers or any."""
 
 
-@pytest.mark.usefixtures("blocks")
 @given(
-    n=st.integers(1, 5), queries=st.integers(1, 20), keys=st.integers(1, 20), heads=st.integers(1, 3),
-    of_each=st.integers(1, 4), dtype=TYPES, seed=SEEDS,
+    n=st.integers(1, 3), queries=st.integers(1, 70), keys=st.integers(1, 70), heads=st.integers(1, 3),
+    of_each=st.integers(1, 4) | WHOLE, dtype=TYPES, seed=SEEDS,
 )  # fmt: skip
 def test_attention(n: int, queries: int, keys: int, heads: int, of_each: int, dtype: type, seed: int) -> None:
-    """Over batch sizes, numbers of queries and keys, heads and channels; several blocks and one."""
+    """Over batch sizes, numbers of queries and keys, heads, and channels that fill panels or do not; several blocks."""
     rng = np.random.default_rng(seed)
     q = normal(rng, dtype, n, queries, heads * of_each)
     check("attention", q, *normal(rng, dtype, 2, n, keys, heads * of_each), heads, rng=rng)
@@ -266,18 +263,26 @@ def test_group_norm_silu_with_dropout(n: int, pixels: int, rate: float, dtype: t
     check("group_norm_silu", x, *normal(rng, dtype, 2, 12), 3, modulation, dropout, rng=rng, terms=10 * n * pixels)
 
 
-@pytest.mark.parametrize("block", [1, 1 << 16])
-@given(leading=SHAPES, c_in=CHANNELS, c_out=CHANNELS, dtype=TYPES, seed=SEEDS)
-def test_linear(block: int, leading: list[int], c_in: int, c_out: int, dtype: type, seed: int) -> None:
-    """Over leading axes and channels; a residual is added as by itself, bit by bit."""
+@given(
+    leading=SHAPES | st.lists(st.integers(50, 600), min_size=1, max_size=1), c_in=CHANNELS | WHOLE,
+    c_out=CHANNELS | WHOLE, others=st.integers(0, 3), dtype=TYPES, seed=SEEDS,
+)  # fmt: skip
+def test_linear(leading: list[int], c_in: int, c_out: int, others: int, dtype: type, seed: int) -> None:
+    """Over leading axes, several blocks of rows, and channels that fill panels or do not; a residual is added as by
+    itself, bit by bit, and what reaches x by other ways."""
     rng = np.random.default_rng(seed)
     x, w, b = normal(rng, dtype, *leading, c_in), normal(rng, dtype, c_in, c_out), normal(rng, dtype, c_out)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(linear, "LEAST_ROWS", 2 if block == 1 else 256)
-        patch.setattr(linear, "BLOCK", block)
-        check("linear", x, w, b, rng=rng)
-        residual = normal(rng, dtype, *leading, c_out)
-        np.testing.assert_array_equal(OURS.linear(x, w, b, residual)[0], OURS.linear(x, w, b)[0] + residual)
+    check("linear", x, w, b, rng=rng, terms=max(c_in, c_out, *leading))
+    residual = normal(rng, dtype, *leading, c_out)
+    y, saved = OURS.linear(x, w, b, residual)
+    np.testing.assert_array_equal(y, OURS.linear(x, w, b)[0] + residual)
+    added = tuple(normal(rng, dtype, others, *leading, c_in))
+    dx, dw, db = OURS.linear_backward(saved, residual)
+    places = np.full_like(dw, np.nan), np.full_like(db, np.nan)
+    found = OURS.linear_backward(saved, residual, into=places, added=added)
+    np.testing.assert_allclose(found[0], sum(added, start=dx), rtol=0, atol=1e-5)
+    for place, gradient in zip(places, (dw, db), strict=True):
+        np.testing.assert_array_equal(place, gradient)
 
 
 @given(n=st.integers(1, 5), h=SIDES, w=SIDES, c=CHANNELS, dtype=TYPES, seed=SEEDS)

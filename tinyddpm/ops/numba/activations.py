@@ -9,9 +9,10 @@ import numpy as np
 
 from tinyddpm.ops.activation import GELU_CUBIC, GELU_SCALE, Activation
 from tinyddpm.ops.base import Saved
-from tinyddpm.ops.numba.arrays import NDArray, plain, shared
+from tinyddpm.ops.numba.arrays import NDArray, plain
 from tinyddpm.ops.numba.compiling import ahead, compiled
 from tinyddpm.ops.numba.exponential import logistic
+from tinyddpm.ops.numba.sharing import PASS, share
 
 
 class NumbaActivations(Activation):
@@ -47,7 +48,7 @@ def _each(function: Callable[..., None], x: NDArray, *others: NDArray) -> NDArra
     """Return what a compiled function of flat arrays writes, of x's shape."""
     y = np.empty_like(x)
     flat = [a.reshape(-1) for a in (x, *others, y)]
-    shared(lambda first, last: function(*(a[first:last] for a in flat)), x.size, x.size)
+    share(lambda first, last: function(*(a[first:last] for a in flat)), x.size, PASS * x.size)
     return y
 
 

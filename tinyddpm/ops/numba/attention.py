@@ -1,121 +1,167 @@
-"""Softmax attention in blocks of weights that stay in the cache: the BLAS multiplies, the rest is compiled."""
+"""Softmax attention head by head: a head's weights are made, and used, while they are in the cache.
+
+Rows of weights are as long as whole panels of the products, whatever the number of keys; what is beyond is not used.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import product
 from typing import Any
 
 import numpy as np
 
 from tinyddpm.ops.attention import Attention
 from tinyddpm.ops.base import Saved
-from tinyddpm.ops.numba.arrays import PRODUCTS, NDArray, plain, shared
+from tinyddpm.ops.numba.arrays import NDArray, plain
 from tinyddpm.ops.numba.compiling import ahead, compiled
 from tinyddpm.ops.numba.exponential import exp
+from tinyddpm.ops.numba.lanes import BYTES
+from tinyddpm.ops.numba.products import VECTORS, fits, panel_width, product, scratch
 from tinyddpm.ops.numba.reductions import largest_of, product_of, total_of
+from tinyddpm.ops.numba.sharing import share
 
-BLOCK = 1 << 16
-"""Weights in a block, about; the BLAS is faster with those of all queries."""
-
-Block = tuple[slice, slice, slice]
-"""Samples, heads and queries."""
+BLOCK = 32
+"""Queries that are taken from their scores to their means before the next."""
 
 
 class NumbaAttention(Attention):
-    """Weighted means of values; what is saved are q, k, v and P by heads."""
+    """Weighted means of values, of heads whose channels fill panels; others are NumPy's."""
 
     def attention(
         self, q: NDArray, k: NDArray, v: NDArray, heads: int = 1, mask: NDArray | None = None
     ) -> tuple[NDArray, Saved]:
-        """Return O = softmax(Q Kᵀ / √d) V per sample and head."""
+        """Return O = softmax(Q Kᵀ / √d) V per sample and head. Saved are q, k, v, P and the number of heads."""
+        (n, queries, c), keys = q.shape, k.shape[1]
+        if not fits(c // heads, q.dtype):
+            return super().attention(q, k, v, heads, mask)
         k, v = self._there(k, v, mask)
-        y = np.empty((*q.shape[:2], v.shape[2]), q.dtype)
-        q, k, v, o = (self._split(plain(a), heads) for a in (q, k, v, y))
-        (n, _, queries, d), keys = q.shape, k.shape[2]
-        p = np.empty((n, heads, queries, keys), q.dtype) if self.training else None
-        absent = None if mask is None else ~mask[:, None, None, :]
+        q, k, v = plain(q), plain(k), plain(v)
+        width = panel_width(q.itemsize)
+        p = np.empty((n, heads, queries, -(-keys // width) * width) if self.training else (0, 0, 0, 0), q.dtype)
+        y = np.empty(q.shape, q.dtype)
+        there = np.ones((0, 0), np.bool_) if mask is None else plain(mask)
+        scale = q.dtype.type((c // heads) ** -0.5)
 
-        def weigh(block: Block) -> None:
-            pair = block[:2]
-            k_t = k[pair].transpose(0, 1, 3, 2)
-            weights = np.matmul(q[block], k_t, out=None if p is None else p[block])
-            if absent is not None:
-                np.copyto(weights, np.finfo(weights.dtype).min, where=absent[block[0]])
-            _softmax(weights.reshape(-1, keys), q.dtype.type(d**-0.5))
-            if absent is not None:
-                np.copyto(weights, 0, where=absent[block[0]])
-            np.matmul(weights, v[pair], out=o[block])
+        def weigh(first: int, last: int) -> None:
+            _weigh(q, k, v, there, heads, scale, p, y, first, last)
 
-        _do(weigh, _blocks(n, heads, queries, keys, whole=False), n * heads * queries * keys * (1 + 2 * d // PRODUCTS))
-        return y, self._save(q, k, v, p)
+        share(weigh, n * heads * -(-queries // BLOCK), 2 * n * queries * keys * c)
+        return y, self._save(q, k, v, p, heads)
 
     def attention_backward(self, saved: Saved, dy: NDArray) -> tuple[NDArray, NDArray, NDArray]:
         """Return (dq, dk, dv) of `attention`."""
-        q, k, v, p = saved
-        n, heads, queries, keys = p.shape
-        gradients = [np.empty((n, a.shape[2], heads * a.shape[3]), a.dtype) for a in (q, k, v)]
-        dq, dk, dv, do = (self._split(a, heads) for a in (*gradients, plain(dy)))
+        q, k, v, p, heads = saved
+        if p.ndim == 3:  # NumPy's, by heads
+            return super().attention_backward(saved, dy)
+        dq, dk, dv = (np.empty(a.shape, a.dtype) for a in (q, k, v))
+        dy, scale = plain(dy), q.dtype.type((q.shape[2] // heads) ** -0.5)
 
-        def undo(block: Block) -> None:
-            pair = block[:2]
-            p_b, do_b = p[pair], do[pair]
-            np.matmul(p_b.transpose(0, 1, 3, 2), do_b, out=dv[pair])
-            ds = np.matmul(do_b, v[pair].transpose(0, 1, 3, 2))
-            _softmax_backward(p_b.reshape(-1, keys), q.dtype.type(q.shape[3] ** -0.5), ds.reshape(-1, keys))
-            np.matmul(ds, k[pair], out=dq[pair])
-            np.matmul(ds.transpose(0, 1, 3, 2), q[pair], out=dk[pair])
+        def undo(first: int, last: int) -> None:
+            _undo(q, k, v, p, dy, heads, scale, dq, dk, dv, first, last)
 
-        _do(undo, _blocks(n, heads, queries, keys, whole=True), p.size * (1 + 4 * q.shape[3] // PRODUCTS))
-        return gradients[0], gradients[1], gradients[2]
+        share(undo, len(q) * heads, 4 * dy.size * k.shape[1])
+        return dq, dk, dv
 
 
-def _blocks(n: int, heads: int, queries: int, keys: int, whole: bool) -> list[Block]:
-    """Return blocks of samples, of heads where those of one sample are too many, and of queries unless `whole`.
-
-    The queries of a lone head are two blocks at least: two threads then share it.
-    """
-    rows = queries if whole else min(max(1, BLOCK // keys), -(-queries // 2) if n * heads == 1 else queries)
-    together = min(heads, max(1, BLOCK // (queries * keys)))
-    samples = max(1, BLOCK // (heads * queries * keys))
-    return list(product(_cut(n, samples), _cut(heads, together), _cut(queries, rows)))
-
-
-def _cut(n: int, size: int) -> list[slice]:
-    return [slice(start, min(n, start + size)) for start in range(0, n, size)]
-
-
-def _do(function: Callable[[Block], None], blocks: list[Block], elements: int) -> None:
-    """Do `function` for all blocks, shared by idle threads."""
-
-    def some(first: int, last: int) -> None:
-        for block in blocks[first:last]:
-            function(block)
-
-    shared(some, len(blocks), elements)
-
-
-@ahead("f4[:, ::1], f4")
 @compiled
-def _softmax(s: NDArray, scale: Any) -> None:
-    """Turn each row into the softmax of `scale` times itself."""
-    one = s.dtype.type(1)
-    for n in range(len(s)):
-        row = s[n]
-        largest = largest_of(row)
-        for i in range(len(row)):
-            row[i] = exp((row[i] - largest) * scale)
-        share = one / total_of(row)
-        for i in range(len(row)):
-            row[i] *= share
+def _transposed(a: NDArray, at: int, row: int, rows: int, columns: int, a_t: NDArray, width: int) -> None:
+    """Write the transpose of a part of a flat array to rows of `width` numbers, zeros after its own."""
+    for i in range(columns):
+        line = a_t[i * width : (i + 1) * width]
+        for j in range(rows):
+            line[j] = a[at + j * row + i]
+        for j in range(rows, width):
+            line[j] = 0
 
 
-@ahead("f4[:, ::1], f4, f4[:, ::1]")
+@ahead("f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], b1[:, ::1], i8, f4, f4[:, :, :, ::1], f4[:, :, ::1], i8, i8")
+@compiled
+def _weigh(
+    q: NDArray, k: NDArray, v: NDArray, mask: NDArray, heads: int, scale: Any, p: NDArray, y: NDArray,
+    first: int, last: int,
+) -> None:  # fmt: skip
+    """Do some blocks of queries of all heads of all samples; keep the weights if there is room for them."""
+    _, queries, c = q.shape
+    keys, d = k.shape[1], c // heads
+    panel = VECTORS * BYTES // q.itemsize
+    width, blocks = (keys + panel - 1) // panel * panel, (queries + BLOCK - 1) // BLOCK
+    k_t, own = scratch(d * width, q), scratch(BLOCK * width, q)
+    flat_q, flat_k, flat_v = q.reshape(q.size), k.reshape(k.size), v.reshape(v.size)
+    flat_p, flat_y = p.reshape(p.size), y.reshape(y.size)
+    of = -1
+    for block in range(first, last):
+        head = block // blocks
+        n, start = head // heads, block % blocks * BLOCK
+        at, rows = head % heads * d, min(BLOCK, queries - start)
+        if head != of:
+            _transposed(flat_k, n * keys * c + at, c, keys, d, k_t, width)
+            of = head
+        from_q = (n * queries + start) * c + at
+        weights = flat_p[(head * queries + start) * width : (head * queries + start + rows) * width] if p.size else own
+        product(weights, 0, width, flat_q, from_q, c, 1, k_t, 0, width, rows, width, d, 0)
+        for i in range(rows):
+            row = weights[i * width : i * width + keys]
+            if len(mask):
+                _softmax_of_those_there(row, mask[n], scale)
+            else:
+                _softmax(row, scale)
+        product(flat_y, from_q, c, weights, 0, width, 1, flat_v, n * keys * c + at, c, rows, d, keys, 0)
+
+
+@ahead(
+    "f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], f4[:, :, :, ::1], f4[:, :, ::1], i8, f4, "
+    "f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], i8, i8"
+)
+@compiled
+def _undo(
+    q: NDArray, k: NDArray, v: NDArray, p: NDArray, dy: NDArray, heads: int, scale: Any,
+    dq: NDArray, dk: NDArray, dv: NDArray, first: int, last: int,
+) -> None:  # fmt: skip
+    """Write dq, dk and dv of some heads."""
+    _, queries, c = q.shape
+    keys, width, d = k.shape[1], p.shape[3], c // heads
+    v_t, ds = scratch(d * width, q), scratch(queries * width, q)
+    flat_q, flat_k, flat_v = q.reshape(q.size), k.reshape(k.size), v.reshape(v.size)
+    flat_p, flat_dy = p.reshape(p.size), dy.reshape(dy.size)
+    flat_dq, flat_dk, flat_dv = dq.reshape(dq.size), dk.reshape(dk.size), dv.reshape(dv.size)
+    for head in range(first, last):
+        n, at = head // heads, head % heads * d
+        of_q, of_k, of_p = n * queries * c + at, n * keys * c + at, head * queries * width
+        product(flat_dv, of_k, c, flat_p, of_p, 1, width, flat_dy, of_q, c, keys, d, queries, 0)
+        _transposed(flat_v, of_k, c, keys, d, v_t, width)
+        product(ds, 0, width, flat_dy, of_q, c, 1, v_t, 0, width, queries, width, d, 0)
+        for i in range(queries):
+            at_row = of_p + i * width
+            _softmax_backward(flat_p[at_row : at_row + keys], scale, ds[i * width : i * width + keys])
+        product(flat_dq, of_q, c, ds, 0, width, 1, flat_k, of_k, c, queries, d, keys, 0)
+        product(flat_dk, of_k, c, ds, 0, 1, width, flat_q, of_q, c, keys, d, queries, 0)
+
+
+@compiled
+def _softmax(row: NDArray, scale: Any) -> None:
+    """Turn scores into the softmax of `scale` times themselves."""
+    one = row.dtype.type(1)
+    largest = largest_of(row)
+    for i in range(len(row)):
+        row[i] = exp((row[i] - largest) * scale)
+    share = one / total_of(row)
+    for i in range(len(row)):
+        row[i] *= share
+
+
+@compiled
+def _softmax_of_those_there(row: NDArray, there: NDArray, scale: Any) -> None:
+    """Do the same where only some keys are there; the weights of the others are 0, and all if none is."""
+    least = np.finfo(row.dtype).min
+    for i in range(len(row)):
+        row[i] = row[i] if there[i] else least
+    _softmax(row, scale)
+    for i in range(len(row)):
+        row[i] = row[i] if there[i] else row.dtype.type(0)
+
+
 @compiled
 def _softmax_backward(p: NDArray, scale: Any, dp: NDArray) -> None:
     """Turn dP into dS, P (dP − Σ_j dP_j P_j) times `scale`."""
-    for n in range(len(p)):
-        p_n, dp_n = p[n], dp[n]
-        along = product_of(p_n, dp_n)
-        for i in range(len(p_n)):
-            dp_n[i] = p_n[i] * (dp_n[i] - along) * scale
+    along = product_of(p, dp)
+    for i in range(len(p)):
+        dp[i] = p[i] * (dp[i] - along) * scale

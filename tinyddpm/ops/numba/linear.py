@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from tinyddpm.ops.base import Saved
-from tinyddpm.ops.cpu.blocks import sum_over_rows
 from tinyddpm.ops.linear import Linear
-from tinyddpm.ops.numba.arrays import PRODUCTS, NDArray, Places, nothing, plain, shared
+from tinyddpm.ops.numba.arrays import NDArray, Places, plain, stored
 from tinyddpm.ops.numba.compiling import ahead, compiled
+from tinyddpm.ops.numba.products import fits, product
+from tinyddpm.ops.numba.sharing import share
 
-BLOCK, LEAST_ROWS = 1 << 16, 256
-"""Elements of a block of rows, about, and rows that the BLAS makes good use of."""
+BLOCK = 64
+"""Rows that are taken from the product to the last sum before the next."""
+
+TERMS = 256
+"""Rows of x and dy whose products are added to dW before the next."""
 
 
 class NumbaLinear(Linear):
-    """Products with a weight matrix by the BLAS."""
+    """Products with a weight matrix whose columns fill panels; others are NumPy's."""
 
     def linear(self, x: NDArray, w: NDArray, b: NDArray, residual: NDArray | None = None) -> tuple[NDArray, Saved]:
         """Return y = x W + b, and a residual added in the same pass as the bias."""
-        c_in, c_out = w.shape
-        y = np.empty((*x.shape[:-1], c_out), x.dtype)
-        flat, rows, b = x.reshape(-1, c_in), y.reshape(-1, c_out), plain(b, x.dtype)
-        others = nothing(x.dtype) if residual is None else plain(residual, x.dtype).reshape(-1, c_out)
-
-        def multiply(first: int, last: int) -> None:
-            for part in _blocks(first, last, c_out):
-                np.matmul(flat[part], w, out=rows[part])
-                _add(b, others[part], rows[part])
-
-        shared(multiply, len(flat), len(flat) * c_out * max(1, c_in // PRODUCTS))
-        return y, self._save(x, w)
+        if not fits(w.shape[1], x.dtype):
+            return super().linear(x, w, b, residual)
+        x, w = plain(x), plain(w)
+        return _mapped(x, w, plain(b, x.dtype), residual), self._save(x, w)
 
     def linear_backward(
         self, saved: Saved, dy: NDArray, into: Places = None, added: tuple[NDArray, ...] = ()
@@ -40,35 +34,60 @@ class NumbaLinear(Linear):
         """Return (dx, dw, db) of `linear`."""
         x, w = saved
         c_in, c_out = w.shape
-        dx, dy, others = np.empty(x.shape, x.dtype), dy.reshape(-1, c_out), [a.reshape(-1, c_in) for a in added]
-        flat, w_t = dx.reshape(-1, c_in), np.ascontiguousarray(w.T)
-        for part in _blocks(0, len(flat), c_in) if others else [slice(None)]:
-            np.matmul(dy[part], w_t, out=flat[part])
-            for other in others:
-                flat[part] += other[part]
+        if not (fits(c_in, dy.dtype) and fits(c_out, dy.dtype)):
+            return stored(super().linear_backward(saved, dy), into, added)
+        dy = plain(dy)
+        dx = _mapped(dy, np.ascontiguousarray(w.T), np.zeros(c_in, dy.dtype), added[0] if added else None)
+        for other in added[1:]:
+            dx += other
         dw, db = into or (np.empty(w.shape, w.dtype), np.empty(c_out, w.dtype))
-        np.matmul(x.reshape(-1, c_in).T, dy, out=dw)
-        db[...] = sum_over_rows(dy)[0]
+        _gradient(x.reshape(-1), dy.reshape(-1), dw.reshape(-1), db)
         return dx, dw, db
 
 
-def _blocks(first: int, last: int, width: int) -> Iterator[slice]:
-    """Yield slices of rows of so many elements that fit the cache together."""
-    rows = max(LEAST_ROWS, BLOCK // width)
-    for start in range(first, last, rows):
-        yield slice(start, min(last, start + rows))
+def _mapped(x: NDArray, w: NDArray, b: NDArray, residual: NDArray | None) -> NDArray:
+    """Return x W + b, and a residual added."""
+    c_in, c_out = w.shape
+    y = np.empty((*x.shape[:-1], c_out), x.dtype)
+    other = y[:0] if residual is None else plain(residual, x.dtype)
+    flat = x.reshape(-1), w.reshape(-1), b, other.reshape(-1), y.reshape(-1)
+    share(lambda first, last: _map(*flat, first, last), y.size // c_out, y.size * c_in)
+    return y
 
 
-@ahead("f4[::1], f4[:, ::1], f4[:, ::1]")
+@ahead("f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], i8, i8")
 @compiled
-def _add(b: NDArray, residual: NDArray, y: NDArray) -> None:
-    """Add a bias to each row of y, and a residual unless it has no rows."""
-    for n in range(len(y)):
-        y_n = y[n]
-        if len(residual):
-            other = residual[n]
-            for i in range(len(y_n)):
-                y_n[i] = (y_n[i] + b[i]) + other[i]
-        else:
-            for i in range(len(y_n)):
-                y_n[i] += b[i]
+def _map(x: NDArray, w: NDArray, b: NDArray, residual: NDArray, y: NDArray, first: int, last: int) -> None:
+    """Write rows of x W + b from the first to below the last; the residual is added if it has elements."""
+    c_out = b.size
+    c_in = w.size // c_out
+    for start in range(first, last, BLOCK):
+        rows = min(BLOCK, last - start)
+        product(y, start * c_out, c_out, x, start * c_in, c_in, 1, w, 0, c_out, rows, c_out, c_in, 0)
+        for n in range(start, start + rows):
+            y_n = y[n * c_out : (n + 1) * c_out]
+            if residual.size:
+                other = residual[n * c_out : (n + 1) * c_out]
+                for i in range(len(y_n)):
+                    y_n[i] = (y_n[i] + b[i]) + other[i]
+            else:
+                for i in range(len(y_n)):
+                    y_n[i] += b[i]
+
+
+@ahead("f4[::1], f4[::1], f4[::1], f4[::1]")
+@compiled
+def _gradient(x: NDArray, dy: NDArray, dw: NDArray, db: NDArray) -> None:
+    """Write dW = xᵀ dy and db = Σ dy."""
+    c_out = db.size
+    c_in = dw.size // c_out
+    count = dy.size // c_out
+    db[:] = 0
+    dw[:] = 0
+    for start in range(0, count, TERMS):
+        rows = min(TERMS, count - start)
+        product(dw, 0, c_out, x, start * c_in, 1, c_in, dy, start * c_out, c_out, c_in, c_out, rows, 1)
+        for n in range(start, start + rows):
+            dy_n = dy[n * c_out : (n + 1) * c_out]
+            for i in range(len(dy_n)):
+                db[i] += dy_n[i]

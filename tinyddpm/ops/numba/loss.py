@@ -6,9 +6,10 @@ import numpy as np
 
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.loss import Loss
-from tinyddpm.ops.numba.arrays import NDArray, plain, shared
+from tinyddpm.ops.numba.arrays import NDArray, plain
 from tinyddpm.ops.numba.compiling import ahead, compiled
 from tinyddpm.ops.numba.reductions import product_of
+from tinyddpm.ops.numba.sharing import PASS, share
 
 
 class NumbaLoss(Loss):
@@ -19,7 +20,7 @@ class NumbaLoss(Loss):
         n = len(prediction)
         difference, losses = np.empty(prediction.shape, prediction.dtype), np.empty(n, prediction.dtype)
         a, b, found = (plain(x, prediction.dtype).reshape(n, -1) for x in (prediction, target, difference))
-        shared(lambda first, last: _squared_errors(a, b, found, losses, first, last), n, a.size)
+        share(lambda first, last: _squared_errors(a, b, found, losses, first, last), n, PASS * a.size)
         return losses, self._save(difference)
 
     def mse_backward(self, saved: Saved, dlosses: float | NDArray) -> NDArray:
@@ -29,7 +30,7 @@ class NumbaLoss(Loss):
         n = len(difference)
         found, out = difference.reshape(n, -1), dprediction.reshape(n, -1)
         each = plain(np.broadcast_to(np.asarray(dlosses, difference.dtype), n))
-        shared(lambda first, last: _error_gradient(found, each, out, first, last), n, found.size)
+        share(lambda first, last: _error_gradient(found, each, out, first, last), n, PASS * found.size)
         return dprediction
 
 

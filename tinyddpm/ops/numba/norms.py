@@ -15,9 +15,10 @@ from tinyddpm.ops.activation import Dropout
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.norm_activation import NormActivation
 from tinyddpm.ops.normalisation import EPS
-from tinyddpm.ops.numba.arrays import NDArray, Places, nothing, plain, shared
+from tinyddpm.ops.numba.arrays import NDArray, Places, nothing, plain
 from tinyddpm.ops.numba.compiling import ahead, compiled
 from tinyddpm.ops.numba.exponential import logistic
+from tinyddpm.ops.numba.sharing import PASS, share
 
 ROW = 512
 """Elements in a row, about: those of ten arrays fit the nearest cache."""
@@ -117,12 +118,12 @@ class NumbaNorms(NormActivation):
         factor, constant = plain(factor, dtype), plain(constant, dtype)
         row = row_length(flat.shape[1], c)
         y, mean, r = np.empty_like(flat), np.empty((n, groups), dtype), np.empty((n, groups), dtype)
-        shared(
+        share(
             lambda first, last: _normalise(
                 flat, factor, constant, keep, kept, eps, silu, row, first, last, y, mean, r
             ),
             n * groups,
-            x.size,
+            PASS * x.size,
         )  # fmt: skip
         saved = Normed(flat, mean, r, factor, constant, scale, shift, modulation, silu, keep, kept)
         return y.reshape(x.shape), saved if self.training else None
@@ -140,13 +141,13 @@ class NumbaNorms(NormActivation):
         second_added = sum(others[1:], start=others[0]) if others else nothing(dtype)
         flat, dx, row = plain(dy, dtype).reshape(n, -1), np.empty_like(x), row_length(x.shape[1], c)
         a, b = np.empty((2, n, c), dtype)
-        shared(
+        share(
             lambda first, last: _normalise_backward(
                 x, flat, mean, r, factor, constant, keep, kept, first_added, second_added, silu, row, first, last,
                 dx, a, b,
             ),
             n * groups,
-            x.size,
+            PASS * x.size,
         )  # fmt: skip
         dscale, dshift = into or np.empty((2, c), dtype)
         dmodulation = (b * scale + a * shift, a) if modulation else ()
@@ -167,7 +168,7 @@ class NumbaNorms(NormActivation):
         x, scale = saved
         flat = plain(dy).reshape(x.shape)
         dscale, dshift, row = np.empty_like(scale), np.empty_like(scale), row_length(x.shape[1], scale.shape[1])
-        shared(lambda first, last: _channel_sums(flat, x, row, first, last, dshift, dscale), len(x), x.size)
+        share(lambda first, last: _channel_sums(flat, x, row, first, last, dshift, dscale), len(x), PASS * x.size)
         return self._affine(flat, 1 + scale, np.zeros_like(scale)).reshape(dy.shape), dscale, dshift
 
     def add_vector(self, x: NDArray, v: NDArray) -> tuple[NDArray, Saved]:
@@ -179,13 +180,13 @@ class NumbaNorms(NormActivation):
         """Return (dx, dv) of `add_vector`; dx is dy itself."""
         flat, dv = plain(dy).reshape(len(dy), -1), np.empty((len(dy), dy.shape[-1]), dy.dtype)
         row, none = row_length(flat.shape[1], dy.shape[-1]), nothing(dy.dtype)
-        shared(lambda first, last: _channel_sums(flat, none, row, first, last, dv, dv), len(dy), dy.size)
+        share(lambda first, last: _channel_sums(flat, none, row, first, last, dv, dv), len(dy), PASS * dy.size)
         return dy, dv
 
     def _affine(self, x: NDArray, factor: NDArray, constant: NDArray) -> NDArray:
         """Return x · factor + constant per sample and channel, for x of (N, pixels · C)."""
         y, row = np.empty_like(x), row_length(x.shape[1], factor.shape[1])
-        shared(lambda first, last: _scale_and_shift(x, factor, constant, row, first, last, y), len(x), x.size)
+        share(lambda first, last: _scale_and_shift(x, factor, constant, row, first, last, y), len(x), PASS * x.size)
         return y
 
 

@@ -132,8 +132,8 @@ def convolve(x: NDArray, w: NDArray, b: NDArray, stride: int, residual: NDArray 
     other = np.empty(0, x.dtype) if residual is None else residual.reshape(-1)
     x_flat, y_flat = x.reshape(-1), y.reshape(-1)
 
-    def rows_of_y(part: slice) -> None:
-        _convolve(x_flat, x.shape, panels, b, other, y_flat, y.shape, (kh, kw), stride, padding, part.start, part.stop)
+    def rows_of_y(first: int, last: int) -> None:
+        _convolve(x_flat, x.shape, panels, b, other, y_flat, y.shape, (kh, kw), stride, padding, first, last)
 
     share(rows_of_y, n * y.shape[1], y.size * kh * kw * x.shape[3])
     return y
@@ -180,8 +180,8 @@ def _each_image(x: NDArray, matrix: NDArray, y: NDArray, w: NDArray, stride: int
     panels, padding = _panels(matrix), _padding(y, kernel := w.shape[:2], stride)
     x_flat, y_flat = x.reshape(-1), y.reshape(-1)
 
-    def images(part: slice) -> None:
-        _add_patches(x_flat, x.shape, panels, y_flat, y.shape, kernel, stride, padding, part.start, part.stop)
+    def images(first: int, last: int) -> None:
+        _add_patches(x_flat, x.shape, panels, y_flat, y.shape, kernel, stride, padding, first, last)
 
     share(images, len(x), x.size * matrix.shape[1])
 

@@ -40,6 +40,11 @@ def panel_width(itemsize: int) -> int:
     return VECTORS * BYTES // itemsize
 
 
+def fits(columns: int, dtype: np.dtype[Any]) -> bool:
+    """Whether so many columns fill panels."""
+    return columns % panel_width(dtype.itemsize) == 0
+
+
 def _block(rows: int) -> Any:
     """Return the function that computes a block of so many rows: `multiply`, of one block."""
 
@@ -171,3 +176,13 @@ def multiply(
         i += 2
     if i < rows:
         _rows_1(c, c_at + i * c_row, c_row, a, a_at + i * a_row, a_row, a_column, b, b_at, b_row, terms, adds)
+
+
+@compiled
+def product(
+    c: NDArray, c_at: int, c_row: int, a: NDArray, a_at: int, a_row: int, a_column: int,
+    b: NDArray, b_at: int, b_row: int, rows: int, columns: int, terms: int, adds: int,
+) -> None:  # fmt: skip
+    """Write a b to c, or add it to what is there if `adds` is not 0: `multiply` for as many columns as whole panels."""
+    for at in range(0, columns, VECTORS * BYTES // c.itemsize):
+        multiply(c, c_at + at, c_row, a, a_at, a_row, a_column, b, b_at + at, b_row, rows, terms, adds)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from tinyddpm.ops.base import Saved
-from tinyddpm.ops.numba.arrays import NDArray, plain, shared
+from tinyddpm.ops.numba.arrays import NDArray, plain
 from tinyddpm.ops.numba.compiling import ahead, compiled
+from tinyddpm.ops.numba.sharing import PASS, share
 from tinyddpm.ops.resampling import Resampling
 
 
@@ -18,7 +19,7 @@ class NumbaResampling(Resampling):
         c_a, c_b = a.shape[-1], b.shape[-1]
         y = np.empty((*a.shape[:-1], c_a + c_b), a.dtype)
         a, b, joined = plain(a).reshape(-1, c_a), plain(b, a.dtype).reshape(-1, c_b), y.reshape(-1, c_a + c_b)
-        shared(lambda first, last: _join(a, b, joined, first, last), len(joined), y.size)
+        share(lambda first, last: _join(a, b, joined, first, last), len(joined), PASS * y.size)
         return y, self._save(c_a)
 
     def concat_backward(self, saved: Saved, dy: NDArray) -> tuple[NDArray, NDArray]:
@@ -26,21 +27,21 @@ class NumbaResampling(Resampling):
         (c_a,), (*pixels, c) = saved, dy.shape
         da, db = np.empty((*pixels, c_a), dy.dtype), np.empty((*pixels, c - c_a), dy.dtype)
         joined, a, b = plain(dy).reshape(-1, c), da.reshape(-1, c_a), db.reshape(-1, c - c_a)
-        shared(lambda first, last: _cut(joined, a, b, first, last), len(joined), dy.size)
+        share(lambda first, last: _cut(joined, a, b, first, last), len(joined), PASS * dy.size)
         return da, db
 
     def _doubled(self, x: NDArray) -> NDArray:
         n, height, width, c = x.shape
         y = np.empty((n, 2 * height, 2 * width, c), x.dtype)
         rows, doubled = plain(x).reshape(n * height, width, c), y.reshape(n * height, 4 * width * c)
-        shared(lambda first, last: _double(rows, doubled, first, last), n * height, y.size)
+        share(lambda first, last: _double(rows, doubled, first, last), n * height, PASS * y.size)
         return y
 
     def _squares_summed(self, x: NDArray) -> NDArray:
         n, height, width, c = x.shape
         y = np.empty((n, height // 2, width // 2, c), x.dtype)
         pairs, summed = plain(x).reshape(n * height // 2, 2 * width * c), y.reshape(n * height // 2, width // 2, c)
-        shared(lambda first, last: _sum_squares(pairs, summed, first, last), len(summed), x.size)
+        share(lambda first, last: _sum_squares(pairs, summed, first, last), len(summed), PASS * x.size)
         return y
 
 

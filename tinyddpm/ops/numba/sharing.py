@@ -1,4 +1,4 @@
-"""When idle threads are worth waking."""
+"""How work is shared by idle threads, where they are worth waking."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from tinyddpm.backend.workers import spread
 WORTH = 6_000_000
 """Multiply-adds that a core does in 0.1 ms: threads take a third of that to begin."""
 
+PASS = 32
+"""Multiply-adds of a product that take as long as one element of a pass over memory."""
 
-def share(function: Callable[[slice], None], n: int, multiplications: int) -> None:
-    """Do `function` for slices that make up `n`: for one, or for one a thread where threads are idle and it pays."""
+
+def share(function: Callable[[int, int], None], n: int, multiplications: int) -> None:
+    """Do `function(first, last)` for ranges that make up `n`: one a thread where threads are idle and it pays."""
     if multiplications < WORTH:
-        function(slice(0, n))
+        function(0, n)
     else:
-        spread(function, n)
+        spread(lambda part: function(part.start, part.stop), n)

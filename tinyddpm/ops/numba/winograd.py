@@ -186,7 +186,7 @@ def convolve(x: NDArray, u: NDArray, b: NDArray, residual: NDArray | None = None
     other = np.empty(0, x.dtype) if residual is None else residual.reshape(-1)
     x_flat, y_flat = x.reshape(-1), y.reshape(-1)
     products = n * rows * columns * PRODUCTS * c_in * len(b)
-    share(lambda part: _convolve(x_flat, x.shape, u, b, other, y_flat, part.start, part.stop), n * rows, products)
+    share(lambda first, last: _convolve(x_flat, x.shape, u, b, other, y_flat, first, last), n * rows, products)
     return y
 
 
