@@ -8,7 +8,8 @@ from tinyddpm.ops.base import Saved
 from tinyddpm.ops.linear import Linear
 from tinyddpm.ops.numba.arrays import NDArray, Places, plain, stored
 from tinyddpm.ops.numba.compiling import ahead, compiled
-from tinyddpm.ops.numba.products import fits, product
+from tinyddpm.ops.numba.lanes import BYTES
+from tinyddpm.ops.numba.products import VECTORS, fits, panel_width, product
 from tinyddpm.ops.numba.sharing import share
 
 BLOCK = 64
@@ -41,7 +42,8 @@ class NumbaLinear(Linear):
         for other in added[1:]:
             dx += other
         dw, db = into or (np.empty(w.shape, w.dtype), np.empty(c_out, w.dtype))
-        _gradient(x.reshape(-1), dy.reshape(-1), dw.reshape(-1), db)
+        flat = x.reshape(-1), dy.reshape(-1), dw.reshape(-1), db
+        share(lambda first, last: _gradient(*flat, first, last), c_out // panel_width(dy.itemsize), dy.size * c_in)
         return dx, dw, db
 
 
@@ -75,19 +77,22 @@ def _map(x: NDArray, w: NDArray, b: NDArray, residual: NDArray, y: NDArray, firs
                     y_n[i] += b[i]
 
 
-@ahead("f4[::1], f4[::1], f4[::1], f4[::1]")
+@ahead("f4[::1], f4[::1], f4[::1], f4[::1], i8, i8")
 @compiled
-def _gradient(x: NDArray, dy: NDArray, dw: NDArray, db: NDArray) -> None:
-    """Write dW = xᵀ dy and db = Σ dy."""
+def _gradient(x: NDArray, dy: NDArray, dw: NDArray, db: NDArray, first: int, last: int) -> None:
+    """Write dW = xᵀ dy and db = Σ dy, the panels of columns from the first to below the last."""
     c_out = db.size
-    c_in = dw.size // c_out
-    count = dy.size // c_out
-    db[:] = 0
-    dw[:] = 0
+    c_in, count, panel = dw.size // c_out, dy.size // c_out, VECTORS * BYTES // dy.itemsize
+    begin, columns = first * panel, (last - first) * panel
+    total = db[begin : begin + columns]
+    for i in range(columns):
+        total[i] = 0
     for start in range(0, count, TERMS):
         rows = min(TERMS, count - start)
-        product(dw, 0, c_out, x, start * c_in, 1, c_in, dy, start * c_out, c_out, c_in, c_out, rows, 1)
+        product(
+            dw, begin, c_out, x, start * c_in, 1, c_in, dy, start * c_out + begin, c_out, c_in, columns, rows, start
+        )
         for n in range(start, start + rows):
-            dy_n = dy[n * c_out : (n + 1) * c_out]
+            dy_n = dy[n * c_out + begin : n * c_out + begin + columns]
             for i in range(len(dy_n)):
-                db[i] += dy_n[i]
+                total[i] += dy_n[i]

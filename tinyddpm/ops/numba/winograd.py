@@ -17,7 +17,7 @@ from tinyddpm.ops.cpu.winograd import OUT, TILE, tiles
 from tinyddpm.ops.numba.compiling import ahead, compiled
 from tinyddpm.ops.numba.lanes import BYTES
 from tinyddpm.ops.numba.products import FEW, VECTORS, add, multiply, panel_width, prefetch, scratch
-from tinyddpm.ops.numba.sharing import share
+from tinyddpm.ops.numba.sharing import PASS, share
 from tinyddpm.ops.numba.transforms import du_to_weights, image_to_dm, line_to_v, m_to_image, weights_to_u
 
 PRODUCTS = TILE * TILE
@@ -87,13 +87,13 @@ def _convolve(
     most = -(-block * columns // FEW) * FEW
     v_step, m_step = most * stride + lanes, most * panel + lanes
     v, m = scratch(PRODUCTS * v_step, x), scratch(PRODUCTS * m_step, x)
-    adds = 1 if residual.size else 0
+    adds, plane = 1 if residual.size else 0, _plane(c_in, x.itemsize)
     for first in range(start, stop, block):
         tiles = min(block, stop - first) * columns
         _v_of(x, shape, first, min(block, stop - first), v, v_step, stride)
         for p in range((c_out + panel - 1) // panel):
             for k in range(PRODUCTS):
-                of_u = (p * PRODUCTS + k) * c_in * panel
+                of_u = (p * PRODUCTS + k) * plane
                 multiply(m, k * m_step, panel, v, k * v_step, stride, 1,
                          u, of_u, panel, -(-tiles // FEW) * FEW, c_in, 0)  # fmt: skip
             for t in range(tiles):
@@ -104,13 +104,14 @@ def _convolve(
                             b, p * panel, residual, adds)  # fmt: skip
 
 
-@ahead("f4[::1], UniTuple(i8, 4), f4[::1], f4[::1], f4[::1]")
+@ahead("f4[::1], UniTuple(i8, 4), f4[::1], f4[::1], f4[::1], i8, i8")
 @compiled
-def _gradient(x: NDArray, shape: Shape, dy: NDArray, du: NDArray, db: NDArray) -> None:
-    """Write dU, in panels as U, and add to db, (C_out,)."""
+def _gradient(x: NDArray, shape: Shape, dy: NDArray, du: NDArray, db: NDArray, start: int, stop: int) -> None:
+    """Write dU, in panels as U, and add to db, (C_out,): the panels from `start` to below `stop`."""
     images, height, width, c_in = shape
     c_out, lanes, panel = db.size, BYTES // x.itemsize, VECTORS * BYTES // x.itemsize
-    panels = (c_out + panel - 1) // panel
+    begin, channels, panels = start * panel, min(c_out, stop * panel) - start * panel, stop - start
+    plane = _plane(c_in, x.itemsize)
     rows, columns = (height + OUT - 1) // OUT, (width + OUT - 1) // OUT
     v_stride, m_stride = (c_in + lanes - 1) // lanes * lanes, panels * panel
     fitting = max(GRADIENT_TILES, BLOCK_BYTES // (PRODUCTS * x.itemsize * (v_stride + m_stride)))
@@ -123,12 +124,12 @@ def _gradient(x: NDArray, shape: Shape, dy: NDArray, du: NDArray, db: NDArray) -
         for t in range(tiles):
             n, i, j = _tile(first * columns + t, rows, columns)
             edges = (0, min(OUT, height - i), 0, min(OUT, width - j))
-            at = ((n * height + i) * width + j) * c_out
-            image_to_dm(dy, at, width * c_out, c_out, edges, c_out, m, t * m_stride, m_step)
-            add(db, 0, m, SUMS * m_step + t * m_stride, c_out)
+            at = ((n * height + i) * width + j) * c_out + begin
+            image_to_dm(dy, at, width * c_out, c_out, edges, channels, m, t * m_stride, m_step)
+            add(db, begin, m, SUMS * m_step + t * m_stride, channels)
         for p in range(panels):
             for k in range(PRODUCTS):
-                of_du = (p * PRODUCTS + k) * c_in * panel
+                of_du = ((start + p) * PRODUCTS + k) * plane
                 multiply(du, of_du, panel, v, k * v_step, 1, v_stride,
                          m, k * m_step + p * panel, m_stride, c_in, tiles, first)  # fmt: skip
 
@@ -140,38 +141,49 @@ def _tile(t: int, rows: int, columns: int) -> tuple[int, int, int]:
     return n, OUT * (place // columns), OUT * (place % columns)
 
 
-@ahead("f4[::1], UniTuple(i8, 2), f4[::1], i8")
+@ahead("i8, i8")
 @compiled
-def _transform_weights(w: NDArray, shape: Shape, u: NDArray, turned: int) -> None:
-    """Write U of w, (3, 3, C_in, C_out), or, if `turned` is not 0, of w turned by half a turn."""
+def _plane(c_in: int, itemsize: int) -> int:
+    """Return the numbers from one of the 36 matrices of a panel to the next, a line of the cache more than they have.
+
+    Distances of a power of two are written to the same few places of the cache.
+    """
+    return (c_in * VECTORS + 1) * (BYTES // itemsize)
+
+
+@ahead("f4[::1], UniTuple(i8, 2), f4[::1], i8, i8, i8")
+@compiled
+def _transform_weights(w: NDArray, shape: Shape, u: NDArray, turned: int, start: int, stop: int) -> None:
+    """Write some panels of U of w, (3, 3, C_in, C_out), or, if `turned` is not 0, of w turned by half a turn."""
     c_in, c_out = shape
-    panel = VECTORS * BYTES // w.itemsize
+    panel, plane = VECTORS * BYTES // w.itemsize, _plane(c_in, w.itemsize)
     at, row, column = 0, 3 * c_in * c_out, c_in * c_out
     if turned:
         at, row, column = 2 * row + 2 * column, -row, -column
-    for i in range(c_in):
-        for p in range((c_out + panel - 1) // panel):
+    for p in range(start, stop):
+        for i in range(c_in):
             weights_to_u(w, at + i * c_out + p * panel, row, column, (0, 3, 0, 3), min(panel, c_out - p * panel),
-                          u, (p * PRODUCTS * c_in + i) * panel, c_in * panel)  # fmt: skip
+                          u, p * PRODUCTS * plane + i * panel, plane)  # fmt: skip
 
 
-@ahead("f4[::1], f4[::1], UniTuple(i8, 2), f4[::1]")
+@ahead("f4[::1], f4[::1], UniTuple(i8, 2), f4[::1], i8, i8")
 @compiled
-def _weight_gradient(du: NDArray, dw: NDArray, shape: Shape, zeros: NDArray) -> None:
-    """Write Gᵀ dU G."""
+def _weight_gradient(du: NDArray, dw: NDArray, shape: Shape, zeros: NDArray, start: int, stop: int) -> None:
+    """Write some panels of Gᵀ dU G."""
     c_in, c_out = shape
-    panel = VECTORS * BYTES // dw.itemsize
-    for i in range(c_in):
-        for p in range((c_out + panel - 1) // panel):
-            du_to_weights(du, (p * PRODUCTS * c_in + i) * panel, c_in * panel, dw, i * c_out + p * panel,
+    panel, plane = VECTORS * BYTES // dw.itemsize, _plane(c_in, dw.itemsize)
+    for p in range(start, stop):
+        for i in range(c_in):
+            du_to_weights(du, p * PRODUCTS * plane + i * panel, plane, dw, i * c_out + p * panel,
                            3 * c_in * c_out, c_in * c_out, (0, 3, 0, 3), min(panel, c_out - p * panel),
                            zeros, p * panel, dw, 0)  # fmt: skip
 
 
 def transformed(w: NDArray, turned: bool = False) -> NDArray:
     """Return U, in panels one after the other, of w (3, 3, C_in, C_out), or of w turned by half a turn."""
-    u = _panels(w)
-    _transform_weights(w.reshape(-1), w.shape[2:], u, int(turned))
+    u, panels = _room(w)
+    flat = w.reshape(-1)
+    share(lambda first, last: _transform_weights(flat, w.shape[2:], u, int(turned), first, last), panels, PASS * u.size)
     return u
 
 
@@ -194,15 +206,20 @@ def convolve_backward(x: NDArray, w: NDArray, dy: NDArray) -> tuple[NDArray, NDA
     """Return (dx, dw, db) of `convolve`, with respect to x, to the weights themselves and to b."""
     u = transformed(np.ascontiguousarray(w.transpose(0, 1, 3, 2)), turned=True)
     dx = convolve(dy, u, np.zeros(w.shape[2], x.dtype))
-    du, dw, db, zeros = _panels(w), np.empty_like(w), *np.zeros((2, w.shape[3]), x.dtype)
-    _gradient(x.reshape(-1), x.shape, dy.reshape(-1), du, db)
-    _weight_gradient(du, dw.reshape(-1), w.shape[2:], zeros)
+    (du, panels), dw, (db, zeros) = _room(w), np.empty_like(w), np.zeros((2, w.shape[3]), x.dtype)
+    x_flat, dy_flat, dw_flat = x.reshape(-1), dy.reshape(-1), dw.reshape(-1)
+
+    def gradient(first: int, last: int) -> None:
+        _gradient(x_flat, x.shape, dy_flat, du, db, first, last)
+        _weight_gradient(du, dw_flat, w.shape[2:], zeros, first, last)
+
+    share(gradient, panels, PRODUCTS * x.size // OUT**2 * w.shape[3] + PASS * du.size)
     return dx, dw, db
 
 
-def _panels(w: NDArray) -> NDArray:
-    """Return memory for U of w."""
+def _room(w: NDArray) -> tuple[NDArray, int]:
+    """Return memory for U of w, and how many panels it has."""
     c_in, c_out = w.shape[2:]
-    width = panel_width(w.itemsize)
-    u: NDArray = scratch(-(-c_out // width) * PRODUCTS * c_in * width, w.reshape(-1))
-    return u
+    panels = -(-c_out // panel_width(w.itemsize))
+    u: NDArray = scratch(panels * PRODUCTS * _plane(c_in, w.itemsize), w.reshape(-1))
+    return u, panels
