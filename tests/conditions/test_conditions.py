@@ -109,8 +109,9 @@ def test_what_does_not_fit_is_one_line() -> None:
 def test_a_model_refuses_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     load = registry.load
     monkeypatch.setattr(registry, "load", lambda g, name: Words if name == "words" else load(g, name))
-    with pytest.raises(ConfigError, match="'words' gives tokens of width 4, network 'unet' takes no tokens"):
-        model(condition={"name": "words"})
+    points = {"data": {"labels": False}, "network": {"name": "mlp", "width": 8}, "condition": {"name": "words"}}
+    with pytest.raises(ConfigError, match="'words' gives tokens of width 4, network 'mlp' takes no tokens"):
+        Model(Config.from_dict(points), (2,), (), NUMPY)
     with pytest.raises(ConfigError, match="nothing is conditioned on"):
         model(data={"labels": False}, condition={"dropout": 0.1})
     with pytest.raises(ConfigError, match=r"condition.dropout is 1.5: it must lie in \[0, 1\]"):
