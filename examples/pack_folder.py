@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from tinyddpm.data import parse_size
+from tinyddpm.data.base import CAPTIONS
 from tinyddpm.data.folder import count_channels, decode_image, list_images
 from tinyddpm.errors import DataError, TinyDDPMError
 
@@ -27,7 +30,13 @@ def pack(folder: Path, target: Path, image_size: tuple[int, int] | None) -> None
             images[i] = image
         if listing.labels is not None:
             file["labels"] = listing.labels
-            file["classes"] = np.frombuffer(json.dumps(listing.classes).encode(), np.uint8)
+            file["classes"] = as_json(listing.classes)
+        if CAPTIONS in listing.columns:
+            file["captions"] = as_json(listing.columns[CAPTIONS].tolist())
+
+
+def as_json(strings: Sequence[str]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.frombuffer(json.dumps(strings).encode(), np.uint8)
 
 
 if __name__ == "__main__":

@@ -167,6 +167,7 @@ def test_errors_are_one_line(digits: str, points: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "is not empty" in fails(digits, "--out", str(tmp_path))
     assert "no split 'test'" in fails(digits, "--split", "test")
+    assert "no split 'composed': use 'train'" in fails(digits, "--split", "composed")
     assert "the model's are 8x8x1" in fails(digits, "--data", "moons", "--split", "train")
     assert "nothing of moons was held out" in fails(points, "--data", "moons", "--split", "held-out")
     assert "give an even number from 2 to 29" in fails(digits, "--times", "5")

@@ -1,13 +1,14 @@
-"""Makes the two sets that are shipped in `tinyddpm/data/shipped` from their sources.
+"""Makes what is shipped in `tinyddpm/data/shipped` from its sources: two sets of images, and the names of emoji.
 
-    python tests/data/make_shipped.py SCIKIT_LEARN_WHEEL FASHION_MNIST_FOLDER
+    python tests/data/make_shipped.py SCIKIT_LEARN_WHEEL FASHION_MNIST_FOLDER EMOJI_TEST_TXT
 
-Images are uint8 (n, H, W), labels uint8 (n,). Nothing here is random, so the arrays come out the same every time.
+Images are uint8 (n, H, W), labels uint8 (n,). Nothing here is random, so the content comes out the same every time.
 """
 
 from __future__ import annotations
 
 import gzip
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -40,7 +41,20 @@ def make_fashion_mini(folder: Path) -> dict[str, np.ndarray]:
     return {"images": images[chosen], "labels": labels[chosen]}
 
 
+def make_emoji(emoji_test: Path) -> str:
+    """A line for each group, then one for each fully-qualified emoji in it: its characters, a tab, its name."""
+    lines = []
+    for line in emoji_test.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# group: "):
+            lines.append(line.removeprefix("# group: "))
+        found = re.fullmatch(r"([0-9A-F ]+?) *; fully-qualified +# \S+ E[0-9.]+ (.+)", line)
+        if found:
+            lines.append("".join(chr(int(point, 16)) for point in found[1].split()) + "\t" + found[2])
+    return "\n".join(line for line in lines if line != "Component") + "\n"
+
+
 if __name__ == "__main__":
-    wheel, folder = map(Path, sys.argv[1:])
+    wheel, folder, emoji_test = map(Path, sys.argv[1:])
     np.savez_compressed(SHIPPED / "digits.npz", **make_digits(wheel))
     np.savez_compressed(SHIPPED / "fashion-mini.npz", **make_fashion_mini(folder))
+    (SHIPPED / "emoji.txt.gz").write_bytes(gzip.compress(make_emoji(emoji_test).encode(), mtime=0))

@@ -226,6 +226,7 @@ def test_columns_are_kept_and_cut_as_the_samples_are() -> None:
         ({"text": WORDS.astype(str)}, r"captions of shape \(4,\) and type <U5: give strings"),
         ({"text": WORDS[:, None]}, r"captions of shape \(4, 1\)"),
         ({"text": np.asarray(["a", b"b", "c", "d"], object)}, "caption 1 is a bytes: give a str"),
+        ({"text": np.asarray(["a", "b", "c", "\ud83d"], object)}, "caption 3 holds half a character"),
         ({"tokens": np.zeros((4, 2))}, r"tokens of shape \(4, 2\) and type float64: give float16 or float32"),
         ({"tokens": np.zeros((4, 2, 3))}, "type float64: give float16 or float32"),
         ({"tokens": np.zeros((4, 0, 3), np.float32)}, r"tokens of shape \(4, 0, 3\)"),

@@ -181,7 +181,7 @@ def test_wrong_classes_are_refused(tmp_path: Path, classes: bytes) -> None:
         file["images"] = np.zeros((3, 2, 2), np.uint8)
         file["labels"] = np.array([0, 1, 1])
         file["classes"] = np.frombuffer(classes, np.uint8)
-    refused(tmp_path / "x.h5", "(`classes` is no JSON list of names|label 1 is not in 0 to 0)")
+    refused(tmp_path / "x.h5", "(`classes` is no JSON list of strings|label 1 is not in 0 to 0)")
 
 
 def test_truncated_and_foreign_files_are_refused(tmp_path: Path, packed: Path) -> None:

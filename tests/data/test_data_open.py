@@ -73,6 +73,24 @@ def test_shrinking_averages() -> None:
     assert np.abs(small - 127.5).max() < 4.0
 
 
+@pytest.mark.parametrize("kept", [0, 4 * 8 * 8])
+def test_what_is_resized_does_not_depend_on_whether_it_is_kept(
+    monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, kept: int
+) -> None:
+    """Kept, an image is read of the data set beneath once; what a caller does to what he was given changes nothing."""
+    images = ArrayDataset(rng.integers(0, 256, (4, 16, 16, 1)).astype(np.uint8), name="x")
+    expected = [resized(images, (8, 8)).read(np.array([i]))[0] for i in range(4)]
+    read, seen = images.read, []
+    monkeypatch.setattr(images, "read", lambda indices: (seen.extend(indices), read(indices))[1])
+    monkeypatch.setattr("tinyddpm.data.resize.KEPT", kept)
+    small = resized(images, (8, 8))
+    for order in ([2, 0, 2], [0, 3], [3, 2, 1, 0]):
+        found = small.read(np.array(order))
+        np.testing.assert_array_equal(found, np.stack([expected[i] for i in order]))
+        found[...] = 0
+    assert sorted(seen) == ([0, 1, 2, 3] if kept else sorted([2, 0, 2, 0, 3, 3, 2, 1, 0]))
+
+
 def test_points_have_no_size() -> None:
     with pytest.raises(DataError, match="mixture: 20000 points, 8 classes: points have no image size: leave out"):
         open_dataset("mixture", image_size=(4, 4))

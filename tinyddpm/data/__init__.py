@@ -31,7 +31,7 @@ def open_dataset(
             is spelt the same; `./digits` is then the path.
         image_size: crop images in the middle to this ratio of height to width and resize them to (H, W).
         data_dir: where to look first for a registered data set that is not shipped.
-        split: "train" or "test".
+        split: "train", "test", or another that a registered data set has.
         options: of a registered data set.
 
     Raises:

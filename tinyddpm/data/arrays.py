@@ -1,12 +1,14 @@
 """Arrays that NumPy saved: `.npy` is memory-mapped, `.npz` is read into memory. Neither is ever unpickled.
 
 The array is uint8 images (n, H, W) or (n, H, W, C), or floating points (n, 2). In `.npz` it is called `images`,
-`points`, `x` or `arr_0`, and the labels, if there are any, `labels`, `y` or `arr_1`.
+`points`, `x` or `arr_0`, and the labels, if there are any, `labels`, `y` or `arr_1`. There may be `captions`, strings
+(n,), and `tokens`, float16 or float32 (n, L, D), of which each sample has the first `length`, integers (n,), or all.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 import tokenize
 import zipfile
 import zlib
@@ -16,11 +18,13 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
-from tinyddpm.data.base import ArrayDataset, Samples, check_memory
+from tinyddpm.data.base import CAPTIONS, LENGTH, TOKENS, ArrayDataset, Samples, check_memory
 from tinyddpm.errors import DataError
 
 SAMPLE_KEYS = ("images", "points", "x", "arr_0")
 LABEL_KEYS = ("labels", "y", "arr_1")
+COLUMN_KEYS = {"captions": CAPTIONS, "tokens": TOKENS, "length": LENGTH}
+"""Under which names columns are kept in a file, and what they are called in a data set."""
 DAMAGE = (OSError, ValueError, EOFError, RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 """What NumPy and zipfile raise for damaged files."""
 
@@ -57,9 +61,22 @@ def open_npz(path: Path) -> ArrayDataset:
                 )
             samples = _read_member(archive, samples_key, path)
             labels = _read_member(archive, labels_key, path) if labels_key else None
+            columns = {to: _read_member(archive, key, path) for key, to in COLUMN_KEYS.items() if key in keys}
+            if CAPTIONS in columns:
+                columns[CAPTIONS] = _strings(columns[CAPTIONS], path)
     except DAMAGE as cause:
         raise _unreadable(path, cause) from cause
-    return ArrayDataset(samples, labels, name=str(path))
+    return ArrayDataset(samples, labels, columns=columns, name=str(path))
+
+
+def _strings(array: Samples, path: Path) -> Samples:
+    """Return strings as objects. In NumPy a character is four bytes, which are checked before Python sees them."""
+    if array.dtype.kind != "U":
+        raise DataError(f"{path}: captions are {array.dtype}: store strings, numpy.asarray(captions, str)")
+    numbers = np.frombuffer(array.tobytes(), np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+    if numbers.max(initial=0) > sys.maxunicode:
+        raise DataError(f"{path}: captions hold {numbers.max()}, the number of no character: save them anew")
+    return array.astype(object)
 
 
 def _read_member(archive: zipfile.ZipFile, key: str, path: Path) -> Samples:

@@ -234,9 +234,11 @@ def _check_captions(captions: Samples, name: str) -> None:
             f"{name}: captions of shape {captions.shape} and type {captions.dtype}: give strings (n,) as objects, such"
             " as numpy.asarray(captions, object)"
         )
-    wrong = next((i for i, caption in enumerate(captions) if not isinstance(caption, str)), None)
-    if wrong is not None:
-        raise DataError(f"{name}: caption {wrong} is a {type(captions[wrong]).__name__}: give a str")
+    for i, caption in enumerate(captions):
+        if not isinstance(caption, str):
+            raise DataError(f"{name}: caption {i} is a {type(caption).__name__}: give a str")
+        if not caption.isascii() and any("\ud800" <= character <= "\udfff" for character in caption):
+            raise DataError(f"{name}: caption {i} holds half a character (a lone surrogate): write it anew")
 
 
 def _check_tokens(tokens: Samples, length: Samples | None, name: str) -> None:

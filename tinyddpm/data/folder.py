@@ -6,7 +6,8 @@
 
 Files are taken in the order of their names; hidden ones and other kinds are passed over. If all images are grey they
 have one channel, otherwise all are RGB. What is transparent is put on white, an EXIF orientation is applied, 16-bit
-grey is rounded to 8 bits, and of an animation the first frame is taken.
+grey is rounded to 8 bits, and of an animation the first frame is taken. Captions, and classes that are no folders, may
+be written beside them (`captions.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from tinyddpm.data.base import ArrayDataset, Labels, check_memory, require_split
+from tinyddpm.data.base import CAPTIONS, ArrayDataset, Labels, Samples, check_memory, require_split
+from tinyddpm.data.captions import LABEL, TEXT, read_annotations
 from tinyddpm.data.resize import fit
 from tinyddpm.errors import DataError
 
@@ -38,11 +40,12 @@ GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L")
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a folder: their paths, and the class of each if there are classes."""
+    """The images of a folder: their paths, the class of each if there are classes, and what else is known of them."""
 
     paths: list[Path]
     labels: Labels | None
     classes: tuple[str, ...]
+    columns: Mapping[str, Samples]
 
 
 def open_folder(folder: Path, split: str, image_size: tuple[int, int] | None = None) -> ArrayDataset:
@@ -75,14 +78,17 @@ def open_folder(folder: Path, split: str, image_size: tuple[int, int] | None = N
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for _ in pool.map(decode_into_place, range(len(paths))):
             pass
-    return ArrayDataset(images, listing.labels, listing.classes, name=str(folder))
+    return ArrayDataset(images, listing.labels, listing.classes, columns=listing.columns, name=str(folder))
 
 
 def list_images(folder: Path, split: str = "train") -> Listing:
     """Return the images of `folder` in the order of their names.
 
+    Classes are what metadata says, otherwise the folders.
+
     Raises:
-        DataError: there are none, or no such split, or images both beside and inside the folders of classes.
+        DataError: there are none, or no such split, or images both beside and inside the folders of classes; or not
+            every image has a caption if some have one.
     """
     folder = _split_folder(folder, split)
     direct = _images_in(folder)
@@ -95,10 +101,13 @@ def list_images(folder: Path, split: str = "train") -> Listing:
     if not direct and not by_class:
         kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
         raise DataError(f"{folder} holds no images ({kinds}), nor do its subfolders: check the path")
-    if direct:
-        return Listing(direct, None, ())
-    labels = np.repeat(np.arange(len(by_class)), [len(found) for found in by_class.values()])
-    return Listing([path for found in by_class.values() for path in found], labels, tuple(by_class))
+    paths = direct or [path for found in by_class.values() for path in found]
+    known = read_annotations(folder, paths)
+    names = known.get(LABEL) or ([] if direct else [path.parent.name for path in paths])
+    classes = {name: k for k, name in enumerate(sorted(set(names)))}
+    labels = np.asarray([classes[name] for name in names]) if classes else None
+    columns = {CAPTIONS: np.asarray(known[TEXT], object)} if TEXT in known else {}
+    return Listing(paths, labels, tuple(classes), columns)
 
 
 def count_channels(paths: list[Path]) -> int:

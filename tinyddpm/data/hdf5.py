@@ -1,8 +1,10 @@
 """Data sets in HDF5 files, whose images are read as they are asked for.
 
 A file holds `images`, uint8 (n, H, W) or (n, H, W, C), or `points`, floating (n, 2); and it may hold `labels`, integers
-(n,), and `classes`, the names of the classes as a JSON list in UTF-8, uint8 (bytes,). Whatever else it holds must be
-plain numbers too: a file that points out of itself is refused (`tinyddpm.hdf5`).
+(n,), and `classes`, the names of the classes as a JSON list in UTF-8, uint8 (bytes,). `captions` are kept as `classes`
+are, n of them. `tokens` are float16 or float32 (n, L, D), of which each sample has the first `length`, integers (n,),
+or all. Whatever else it holds must be plain numbers too: strings of HDF5's own are refused, as is a file that points
+out of itself (`tinyddpm.hdf5`).
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyddpm.data.base import (
+    CAPTIONS,
+    LENGTH,
+    TOKENS,
     ArrayDataset,
     Dataset,
     Samples,
@@ -84,10 +89,11 @@ def open_hdf5(path: Path) -> Dataset:
         file = stack.enter_context(open_file(path, DataError))
         datasets = checked_datasets(file, DataError)
         with reading(name, DataError):
-            labels, classes = _read(datasets, "labels", name), _class_names(datasets, name)
+            labels, classes = _read(datasets, "labels", name), tuple(_strings(datasets, "classes", name))
+            columns = _columns(datasets, name)
             if "images" not in datasets:
-                return ArrayDataset(_points(datasets, name), labels, classes, name=name)
-            dataset = HDF5Dataset(datasets["images"], labels, classes, name=name)
+                return ArrayDataset(_points(datasets, name), labels, classes, columns=columns, name=name)
+            dataset = HDF5Dataset(datasets["images"], labels, classes, columns=columns, name=name)
         stack.pop_all()  # the file stays open
         return dataset
 
@@ -99,17 +105,26 @@ def _points(datasets: Datasets, name: str) -> Samples:
     return points
 
 
-def _class_names(datasets: Datasets, name: str) -> tuple[str, ...]:
-    text = _read(datasets, "classes", name)
+def _columns(datasets: Datasets, name: str) -> dict[str, Samples]:
+    arrays = {key: _read(datasets, key, name) for key in (TOKENS, LENGTH)}
+    columns = {key: array for key, array in arrays.items() if array is not None}
+    if "captions" in datasets:
+        columns[CAPTIONS] = np.asarray(_strings(datasets, "captions", name), object)
+    return columns
+
+
+def _strings(datasets: Datasets, key: str, name: str) -> list[str]:
+    """Return a list of strings, which is kept as JSON in UTF-8; none if there is no dataset of this name."""
+    text = _read(datasets, key, name)
     if text is None:
-        return ()
+        return []
     try:
-        names = json.loads(text.astype(np.uint8).tobytes())
-    except ValueError:
-        names = None
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
-        raise DataError(f"{name}: `classes` is no JSON list of names as uint8: store it so, or leave it out")
-    return tuple(names)
+        strings = json.loads(text.astype(np.uint8).tobytes())
+    except (ValueError, RecursionError):
+        strings = None
+    if not isinstance(strings, list) or not strings or not all(isinstance(s, str) for s in strings):
+        raise DataError(f"{name}: `{key}` is no JSON list of strings in UTF-8, as uint8: store it so, or leave it out")
+    return strings
 
 
 def _read(datasets: Datasets, key: str, name: str) -> Samples | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,8 +39,12 @@ def fit(image: Image, image_size: tuple[int, int]) -> Image:
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
+KEPT = 2**30
+"""Bytes that resized images may take in memory; those of larger data sets are resized whenever they are read."""
+
+
 class Resized:
-    """A `Dataset` whose images are cropped and resized to (H, W) as they are read, each channel by itself."""
+    """A `Dataset` whose images are cropped and resized to (H, W) as they are first read, each channel by itself."""
 
     def __init__(self, dataset: Dataset, image_size: tuple[int, int]) -> None:
         self._dataset = dataset
@@ -49,12 +54,25 @@ class Resized:
         self.labels = dataset.labels
         self.columns = dataset.columns
         self.description = f"{dataset.description}, resized to {image_size[0]}x{image_size[1]}"
+        keep = len(dataset) * math.prod(self.shape) <= KEPT
+        self._kept = np.empty((len(dataset), *self.shape), np.uint8) if keep else None
+        self._is_kept = np.zeros(len(dataset), bool)
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def read(self, indices: NDArray[np.integer[Any]]) -> Samples:
         """Return the resized images at `indices`, uint8 (n, H, W, C)."""
+        if self._kept is None:
+            return self._resize(indices)
+        once = np.unique(indices)
+        new = once[~self._is_kept[once]]
+        if len(new):
+            self._kept[new] = self._resize(new)
+            self._is_kept[new] = True
+        return np.asarray(self._kept[indices])
+
+    def _resize(self, indices: NDArray[np.integer[Any]]) -> Samples:
         from PIL import Image
 
         images = self._dataset.read(indices)

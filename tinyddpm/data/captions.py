@@ -1,0 +1,124 @@
+"""What is written about the images of a folder: their captions, and classes that are no folders.
+
+    photos/metadata.jsonl     {"file_name": "1.jpg", "text": "a red apple", "label": "fruit"} in each line
+    photos/metadata.csv       the same as a table, with these names in its first line
+    photos/1.txt              the caption of photos/1.jpg
+
+`text` is the caption and `label` the class; either may be left out, and what else is there is passed over. This is how
+Hugging Face's image folders have them. All files are UTF-8.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeAlias
+
+from tinyddpm.data.base import check_memory
+from tinyddpm.errors import DataError
+
+FILE, TEXT, LABEL = "file_name", "text", "label"
+METADATA = ("metadata.jsonl", "metadata.csv")
+
+Row: TypeAlias = tuple[int, dict[str, Any]]
+"""The number of a line, and what it says."""
+
+
+def read_annotations(folder: Path, images: Sequence[Path]) -> dict[str, list[str]]:
+    """Return the columns "text" and "label" of images in `folder`, those that are there, with a value for each image.
+
+    Captions beside the images are read where there is no `text` in metadata.
+
+    Raises:
+        DataError: not every image has a value, or is named once; a file is no UTF-8, or not understood.
+    """
+    found = _of_metadata(folder, images)
+    beside = [image.with_suffix(".txt") for image in images]
+    if TEXT in found or not any(path.is_file() for path in beside):
+        return found
+    lacking = [path for path in beside if not path.is_file()]
+    if lacking:
+        raise DataError(f"{folder}: {len(lacking)} of {len(images)} images lack a caption: {lacking[0]} is not there")
+    return {**found, TEXT: [_read_text(path).strip() for path in beside]}
+
+
+def _of_metadata(folder: Path, images: Sequence[Path]) -> dict[str, list[str]]:
+    files = [folder / name for name in METADATA if (folder / name).is_file()]
+    if not files:
+        return {}
+    if len(files) > 1:
+        raise DataError(f"{folder} holds {' and '.join(METADATA)}: keep one of them")
+    path = files[0]
+    rows = list((_json_rows if path.suffix == ".jsonl" else _table_rows)(path))
+    columns = [column for column in (TEXT, LABEL) if any(column in row for _, row in rows)]
+    if not columns:
+        return {}
+    values = _by_name(path, rows, columns)
+    names = [PurePosixPath(image.relative_to(folder).as_posix()) for image in images]
+    lacking, strange = [name for name in names if name not in values], values.keys() - set(names)
+    if lacking:
+        raise DataError(f"{path} says nothing of {len(lacking)} images, such as {lacking[0]}: add a line for each")
+    if strange:
+        raise DataError(
+            f"{path} names {len(strange)} images that are not there, such as {str(min(strange))!r}: remove them"
+        )
+    return {column: [values[name][k] for name in names] for k, column in enumerate(columns)}
+
+
+def _by_name(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> dict[PurePosixPath, list[str]]:
+    """Return the values of `columns` by the name of the image, which must be in the folder and named once."""
+    values: dict[PurePosixPath, list[str]] = {}
+    for line, row in rows:
+        where = f"{path}, line {line}"
+        name = PurePosixPath(_value(row, FILE, where))
+        if name.is_absolute() or ".." in name.parts:
+            raise DataError(f"{where}: {str(name)!r} leads out of the folder: name images within it")
+        if name in values:
+            raise DataError(f"{where} names {str(name)!r} a second time: keep one line an image")
+        values[name] = [_value(row, column, where) for column in columns]
+    return values
+
+
+def _value(row: dict[str, Any], column: str, where: str) -> str:
+    value = row.get(column)
+    if column == LABEL and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        given = "there is none" if value is None else f"it is {value!r:.40}"
+        raise DataError(f"{where}: give {column} as a text; {given}")
+    return value
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    for number, line in enumerate(_read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as cause:
+            raise DataError(f"{path}, line {number} is no JSON ({cause}): write an object a line") from cause
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {number} is no object: write {{{FILE!r}: …, {TEXT!r}: …}}, as JSON")
+        yield number, row
+
+
+def _table_rows(path: Path) -> Iterator[Row]:
+    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""), strict=True)
+    try:
+        for row in reader:
+            if None in row:
+                raise DataError(f"{path}, line {reader.line_num} has more fields than the first: quote commas")
+            yield reader.line_num, row
+    except csv.Error as cause:
+        raise DataError(f"{path}, line {reader.line_num} is no CSV ({cause}): save the table anew") from cause
+
+
+def _read_text(path: Path) -> str:
+    check_memory(path.stat().st_size, str(path))
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as cause:
+        raise DataError(f"{path} is no UTF-8 ({cause.reason} at byte {cause.start}): save it as UTF-8") from cause
