@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyddpm.backend import load_backend
+from tinyddpm.conditions import Wish, in_turn
 from tinyddpm.figures.images import grid, save_png
 from tinyddpm.model.load import load_model
 from tinyddpm.model.sampling import draw
@@ -25,7 +26,7 @@ def main(path: str, run: str = "runs/digits", sampler: str = "dpmpp-2m") -> None
             model,
             weights,
             numbers,
-            numbers % max(1, len(model.classes)),
+            in_turn(model.condition.asked(Wish()), numbers),
             seed=0,
             sampling=model.config.updated({"sampling": {"name": sampler, "steps": steps}}).sampling,
             batch_size=COUNT,

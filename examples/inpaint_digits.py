@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyddpm.backend import Purpose, load_backend
+from tinyddpm.conditions import some
 from tinyddpm.data import open_dataset
 from tinyddpm.editing import repaint
 from tinyddpm.figures.images import grid, save_png
@@ -31,7 +32,7 @@ def main(path: str, run: str = "runs/digits") -> None:
     numbers, random = np.arange(len(of)), backend.random(0)
     *_, last = repaint(
         model.process,
-        model.denoiser(weights, digits.labels[of], model.config.sampling),
+        model.denoiser(weights, some(digits, of), model.config.sampling),
         random.normal(Purpose.SAMPLE_START, 0, numbers, model.sample_shape),
         trailing_pairs(model.process.T, STEPS),
         lambda number: random.normal(Purpose.SAMPLE_STEP, number, numbers, model.sample_shape),

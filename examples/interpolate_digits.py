@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyddpm.backend import Purpose, load_backend
+from tinyddpm.conditions import Asked
 from tinyddpm.data import open_dataset
 from tinyddpm.editing import ddim_interpolation, stochastic_interpolation
 from tinyddpm.figures.images import grid, save_png
@@ -30,7 +31,7 @@ def main(path: str, run: str = "runs/digits") -> None:
     assert digits.labels is not None
     ends = to_model(digits.read(IMAGES))
     sampling = model.config.sampling
-    first, second = (model.guided(weights, np.repeat(label, COLUMNS)) for label in digits.labels[IMAGES])
+    first, second = (model.guided(weights, Asked(np.repeat(label, COLUMNS))) for label in digits.labels[IMAGES])
     own = model.thresholded(first, sampling), model.thresholded(second, sampling)
     lam = np.linspace(0, 1, COLUMNS, dtype=np.float32)
     between = model.thresholded(Blend(first, second, lam), sampling)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyddpm.backend import Purpose, load_backend
+from tinyddpm.conditions import Asked
 from tinyddpm.data import open_dataset
 from tinyddpm.editing import sdedit
 from tinyddpm.figures.images import grid, save_png
@@ -27,7 +28,7 @@ def main(path: str, run: str = "runs/digits") -> None:
     model, weights, _ = load_model(Path(run), backend)
     digits, numbers = open_dataset("digits"), np.arange(COLUMNS)
     image = to_model(digits.read(np.flatnonzero(digits.labels == THREE)[:COLUMNS]))
-    denoiser = model.denoiser(weights, np.repeat(EIGHT, COLUMNS), model.config.sampling)
+    denoiser = model.denoiser(weights, Asked(np.repeat(EIGHT, COLUMNS)), model.config.sampling)
     random = backend.random(0)
     rows = [image]
     for strength in STRENGTHS:

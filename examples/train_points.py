@@ -8,6 +8,7 @@ import sys
 import numpy as np
 
 from tinyddpm.backend import load_backend
+from tinyddpm.conditions import Asked
 from tinyddpm.data import open_dataset
 from tinyddpm.figures.images import save_png
 from tinyddpm.figures.points import scatter
@@ -35,7 +36,7 @@ def main(path: str) -> None:
             print(f"step {result.step}: loss {result.loss:.3f}, held out {trainer.validation_loss():.3f}")
     numbers = np.arange(4000)
     drawn = draw(
-        trainer.model, trainer.ema, numbers, numbers, seed=0, sampling=CONFIG.sampling, batch_size=len(numbers)
+        trainer.model, trainer.ema, numbers, Asked(None), seed=0, sampling=CONFIG.sampling, batch_size=len(numbers)
     )
     save_png(path, np.concatenate([scatter(dataset.read(numbers)), scatter(drawn.values)], axis=1))
 

@@ -14,6 +14,7 @@ import pytest
 
 import tinyddpm
 from tinyddpm.backend import load_backend
+from tinyddpm.conditions import Asked
 from tinyddpm.data.base import ArrayDataset
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
@@ -88,7 +89,7 @@ def test_it_draws_what_the_command_line_draws(model: Trained, tmp_path: Path) ->
         {"sampling": {"name": "ddim", "eta": 0.5, "steps": 4}, "spacing": {"name": "uniform"}}
     ).sampling
     numbers = np.arange(5, 11)
-    expected = draw(inner, weights, numbers, numbers * 0, seed=3, sampling=sampling, batch_size=4).values
+    expected = draw(inner, weights, numbers, Asked(None), seed=3, sampling=sampling, batch_size=4).values
     found = tinyddpm.load(tmp_path / "r").sample(
         6, first=5, seed=3, sampler={"name": "ddim", "eta": 0.5}, steps=4, spacing="uniform", batch_size=4
     )

@@ -14,6 +14,7 @@ import numpy as np
 
 from tinyddpm import registry
 from tinyddpm.backend import Array, load_backend
+from tinyddpm.conditions import Known, Wish, in_turn
 from tinyddpm.data.base import ArrayDataset, Dataset, checked_dataset
 from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.errors import ConfigError, unknown
@@ -24,7 +25,7 @@ from tinyddpm.model.config import Config, GuidanceConfig, SamplingConfig, defaul
 from tinyddpm.model.config import preset as find_preset
 from tinyddpm.model.load import CHECKPOINT, load_model
 from tinyddpm.model.model import Model
-from tinyddpm.model.sampling import choose_labels, draw
+from tinyddpm.model.sampling import class_numbers, draw
 from tinyddpm.progress import Progress
 from tinyddpm.training.run import free_folder, start
 from tinyddpm.training.run import resume as go_on
@@ -33,6 +34,8 @@ HostArray: TypeAlias = np.ndarray[Any, Any]
 PathLike: TypeAlias = str | os.PathLike[str]
 Labels: TypeAlias = int | str | Sequence[int | str] | HostArray
 """One class or several, by number or name."""
+Prompts: TypeAlias = str | Sequence[str]
+"""One caption or several."""
 Part: TypeAlias = str | Mapping[str, Any]
 """A registered name, or a table of it with its options, such as {"name": "ddim", "eta": 0.5}."""
 Guide: TypeAlias = float | Part
@@ -66,6 +69,7 @@ class Trained:
         n: int = 64,
         *,
         labels: Labels | None = None,
+        prompts: Prompts | None = None,
         seed: int = 0,
         guidance: Guide | None = None,
         first: int = 0,
@@ -78,6 +82,7 @@ class Trained:
         Args:
             n: how many.
             labels: their classes, in turn; all classes in turn if not given.
+            prompts: captions of what they are to show, in turn, for a model that was trained with captions.
             seed: of the noise: the same seed gives the same sample number i.
             guidance: 1 is none, 3 goes thrice as far; or a table, such as {"name": "auto", "weak": "runs/small"}.
                 The run's own if not given.
@@ -87,7 +92,8 @@ class Trained:
             sampling: `sampler`, `steps`, `spacing`, `threshold`, `percentile`, where they are not to be the run's own.
 
         Raises:
-            ConfigError: a class is unknown, there are more labels than samples, or an option is wrong.
+            ConfigError: a class is unknown, there are more labels or prompts than samples, the model was trained
+                without them, or an option is wrong.
         """
         if n < 1 or first < 0:
             raise ConfigError(f"{n} samples from number {first} on: give at least 1 sample, and a number from 0 on")
@@ -99,7 +105,7 @@ class Trained:
                 self._model,
                 self._weights,
                 numbers,
-                self._labels(labels, numbers),
+                self._asked(labels, prompts, numbers),
                 seed=seed,
                 sampling=chosen,
                 guidance=self._guidance(guidance),
@@ -110,12 +116,19 @@ class Trained:
             bar.close()
 
     def denoiser(
-        self, labels: Labels | None = None, *, n: int = 1, guidance: Guide | None = None, **sampling: Any
+        self,
+        labels: Labels | None = None,
+        *,
+        prompts: Prompts | None = None,
+        n: int = 1,
+        guidance: Guide | None = None,
+        **sampling: Any,
     ) -> Denoiser:
         """Return the network as a function `x_t, t -> (x_0, eps)` on the backend's arrays, for n rows.
 
         Args:
             labels: the classes of the rows, in turn; a model with classes must be told them.
+            prompts: their captions, likewise.
             n: how many rows x_t has; a model without classes takes any number.
             guidance: see `sample`.
             sampling: see `sample`; of it `threshold` and `percentile` count here.
@@ -126,15 +139,18 @@ class Trained:
         if self.classes and labels is None:
             raise ConfigError(f"the model draws by class ({', '.join(self.classes[:3])}, …): give labels")
         chosen, guided = self._sampling(**sampling), self._guidance(guidance)
-        return self._model.denoiser(self._weights, self._labels(labels, np.arange(n)), chosen, guided)
+        return self._model.denoiser(self._weights, self._asked(labels, prompts, np.arange(n)), chosen, guided)
 
-    def predict_x0(self, x: HostArray, t: int, labels: Labels | None = None, **sampling: Any) -> HostArray:
+    def predict_x0(
+        self, x: HostArray, t: int, labels: Labels | None = None, *, prompts: Prompts | None = None, **sampling: Any
+    ) -> HostArray:
         """Return what the network takes the noisy `x` to come from, float32 of its shape; images in [−1, 1].
 
         Args:
             x: (n, *sample_shape), as the process has it at time t.
             t: 0 to T − 1.
             labels: the classes of the samples, in turn; a model with classes must be told them.
+            prompts: their captions, likewise.
             sampling: see `denoiser`.
 
         Raises:
@@ -144,19 +160,23 @@ class Trained:
             raise ConfigError(f"x has shape {x.shape}: give (n, {', '.join(map(str, self.sample_shape))})")
         if not 0 <= t < self.process.T:
             raise ConfigError(f"t is {t}: give a time from 0 to {self.process.T - 1}")
-        backend, denoiser = self._model.backend, self.denoiser(labels, n=len(x), **sampling)
+        backend, denoiser = self._model.backend, self.denoiser(labels, prompts=prompts, n=len(x), **sampling)
         with backend.scope():
             prediction = denoiser(backend.asarray(np.asarray(x, np.float32)), int(t))
         return backend.to_numpy(prediction.x_0)
 
-    def _labels(self, labels: Labels | None, numbers: HostArray) -> HostArray:
-        """Return the class of each sample number."""
-        if labels is None:
-            return choose_labels(numbers, self.classes, None)
-        several = labels.split(",") if isinstance(labels, str) else np.ravel(np.asarray(labels, dtype=object)).tolist()
-        if len(several) > len(numbers):
-            raise ConfigError(f"{len(several)} labels for {len(numbers)} samples: give at most one each")
-        return choose_labels(numbers, self.classes, ",".join(map(str, several)))
+    def _asked(self, labels: Labels | None, prompts: Prompts | None, numbers: HostArray) -> Known:
+        """Return what each sample number is asked for."""
+        classes, captions = None, [prompts] if isinstance(prompts, str) else prompts
+        if labels is not None:
+            several = (
+                labels.split(",") if isinstance(labels, str) else np.ravel(np.asarray(labels, dtype=object)).tolist()
+            )
+            _at_most(len(several), "labels", len(numbers))
+            classes = class_numbers(self.classes, ",".join(map(str, several)))
+        if captions is not None:
+            _at_most(len(captions), "prompts", len(numbers))
+        return in_turn(self._model.condition.asked(Wish(classes, captions)), numbers)
 
     def _guidance(self, guidance: Guide | None) -> GuidanceConfig:
         """Return the run's guidance, or what is given in its place."""
@@ -318,6 +338,11 @@ def _dataset(data: HostArray | Dataset, labels: HostArray | bool | None, classes
     if isinstance(data, np.ndarray):
         return ArrayDataset(data, labels if isinstance(labels, np.ndarray) else None, tuple(classes), name="array")
     return checked_dataset(data, "data")
+
+
+def _at_most(several: int, what: str, samples: int) -> None:
+    if several > samples:
+        raise ConfigError(f"{several} {what} for {samples} samples: give at most one each")
 
 
 def _table(part: Part | None) -> dict[str, Any]:

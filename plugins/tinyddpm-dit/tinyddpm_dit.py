@@ -3,17 +3,20 @@
 An image becomes a row of patches, each one token. Blocks of self-attention and perceptron work on them, told the time
 and a vector by adaLN-zero: each branch's norm is scaled and shifted, and its output gated, by what the block makes of
 the embedding. All of that starts at zero, so every block starts as the identity. A backward is its forward upside down.
-Tokens that are told, of a text for one, stand in the row after the patches ("in-context conditioning" of the paper).
+Tokens that are told, of a text for one, stand in the row after the patches ("in-context conditioning" of the paper), or
+each block attends to them by a cross-attention between the two.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 from array_api_compat import device
 
 from tinyddpm.backend import Array
 from tinyddpm.errors import ConfigError
 from tinyddpm.nn import DropoutNoise, Gradients, Parts, Told, Weights, Widths
-from tinyddpm.nn.blocks import Chain, TimeEmbedding
+from tinyddpm.nn.blocks import Chain, CrossAttention, TimeEmbedding
 from tinyddpm.nn.layers import Linear, Pass
 from tinyddpm.ops import Operations, Saved
 
@@ -33,6 +36,7 @@ class DiT(Parts):
         depth: number of blocks.
         heads: attention heads; they divide the width.
         mlp_ratio: width of a block's hidden layer, as a multiple of `width`.
+        text: where tokens that are told stand: "context", in the row; or "cross", where each block attends to them.
 
     Raises:
         ConfigError: an option is out of range, or the patches do not fit the image.
@@ -49,14 +53,16 @@ class DiT(Parts):
         depth: int = 4,
         heads: int = 4,
         mlp_ratio: int = 4,
+        text: Literal["context", "cross"] = "context",
     ) -> None:
-        _check(sample_shape, patch, width, depth, heads, mlp_ratio)
+        _check(sample_shape, patch, width, depth, heads, mlp_ratio, text)
         self.patch, self.width = patch, width
         self.takes = Widths(vector=width, tokens=told.tokens)
         self.time = TimeEmbedding("time", FREQUENCIES, width)
         self.tokens_in = Linear("tokens_in", patch * patch * sample_shape[-1], width)
-        self.context = Linear("context", told.tokens, width) if told.tokens else None
-        self.blocks = Chain(*(Block(f"block_{i}", width, heads, mlp_ratio * width) for i in range(depth)))
+        self.context = Linear("context", told.tokens, width) if told.tokens and text == "context" else None
+        asked = told.tokens if text == "cross" else 0
+        self.blocks = Chain(*(Block(f"block_{i}", width, heads, mlp_ratio * width, asked) for i in range(depth)))
         self.modulation = Linear("modulation", width, 2 * width, scale=0.0)
         self.tokens_out = Linear("tokens_out", width, patch * patch * out_channels, scale=0.0)
 
@@ -72,6 +78,10 @@ class DiT(Parts):
         h = h + _positions(ops, rows, columns, self.width, like=h)
         if self.context:
             h = self._beside(run, h, told)
+        elif self.takes.tokens:
+            run.told["tokens"] = told.tokens
+            if told.mask is not None:
+                run.told["mask"] = told.mask
         h = self.blocks.forward(run, h)
 
         h = h[:, : rows * columns, :]
@@ -96,7 +106,7 @@ class DiT(Parts):
             dh = run.ops.xp.concat([dh, run.ops.xp.zeros_like(run.told["context"])], axis=1)
 
         dh = self.blocks.backward(run, dh)
-        dtokens = None
+        dtokens = run.dtold.get("tokens")
         if self.context:
             dtokens = self.context.backward(run, dh[:, rows * columns :, :])
         dh = self.tokens_in.backward(run, dh[:, : rows * columns, :])
@@ -115,25 +125,32 @@ class DiT(Parts):
 
 
 class Block(Parts):
-    """A transformer block with adaLN-zero: attention, then a perceptron, each modulated, gated, added to its input."""
+    """A transformer block with adaLN-zero: attention, then a perceptron, each modulated, gated, added to its input.
 
-    def __init__(self, path: str, width: int, heads: int, hidden: int) -> None:
+    With `tokens`, their width, a cross-attention to those stands between the two, which starts at zero.
+    """
+
+    def __init__(self, path: str, width: int, heads: int, hidden: int, tokens: int = 0) -> None:
         self.heads = heads
         self.modulation = Linear(f"{path}/modulation", width, 6 * width, scale=0.0)
         self.q, self.k, self.v, self.out = (Linear(f"{path}/{name}", width, width) for name in ("q", "k", "v", "out"))
         self.dense_1 = Linear(f"{path}/dense_1", width, hidden)
         self.dense_2 = Linear(f"{path}/dense_2", hidden, width)
+        self.cross = CrossAttention(f"{path}/cross", width, tokens, heads, scale=0.0) if tokens else None
 
     def forward(self, run: Pass, x: Array) -> Array:
-        """(N, L, width) -> the same shape, told the "time" and, where some tokens are not there, the "mask", (N, L)."""
+        """(N, L, width) -> the same shape, told the "time", the "tokens" if it takes them, and the "mask" of keys."""
         scale_1, shift_1, gate_1, scale_2, shift_2, gate_2 = _parts(self.modulation.forward(run, run.told["time"]), 6)
 
         h = _standardise(run, x)
         h = run.do(run.ops.modulate, h, scale_1, shift_1)
         q, k, v = (layer.forward(run, h) for layer in (self.q, self.k, self.v))
-        h = run.do(run.ops.attention, q, k, v, self.heads, run.told.get("mask"))
+        h = run.do(run.ops.attention, q, k, v, self.heads, None if self.cross else run.told.get("mask"))
         h = self.out.forward(run, h)
         x = x + _gate(run, h, gate_1)
+
+        if self.cross:
+            x = self.cross.forward(run, _standardise(run, x), x)
 
         h = _standardise(run, x)
         h = run.do(run.ops.modulate, h, scale_2, shift_2)
@@ -150,6 +167,9 @@ class Block(Parts):
         dh = self.dense_1.backward(run, dh)
         dh, dscale_2, dshift_2 = run.undo(run.ops.modulate_backward, dh)
         dx = dy + _standardise_backward(run, dh)
+
+        if self.cross:
+            dx = dx + _standardise_backward(run, self.cross.backward(run, dx))
 
         dh, dgate_1 = _gate_backward(run, dx)
         dh = self.out.backward(run, dh)
@@ -226,7 +246,9 @@ def _parts(a: Array, count: int) -> list[Array]:
     return [a[:, i * c : (i + 1) * c] for i in range(count)]
 
 
-def _check(sample_shape: tuple[int, ...], patch: int, width: int, depth: int, heads: int, mlp_ratio: int) -> None:
+def _check(
+    sample_shape: tuple[int, ...], patch: int, width: int, depth: int, heads: int, mlp_ratio: int, text: str
+) -> None:
     """Refuse what cannot be built, before anything is."""
     if len(sample_shape) != 3:
         raise ConfigError(f"DiT takes images, not samples of shape {sample_shape}: use the network 'mlp' for points")
@@ -237,6 +259,8 @@ def _check(sample_shape: tuple[int, ...], patch: int, width: int, depth: int, he
         raise ConfigError(f"DiT width is {width}: it must be a multiple of 4, at least 8")
     if width % heads:
         raise ConfigError(f"DiT heads is {heads}: it must divide the width, {width}")
+    if text not in ("context", "cross"):
+        raise ConfigError(f"DiT text is {text!r}: give 'context' or 'cross'")
     height, width_of_image, _ = sample_shape
     if height % patch or width_of_image % patch:
         fit = [p for p in range(1, min(height, width_of_image) + 1) if height % p == 0 and width_of_image % p == 0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,11 @@ import numpy as np
 import pytest
 
 import tinyddpm
-from helpers.conditions import Columns, Picture, Words
+from helpers.conditions import Picture, Words
 from helpers.networks import SKETCHES, random_weights
 from tinyddpm import registry
 from tinyddpm.backend import Backend, load_backend
-from tinyddpm.conditions import OF_CLASSES, Asked, Condition, Conditioned, check_fit, make_condition
+from tinyddpm.conditions import OF_CLASSES, Asked, check_fit, make_condition
 from tinyddpm.conditions.label import Label
 from tinyddpm.data import open_dataset
 from tinyddpm.errors import ConfigError
@@ -23,7 +22,6 @@ from tinyddpm.model.config import Config
 from tinyddpm.model.model import Model
 from tinyddpm.nn import Layout, Told, Widths, make_network
 from tinyddpm.ops import load_operations
-from tinyddpm.testing import check_projection
 from tinyddpm.training.assembly import make_trainer
 
 NUMPY = load_backend("numpy")
@@ -66,29 +64,6 @@ def test_parameters_of_one_folder_lie_side_by_side() -> None:
     assert paths[at - 1 : at + 2] == ["time/dense_2/b", "time/label/table", "conv_in/w"]
 
 
-@pytest.mark.parametrize("factory", [Picture, Label])
-def test_a_network_with_its_condition(factory: Callable[..., Condition]) -> None:
-    """Gradients of both in one buffer, by central differences through network and condition."""
-    sample_shape = 4, 4, 2
-    options = {"channels": 4, "multipliers": (1,), "blocks": 1, "attention": (), "dropout": 0.0}
-    condition = factory(sample_shape, 3, 16, True)
-    both = Conditioned(make_network("unet", sample_shape, condition.gives, 2, options), condition)
-    rng, layout = np.random.default_rng(0), Layout(both.parameters)
-    weights = np.concatenate([w.ravel() for w in random_weights(layout, 1).values()])
-    known = Columns(np.asarray([2, 0, 1]), rng.normal(size=(3, *sample_shape[:-1], 3)))
-    given = dict(condition.read(known))
-    x, dout = rng.normal(size=(2, 3, *sample_shape[:-1], 2))
-    t = np.asarray([0, 5, 900])
-
-    def value(buffer: np.ndarray) -> np.ndarray:
-        return np.asarray(both.forward(load_operations(NUMPY), layout.views(buffer, np), x, t, given)[0])
-
-    ops, gradient = load_operations(NUMPY, training=True), np.zeros(layout.size)
-    _, saved = both.forward(ops, layout.views(weights, np), x, t, given)
-    both.backward(saved, layout.views(gradient, np), dout)
-    check_projection(value, weights, dout, gradient, rng)
-
-
 def test_what_does_not_fit_is_one_line() -> None:
     """A part that a network does not take, a width that it does not have, and a condition without its data."""
     words = Words((2,), 0, 8, False)
@@ -109,8 +84,9 @@ def test_what_does_not_fit_is_one_line() -> None:
 def test_a_model_refuses_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     load = registry.load
     monkeypatch.setattr(registry, "load", lambda g, name: Words if name == "words" else load(g, name))
-    with pytest.raises(ConfigError, match="'words' gives tokens of width 4, network 'unet' takes no tokens"):
-        model(condition={"name": "words"})
+    points = {"data": {"labels": False}, "network": {"name": "mlp", "width": 8}, "condition": {"name": "words"}}
+    with pytest.raises(ConfigError, match="'words' gives tokens of width 4, network 'mlp' takes no tokens"):
+        Model(Config.from_dict(points), (2,), (), NUMPY)
     with pytest.raises(ConfigError, match="nothing is conditioned on"):
         model(data={"labels": False}, condition={"dropout": 0.1})
     with pytest.raises(ConfigError, match=r"condition.dropout is 1.5: it must lie in \[0, 1\]"):
@@ -120,7 +96,7 @@ def test_a_model_refuses_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> N
 def test_nothing_is_said_to_a_share_of_samples(other_backend: Backend) -> None:
     """The share is the rate, within 5 standard errors; which samples they are does not depend on batch or backend."""
     ours, n = model(0.3), 20_000
-    given = ours.asked(np.arange(n) % 10)
+    given = ours.asked(Asked(np.arange(n) % 10))
     told = ours.partly_nothing(given, NUMPY.random(7), 4, np.arange(n))["label"]
     silent = told == 10
     assert abs(silent.mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / n)
@@ -128,7 +104,7 @@ def test_nothing_is_said_to_a_share_of_samples(other_backend: Backend) -> None:
 
     theirs = Model(ours.config, (8, 8, 1), tuple("0123456789"), other_backend)
     some = np.arange(100, 120)
-    part = theirs.partly_nothing(theirs.asked(some % 10), other_backend.random(7), 4, some)["label"]
+    part = theirs.partly_nothing(theirs.asked(Asked(some % 10)), other_backend.random(7), 4, some)["label"]
     np.testing.assert_array_equal(other_backend.to_numpy(part), told[some])
     other_step = ours.partly_nothing(given, NUMPY.random(7), 5, np.arange(n))["label"]
     assert np.any((other_step == 10) != silent)

@@ -13,6 +13,7 @@ from helpers.cuda_shim import ShimBackend
 from helpers.cuda_tape import TapeBackend
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.backend.captured import Captured
+from tinyddpm.conditions import Asked
 from tinyddpm.data import open_dataset
 from tinyddpm.data.base import ArrayDataset, Dataset
 from tinyddpm.errors import TrainingError
@@ -232,7 +233,7 @@ def test_recorded_sampling_draws_the_same(name: str, precision: str) -> None:
         weights = backend.asarray(np.random.default_rng(1).normal(0, 0.1, trainer.model.layout.size).astype(np.float32))
         numbers = np.arange(5)
         options = {"seed": 3, "sampling": settings.sampling, "batch_size": 3}
-        drawn.append(draw(trainer.model, weights, numbers, numbers % 4, **options).values)
+        drawn.append(draw(trainer.model, weights, numbers, Asked(numbers % 4), **options).values)
     np.testing.assert_array_equal(*drawn)
     assert tape.recorded
 

@@ -10,6 +10,7 @@ from cuda.test_captured import ADAPTIVE, POINTS, config, data
 from helpers import cupy_stand_in
 from helpers.cuda_shim import ShimBackend
 from tinyddpm.backend import load_backend
+from tinyddpm.conditions import Asked
 from tinyddpm.model.sampling import draw
 from tinyddpm.training import feed
 from tinyddpm.training.assembly import make_trainer
@@ -36,7 +37,7 @@ def test_trains_and_draws(monkeypatch: pytest.MonkeyPatch, precision: str, graph
         trainer = make_trainer(settings, backend, data(settings))
         results = [trainer.train_step() for _ in range(4)]
         options = {"seed": 0, "sampling": settings.sampling, "batch_size": 4}
-        drawn = draw(trainer.model, trainer.ema, np.arange(6), np.zeros(6, int), **options).values
+        drawn = draw(trainer.model, trainer.ema, np.arange(6), Asked(np.zeros(6, int)), **options).values
         found.append((results, trainer.validation_loss(), drawn.tobytes(), trainer.checkpoint({}).ema.tobytes()))
         assert len(cupy_stand_in.Stream.current) == 1
     assert found[0] == found[1]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tinyddpm.errors import ConfigError, DataError, TinyDDPMError
 from tinyddpm.figures.files import replacing
-from tinyddpm.figures.images import film_strip, grid, save_gif, save_images, save_npz, save_png
+from tinyddpm.figures.images import captioned, film_strip, grid, save_gif, save_images, save_npz, save_png
 from tinyddpm.samplers.spacings import moments
 
 
@@ -236,3 +236,23 @@ def test_what_cannot_be_drawn_is_refused_in_one_line(
         call(tmp_path / "a")
     assert "\n" not in str(refusal.value)
     assert os.listdir(tmp_path) == []
+
+
+def test_words_stand_beside_the_images_of_their_row() -> None:
+    """A row a text, in the order of their coming; as right of the margin as without words, and ink in each margin."""
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
+    picture = captioned(images, ["one", "two", "one", "two", "one"], scale=6)
+    rows = np.concatenate([images[[0, 2, 4]], images[[1, 3]], np.full((1, 8, 8, 3), 255, np.uint8)])
+    expected = grid(rows, columns=3, scale=6)
+    np.testing.assert_array_equal(picture[:, -expected.shape[1] :], expected)
+    margin = picture[:, : -expected.shape[1]]
+    for row in (margin[:50], margin[50:100]):
+        assert (row < 128).any()
+    assert not np.array_equal(margin[:50], margin[50:100])
+    grey = captioned(images[..., :1], ["a caption that goes on and on, for lines and lines" for _ in images])
+    assert grey.shape[2] == 1
+
+
+def test_a_row_of_words_goes_on_in_the_next() -> None:
+    images = np.zeros((20, 8, 8, 1), np.uint8)
+    assert captioned(images, ["one"] * 20, scale=2).shape[0] == 2 * 18 + 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,6 +22,7 @@ class Columns:
     pictures: HostArray | None = None
     words: HostArray | None = None
     lengths: HostArray | None = None
+    columns: Mapping[str, HostArray] = field(default_factory=dict)
 
 
 class Picture:

@@ -14,6 +14,8 @@ from torch.nn import functional
 from helpers.comparison import HostArray
 
 Masks = Iterator[Tensor] | None
+Words = tuple[Tensor, Tensor] | None
+"""Tokens, and which of them are there."""
 
 
 def norm(channels: int) -> nn.GroupNorm:
@@ -32,7 +34,7 @@ class ResidualBlock(nn.Module):
         if c_in != c_out:
             self.shortcut = nn.Conv2d(c_in, c_out, 1)
 
-    def forward(self, x: Tensor, temb: Tensor, masks: Masks) -> Tensor:
+    def forward(self, x: Tensor, temb: Tensor, masks: Masks, told: Words) -> Tensor:
         h = self.conv_1(functional.silu(self.norm_1(x)))
         time = self.time(functional.silu(temb))[:, :, None, None]
         if self.adaptive:
@@ -47,21 +49,55 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    def __init__(self, channels: int, heads: int) -> None:
+    """Self-attention; with the width of tokens, also to those, by one softmax."""
+
+    def __init__(self, channels: int, heads: int, tokens: int = 0) -> None:
         super().__init__()
         self.norm = norm(channels)
         self.q, self.k, self.v, self.out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
         self.heads = heads
+        if tokens:
+            self.context_k, self.context_v = nn.Linear(tokens, channels), nn.Linear(tokens, channels)
 
-    def forward(self, x: Tensor, temb: Tensor, masks: Masks) -> Tensor:
+    def forward(self, x: Tensor, temb: Tensor, masks: Masks, told: Words) -> Tensor:
         h = self.norm(x)
         q, k, v = (layer(h).unflatten(1, (self.heads, -1)).flatten(3).mT for layer in (self.q, self.k, self.v))
-        h = functional.scaled_dot_product_attention(q, k, v)
+        there = None
+        if hasattr(self, "context_k"):
+            assert told is not None
+            tokens, mask = told
+            more = [
+                layer(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
+                for layer in (self.context_k, self.context_v)
+            ]
+            k, v = torch.cat([k, more[0]], dim=2), torch.cat([v, more[1]], dim=2)
+            there = torch.cat([torch.ones(len(x), q.shape[2], dtype=torch.bool), mask], dim=1)[:, None, None]
+        h = functional.scaled_dot_product_attention(q, k, v, there)
         return x + self.out(h.mT.reshape(x.shape))
 
 
+class CrossAttentionBlock(nn.Module):
+    def __init__(self, channels: int, heads: int, tokens: int) -> None:
+        super().__init__()
+        self.norm = norm(channels)
+        self.q, self.out = nn.Linear(channels, channels), nn.Linear(channels, channels)
+        self.k, self.v = nn.Linear(tokens, channels), nn.Linear(tokens, channels)
+        self.heads = heads
+
+    def forward(self, x: Tensor, temb: Tensor, masks: Masks, told: Words) -> Tensor:
+        assert told is not None
+        tokens, mask = told
+        pixels = self.norm(x).flatten(2).mT
+        q, k, v = (
+            layer(a).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for layer, a in ((self.q, pixels), (self.k, tokens), (self.v, tokens))
+        )
+        h = functional.scaled_dot_product_attention(q, k, v, mask[:, None, None])
+        return x + self.out(h.transpose(1, 2).flatten(2)).mT.reshape(x.shape)
+
+
 class Downsample(nn.Conv2d):
-    def forward(self, x: Tensor, temb: Tensor, masks: Masks) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, temb: Tensor, masks: Masks, told: Words) -> Tensor:  # type: ignore[override]
         return super().forward(functional.pad(x, (0, 1, 0, 1)))
 
 
@@ -70,12 +106,13 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor, temb: Tensor, masks: Masks) -> Tensor:
+    def forward(self, x: Tensor, temb: Tensor, masks: Masks, told: Words) -> Tensor:
         return self.conv(functional.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 class TorchUNet(nn.Module):
-    """Takes the arguments of `tinyddpm.nn.unet.UNet`, but the classes of a label, and the channels of an image told.
+    """Takes the arguments of `tinyddpm.nn.unet.UNet`, but the classes of a label, and what widths an image and tokens
+    told have.
 
     Its steps are named as in the paths of their parameters.
     """
@@ -94,6 +131,8 @@ class TorchUNet(nn.Module):
         adaptive: bool = False,
         dropout: float = 0.0,
         image: int = 0,
+        tokens: int = 0,
+        text: str = "cross",
     ) -> None:
         super().__init__()
         height, width, c_image = sample_shape
@@ -103,6 +142,13 @@ class TorchUNet(nn.Module):
 
         def residual(path: str, c_in: int, c_out: int) -> None:
             self.steps[path] = ResidualBlock(c_in, c_out, c_time, adaptive, dropout)
+
+        def attend(folder: str, number: str, c: int) -> str:
+            self.steps[f"{folder}/attention{number}"] = AttentionBlock(c, heads, tokens if text == "concat" else 0)
+            if not tokens or text == "concat":
+                return f"{folder}/attention{number}"
+            self.steps[f"{folder}/cross{number}"] = CrossAttentionBlock(c, heads, tokens)
+            return f"{folder}/cross{number}"
 
         self.time = nn.ModuleDict({"dense_1": nn.Linear(channels, c_time), "dense_2": nn.Linear(c_time, c_time)})
         if classes:
@@ -122,8 +168,7 @@ class TorchUNet(nn.Module):
                 residual(last, c, channels * multiplier)
                 c = channels * multiplier
                 if side in attention:
-                    last = f"down_{level}/attention_{block}"
-                    self.steps[last] = AttentionBlock(c, heads)
+                    last = attend(f"down_{level}", f"_{block}", c)
                 self.leave.add(last)
                 skips.append(c)
             if level + 1 < len(multipliers):
@@ -132,7 +177,7 @@ class TorchUNet(nn.Module):
                 skips.append(c)
                 side //= 2
         residual("middle/block_0", c, c)
-        self.steps["middle/attention"] = AttentionBlock(c, heads)
+        attend("middle", "", c)
         residual("middle/block_1", c, c)
         for level in range(len(multipliers) - 1, -1, -1):
             for block in range(blocks + 1):
@@ -140,12 +185,12 @@ class TorchUNet(nn.Module):
                 self.take.add(f"up_{level}/block_{block}")
                 c = channels * multipliers[level]
                 if side in attention:
-                    self.steps[f"up_{level}/attention_{block}"] = AttentionBlock(c, heads)
+                    attend(f"up_{level}", f"_{block}", c)
             if level:
                 self.steps[f"up_{level}/double"] = Upsample(c)
                 side *= 2
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None, masks: Masks) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None, masks: Masks, told: Words = None) -> Tensor:
         half = self.channels // 2
         rates = torch.exp(-math.log(10000) * torch.arange(half, dtype=x.dtype, device=x.device) / (half - 1))
         angles = torch.outer(t.to(x.dtype), rates)
@@ -159,7 +204,7 @@ class TorchUNet(nn.Module):
         for path, step in self.steps.items():
             if path in self.take:
                 h = torch.cat([h, skips.pop()], dim=1)
-            h = step(h, temb, masks)
+            h = step(h, temb, masks, told)
             if path in self.leave:
                 skips.append(h)
         return self.conv_out(functional.silu(self.norm_out(h)))

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from tinyddpm.backend import load_backend
 from tinyddpm.cli import main
+from tinyddpm.conditions import Asked
 from tinyddpm.diffusion.denoiser import static_threshold
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config, GuidanceConfig
@@ -19,7 +20,7 @@ from tinyddpm.model.model import Model
 
 NUMPY = load_backend("numpy")
 SMALL = {"name": "unet", "channels": 8, "multipliers": [1, 1], "blocks": 1, "attention": [], "heads": 1}
-LABELS = np.array([0, 1, 0, 1, 1])
+LABELS = Asked(np.array([0, 1, 0, 1, 1]))
 CFG = GuidanceConfig("cfg", {"scale": 3.0})
 TABLES = {"network": SMALL, "schedule": {"timesteps": 30}, "condition": {"dropout": 0.1}}
 

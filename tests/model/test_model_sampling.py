@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tinyddpm.backend import load_backend
+from tinyddpm.conditions import Asked
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config
 from tinyddpm.model.model import Model
@@ -38,15 +39,15 @@ def weights(of: Model, seed: int = 0) -> Any:
 def test_labels_are_one_class_a_sample(labels: Any, line: str) -> None:
     by_class = model()
     with pytest.raises(ConfigError) as error:
-        by_class.sample(weights(by_class), np.arange(2), labels, 0, CONFIG.sampling)
+        by_class.sample(weights(by_class), np.arange(2), Asked(labels), 0, CONFIG.sampling)
     assert str(error.value) == line
 
 
 @pytest.mark.parametrize("labels", [None, np.array([7])])
 def test_without_classes_labels_mean_nothing(labels: Any) -> None:
     plain = model(())
-    *_, last = plain.sample(weights(plain), np.arange(2), labels, 0, CONFIG.sampling)
-    *_, other = plain.sample(weights(plain), np.arange(2), np.zeros(2, int), 0, CONFIG.sampling)
+    *_, last = plain.sample(weights(plain), np.arange(2), Asked(labels), 0, CONFIG.sampling)
+    *_, other = plain.sample(weights(plain), np.arange(2), Asked(np.zeros(2, int)), 0, CONFIG.sampling)
     assert np.array_equal(last.x, other.x)
 
 
@@ -54,4 +55,4 @@ def test_a_wrong_option_is_refused_before_the_first_step() -> None:
     plain = model(())
     sampling = replace(CONFIG.sampling, name="ddim", options={"eta": 2.0})
     with pytest.raises(ConfigError, match=r"eta is 2\.0"):
-        plain.sample(weights(plain), np.arange(2), None, 0, sampling)
+        plain.sample(weights(plain), np.arange(2), Asked(None), 0, sampling)

@@ -106,6 +106,49 @@ def test_an_image_told_is_more_channels(numpy_backend: Backend) -> None:
         assert_close(dw[path], expected, 1e-10, path, floor=1e-3 if is_key_bias(path) else 0.0)
 
 
+@pytest.mark.parametrize("text", ["cross", "concat"])
+def test_tokens_are_attended_to_as_by_the_twin(numpy_backend: Backend, text: str) -> None:
+    """Prediction, dx, the tokens' gradient and those of all paths, within 1e-10, with tokens that are not there."""
+    sketch, rng = SKETCHES["unet-adaptive"], np.random.default_rng(3)
+    options = {**sketch.options, "dropout": 0.0, "text": text}
+    network = make_network("unet", sketch.shape, Widths(tokens=5), 2, options)
+    weights = random_weights(Layout(network.parameters), 3)
+    x, dout = (rng.normal(size=(3, *sketch.shape[:2], c)) for c in (sketch.shape[2], 2))
+    tokens, mask, t = rng.normal(size=(3, 4, 5)), np.arange(4) < np.asarray([[4], [2], [1]]), np.asarray([3, 90, 900])
+    out, saved = network.forward(load_operations(numpy_backend, True), weights, x, t, Told(tokens=tokens, mask=mask))
+    dw = {path: np.zeros_like(w) for path, w in weights.items()}
+    dx, dtold = network.backward(saved, dw, dout)
+
+    twin = TorchUNet(sketch.shape, 0, 2, tokens=5, **options).double()
+    load_weights(twin, weights)
+    x_twin, tokens_twin = torch.tensor(x).movedim(-1, 1).requires_grad_(), torch.tensor(tokens, requires_grad=True)
+    out_twin = twin(x_twin, torch.tensor(t), None, None, (tokens_twin, torch.tensor(mask)))
+    out_twin.backward(torch.tensor(dout).movedim(-1, 1))
+    assert x_twin.grad is not None
+    assert tokens_twin.grad is not None
+    assert_close(out, out_twin.detach().movedim(1, -1).numpy(), 1e-10, "prediction")
+    assert_close(dx, x_twin.grad.movedim(1, -1).numpy(), 1e-10, "dx")
+    assert_close(dtold.tokens, tokens_twin.grad.numpy(), 1e-10, "dtokens")
+    for path, expected in gradients(twin, weights).items():
+        assert_close(dw[path], expected, 1e-10, path, floor=1e-3 if is_key_bias(path) else 0.0)
+
+
+def test_untold_networks_have_the_parameters_they_have_always_had() -> None:
+    """Where no tokens are told, neither option adds or moves one: checkpoints of before load as they are."""
+    for name in UNETS:
+        sketch = SKETCHES[name]
+        plain, cross, concat = (
+            [
+                (p.path, p.shape)
+                for p in make_network("unet", sketch.shape, told, 2, {**sketch.options, "text": text}).parameters
+            ]
+            for told, text in ((Widths(), "cross"), (Widths(tokens=3), "cross"), (Widths(tokens=3), "concat"))
+        )
+        assert plain == [p for p in cross if "/cross" not in p[0]] == [p for p in concat if "/context_" not in p[0]]
+        assert len(plain) < min(len(cross), len(concat))
+        assert not any("/cross" in path or "/context_" in path for path, _ in plain)
+
+
 def test_every_residual_block_drops_by_its_own_masks(numpy_backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Layers are numbered from 0 in forward order, one per residual block; no two have the same mask."""
     setting = Setting(SKETCHES["unet-adaptive"])

@@ -14,8 +14,8 @@ from threadpoolctl import threadpool_limits
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.bench.operations import ConvShape, Row, TimedOperations
 from tinyddpm.bench.task import Task, class_names
+from tinyddpm.conditions import Wish, in_turn
 from tinyddpm.data.base import ArrayDataset
-from tinyddpm.model.sampling import default_labels
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.ops.cuda import cudnn
 from tinyddpm.samplers import Step
@@ -148,9 +148,9 @@ class Ours:
 
     def _sampling(self) -> Iterator[Step]:
         samples = np.arange(self.task.batch_size)
-        labels = default_labels(samples, self.task.classes)
         config, model = self.task.config, self.trainer.model
-        return model.sample(self.trainer.ema, samples, labels, config.seed, config.sampling)
+        asked = in_turn(model.condition.asked(Wish(), self.trainer.held_out), samples)
+        return model.sample(self.trainer.ema, samples, asked, config.seed, config.sampling)
 
 
 def variants(task: Task, compiled: bool) -> list[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tinyddpm.samplers import Step
 
 IMAGES = """IMAGE is a file, or one of a data set as DATA:NUMBER, such as digits:12, where DATA is anything that
-`train --data` takes; its class is then known too."""
+`train --data` takes; its class or caption is then known too."""
 
 
 @click.group(epilog=IMAGES)
@@ -41,12 +41,13 @@ def edit() -> None:
 def interpolate(images: tuple[str, str], number: int, strength: float | None, **given: Any) -> None:
     """Lead from one IMAGE to another with the model in CHECKPOINT, a file or a run folder.
 
-    The picture starts with the first image as it was given, and ends with the second. Between two classes the
-    predictions for both are mixed.
+    The picture starts with the first image as it was given, and ends with the second. Between two classes or
+    captions the predictions for both are mixed.
     """
     import numpy as np
 
     from tinyddpm.cli.editor import Editor
+    from tinyddpm.conditions import some
     from tinyddpm.editing import ddim_interpolation, pairs_from, stochastic_interpolation
     from tinyddpm.guidance import Blend
 
@@ -54,14 +55,14 @@ def interpolate(images: tuple[str, str], number: int, strength: float | None, **
         raise ConfigError("without --strength the sampler is DDIM: leave out --sampler and --sampler-option")
     editor = Editor(**given)
     pictures = [editor.read(image) for image in images]
-    labels = editor.labels(pictures)
+    asked = editor.asked(pictures)
     ends = editor.to_model(pictures[:1]), editor.to_model(pictures[1:])
     share = np.linspace(0, 1, number, dtype=np.float32)
 
     def edited(rows: Numbers) -> Iterator[Step]:
         lam = editor.backend.asarray(share[rows])
-        first, second = (editor.guided(np.repeat(label, len(rows))) for label in labels)
-        if labels[0] == labels[1]:
+        first, second = (editor.guided(some(asked, np.full(len(rows), end))) for end in (0, 1))
+        if all(np.array_equal(*column) for column in editor.model.read(asked).values()):
             second = first
         between = editor.thresholded(Blend(first, second, lam))
         if strength is None:
@@ -92,7 +93,8 @@ def interpolate(images: tuple[str, str], number: int, strength: float | None, **
 def from_(images: tuple[str, ...], strength: float, number: int, **given: Any) -> None:
     """Draw each IMAGE anew with the model in CHECKPOINT, from a noised start (SDEdit).
 
-    The picture has a row for each image, which it begins with. With --labels the image may be led to another class.
+    The picture has a row for each image, which it begins with. With --labels or --prompt the image may be led
+    to another class or caption.
     """
     from tinyddpm.cli.editor import Editor
     from tinyddpm.editing import pairs_from, sdedit
@@ -155,7 +157,11 @@ SHARED = [
         group="Edit",
     ),
     GroupedOption(["--out"], type=click.Path(path_type=Path), help="Folder; edits if not given.", group="Output"),
-    *(given for given in sample.params if given.name in ("singles", "npz", "seed", "batch_size")),
+    *(
+        given
+        for given in sample.params
+        if given.name in ("singles", "npz", "prompts", "prompts_file", "seed", "batch_size")
+    ),
     *(given for given in sample.params if getattr(given, "group", "") in ("Sampling", "General")),
 ]
 """What all edits take: three options, and those of `sample` that mean the same here."""

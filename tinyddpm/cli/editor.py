@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyddpm.backend import Array, Purpose
-from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, refuse_full
+from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, refuse_full, wish_of
+from tinyddpm.conditions import Asked, Known, Wish, in_turn, some
 from tinyddpm.data import open_dataset
 from tinyddpm.data.folder import decode_image
 from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.errors import ConfigError, DataError
 from tinyddpm.figures.images import Pixels, grid, save_images, save_npz, save_png
 from tinyddpm.figures.samples import is_drawable
-from tinyddpm.model.sampling import choose_labels
 from tinyddpm.ops.images import from_model, to_model
 from tinyddpm.progress import Progress
 from tinyddpm.samplers import Noise, Step, make_sampler
@@ -36,10 +36,10 @@ GREY = 127
 
 @dataclass(frozen=True)
 class Picture:
-    """An image, uint8 (H, W, C), and the number of its class in the model, if it is known."""
+    """An image, uint8 (H, W, C), and one row of what the model is conditioned on, if that is known."""
 
     pixels: Pixels
-    label: int | None = None
+    known: Asked | None = None
 
 
 Edit: TypeAlias = Callable[..., Iterator[Step]]
@@ -53,7 +53,7 @@ class Editor:
         sampler, sample_steps, spacing, threshold, percentile, assignments, spacing_assignments: the sampling, where it
             is not the run's own.
         scale, guide, guide_assignments: the guidance, where it is not the run's own.
-        raw, seed, batch_size, classes, out, singles, npz, machine: as for `tinyddpm sample`.
+        raw, seed, batch_size, classes, prompts, prompts_file, out, singles, npz, machine: as for `tinyddpm sample`.
         fit: crop images in the middle and resize them to the model's size; otherwise they must have it.
 
     Raises:
@@ -78,6 +78,8 @@ class Editor:
         seed: int,
         batch_size: int,
         classes: str | None,
+        prompts: tuple[str, ...],
+        prompts_file: Path | None,
         fit: bool,
         out: Path | None,
         singles: bool,
@@ -98,16 +100,17 @@ class Editor:
         self.pairs = self.model.pairs(self.sampling)
         self.sampler = make_sampler(self.sampling.name, **self.sampling.options)
         self.random = self.backend.random(seed)
-        self.batch_size, self.chosen, self.fit = batch_size, classes, fit
+        self.wish = wish_of(self.model, classes, prompts, prompts_file)
+        self.batch_size, self.fit = batch_size, fit
         self.out, self.singles, self.npz = out, singles, npz
 
-    def denoiser(self, labels: Numbers) -> Denoiser:
-        """Return the denoiser for rows of these classes, guided and kept in the range of images."""
-        return self.thresholded(self.guided(labels))
+    def denoiser(self, asked: Known) -> Denoiser:
+        """Return the denoiser for what is asked for, a row a sample, guided and kept in the range of images."""
+        return self.thresholded(self.guided(asked))
 
-    def guided(self, labels: Numbers) -> Denoiser:
-        """Return the denoiser for rows of these classes, guided."""
-        return self.model.guided(self.weights, labels, self.guidance)
+    def guided(self, asked: Known) -> Denoiser:
+        """Return the denoiser for what is asked for, a row a sample, guided."""
+        return self.model.guided(self.weights, asked, self.guidance)
 
     def thresholded(self, denoiser: Denoiser) -> Denoiser:
         """Return a denoiser kept in the range of images."""
@@ -155,9 +158,19 @@ class Editor:
             raise DataError(f"{dataset.description}: edit is for images")
         if number >= len(dataset):
             raise DataError(f"{dataset.description}: there is no number {number}, the last is {len(dataset) - 1}")
-        known = dataset.labels is not None and dataset.classes == self.model.classes
-        label = int(dataset.labels[number]) if known and dataset.labels is not None else None
-        return Picture(dataset.read(np.asarray([number]))[0], label)
+        row = np.asarray([number])
+        known = some(dataset, row)
+        if dataset.classes != self.model.classes:
+            known.labels = None  # other classes than the model's
+        return Picture(dataset.read(row)[0], known if self._reads(known) else None)
+
+    def _reads(self, known: Known) -> bool:
+        """Whether the model's condition can read what is known."""
+        try:
+            self.model.read(known)
+        except ConfigError:
+            return False
+        return True
 
     def read_mask(self, path: Path) -> NDArray[np.bool_]:
         """Return the mask in an image file, (H, W, 1), True where it is white.
@@ -187,21 +200,21 @@ class Editor:
         white: NDArray[np.bool_] = pixels == WHITE
         return white
 
-    def labels(self, pictures: Sequence[Picture]) -> Numbers:
-        """Return the class of each picture: those chosen, in turn, or else their own; zeros without classes.
+    def asked(self, pictures: Sequence[Picture]) -> Known:
+        """Return what is asked for of each picture: what the user wishes, in turn, or else what is known of it.
 
         Raises:
-            ConfigError: a class is unknown, nobody says which it is, or the model has none and one is chosen.
+            ConfigError: the model was trained without what is wished, or nobody says what it must be told.
         """
-        if self.chosen is not None or not self.model.classes:
-            return choose_labels(np.arange(len(pictures)), self.model.classes, self.chosen)
-        known = [picture.label for picture in pictures if picture.label is not None]
-        if len(known) < len(pictures):
+        own = [picture.known for picture in pictures if picture.known is not None]
+        if self.wish == Wish() and len(own) == len(pictures):
+            return _joined(own)
+        if self.wish == Wish() and self.model.classes:
             raise ConfigError(
                 f"the model draws by class ({', '.join(self.model.classes[:3])}, …): "
                 "say which the images are of with --labels"
             )
-        return np.asarray(known)
+        return in_turn(self.model.condition.asked(self.wish), np.arange(len(pictures)))
 
     def variants(
         self, pictures: Sequence[Picture], number: int, edited: Edit, steps: int, shown: Sequence[Pixels]
@@ -215,11 +228,11 @@ class Editor:
             steps: how many steps it takes.
             shown: what each row of the grid begins with.
         """
-        labels = self.labels(pictures)
+        asked = self.asked(pictures)
 
         def of_rows(rows: Numbers) -> Iterator[Step]:
             of = rows // number
-            arguments = self.process, self.denoiser(labels[of]), self.start(rows), self.pairs, self.noise(rows)
+            arguments = self.process, self.denoiser(some(asked, of)), self.start(rows), self.pairs, self.noise(rows)
             return edited(*arguments, image=self.to_model([pictures[i] for i in of]), sampler=self.sampler)
 
         results = self.run(len(pictures) * number, of_rows, steps)
@@ -266,6 +279,16 @@ class Editor:
             files.append(folder / f"{0:06d}.png")
         for file in files:
             click.echo(f"wrote {file}")
+
+
+def _joined(rows: Sequence[Asked]) -> Asked:
+    """Return what is known of several pictures as one, as far as it is known of all."""
+    labels = [row.labels for row in rows if row.labels is not None]
+    names = set.intersection(*(set(row.columns) for row in rows))
+    return Asked(
+        np.concatenate(labels) if len(labels) == len(rows) else None,
+        {name: np.concatenate([row.columns[name] for row in rows]) for name in sorted(names)},
+    )
 
 
 def veiled(pixels: Pixels, mask: NDArray[np.bool_]) -> Pixels:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyddpm.backend import Array, Purpose
+from tinyddpm.conditions import some
 from tinyddpm.data import open_dataset, parse_size
 from tinyddpm.data.base import Dataset
 from tinyddpm.diffusion.bound import Bound, Estimate, Floats, Times, estimate, together, variational_bound
@@ -100,8 +101,7 @@ class Measurement:
         return bits_per_dimension(density, shape, BIN if model.is_image else None)
 
     def _denoiser(self, batch: NDArray[np.int64]) -> NetworkDenoiser:
-        labels = self.dataset.labels if self.model.classes else None
-        return self.model.network_denoiser(self.weights, None if labels is None else labels[batch])
+        return self.model.network_denoiser(self.weights, some(self.dataset, batch))
 
     def _read(self, batch: NDArray[np.int64]) -> Array:
         x_0 = self.model.backend.asarray(self.dataset.read(batch))

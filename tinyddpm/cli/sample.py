@@ -9,7 +9,14 @@ from typing import Any
 import click
 
 from tinyddpm.cli.options import GroupedCommand, option
-from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, machine_options, open_model, refuse_full
+from tinyddpm.cli.trained import (
+    chosen_guidance,
+    chosen_sampling,
+    machine_options,
+    open_model,
+    refuse_full,
+    wish_of,
+)
 
 
 @click.command(cls=GroupedCommand)
@@ -35,6 +42,20 @@ from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, machine_optio
     "--labels",
     "classes",
     help="Classes to draw, by name or number, separated by commas; all in turn if not given.",
+    group="Samples",
+)
+@option(
+    "--prompt",
+    "prompts",
+    multiple=True,
+    help="A caption of what to draw, for a model trained with captions; several in turn.",
+    group="Samples",
+)
+@option(
+    "--prompts",
+    "prompts_file",
+    type=click.Path(path_type=Path),
+    help="A text file of captions, a line each.",
     group="Samples",
 )
 @option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the noise.", group="Samples")
@@ -113,6 +134,8 @@ def sample(
     number: int,
     first: int,
     classes: str | None,
+    prompts: tuple[str, ...],
+    prompts_file: Path | None,
     seed: int,
     batch_size: int,
     sampler: str | None,
@@ -134,8 +157,9 @@ def sample(
     """
     import numpy as np
 
+    from tinyddpm.conditions import in_turn
     from tinyddpm.figures.samples import write
-    from tinyddpm.model.sampling import choose_labels, draw
+    from tinyddpm.model.sampling import draw
     from tinyddpm.progress import Progress
     from tinyddpm.training.run import free_folder
 
@@ -146,7 +170,7 @@ def sample(
     )  # fmt: skip
     guidance = chosen_guidance(model.config, guide, scale, guide_assignments)
     numbers = np.arange(first, first + number)
-    labels = choose_labels(numbers, model.classes, classes)
+    turns = model.condition.asked(wish_of(model, classes, prompts, prompts_file))
     refuse_full(out)
 
     progress, done = Progress(), count(1)
@@ -155,7 +179,7 @@ def sample(
         model,
         weights,
         numbers,
-        labels,
+        in_turn(turns, numbers),
         seed=seed,
         sampling=sampling,
         guidance=guidance,

@@ -13,6 +13,7 @@ from tinyddpm.errors import ConfigError
 
 if TYPE_CHECKING:
     from tinyddpm.backend import Array
+    from tinyddpm.conditions import Wish
     from tinyddpm.model.checkpoint import Checkpoint
     from tinyddpm.model.config import Config, GuidanceConfig, SamplingConfig
     from tinyddpm.model.model import Model
@@ -98,6 +99,40 @@ def chosen_guidance(
         changes["name"] = guide or "cfg"
     changes |= parse_assignments(assignments, depth=1)
     return config.updated({"guidance": changes}, "options").guidance
+
+
+def wish_of(model: Model, classes: str | None, prompts: tuple[str, ...], prompts_file: Path | None) -> Wish:
+    """Return what the options of a command ask for.
+
+    Args:
+        model: whose classes count.
+        classes: by name or number, separated by commas.
+        prompts: captions.
+        prompts_file: a text file of more captions, a line each.
+
+    Raises:
+        ConfigError: a class is unknown, or the file cannot be read or has no captions.
+    """
+    from tinyddpm.conditions import Wish
+    from tinyddpm.model.sampling import class_numbers
+
+    labels = None if classes is None else class_numbers(model.classes, classes)
+    captions = [*prompts, *(_lines(prompts_file) if prompts_file else ())]
+    return Wish(labels, captions or None)
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of a text file that are not empty."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"cannot read the prompts {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the prompts {path} are no UTF-8 text: save them as such, a line each") from error
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise ConfigError(f"there are no prompts in {path}: write one a line")
+    return found
 
 
 def refuse_full(folder: Path | None) -> None:

@@ -8,9 +8,13 @@ from tinyddpm.conditions.base import (
     Given,
     Known,
     Unconditional,
+    Wish,
     check_fit,
+    count,
+    in_turn,
     learned_options,
     make_condition,
+    some,
 )
 
 __all__ = [
@@ -21,7 +25,11 @@ __all__ = [
     "Given",
     "Known",
     "Unconditional",
+    "Wish",
     "check_fit",
+    "count",
+    "in_turn",
     "learned_options",
     "make_condition",
+    "some",
 ]

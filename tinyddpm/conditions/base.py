@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -41,6 +41,22 @@ class Asked:
 
     labels: HostArray | None
     columns: Mapping[str, HostArray] = field(default_factory=dict)
+
+
+class Wish(NamedTuple):
+    """What a user asks for, in the user's own terms: samples go round through it. None for what is not said.
+
+    Attributes:
+        labels: (k,) numbers of classes.
+        prompts: k captions.
+    """
+
+    labels: HostArray | None = None
+    prompts: Sequence[str] | None = None
+
+
+ASKED_BY = {"labels": ("classes", "--labels"), "prompts": ("captions", "--prompt")}
+"""What a model must have been trained with for each part of a wish, and the option that says it."""
 
 
 class Condition(Protocol):
@@ -81,6 +97,22 @@ class Condition(Protocol):
         """
         ...
 
+    def asked(self, wish: Wish, shown: Known | None = None) -> Known:
+        """Return what samples are asked for in turn when a user has this wish.
+
+        Args:
+            wish: what is said.
+            shown: some samples of the data, whose like may be drawn where nothing is said, as a run does on its way.
+
+        Raises:
+            ConfigError: what is said is not what this condition reads, or nothing is said where that is not known.
+        """
+        ...
+
+    def words(self, known: Known) -> Sequence[str] | None:
+        """Return what to write beside each sample that was asked for so; None for nothing."""
+        ...
+
     def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
         """Return what a network is told of N samples, and the residuals (None when `ops.training` is False)."""
         ...
@@ -100,6 +132,18 @@ class Unconditional:
     def read(self, known: Known) -> Mapping[str, HostArray]:
         """Return no columns."""
         return {}
+
+    def asked(self, wish: Wish, shown: Known | None = None) -> Asked:
+        """Return that nothing is asked for.
+
+        Raises:
+            ConfigError: something is.
+        """
+        refuse_others(wish)
+        return Asked(None)
+
+    def words(self, known: Known) -> None:
+        """Return that nothing is to be written."""
 
     def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
         """Return that nothing is told."""
@@ -154,6 +198,33 @@ def make_condition(
     """
     condition: Condition = registry.build("conditions", name, (sample_shape, classes, width, null), options)
     return condition
+
+
+def refuse_others(wish: Wish, reads: str = "") -> None:
+    """Refuse what is wished but for the part that a condition reads.
+
+    Raises:
+        ConfigError: there is such a part.
+    """
+    for part, (what, option) in ASKED_BY.items():
+        if part != reads and getattr(wish, part) is not None:
+            raise ConfigError(f"the model was trained without {what}: leave {option} out")
+
+
+def some(known: Known, rows: HostArray | slice) -> Asked:
+    """Return what is known of some rows."""
+    labels = None if known.labels is None else known.labels[rows]
+    return Asked(labels, {name: column[rows] for name, column in known.columns.items()})
+
+
+def count(known: Known) -> int:
+    """Return of how many samples something is known: 0 where nothing is."""
+    return max([0 if known.labels is None else len(known.labels), *map(len, known.columns.values())])
+
+
+def in_turn(known: Known, numbers: HostArray) -> Asked:
+    """Return what the samples of these numbers are asked for: they go round through what is known."""
+    return some(known, numbers % max(1, count(known)))
 
 
 def learned_options(name: str, known: Known, options: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tinyddpm.conditions.base import Given, HostArray, Known
+from tinyddpm.conditions.base import Asked, Given, HostArray, Known, Wish, refuse_others
 from tinyddpm.errors import ConfigError
 from tinyddpm.nn import Gradients, Parts, Told, Weights, Widths
 from tinyddpm.nn.layers import Embedding, Pass
@@ -47,6 +47,18 @@ class Label(Parts):
             if not 0 <= label < self.classes:
                 raise ConfigError(f"label {label} is no class: give a number from 0 to {self.classes - 1}")
         return {"label": labels.astype(np.int64)}
+
+    def asked(self, wish: Wish, shown: Known | None = None) -> Asked:
+        """Return the classes that are said, or all of them.
+
+        Raises:
+            ConfigError: something else is said.
+        """
+        refuse_others(wish, "labels")
+        return Asked(np.arange(self.classes) if wish.labels is None else wish.labels)
+
+    def words(self, known: Known) -> None:
+        """Return that nothing is to be written: classes have their columns in a picture."""
 
     def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
         """Return the vector of each sample's class."""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tinyddpm.conditions.base import Given, HostArray, Known
+from tinyddpm.conditions.base import Asked, Given, HostArray, Known, Wish, refuse_others
 from tinyddpm.errors import ConfigError, TinyDDPMWarning
 from tinyddpm.nn import Gradients, Parameter, Parts, Told, Weights, Widths
 from tinyddpm.nn.blocks import Chain
@@ -46,7 +46,7 @@ class Text(Parts):
         sample_shape: is not used.
         classes: is not used.
         width: of the vector.
-        null: is not used: the empty caption needs no parameters.
+        null: whether the model knows the empty caption, which needs no parameters.
         vocabulary: "words", those of the training captions in lower case, and bytes for all others; or "bytes" alone.
         words: the words learned, see `learned`.
         depth: number of blocks.
@@ -74,7 +74,7 @@ class Text(Parts):
     ) -> None:
         _check(vocabulary, words, depth, token_width, heads, length)
         self.gives = Widths(vector=width, tokens=token_width)
-        self.length, self.spells = length, vocabulary == "bytes"
+        self.knows_null, self.length, self.spells = null, length, vocabulary == "bytes"
         self.numbers = {word: FIRST_WORD + number for number, word in enumerate(words)}
         self.null: Mapping[str, HostArray] = {CAPTIONS: self._row([])}
         self.embedding = Embedding("text/embedding", FIRST_WORD + len(words), token_width)
@@ -114,6 +114,28 @@ class Text(Parts):
             warnings.warn(message, TinyDDPMWarning, stacklevel=2)
         rows = [self._row(tokens) for tokens in captions]
         return {CAPTIONS: np.stack(rows) if rows else np.empty((0, self.length), np.int64)}
+
+    def asked(self, wish: Wish, shown: Known | None = None) -> Asked:
+        """Return the captions that are said, or else those of the samples shown, or else the empty one.
+
+        Raises:
+            ConfigError: something else is said, or nothing, and the model does not know the empty caption.
+        """
+        refuse_others(wish, "prompts")
+        if wish.prompts is not None:
+            return Asked(None, {CAPTIONS: np.asarray([*wish.prompts], object)})
+        if shown is not None:
+            return Asked(None, {CAPTIONS: _captions(shown)})
+        if not self.knows_null:
+            raise ConfigError(
+                "the model draws what words say: say what with --prompt, or train one with --condition-dropout 0.1"
+            )
+        warnings.warn("no prompt is given: what is drawn is of the empty caption", TinyDDPMWarning, stacklevel=2)
+        return Asked(None, {CAPTIONS: np.asarray([""], object)})
+
+    def words(self, known: Known) -> Sequence[str]:
+        """Return the captions."""
+        return [str(caption) for caption in _captions(known)]
 
     def tokens(self, caption: str) -> list[int]:
         """Return the numbers of a caption's tokens, without its start.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +22,11 @@ TILE = 48
 """Without a given scale, images are enlarged until their longer side has at least this many pixels."""
 
 WHITE = 255
+
+FONT, LINE, LETTERS = 12, 16, 28
+"""Of words beside images: their size, the height of a line, and letters in a line."""
+WIDEST = 16
+"""Images in a row beside words; more go on in the next."""
 
 
 def grid(images: Pixels, columns: int | None = None, scale: int | None = None, gap: int = 2) -> Pixels:
@@ -50,6 +56,47 @@ def grid(images: Pixels, columns: int | None = None, scale: int | None = None, g
         top, left = i // columns * high + gap, i % columns * wide + gap
         picture[top : top + H * scale, left : left + W * scale] = image.repeat(scale, axis=0).repeat(scale, axis=1)
     return picture
+
+
+def captioned(images: Pixels, words: Sequence[str], scale: int | None = None, gap: int = 2) -> Pixels:
+    """Return `images` (n, H, W, C) on one white picture, a row for each text in `words`, which stands beside it.
+
+    Args:
+        images: uint8, one or three channels.
+        words: what each image is of; rows are in the order in which their texts come first.
+        scale: as in `grid`.
+        gap: as in `grid`.
+
+    Raises:
+        DataError: `images` cannot be drawn.
+        ConfigError: `scale` or `gap` is too small.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    _require_drawable(images, ndim=4)
+    rows: dict[str, list[int]] = {}
+    for number, text in enumerate(words):
+        rows.setdefault(text, []).append(number)
+    lines = [
+        (text if i == 0 else "", of[i : i + WIDEST]) for text, of in rows.items() for i in range(0, len(of), WIDEST)
+    ]
+    columns = max(len(numbers) for _, numbers in lines)
+    filled = np.full((len(lines), columns, *images.shape[1:]), WHITE, np.uint8)
+    for row, (_, numbers) in zip(filled, lines, strict=True):
+        row[: len(numbers)] = images[numbers]
+    right = grid(filled.reshape(-1, *images.shape[1:]), columns, scale, gap)
+
+    high = (len(right) - gap) // len(lines)
+    font, each = ImageFont.load_default(FONT), max(1, high // LINE)
+    texts = ["\n".join(textwrap.wrap(text, LETTERS, max_lines=each, placeholder=" …")) for text, _ in lines]
+    measure = ImageDraw.Draw(Image.new("L", (1, 1)))
+    wide = max(math.ceil(measure.multiline_textbbox((0, 0), text, font)[2]) for text in texts) + 2 * FONT
+    left = Image.new("L", (wide, len(right)), WHITE)
+    draw = ImageDraw.Draw(left)
+    for row_number, text in enumerate(texts):
+        draw.multiline_text((FONT, gap + row_number * high + (high - gap) // 2), text, 0, font, anchor="lm", spacing=2)
+    margin = np.repeat(np.asarray(left)[..., None], images.shape[-1], axis=-1)
+    return np.concatenate([margin, right], axis=1)
 
 
 def film_strip(
@@ -97,13 +144,19 @@ def save_images(folder: str | os.PathLike[str], images: Pixels, start: int = 0) 
         save_png(Path(folder) / f"{i:06d}.png", image)
 
 
-def save_npz(path: str | os.PathLike[str], samples: NDArray[Any], labels: ArrayLike | None = None) -> None:
+def save_npz(
+    path: str | os.PathLike[str],
+    samples: NDArray[Any],
+    labels: ArrayLike | None = None,
+    words: Sequence[str] | None = None,
+) -> None:
     """Write samples as a compressed NPZ file: uint8 (n, H, W, C) as `images`, anything else as `points`.
 
     Args:
         path: the file to write.
         samples: images with any number of channels, or points (n, d).
         labels: the class of each sample (n,), kept as int64 `labels`.
+        words: what each is of, kept as `captions`.
 
     Raises:
         DataError: there is not one label for each sample, or the file cannot be written.
@@ -113,6 +166,8 @@ def save_npz(path: str | os.PathLike[str], samples: NDArray[Any], labels: ArrayL
         arrays["labels"] = np.asarray(labels, np.int64)
         if arrays["labels"].shape != (len(samples),):
             raise DataError(f"{len(samples)} samples and labels of shape {arrays['labels'].shape}: give one for each")
+    if words is not None:
+        arrays["captions"] = np.asarray(words, np.str_)
     with replacing(path) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 

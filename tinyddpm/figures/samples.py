@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinyddpm.errors import DataError
-from tinyddpm.figures.images import Pixels, film_strip, grid, save_gif, save_images, save_npz, save_png
+from tinyddpm.figures.images import Pixels, captioned, film_strip, grid, save_gif, save_images, save_npz, save_png
 from tinyddpm.figures.points import scatter
 from tinyddpm.model.sampling import Samples
 
@@ -16,7 +16,8 @@ HostArray = np.ndarray[Any, Any]
 
 
 def picture(samples: Samples, values: HostArray | None = None) -> Pixels:
-    """Return all samples in one picture: a grid of images, with a column for each class, or a scatter of points.
+    """Return all samples in one picture: a grid of images, with a column for each class, or a row for each
+    caption, or a scatter of points.
 
     Args:
         samples: what to show.
@@ -25,6 +26,8 @@ def picture(samples: Samples, values: HostArray | None = None) -> Pixels:
     values = samples.values if values is None else values
     if values.ndim == 2:
         return scatter(values)
+    if samples.words is not None:
+        return captioned(values, samples.words)
     columns = None if samples.labels is None else int(samples.labels.max()) + 1
     return grid(values, columns=columns if columns and 4 <= columns <= 20 else None)
 
@@ -61,7 +64,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     if npz:
-        save_npz(folder / "samples.npz", samples.values, samples.labels)
+        save_npz(folder / "samples.npz", samples.values, samples.labels, samples.words)
         written.append(folder / "samples.npz")
     if is_drawable(samples.values.shape[1:]):
         save_png(folder / "grid.png", picture(samples))

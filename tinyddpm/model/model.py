@@ -13,13 +13,13 @@ from tinyddpm.backend import Array, Backend, Purpose, Random
 from tinyddpm.backend.workers import Workers
 from tinyddpm.conditions import (
     OF_CLASSES,
-    Asked,
     Condition,
     Conditioned,
     Given,
     Known,
     Unconditional,
     check_fit,
+    count,
     make_condition,
 )
 from tinyddpm.conditions.base import HostArray
@@ -116,13 +116,13 @@ class Model:
         """Return some rows of what was read, on the device."""
         return {name: self.backend.asarray(column[rows]) for name, column in columns.items()}
 
-    def asked(self, labels: HostArray | None) -> Given:
-        """Return what is given when samples of the classes `labels`, (n,) integers, are asked for.
+    def asked(self, known: Known) -> Given:
+        """Return what is given when this is asked for, a row a sample.
 
         Raises:
-            ConfigError: the model is conditioned on classes, and they are not said or not there.
+            ConfigError: what the model is conditioned on is not said or not there.
         """
-        return self.given(self.read(Asked(labels)), slice(None))
+        return self.given(self.read(known), slice(None))
 
     def nothing(self, n: int) -> Given:
         """Return what is given when nothing is said of n samples.
@@ -146,8 +146,8 @@ class Model:
             for name, column in given.items()
         }
 
-    def network_denoiser(self, weights: Array, labels: HostArray | None) -> NetworkDenoiser:
-        """Return the network as a denoiser with the given weights, for the classes `labels`, (n,), one a row."""
+    def network_denoiser(self, weights: Array, asked: Known) -> NetworkDenoiser:
+        """Return the network as a denoiser with the given weights, for what is asked for, a row a sample."""
         ops = load_operations(self.backend)
         with self.backend.scope():
             w = self.weights(weights, ops)
@@ -156,17 +156,17 @@ class Model:
             ops,
             w,
             self.parametrisation,
-            self.asked(labels),
+            self.asked(asked),
             workers=self.workers,
             learned_variance=self.objective.learned_variance,
         )
 
-    def guided(self, weights: Array, labels: HostArray | None, guidance: GuidanceConfig | None = None) -> Denoiser:
+    def guided(self, weights: Array, asked: Known, guidance: GuidanceConfig | None = None) -> Denoiser:
         """Return the network's denoiser, guided; its predictions may lie outside the range of images.
 
         Args:
             weights: flat parameters on the device.
-            labels: (n,) classes, one a row.
+            asked: what is asked for, a row a sample.
             guidance: which guidance and its options; the configuration's own by default.
 
         Raises:
@@ -175,7 +175,7 @@ class Model:
             CheckpointError: the run of the option `weak` cannot be read.
         """
         guidance = guidance or self.config.guidance
-        conditional = self.network_denoiser(weights, labels)
+        conditional = self.network_denoiser(weights, asked)
         if guidance.name == "none":
             if guidance.options:
                 raise ConfigError(f"there is no guidance for option {next(iter(guidance.options))}: name one")
@@ -186,7 +186,7 @@ class Model:
             unconditional = conditional.told(self.nothing(n))
         options = dict(guidance.options)
         if "weak" in options:
-            options["weak"] = self._weak(str(options["weak"]), labels)
+            options["weak"] = self._weak(str(options["weak"]), asked)
         return make_guidance(guidance.name, conditional, unconditional, **options)
 
     def thresholded(self, denoiser: Denoiser, sampling: SamplingConfig) -> Denoiser:
@@ -197,12 +197,12 @@ class Model:
     def denoiser(
         self,
         weights: Array,
-        labels: HostArray | None,
+        asked: Known,
         sampling: SamplingConfig,
         guidance: GuidanceConfig | None = None,
     ) -> Denoiser:
         """Return what samplers are given: the network's denoiser, `guided`, then `thresholded`."""
-        return self.thresholded(self.guided(weights, labels, guidance), sampling)
+        return self.thresholded(self.guided(weights, asked, guidance), sampling)
 
     def pairs(self, sampling: SamplingConfig) -> Pairs:
         """Return the steps that `sampling` takes.
@@ -218,33 +218,31 @@ class Model:
         self,
         weights: Array,
         samples: np.ndarray[Any, Any],
-        labels: HostArray | None,
+        asked: Known,
         seed: int,
         sampling: SamplingConfig,
         guidance: GuidanceConfig | None = None,
     ) -> Iterator[Step]:
         """Draw one batch, yielding every step; the last one's `x` is the samples, (n, *sample_shape).
 
-        Sample i depends on the seed and on its own number and label, not on what else is in the batch.
+        Sample i depends on the seed, its own number and what is asked of it, not on what else is in the batch.
 
         Args:
             weights: flat parameters on the device.
             samples: (n,) the numbers of the samples.
-            labels: (n,) classes; an unconditional model ignores them.
+            asked: what is asked for, a row a sample; an unconditional model ignores it.
             seed: of x_T and of the noise on the way.
             sampling: which sampler, its options, how many steps at which times, and the threshold.
             guidance: which guidance and its options; the configuration's own by default.
 
         Raises:
-            ConfigError: there is not one class for each sample, the model has no such class, or `sampling` or
+            ConfigError: there is not one row for each sample, what is asked for is not there, or `sampling` or
                 `guidance` is wrong.
         """
-        if self.classes and labels is not None and labels.shape != samples.shape:
-            shape = "x".join(map(str, labels.shape))
-            raise ConfigError(f"labels of shape {shape} for {len(samples)} samples: give one for each")
+        self._check_rows(asked, len(samples))
         backend = self.backend
         random = backend.random(seed)
-        denoiser = self.denoiser(weights, labels, sampling, guidance)
+        denoiser = self.denoiser(weights, asked, sampling, guidance)
         with backend.scope():
             x = random.normal(Purpose.SAMPLE_START, 0, samples, self.sample_shape)
 
@@ -253,6 +251,14 @@ class Model:
 
         sampler = make_sampler(sampling.name, **sampling.options)
         return self._scoped(sampler(self.process, denoiser, x, self.pairs(sampling), noise))
+
+    def _check_rows(self, asked: Known, n: int) -> None:
+        """Refuse what is asked for if that is not one row for each of n samples."""
+        labels = asked.labels
+        if self.classes and labels is not None and labels.shape != (n,):
+            raise ConfigError(f"labels of shape {'x'.join(map(str, labels.shape))} for {n} samples: give one for each")
+        if self.condition_name and count(asked) not in (0, n):
+            raise ConfigError(f"{count(asked)} samples are asked for, where {n} are drawn: ask for each")
 
     def _scoped(self, steps: Iterator[Step]) -> Iterator[Step]:
         """Yield the steps, each computed within the backend's scope."""
@@ -263,8 +269,8 @@ class Model:
                 return
             yield step
 
-    def _weak(self, run: str, labels: HostArray | None) -> NetworkDenoiser:
-        """Return the denoiser of another run, for the same classes.
+    def _weak(self, run: str, asked: Known) -> NetworkDenoiser:
+        """Return the denoiser of another run, asked for the same.
 
         Raises:
             CheckpointError: it cannot be read.
@@ -282,7 +288,7 @@ class Model:
         )
         if not same:
             raise ConfigError(f"the weaker model {run} has other samples, classes or noise: guide by one with the same")
-        return other.network_denoiser(weights, labels)
+        return other.network_denoiser(weights, asked)
 
     def _condition(self, width: int) -> Condition:
         """Return what the model is conditioned on, for a network that takes vectors of this width."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tinyddpm.backend import Array
+from tinyddpm.conditions import Known, some
 from tinyddpm.errors import ConfigError, unknown
 from tinyddpm.model.config import GuidanceConfig, SamplingConfig
 from tinyddpm.model.model import Model
@@ -29,24 +30,21 @@ class Samples:
     Attributes:
         values: uint8 images (n, H, W, C) or float32 points (n, D).
         labels: (n,) the class each was drawn for, None without classes.
+        words: what each was drawn for in words, None without.
         frames: x_t at up to `FRAMES` moments from noise to sample, each like `values`; empty if not asked for.
     """
 
     values: HostArray
     labels: HostArray | None
+    words: Sequence[str] | None
     frames: list[HostArray]
-
-
-def default_labels(samples: HostArray, classes: int) -> HostArray:
-    """Return a class for each sample number, going round through all of them."""
-    return np.asarray(samples % max(1, classes))
 
 
 def draw(
     model: Model,
     weights: Array,
     samples: HostArray,
-    labels: HostArray,
+    asked: Known,
     *,
     seed: int,
     sampling: SamplingConfig,
@@ -60,8 +58,8 @@ def draw(
     Args:
         model: the model.
         weights: its flat parameters on the device.
-        samples: (n,) their numbers: the same seed, number and label give the same sample in any batch.
-        labels: (n,) their classes, ignored by an unconditional model.
+        samples: (n,) their numbers: the same seed and number, asked for the same, give the same sample in any batch.
+        asked: what is asked for, a row a sample; an unconditional model ignores it.
         seed: of the noise.
         sampling: sampler, options and steps.
         guidance: which guidance and its options; the configuration's own by default.
@@ -74,7 +72,7 @@ def draw(
         part = slice(start, start + batch_size)
         kept = set(moments(sampling.steps or model.process.T, FRAMES)) if frames else set()
         film = []
-        steps = model.sample(weights, samples[part], labels[part], seed, sampling, guidance)
+        steps = model.sample(weights, samples[part], some(asked, part), seed, sampling, guidance)
         for number, step in enumerate(steps):
             watch(step)
             if number in kept:
@@ -83,7 +81,8 @@ def draw(
         films.append(film)
     return Samples(
         values=np.concatenate(batches),
-        labels=labels if model.classes else None,
+        labels=asked.labels if model.classes else None,
+        words=model.condition.words(asked),
         frames=[np.concatenate(parts) for parts in zip(*films, strict=True)],
     )
 
@@ -93,14 +92,12 @@ def _to_host(model: Model, x: Array) -> HostArray:
     return from_model(host) if model.is_image else host
 
 
-def choose_labels(samples: HostArray, classes: tuple[str, ...], chosen: str | None) -> HostArray:
-    """Return the class of each sample number: those `chosen`, by name or number and separated by commas, in turn.
+def class_numbers(classes: tuple[str, ...], chosen: str) -> HostArray:
+    """Return the numbers of the classes `chosen`, by name or number and separated by commas.
 
     Raises:
         ConfigError: a class is unknown, or the model has none.
     """
-    if chosen is None:
-        return default_labels(samples, len(classes))
     if not classes:
         raise ConfigError("the model was trained without classes: leave --labels out")
     numbers = {name: number for number, name in enumerate(classes)}
@@ -109,5 +106,4 @@ def choose_labels(samples: HostArray, classes: tuple[str, ...], chosen: str | No
     for name in names:
         if name not in numbers:
             raise ConfigError(unknown("class", name, numbers))
-    turns: HostArray = np.asarray([numbers[name] for name in names])
-    return np.take(turns, samples % len(names))
+    return np.asarray([numbers[name] for name in names])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from array_api_compat import device
+
 from tinyddpm.backend import Array
 from tinyddpm.nn.layers import Conv, GroupNorm, GroupNormSiLU, Linear, Pass
 from tinyddpm.nn.network import Told
@@ -102,31 +104,101 @@ class ResidualBlock(Parts):
 
 
 class AttentionBlock(Parts):
-    """Self-attention over all pixels, added to the input; q, k, v and out are 1×1 convolutions (DDPM appendix B)."""
+    """Self-attention over all pixels, added to the input; q, k, v and out are 1×1 convolutions (DDPM appendix B).
 
-    def __init__(self, path: str, channels: int, heads: int) -> None:
+    With `tokens`, their width, the keys and values of tokens that are told stand beside the pixels' own (GLIDE,
+    section 3, after Nichol et al. 2021): one softmax weighs both.
+    """
+
+    def __init__(self, path: str, channels: int, heads: int, tokens: int = 0) -> None:
         self.heads = heads
         self.norm = GroupNorm(f"{path}/norm", channels)
         self.q, self.k, self.v = (Linear(f"{path}/{name}", channels, channels) for name in "qkv")
         self.out = Linear(f"{path}/out", channels, channels, scale=NEAR_ZERO)
+        self.context = [Linear(f"{path}/context_{name}", tokens, channels) for name in "kv"] if tokens else []
 
     def forward(self, run: Pass, x: Array) -> Array:
-        """(N, H, W, C) -> the same shape."""
+        """(N, H, W, C) -> the same shape, told the "tokens" and their "mask" if it takes them."""
         n, height, width, c = x.shape
         h = run.ops.xp.reshape(self.norm.forward(run, x), (n, height * width, c))
         q, k, v = (layer.forward(run, h) for layer in (self.q, self.k, self.v))
-        h = run.do(run.ops.attention, q, k, v, self.heads)
+        mask = None
+        if self.context:
+            k, v, mask = self._beside(run, k, v)
+        h = run.do(run.ops.attention, q, k, v, self.heads, mask)
         return self.out.forward(run, run.ops.xp.reshape(h, x.shape), x)
 
     def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
-        """Return dx."""
+        """Return dx, and add to the gradient of the "tokens"."""
         n, height, width, c = dy.shape
         dh = run.ops.xp.reshape(self.out.backward(run, dy), (n, height * width, c))
         dq, dk, dv = run.undo(run.ops.attention_backward, dh)
+        if self.context:
+            own, (to_k, to_v) = height * width, self.context
+            dtokens = to_v.backward(run, dv[:, own:, :], *run.gathered("tokens"))
+            run.dtold["tokens"] = to_k.backward(run, dk[:, own:, :], dtokens)
+            dk, dv = dk[:, :own, :], dv[:, :own, :]
         dh = self.v.backward(run, dv)
         dh = self.k.backward(run, dk, dh)
         dh = self.q.backward(run, dq, dh)
         return self.norm.backward(run, run.ops.xp.reshape(dh, dy.shape), dy, *added)
+
+    def _beside(self, run: Pass, k: Array, v: Array) -> tuple[Array, Array, Array | None]:
+        """Return the pixels' keys and values with those of the tokens behind them, and the mask of both."""
+        xp, mask = run.ops.xp, run.told.get("mask")
+        k, v = (
+            xp.concat([own, layer.forward(run, run.told["tokens"])], axis=1)
+            for own, layer in zip((k, v), self.context, strict=True)
+        )
+        if mask is not None:
+            pixels = xp.ones((k.shape[0], k.shape[1] - mask.shape[1]), dtype=xp.bool, device=device(k))
+            mask = xp.concat([pixels, mask], axis=1)
+        return k, v, mask
+
+
+class CrossAttention(Parts):
+    """Attention of a sequence to the tokens that are told, whose keys and values are linear maps (LDM, section 3.3)."""
+
+    def __init__(self, path: str, channels: int, tokens: int, heads: int, scale: float) -> None:
+        self.heads = heads
+        self.q = Linear(f"{path}/q", channels, channels)
+        self.k, self.v = (Linear(f"{path}/{name}", tokens, channels) for name in "kv")
+        self.out = Linear(f"{path}/out", channels, channels, scale=scale)
+
+    def forward(self, run: Pass, x: Array, residual: Array | None = None) -> Array:
+        """(N, L, C) -> the same shape, told the "tokens" and, where some are not there, their "mask"."""
+        q = self.q.forward(run, x)
+        k, v = (layer.forward(run, run.told["tokens"]) for layer in (self.k, self.v))
+        h = run.do(run.ops.attention, q, k, v, self.heads, run.told.get("mask"))
+        return self.out.forward(run, h, residual)
+
+    def backward(self, run: Pass, dy: Array) -> Array:
+        """Return dx, and add to the gradient of the "tokens"; a residual's gradient is dy."""
+        dq, dk, dv = run.undo(run.ops.attention_backward, self.out.backward(run, dy))
+        dtokens = self.v.backward(run, dv, *run.gathered("tokens"))
+        run.dtold["tokens"] = self.k.backward(run, dk, dtokens)
+        return self.q.backward(run, dq)
+
+
+class CrossAttentionBlock(Parts):
+    """Attention of all pixels to the tokens that are told, added to the input."""
+
+    def __init__(self, path: str, channels: int, tokens: int, heads: int) -> None:
+        self.norm = GroupNorm(f"{path}/norm", channels)
+        self.attention = CrossAttention(path, channels, tokens, heads, scale=NEAR_ZERO)
+
+    def forward(self, run: Pass, x: Array) -> Array:
+        """(N, H, W, C) -> the same shape, told the "tokens" and their "mask"."""
+        xp, (n, height, width, c) = run.ops.xp, x.shape
+        rows = n, height * width, c
+        h = xp.reshape(self.norm.forward(run, x), rows)
+        return xp.reshape(self.attention.forward(run, h, xp.reshape(x, rows)), x.shape)
+
+    def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
+        """Return dx, and add to the gradient of the "tokens"."""
+        xp, (n, height, width, c) = run.ops.xp, dy.shape
+        dh = self.attention.backward(run, xp.reshape(dy, (n, height * width, c)))
+        return self.norm.backward(run, xp.reshape(dh, dy.shape), dy, *added)
 
 
 class Chain(Parts):

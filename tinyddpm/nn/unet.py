@@ -13,6 +13,7 @@ from tinyddpm.nn.blocks import (
     AttentionBlock,
     Block,
     Chain,
+    CrossAttentionBlock,
     ResidualBlock,
     TimeEmbedding,
     Upsample,
@@ -29,11 +30,12 @@ class UNet(Parts):
     A level is `blocks` residual blocks on the way down and `blocks` + 1 on the way up, each followed by self-attention
     where its feature map is one of `attention`. Levels are joined by stride-2 convolutions down, and nearest-neighbour
     doubling and a convolution up. In the middle stand two residual blocks around attention. With the defaults and
-    3×32×32 images this is DDPM's CIFAR-10 network, 35,746,307 parameters.
+    3×32×32 images this is DDPM's CIFAR-10 network, 35,746,307 parameters. Where tokens are told, all that attend to
+    pixels attend to those too.
 
     Args:
         sample_shape: (H, W, C) of the images; H and W are multiples of 2^(levels − 1).
-        told: of this it takes a vector, and an image of any number of channels.
+        told: of this it takes a vector, tokens of any width, and an image of any number of channels.
         out_channels: channels predicted.
         channels: channels of the first level, even, at least 4.
         multipliers: channels of each level, as multiples of `channels`.
@@ -43,6 +45,8 @@ class UNet(Parts):
         heads: attention heads.
         adaptive: inject time by scale and shift (adaptive group norm) rather than by addition.
         dropout: rate, in each residual block.
+        text: how tokens are attended to: "cross", after each self-attention by a cross-attention of its own (LDM,
+            arXiv 2112.10752); or "concat", their keys and values beside the pixels' (GLIDE, arXiv 2112.10741).
 
     Raises:
         ConfigError: an option is out of range, or the levels cannot halve the image.
@@ -61,8 +65,9 @@ class UNet(Parts):
         heads: int = 1,
         adaptive: bool = False,
         dropout: float = 0.1,
+        text: Literal["cross", "concat"] = "cross",
     ) -> None:
-        _check(sample_shape, channels, multipliers, blocks, attention, heads, dropout)
+        _check(sample_shape, channels, multipliers, blocks, attention, heads, dropout, text)
         height, width, c_image = sample_shape
         sides = [max(height, width) >> level for level in range(len(multipliers))]
         attending = [side for side in sides if side <= 16] or sides[-1:] if attention == "auto" else attention
@@ -72,12 +77,16 @@ class UNet(Parts):
         def residual(path: str, c_in: int, c_out: int) -> ResidualBlock:
             return ResidualBlock(path, c_in, c_out, dim, adaptive=adaptive, dropout=dropout, layer=next(numbers))
 
-        def attend(path: str, level: int, c: int) -> AttentionBlock | None:
-            return AttentionBlock(path, c, heads) if sides[level] in attending else None
+        def attend(folder: str, number: str, c: int) -> list[Block]:
+            beside = told.tokens if text == "concat" else 0
+            found: list[Block] = [AttentionBlock(f"{folder}/attention{number}", c, heads, beside)]
+            if told.tokens and text == "cross":
+                found.append(CrossAttentionBlock(f"{folder}/cross{number}", c, told.tokens, heads))
+            return found
 
         widths = [channels * m for m in multipliers]
         last = len(widths) - 1
-        self.takes = Widths(vector=dim, image=told.image)
+        self.takes = Widths(vector=dim, tokens=told.tokens, image=told.image)
         self.time = TimeEmbedding("time", channels, dim)
         self.conv_in = Conv("conv_in", c_image + told.image, channels)
 
@@ -89,7 +98,7 @@ class UNet(Parts):
                 self.down.append(
                     Chain(
                         residual(f"down_{level}/block_{block}", c, c_out),
-                        attend(f"down_{level}/attention_{block}", level, c_out),
+                        *(attend(f"down_{level}", f"_{block}", c_out) if sides[level] in attending else ()),
                     )
                 )
                 c = c_out
@@ -100,7 +109,7 @@ class UNet(Parts):
 
         self.middle = Chain(
             residual("middle/block_0", c, c),
-            AttentionBlock("middle/attention", c, heads),
+            *attend("middle", "", c),
             residual("middle/block_1", c, c),
         )
 
@@ -110,7 +119,7 @@ class UNet(Parts):
                 self.up.append(
                     Chain(
                         residual(f"up_{level}/block_{block}", c + skips.pop(), c_out),
-                        attend(f"up_{level}/attention_{block}", level, c_out),
+                        *(attend(f"up_{level}", f"_{block}", c_out) if sides[level] in attending else ()),
                         Upsample(f"up_{level}/double", c_out) if block == blocks and level > 0 else None,
                     )
                 )
@@ -125,6 +134,10 @@ class UNet(Parts):
         """Return the prediction, (N, H, W, out_channels), and the residuals."""
         run = Pass(ops, w, noise=noise)
         self.time.forward(run, t, told)
+        if self.takes.tokens:
+            run.told["tokens"] = told.tokens
+            if told.mask is not None:
+                run.told["mask"] = told.mask
 
         if self.takes.image:
             x = run.do(ops.concat, x, told.image)
@@ -162,7 +175,7 @@ class UNet(Parts):
         dimage = None
         if self.takes.image:
             dx, dimage = run.undo(run.ops.concat_backward, dx)
-        return dx, Told(vector=self.time.backward(run), image=dimage)
+        return dx, Told(vector=self.time.backward(run), tokens=run.dtold.get("tokens"), image=dimage)
 
 
 def _check(
@@ -173,6 +186,7 @@ def _check(
     attention: Sequence[int] | Literal["auto"],
     heads: int,
     dropout: float,
+    text: str,
 ) -> None:
     """Refuse what cannot be built, before anything is."""
     if len(sample_shape) != 3:
@@ -191,6 +205,8 @@ def _check(
         raise ConfigError(
             f"U-Net heads is {heads}: it must divide the channels of every level, {channels} times {list(multipliers)}"
         )
+    if text not in ("cross", "concat"):
+        raise ConfigError(f"U-Net text is {text!r}: give 'cross' or 'concat'")
     height, width, _ = sample_shape
     levels = len(multipliers)
     unit = 1 << (levels - 1)

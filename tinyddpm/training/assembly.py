@@ -10,7 +10,7 @@ import numpy as np
 
 from tinyddpm import registry
 from tinyddpm.backend import Backend
-from tinyddpm.conditions import learned_options
+from tinyddpm.conditions import Wish, in_turn, learned_options, some
 from tinyddpm.data import open_dataset, parse_size
 from tinyddpm.data.base import Dataset, split_dataset
 from tinyddpm.data.batching import check_batch_size
@@ -75,8 +75,8 @@ def make_trainer(config: Config, backend: Backend, dataset: Dataset, ops: Operat
         raise ConfigError(f"data.labels is true, but there are no labels in {dataset.description}: give --no-labels")
     classes = dataset.classes if config.data.labels else ()
     model = Model(config, dataset.shape, classes, backend, config.training.threads)
-    _try_sampler(model)
     train, validation = split_held_out(config, dataset)
+    _try_sampler(model, train)
     check_batch_size(len(train), config.training.batch_size)
     return Trainer(model, train, validation, ops)
 
@@ -86,10 +86,12 @@ def split_held_out(config: Config, dataset: Dataset) -> tuple[Dataset, Dataset]:
     return split_dataset(dataset, max(1, min(config.data.validation, len(dataset) // 10)), config.seed)
 
 
-def _try_sampler(model: Model) -> None:
+def _try_sampler(model: Model, train: Dataset) -> None:
     """Take the first step of drawing one sample, so that a bad option is refused now and not when training is done."""
     weights = model.backend.asarray(np.zeros(model.layout.size, np.float32))
-    next(model.sample(weights, np.zeros(1, int), np.zeros(1, int), model.config.seed, model.config.sampling))
+    number = np.zeros(1, np.int64)
+    asked = in_turn(model.condition.asked(Wish(), some(train, number)), number)
+    next(model.sample(weights, number, asked, model.config.seed, model.config.sampling))
 
 
 @dataclass(frozen=True)

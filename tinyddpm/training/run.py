@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tinyddpm.backend import Backend, load_backend
+from tinyddpm.conditions import Wish, in_turn, some
 from tinyddpm.data.base import Dataset
 from tinyddpm.errors import CheckpointError, ConfigError, OutOfMemoryError, TrainingError
 from tinyddpm.figures.files import replacing
@@ -25,7 +26,7 @@ from tinyddpm.figures.samples import animation, is_drawable, picture
 from tinyddpm.model.checkpoint import load_checkpoint, plugin_notes, read_checkpoint_header, save_checkpoint
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import CHECKPOINT, layout_of
-from tinyddpm.model.sampling import Samples, default_labels, draw
+from tinyddpm.model.sampling import Samples, draw
 from tinyddpm.progress import Progress, duration
 from tinyddpm.samplers import Step
 from tinyddpm.training.assembly import make_trainer, open_data, with_learned, with_threads
@@ -35,6 +36,9 @@ from tinyddpm.training.metrics import Metrics
 from tinyddpm.training.trainer import StepResult, Trainer
 
 SAMPLE_BATCH = 128
+
+SHOWN = 8
+"""Samples that a run holds out, whose like its pictures show where its condition needs an example."""
 
 
 @dataclass(frozen=True)
@@ -251,6 +255,7 @@ class _Run:
     def _draw(self, frames: bool) -> Samples:
         sampling, model = self.config.sampling, self.trainer.model
         numbers = np.arange(sampling.count)
+        turns = model.condition.asked(Wish(), some(self.trainer.held_out, slice(SHOWN)))
         total = -(-sampling.count // SAMPLE_BATCH) * (sampling.steps or model.process.T)
         done = count(1)
 
@@ -264,7 +269,7 @@ class _Run:
                 model,
                 self.trainer.ema,
                 numbers,
-                default_labels(numbers, len(model.classes)),
+                in_turn(turns, numbers),
                 seed=self.config.seed,
                 sampling=sampling,
                 batch_size=SAMPLE_BATCH,

@@ -23,10 +23,14 @@ SMALL = {"width": 16, "depth": 2, "heads": 2}
 
 @pytest.mark.parametrize(
     ("sample_shape", "options"),
-    [((8, 8, 2), SMALL), ((6, 9, 1), {**SMALL, "patch": 3, "depth": 1, "heads": 4, "mlp_ratio": 2})],
-    ids=["square", "oblong"],
+    [
+        ((8, 8, 2), SMALL),
+        ((6, 9, 1), {**SMALL, "patch": 3, "depth": 1, "heads": 4, "mlp_ratio": 2}),
+        ((6, 4, 1), {**SMALL, "text": "cross"}),
+    ],
+    ids=["square", "oblong", "cross"],
 )
-def test_keeps_the_contract(sample_shape: tuple[int, ...], options: dict[str, int]) -> None:
+def test_keeps_the_contract(sample_shape: tuple[int, ...], options: dict[str, Any]) -> None:
     check_network("dit", sample_shape, exempt=("*/k/b",), **options)
 
 
@@ -66,7 +70,8 @@ def twin(
     h = h + torch.cat([sinusoids(places[:, 0], width // 2), sinusoids(places[:, 1], width // 2)], dim=1)
 
     there = torch.ones(h.shape[:2], dtype=torch.bool)
-    if "tokens" in told:
+    crossing = "block_0/cross/q/w" in w
+    if "tokens" in told and not crossing:
         h = torch.cat([h, linear("context", told["tokens"])], dim=1)
         there = torch.cat([there, told["mask"]], dim=1)
 
@@ -77,6 +82,15 @@ def twin(
         q, k, v = (linear(f"block_{i}/{name}", a).unflatten(-1, (heads, -1)).transpose(1, 2) for name in "qkv")
         a = functional.scaled_dot_product_attention(q, k, v, there[:, None, None]).transpose(1, 2).flatten(2)
         h = h + gate_1 * linear(f"block_{i}/out", a)
+        if crossing:
+            asked = (
+                ("q", functional.layer_norm(h, h.shape[-1:], eps=1e-6)),
+                ("k", told["tokens"]),
+                ("v", told["tokens"]),
+            )
+            q, k, v = (linear(f"block_{i}/cross/{n}", x).unflatten(-1, (heads, -1)).transpose(1, 2) for n, x in asked)
+            a = functional.scaled_dot_product_attention(q, k, v, told["mask"][:, None, None])
+            h = h + linear(f"block_{i}/cross/out", a.transpose(1, 2).flatten(2))
         a = functional.gelu(linear(f"block_{i}/dense_1", norm(h, scale_2, shift_2)), approximate="tanh")
         h = h + gate_2 * linear(f"block_{i}/dense_2", a)
 
@@ -87,19 +101,25 @@ def twin(
 
 
 @pytest.mark.parametrize(
-    ("shape", "patch", "tokens"),
-    [((3, 8, 6, 2), 2, 0), ((2, 6, 9, 1), 3, 0), ((1, 4, 4, 3), 1, 0), ((3, 4, 6, 2), 2, 7)],
+    ("shape", "patch", "tokens", "text"),
+    [
+        ((3, 8, 6, 2), 2, 0, "context"),
+        ((2, 6, 9, 1), 3, 0, "cross"),
+        ((1, 4, 4, 3), 1, 0, "context"),
+        ((3, 4, 6, 2), 2, 7, "context"),
+        ((2, 4, 6, 2), 2, 7, "cross"),
+    ],
 )
-def test_agrees_with_torch(shape: tuple[int, ...], patch: int, tokens: int) -> None:
+def test_agrees_with_torch(shape: tuple[int, ...], patch: int, tokens: int, text: Any) -> None:
     """Prediction, dx, dtold and every gradient in float64, against automatic differentiation of the twin."""
     rng = np.random.default_rng(7)
     n, *sample_shape = shape
-    network = DiT(tuple(sample_shape), Widths(16, tokens), 5, patch=patch, width=16, depth=3, heads=2)
+    network = DiT(tuple(sample_shape), Widths(16, tokens), 5, patch=patch, width=16, depth=3, heads=2, text=text)
     w = random_weights(network)
     x, dout = rng.standard_normal(shape), rng.standard_normal((*shape[:-1], 5))
     t, told = rng.integers(0, 1000, n), {"vector": rng.standard_normal((n, 16))}
     if tokens:
-        told |= {"tokens": rng.standard_normal((n, 4, tokens)), "mask": np.arange(4) < np.array([[4], [1], [0]])}
+        told |= {"tokens": rng.standard_normal((n, 4, tokens)), "mask": np.arange(4) < np.array([[4], [1], [0]])[:n]}
 
     ops = load_operations(load_backend("numpy"), training=True)
     out, saved = network.forward(ops, w, x, t, Told(**told))
@@ -176,8 +196,9 @@ def test_starts_with_every_block_as_identity() -> None:
         ((8, 8, 1), {"width": 30}, "width is 30"),
         ((8, 8, 1), {"width": 16, "heads": 3}, "heads is 3"),
         ((8, 8, 1), {"depth": 0}, "depth is 0"),
+        ((8, 8, 1), {"text": "beside"}, "text is 'beside'"),
     ],
 )
-def test_what_does_not_fit_is_refused(sample_shape: tuple[int, ...], options: dict[str, int], line: str) -> None:
+def test_what_does_not_fit_is_refused(sample_shape: tuple[int, ...], options: dict[str, Any], line: str) -> None:
     with pytest.raises(ConfigError, match=line):
         DiT(sample_shape, Widths(), 1, **options)

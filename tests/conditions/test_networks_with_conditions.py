@@ -1,0 +1,68 @@
+"""Every network with every condition: gradients of each parameter of both, by central differences through the two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers.conditions import Columns, Picture, Words
+from helpers.networks import random_weights
+from tinyddpm.backend import load_backend
+from tinyddpm.conditions import Condition, Conditioned
+from tinyddpm.conditions.label import Label
+from tinyddpm.conditions.text import Text
+from tinyddpm.nn import Layout, make_network
+from tinyddpm.ops import load_operations
+from tinyddpm.testing import check_projection
+from tinyddpm.testing.gradients import check_zero
+
+NUMPY = load_backend("numpy")
+SHAPE = 4, 4, 2
+RNG = np.random.default_rng(8)
+KNOWN = Columns(
+    np.asarray([2, 0, 1]),
+    RNG.normal(size=(3, 4, 4, 3)),
+    RNG.normal(size=(3, 5, 3)),
+    np.asarray([5, 2, 1]),
+    {"text": np.asarray(["red", "", "apple red"], object)},
+)
+UNET: dict[str, Any] = {
+    "channels": 4,
+    "multipliers": (1, 2),
+    "blocks": 1,
+    "attention": (2,),
+    "heads": 2,
+    "dropout": 0.0,
+}
+NETWORKS = {"cross": {**UNET, "text": "cross"}, "concat": {**UNET, "text": "concat"}}
+
+
+def text(sample_shape: tuple[int, ...], classes: int, width: int, null: bool) -> Text:
+    words, small = ["red"], {"token_width": 4, "depth": 1, "heads": 2, "length": 8}
+    return Text(sample_shape, classes, width, null, words=words, **small)
+
+
+@pytest.mark.parametrize("factory", [Label, Picture, Words, text])
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradient_of_every_path(name: str, factory: Callable[..., Condition], recompute: bool) -> None:
+    condition = factory(SHAPE, 3, 16, True)
+    both = Conditioned(make_network("unet", SHAPE, condition.gives, 2, NETWORKS[name]), condition)
+    rng, layout = np.random.default_rng(0), Layout(both.parameters)
+    w, given = random_weights(layout, 1), dict(condition.read(KNOWN))
+    x, dout, t = rng.normal(size=(3, *SHAPE)), rng.normal(size=(3, *SHAPE)), np.asarray([0, 5, 900])
+
+    def value(changed: np.ndarray, path: str) -> np.ndarray:
+        return np.asarray(both.forward(load_operations(NUMPY), {**w, path: changed}, x, t, given)[0])
+
+    ops, dw = load_operations(NUMPY, training=True, recompute=recompute), layout.views(np.zeros(layout.size), np)
+    _, saved = both.forward(ops, w, x, t, given)
+    both.backward(saved, dw, dout)
+    beside = name == "concat" and condition.gives.tokens  # other keys stand beside those of the pixels
+    for path, gradient in dw.items():
+        zero = path.endswith("/k/b") and not (beside and not path.startswith("text/"))
+        check = check_zero if zero else check_projection
+        check(lambda a, path=path: value(a, path), w[path], dout, gradient, rng, path)

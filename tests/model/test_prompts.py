@@ -1,0 +1,180 @@
+"""Models that are told words: what is learned when a run starts, what is drawn for a prompt, and what is refused."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import tinyddpm
+from tinyddpm.cli import main
+from tinyddpm.data.base import ArrayDataset
+from tinyddpm.errors import ConfigError, TinyDDPMWarning
+from tinyddpm.face import Trained
+from tinyddpm.model.checkpoint import read_checkpoint_header
+from tinyddpm.model.load import CHECKPOINT
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+SMALL: dict[str, Any] = {
+    "steps": 6,
+    "batch_size": 8,
+    "timesteps": 12,
+    "schedule": "cosine",
+    "sample_count": 4,
+    "learning_rate": 2e-2,
+    "warmup": 0,
+    "ema": 0.0,
+    "network": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "dropout": 0.1},
+    "condition": {"name": "text", "dropout": 0.2, "token_width": 16, "depth": 1, "heads": 2, "length": 12},
+}
+
+
+def squares(n: int = 40) -> ArrayDataset:
+    """Return squares of a colour, large or small, and a caption for each."""
+    rng, captions = np.random.default_rng(0), []
+    images = np.zeros((n, 8, 8, 3), np.uint8)
+    for image in images:
+        colour, size = rng.choice([*COLOURS]), rng.choice(["large", "small"])
+        margin = 1 if size == "large" else 3
+        image[margin:-margin, margin:-margin] = COLOURS[colour]
+        captions.append(f"{size} square: {colour}")
+    return ArrayDataset(images, columns={"text": np.asarray(captions, object)}, name="squares")
+
+
+def trained(folder: Path, **changed: Any) -> Trained:
+    return tinyddpm.train(squares(), preset="small", out=folder, progress=False, **{**SMALL, **changed})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prompts") / "run"
+    trained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(run: Path) -> Trained:
+    return tinyddpm.load(run)
+
+
+def test_the_words_learned_are_in_configuration_and_checkpoint(run: Path, model: Trained) -> None:
+    """Those of the captions trained on; loading needs no data."""
+    words = [":", "blue", "green", "large", "red", "small", "square"]
+    assert model.config.condition.options["words"] == words
+    assert read_checkpoint_header(run / CHECKPOINT).config["condition"]["words"] == words
+    assert '"square"' in (run / "config.toml").read_text(encoding="utf-8")
+
+
+def test_a_stopped_run_goes_on_bit_by_bit(run: Path, model: Trained, tmp_path: Path) -> None:
+    trained(tmp_path / "short", steps=3)
+    found = tinyddpm.resume(tmp_path / "short", squares(), steps=6, progress=False)
+    np.testing.assert_array_equal(found._weights, model._weights)
+    assert found.config.condition == model.config.condition
+
+
+def test_samples_go_round_through_prompts(model: Trained) -> None:
+    """Sample i is that of its prompt, whatever the others; another prompt is another picture."""
+    drawn = model.sample(4, prompts=["small square: red", "large square: blue"])
+    alone = model.sample(4, prompts="small square: red")
+    np.testing.assert_array_equal(drawn[[0, 2]], alone[[0, 2]])
+    assert not np.array_equal(drawn[[1, 3]], alone[[1, 3]])
+
+
+@pytest.mark.filterwarnings("ignore::tinyddpm.errors.TinyDDPMWarning")
+def test_guidance_of_words(model: Trained) -> None:
+    """At scale 0 it is a model told nothing, at 1 one told the prompt, at 5 neither."""
+    prompt = "large square: green"
+    silent, told = model.sample(3), model.sample(3, prompts=prompt)
+    np.testing.assert_array_equal(model.sample(3, prompts=prompt, guidance=0), silent)
+    np.testing.assert_array_equal(model.sample(3, prompts=prompt, guidance=1), told)
+    guided = model.sample(3, prompts=prompt, guidance=5)
+    assert not np.array_equal(guided, told)
+    assert not np.array_equal(silent, told)
+    np.testing.assert_array_equal(model.sample(3, prompts=""), silent)
+
+
+def test_what_is_not_said(model: Trained, tmp_path: Path) -> None:
+    """Without a prompt the empty caption is drawn, and said to be; one line where it was never trained."""
+    with pytest.warns(TinyDDPMWarning, match="no prompt is given: what is drawn is of the empty caption"):
+        model.sample(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.sample(1, prompts="red")
+    always = trained(tmp_path / "r", steps=1, condition={**SMALL["condition"], "dropout": 0.0})
+    with pytest.raises(ConfigError, match="the model draws what words say: say what with --prompt"):
+        always.sample(1)
+
+
+def test_what_a_model_was_not_trained_with_is_refused(model: Trained, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the model was trained without classes: leave --labels out"):
+        model.sample(2, labels=[0])
+    with pytest.raises(ConfigError, match="3 prompts for 2 samples: give at most one each"):
+        model.sample(2, prompts=["a", "b", "c"])
+    images = squares().read(np.arange(40))
+    plain = {**SMALL, "steps": 1, "condition": {}}
+    without = tinyddpm.train(images, preset="small", out=tmp_path / "a", progress=False, **plain)
+    labels = np.arange(40) % 3
+    by_class = tinyddpm.train(images, labels=labels, preset="small", out=tmp_path / "b", progress=False, **plain)
+    for other in (without, by_class):
+        with pytest.raises(ConfigError, match="the model was trained without captions: leave --prompt out"):
+            other.sample(2, prompts=["red"])
+    with pytest.raises(ConfigError, match="no captions are there: give data with captions"):
+        tinyddpm.train(images, preset="small", out=tmp_path / "c", progress=False, **SMALL)
+
+
+def tinyddpm_says(*arguments: str | Path) -> str:
+    done = CliRunner().invoke(main, [*map(str, arguments)])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_prompts_on_the_command_line(run: Path, model: Trained, tmp_path: Path) -> None:
+    """From options and a file; the grid has a row a prompt, and the file of samples their words."""
+    file = tmp_path / "prompts.txt"
+    file.write_text("large square: blue\n\n  small square: green\n", encoding="utf-8")
+    out = tmp_path / "out"
+    said = tinyddpm_says(
+        "sample", run, "--prompt", "red", "--prompts", file, "--count", "6", "--guidance", "2", "--npz", "--out", out
+    )
+    assert "note" not in said
+    prompts = ["red", "large square: blue", "small square: green"]
+    with np.load(out / "samples.npz") as drawn:
+        assert drawn["captions"].tolist() == 2 * prompts
+        np.testing.assert_array_equal(drawn["images"], model.sample(6, prompts=prompts, guidance=2))
+    width, height = Image.open(out / "grid.png").size
+    assert height == 3 * 50 + 2
+    assert width > 2 * 50 + 2 + 50
+    assert "note: no prompt is given" in tinyddpm_says("sample", run, "--count", "1", "--out", tmp_path / "silent")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [(None, "cannot read the prompts"), (b"\n \n", "there are no prompts in"), (b"\xff\xfe", "are no UTF-8 text")],
+)
+def test_a_bad_file_of_prompts_is_one_line(run: Path, tmp_path: Path, text: bytes | None, line: str) -> None:
+    file = tmp_path / "prompts.txt"
+    if text is not None:
+        file.write_bytes(text)
+    done = CliRunner().invoke(main, ["sample", str(run), "--prompts", str(file), "--out", str(tmp_path / "o")])
+    assert done.exit_code == 1
+    assert line in done.output
+    assert done.output.count("\n") == 1
+
+
+def test_an_image_is_led_to_a_prompt(run: Path, tmp_path: Path) -> None:
+    """And between two prompts there is a way."""
+    image = tmp_path / "a.png"
+    Image.fromarray(squares().read(np.arange(1))[0]).save(image)
+    pictures = []
+    for prompt in ("small square: red", "large square: blue"):
+        out = tmp_path / prompt[:5]
+        tinyddpm_says("edit", "from", run, image, "--prompt", prompt, "--count", "2", "--out", out)
+        pictures.append((out / "grid.png").read_bytes())
+    assert pictures[0] != pictures[1]
+    two = ["--prompt", "small square: red", "--prompt", "large square: blue"]
+    tinyddpm_says("edit", "interpolate", run, image, image, *two, "--count", "3", "--out", tmp_path / "way")
