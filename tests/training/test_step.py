@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import array_api_strict
 import numpy as np
@@ -22,9 +23,12 @@ from tinyddpm.nn import DropoutNoise, Layout, Widths
 from tinyddpm.nn.mlp import MLP
 from tinyddpm.ops import load_operations
 from tinyddpm.ops.noising import Noised
+from tinyddpm.ops.numba import sharing
 from tinyddpm.testing import check_projection
+from tinyddpm.training import host_step
 from tinyddpm.training.assembly import make_trainer
 from tinyddpm.training.device_step import DeviceStep
+from tinyddpm.training.host_step import HostStep, workers_of
 from tinyddpm.training.step import noised, training_gradient, training_losses
 
 N = 6
@@ -139,3 +143,37 @@ def test_any_backend_may_record_its_steps(flip: bool) -> None:
             assert (a.loss, a.gradient_norm) == pytest.approx((b.loss, b.gradient_norm), rel=1e-5)
         for name, found, expected in zip(ours.state._fields, ours.state, theirs.state, strict=True):
             assert_close(np.asarray(found), expected, 2e-4, name)
+
+
+@pytest.mark.parametrize(
+    ("backend", "size", "batch_size", "workers"),
+    [("numpy", 40_000_000, 8, 2), ("numpy", 100, 7, 1), ("numba", 100, 8, 2), ("numba", 40_000_000, 8, 1),
+     ("numba", 40_000_000, 128, 2)],
+)  # fmt: skip
+def test_threads_share_a_batch_or_its_operations(backend: str, size: int, batch_size: int, workers: int) -> None:
+    """Operations, where the backend can and the network is large beside a thread's share of the batch."""
+    training = SimpleNamespace(batch_size=batch_size)
+    model = SimpleNamespace(
+        config=SimpleNamespace(training=training), workers=SimpleNamespace(threads=2),
+        layout=SimpleNamespace(size=size), backend=load_backend(backend),
+    )  # fmt: skip
+    assert workers_of(cast(Any, model)) == workers
+
+
+def test_whoever_shares_a_step_finds_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that share the batch, or all operations, however small: to rounding."""
+    images = ArrayDataset(np.random.default_rng(0).integers(0, 256, (20, 12, 12, 3), np.uint8), name="noise")
+    network = {"channels": 32, "multipliers": [1, 2], "blocks": 1, "attention": [12]}
+    training = {"batch_size": 8, "threads": 2}
+    config = Config.from_dict({"data": {"source": "noise"}, "network": network, "training": training})
+    gradients = []
+    for least in (host_step.PARAMETERS_PER_SAMPLE, 0):
+        monkeypatch.setattr(host_step, "PARAMETERS_PER_SAMPLE", least)
+        monkeypatch.setattr(sharing, "WORTH", 10_000_000 if least else 0)
+        trainer = make_trainer(config, load_backend("numba"), images)
+        assert isinstance(trainer.advance, HostStep)
+        assert len(trainer.advance.gradients) == (2 if least else 1)
+        trainer.weights[...] = np.random.default_rng(1).normal(0, 0.1, trainer.weights.size)
+        trainer.advance.batch_gradient(0)
+        gradients.append(trainer.advance.gradients[0])
+    assert_close(gradients[1], gradients[0], 2e-5, "the gradient")

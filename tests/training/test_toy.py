@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tinyddpm.backend import load_backend
+from tinyddpm.conditions import Asked
 from tinyddpm.data import open_dataset
 from tinyddpm.model.config import preset
 from tinyddpm.model.load import load_model
@@ -54,7 +55,7 @@ def test_mlp_draws_the_plane_it_was_trained_on(source: str, tmp_path: Path) -> N
     start(config, backend, tmp_path / "run", Progress(StringIO()))
     model, weights, _ = load_model(tmp_path / "run", backend)
     numbers = np.arange(N)
-    drawn = draw(model, weights, numbers, numbers, seed=1, sampling=config.sampling, batch_size=N).values
+    drawn = draw(model, weights, numbers, Asked(numbers), seed=1, sampling=config.sampling, batch_size=N).values
 
     test = open_dataset(source, split="test")
     data, fresh, reference = (test.read(np.arange(k * N, (k + 1) * N)) for k in range(3))

@@ -32,6 +32,7 @@ class Backend:
         precision: which of them it computes in.
         graphs: whether it can record what it does and do it again, by `captured`; then it takes the option `graph`,
             which is whether to, and training asks it for nothing before the end of a step.
+        spreads: whether operations share their work by threads that are idle, as where a batch is not cut over them.
         memory_errors: what the library raises where memory runs out.
         requires: the modules of libraries beyond the package's dependencies, with what `pip install` takes for each.
     """
@@ -40,6 +41,7 @@ class Backend:
     operations: str = "tinyddpm.ops:Operations"
     precisions: tuple[str, ...] = ("fp32",)
     graphs: bool = False
+    spreads: bool = False
     memory_errors: tuple[type[Exception], ...] = (MemoryError,)
     requires: ClassVar[Mapping[str, str]] = {}
 

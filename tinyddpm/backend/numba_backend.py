@@ -24,6 +24,7 @@ class NumbaBackend(NumpyBackend):
     name = "numba"
     operations = "tinyddpm.ops.numba_operations:NumbaOperations"
     randomness = "tinyddpm.ops.numba.random:NumbaRandom"
+    spreads = True
     requires: ClassVar[Mapping[str, str]] = {"numba": "tinyddpm[numba]"}
 
     def __init__(self, device: str | None = None) -> None:

@@ -9,15 +9,17 @@ from statistics import median
 import numpy as np
 
 from tinyddpm import registry
-from tinyddpm.backend import Backend
+from tinyddpm.backend import Array, Backend
 from tinyddpm.conditions import Wish, in_turn, learned_options, some
 from tinyddpm.data import open_dataset, parse_size
 from tinyddpm.data.base import Dataset, split_dataset
 from tinyddpm.data.batching import check_batch_size
+from tinyddpm.diffusion.denoiser import Prediction
 from tinyddpm.errors import ConfigError, unknown
 from tinyddpm.model.config import Config, DataConfig, settings
 from tinyddpm.model.model import Model
 from tinyddpm.ops import Operations
+from tinyddpm.samplers import make_sampler
 from tinyddpm.training.trainer import Trainer
 
 
@@ -87,11 +89,22 @@ def split_held_out(config: Config, dataset: Dataset) -> tuple[Dataset, Dataset]:
 
 
 def _try_sampler(model: Model, train: Dataset) -> None:
-    """Take the first step of drawing one sample, so that a bad option is refused now and not when training is done."""
-    weights = model.backend.asarray(np.zeros(model.layout.size, np.float32))
+    """Take the first step of drawing one sample, so that a bad option is refused now and not when training is done.
+
+    The denoiser is made as for any sample, but the step is of one that says nothing: a network may be large.
+    """
+    backend, sampling = model.backend, model.config.sampling
+    weights = backend.asarray(np.zeros(model.layout.size, np.float32))
     number = np.zeros(1, np.int64)
-    asked = in_turn(model.condition.asked(Wish(), some(train, number)), number)
-    next(model.sample(weights, number, asked, model.config.seed, model.config.sampling))
+    model.denoiser(weights, in_turn(model.condition.asked(Wish(), some(train, number)), number), sampling)
+    with backend.scope():
+        nothing = backend.xp.zeros((1, *model.sample_shape), dtype=backend.xp.float32, device=backend.device)
+
+        def silent(x_t: Array, t: int) -> Prediction:
+            return Prediction(nothing, nothing, nothing if model.objective.learned_variance else None)
+
+        sampler = make_sampler(sampling.name, **sampling.options)
+        next(sampler(model.process, silent, nothing, model.pairs(sampling), lambda t: nothing))
 
 
 @dataclass(frozen=True)

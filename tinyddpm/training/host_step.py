@@ -24,6 +24,10 @@ from tinyddpm.training.step import descent, training_gradient
 LEAST_PER_WORKER = 4
 """Samples below which a thread of its own does not pay."""
 
+PARAMETERS_PER_SAMPLE = 1_000_000
+"""Parameters for each sample of a thread above which threads had better share operations: what is done with weights is
+then done once, and not in each thread."""
+
 HostArray = np.ndarray[Any, Any]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -125,7 +129,10 @@ class HostStep:
 
 def workers_of(model: Model) -> int:
     """Return how many threads share a batch: as many as the model has, if it is large enough for them."""
-    return min(model.workers.threads, max(1, model.config.training.batch_size // LEAST_PER_WORKER))
+    batch_size, threads = model.config.training.batch_size, model.workers.threads
+    if model.backend.spreads and model.layout.size * threads > PARAMETERS_PER_SAMPLE * batch_size:
+        return 1
+    return min(threads, max(1, batch_size // LEAST_PER_WORKER))
 
 
 def read(model: Model, dataset: Dataset, places: Indices) -> HostArray:
