@@ -19,6 +19,7 @@ import pytest
 
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.backend.numpy_backend import NumpyBackend
+from tinyddpm.conditions import Asked
 from tinyddpm.data import open_dataset
 from tinyddpm.errors import CheckpointError, ConfigError, DataError, TrainingError
 from tinyddpm.model.checkpoint import Checkpoint, load_checkpoint
