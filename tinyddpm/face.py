@@ -15,7 +15,7 @@ import numpy as np
 from tinyddpm import registry
 from tinyddpm.backend import Array, load_backend
 from tinyddpm.conditions import Known, Wish, in_turn
-from tinyddpm.data.base import ArrayDataset, Dataset, checked_dataset
+from tinyddpm.data.base import ArrayDataset, Dataset, checked_columns, checked_dataset
 from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.errors import ConfigError, unknown
 from tinyddpm.figures import images
@@ -70,6 +70,7 @@ class Trained:
         *,
         labels: Labels | None = None,
         prompts: Prompts | None = None,
+        embeddings: Mapping[str, HostArray] | None = None,
         seed: int = 0,
         guidance: Guide | None = None,
         first: int = 0,
@@ -83,6 +84,8 @@ class Trained:
             n: how many.
             labels: their classes, in turn; all classes in turn if not given.
             prompts: captions of what they are to show, in turn, for a model that was trained with captions.
+            embeddings: tokens (k, L, D), and where not all are there their `length` (k,), in turn, for a model that was
+                trained with those of the same encoder: {"tokens": …, "length": …}.
             seed: of the noise: the same seed gives the same sample number i.
             guidance: 1 is none, 3 goes thrice as far; or a table, such as {"name": "auto", "weak": "runs/small"}.
                 The run's own if not given.
@@ -105,7 +108,7 @@ class Trained:
                 self._model,
                 self._weights,
                 numbers,
-                self._asked(labels, prompts, numbers),
+                self._asked(labels, prompts, numbers, embeddings),
                 seed=seed,
                 sampling=chosen,
                 guidance=self._guidance(guidance),
@@ -165,7 +168,13 @@ class Trained:
             prediction = denoiser(backend.asarray(np.asarray(x, np.float32)), int(t))
         return backend.to_numpy(prediction.x_0)
 
-    def _asked(self, labels: Labels | None, prompts: Prompts | None, numbers: HostArray) -> Known:
+    def _asked(
+        self,
+        labels: Labels | None,
+        prompts: Prompts | None,
+        numbers: HostArray,
+        embeddings: Mapping[str, HostArray] | None = None,
+    ) -> Known:
         """Return what each sample number is asked for."""
         classes, captions = None, [prompts] if isinstance(prompts, str) else prompts
         if labels is not None:
@@ -176,7 +185,11 @@ class Trained:
             classes = class_numbers(self.classes, ",".join(map(str, several)))
         if captions is not None:
             _at_most(len(captions), "prompts", len(numbers))
-        return in_turn(self._model.condition.asked(Wish(classes, captions)), numbers)
+        if embeddings is not None:
+            tokens = next(iter(embeddings.values()), ())
+            _at_most(len(tokens), "embeddings", len(numbers))
+            embeddings = checked_columns(embeddings, len(tokens), "embeddings")
+        return in_turn(self._model.condition.asked(Wish(classes, captions, embeddings)), numbers)
 
     def _guidance(self, guidance: Guide | None) -> GuidanceConfig:
         """Return the run's guidance, or what is given in its place."""
