@@ -178,3 +178,25 @@ def test_an_image_is_led_to_a_prompt(run: Path, tmp_path: Path) -> None:
     assert pictures[0] != pictures[1]
     two = ["--prompt", "small square: red", "--prompt", "large square: blue"]
     tinyddpm_says("edit", "interpolate", run, image, image, *two, "--count", "3", "--out", tmp_path / "way")
+
+
+def test_captions_from_a_file_to_pictures(tmp_path: Path) -> None:
+    """By the command line alone: what a run would take, a run, its pictures, a likelihood, and samples by words."""
+    data, run = squares(), tmp_path / "run"
+    np.savez(tmp_path / "squares.npz", images=data.read(np.arange(40)), captions=data.columns["text"].astype(str))
+    small = [
+        "--set", "network.channels=8", "--set", "network.multipliers=[1, 2]", "--set", "network.attention=[4]",
+        "--set", "condition.token_width=16", "--set", "condition.length=4", "--condition", "text",
+        "--condition-dropout", "0.2", "--steps", "4", "--batch-size", "8", "--timesteps", "12", "--schedule", "cosine",
+        "--sample-count", "4", "--image-size", "8x8", "--validate-every", "2", "--sample-every", "2",
+    ]  # fmt: skip
+    train = ["train", "--preset", "small", "--data", tmp_path / "squares.npz", *small]
+    assert "parameters" in tinyddpm_says(*train, "--dry-run")
+    said = tinyddpm_says(*train, "--out", run)
+    assert said.count("36 of 36 captions are cut after 4 tokens, the longest has 5: --set condition.length=5") == 1
+    assert Image.open(run / "samples.png").size[0] > Image.open(run / "samples.png").size[1] / 4
+    assert 'words = [":", "blue"' in tinyddpm_says("info", run)
+    assert "total" in tinyddpm_says("nll", run, "--split", "held-out", "--count", "2", "--times", "2")
+    tinyddpm_says("sample", run, "--prompt", "red", "--count", "2", "--out", tmp_path / "out")
+    image = f"{tmp_path / 'squares.npz'}:3"
+    assert "note: no prompt" not in tinyddpm_says("edit", "from", run, image, "--count", "1", "--out", tmp_path / "e")
