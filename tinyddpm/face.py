@@ -15,7 +15,7 @@ import numpy as np
 from tinyddpm import registry
 from tinyddpm.backend import Array, load_backend
 from tinyddpm.conditions import Known, Wish, in_turn
-from tinyddpm.data.base import ArrayDataset, Dataset, checked_columns, checked_dataset
+from tinyddpm.data.base import CAPTIONS, ArrayDataset, Dataset, checked_columns, checked_dataset
 from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.errors import ConfigError, unknown
 from tinyddpm.figures import images
@@ -242,6 +242,7 @@ def train(
     *,
     labels: HostArray | bool | None = None,
     classes: Sequence[str] = (),
+    captions: Sequence[str] | None = None,
     preset: str | None = None,
     out: PathLike | None = None,
     progress: bool = True,
@@ -254,6 +255,7 @@ def train(
             a path.
         labels: the class of each sample of an array, integers (n,); of a data set, whether to learn its classes.
         classes: the names of an array's classes; their numbers if not given.
+        captions: of the samples of an array, for `condition="text"`.
         preset: the preset to start from. If not given: for a name its own, else `small` for images and `toy` for
             points.
         out: the run's folder; the first that is free under `runs` if not given.
@@ -265,7 +267,7 @@ def train(
         ConfigError: a setting is unknown or wrong.
         DataError: the array is no data set.
     """
-    dataset = None if isinstance(data, str) else _dataset(data, labels, classes)
+    dataset = None if isinstance(data, str) else _dataset(data, labels, classes, captions)
     if isinstance(data, str):
         config = find_preset(preset).config if preset else defaults_for(data)
         config = config.updated({"data": {"source": data} | ({} if labels is None else {"labels": labels})}, "train")
@@ -289,6 +291,7 @@ def resume(
     *,
     labels: HostArray | None = None,
     classes: Sequence[str] = (),
+    captions: Sequence[str] | None = None,
     steps: int | None = None,
     backend: str | None = None,
     device: str | None = None,
@@ -302,7 +305,7 @@ def resume(
     Args:
         run: its folder, or its checkpoint.
         data: the array or data set that it was trained on; not needed where its settings name one.
-        labels, classes: as they were given to `train` with an array.
+        labels, classes, captions: as they were given to `train` with an array.
         steps: how many in all; as many as were asked for if not given.
         backend, device, precision, graph: where and how to compute from now on, see `load_backend`.
         recompute: as the setting of this name, from now on.
@@ -312,7 +315,7 @@ def resume(
         CheckpointError: there is none, it is damaged, or the data are others.
         ConfigError: it has done that many steps.
     """
-    dataset = None if data is None else _dataset(data, labels, classes)
+    dataset = None if data is None else _dataset(data, labels, classes, captions)
     go_on(
         Path(run),
         Progress(None if progress else StringIO()),
@@ -346,10 +349,17 @@ def _where_it_trained(run: Path) -> Trained:
     return Trained(model, weights, checkpoint.step)
 
 
-def _dataset(data: HostArray | Dataset, labels: HostArray | bool | None, classes: Sequence[str]) -> Dataset:
-    """Return the data set that is given, or made of an array and its labels."""
+def _dataset(
+    data: HostArray | Dataset,
+    labels: HostArray | bool | None,
+    classes: Sequence[str],
+    captions: Sequence[str] | None,
+) -> Dataset:
+    """Return the data set that is given, or made of an array, its labels and its captions."""
     if isinstance(data, np.ndarray):
-        return ArrayDataset(data, labels if isinstance(labels, np.ndarray) else None, tuple(classes), name="array")
+        columns = {} if captions is None else {CAPTIONS: np.asarray(captions, object)}
+        known = labels if isinstance(labels, np.ndarray) else None
+        return ArrayDataset(data, known, tuple(classes), columns=columns, name="array")
     return checked_dataset(data, "data")
 
 
