@@ -15,7 +15,7 @@ import numpy as np
 from tinyddpm import registry
 from tinyddpm.backend import Array, load_backend
 from tinyddpm.conditions import Known, Wish, in_turn
-from tinyddpm.data.base import ArrayDataset, Dataset, checked_dataset
+from tinyddpm.data.base import CAPTIONS, ArrayDataset, Dataset, checked_columns, checked_dataset
 from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.errors import ConfigError, unknown
 from tinyddpm.figures import images
@@ -70,6 +70,7 @@ class Trained:
         *,
         labels: Labels | None = None,
         prompts: Prompts | None = None,
+        embeddings: Mapping[str, HostArray] | None = None,
         seed: int = 0,
         guidance: Guide | None = None,
         first: int = 0,
@@ -83,6 +84,8 @@ class Trained:
             n: how many.
             labels: their classes, in turn; all classes in turn if not given.
             prompts: captions of what they are to show, in turn, for a model that was trained with captions.
+            embeddings: tokens (k, L, D), and where not all are there their `length` (k,), in turn, for a model that was
+                trained with those of the same encoder: {"tokens": …, "length": …}.
             seed: of the noise: the same seed gives the same sample number i.
             guidance: 1 is none, 3 goes thrice as far; or a table, such as {"name": "auto", "weak": "runs/small"}.
                 The run's own if not given.
@@ -105,7 +108,7 @@ class Trained:
                 self._model,
                 self._weights,
                 numbers,
-                self._asked(labels, prompts, numbers),
+                self._asked(labels, prompts, numbers, embeddings),
                 seed=seed,
                 sampling=chosen,
                 guidance=self._guidance(guidance),
@@ -165,7 +168,13 @@ class Trained:
             prediction = denoiser(backend.asarray(np.asarray(x, np.float32)), int(t))
         return backend.to_numpy(prediction.x_0)
 
-    def _asked(self, labels: Labels | None, prompts: Prompts | None, numbers: HostArray) -> Known:
+    def _asked(
+        self,
+        labels: Labels | None,
+        prompts: Prompts | None,
+        numbers: HostArray,
+        embeddings: Mapping[str, HostArray] | None = None,
+    ) -> Known:
         """Return what each sample number is asked for."""
         classes, captions = None, [prompts] if isinstance(prompts, str) else prompts
         if labels is not None:
@@ -176,7 +185,11 @@ class Trained:
             classes = class_numbers(self.classes, ",".join(map(str, several)))
         if captions is not None:
             _at_most(len(captions), "prompts", len(numbers))
-        return in_turn(self._model.condition.asked(Wish(classes, captions)), numbers)
+        if embeddings is not None:
+            tokens = next(iter(embeddings.values()), ())
+            _at_most(len(tokens), "embeddings", len(numbers))
+            embeddings = checked_columns(embeddings, len(tokens), "embeddings")
+        return in_turn(self._model.condition.asked(Wish(classes, captions, embeddings)), numbers)
 
     def _guidance(self, guidance: Guide | None) -> GuidanceConfig:
         """Return the run's guidance, or what is given in its place."""
@@ -229,6 +242,7 @@ def train(
     *,
     labels: HostArray | bool | None = None,
     classes: Sequence[str] = (),
+    captions: Sequence[str] | None = None,
     preset: str | None = None,
     out: PathLike | None = None,
     progress: bool = True,
@@ -241,6 +255,7 @@ def train(
             a path.
         labels: the class of each sample of an array, integers (n,); of a data set, whether to learn its classes.
         classes: the names of an array's classes; their numbers if not given.
+        captions: of the samples of an array, for `condition="text"`.
         preset: the preset to start from. If not given: for a name its own, else `small` for images and `toy` for
             points.
         out: the run's folder; the first that is free under `runs` if not given.
@@ -252,7 +267,7 @@ def train(
         ConfigError: a setting is unknown or wrong.
         DataError: the array is no data set.
     """
-    dataset = None if isinstance(data, str) else _dataset(data, labels, classes)
+    dataset = None if isinstance(data, str) else _dataset(data, labels, classes, captions)
     if isinstance(data, str):
         config = find_preset(preset).config if preset else defaults_for(data)
         config = config.updated({"data": {"source": data} | ({} if labels is None else {"labels": labels})}, "train")
@@ -276,6 +291,7 @@ def resume(
     *,
     labels: HostArray | None = None,
     classes: Sequence[str] = (),
+    captions: Sequence[str] | None = None,
     steps: int | None = None,
     backend: str | None = None,
     device: str | None = None,
@@ -289,7 +305,7 @@ def resume(
     Args:
         run: its folder, or its checkpoint.
         data: the array or data set that it was trained on; not needed where its settings name one.
-        labels, classes: as they were given to `train` with an array.
+        labels, classes, captions: as they were given to `train` with an array.
         steps: how many in all; as many as were asked for if not given.
         backend, device, precision, graph: where and how to compute from now on, see `load_backend`.
         recompute: as the setting of this name, from now on.
@@ -299,7 +315,7 @@ def resume(
         CheckpointError: there is none, it is damaged, or the data are others.
         ConfigError: it has done that many steps.
     """
-    dataset = None if data is None else _dataset(data, labels, classes)
+    dataset = None if data is None else _dataset(data, labels, classes, captions)
     go_on(
         Path(run),
         Progress(None if progress else StringIO()),
@@ -333,10 +349,17 @@ def _where_it_trained(run: Path) -> Trained:
     return Trained(model, weights, checkpoint.step)
 
 
-def _dataset(data: HostArray | Dataset, labels: HostArray | bool | None, classes: Sequence[str]) -> Dataset:
-    """Return the data set that is given, or made of an array and its labels."""
+def _dataset(
+    data: HostArray | Dataset,
+    labels: HostArray | bool | None,
+    classes: Sequence[str],
+    captions: Sequence[str] | None,
+) -> Dataset:
+    """Return the data set that is given, or made of an array, its labels and its captions."""
     if isinstance(data, np.ndarray):
-        return ArrayDataset(data, labels if isinstance(labels, np.ndarray) else None, tuple(classes), name="array")
+        columns = {} if captions is None else {CAPTIONS: np.asarray(captions, object)}
+        known = labels if isinstance(labels, np.ndarray) else None
+        return ArrayDataset(data, known, tuple(classes), columns=columns, name="array")
     return checked_dataset(data, "data")
 
 

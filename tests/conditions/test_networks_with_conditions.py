@@ -12,6 +12,7 @@ from helpers.conditions import Columns, Picture, Words
 from helpers.networks import random_weights
 from tinyddpm.backend import load_backend
 from tinyddpm.conditions import Condition, Conditioned
+from tinyddpm.conditions.embeddings import Embeddings
 from tinyddpm.conditions.label import Label
 from tinyddpm.conditions.text import Text
 from tinyddpm.nn import Layout, make_network
@@ -27,7 +28,11 @@ KNOWN = Columns(
     RNG.normal(size=(3, 4, 4, 3)),
     RNG.normal(size=(3, 5, 3)),
     np.asarray([5, 2, 1]),
-    {"text": np.asarray(["red", "", "apple red"], object)},
+    {
+        "text": np.asarray(["red", "", "apple red"], object),
+        "tokens": RNG.normal(size=(3, 5, 3)).astype(np.float32),
+        "length": np.asarray([5, 0, 2]),
+    },
 )
 UNET: dict[str, Any] = {
     "channels": 4,
@@ -45,7 +50,11 @@ def text(sample_shape: tuple[int, ...], classes: int, width: int, null: bool) ->
     return Text(sample_shape, classes, width, null, words=words, **small)
 
 
-@pytest.mark.parametrize("factory", [Label, Picture, Words, text])
+def embeddings(sample_shape: tuple[int, ...], classes: int, width: int, null: bool) -> Embeddings:
+    return Embeddings(sample_shape, classes, width, null, token_width=4, length=5, size=3)
+
+
+@pytest.mark.parametrize("factory", [Label, Picture, Words, text, embeddings])
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradient_of_every_path(name: str, factory: Callable[..., Condition], recompute: bool) -> None:

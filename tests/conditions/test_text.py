@@ -173,3 +173,21 @@ def test_agrees_with_torch(recompute: bool) -> None:
     for path, leaf in leaves.items():
         assert leaf.grad is not None
         assert_close(dw[path], leaf.grad.numpy(), 1e-10, path, floor=1.0)
+
+
+@pytest.mark.parametrize("name", ["numba", "torch"])
+def test_other_backends_read_the_same(name: str) -> None:
+    """In float32, to rounding: what is told, and every gradient."""
+    pytest.importorskip(name)
+    ours, found = text(), {}
+    w = {path: array.astype(np.float32) for path, array in random_weights(ours, 3).items()}
+    given, layout = ours.read(known()), Layout(ours.parameters)
+    for backend in (NUMPY, load_backend(name)):
+        with backend.scope():
+            ops, buffer = load_operations(backend, training=True), backend.asarray(np.zeros(layout.size, np.float32))
+            there = {path: backend.asarray(array) for path, array in w.items()}
+            told, saved = ours.forward(ops, there, {key: backend.asarray(rows) for key, rows in given.items()})
+            ours.backward(saved, layout.views(buffer, backend.xp), Told(vector=told.vector, tokens=told.tokens))
+            found[backend.name] = [backend.to_numpy(a) for a in (told.vector, told.tokens, told.mask, buffer)]
+    for expected, actual in zip(found["numpy"], found[name], strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max())

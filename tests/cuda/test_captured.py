@@ -46,8 +46,22 @@ POINTS = {
     "schedule": {"name": "linear", "timesteps": 40},
     "training": {"batch_size": 5, "learning_rate": 1e-2, "warmup": 0, "threads": 1},
 }
-RUNS = {"unet": UNET, "adaptive, hybrid": ADAPTIVE, "accumulated, v, weighted": CUT, "points": POINTS}
-RECORDED = [*zip(RUNS, ("bf16", "tf32", "fp32", "bf16"), strict=True)]
+TEXT = {"name": "text", "dropout": 0.5, "token_width": 8, "depth": 1, "heads": 2, "length": 6, "words": ["red", "up"]}
+CAPTIONS = {**UNET, "data": {"flip": True}, "condition": TEXT}
+TOKENS = {
+    **CAPTIONS,
+    "condition": {"name": "embeddings", "dropout": 0.5, "token_width": 8, "length": 3, "size": 2},
+    "network": {**UNET["network"], "text": "concat"},
+}
+RUNS = {
+    "unet": UNET,
+    "adaptive, hybrid": ADAPTIVE,
+    "accumulated, v, weighted": CUT,
+    "points": POINTS,
+    "captions": CAPTIONS,
+    "tokens": TOKENS,
+}
+RECORDED = [*zip(RUNS, ("bf16", "tf32", "fp32", "bf16", "bf16", "fp32"), strict=True)]
 """Each kind of run, and each precision, is recorded."""
 
 
@@ -56,11 +70,19 @@ def config(tables: dict[str, Any]) -> Config:
 
 
 def data(settings: Config) -> Dataset:
-    """Return the points that are asked for, or odd little pictures of four classes."""
+    """Return the points that are asked for, or odd little pictures of four classes, with captions and tokens."""
     if settings.network.name == "mlp":
         return open_dataset(settings.data.source)
     rng = np.random.default_rng(0)
-    return ArrayDataset(rng.integers(0, 256, (23, 4, 6, 1), np.uint8), rng.integers(0, 4, 23), name="noise")
+    images, labels = rng.integers(0, 256, (23, 4, 6, 1), np.uint8), rng.integers(0, 4, 23)
+    return ArrayDataset(images, labels, columns=columns(labels), name="noise")
+
+
+def columns(labels: Any) -> dict[str, Any]:
+    """Return what is known of samples of these classes."""
+    captions = np.asarray(["red", "up up red", "", "a"], object)
+    tokens = np.random.default_rng(1).normal(size=(4, 3, 2)).astype(np.float32)
+    return {"text": captions[labels], "tokens": tokens[labels], "length": np.asarray([3, 1, 0, 2])[labels]}
 
 
 @pytest.fixture
@@ -233,7 +255,8 @@ def test_recorded_sampling_draws_the_same(name: str, precision: str) -> None:
         weights = backend.asarray(np.random.default_rng(1).normal(0, 0.1, trainer.model.layout.size).astype(np.float32))
         numbers = np.arange(5)
         options = {"seed": 3, "sampling": settings.sampling, "batch_size": 3}
-        drawn.append(draw(trainer.model, weights, numbers, Asked(numbers % 4), **options).values)
+        asked = Asked(numbers % 4, columns(numbers % 4))
+        drawn.append(draw(trainer.model, weights, numbers, asked, **options).values)
     np.testing.assert_array_equal(*drawn)
     assert tape.recorded
 

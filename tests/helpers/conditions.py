@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from helpers.comparison import HostArray
-from tinyddpm.conditions import Given
+from tinyddpm.conditions import Given, Wish
 from tinyddpm.nn import Gradients, Parts, Told, Weights, Widths
 from tinyddpm.nn.layers import Linear, Pass
 from tinyddpm.ops import Operations, Saved
@@ -39,6 +39,12 @@ class Picture:
     def read(self, known: Columns) -> Mapping[str, HostArray]:
         return {"picture": known.pictures}
 
+    def asked(self, wish: Wish, shown: Columns | None = None) -> Columns:
+        return shown or Columns()
+
+    def words(self, known: Columns) -> None:
+        pass
+
     def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
         return Told(image=given["picture"]), None
 
@@ -57,6 +63,12 @@ class Words(Parts):
 
     def read(self, known: Columns) -> Mapping[str, HostArray]:
         return {"words": known.words, "length": known.lengths}
+
+    def asked(self, wish: Wish, shown: Columns | None = None) -> Columns:
+        return shown or Columns()
+
+    def words(self, known: Columns) -> list[str]:
+        return [str(words) for words in known.words]
 
     def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
         run, words = Pass(ops, w), given["words"]

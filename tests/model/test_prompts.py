@@ -46,6 +46,32 @@ def squares(n: int = 40) -> ArrayDataset:
     return ArrayDataset(images, columns={"text": np.asarray(captions, object)}, name="squares")
 
 
+def obeyed(text: str, folder: Path) -> float:
+    """Return the share of pictures whose middle has the colour that was asked for, of the five kinds learned from."""
+    kinds = [f"{size} square: {colour}" for size in ("small", "large") for colour in COLOURS][:5]
+    images, captions = np.zeros((480, 8, 8, 3), np.uint8), [kinds[i % 5] for i in range(480)]
+    for image, caption in zip(images, captions, strict=True):
+        margin = 1 if caption.startswith("large") else 3
+        image[margin:-margin, margin:-margin] = COLOURS[caption.rpartition(" ")[2]]
+    model = tinyddpm.train(
+        images, captions=captions, preset="small", out=folder, progress=False, steps=400, batch_size=32, timesteps=50,
+        schedule="cosine", sample_count=1, learning_rate=3e-3, warmup=20, ema=0.98, flip=False,
+        network={"channels": 16, "multipliers": [1, 2], "blocks": 1, "attention": [4], "dropout": 0.0, "text": text},
+        condition={"name": "text", "dropout": 0.1, "token_width": 32, "depth": 1, "heads": 2, "length": 8},
+    )  # fmt: skip
+    drawn = model.sample(40, prompts=kinds, seed=1, guidance=3, sampler="ddim", steps=25)
+    colour = np.argmax(drawn[:, 3:5, 3:5].mean(axis=(1, 2)), axis=1)
+    wanted = np.asarray([[*COLOURS].index(kinds[i % 5].rpartition(" ")[2]) for i in range(40)])
+    return float((colour == wanted).mean())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["cross", "concat"])
+def test_words_are_obeyed(text: str, tmp_path: Path) -> None:
+    """After 400 steps, four of five pictures at least have the colour of their prompt; chance has one of three."""
+    assert obeyed(text, tmp_path / "run") >= 0.8
+
+
 def trained(folder: Path, **changed: Any) -> Trained:
     return tinyddpm.train(squares(), preset="small", out=folder, progress=False, **{**SMALL, **changed})
 
@@ -115,7 +141,9 @@ def test_what_a_model_was_not_trained_with_is_refused(model: Trained, tmp_path: 
         model.sample(2, labels=[0])
     with pytest.raises(ConfigError, match="3 prompts for 2 samples: give at most one each"):
         model.sample(2, prompts=["a", "b", "c"])
-    images = squares().read(np.arange(40))
+    images, captions = squares().read(np.arange(40)), squares().columns["text"].tolist()
+    same = tinyddpm.train(images, captions=captions, preset="small", out=tmp_path / "d", progress=False, **SMALL)
+    np.testing.assert_array_equal(same._weights, model._weights)
     plain = {**SMALL, "steps": 1, "condition": {}}
     without = tinyddpm.train(images, preset="small", out=tmp_path / "a", progress=False, **plain)
     labels = np.arange(40) % 3
@@ -178,3 +206,25 @@ def test_an_image_is_led_to_a_prompt(run: Path, tmp_path: Path) -> None:
     assert pictures[0] != pictures[1]
     two = ["--prompt", "small square: red", "--prompt", "large square: blue"]
     tinyddpm_says("edit", "interpolate", run, image, image, *two, "--count", "3", "--out", tmp_path / "way")
+
+
+def test_captions_from_a_file_to_pictures(tmp_path: Path) -> None:
+    """By the command line alone: what a run would take, a run, its pictures, a likelihood, and samples by words."""
+    data, run = squares(), tmp_path / "run"
+    np.savez(tmp_path / "squares.npz", images=data.read(np.arange(40)), captions=data.columns["text"].astype(str))
+    small = [
+        "--set", "network.channels=8", "--set", "network.multipliers=[1, 2]", "--set", "network.attention=[4]",
+        "--set", "condition.token_width=16", "--set", "condition.length=4", "--condition", "text",
+        "--condition-dropout", "0.2", "--steps", "4", "--batch-size", "8", "--timesteps", "12", "--schedule", "cosine",
+        "--sample-count", "4", "--image-size", "8x8", "--validate-every", "2", "--sample-every", "2",
+    ]  # fmt: skip
+    train = ["train", "--preset", "small", "--data", tmp_path / "squares.npz", *small]
+    assert "parameters" in tinyddpm_says(*train, "--dry-run")
+    said = tinyddpm_says(*train, "--out", run)
+    assert said.count("36 of 36 captions are cut after 4 tokens, the longest has 5: --set condition.length=5") == 1
+    assert Image.open(run / "samples.png").size[0] > Image.open(run / "samples.png").size[1] / 4
+    assert 'words = [":", "blue"' in tinyddpm_says("info", run)
+    assert "total" in tinyddpm_says("nll", run, "--split", "held-out", "--count", "2", "--times", "2")
+    tinyddpm_says("sample", run, "--prompt", "red", "--count", "2", "--out", tmp_path / "out")
+    image = f"{tmp_path / 'squares.npz'}:3"
+    assert "note: no prompt" not in tinyddpm_says("edit", "from", run, image, "--count", "1", "--out", tmp_path / "e")

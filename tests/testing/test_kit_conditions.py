@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 
 from helpers.conditions import Columns, Picture, Words
-from tinyddpm.conditions import Asked, Condition, Given
+from tinyddpm.conditions import Asked, Condition, Given, Known, Wish
 from tinyddpm.conditions.label import Label
 from tinyddpm.nn import Gradients, Told, Weights, Widths
 from tinyddpm.ops import Operations, Saved
@@ -77,6 +77,19 @@ class Numbers(Words):
         return told._replace(mask=ops.xp.astype(told.mask, ops.xp.int64)), saved
 
 
+class Speechless(Words):
+    def words(self, known: Columns) -> list[str]:
+        return ["one"]
+
+
+class AsksForOther(Label):
+    def asked(self, wish: Wish, shown: Known | None = None) -> Asked:
+        return Asked(np.arange(2))
+
+    def read(self, known: Known) -> Mapping[str, np.ndarray]:
+        return super().read(known) if len(known.labels) > 2 else {}
+
+
 @pytest.mark.parametrize(
     ("broken", "line"),
     [
@@ -88,6 +101,8 @@ class Numbers(Words):
         (Keeps, "forward keeps residuals"),
         (Mixes, "the vector told of a sample alone is another"),
         (Numbers, "the mask is int64"),
+        (Speechless, r"it has 1 words for \[3\] samples"),
+        (AsksForOther, r"of what it asks for it reads \[\], not \['label'\]"),
     ],
 )
 def test_a_broken_condition_is_named(broken: Callable[..., Condition], line: str) -> None:

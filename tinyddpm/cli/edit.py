@@ -160,7 +160,7 @@ SHARED = [
     *(
         given
         for given in sample.params
-        if given.name in ("singles", "npz", "prompts", "prompts_file", "seed", "batch_size")
+        if given.name in ("singles", "npz", "prompts", "prompts_file", "embeddings", "seed", "batch_size")
     ),
     *(given for given in sample.params if getattr(given, "group", "") in ("Sampling", "General")),
 ]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tinyddpm.backend import Array, Purpose
 from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, refuse_full, wish_of
-from tinyddpm.conditions import Asked, Known, Wish, in_turn, some
+from tinyddpm.conditions import Asked, Known, in_turn, some
 from tinyddpm.data import open_dataset
 from tinyddpm.data.folder import decode_image
 from tinyddpm.diffusion.denoiser import Denoiser
@@ -53,7 +53,8 @@ class Editor:
         sampler, sample_steps, spacing, threshold, percentile, assignments, spacing_assignments: the sampling, where it
             is not the run's own.
         scale, guide, guide_assignments: the guidance, where it is not the run's own.
-        raw, seed, batch_size, classes, prompts, prompts_file, out, singles, npz, machine: as for `tinyddpm sample`.
+        raw, seed, batch_size, classes, prompts, prompts_file, embeddings, out, singles, npz, machine: as for
+            `tinyddpm sample`.
         fit: crop images in the middle and resize them to the model's size; otherwise they must have it.
 
     Raises:
@@ -80,6 +81,7 @@ class Editor:
         classes: str | None,
         prompts: tuple[str, ...],
         prompts_file: Path | None,
+        embeddings: Path | None,
         fit: bool,
         out: Path | None,
         singles: bool,
@@ -100,7 +102,7 @@ class Editor:
         self.pairs = self.model.pairs(self.sampling)
         self.sampler = make_sampler(self.sampling.name, **self.sampling.options)
         self.random = self.backend.random(seed)
-        self.wish = wish_of(self.model, classes, prompts, prompts_file)
+        self.wish = wish_of(self.model, classes, prompts, prompts_file, embeddings)
         self.batch_size, self.fit = batch_size, fit
         self.out, self.singles, self.npz = out, singles, npz
 
@@ -207,9 +209,9 @@ class Editor:
             ConfigError: the model was trained without what is wished, or nobody says what it must be told.
         """
         own = [picture.known for picture in pictures if picture.known is not None]
-        if self.wish == Wish() and len(own) == len(pictures):
+        if not self.wish.said and len(own) == len(pictures):
             return _joined(own)
-        if self.wish == Wish() and self.model.classes:
+        if not self.wish.said and self.model.classes:
             raise ConfigError(
                 f"the model draws by class ({', '.join(self.model.classes[:3])}, …): "
                 "say which the images are of with --labels"

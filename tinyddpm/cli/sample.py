@@ -58,6 +58,12 @@ from tinyddpm.cli.trained import (
     help="A text file of captions, a line each.",
     group="Samples",
 )
+@option(
+    "--embeddings",
+    type=click.Path(path_type=Path),
+    help="A file of tokens, .npz or HDF5, for a model trained with those of the same encoder.",
+    group="Samples",
+)
 @option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the noise.", group="Samples")
 @option(
     "--batch-size",
@@ -136,6 +142,7 @@ def sample(
     classes: str | None,
     prompts: tuple[str, ...],
     prompts_file: Path | None,
+    embeddings: Path | None,
     seed: int,
     batch_size: int,
     sampler: str | None,
@@ -170,7 +177,7 @@ def sample(
     )  # fmt: skip
     guidance = chosen_guidance(model.config, guide, scale, guide_assignments)
     numbers = np.arange(first, first + number)
-    turns = model.condition.asked(wish_of(model, classes, prompts, prompts_file))
+    turns = model.condition.asked(wish_of(model, classes, prompts, prompts_file, embeddings))
     refuse_full(out)
 
     progress, done = Progress(), count(1)

@@ -101,7 +101,13 @@ def chosen_guidance(
     return config.updated({"guidance": changes}, "options").guidance
 
 
-def wish_of(model: Model, classes: str | None, prompts: tuple[str, ...], prompts_file: Path | None) -> Wish:
+def wish_of(
+    model: Model,
+    classes: str | None,
+    prompts: tuple[str, ...],
+    prompts_file: Path | None,
+    embeddings: Path | None,
+) -> Wish:
     """Return what the options of a command ask for.
 
     Args:
@@ -109,16 +115,19 @@ def wish_of(model: Model, classes: str | None, prompts: tuple[str, ...], prompts
         classes: by name or number, separated by commas.
         prompts: captions.
         prompts_file: a text file of more captions, a line each.
+        embeddings: a file of tokens.
 
     Raises:
-        ConfigError: a class is unknown, or the file cannot be read or has no captions.
+        ConfigError: a class is unknown, or the file of captions cannot be read or has none.
+        DataError: the file of tokens cannot be read or has none.
     """
     from tinyddpm.conditions import Wish
+    from tinyddpm.data.paths import open_tokens
     from tinyddpm.model.sampling import class_numbers
 
     labels = None if classes is None else class_numbers(model.classes, classes)
     captions = [*prompts, *(_lines(prompts_file) if prompts_file else ())]
-    return Wish(labels, captions or None)
+    return Wish(labels, captions or None, open_tokens(embeddings) if embeddings else None)
 
 
 def _lines(path: Path) -> list[str]:

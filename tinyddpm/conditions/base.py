@@ -49,13 +49,24 @@ class Wish(NamedTuple):
     Attributes:
         labels: (k,) numbers of classes.
         prompts: k captions.
+        embeddings: columns that someone else's encoder made, each of k rows.
     """
 
     labels: HostArray | None = None
     prompts: Sequence[str] | None = None
+    embeddings: Mapping[str, HostArray] | None = None
+
+    @property
+    def said(self) -> bool:
+        """Whether anything is."""
+        return any(part is not None for part in self)
 
 
-ASKED_BY = {"labels": ("classes", "--labels"), "prompts": ("captions", "--prompt")}
+ASKED_BY = {
+    "labels": ("classes", "--labels"),
+    "prompts": ("captions", "--prompt"),
+    "embeddings": ("embeddings", "--embeddings"),
+}
 """What a model must have been trained with for each part of a wish, and the option that says it."""
 
 

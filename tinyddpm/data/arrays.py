@@ -61,12 +61,30 @@ def open_npz(path: Path) -> ArrayDataset:
                 )
             samples = _read_member(archive, samples_key, path)
             labels = _read_member(archive, labels_key, path) if labels_key else None
-            columns = {to: _read_member(archive, key, path) for key, to in COLUMN_KEYS.items() if key in keys}
-            if CAPTIONS in columns:
-                columns[CAPTIONS] = _strings(columns[CAPTIONS], path)
+            columns = _columns(archive, keys, path)
     except DAMAGE as cause:
         raise _unreadable(path, cause) from cause
     return ArrayDataset(samples, labels, columns=columns, name=str(path))
+
+
+def npz_columns(path: Path) -> dict[str, Samples]:
+    """Return the columns in an `.npz` file, without the samples.
+
+    Raises:
+        DataError: the file is damaged or pickled, or too large for memory.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _columns(archive, [member.removesuffix(".npy") for member in archive.namelist()], path)
+    except DAMAGE as cause:
+        raise _unreadable(path, cause) from cause
+
+
+def _columns(archive: zipfile.ZipFile, keys: list[str], path: Path) -> dict[str, Samples]:
+    columns = {to: _read_member(archive, key, path) for key, to in COLUMN_KEYS.items() if key in keys}
+    if CAPTIONS in columns:
+        columns[CAPTIONS] = _strings(columns[CAPTIONS], path)
+    return columns
 
 
 def _strings(array: Samples, path: Path) -> Samples:

@@ -98,6 +98,16 @@ def open_hdf5(path: Path) -> Dataset:
         return dataset
 
 
+def hdf5_columns(path: Path) -> dict[str, Samples]:
+    """Return the columns in an HDF5 file, without the samples.
+
+    Raises:
+        DataError: the file is damaged, or points out of itself.
+    """
+    with open_file(path, DataError) as file, reading(str(path), DataError):
+        return _columns(checked_datasets(file, DataError), str(path))
+
+
 def _points(datasets: Datasets, name: str) -> Samples:
     points = _read(datasets, "points", name)
     if points is None:

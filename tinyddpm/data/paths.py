@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tinyddpm.data import cifar, idx
-from tinyddpm.data.arrays import open_npy, open_npz
-from tinyddpm.data.base import Dataset, require_split
+from tinyddpm.data.arrays import npz_columns, open_npy, open_npz
+from tinyddpm.data.base import TOKENS, Dataset, Samples, checked_columns, require_split
 from tinyddpm.data.folder import SUFFIXES, open_folder
-from tinyddpm.data.hdf5 import open_hdf5
+from tinyddpm.data.hdf5 import hdf5_columns, open_hdf5
 from tinyddpm.data.resize import resized
 from tinyddpm.errors import DataError
 
@@ -34,6 +34,24 @@ def open_path(path: Path, image_size: tuple[int, int] | None, split: str) -> Dat
         return resized(_open_file(path, split), image_size)
     except OSError as cause:
         raise DataError(f"{path}: cannot be read ({cause.strerror or cause}): check the path and its rights") from cause
+
+
+def open_tokens(path: Path) -> Mapping[str, Samples]:
+    """Return the columns of a file of tokens, `.npz` or HDF5, that is no data set: there need be no samples.
+
+    Raises:
+        DataError: it is no such file, has no tokens, is damaged, or cannot be read.
+    """
+    readers = {".npz": npz_columns, ".h5": hdf5_columns, ".hdf5": hdf5_columns}
+    if path.suffix.lower() not in readers:
+        raise DataError(f"{path} holds no tokens: save them as `tokens`, (n, L, D), in .npz, .h5 or .hdf5")
+    try:
+        columns = readers[path.suffix.lower()](path)
+    except OSError as cause:
+        raise DataError(f"{path}: cannot be read ({cause.strerror or cause}): check the path and its rights") from cause
+    if TOKENS not in columns:
+        raise DataError(f"{path} holds no tokens: save them as `tokens`, float16 or float32 (n, L, D)")
+    return checked_columns(columns, len(columns[TOKENS]), str(path))
 
 
 def _open_folder(path: Path, image_size: tuple[int, int] | None, split: str) -> Dataset:

@@ -24,6 +24,7 @@ def from_toml(package: str, file: str) -> Callable[[], dict[str, Any]]:
 cifar10 = from_toml(__name__, "cifar10.toml")
 cifar10_improved = from_toml(__name__, "cifar10-improved.toml")
 digits = from_toml(__name__, "digits.toml")
+emoji = from_toml(__name__, "emoji.toml")
 fashion_mini = from_toml(__name__, "fashion-mini.toml")
 fashion_mnist = from_toml(__name__, "fashion-mnist.toml")
 small = from_toml(__name__, "small.toml")

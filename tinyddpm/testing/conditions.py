@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinyddpm.backend import Backend, load_backend
-from tinyddpm.conditions import Condition, Known
+from tinyddpm.conditions import Condition, Known, Wish
 from tinyddpm.errors import ConfigError
 from tinyddpm.nn import Layout, Told
 from tinyddpm.ops import Saved, load_operations
@@ -35,6 +35,7 @@ def check_condition(
     In float64 on NumPy, with what is given and the weights read-only:
 
     - what it reads has a row for each sample, and its null is of the same columns, shapes and types;
+    - what is asked for where nothing is wished can be read, and has words for each sample, or none;
     - what it tells, also of the null, has the parts and widths that `gives` says, and of each sample alone is the same;
     - the gradient of every parameter path agrees with central differences at rtol 1e-6, and is added to what is there;
     - the same call gives the same bits, and nothing is kept without training.
@@ -56,6 +57,7 @@ def check_condition(
     for null in (False, True):
         condition = build(sample_shape, classes, WIDTH, null, **options)
         columns = read_only({name: np.asarray(column) for name, column in condition.read(known).items()})
+        _check_asked(condition, known, columns, what)
         if null:
             columns = _with_null(columns, condition.null, what)
         _check_told(_Runner(condition, load_backend("numpy"), what), columns, exempt)
@@ -91,6 +93,16 @@ class _Runner:
         views = self.layout.views(buffer, self.backend.xp)
         self.condition.backward(saved, dict(views), Told(**{n: self.backend.asarray(a) for n, a in dtold.items()}))
         return {path: self.backend.to_numpy(view) for path, view in views.items()}
+
+
+def _check_asked(condition: Condition, known: Known, columns: Mapping[str, HostArray], what: str) -> None:
+    """Check what is asked for where nothing is said."""
+    asked = condition.asked(Wish(), known)
+    found = condition.read(asked)
+    assert set(found) == set(columns), f"{what}: of what it asks for it reads {sorted(found)}, not {sorted(columns)}"
+    words = condition.words(asked)
+    rows = {len(column) for column in found.values()}
+    assert words is None or {len(words)} == rows, f"{what}: it has {len(words or ())} words for {sorted(rows)} samples"
 
 
 def _with_null(columns: dict[str, HostArray], null: Mapping[str, HostArray], what: str) -> dict[str, HostArray]:

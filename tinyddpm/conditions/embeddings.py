@@ -1,0 +1,139 @@
+"""Tokens that someone else's encoder made as a condition: projected, and told as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from array_api_compat import device
+
+from tinyddpm.conditions.base import Asked, Given, HostArray, Known, Wish, refuse_others
+from tinyddpm.errors import ConfigError
+from tinyddpm.nn import Gradients, Parts, Told, Weights, Widths
+from tinyddpm.nn.layers import Linear, Pass
+from tinyddpm.ops import Operations, Saved
+
+TOKENS, LENGTH = "tokens", "length"
+"""The columns: (n, L, D) tokens of each sample, and, where not all are there, how many are."""
+
+
+class Embeddings(Parts):
+    """A linear map of each token; as a vector, a linear map of the mean of those that are there.
+
+    What is said is whatever the encoder was given, such as a text (LDM, section 3.3, with its τ frozen). The null is
+    that no token is there.
+
+    Args:
+        sample_shape: is not used.
+        classes: is not used.
+        width: of the vector.
+        null: whether the model knows what it is when nothing is said.
+        token_width: of a token as told.
+        length: tokens of a sample at most; learned, see `learned`.
+        size: numbers of a token as the encoder makes it; learned too.
+
+    Raises:
+        ConfigError: an option is out of range.
+    """
+
+    def __init__(
+        self,
+        sample_shape: tuple[int, ...],
+        classes: int,
+        width: int,
+        null: bool,
+        *,
+        token_width: int = 128,
+        length: int = 1,
+        size: int = 1,
+    ) -> None:
+        for name, value in (("token_width", token_width), ("length", length), ("size", size)):
+            if value < 1:
+                raise ConfigError(f"condition.{name} is {value}: it must be at least 1")
+        self.knows_null, self.length, self.size = null, length, size
+        self.gives = Widths(vector=width, tokens=token_width)
+        self.null: Mapping[str, HostArray] = {
+            TOKENS: np.zeros((length, size), np.float32),
+            LENGTH: np.asarray(0, np.int64),
+        }
+        self.project = Linear("embeddings/project", size, token_width)
+        self.vector = Linear("embeddings/vector", token_width, width)
+
+    @staticmethod
+    def learned(known: Known, **options: Any) -> Mapping[str, Any]:
+        """Return the options with the number and the size of the tokens of the data.
+
+        Raises:
+            ConfigError: there are no tokens.
+        """
+        _, length, size = _tokens(known).shape
+        return {"length": length, "size": size, **options}
+
+    def read(self, known: Known) -> Mapping[str, HostArray]:
+        """Return `tokens`, (n, length, size) float32, and `length`, how many of each sample's are there, (n,) int64.
+
+        Raises:
+            ConfigError: there are none, or they are of another size or too many.
+        """
+        tokens = np.asarray(_tokens(known), np.float32)
+        n, length, size = tokens.shape
+        if size != self.size or length > self.length:
+            raise ConfigError(
+                f"the tokens are {length} of size {size} for a sample, and the model reads up to {self.length} of size "
+                f"{self.size}: make them by the encoder that it was trained with"
+            )
+        there = np.asarray(known.columns.get(LENGTH, np.full(n, length)), np.int64)
+        return {TOKENS: np.pad(tokens, ((0, 0), (0, self.length - length), (0, 0))), LENGTH: there}
+
+    def asked(self, wish: Wish, shown: Known | None = None) -> Asked:
+        """Return the tokens that are said, or else those of the samples shown, or else none.
+
+        Raises:
+            ConfigError: something else is said, or nothing, and the model does not know what it is then.
+        """
+        refuse_others(wish, "embeddings")
+        if wish.embeddings is not None:
+            return Asked(None, wish.embeddings)
+        if shown is not None:
+            return Asked(None, {name: shown.columns[name] for name in (TOKENS, LENGTH) if name in shown.columns})
+        if not self.knows_null:
+            raise ConfigError(
+                "the model draws what tokens say: give --embeddings, or train one with --condition-dropout 0.1"
+            )
+        return Asked(None, {name: value[None, ...] for name, value in self.null.items()})
+
+    def words(self, known: Known) -> None:
+        """Return that nothing is to be written."""
+
+    def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
+        """Return a vector and (N, length, token_width) tokens, of which the mask says whether they are there."""
+        run, xp = Pass(ops, w), ops.xp
+        x = xp.astype(given[TOKENS], w[self.project.paths[0]].dtype, copy=False)
+        places = xp.arange(self.length, dtype=xp.int64, device=device(x))
+        there = places[None, :] < given[LENGTH][:, None]
+        run.told["share"] = self._shares(run, there, like=x)
+        tokens = self.project.forward(run, xp.where(there[:, :, None], x, xp.zeros_like(x)))
+        mean = xp.sum(tokens * run.told["share"], axis=1, dtype=tokens.dtype)
+        vector = self.vector.forward(run, mean)
+        return Told(vector=vector, tokens=tokens, mask=there), run if ops.training else None
+
+    def backward(self, saved: Saved, dw: Gradients, dtold: Told) -> None:
+        """Add the gradients of the parameters; tokens have none."""
+        run: Pass = saved
+        run.dw = dw
+        dmean = self.vector.backward(run, dtold.vector)
+        self.project.backward(run, dtold.tokens + dmean[:, None, :] * run.told["share"])
+
+    def _shares(self, run: Pass, there: Any, like: Any) -> Any:
+        """Return the share of each token in the mean of those that are there, (N, length, 1); 0 where none is."""
+        xp = run.ops.xp
+        weights = xp.astype(there, like.dtype)[:, :, None]
+        count = xp.sum(weights, axis=1, keepdims=True, dtype=like.dtype)
+        return weights / xp.maximum(count, xp.ones_like(count))
+
+
+def _tokens(known: Known) -> HostArray:
+    if TOKENS not in known.columns:
+        raise ConfigError("no tokens are there: give data with a column of tokens, or say them with --embeddings")
+    return known.columns[TOKENS]
