@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tinyddpm.backend import load_backend
+from tinyddpm.conditions import Asked
 from tinyddpm.data import open_dataset
 from tinyddpm.errors import DataError
 from tinyddpm.model.config import preset
@@ -57,7 +58,7 @@ def test_a_small_unet_learns_clothes(tmp_path: Path) -> None:
     model, weights, _ = load_model(tmp_path / "run", backend)
     numbers = np.arange(60)
     drawn = draw(
-        model, weights, numbers, numbers % 10, seed=0, sampling=config.sampling, batch_size=60, frames=False
+        model, weights, numbers, Asked(numbers % 10), seed=0, sampling=config.sampling, batch_size=60, frames=False
     ).values
     some = np.arange(2000)
     assert dataset.labels is not None

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tinyddpm.backend import Purpose, load_backend
+from tinyddpm.conditions import Asked
 from tinyddpm.data.batching import batch_indices
 from tinyddpm.errors import CheckpointError, ConfigError, RegistryError
 from tinyddpm.model.config import Config
@@ -145,5 +146,5 @@ def test_v_learns_and_draws_from_a_chain_that_ends_without_signal(loss: str, tmp
     model, weights, _ = load_model(tmp_path / "run", NUMPY)
     for sampler in ("ancestral", "ddim"):
         sampling = tables.updated({"sampling": {"name": sampler, "steps": 7}}).sampling
-        samples = draw(model, weights, np.arange(5), np.arange(5), seed=0, sampling=sampling, batch_size=5)
+        samples = draw(model, weights, np.arange(5), Asked(np.arange(5)), seed=0, sampling=sampling, batch_size=5)
         assert np.isfinite(samples.values).all()

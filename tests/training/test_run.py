@@ -19,6 +19,7 @@ import pytest
 
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.backend.numpy_backend import NumpyBackend
+from tinyddpm.conditions import Asked, some
 from tinyddpm.data import open_dataset
 from tinyddpm.errors import CheckpointError, ConfigError, DataError, TrainingError
 from tinyddpm.model.checkpoint import Checkpoint, load_checkpoint
@@ -309,17 +310,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_sample_is_the_same_in_any_batch(trained: Path) -> None:
     """Images as uint8 are equal, but that a product's rounding may differ by batch: at most one level, rarely."""
     model, weights, _ = load_model(trained, NUMPY)
-    numbers, labels = np.arange(3, 14), np.arange(3, 14) % 10
+    numbers, asked = np.arange(3, 14), Asked(np.arange(3, 14) % 10)
     options = {"seed": 5, "sampling": model.config.sampling}
-    together = draw(model, weights, numbers, labels, batch_size=11, **options).values
+    together = draw(model, weights, numbers, asked, batch_size=11, **options).values
     for batch_size in (1, 4):
-        apart = draw(model, weights, numbers, labels, batch_size=batch_size, **options).values
+        apart = draw(model, weights, numbers, asked, batch_size=batch_size, **options).values
         difference = np.abs(apart.astype(int) - together)
         assert difference.max() <= 1
         assert (difference > 0).mean() < 0.01
-    tail = draw(model, weights, numbers[7:], labels[7:], batch_size=2, **options).values
+    tail = draw(model, weights, numbers[7:], some(asked, slice(7, None)), batch_size=2, **options).values
     assert np.abs(tail.astype(int) - together[7:]).max() <= 1
-    other = draw(model, weights, numbers, labels, batch_size=11, seed=6, sampling=model.config.sampling).values
+    other = draw(model, weights, numbers, asked, batch_size=11, seed=6, sampling=model.config.sampling).values
     assert (other != together).mean() > 0.5
 
 
@@ -333,7 +334,14 @@ def test_average_and_raw_weights_differ(trained: Path) -> None:
 def test_frames_end_with_the_samples(trained: Path) -> None:
     model, weights, _ = load_model(trained, NUMPY)
     samples = draw(
-        model, weights, np.arange(4), np.arange(4), seed=0, sampling=model.config.sampling, batch_size=3, frames=True
+        model,
+        weights,
+        np.arange(4),
+        Asked(np.arange(4)),
+        seed=0,
+        sampling=model.config.sampling,
+        batch_size=3,
+        frames=True,
     )
     assert len(samples.frames) == 20
     assert np.array_equal(samples.frames[-1], samples.values)
@@ -358,7 +366,7 @@ def test_other_backends_train_and_draw_as_numpy_does(tables: dict[str, Any], oth
         assert a.gradient_norm == pytest.approx(b.gradient_norm, rel=1e-3)
     assert ours.validation_loss() == pytest.approx(theirs.validation_loss(), rel=1e-4)
     options = {"seed": 0, "sampling": ours.config.sampling, "batch_size": 3}
-    mine, other = (draw(t.model, t.ema, np.arange(5), np.arange(5), **options).values for t in (ours, theirs))
+    mine, other = (draw(t.model, t.ema, np.arange(5), Asked(np.arange(5)), **options).values for t in (ours, theirs))
     tolerance = 1 if mine.dtype == np.uint8 else 1e-3
     assert np.abs(mine.astype(float) - other).max() <= tolerance
 
