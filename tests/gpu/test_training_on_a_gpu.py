@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tinyddpm.backend import Backend, load_backend
+from tinyddpm.conditions import Asked
 from tinyddpm.data import open_dataset
 from tinyddpm.errors import BackendError
 from tinyddpm.model.config import Config
@@ -80,5 +81,5 @@ def test_recorded_networks_draw_the_same() -> None:
         weights = np.random.default_rng(0).normal(0, 0.05, model.layout.size).astype(np.float32)
         numbers = np.arange(40)
         options = {"seed": 0, "sampling": model.config.sampling, "batch_size": 25}
-        drawn.append(draw(model, model.backend.asarray(weights), numbers, numbers % 10, **options).values)
+        drawn.append(draw(model, model.backend.asarray(weights), numbers, Asked(numbers % 10), **options).values)
     np.testing.assert_array_equal(*drawn)
