@@ -50,6 +50,14 @@ IMAGES: dict[str, Any] = {
     "training": {**POINTS["training"], "steps": 7, "batch_size": 9, "accumulate": 2, "sample_every": 1000},
 }
 
+COMPILED: dict[str, Any] = {
+    **IMAGES,
+    "backend": "numba",
+    "network": {**IMAGES["network"], "channels": 32, "heads": 2},
+    "training": {**IMAGES["training"], "threads": 2},
+}
+"""Channels that fill the registers of compiled products."""
+
 VLB: dict[str, Any] = {
     **POINTS,
     "schedule": {"name": "cosine", "timesteps": 4},
@@ -101,6 +109,7 @@ def quiet() -> Progress:
         pytest.param(VLB, 6, id="vlb-6"),
         pytest.param(IMAGES, 5, id="images-5"),
         pytest.param(HYBRID, 1, id="hybrid-1", marks=pytest.mark.slow),
+        pytest.param(COMPILED, 5, id="numba-5"),
     ],
 )
 def test_stopped_and_resumed_is_the_straight_run(tables: dict[str, Any], stop: int, tmp_path: Path) -> None:
@@ -108,8 +117,9 @@ def test_stopped_and_resumed_is_the_straight_run(tables: dict[str, Any], stop: i
 
     And with times drawn after the losses before, which the stop then must not forget.
     """
-    start(config(tables), NUMPY, tmp_path / "straight", quiet())
-    start(config(tables, steps=stop), NUMPY, tmp_path / "stopped", quiet())
+    backend = load_backend(config(tables).backend)
+    start(config(tables), backend, tmp_path / "straight", quiet())
+    start(config(tables, steps=stop), backend, tmp_path / "stopped", quiet())
     resume(tmp_path / "stopped", quiet(), steps=config(tables).training.steps)
     # A run that ends at a step validates there; the straight run did not.
     extra = [line for line in losses(tmp_path / "stopped") if "validation_loss" in line and line["step"] == stop]
