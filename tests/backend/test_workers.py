@@ -77,3 +77,18 @@ def test_a_lone_part_is_spread_over_idle_threads() -> None:
 def test_errors_of_a_spread_part_reach_the_caller() -> None:
     with pytest.raises(ZeroDivisionError):
         Workers(2).map(lambda _: spread(lambda part: 1 // part.start, 4), [0])
+
+
+def test_nothing_is_written_once_a_spread_part_has_failed() -> None:
+    """The caller's part fails at once, the pool's is still at work: it is waited for."""
+    written: list[int] = []
+
+    def work(part: slice) -> None:
+        if part.start:
+            raise ZeroDivisionError
+        time.sleep(0.2)
+        written.append(part.start)
+
+    with pytest.raises(ZeroDivisionError):
+        Workers(2).map(lambda _: spread(work, 4), [0])
+    assert written == [0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import ContextVar, copy_context
 from itertools import pairwise
 from typing import TypeVar
@@ -57,7 +57,11 @@ class Workers:
         context = copy_context()
         context.run(_idle.set, None)
         futures = [self._pool.submit(context.copy().run, function, part) for part in cut[:-1]]
-        context.run(function, cut[-1])
+        try:
+            context.run(function, cut[-1])
+        except BaseException:
+            wait(futures)  # nobody may write to what the caller gives up
+            raise
         for future in futures:
             future.result()
 
