@@ -36,7 +36,7 @@ def test_a_step_of_ddpms_network(monkeypatch: pytest.MonkeyPatch, precision: str
     backend = CountingBackend(precision)
     if with_cudnn:
         install_cudnn(monkeypatch, backend)
-    monkeypatch.setattr(assembly, "_try_sampler", lambda model: None)
+    monkeypatch.setattr(assembly, "_try_sampler", lambda model, train: None)
     images = ArrayDataset(np.zeros((200, 32, 32, 3), np.uint8), None, name="black")
     trainer = assembly.make_trainer(CIFAR, backend, images)
     assert trainer.model.layout.size == 35_746_307

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tinyddpm.backend import Array, load_backend
+from tinyddpm.conditions import Asked
 from tinyddpm.data import open_dataset
 from tinyddpm.diffusion.denoiser import Prediction
 from tinyddpm.diffusion.parametrisation import make_parametrisation
@@ -90,7 +91,7 @@ def test_it_learns_a_plane(predict: str, tmp_path: Path) -> None:
     start(config, NUMPY, tmp_path / "run", Progress(StringIO()))
     model, weights, _ = load_model(tmp_path / "run", NUMPY)
     numbers = np.arange(4000)
-    drawn = draw(model, weights, numbers, numbers, seed=1, sampling=config.sampling, batch_size=4000).values
+    drawn = draw(model, weights, numbers, Asked(numbers), seed=1, sampling=config.sampling, batch_size=4000).values
     data = open_dataset("swiss-roll", split="test").read(numbers)
     noise = np.random.default_rng(0).standard_normal((4000, 2))
     assert sliced_wasserstein(noise, data) > 0.14
