@@ -27,7 +27,7 @@ from tinyddpm.training.step import descent, training_gradient
 
 
 class DeviceStep:
-    """See the module. It is called with the number of the step, 0-based.
+    """A training step on the device. It is called with the number of the step, 0-based.
 
     Args:
         model: what is trained, on a backend that has `graphs`.

@@ -33,7 +33,7 @@ Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class HostStep:
-    """See the module. It is called with the number of the step, 0-based.
+    """A training step on the host. It is called with the number of the step, 0-based.
 
     Args:
         model: what is trained.
