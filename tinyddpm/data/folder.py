@@ -90,7 +90,7 @@ def list_images(folder: Path, split: str = "train") -> Listing:
         DataError: there are none, or no such split, or images both beside and inside the folders of classes; or not
             every image has a caption if some have one.
     """
-    folder = _split_folder(folder, split)
+    above, folder = folder, _split_folder(folder, split)
     direct = _images_in(folder)
     by_class = {sub.name: found for sub in _subfolders(folder) if (found := _images_in(sub))}
     if direct and by_class:
@@ -102,7 +102,7 @@ def list_images(folder: Path, split: str = "train") -> Listing:
         kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
         raise DataError(f"{folder} holds no images ({kinds}), nor do its subfolders: check the path")
     paths = direct or [path for found in by_class.values() for path in found]
-    known = read_annotations(folder, paths)
+    known = read_annotations(folder, paths, above)
     names = known.get(LABEL) or ([] if direct else [path.parent.name for path in paths])
     classes = {name: k for k, name in enumerate(sorted(set(names)))}
     labels = np.asarray([classes[name] for name in names]) if classes else None
