@@ -23,7 +23,7 @@ from tinyddpm.figures.points import scatter
 from tinyddpm.model.checkpoint import read_checkpoint_header
 from tinyddpm.model.config import Config, GuidanceConfig, SamplingConfig, defaults_for, settings
 from tinyddpm.model.config import preset as find_preset
-from tinyddpm.model.load import CHECKPOINT, load_model
+from tinyddpm.model.load import checkpoint_file, load_model
 from tinyddpm.model.model import Model
 from tinyddpm.model.sampling import class_numbers, draw
 from tinyddpm.progress import Progress
@@ -342,7 +342,7 @@ def save_png(path: PathLike, samples: HostArray) -> None:
 
 def _where_it_trained(run: Path) -> Trained:
     """Return the model of a run, loaded to where the run was computed."""
-    path = run / CHECKPOINT if run.is_dir() else run
+    path = checkpoint_file(run)
     config = Config.from_dict(read_checkpoint_header(path).config, str(path))
     backend = load_backend(config.backend, config.device, config.precision, config.graph)
     model, weights, checkpoint = load_model(path, backend, threads=config.training.threads)

@@ -1,10 +1,16 @@
 """Editing: a trained denoiser used for more than new samples. Like the samplers, this knows nothing of networks."""
 
 from tinyddpm.editing.inpainting import repaint, repaint_path
-from tinyddpm.editing.interpolation import ddim_interpolation, slerp, stochastic_interpolation
+from tinyddpm.editing.interpolation import (
+    conditional_interpolation,
+    ddim_interpolation,
+    slerp,
+    stochastic_interpolation,
+)
 from tinyddpm.editing.sdedit import pairs_from, sdedit
 
 __all__ = [
+    "conditional_interpolation",
     "ddim_interpolation",
     "pairs_from",
     "repaint",
