@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tinyddpm.backend import Backend, load_backend
-from tinyddpm.conditions import Wish, in_turn, some
+from tinyddpm.conditions import Wish, in_turn
 from tinyddpm.data.base import Dataset
 from tinyddpm.errors import CheckpointError, ConfigError, OutOfMemoryError, TrainingError
 from tinyddpm.figures.files import replacing
@@ -255,7 +255,8 @@ class _Run:
     def _draw(self, frames: bool) -> Samples:
         sampling, model = self.config.sampling, self.trainer.model
         numbers = np.arange(sampling.count)
-        turns = model.condition.asked(Wish(), some(self.trainer.held_out, slice(SHOWN)))
+        held_out = self.trainer.held_out
+        turns = model.condition.asked(Wish(), model.known(held_out, np.arange(min(SHOWN, len(held_out)))))
         total = -(-sampling.count // SAMPLE_BATCH) * (sampling.steps or model.process.T)
         done = count(1)
 
