@@ -92,8 +92,13 @@ class Image(Parts):
         if random is None:
             return {PICTURE: pictures, LEVEL: xp.zeros((x_0.shape[0],), dtype=xp.float32, device=device(x_0))}
         level = self.noise * random.uniform(Purpose.AUGMENTATION, step, samples, ())
+        return {PICTURE: self.augmented(xp, pictures, level, random, step, samples), LEVEL: level}
+
+    def augmented(self, xp: Any, pictures: Array, level: Array, random: Random, step: Step, samples: Samples) -> Array:
+        """Return pictures (N, h, w, C) with noise of level (N,): √(1 − level²) picture + level eps."""
         eps = random.normal(Purpose.AUGMENTATION, step, samples, self.shape, layer=1)
-        return {PICTURE: augmented(xp, pictures, level, eps), LEVEL: level}
+        level = xp.reshape(level, (-1, 1, 1, 1))
+        return xp.sqrt(1.0 - level * level) * pictures + level * eps
 
     def asked(self, wish: Wish, shown: Known | None = None) -> Asked:
         """Return the pictures that are said, or else those of the samples shown.
@@ -134,12 +139,6 @@ class Image(Parts):
         if shape[1:] != self.shape:
             found, wanted = ("x".join(map(str, size)) for size in (shape[1:], self.shape))
             raise ConfigError(f"the pictures are {found}, and the model enlarges {wanted}: give others, or --fit")
-
-
-def augmented(xp: Any, pictures: Array, level: Array, eps: Array) -> Array:
-    """Return pictures (N, ...) with noise of level (N,): √(1 − level²) picture + level eps."""
-    level = xp.reshape(level, (-1, *(1,) * (pictures.ndim - 1)))
-    return xp.sqrt(1.0 - level * level) * pictures + level * eps
 
 
 def _check(sample_shape: tuple[int, ...], factor: int, noise: float) -> None:
