@@ -74,7 +74,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("command", ["interpolate", "from", "inpaint"])
+@pytest.mark.parametrize("command", ["interpolate", "from", "inpaint", "enlarge"])
 def test_every_option_has_help(command: str) -> None:
     assert run("edit", command, "--help").exit_code == 0
     parameters = main.get_command(None, "edit").commands[command].params

@@ -151,8 +151,8 @@ class Ours:
 
     def _sampling(self) -> Iterator[Step]:
         samples = np.arange(self.task.batch_size)
-        config, model = self.task.config, self.trainer.model
-        asked = in_turn(model.condition.asked(Wish(), self.trainer.held_out), samples)
+        config, model, held_out = self.task.config, self.trainer.model, self.trainer.held_out
+        asked = in_turn(model.condition.asked(Wish(), model.known(held_out, np.arange(len(held_out)))), samples)
         return model.sample(self.trainer.ema, samples, asked, config.seed, config.sampling)
 
 

@@ -1,4 +1,4 @@
-"""`tinyddpm edit`: interpolate, from, inpaint."""
+"""`tinyddpm edit`: interpolate, from, inpaint, enlarge."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 IMAGES = """IMAGE is a file, or one of a data set as DATA:NUMBER, such as digits:12, where DATA is anything that
 `train --data` takes; its class or caption is then known too."""
 
+SMALL = """IMAGE is a file, one of a data set as DATA:NUMBER, or all of a data set, such as samples.npz. It has the size
+that the model enlarges, or with --fit is resized to it."""
+
 
 @click.group(epilog=IMAGES)
 def edit() -> None:
-    """Use a trained model for more than new images: between two, from one, or within one."""
+    """Use a trained model for more than new images: between two, from one, within one, or larger."""
 
 
 @edit.command(cls=GroupedCommand, epilog=IMAGES, short_help="Lead from one image, or prompt, to another.")
@@ -191,6 +194,70 @@ def inpaint(images: tuple[str, ...], mask: Path, number: int, jump: int, resampl
     shown = [veiled(picture.pixels, white) for picture in pictures]
     told = {"mask": str(mask), "jump": jump, "resamplings": resamplings}
     editor.variants(pictures, number, painted, steps, shown, "inpaint", **told)
+
+
+@edit.command(cls=GroupedCommand, epilog=SMALL, short_help="Enlarge small pictures.")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@option("--count", "number", type=click.IntRange(1), default=1, show_default=True, help="Per image.", group="Edit")
+@option(
+    "--augment",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Noise put on the pictures first, up to what the model was trained with: for those that are themselves drawn,"
+    " whose faults it hides.",
+    group="Edit",
+)
+@option(
+    "--exact/--no-exact",
+    default=None,
+    help="Draw only what shrinks to the picture that was given; so it is without --augment.",
+    group="Edit",
+)
+def enlarge(images: tuple[str, ...], number: int, augment: float, exact: bool | None, **given: Any) -> None:
+    """Enlarge each IMAGE with the model in CHECKPOINT, trained with the condition `image` (SR3).
+
+    The picture has a row for each image: its pixels made larger, bicubic interpolation, and what was drawn.
+    """
+    import numpy as np
+
+    from tinyddpm.cli.editor import Editor
+    from tinyddpm.conditions import Asked
+    from tinyddpm.conditions.image import LEVEL, PICTURE, Image
+    from tinyddpm.editing import Matched
+    from tinyddpm.ops.images import bicubic, from_model, to_model
+
+    editor = Editor(**given)
+    model, condition, backend = editor.model, editor.model.condition, editor.backend
+    if not isinstance(condition, Image):
+        raise ConfigError("the model was not trained to enlarge pictures: train one with --condition image")
+    if not 0 <= augment <= condition.noise:
+        raise ConfigError(f"--augment is {augment:g}: the model was trained with noise from 0 to {condition.noise:g}")
+    pictures = editor.read_small(images, condition.shape)
+    small = np.stack([picture.pixels for picture in pictures])
+    asked = condition.asked(editor.wish._replace(images=small))
+    exact = not augment if exact is None else exact
+
+    def enlarged(rows: Numbers) -> Iterator[Step]:
+        low = backend.asarray(asked.columns[PICTURE][rows // number])
+        level = np.full(len(rows), augment, np.float32)
+        noisy = condition.augmented(backend.xp, low, backend.asarray(level), editor.random, 0, rows)
+        denoiser = editor.denoiser(Asked(None, {PICTURE: backend.to_numpy(noisy), LEVEL: level}))
+        if exact:
+            denoiser = Matched(model.process, denoiser, low, condition.factor)
+        return editor.sampler(model.process, denoiser, editor.start(rows), editor.pairs, editor.noise(rows))
+
+    results = editor.run(len(small) * number, enlarged, len(editor.pairs))
+    nearest = np.repeat(np.repeat(small, condition.factor, axis=1), condition.factor, axis=2)
+    smooth = from_model(bicubic(to_model(small), *condition.size))
+    shown = [
+        picture
+        for i in range(len(small))
+        for picture in (nearest[i], smooth[i], *results[i * number : (i + 1) * number])
+    ]
+    samples = [{"number": row, "image": pictures[row // number].name} for row in range(len(results))]
+    editor.write(results, shown, 2 + number, "enlarge", samples, augment=augment, exact=exact)
 
 
 SHARED = [

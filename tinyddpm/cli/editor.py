@@ -17,7 +17,8 @@ from tinyddpm.backend import Array, Purpose
 from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, refuse_full, wish_of
 from tinyddpm.conditions import Asked, Known, count, in_turn, some
 from tinyddpm.data import open_dataset
-from tinyddpm.data.folder import decode_image
+from tinyddpm.data.base import ArrayDataset, Dataset
+from tinyddpm.data.folder import SUFFIXES, decode_image
 from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.errors import ConfigError, DataError
 from tinyddpm.figures.images import Pixels, grid, save_images, save_npz, save_png
@@ -139,35 +140,54 @@ class Editor:
         Raises:
             DataError: there is no such image, it cannot be read, or it is of another size or number of channels.
         """
-        H, W, C = self.model.sample_shape
-        size = (H, W) if self.fit else None
-        item = re.fullmatch(r"(.+):([0-9]{1,12})", text)
-        if Path(text).is_file():
-            picture = Picture(text, decode_image(Path(text), 1 if C == 1 else 3, size))
-        elif item:
-            picture = self._item(item[1], int(item[2]), size)
-        else:
-            raise DataError(f"there is no image {text}: give the path of a file, or DATA:NUMBER such as digits:12")
-        shape = picture.pixels.shape
-        if shape[2] != C:
-            raise DataError(f"{text} has {shape[2]} channels, and the model draws {C}: give another image")
-        if shape != (H, W, C):
-            raise DataError(
-                f"{text} is {shape[0]}x{shape[1]}, and the model draws {H}x{W}: give --fit to crop and resize it"
-            )
-        return picture
-
-    def _item(self, source: str, number: int, size: tuple[int, int] | None) -> Picture:
-        dataset = open_dataset(source, image_size=size)
-        if len(dataset.shape) != 3:
-            raise DataError(f"{dataset.description}: edit is for images")
-        if number >= len(dataset):
-            raise DataError(f"{dataset.description}: there is no number {number}, the last is {len(dataset) - 1}")
-        row = np.asarray([number])
-        known = some(dataset, row)
+        dataset, row = self._found(text, self.model.sample_shape)
+        known = self.model.known(dataset, row)
         if dataset.classes != self.model.classes:
             known.labels = None  # other classes than the model's
-        return Picture(f"{source}:{number}", dataset.read(row)[0], known if self._reads(known) else None)
+        return Picture(text, dataset.read(row)[0], known if self._reads(known) else None)
+
+    def read_small(self, texts: Sequence[str], shape: tuple[int, ...]) -> list[Picture]:
+        """Return the pictures to enlarge that texts name: as for `read`, or all of a data set.
+
+        Raises:
+            DataError: there is no such picture, it cannot be read, or it is not of this shape.
+        """
+        found = []
+        for text in texts:
+            dataset, rows = self._found(text, shape, several=True)
+            names = [text] if len(rows) == 1 else [f"{text}:{row}" for row in rows]
+            found += [Picture(name, pixels) for name, pixels in zip(names, dataset.read(rows), strict=True)]
+        return found
+
+    def _found(self, text: str, shape: tuple[int, ...], several: bool = False) -> tuple[Dataset, Numbers]:
+        """Return a data set and which of its images `text` names; they have this shape."""
+        H, W, C = shape
+        size = (H, W) if self.fit else None
+        item = re.fullmatch(r"(.+):([0-9]{1,12})", text)
+        dataset: Dataset
+        if Path(text).is_file() and not (several and Path(text).suffix.lower() not in SUFFIXES):
+            pixels = decode_image(Path(text), 1 if C == 1 else 3, size)
+            dataset, rows = ArrayDataset(pixels[None], name=text), np.arange(1)
+        elif item:
+            dataset, rows = open_dataset(item[1], image_size=size), np.asarray([int(item[2])])
+        elif several:
+            dataset = open_dataset(text, image_size=size)
+            rows = np.arange(len(dataset))
+        else:
+            raise DataError(f"there is no image {text}: give the path of a file, or DATA:NUMBER such as digits:12")
+        if len(dataset.shape) != 3:
+            raise DataError(f"{dataset.description}: edit is for images")
+        if rows[-1] >= len(dataset):
+            raise DataError(f"{dataset.description}: there is no number {rows[-1]}, the last is {len(dataset) - 1}")
+        does = "enlarges" if several else "draws"
+        height, width, channels = dataset.shape
+        if channels != C:
+            raise DataError(f"{text} has {channels} channels, and the model {does} {C}: give another image")
+        if (height, width) != (H, W):
+            raise DataError(
+                f"{text} is {height}x{width}, and the model {does} {H}x{W}: give --fit to crop and resize it"
+            )
+        return dataset, rows
 
     def _reads(self, known: Known) -> bool:
         """Whether the model's condition can read what is known."""

@@ -1,5 +1,6 @@
 """Editing: a trained denoiser used for more than new samples. Like the samplers, this knows nothing of networks."""
 
+from tinyddpm.editing.enlarging import Matched, matched
 from tinyddpm.editing.inpainting import repaint, repaint_path
 from tinyddpm.editing.interpolation import (
     conditional_interpolation,
@@ -10,8 +11,10 @@ from tinyddpm.editing.interpolation import (
 from tinyddpm.editing.sdedit import pairs_from, sdedit
 
 __all__ = [
+    "Matched",
     "conditional_interpolation",
     "ddim_interpolation",
+    "matched",
     "pairs_from",
     "repaint",
     "repaint_path",

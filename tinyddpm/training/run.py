@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tinyddpm.backend import Backend, load_backend
-from tinyddpm.conditions import Wish, in_turn, some
+from tinyddpm.conditions import Wish, in_turn
 from tinyddpm.data.base import Dataset
 from tinyddpm.errors import CheckpointError, ConfigError, OutOfMemoryError, TrainingError
 from tinyddpm.figures.files import replacing
@@ -257,7 +257,9 @@ class _Run:
         """Return samples of the averaged weights, and the mark of what drew them but for how to find the checkpoint."""
         sampling, model = self.config.sampling, self.trainer.model
         numbers = np.arange(sampling.count)
-        asked = in_turn(model.condition.asked(Wish(), some(self.trainer.held_out, slice(SHOWN))), numbers)
+        held_out = self.trainer.held_out
+        shown = model.known(held_out, np.arange(min(SHOWN, len(held_out))))
+        asked = in_turn(model.condition.asked(Wish(), shown), numbers)
         total = -(-sampling.count // SAMPLE_BATCH) * (sampling.steps or model.process.T)
         done = count(1)
 
