@@ -38,7 +38,7 @@ def test_example_writes_its_picture(name: str, columns: int, rows: int, digits: 
 def test_what_is_enlarged_is_nearer_than_what_is_interpolated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of digits, 4x4 to 8x8, after 400 steps: by more than 5 standard errors, and exact to the 8 bits of the picture."""
+    """Of digits, 4x4 to 8x8, after 400 steps: by more than 5 standard errors, and exactly within a grey level."""
     run, picture = tmp_path / "run", tmp_path / "picture.png"
     tinyddpm.train(
         "digits", preset="enlarge-fashion", out=run, progress=False, steps=400, sample_count=1, learning_rate=3e-3,
