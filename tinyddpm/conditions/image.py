@@ -18,7 +18,7 @@ from tinyddpm.errors import ConfigError
 from tinyddpm.nn import Gradients, Parts, Told, Weights, Widths
 from tinyddpm.nn.layers import Linear, Pass
 from tinyddpm.ops import Operations, Saved
-from tinyddpm.ops.images import bicubic, from_model, shrunk, to_model
+from tinyddpm.ops.images import bicubic, shrunk, to_model
 
 PICTURE, LEVEL = "image", "level"
 """The columns: small pictures, (n, h, w, C) float32 in [−1, 1], and how noisy each is, (n,) float32 from 0 to 1."""
@@ -88,7 +88,8 @@ class Image(Parts):
         self, xp: Any, x_0: Array, random: Random | None = None, step: Step = 0, samples: Samples = ()
     ) -> Given:
         """Return the pictures of these samples, (N, H, W, C), as `read` does; with `random`, noisy ones."""
-        pictures = to_model(shrunk(from_model(x_0), self.factor))
+        grey_levels = xp.astype(xp.round((x_0 + 1.0) * 127.5), xp.int32)
+        pictures = to_model(shrunk(grey_levels, self.factor))
         if random is None:
             return {PICTURE: pictures, LEVEL: xp.zeros((x_0.shape[0],), dtype=xp.float32, device=device(x_0))}
         level = self.noise * random.uniform(Purpose.AUGMENTATION, step, samples, ())

@@ -35,9 +35,9 @@ def squares(x: Array, factor: int) -> Array:
 
 
 def shrunk(images: Array, factor: int) -> Array:
-    """Return uint8 `images` with each square of factor × factor pixels made one: their mean, rounded, half up.
+    """Return images of integers from 0 to 255 as uint8, each square of factor × factor pixels made one.
 
-    It is computed in integers, so that every backend has the same.
+    That is their mean, rounded, half up. It is computed in integers, so that every backend has the same.
     """
     xp: Any = array_namespace(images)
     area = factor * factor
@@ -50,22 +50,26 @@ def bicubic(x: Array, height: int, width: int) -> Array:
 
     Pixels have their centres at half numbers, as in Pillow.
     """
-    xp: Any = array_namespace(x)
-    y = xp.tensordot(x, _interpolation(x, height, axis=1), axes=((1,), (1,)))  # (n, w, C, height)
-    y = xp.tensordot(y, _interpolation(x, width, axis=2), axes=((1,), (1,)))  # (n, C, height, width)
-    return xp.permute_dims(y, (0, 2, 3, 1))
+    return _stretched(_stretched(x, height, axis=1), width, axis=2)
 
 
-def _interpolation(x: Array, size: int, axis: int) -> Array:
-    """Return the weight of each pixel of x along an axis in each of `size` pixels, (size, pixels).
+def _stretched(x: Array, size: int, axis: int) -> Array:
+    """Return `x` with `size` pixels along an axis, each made of the four that are nearest to it.
 
-    The kernel is W(d) = 3/2 |d|³ − 5/2 |d|² + 1 up to |d| = 1, and −1/2 |d|³ + 5/2 |d|² − 4 |d| + 2 up to 2. What of it
-    lies beyond an edge is left out, and the rest made to sum to one.
+    Their weights are W(d) = 3/2 |d|³ − 5/2 |d|² + 1 up to |d| = 1, and −1/2 |d|³ + 5/2 |d|² − 4 |d| + 2 up to 2. What
+    would lie beyond an edge is left out, and the rest made to sum to one.
     """
     xp: Any = array_namespace(x)
     pixels = x.shape[axis]
-    places, centres = ((xp.arange(n, dtype=x.dtype, device=device(x)) + 0.5) * (pixels / n) for n in (pixels, size))
-    d = xp.abs(places[None, :] - centres[:, None])
-    near, far = (1.5 * d - 2.5) * d * d + 1.0, ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0
-    weights = xp.where(d < 1.0, near, xp.where(d < 2.0, far, xp.zeros_like(d)))
-    return weights / xp.sum(weights, axis=1, keepdims=True)
+    centre = (xp.arange(size, dtype=x.dtype, device=device(x)) + 0.5) * (pixels / size) - 0.5
+    along = (-1, *(1,) * (x.ndim - 1 - axis))
+    y = total = 0.0
+    for k in (-1, 0, 1, 2):
+        place = xp.floor(centre) + k
+        d = xp.abs(place - centre)
+        weight = xp.where(d < 1.0, (1.5 * d - 2.5) * d * d + 1.0, ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0)
+        there, nothing = (place >= 0.0) & (place < pixels), xp.zeros_like(place)
+        weight, place = xp.where(there, weight, nothing), xp.where(there, place, nothing)
+        pixel = xp.take(x, xp.astype(place, xp.int64), axis=axis)
+        y, total = y + xp.reshape(weight, along) * pixel, total + weight
+    return y / xp.reshape(total, along)
