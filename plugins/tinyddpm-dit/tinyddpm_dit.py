@@ -4,7 +4,7 @@ An image becomes a row of patches, each one token. Blocks of self-attention and 
 and a vector by adaLN-zero: each branch's norm is scaled and shifted, and its output gated, by what the block makes of
 the embedding. All of that starts at zero, so every block starts as the identity. A backward is its forward upside down.
 Tokens that are told, of a text for one, stand in the row after the patches ("in-context conditioning" of the paper), or
-each block attends to them by a cross-attention between the two.
+each block attends to them by a cross-attention between the two. An image that is told is cut into patches with x_t.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class DiT(Parts):
 
     Args:
         sample_shape: (H, W, C) of the images.
-        told: of this it takes a vector, and tokens of any width.
+        told: of this it takes a vector, tokens of any width, and an image of any number of channels.
         out_channels: channels predicted.
         patch: side of a patch; it divides H and W.
         width: of a token, a multiple of 4, at least 8.
@@ -57,9 +57,9 @@ class DiT(Parts):
     ) -> None:
         _check(sample_shape, patch, width, depth, heads, mlp_ratio, text)
         self.patch, self.width = patch, width
-        self.takes = Widths(vector=width, tokens=told.tokens)
+        self.takes = Widths(vector=width, tokens=told.tokens, image=told.image)
         self.time = TimeEmbedding("time", FREQUENCIES, width)
-        self.tokens_in = Linear("tokens_in", patch * patch * sample_shape[-1], width)
+        self.tokens_in = Linear("tokens_in", patch * patch * (sample_shape[-1] + told.image), width)
         self.context = Linear("context", told.tokens, width) if told.tokens and text == "context" else None
         asked = told.tokens if text == "cross" else 0
         self.blocks = Chain(*(Block(f"block_{i}", width, heads, mlp_ratio * width, asked) for i in range(depth)))
@@ -73,6 +73,8 @@ class DiT(Parts):
         run = Pass(ops, w)
         self.time.forward(run, t, told)
 
+        if self.takes.image:
+            x = run.do(ops.concat, x, told.image)
         rows, columns = (side // self.patch for side in x.shape[1:3])
         h = self.tokens_in.forward(run, _to_tokens(ops, x, self.patch))
         h = h + _positions(ops, rows, columns, self.width, like=h)
@@ -110,8 +112,10 @@ class DiT(Parts):
         if self.context:
             dtokens = self.context.backward(run, dh[:, rows * columns :, :])
         dh = self.tokens_in.backward(run, dh[:, : rows * columns, :])
-        dx = _to_image(run.ops, dh, rows, columns, self.patch)
-        return dx, Told(vector=self.time.backward(run), tokens=dtokens)
+        dx, dimage = _to_image(run.ops, dh, rows, columns, self.patch), None
+        if self.takes.image:
+            dx, dimage = run.undo(run.ops.concat_backward, dx)
+        return dx, Told(vector=self.time.backward(run), tokens=dtokens, image=dimage)
 
     def _beside(self, run: Pass, patches: Array, told: Told) -> Array:
         """Return the patches, (N, L, width), then the tokens that are told, made as wide; blocks are told the mask."""

@@ -180,3 +180,13 @@ def test_held_out_samples_are_shown_to_a_run() -> None:
     asked = model.condition.asked(Wish(), known)
     np.testing.assert_array_equal(model.read(asked)["image"], expected)
     assert model.condition.words(asked) is None
+
+
+def test_numba_learns_the_same() -> None:
+    """Two steps, with noise, mirrored and with the null: losses within 1e-5, and of held-out samples too."""
+    pytest.importorskip("numba")
+    config = Config.from_dict(ENLARGES)
+    ours, theirs = (make_trainer(config, load_backend(name), open_dataset("digits")) for name in ("numpy", "numba"))
+    for _ in range(2):
+        assert theirs.train_step().loss == pytest.approx(ours.train_step().loss, rel=1e-5)
+    assert theirs.validation_loss() == pytest.approx(ours.validation_loss(), rel=1e-5)

@@ -64,6 +64,7 @@ def twin(
     c = functional.silu(c + told["vector"])
 
     # A convolution whose stride is its kernel is the patch embedding.
+    x = torch.cat([x, told["image"]], dim=-1) if "image" in told else x
     kernel = w["tokens_in/w"].reshape(patch, patch, -1, width).permute(3, 2, 0, 1)
     h = functional.conv2d(x.permute(0, 3, 1, 2), kernel, w["tokens_in/b"], stride=patch).flatten(2).transpose(1, 2)
     places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
@@ -101,25 +102,27 @@ def twin(
 
 
 @pytest.mark.parametrize(
-    ("shape", "patch", "tokens", "text"),
+    ("shape", "patch", "tokens", "image", "text"),
     [
-        ((3, 8, 6, 2), 2, 0, "context"),
-        ((2, 6, 9, 1), 3, 0, "cross"),
-        ((1, 4, 4, 3), 1, 0, "context"),
-        ((3, 4, 6, 2), 2, 7, "context"),
-        ((2, 4, 6, 2), 2, 7, "cross"),
+        ((3, 8, 6, 2), 2, 0, 0, "context"),
+        ((2, 6, 9, 1), 3, 0, 2, "cross"),
+        ((1, 4, 4, 3), 1, 0, 0, "context"),
+        ((3, 4, 6, 2), 2, 7, 0, "context"),
+        ((2, 4, 6, 2), 2, 7, 3, "cross"),
     ],
 )
-def test_agrees_with_torch(shape: tuple[int, ...], patch: int, tokens: int, text: Any) -> None:
+def test_agrees_with_torch(shape: tuple[int, ...], patch: int, tokens: int, image: int, text: Any) -> None:
     """Prediction, dx, dtold and every gradient in float64, against automatic differentiation of the twin."""
     rng = np.random.default_rng(7)
     n, *sample_shape = shape
-    network = DiT(tuple(sample_shape), Widths(16, tokens), 5, patch=patch, width=16, depth=3, heads=2, text=text)
+    network = DiT(tuple(sample_shape), Widths(16, tokens, image), 5, patch=patch, width=16, depth=3, heads=2, text=text)
     w = random_weights(network)
     x, dout = rng.standard_normal(shape), rng.standard_normal((*shape[:-1], 5))
     t, told = rng.integers(0, 1000, n), {"vector": rng.standard_normal((n, 16))}
     if tokens:
         told |= {"tokens": rng.standard_normal((n, 4, tokens)), "mask": np.arange(4) < np.array([[4], [1], [0]])[:n]}
+    if image:
+        told["image"] = rng.standard_normal((*shape[:-1], image))
 
     ops = load_operations(load_backend("numpy"), training=True)
     out, saved = network.forward(ops, w, x, t, Told(**told))
