@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from tinyddpm.cli import main
+from tinyddpm.figures.marks import read_mark
 from tinyddpm.metrics import evaluation
 from tinyddpm.metrics.plain import Pixels
 
@@ -93,6 +94,9 @@ def test_a_table_for_a_newcomer(digits: str, tmp_path: Path) -> None:
     assert written == [f"wrote {stem}.json", f"wrote {stem}-closest.png"]
     assert json.loads(Path(f"{stem}.json").read_text())["samples"] == 300
     assert Image.open(f"{stem}-closest.png").size == (10 * 50 + 2, 2 * 50 + 2)
+    mark = read_mark(Path(f"{stem}-closest.png"))
+    assert (mark["made_by"], mark["sampling"]["name"], len(mark["samples"])) == ("tinyddpm evaluate", "ddim", 10)
+    assert all(sample["class"] in "0123456789" for sample in mark["samples"])
 
 
 def test_json_says_it_all(digits: str, tmp_path: Path) -> None:

@@ -136,9 +136,11 @@ def evaluate(
     """
     from tinyddpm.backend import load_backend
     from tinyddpm.cli.measurement import opened
+    from tinyddpm.figures.marks import checkpoint_of
     from tinyddpm.metrics.base import make_features
     from tinyddpm.metrics.cache import Cache
-    from tinyddpm.metrics.evaluation import Evaluation, Subject, identity_of
+    from tinyddpm.metrics.evaluation import Evaluation, Subject
+    from tinyddpm.model.load import checkpoint_file
     from tinyddpm.progress import Progress
 
     metrics = _metrics(metrics_names.split(",") if metrics_names else METRICS, metric_assignments)
@@ -167,10 +169,10 @@ def evaluate(
     features_name = features_name or ("pixels" if model.is_image else "coordinates")
     options = parse_assignments(feature_assignments, depth=1)
     features = make_features(features_name, load_backend(machine["backend"], machine["device"]), **options)
-    identity = identity_of(checkpoint)
-    folder = out or (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "evaluations"
+    about = checkpoint_of(checkpoint, loaded, raw)
+    folder = out or checkpoint_file(checkpoint).parent / "evaluations"
     evaluation = Evaluation(
-        Subject(model, weights, identity + (" raw" if raw else "")),
+        Subject(model, weights, about),
         features,
         [features_name, options],
         metrics,
@@ -186,9 +188,7 @@ def evaluate(
     found = [evaluation.measure(*way) for way in ways]
     report = {
         "checkpoint": str(checkpoint),
-        "sha256": identity,
-        "step": loaded.step,
-        "weights": "raw" if raw else "average",
+        **about,
         "samples": number,
         "seed": seed,
         "data": dataset.description,
@@ -344,7 +344,7 @@ def _write(report: Mapping[str, Any], folder: Path, pairs: Sequence[Pairs | None
         if found is not None and found.drawn.ndim == 4 and is_drawable(found.drawn.shape[1:]):
             ending = f"-{way['value']}" if report["varied"] else ""
             written.append(folder / f"{stem}-closest{ending}.png")
-            save_png(written[-1], pairs_picture(found.drawn, found.training))
+            save_png(written[-1], pairs_picture(found.drawn, found.training), found.mark)
     if len(report["drawn"]) > 1:
         numbers = {name: [way["numbers"][name] for way in report["drawn"]] for name in report["drawn"][0]["numbers"]}
         values = [way["value"] for way in report["drawn"]]

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from hashlib import file_digest
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,11 +19,11 @@ from tinyddpm.backend import Array, Purpose, Random
 from tinyddpm.conditions import Asked, some
 from tinyddpm.data.base import Dataset
 from tinyddpm.errors import DataError
+from tinyddpm.figures.marks import Mark, mark_of, samples_of
 from tinyddpm.metrics.base import Features, Numbers, Part, Sets, measure, needs
 from tinyddpm.metrics.cache import Cache, digest
 from tinyddpm.metrics.copies import closest_pairs
 from tinyddpm.model.config import GuidanceConfig, SamplingConfig
-from tinyddpm.model.load import CHECKPOINT
 from tinyddpm.model.model import Model
 from tinyddpm.model.sampling import draw
 from tinyddpm.progress import Progress, duration
@@ -45,20 +43,28 @@ PAIRS = 10
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What is measured: a model, its flat weights on the device, and their hash."""
+    """What is measured: a model, its flat weights on the device, and what a mark says of its checkpoint."""
 
     model: Model
     weights: Array
-    identity: str
+    checkpoint: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Drawn samples and the training samples that they are nearest to, nearest first, and the distance of each pair."""
+    """Drawn samples and the training samples that they are nearest to, nearest first.
+
+    Attributes:
+        drawn: (n, …).
+        training: (n, …), the neighbour of each.
+        distance: of each pair, between their features, (n,).
+        mark: of what drew the first.
+    """
 
     drawn: Samples
     training: Samples
     distance: NDArray[np.float64]
+    mark: Mark
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,21 +149,29 @@ class Evaluation:
 
     def measure(self, sampling: SamplingConfig, guidance: GuidanceConfig) -> Measured:
         """Return what is found of samples that are drawn so."""
-        samples, asked = self._draw(sampling, guidance)
+        model = self.subject.model
+        asked = model.known(self.real, self.order[np.arange(self.count) % len(self.order)])
+        mark = mark_of(
+            model,
+            "tinyddpm evaluate",
+            self.subject.checkpoint,
+            seed=self.seed,
+            sampling=sampling,
+            guidance=guidance,
+            samples=[],
+        )
+        samples = self._draw(sampling, guidance, asked, mark)
         drawn = self._see(lambda rows: samples[rows], asked, len(samples), "drawn samples")
         numbers = self._numbers(drawn, self._compared)
-        return Measured(numbers, self._pairs(samples, drawn))
+        return Measured(numbers, self._pairs(samples, drawn, asked, mark))
 
-    def _draw(self, sampling: SamplingConfig, guidance: GuidanceConfig) -> tuple[Samples, Asked]:
-        """Return n samples, a chunk at a time from the cache or drawn, and what each was asked for."""
-        model, weights = self.subject.model, self.subject.weights
-        numbers = np.arange(self.count)
-        asked = some(self.real, self.order[numbers % len(self.order)])
+    def _draw(self, sampling: SamplingConfig, guidance: GuidanceConfig, asked: Asked, mark: Mark) -> Samples:
+        """Return n samples, a chunk at a time, drawn or from the cache."""
+        model, weights, numbers = self.subject.model, self.subject.weights, np.arange(self.count)
         columns = model.read(asked)
-        how = self._how(sampling, guidance)
 
         def key(rows: slice) -> str:
-            return digest(how, numbers[rows], *(column[rows] for _, column in sorted(columns.items())))
+            return digest(mark, numbers[rows], *(column[rows] for _, column in sorted(columns.items())))
 
         chunks = [(rows, key(rows)) for rows in _chunks(self.count)]
         missing = [rows for rows, name in chunks if not self.cache.has("drawn", name)]
@@ -179,20 +193,7 @@ class Evaluation:
             return {"samples": found.values}
 
         found = [self.cache.arrays("drawn", name, partial(drawn, rows))["samples"] for rows, name in chunks]
-        return np.concatenate(found), asked
-
-    def _how(self, sampling: SamplingConfig, guidance: GuidanceConfig) -> dict[str, Any]:
-        """Return all that drawn samples depend on, beside their numbers and what they are asked for."""
-        weak = guidance.options.get("weak")
-        backend = self.subject.model.backend
-        return {
-            "model": self.subject.identity,
-            "weaker": weak and identity_of(Path(weak)),
-            "computed by": [backend.name, backend.precision],
-            "seed": self.seed,
-            "sampling": asdict(replace(sampling, count=0)),
-            "guidance": asdict(guidance),
-        }
+        return np.concatenate(found)
 
     def _of(self, dataset: Dataset, rows: Indices, text: str) -> Known:
         return self._see(lambda part: dataset.read(rows[part]), some(dataset, rows), len(rows), text)
@@ -232,7 +233,7 @@ class Evaluation:
             numbers |= self.cache.numbers(key, partial(measure, name, sets, **options))
         return numbers
 
-    def _pairs(self, samples: Samples, drawn: Known) -> Pairs | None:
+    def _pairs(self, samples: Samples, drawn: Known, asked: Asked, mark: Mark) -> Pairs | None:
         if self._training is None or self.training is None:
             return None
         sets = Sets(drawn.part, self._compared.part, self._training.part)
@@ -241,7 +242,9 @@ class Evaluation:
             return dict(zip(("drawn", "training", "distance"), closest_pairs(sets, PAIRS), strict=True))
 
         found = self.cache.arrays("pairs", digest(drawn.key, self._training.key, PAIRS), closest)
-        return Pairs(samples[found["drawn"]], self.training.read(found["training"]), found["distance"])
+        rows = found["drawn"]
+        mark = {**mark, "samples": samples_of(self.subject.model, some(asked, rows), rows)}
+        return Pairs(samples[rows], self.training.read(found["training"]), found["distance"], mark)
 
 
 class Watch:
@@ -258,16 +261,6 @@ class Watch:
         self.progress.update(self.done, self.total, f"{self.text}, {duration(left)} left")
         if self.done == self.total:
             self.progress.close()
-
-
-def identity_of(run: Path) -> str:
-    """Return the SHA-256 of a checkpoint, in hexadecimal.
-
-    Args:
-        run: the file, or the run folder that holds one.
-    """
-    with open(run / CHECKPOINT if run.is_dir() else run, "rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 def _chunks(n: int) -> list[slice]:

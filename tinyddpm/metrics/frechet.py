@@ -43,7 +43,7 @@ def moments(rows: Rows) -> Moments:
         raise DataError(f"no distance of {n} samples: give two or more of each kind")
     mean = rows.mean(0, dtype=np.float64)
     factor = np.zeros((0, width))
-    for start in range(0, n, block := max(2 * width, 4096)):
+    for start in range(0, n, block := max(4 * width, 4096)):
         centred = (rows[start : start + block] - mean) / (n - 1) ** 0.5
         factor = np.concatenate([factor, centred])
         if len(factor) > width:
