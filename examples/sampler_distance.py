@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyddpm.data import open_dataset
-from tinyddpm.metrics.frechet import frechet
+from tinyddpm.metrics.frechet import frechet_distance
 
 Rows = NDArray[np.float64]
 
@@ -33,8 +33,9 @@ def main(source: str, *paths: str) -> None:
     for path in paths:
         with np.load(path) as arrays:
             images, labels = arrays["images"], arrays["labels"]
-        print(f"{path}: {frechet(pixels(images), real(source, 'test', labels)):.2f}")
-    print(f"as many of the training set: {frechet(real(source, 'train', labels), real(source, 'test', labels)):.2f}")
+        print(f"{path}: {frechet_distance(pixels(images), real(source, 'test', labels)):.2f}")
+    floor = frechet_distance(real(source, "train", labels), real(source, "test", labels))
+    print(f"as many of the training set: {floor:.2f}")
 
 
 if __name__ == "__main__":

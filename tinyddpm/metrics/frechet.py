@@ -2,32 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinyddpm.errors import DataError
+from tinyddpm.metrics.base import Numbers, Rows, Sets
 
-Rows: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]
+Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""The mean of features, (D,), and a factor R of their covariance, Σ = Rᵀ R, with at most D rows."""
 
 
-def frechet(a: Rows, b: Rows) -> float:
-    """Return |μ_a − μ_b|² + Tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½) of the Gaussians with the moments of two sets of rows.
+def frechet(sets: Sets) -> Numbers:
+    """Return the `frechet` distance of drawn to real samples; in Inception's features it is the FID."""
+    drawn, real = (part.kept("moments", partial(moments, part.features)) for part in (sets.drawn, sets.real))
+    return {"frechet": distance(drawn, real)}
 
-    With C the centred rows over √(n − 1), Σ = Cᵀ C, and the last trace is the sum of the singular values of C_a C_bᵀ:
-    no square root of a matrix, and none of its trouble where there are fewer rows than columns.
 
-    Args:
-        a: (n, D).
-        b: (m, D).
+def frechet_distance(a: Rows, b: Rows) -> float:
+    """Return the distance between two sets of features, (n, D) and (m, D).
 
     Raises:
         DataError: a set has fewer than two rows, or they differ in length.
     """
-    if min(len(a), len(b)) < 2 or a.shape[1:] != b.shape[1:]:
-        raise DataError(
-            f"no distance between features of shapes {a.shape} and {b.shape}: give two rows or more of one length"
-        )
-    c_a, c_b = ((rows - rows.mean(0)) / (len(rows) - 1) ** 0.5 for rows in (a, b))
-    cross = np.linalg.svd(c_a @ c_b.T, compute_uv=False).sum()
-    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + (c_a**2).sum() + (c_b**2).sum() - 2 * cross)
+    return distance(moments(a), moments(b))
+
+
+def moments(rows: Rows) -> Moments:
+    """Return the mean and the factor of the covariance of features (n, D), in float64.
+
+    With C the centred rows over √(n − 1), Σ = Cᵀ C. Where there are more rows than columns, C = Q R and Σ = Rᵀ R; and
+    as R of two blocks of rows is R of their two R's, one above the other, only a block is ever in memory.
+
+    Raises:
+        DataError: there are fewer than two rows.
+    """
+    n, width = rows.shape
+    if n < 2:
+        raise DataError(f"no distance of {n} samples: give two or more of each kind")
+    mean = rows.mean(0, dtype=np.float64)
+    factor = np.zeros((0, width))
+    for start in range(0, n, block := max(4 * width, 4096)):
+        centred = (rows[start : start + block] - mean) / (n - 1) ** 0.5
+        factor = np.concatenate([factor, centred])
+        if len(factor) > width:
+            factor = np.asarray(np.linalg.qr(factor, mode="r"))
+    return mean, factor
+
+
+def distance(a: Moments, b: Moments) -> float:
+    """Return |μ_a − μ_b|² + Tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½) of two Gaussians.
+
+    The last trace is the sum of the singular values of R_a R_bᵀ: no square root of a matrix, and none of its trouble
+    where there are fewer samples than features.
+    """
+    (mean_a, r_a), (mean_b, r_b) = a, b
+    if mean_a.shape != mean_b.shape:
+        raise DataError(f"no distance between features of {len(mean_a)} and {len(mean_b)} numbers: give one kind")
+    cross = np.linalg.svd(r_a @ r_b.T, compute_uv=False).sum()
+    return float(((mean_a - mean_b) ** 2).sum() + (r_a**2).sum() + (r_b**2).sum() - 2 * cross)

@@ -8,6 +8,8 @@
     check_condition("caption", known)
     check_sampler("ab2")
     check_guidance("cfg")
+    check_feature("pixels")
+    check_metric("frechet")
 
 Each takes the registered name or the object itself, and raises AssertionError with one line that names what fails.
 """
@@ -19,6 +21,7 @@ from tinyddpm.testing.conditions import check_condition
 from tinyddpm.testing.datasets import check_dataset
 from tinyddpm.testing.gradients import check_projection, direction, read_only
 from tinyddpm.testing.guidance import check_guidance
+from tinyddpm.testing.metrics import check_feature, check_metric
 from tinyddpm.testing.networks import check_network, random_weights
 from tinyddpm.testing.objectives import check_objective
 from tinyddpm.testing.parametrisations import check_parametrisation
@@ -35,7 +38,9 @@ __all__ = [
     "check_command",
     "check_condition",
     "check_dataset",
+    "check_feature",
     "check_guidance",
+    "check_metric",
     "check_network",
     "check_objective",
     "check_parametrisation",

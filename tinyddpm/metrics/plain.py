@@ -1,0 +1,46 @@
+"""Samples as their own features: the pixels of images, the coordinates of points. No network stands between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyddpm.backend import Backend
+from tinyddpm.errors import DataError
+from tinyddpm.metrics.base import Seen, require_images
+
+
+class Pixels:
+    """All pixels and channels of an image, from 0 to 1."""
+
+    description = "pixels from 0 to 1"
+    resize = "none"
+
+    def __init__(self, backend: Backend) -> None:
+        pass
+
+    def __call__(self, samples: NDArray[Any]) -> Seen:
+        """Return float32 (n, H·W·C)."""
+        require_images(samples, "pixels")
+        return Seen(np.divide(samples.reshape(len(samples), -1), 255, dtype=np.float32))
+
+
+class Coordinates:
+    """The coordinates of a point."""
+
+    description = "coordinates of points"
+    resize = "none"
+
+    def __init__(self, backend: Backend) -> None:
+        pass
+
+    def __call__(self, samples: NDArray[Any]) -> Seen:
+        """Return the points, float32 (n, D)."""
+        if samples.ndim != 2 or samples.dtype.kind != "f":
+            raise DataError(
+                f"features 'coordinates' are of points, and these are {samples.dtype} of shape {samples.shape}: "
+                "take others, such as pixels for images"
+            )
+        return Seen(samples.astype(np.float32))
