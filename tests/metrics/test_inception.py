@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,55 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from helpers.pictures import as_torch, assert_same_features, pictures
 from helpers.torch_inception import TorchInception, random_inception
 from tinyddpm.backend import Backend, load_backend
-from tinyddpm.errors import CheckpointError, DataError
-from tinyddpm.metrics import inception
+from tinyddpm.errors import CheckpointError, ConfigError, DataError
 from tinyddpm.metrics.base import make_features
 from tinyddpm.metrics.inception_network import NETWORK, pool
 from tinyddpm.metrics.inception_weights import SHA256, find_weights, folded, read_weights, save_weights
 from tinyddpm.metrics.resize import resize_bilinear
 from tinyddpm.ops import Operations
 
-Images = NDArray[np.uint8]
-
-
-@pytest.fixture(scope="module")
-def net() -> TorchInception:
-    return random_inception(seed=3)
-
-
-@pytest.fixture(scope="module")
-def file(net: TorchInception, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path = tmp_path_factory.mktemp("weights") / "random.pth"
-    torch.save(net.state_dict(), path)
-    yield path
-    path.unlink()  # 96 MB
-
-
-def pictures(count: int, height: int, width: int, channels: int = 3) -> Images:
-    """Return coarse squares under noise, with colours and contrasts of their own, so that features differ."""
-    rng = np.random.default_rng(count)
-    squares = rng.integers(0, 256, (count, 4, 4, channels)).repeat(-(-height // 4), 1).repeat(-(-width // 4), 2)
-    noise = rng.normal(size=(count, height, width, channels)) * rng.uniform(0, 60, (count, 1, 1, channels))
-    return np.clip(squares[:, :height, :width] + noise, 0, 255).astype(np.uint8)
-
-
-def assert_same_features(ours: Any, theirs: Any, tolerance: float) -> None:
-    """Compare with how far features lie from each other: they share a large mean, beside which any error is small."""
-    ours, theirs = np.asarray(ours), np.asarray(theirs)
-    assert ours.shape == theirs.shape
-    spread = np.abs(theirs - theirs.mean(0)).max()
-    assert np.abs(theirs).max() / spread < 1000
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * spread)
-
-
-def as_torch(images: Images) -> torch.Tensor:
-    return torch.as_tensor(images).permute(0, 3, 1, 2).contiguous()
-
 
 @pytest.mark.parametrize(("height", "width"), [(76, 101), (107, 75)])
-def test_the_network_is_torchs(numpy_backend: Backend, net: TorchInception, height: int, width: int) -> None:
+def test_the_network_is_torchs(numpy_backend: Backend, inception: TorchInception, height: int, width: int) -> None:
     """In float64, of sides that leave every pool and stride odd and even ones; batch norms folded in."""
     double = random_inception(seed=3).double()
     x = np.random.default_rng(height).normal(size=(1, height, width, 3))
@@ -113,32 +76,38 @@ def test_resizing_by_points_is_tensorflows(size: tuple[int, int], other_backend:
     np.testing.assert_allclose(other_backend.to_numpy(ours)[0, :, :, 0], expected, atol=1e-6)
 
 
-def resized_by_torch(images: Images) -> torch.Tensor:
+def resized_by_torch(images: NDArray[np.uint8]) -> torch.Tensor:
     resized = functional.interpolate(as_torch(images) / 255, (299, 299), mode="bilinear", align_corners=False)
     return 2 * resized - 1
 
 
 def test_features_are_the_twins(
-    other_backend: Backend, net: TorchInception, file: Path, monkeypatch: pytest.MonkeyPatch
+    other_backend: Backend, inception: TorchInception, inception_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From uint8 on; three images in two batches."""
-    monkeypatch.setattr(inception, "BATCH", 2)
+    monkeypatch.setattr("tinyddpm.metrics.inception.BATCH", 2)
     images = pictures(3, 20, 33)
-    seen = make_features("inception", other_backend, weights=str(file), sha256="", resize="pytorch-fid")(images)
-    features, logits = net(resized_by_torch(images))
+    seen = make_features("inception", other_backend, weights=str(inception_file), sha256="", resize="pytorch-fid")(
+        images
+    )
+    features, logits = inception(resized_by_torch(images))
     assert seen.features.dtype == np.float32
     assert seen.logits is not None
     assert_same_features(seen.features, features, 1e-4)
     assert_same_features(seen.logits, logits, 1e-4)
 
 
-def test_grey_images_are_seen_as_three_channels(numpy_backend: Backend, net: TorchInception, file: Path) -> None:
+def test_grey_images_are_seen_as_three_channels(
+    numpy_backend: Backend, inception: TorchInception, inception_file: Path
+) -> None:
     """Two images, by threads that take one each; half the precision of a backend changes nothing."""
     images = pictures(2, 28, 28, channels=1)
-    features, _ = net(resized_by_torch(images.repeat(3, axis=3)))
+    features, _ = inception(resized_by_torch(images.repeat(3, axis=3)))
     for backend in numpy_backend, load_backend("torch", precision="bf16"):
         with backend.scope():
-            seen = make_features("inception", backend, weights=str(file), sha256="", resize="pytorch-fid")(images)
+            seen = make_features("inception", backend, weights=str(inception_file), sha256="", resize="pytorch-fid")(
+                images
+            )
         assert_same_features(seen.features, features, 1e-4)
 
 
@@ -150,26 +119,33 @@ def test_grey_images_are_seen_as_three_channels(numpy_backend: Backend, net: Tor
     ],
     ids=["channels", "type"],
 )
-def test_what_is_no_image_is_refused(numpy_backend: Backend, file: Path, samples: NDArray[Any], message: str) -> None:
-    features = make_features("inception", numpy_backend, weights=str(file), sha256="")
+def test_what_is_no_image_is_refused(
+    numpy_backend: Backend, inception_file: Path, samples: NDArray[Any], message: str
+) -> None:
+    features = make_features("inception", numpy_backend, weights=str(inception_file), sha256="")
     with pytest.raises(DataError, match=message):
         features(samples)
+
+
+def test_an_unknown_resize_is_refused(numpy_backend: Backend) -> None:
+    with pytest.raises(ConfigError, match="there are: pytorch-fid, tensorflow"):
+        make_features("inception", numpy_backend, resize="nearest")
 
 
 class TestWeights:
     """The file: which it must be, where it is looked for, and what it may hold."""
 
-    def test_another_file_than_everyones_is_refused_unless_it_is_meant(self, file: Path) -> None:
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    def test_another_file_than_everyones_is_refused_unless_it_is_meant(self, inception_file: Path) -> None:
+        digest = hashlib.sha256(inception_file.read_bytes()).hexdigest()
         with pytest.raises(CheckpointError, match=f"is {digest}, and that of FID's weights {SHA256}") as refusal:
-            read_weights(file)
+            read_weights(inception_file)
         assert f"sha256={digest[:8]}" in str(refusal.value)
-        assert len(read_weights(file, digest[:8])) == 566
+        assert len(read_weights(inception_file, digest[:8])) == 566
 
-    def test_an_npz_is_the_file_it_was_made_of(self, file: Path, tmp_path: Path) -> None:
+    def test_an_npz_is_the_file_it_was_made_of(self, inception_file: Path, tmp_path: Path) -> None:
         """Its arrays, and its hash, which alone says whether it is everyone's."""
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        state = read_weights(file, "")
+        digest = hashlib.sha256(inception_file.read_bytes()).hexdigest()
+        state = read_weights(inception_file, "")
         save_weights(tmp_path / "random.npz", state, digest)
         with pytest.raises(CheckpointError, match=f"is {digest}, and that of FID's weights"):
             read_weights(tmp_path / "random.npz")
@@ -216,9 +192,9 @@ class TestWeights:
         ],
         ids=["missing", "shape", "nan"],
     )
-    def test_weights_of_another_network_are_refused(self, net: TorchInception, change: Any, message: str) -> None:
+    def test_weights_of_another_network_are_refused(self, inception: TorchInception, change: Any, message: str) -> None:
         name = "Mixed_7c.branch_pool.bn.running_mean"
-        state = {key: array.numpy() for key, array in net.state_dict().items()}
+        state = {key: array.numpy() for key, array in inception.state_dict().items()}
         changed = change(state.pop(name))
         with pytest.raises(CheckpointError, match=rf"{name}, \(192,\), {message}"):
             folded(state if changed is None else {**state, name: changed})

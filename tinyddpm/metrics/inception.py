@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyddpm.backend import Backend
 from tinyddpm.backend.workers import Workers
-from tinyddpm.errors import DataError
+from tinyddpm.errors import ConfigError, DataError, unknown
 from tinyddpm.metrics.base import Seen, require_images
 from tinyddpm.metrics.inception_network import NETWORK
 from tinyddpm.metrics.inception_weights import LOGITS, SHA256, find_weights, folded, read_weights
@@ -18,6 +18,9 @@ from tinyddpm.ops import load_operations
 from tinyddpm.ops.base import cut
 
 SIZE = (299, 299)
+
+RESIZES = {"tensorflow": (False, 128.0), "pytorch-fid": (True, 127.5)}
+"""Whether pixels are squares, see `resize_bilinear`, and the grey that is 0 to the network; it is 1 away from black."""
 
 BATCH = 8
 """Images that a thread takes through the network at a time."""
@@ -33,10 +36,11 @@ class Inception:
         backend: what computes.
         weights: the file of weights; by default it is looked for in Torch's cache of downloads.
         sha256: what the file's SHA-256 begins with: by default that of the weights every published FID is of.
-        resize: "tensorflow", as the original graph and torch-fidelity do it: bilinear as TensorFlow 1, then
+        resize: "tensorflow", as the original graph and torch-fidelity have it: bilinear by TensorFlow 1's points, then
             (x − 128) / 128. Or "pytorch-fid": bilinear by half pixels, then x / 127.5 − 1.
 
     Raises:
+        ConfigError: there is no such resize.
         CheckpointError: there are no weights, or others than these, or they cannot be read.
     """
 
@@ -46,8 +50,10 @@ class Inception:
         *,
         weights: str = "",
         sha256: str = SHA256,
-        resize: Literal["tensorflow", "pytorch-fid"] = "tensorflow",
+        resize: str = "tensorflow",
     ) -> None:
+        if resize not in RESIZES:
+            raise ConfigError(unknown("resize of features 'inception'", resize, RESIZES))
         path = find_weights(weights)
         pairs = folded(read_weights(path, sha256))
         arrays = [array.astype(np.float32) for pair in pairs.values() for array in pair]
@@ -57,7 +63,7 @@ class Inception:
         exact = backend.precision != "bf16"
         views = self._ops.weights(buffer, shapes) if exact else cut(backend.xp, buffer, shapes)
         self._w = dict(zip(pairs, zip(views[::2], views[1::2], strict=True), strict=True))
-        self._half_pixels = resize == "pytorch-fid"
+        self._half_pixels, self._grey = RESIZES[resize]
         self._workers = Workers(backend.threads(0))
         self.description = f"Inception-v3 with the weights {path.name}"
         self.resize = f"bilinear to 299x299 as {resize} does it"
@@ -81,7 +87,7 @@ class Inception:
     def _look(self, images: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         ops, xp = self._ops, self._ops.xp
         x = resize_bilinear(xp.astype(ops.backend.asarray(images), xp.float32), SIZE, self._half_pixels)
-        x = x / 127.5 - 1.0 if self._half_pixels else (x - 128.0) / 128.0
+        x = (x - self._grey) / self._grey
         if x.shape[3] == 1:
             x = xp.concat([x, x, x], axis=-1)
         features = xp.mean(NETWORK.forward(ops, self._w, x), axis=(1, 2))
