@@ -23,9 +23,9 @@ from tinyddpm.metrics.resize import resize_bilinear
 from tinyddpm.ops import Operations
 
 
-@pytest.mark.parametrize(("height", "width"), [(76, 101), (107, 75)])
+@pytest.mark.parametrize(("height", "width"), [(107, 120), (120, 107)])
 def test_the_network_is_torchs(numpy_backend: Backend, inception: TorchInception, height: int, width: int) -> None:
-    """In float64, of sides that leave every pool and stride odd and even ones; batch norms folded in."""
+    """In float64, of sides that pools and strides meet odd and even, and that end as 2×2; batch norms folded in."""
     double = random_inception(seed=3).double()
     x = np.random.default_rng(height).normal(size=(1, height, width, 3))
     w = folded({name: array.numpy() for name, array in double.state_dict().items()})
@@ -84,8 +84,8 @@ def resized_by_torch(images: NDArray[np.uint8]) -> torch.Tensor:
 def test_features_are_the_twins(
     other_backend: Backend, inception: TorchInception, inception_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From uint8 on; three images in two batches."""
-    monkeypatch.setattr("tinyddpm.metrics.inception.BATCH", 2)
+    """From uint8 on; three images, two at a time."""
+    monkeypatch.setattr("tinyddpm.metrics.inception.IMAGES", 2)
     images = pictures(3, 20, 33)
     seen = make_features("inception", other_backend, weights=str(inception_file), sha256="", resize="pytorch-fid")(
         images
