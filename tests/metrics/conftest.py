@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,3 +23,9 @@ def inception_file(inception: TorchInception, tmp_path_factory: pytest.TempPathF
     torch.save(inception.state_dict(), path)
     yield path
     path.unlink()  # 96 MB
+
+
+@pytest.fixture(scope="session")
+def inception_options(inception_file: Path) -> dict[str, str]:
+    """What features are told, to be that Inception's."""
+    return {"weights": str(inception_file), "sha256": hashlib.sha256(inception_file.read_bytes()).hexdigest()[:8]}

@@ -21,6 +21,7 @@ from tinyddpm.metrics.inception_network import NETWORK, pool
 from tinyddpm.metrics.inception_weights import SHA256, find_weights, folded, read_weights, save_weights
 from tinyddpm.metrics.resize import resize_bilinear
 from tinyddpm.ops import Operations
+from tinyddpm.testing import check_feature
 
 
 @pytest.mark.parametrize(("height", "width"), [(107, 120), (120, 107)])
@@ -82,14 +83,15 @@ def resized_by_torch(images: NDArray[np.uint8]) -> torch.Tensor:
 
 
 def test_features_are_the_twins(
-    other_backend: Backend, inception: TorchInception, inception_file: Path, monkeypatch: pytest.MonkeyPatch
+    other_backend: Backend,
+    inception: TorchInception,
+    inception_options: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """From uint8 on; three images, two at a time."""
     monkeypatch.setattr("tinyddpm.metrics.inception.IMAGES", 2)
     images = pictures(3, 20, 33)
-    seen = make_features("inception", other_backend, weights=str(inception_file), sha256="", resize="pytorch-fid")(
-        images
-    )
+    seen = make_features("inception", other_backend, **inception_options, resize="pytorch-fid")(images)
     features, logits = inception(resized_by_torch(images))
     assert seen.features.dtype == np.float32
     assert seen.logits is not None
@@ -98,16 +100,14 @@ def test_features_are_the_twins(
 
 
 def test_grey_images_are_seen_as_three_channels(
-    numpy_backend: Backend, inception: TorchInception, inception_file: Path
+    numpy_backend: Backend, inception: TorchInception, inception_options: dict[str, str]
 ) -> None:
     """Two images, by threads that take one each; half the precision of a backend changes nothing."""
     images = pictures(2, 28, 28, channels=1)
     features, _ = inception(resized_by_torch(images.repeat(3, axis=3)))
     for backend in numpy_backend, load_backend("torch", precision="bf16"):
         with backend.scope():
-            seen = make_features("inception", backend, weights=str(inception_file), sha256="", resize="pytorch-fid")(
-                images
-            )
+            seen = make_features("inception", backend, **inception_options, resize="pytorch-fid")(images)
         assert_same_features(seen.features, features, 1e-4)
 
 
@@ -120,16 +120,28 @@ def test_grey_images_are_seen_as_three_channels(
     ids=["channels", "type"],
 )
 def test_what_is_no_image_is_refused(
-    numpy_backend: Backend, inception_file: Path, samples: NDArray[Any], message: str
+    numpy_backend: Backend, inception_options: dict[str, str], samples: NDArray[Any], message: str
 ) -> None:
-    features = make_features("inception", numpy_backend, weights=str(inception_file), sha256="")
+    features = make_features("inception", numpy_backend, **inception_options)
     with pytest.raises(DataError, match=message):
         features(samples)
 
 
-def test_an_unknown_resize_is_refused(numpy_backend: Backend) -> None:
-    with pytest.raises(ConfigError, match="there are: pytorch-fid, tensorflow"):
-        make_features("inception", numpy_backend, resize="nearest")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resize": "nearest"}, "unknown resize of features 'inception' 'nearest': there are: pytorch-fid, tensorflow"),
+        ({"sha256": "6726"}, "option sha256 of features 'inception' is '6726': give 8 digits or more"),
+    ],
+    ids=["resize", "sha256"],
+)
+def test_wrong_options_are_refused(numpy_backend: Backend, options: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_features("inception", numpy_backend, **options)
+
+
+def test_it_keeps_the_contract_of_features(inception_options: dict[str, str]) -> None:
+    check_feature("inception", **inception_options)
 
 
 class TestWeights:
@@ -139,7 +151,7 @@ class TestWeights:
         digest = hashlib.sha256(inception_file.read_bytes()).hexdigest()
         with pytest.raises(CheckpointError, match=f"is {digest}, and that of FID's weights {SHA256}") as refusal:
             read_weights(inception_file)
-        assert f"sha256={digest[:8]}" in str(refusal.value)
+        assert f"sha256={digest[:16]}" in str(refusal.value)
         assert len(read_weights(inception_file, digest[:8])) == 566
 
     def test_an_npz_is_the_file_it_was_made_of(self, inception_file: Path, tmp_path: Path) -> None:

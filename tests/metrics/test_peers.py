@@ -21,21 +21,23 @@ from tinyddpm.metrics.manifold import precision_recall
 
 
 @pytest.mark.parametrize("size", [(32, 32), (350, 280)])
-def test_inception_is_torch_fidelitys(numpy_backend: Backend, inception_file: Path, size: tuple[int, int]) -> None:
+def test_inception_is_torch_fidelitys(
+    numpy_backend: Backend, inception_file: Path, inception_options: dict[str, str], size: tuple[int, int]
+) -> None:
     """From uint8 to features and logits, made larger and made smaller."""
     theirs = import_peer("torch_fidelity.feature_extractor_inceptionv3", "0.4")
     images = pictures(2, *size)
     wanted = ["2048", "logits_unbiased"]
     net = theirs.FeatureExtractorInceptionV3("theirs", wanted, feature_extractor_weights_path=str(inception_file))
     features, logits = net(as_torch(images))
-    seen = make_features("inception", numpy_backend, weights=str(inception_file), sha256="")(images)
+    seen = make_features("inception", numpy_backend, **inception_options)(images)
     assert_same_features(seen.features, features, 1e-4)
     assert_same_features(seen.logits, logits, 1e-4)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (350, 280)])
 def test_inception_is_pytorch_fids(
-    numpy_backend: Backend, inception: TorchInception, inception_file: Path, size: tuple[int, int]
+    numpy_backend: Backend, inception: TorchInception, inception_options: dict[str, str], size: tuple[int, int]
 ) -> None:
     theirs = import_peer("pytorch_fid.inception", "0.3")
     images = pictures(2, *size)
@@ -43,8 +45,7 @@ def test_inception_is_pytorch_fids(
         net = theirs.InceptionV3().eval()
     with torch.no_grad():
         (features,) = net(as_torch(images) / 255)
-    options = {"weights": str(inception_file), "sha256": "", "resize": "pytorch-fid"}
-    seen = make_features("inception", numpy_backend, **options)(images)
+    seen = make_features("inception", numpy_backend, **inception_options, resize="pytorch-fid")(images)
     assert_same_features(seen.features, features[:, :, 0, 0], 1e-4)
 
 

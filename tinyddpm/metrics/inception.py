@@ -25,6 +25,9 @@ RESIZES = {"tensorflow": (False, 128.0), "pytorch-fid": (True, 127.5)}
 IMAGES = 16
 """In the network at a time, on all threads together: half a GiB."""
 
+DIGITS = 8
+"""Of a hash, which tell files of weights apart."""
+
 
 class Inception:
     """The 2,048 pooled features of Inception-v3, and its logits without their bias, which the Inception score is of.
@@ -35,12 +38,12 @@ class Inception:
     Args:
         backend: what computes.
         weights: the file of weights; by default it is looked for in Torch's cache of downloads.
-        sha256: what the file's SHA-256 begins with: by default that of the weights every published FID is of.
+        sha256: what the SHA-256 of the file begins with, 8 digits or more; by default that of the weights of every FID.
         resize: "tensorflow", as the original graph and torch-fidelity have it: bilinear by TensorFlow 1's points, then
             (x − 128) / 128. Or "pytorch-fid": bilinear by half pixels, then x / 127.5 − 1.
 
     Raises:
-        ConfigError: there is no such resize.
+        ConfigError: there is no such resize, or too little of a hash is given.
         CheckpointError: there are no weights, or others than these, or they cannot be read.
     """
 
@@ -54,14 +57,17 @@ class Inception:
     ) -> None:
         if resize not in RESIZES:
             raise ConfigError(unknown("resize of features 'inception'", resize, RESIZES))
+        if len(sha256) < DIGITS:
+            raise ConfigError(f"option sha256 of features 'inception' is {sha256!r}: give {DIGITS} digits or more")
         path = find_weights(weights)
         pairs = folded(read_weights(path, sha256))
         arrays = [array.astype(np.float32) for pair in pairs.values() for array in pair]
         shapes = [array.shape for array in arrays]
-        buffer = backend.asarray(np.concatenate([array.reshape(-1) for array in arrays]))
         self._ops = load_operations(backend)
         exact = backend.precision != "bf16"
-        views = self._ops.weights(buffer, shapes) if exact else cut(backend.xp, buffer, shapes)
+        with backend.scope():
+            buffer = backend.asarray(np.concatenate([array.reshape(-1) for array in arrays]))
+            views = self._ops.weights(buffer, shapes) if exact else cut(backend.xp, buffer, shapes)
         self._w = dict(zip(pairs, zip(views[::2], views[1::2], strict=True), strict=True))
         self._half_pixels, self._grey = RESIZES[resize]
         self._workers = Workers(backend.threads(0))
@@ -86,11 +92,12 @@ class Inception:
         return Seen(np.concatenate(features), np.concatenate(logits))
 
     def _look(self, images: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        ops, xp = self._ops, self._ops.xp
-        x = resize_bilinear(xp.astype(ops.backend.asarray(images), xp.float32), SIZE, self._half_pixels)
-        x = (x - self._grey) / self._grey
-        if x.shape[3] == 1:
-            x = xp.concat([x, x, x], axis=-1)
-        features = xp.mean(NETWORK.forward(ops, self._w, x), axis=(1, 2))
-        logits, _ = ops.linear(features, *self._w[LOGITS])
-        return ops.backend.to_numpy(features), ops.backend.to_numpy(logits)
+        ops, xp, backend = self._ops, self._ops.xp, self._ops.backend
+        with backend.scope():
+            x = resize_bilinear(xp.astype(backend.asarray(images), xp.float32), SIZE, self._half_pixels)
+            x = (x - self._grey) / self._grey
+            if x.shape[3] == 1:
+                x = xp.concat([x, x, x], axis=-1)
+            features = xp.mean(NETWORK.forward(ops, self._w, x), axis=(1, 2))
+            logits, _ = ops.linear(features, *self._w[LOGITS])
+            return backend.to_numpy(features), backend.to_numpy(logits)

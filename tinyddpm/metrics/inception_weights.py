@@ -56,8 +56,8 @@ def find_weights(given: str) -> Path:
         if path.is_file():
             return path
     raise CheckpointError(
-        f"no weights of Inception at {paths[0]}: give --weights the file {FILES[0]}, usually had from {WHERE}, or put "
-        f"it into {folder}"
+        f"no weights of Inception at {paths[0]}: give the option weights={FILES[0]}, a file usually had from {WHERE}, "
+        f"or put it into {folder}"
     )
 
 
@@ -127,7 +127,7 @@ def _require_hash(path: Path, found: str, wanted: str) -> None:
     if not found.startswith(wanted.lower()):
         raise CheckpointError(
             f"the SHA-256 of {path} is {found}, and that of FID's weights {wanted}: give {FILES[0]}, or the option "
-            f"sha256={found[:8]} if these weights are meant"
+            f"sha256={found[:16]} if these weights are meant"
         )
 
 

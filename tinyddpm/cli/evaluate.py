@@ -1,0 +1,357 @@
+"""`tinyddpm evaluate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tinyddpm.cli.options import GroupedCommand, option, parse_assignments
+from tinyddpm.cli.sample import sample
+from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model
+from tinyddpm.errors import ConfigError, DataError, unknown
+
+if TYPE_CHECKING:
+    from tinyddpm.data.base import Dataset
+    from tinyddpm.metrics.evaluation import Pairs
+    from tinyddpm.model.config import Config, GuidanceConfig, SamplingConfig
+
+METRICS = (
+    "frechet", "kernel", "precision-recall", "density-coverage", "inception-score", "obedience", "memorisation",
+)  # fmt: skip
+"""What is measured if nothing is asked for; each says nothing where it cannot be measured."""
+
+VARIED = ("guidance", "steps", "sampler")
+"""What `--sweep` can vary."""
+
+
+@click.command(cls=GroupedCommand, short_help="Say how good a trained model's samples are.")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@option("--data", help="A data set's name or path; the run's own if not given.", group="Data")
+@option("--data-dir", help="Where to look first for a data set that is not shipped.", group="Data")
+@option(
+    "--split",
+    help="Part of the data, such as train or test; held-out is what this run did not train on."
+    " If not given, test where there is one.",
+    group="Data",
+)
+@option(
+    "--training",
+    "trained",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Samples of what the run trained on, spread evenly, among which copies are looked for; 0 for all.",
+    group="Data",
+)
+@option(
+    "--count",
+    "number",
+    type=click.IntRange(2),
+    default=1000,
+    show_default=True,
+    help="How many samples to draw.",
+    group="Samples",
+)
+@option(
+    "--sweep",
+    metavar="KEY=VALUE,VALUE,…",
+    help=f"Draw with each of several values of one of {', '.join(VARIED)}: guidance=1,1.5,2 or steps=5,10.",
+    group="Samples",
+)
+@option(
+    "--features",
+    "features_name",
+    help="How samples are seen, a registered name; if not given, pixels of images and coordinates of points.",
+    group="Measures",
+)
+@option(
+    "--feature-option",
+    "feature_assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the features.",
+    group="Measures",
+)
+@option(
+    "--metrics",
+    "metrics_names",
+    help="What is measured, registered names separated by commas; all built-in ones if not given.",
+    group="Measures",
+)
+@option(
+    "--metric-option",
+    "metric_assignments",
+    multiple=True,
+    metavar="METRIC.KEY=VALUE",
+    help="An option of a metric, such as precision-recall.k=5.",
+    group="Measures",
+)
+@option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for reports, pictures and what is kept for the next time; evaluations beside the checkpoint if not"
+    " given.",
+    group="Output",
+)
+@option("--json", "as_json", is_flag=True, help="One JSON object.", group="Output")
+def evaluate(
+    checkpoint: Path,
+    data: str | None,
+    data_dir: str | None,
+    split: str | None,
+    trained: int,
+    number: int,
+    sweep: str | None,
+    features_name: str | None,
+    feature_assignments: tuple[str, ...],
+    metrics_names: str | None,
+    metric_assignments: tuple[str, ...],
+    out: Path | None,
+    as_json: bool,
+    seed: int,
+    batch_size: int,
+    raw: bool,
+    sampler: str | None,
+    sample_steps: int | None,
+    spacing: str | None,
+    threshold: str | None,
+    percentile: float | None,
+    assignments: tuple[str, ...],
+    spacing_assignments: tuple[str, ...],
+    scale: float | None,
+    guide: str | None,
+    guide_assignments: tuple[str, ...],
+    **machine: Any,
+) -> None:
+    """Say how good the samples are that the model in CHECKPOINT, a file or a run folder, draws.
+
+    They are compared with real samples that it was not trained on, and asked for what those are: their classes or
+    captions. Beside each number is its floor, the same between two halves of the real ones.
+
+    Samples and features are kept: what was interrupted goes on, and what is asked again is not computed again.
+    """
+    from tinyddpm.backend import load_backend
+    from tinyddpm.cli.measurement import opened
+    from tinyddpm.metrics.base import make_features
+    from tinyddpm.metrics.cache import Cache
+    from tinyddpm.metrics.evaluation import Evaluation, Subject, identity_of
+    from tinyddpm.progress import Progress
+
+    metrics = _metrics(metrics_names.split(",") if metrics_names else METRICS, metric_assignments)
+    model, weights, loaded = open_model(checkpoint, raw, **machine)
+    varied, values = _sweep(sweep)
+    ways = []
+    for value in values:
+        at = {varied: value}
+        sampling = chosen_sampling(
+            model.config, assignments, spacing, spacing_assignments,
+            name=at.get("sampler", sampler), steps=at.get("steps", sample_steps), threshold=threshold,
+            percentile=percentile,
+        )  # fmt: skip
+        model.pairs(sampling)  # more steps than the chain has are refused before anything is drawn
+        ways.append((sampling, chosen_guidance(model.config, guide, at.get("guidance", scale), guide_assignments)))
+    dataset, split = opened(model, data, data_dir, split)
+    try:
+        training = _training(model.config, data_dir, trained) if _looking_at_training(metrics) else None
+    except DataError as error:
+        if metrics_names:
+            raise
+        training = None
+        for name in _looking_at_training(metrics):
+            click.echo(f"note: without {name}, as what the run trained on is not there: {error}", err=True)
+            del metrics[name]
+    features_name = features_name or ("pixels" if model.is_image else "coordinates")
+    options = parse_assignments(feature_assignments, depth=1)
+    features = make_features(features_name, load_backend(machine["backend"], machine["device"]), **options)
+    identity = identity_of(checkpoint)
+    folder = out or (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "evaluations"
+    evaluation = Evaluation(
+        Subject(model, weights, identity + (" raw" if raw else "")),
+        features,
+        [features_name, options],
+        metrics,
+        dataset,
+        training,
+        Cache(folder / "kept"),
+        count=number,
+        seed=seed,
+        batch_size=batch_size,
+        progress=Progress(),
+    )
+    floor = evaluation.floor()
+    found = [evaluation.measure(*way) for way in ways]
+    report = {
+        "checkpoint": str(checkpoint),
+        "sha256": identity,
+        "step": loaded.step,
+        "weights": "raw" if raw else "average",
+        "samples": number,
+        "seed": seed,
+        "data": dataset.description,
+        "split": split,
+        "compared": evaluation.compared,
+        "training": None if training is None else {"data": training.description, "samples": len(training)},
+        "features": {
+            "name": features_name,
+            "options": options,
+            "description": features.description,
+            "resize": features.resize,
+        },
+        "metrics": metrics,
+        "floor": {"samples": evaluation.halves, "numbers": dict(floor)},
+        "varied": varied or None,
+        "drawn": [
+            {
+                "value": value,
+                **_table(model.config, *way),
+                "numbers": dict(measured.numbers),
+                "closest": None if measured.pairs is None else measured.pairs.distance.tolist(),
+            }
+            for value, way, measured in zip(values, ways, found, strict=True)
+        ],
+    }
+    click.echo(json.dumps(report) if as_json else _text(report))
+    for path in _write(report, folder, [measured.pairs for measured in found]):
+        click.echo(f"wrote {path}", err=as_json)
+
+
+evaluate.params += [
+    given
+    for given in sample.params
+    if given.name in ("seed", "batch_size") or getattr(given, "group", "") in ("Sampling", "General")
+]
+
+
+def _metrics(names: Sequence[str], assignments: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Return the options of each metric that is asked for.
+
+    Raises:
+        RegistryError: there is no such metric.
+        ConfigError: an option is of none of them, or unknown.
+    """
+    from tinyddpm import registry
+
+    options = parse_assignments(assignments, depth=2)
+    metrics = {name.strip(): options.pop(name.strip(), {}) for name in names}
+    if options:
+        raise ConfigError(unknown("metric", next(iter(options)), metrics))
+    for name, given in metrics.items():
+        registry.checked("metrics", name, given)
+    return metrics
+
+
+def _looking_at_training(metrics: Mapping[str, Any]) -> list[str]:
+    from tinyddpm.metrics.base import needs
+
+    return [name for name in metrics if "training" in needs(name)]
+
+
+def _sweep(text: str | None) -> tuple[str, list[Any]]:
+    """Return what is varied, and the values that it takes; "" and [None] if nothing is.
+
+    Raises:
+        ConfigError: the text is no `KEY=VALUE,VALUE,…` for one of `VARIED`, or a value is of the wrong kind.
+    """
+    if text is None:
+        return "", [None]
+    key, equals, values = text.partition("=")
+    kind = {"guidance": float, "steps": int, "sampler": str}.get(key.strip())
+    if not equals or kind is None:
+        raise ConfigError(f"--sweep {text!r}: write one of {', '.join(VARIED)} with its values, such as guidance=1,2")
+    try:
+        return key.strip(), [kind(value.strip()) for value in values.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--sweep {text!r}: give numbers separated by commas, such as steps=5,10") from error
+
+
+def _training(config: Config, data_dir: str | None, count: int) -> Dataset:
+    """Return what the run trained on, or so many samples of it.
+
+    Raises:
+        DataError: it is not there any more.
+    """
+    import numpy as np
+
+    from tinyddpm.data.base import Subset
+    from tinyddpm.training.assembly import open_data, split_held_out
+
+    if data_dir:
+        config = config.updated({"data": {"data_dir": data_dir}})
+    training, _ = split_held_out(config, open_data(config))
+    n = min(count or len(training), len(training))
+    return training if n == len(training) else Subset(training, np.arange(n) * len(training) // n)
+
+
+def _table(config: Config, sampling: SamplingConfig, guidance: GuidanceConfig) -> dict[str, Any]:
+    """Return how samples were drawn, as tables of a configuration."""
+    from dataclasses import replace
+
+    tables = replace(config, sampling=sampling, guidance=guidance).to_dict()
+    return {name: tables[name] for name in ("sampling", "spacing", "guidance")}
+
+
+def _text(report: Mapping[str, Any]) -> str:
+    """Return what was compared with what, and a line for each number: its floor, and what was drawn."""
+    seen, floor, drawn = report["features"], report["floor"], report["drawn"]
+    few = "; of so few it is higher than of more" if floor["samples"] < report["samples"] else ""
+    lines = [
+        f"{report['samples']} samples of {report['checkpoint']}, step {report['step']}, {report['weights']} weights, "
+        f"sha256 {report['sha256'][:12]}, seed {report['seed']}",
+        f"beside {report['compared']} of {report['data']} ({report['split']})",
+        f"seen by {seen['name']}: {seen['description']}; resize: {seen['resize']}",
+        f"floor: {floor['samples']} of the real ones beside {floor['samples']} others{few}",
+        "",
+    ]
+    if report["training"]:
+        lines.insert(2, f"copies are looked for among {report['training']['samples']} training samples")
+    titles = [f"{report['varied']} {way['value']}" if report["varied"] else "drawn" for way in drawn]
+    names = list(dict.fromkeys(name for way in drawn for name in way["numbers"]))
+    width = max(map(len, names), default=0)
+    lines.append(f"{'':{width}}  {'floor':>10}" + "".join(f"  {title:>12}" for title in titles))
+    for name in names:
+        values = [f"{_number(floor['numbers'].get(name)):>10}"]
+        values += [
+            f"{_number(way['numbers'].get(name)):>{max(12, len(title))}}"
+            for way, title in zip(drawn, titles, strict=True)
+        ]
+        lines.append(f"{name:{width}}  " + "  ".join(values))
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _write(report: Mapping[str, Any], folder: Path, pairs: Sequence[Pairs | None]) -> list[Path]:
+    """Write the report and its pictures; return the files."""
+    from tinyddpm.figures.evaluation import draw_sweep, pairs_picture
+    from tinyddpm.figures.files import replacing
+    from tinyddpm.figures.images import save_png
+    from tinyddpm.figures.samples import is_drawable
+    from tinyddpm.metrics.cache import digest
+
+    settings = {key: value for key, value in report.items() if key not in ("checkpoint", "floor", "drawn")}
+    ways = [{key: way[key] for key in ("value", "sampling", "spacing", "guidance")} for way in report["drawn"]]
+    stem = f"{report['features']['name']}-{report['samples']}-{digest(settings, ways)[:8]}"
+    written = [folder / f"{stem}.json"]
+    with replacing(written[0]) as file:
+        file.write((json.dumps(report, indent=1) + "\n").encode())
+    for way, found in zip(report["drawn"], pairs, strict=True):
+        if found is not None and found.drawn.ndim == 4 and is_drawable(found.drawn.shape[1:]):
+            ending = f"-{way['value']}" if report["varied"] else ""
+            written.append(folder / f"{stem}-closest{ending}.png")
+            save_png(written[-1], pairs_picture(found.drawn, found.training))
+    if len(report["drawn"]) > 1:
+        numbers = {name: [way["numbers"][name] for way in report["drawn"]] for name in report["drawn"][0]["numbers"]}
+        values = [way["value"] for way in report["drawn"]]
+        try:
+            draw_sweep(report["varied"], values, numbers, report["floor"]["numbers"], folder / f"{stem}.png")
+        except ConfigError as error:
+            click.echo(f"note: {error}", err=True)
+        else:
+            written.append(folder / f"{stem}.png")
+    return written

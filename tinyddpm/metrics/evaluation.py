@@ -1,0 +1,274 @@
+"""A trained model measured: samples are drawn, seen by features, and compared with real ones by metrics.
+
+Each number has a floor beside it, the same metric between two halves of the real samples, and all that takes time is
+kept in a folder: the samples drawn, features, numbers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyddpm.backend import Array, Purpose, Random
+from tinyddpm.conditions import Asked, some
+from tinyddpm.data.base import Dataset
+from tinyddpm.errors import DataError
+from tinyddpm.metrics.base import Features, Numbers, Part, Sets, measure, needs
+from tinyddpm.metrics.cache import Cache, digest
+from tinyddpm.metrics.copies import closest_pairs
+from tinyddpm.model.config import GuidanceConfig, SamplingConfig
+from tinyddpm.model.load import CHECKPOINT
+from tinyddpm.model.model import Model
+from tinyddpm.model.sampling import draw
+from tinyddpm.progress import Progress, duration
+
+Indices: TypeAlias = NDArray[np.int64]
+Samples: TypeAlias = NDArray[Any]
+
+CHUNK = 256
+"""Samples that are drawn, and seen, between two writings to the disk."""
+
+QUICK = 0.1
+"""Seconds for a chunk below which features are not kept: they are as soon computed as read."""
+
+PAIRS = 10
+"""Drawn samples that are shown beside the training sample that they are nearest to."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is measured: a model, its flat weights on the device, and their hash."""
+
+    model: Model
+    weights: Array
+    identity: str
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Drawn samples and the training samples that they are nearest to, nearest first, and the distance of each pair."""
+
+    drawn: Samples
+    training: Samples
+    distance: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What samples are found to be: numbers by name, and the closest pairs, where training samples are known."""
+
+    numbers: Numbers
+    pairs: Pairs | None
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """A set of samples as metrics know it, and the hash of all that this depends on."""
+
+    part: Part
+    key: str
+
+
+class Evaluation:
+    """Measures the samples of a model.
+
+    A drawn sample is asked for what a real one is: its class, its caption, whatever the model is conditioned on. Real
+    samples are in a random order. The last n are what drawn ones are compared with; the first n take the place of drawn
+    ones for the floor. Where there are fewer than 2n, drawn ones are compared with the last n or all of them, and the
+    floor is of two halves.
+
+    Args:
+        subject: the model.
+        features: how samples are seen.
+        features_key: the name and the options of the features, as JSON has them.
+        metrics: the options of each metric, by its name.
+        real: samples that the model was not trained on.
+        training: what it was trained on; None if no metric looks at it.
+        cache: where what takes time is kept: samples drawn, features, numbers.
+        count: n, how many are drawn.
+        seed: of the noise, and of the order of the real samples.
+        batch_size: samples that are drawn at a time.
+        progress: where it is said how far this is.
+
+    Attributes:
+        compared: how many real samples drawn ones are compared with.
+        halves: how many real samples either side has for the floor.
+
+    Raises:
+        DataError: there are fewer than four real samples, or the features cannot see them.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        features: Features,
+        features_key: Any,
+        metrics: Mapping[str, Mapping[str, Any]],
+        real: Dataset,
+        training: Dataset | None,
+        cache: Cache,
+        *,
+        count: int,
+        seed: int,
+        batch_size: int,
+        progress: Progress,
+    ) -> None:
+        if len(real) < 4:
+            raise DataError(f"{real.description}: {len(real)} samples have no halves to compare: give four or more")
+        self.subject, self.features, self.features_key, self.metrics = subject, features, features_key, metrics
+        self.cache, self.count, self.seed, self.batch_size, self.progress = cache, count, seed, batch_size, progress
+        self.compared, self.halves = min(count, len(real)), min(count, len(real) // 2)
+        self.real, self.training = real, training
+        self.order = Random(np, seed).permutation(Purpose.ORDER, 0, len(real))
+        self._half = self._of(real, self.order[: self.halves], "real samples, one half")
+        self._other_half = self._of(real, self.order[-self.halves :], "real samples, the other half")
+        self._compared = self._other_half
+        if self.compared > self.halves:
+            self._compared = self._of(real, self.order[-self.compared :], "real samples, all")
+        self._training: Known | None = None
+        if training is not None:
+            self._training = self._of(training, np.arange(len(training)), "training samples")
+
+    def floor(self) -> Numbers:
+        """Return what the metrics say of one half of the real samples, as if they were drawn, beside the other."""
+        return self._numbers(self._half, self._other_half)
+
+    def measure(self, sampling: SamplingConfig, guidance: GuidanceConfig) -> Measured:
+        """Return what is found of samples that are drawn so."""
+        samples, asked = self._draw(sampling, guidance)
+        drawn = self._see(lambda rows: samples[rows], asked, len(samples), "drawn samples")
+        numbers = self._numbers(drawn, self._compared)
+        return Measured(numbers, self._pairs(samples, drawn))
+
+    def _draw(self, sampling: SamplingConfig, guidance: GuidanceConfig) -> tuple[Samples, Asked]:
+        """Return n samples, a chunk at a time from the cache or drawn, and what each was asked for."""
+        model, weights = self.subject.model, self.subject.weights
+        numbers = np.arange(self.count)
+        asked = some(self.real, self.order[numbers % len(self.order)])
+        columns = model.read(asked)
+        how = self._how(sampling, guidance)
+
+        def key(rows: slice) -> str:
+            return digest(how, numbers[rows], *(column[rows] for _, column in sorted(columns.items())))
+
+        chunks = [(rows, key(rows)) for rows in _chunks(self.count)]
+        missing = [rows for rows, name in chunks if not self.cache.has("drawn", name)]
+        batches = sum(-(-len(numbers[rows]) // self.batch_size) for rows in missing)
+        watch = Watch(self.progress, batches * len(model.pairs(sampling)), f"drawing {self.count} samples")
+
+        def drawn(rows: slice) -> Mapping[str, Samples]:
+            found = draw(
+                model,
+                weights,
+                numbers[rows],
+                some(asked, rows),
+                seed=self.seed,
+                sampling=sampling,
+                guidance=guidance,
+                batch_size=self.batch_size,
+                watch=lambda step: watch.add(1),
+            )
+            return {"samples": found.values}
+
+        found = [self.cache.arrays("drawn", name, partial(drawn, rows))["samples"] for rows, name in chunks]
+        return np.concatenate(found), asked
+
+    def _how(self, sampling: SamplingConfig, guidance: GuidanceConfig) -> dict[str, Any]:
+        """Return all that drawn samples depend on, beside their numbers and what they are asked for."""
+        weak = guidance.options.get("weak")
+        backend = self.subject.model.backend
+        return {
+            "model": self.subject.identity,
+            "weaker": weak and identity_of(Path(weak)),
+            "computed by": [backend.name, backend.precision],
+            "seed": self.seed,
+            "sampling": asdict(replace(sampling, count=0)),
+            "guidance": asdict(guidance),
+        }
+
+    def _of(self, dataset: Dataset, rows: Indices, text: str) -> Known:
+        return self._see(lambda part: dataset.read(rows[part]), some(dataset, rows), len(rows), text)
+
+    def _see(self, read: Callable[[slice], Samples], what: Asked, n: int, text: str) -> Known:
+        """Return n samples as the features see them, a chunk at a time, with what they are or were asked for."""
+        watch, keys, seen = Watch(self.progress, n, f"looking at {text}"), [], []
+        for rows in _chunks(n):
+            samples = read(rows)
+            keys.append(digest(self.features_key, self.features.description, samples))
+            seen.append(self._look(samples, keys[-1]))
+            watch.add(len(samples))
+        rows_by_name = {name: np.concatenate([chunk[name] for chunk in seen]) for name in seen[0]}
+        model = self.subject.model
+        labels, words = what.labels if model.condition_name else None, model.condition.words(what)
+        key = digest(keys, None if labels is None else labels.tolist(), None if words is None else list(words))
+        return Known(Part(**rows_by_name, labels=labels, words=words), key)
+
+    def _look(self, samples: Samples, key: str) -> Mapping[str, Samples]:
+        """Return the features of a chunk, and its logits where there are any; from the cache where it pays."""
+
+        def looked() -> dict[str, Samples]:
+            return {name: rows for name, rows in self.features(samples)._asdict().items() if rows is not None}
+
+        if self.cache.has("features", key):
+            return self.cache.arrays("features", key, looked)
+        began = time.monotonic()
+        found = looked()
+        return found if time.monotonic() - began < QUICK else self.cache.arrays("features", key, lambda: found)
+
+    def _numbers(self, drawn: Known, real: Known) -> Numbers:
+        numbers: dict[str, float] = {}
+        sets = Sets(drawn.part, real.part, self._training.part if self._training else None)
+        for name, options in self.metrics.items():
+            training = self._training.key if self._training and "training" in needs(name) else ""
+            key = digest(name, options, drawn.key, real.key, training)
+            numbers |= self.cache.numbers(key, partial(measure, name, sets, **options))
+        return numbers
+
+    def _pairs(self, samples: Samples, drawn: Known) -> Pairs | None:
+        if self._training is None or self.training is None:
+            return None
+        sets = Sets(drawn.part, self._compared.part, self._training.part)
+
+        def closest() -> Mapping[str, Samples]:
+            return dict(zip(("drawn", "training", "distance"), closest_pairs(sets, PAIRS), strict=True))
+
+        found = self.cache.arrays("pairs", digest(drawn.key, self._training.key, PAIRS), closest)
+        return Pairs(samples[found["drawn"]], self.training.read(found["training"]), found["distance"])
+
+
+class Watch:
+    """A line that says how much of a work is done, and how long the rest will take at this rate."""
+
+    def __init__(self, progress: Progress, total: int, text: str) -> None:
+        self.progress, self.total, self.text = progress, total, text
+        self.done, self.began = 0, time.monotonic()
+
+    def add(self, done: int) -> None:
+        """Say that so much more is done."""
+        self.done += done
+        left = (time.monotonic() - self.began) / self.done * (self.total - self.done)
+        self.progress.update(self.done, self.total, f"{self.text}, {duration(left)} left")
+        if self.done == self.total:
+            self.progress.close()
+
+
+def identity_of(run: Path) -> str:
+    """Return the SHA-256 of a checkpoint, in hexadecimal.
+
+    Args:
+        run: the file, or the run folder that holds one.
+    """
+    with open(run / CHECKPOINT if run.is_dir() else run, "rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _chunks(n: int) -> list[slice]:
+    return [slice(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
