@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 def plot(runs: tuple[Path, ...], metrics: str | None, follow: bool, out: Path | None) -> None:
     """Draw what RUNS, the folders of one run or of several, have logged so far.
 
-    Loss and gradient norm are smoothed over the last twentieth of what is logged. Beside the title of a chart stands
+    Loss and gradient norm are smoothed over a twentieth of what is logged. Beside the title of a chart stands
     the last value of each run. A run that was killed counts as going on. NO_COLOR=1 leaves colours out.
     """
     from tinyddpm.figures.panels import check_picture, draw_charts
     from tinyddpm.report import screen
-    from tinyddpm.report.metrics import charts, run_names
+    from tinyddpm.report.metrics import charts, run_names, unread
 
     folders = run_names(runs)
     chosen = [name.strip() for name in metrics.split(",")] if metrics is not None else []
@@ -55,11 +55,11 @@ def plot(runs: tuple[Path, ...], metrics: str | None, follow: bool, out: Path | 
 
     def fitted(logged: Mapping[str, Logged], size: os.terminal_size) -> list[str]:
         lines = screen.drawn(logged, chosen, size, colour, fit=True)
-        return [*screen.unread(logged), *(lines or ["waiting for the first lines of metrics"])]
+        return [*unread(logged), *(lines or ["waiting for the first lines of metrics"])]
 
     signal = screen.follow(folders, fitted, sys.stdout) if follow else None
     logged = screen.read_all(folders)
-    for note in screen.unread(logged):
+    for note in unread(logged):
         click.echo(f"note: {note}", err=True)
     lines = screen.drawn(logged, chosen, shutil.get_terminal_size(), colour)
     if not lines and not signal:

@@ -43,8 +43,9 @@ class Axis:
 
     @property
     def ticks(self) -> list[float]:
-        """Round numbers on the axis."""
-        numbers = levels(self.low, self.high) if self.log else steps(self.low, self.high)
+        """Round numbers on the axis, at least two of them."""
+        logarithmic = levels(self.low, self.high, fewest=3) if self.log else []
+        numbers = logarithmic if len(logarithmic) > 1 else steps(self.low, self.high)
         return [number for number in numbers if self.low <= number <= self.high]
 
 
@@ -56,12 +57,12 @@ def steps(low: float, high: float) -> list[float]:
     return [number * step for number in range(math.floor(low / step), math.ceil(high / step) + 1)]
 
 
-def levels(low: float, high: float) -> list[float]:
-    """Return round numbers from `low` to `high`, both above 0: of ever finer sets, the first with at least four."""
+def levels(low: float, high: float, fewest: int = 4) -> list[float]:
+    """Return round numbers from `low` to `high`, both above 0: of ever finer sets, the first with enough of them."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     found: list[float] = []
     for digits in ((1,), (1, 2, 5), tuple(range(1, 10)), tuple(n / 10 for n in range(10, 100))):
         found = [level for power in powers for digit in digits if low <= (level := digit * 10.0**power) <= high]
-        if len(found) >= 4:
+        if len(found) >= fewest:
             break
     return found

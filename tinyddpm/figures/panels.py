@@ -64,8 +64,8 @@ def draw_charts(charts: Sequence[Chart], path: str | os.PathLike[str]) -> None:
         panel.set(title=_plain(chart.title), xlabel=chart.below)
         panel.set(xscale="log" if below.log else "linear", yscale="log" if side.log else "linear")
         panel.set(xlim=(below.low, below.high), ylim=(side.low, side.high))
-        panel.set_xticks(below.ticks, [f"{tick:,g}" for tick in below.ticks])
-        panel.set_yticks(side.ticks, [f"{tick:.3g}" for tick in side.ticks])
+        panel.set_xticks(below.ticks, [f"{tick:,.6g}" for tick in below.ticks])
+        panel.set_yticks(side.ticks, [f"{tick:,.6g}" for tick in side.ticks])
         panel.minorticks_off()
         panel.grid(alpha=0.3)
     for panel in panels:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,8 +21,8 @@ LARGEST = 1e300
 
 MOST_RUNS, LONGEST_NAME = 6, 60
 
-HORIZON = 20
-"""A smoothed curve averages over the last twentieth of what is logged."""
+PARTS = 20
+"""A smoothed curve averages over one of so many parts of what is logged."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,15 @@ def _values(line: str) -> dict[str, float] | None:
     return {name: float(value) for name, value in found.items()}
 
 
+def unread(runs: Mapping[str, Logged]) -> list[str]:
+    """Return a line for each run some of whose metrics cannot be read."""
+    return [
+        f"{logged.unread} line{'s' if logged.unread > 1 else ''} of the metrics of {name} cannot be read, and left out"
+        for name, logged in runs.items()
+        if logged.unread
+    ]
+
+
 def charts(runs: Mapping[str, Curves], chosen: Sequence[str] = ()) -> list[Chart]:
     """Return a chart for each metric, with the curves of all runs that have it.
 
@@ -152,17 +162,12 @@ def _chart(name: str, runs: Mapping[str, Curves]) -> Chart:
 
 
 def smoothed(curve: Curve) -> Curve:
-    """Return a curve averaged over what came before, with weights that fall by e in each twentieth of its points.
-
-    The weights are those of the points that there are, so that the first is kept as it is.
-    """
+    """Return a curve averaged over a twentieth of its points around each; at the ends over as many as there are."""
     xs, ys = curve
-    keep = max(0.0, 1 - HORIZON / len(ys))
-    mean, weight, found = 0.0, 0.0, []
-    for y in ys:
-        mean, weight = keep * mean + (1 - keep) * y, keep * weight + (1 - keep)
-        found.append(mean / weight)
-    return xs, found
+    n, reach = len(ys), len(ys) // (2 * PARTS)
+    sums = [0.0, *accumulate(ys)]
+    ends = ((max(0, k - reach), min(n, k + reach + 1)) for k in range(n))
+    return xs, [(sums[end] - sums[start]) / (end - start) for start, end in ends] if reach else ys
 
 
 def last(curve: Curve) -> tuple[int, float]:

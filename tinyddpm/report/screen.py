@@ -78,15 +78,6 @@ def _panel(chart: Chart, wide: int, high: int, colour: bool) -> list[str]:
     return [f"{title[:wide]:<{wide}}", *text_chart(chart, wide, high, colour), " " * wide]
 
 
-def unread(runs: Mapping[str, Logged]) -> list[str]:
-    """Return a line for each run some of whose metrics cannot be read."""
-    return [
-        f"{logged.unread} line{'s' if logged.unread > 1 else ''} of the metrics of {name} cannot be read, and left out"
-        for name, logged in runs.items()
-        if logged.unread
-    ]
-
-
 def follow(
     folders: Mapping[str, Path], screen: Callable[[Mapping[str, Logged], os.terminal_size], list[str]], stream: TextIO
 ) -> Signals | None:

@@ -52,6 +52,7 @@ class Record:
     def __init__(self, folder: Path, trainer: Trainer, data: str, say: Callable[[str], None]) -> None:
         self._path, self._say = folder / RECORD, say
         self._part: dict[str, Any] = {
+            "began": None,
             "first": trainer.step,
             "data": {"description": data, "train": len(trainer.train), "held_out": len(trainer.held_out)},
             "parameters": trainer.model.layout.size,
