@@ -16,6 +16,7 @@ from tinyddpm.cli import main
 from tinyddpm.data.base import ArrayDataset
 from tinyddpm.errors import ConfigError, TinyDDPMWarning
 from tinyddpm.face import Trained
+from tinyddpm.figures.marks import read_mark
 from tinyddpm.model.checkpoint import read_checkpoint_header
 from tinyddpm.model.load import CHECKPOINT
 
@@ -195,7 +196,7 @@ def test_a_bad_file_of_prompts_is_one_line(run: Path, tmp_path: Path, text: byte
 
 
 def test_an_image_is_led_to_a_prompt(run: Path, tmp_path: Path) -> None:
-    """And between two prompts there is a way."""
+    """And between two prompts there is a way, from image to image or of one noise."""
     image = tmp_path / "a.png"
     Image.fromarray(squares().read(np.arange(1))[0]).save(image)
     pictures = []
@@ -206,6 +207,16 @@ def test_an_image_is_led_to_a_prompt(run: Path, tmp_path: Path) -> None:
     assert pictures[0] != pictures[1]
     two = ["--prompt", "small square: red", "--prompt", "large square: blue"]
     tinyddpm_says("edit", "interpolate", run, image, image, *two, "--count", "3", "--out", tmp_path / "way")
+    guided = ["--count", "4", "--guidance", "3", "--npz"]
+    tinyddpm_says("edit", "interpolate", run, *two, *guided, "--out", tmp_path / "words")
+    way = np.load(tmp_path / "words" / "edits.npz")["images"]
+    for prompt, end in ((two[1], way[0]), (two[3], way[-1])):
+        tinyddpm_says("sample", run, "--prompt", prompt, *guided, "--out", tmp_path / prompt)
+        np.testing.assert_array_equal(np.load(tmp_path / prompt / "samples.npz")["images"][0], end)
+    assert len({picture.tobytes() for picture in way}) == 4
+    mark = read_mark(tmp_path / "words" / "grid.png")
+    assert mark["edit"] == {"ends": [{"prompt": two[1]}, {"prompt": two[3]}]}
+    assert mark["guidance"] == {"name": "cfg", "scale": 3.0}
 
 
 def test_captions_from_a_file_to_pictures(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyddpm.backend import Array, Purpose
-from tinyddpm.conditions import some
 from tinyddpm.data import open_dataset, parse_size
 from tinyddpm.data.base import Dataset
 from tinyddpm.diffusion.bound import Bound, Estimate, Floats, Times, estimate, together, variational_bound
@@ -101,7 +100,7 @@ class Measurement:
         return bits_per_dimension(density, shape, BIN if model.is_image else None)
 
     def _denoiser(self, batch: NDArray[np.int64]) -> NetworkDenoiser:
-        return self.model.network_denoiser(self.weights, some(self.dataset, batch))
+        return self.model.network_denoiser(self.weights, self.model.known(self.dataset, batch))
 
     def _read(self, batch: NDArray[np.int64]) -> Array:
         x_0 = self.model.backend.asarray(self.dataset.read(batch))
