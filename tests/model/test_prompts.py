@@ -232,10 +232,18 @@ def test_captions_from_a_file_to_pictures(tmp_path: Path) -> None:
     train = ["train", "--preset", "small", "--data", tmp_path / "squares.npz", *small]
     assert "parameters" in tinyddpm_says(*train, "--dry-run")
     said = tinyddpm_says(*train, "--out", run)
-    assert said.count("36 of 36 captions are cut after 4 tokens, the longest has 5: --set condition.length=5") == 1
+    cut = "captions are cut after 4 tokens, the longest has 5: --set condition.length=5"
+    assert said.count(f"36 of 36 {cut}") == said.count(f"4 of 4 {cut}") == 1  # what is trained on, what is held out
+    assert said.count(cut) == 2
     assert Image.open(run / "samples.png").size[0] > Image.open(run / "samples.png").size[1] / 4
     assert 'words = [":", "blue"' in tinyddpm_says("info", run)
-    assert "total" in tinyddpm_says("nll", run, "--split", "held-out", "--count", "2", "--times", "2")
-    tinyddpm_says("sample", run, "--prompt", "red", "--count", "2", "--out", tmp_path / "out")
+    said = tinyddpm_says("nll", run, "--split", "train", "--count", "3", "--batch-size", "2", "--times", "2")
+    assert "total" in said
+    assert said.count("3 of 3 captions are cut") == said.count(" are cut") == 1
+    prompts = ["--prompt", "red", "--prompt", "a red square, or a green one"]
+    said = tinyddpm_says("sample", run, *prompts, "--count", "5", "--batch-size", "2", "--out", tmp_path / "out")
+    assert said.count("2 of 5 captions are cut") == said.count(" are cut") == 1
     image = f"{tmp_path / 'squares.npz'}:3"
-    assert "note: no prompt" not in tinyddpm_says("edit", "from", run, image, "--count", "1", "--out", tmp_path / "e")
+    said = tinyddpm_says("edit", "from", run, image, "--count", "3", "--batch-size", "2", "--out", tmp_path / "e")
+    assert "note: no prompt" not in said
+    assert said.count("1 of 1 captions are cut") == said.count(" are cut") == 1

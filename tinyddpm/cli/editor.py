@@ -20,7 +20,7 @@ from tinyddpm.data import open_dataset
 from tinyddpm.data.base import ArrayDataset, Dataset
 from tinyddpm.data.folder import SUFFIXES, decode_image
 from tinyddpm.diffusion.denoiser import Denoiser
-from tinyddpm.errors import ConfigError, DataError
+from tinyddpm.errors import ConfigError, DataError, said_before
 from tinyddpm.figures.images import Pixels, grid, save_images, save_npz, save_png
 from tinyddpm.figures.marks import checkpoint_of, mark_of, said_of
 from tinyddpm.figures.samples import is_drawable
@@ -116,7 +116,8 @@ class Editor:
 
     def guided(self, asked: Known) -> Denoiser:
         """Return the denoiser for what is asked for, a row a sample, guided."""
-        return self.model.guided(self.weights, asked, self.guidance)
+        with said_before():
+            return self.model.guided(self.weights, asked, self.guidance)
 
     def thresholded(self, denoiser: Denoiser) -> Denoiser:
         """Return a denoiser kept in the range of images."""
@@ -192,7 +193,8 @@ class Editor:
     def _reads(self, known: Known) -> bool:
         """Whether the model's condition can read what is known."""
         try:
-            self.model.read(known)
+            with said_before():
+                self.model.read(known)
         except ConfigError:
             return False
         return True
@@ -288,6 +290,7 @@ class Editor:
             told: its options.
         """
         asked = self.asked(pictures)
+        self.model.read(asked)  # whole: what is to be said of it is said once
 
         def of_rows(rows: Numbers) -> Iterator[Step]:
             of = rows // number

@@ -19,7 +19,7 @@ import numpy as np
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.conditions import Wish, in_turn
 from tinyddpm.data.base import Dataset
-from tinyddpm.errors import CheckpointError, ConfigError, OutOfMemoryError, TrainingError
+from tinyddpm.errors import CheckpointError, ConfigError, OutOfMemoryError, TrainingError, said_before
 from tinyddpm.figures.files import replacing
 from tinyddpm.figures.images import save_gif, save_png
 from tinyddpm.figures.marks import Mark, mark_of, samples_of, sha256_of
@@ -288,17 +288,18 @@ class _Run:
                 raise _Stopped
 
         try:
-            samples = draw(
-                model,
-                self.trainer.ema,
-                numbers,
-                asked,
-                seed=self.config.seed,
-                sampling=sampling,
-                batch_size=SAMPLE_BATCH,
-                frames=frames,
-                watch=watch,
-            )
+            with said_before():
+                samples = draw(
+                    model,
+                    self.trainer.ema,
+                    numbers,
+                    asked,
+                    seed=self.config.seed,
+                    sampling=sampling,
+                    batch_size=SAMPLE_BATCH,
+                    frames=frames,
+                    watch=watch,
+                )
         finally:
             self.progress.close()
         mark = mark_of(
