@@ -62,13 +62,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     (found[0] / "nll").mkdir()
     (found[0] / "nll" / "nll.json").write_text(json.dumps(likelihood))
     evaluation = {
-        "samples": 7, "step": 6, "features": {"name": "pixels"}, "compared with": 9, "data": EVIL, "split": "test",
+        "samples": 7, "step": 6, "features": {"name": "pixels", "resize": "none"}, "compared": 9,
+        "data": EVIL, "split": "test",
         "floor": {"samples": 4, "numbers": {"frechet": 1.5}}, "varied": "guidance",
         "drawn": [{"value": w, "numbers": {"frechet": 10.0 * w, EVIL: w}} for w in (1.0, 2.0)],
     }  # fmt: skip
     (found[0] / "evaluations").mkdir()
     (found[0] / "evaluations" / "pixels-7.json").write_text(json.dumps(evaluation))
-    Image.new("L", (40, 20), 7).save(found[0] / "evaluations" / "pixels-7-closest.png")
+    Image.new("L", (40, 20), 7).save(found[0] / "evaluations" / "pixels-7-closest-1.0.png")
     return found
 
 
@@ -125,6 +126,9 @@ def test_numbers_are_those_of_the_run(runs: list[Path]) -> None:
     assert terms["bits/dim"] == "3.25 ± 0.12"
     assert terms["samples"] == "54 to train on, 6 held out"
     assert terms["versions"].startswith("python 3.")
+    captions = " ".join(tree.inside("caption"))
+    assert f"7 samples of <i>one&amp; at step 6 beside 9 of {EVIL} (test), seen by pixels, resize: none;" in captions
+    assert "Drawn with guidance 1.0, and below each the nearest of training" in tree.inside("figcaption")
     cells = tree.inside("td")
     for value in (*metrics(runs[0], "loss"), *held, *metrics(runs[0], "gradient_norm")):
         assert f"{value:.4g}" in cells
@@ -134,7 +138,7 @@ def test_pictures_are_those_of_the_run_byte_for_byte(runs: list[Path]) -> None:
     tree = Tree(written(runs[0]))
     found = [base64.b64decode(str(image["src"]).partition(",")[2]) for image in tree.of("img")]
     names = ["samples.png", "samples/step_0000002.png", "samples/step_0000004.png", "denoising.gif"]
-    assert found == [(runs[0] / name).read_bytes() for name in [*names, "evaluations/pixels-7-closest.png"]]
+    assert found == [(runs[0] / name).read_bytes() for name in [*names, "evaluations/pixels-7-closest-1.0.png"]]
     for image, content in zip(tree.of("img"), found, strict=True):
         with Image.open(io.BytesIO(content)) as opened:
             assert (image["width"], image["height"]) == tuple(map(str, opened.size))

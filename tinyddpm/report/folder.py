@@ -41,10 +41,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found of drawn samples, and pictures of those that are nearest to training samples."""
+    """What was found of drawn samples, and pictures of the nearest to training samples, by the value that was varied."""
 
     found: dict[str, Any]
-    closest: list[Picture]
+    closest: dict[str, Picture]
 
 
 @dataclass
@@ -122,9 +122,16 @@ def read_run(name: str, folder: Path, nll: Path | None = None) -> Run:
         run.likelihood = kept(lambda: read_json(found), None) if found else None
     for path in sorted((folder / "evaluations").glob("*.json"))[:MOST_EVALUATIONS]:
         if evaluation := kept(partial(read_json, path), None):
-            pictures = map(picture, sorted(path.parent.glob(f"{glob.escape(path.stem)}-closest*.png")))
-            run.evaluations.append(Evaluation(evaluation, [closest for closest in pictures if closest]))
+            start = f"{path.stem}-closest"
+            drawn = {path.stem.removeprefix(start): picture(path) for path in _pictures(path.parent, start)}
+            closest = {value.removeprefix("-"): shown for value, shown in drawn.items() if shown}
+            run.evaluations.append(Evaluation(evaluation, closest))
     return run
+
+
+def _pictures(folder: Path, start: str) -> list[Path]:
+    """Return the pictures whose names start so, the shorter ones first: numbers are then in order."""
+    return sorted(folder.glob(f"{glob.escape(start)}*.png"), key=lambda path: (len(path.name), path.name))
 
 
 def _grids(folder: Path) -> list[tuple[int, Path]]:

@@ -11,7 +11,7 @@ from tinyddpm.figures.charts import Chart, Line
 from tinyddpm.figures.markup import Children, Element, node
 from tinyddpm.figures.svg import number
 from tinyddpm.progress import duration
-from tinyddpm.report.folder import Evaluation, Run, spread
+from tinyddpm.report.folder import Evaluation, Picture, Run, spread
 from tinyddpm.report.metrics import KNOWN, charts, last, lowest, unread
 from tinyddpm.report.parts import (
     NOTHING,
@@ -212,18 +212,26 @@ def _evaluated(run: Run, evaluation: Evaluation) -> Children:
     }
     features = part_of(found, "features", "name")
     caption = (
-        f"{found.get('samples')} samples of {run.name} at step {found.get('step')}, seen by {features},"
-        f" beside {found.get('compared with')} of {found.get('data')} ({found.get('split')});"
+        f"{found.get('samples')} samples of {run.name} at step {found.get('step')}"
+        f" beside {found.get('compared')} of {found.get('data')} ({found.get('split')}),"
+        f" seen by {features}, resize: {part_of(found, 'features', 'resize')};"
         f" floor: {part_of(found, 'floor', 'samples')} of the real ones beside as many others"
     )
-    told_of = f"Drawn samples of {run.name}, and below each the training sample that it is nearest to"
     return [
         table(caption, ["", "floor", *titles], rows),
         [charts_of(_sweep(varied, ways, names, floor)), node("p", {"class": "aside"}, "Dashed: the floor.")]
         if varied
         else None,
-        (figure(picture, told_of, "Drawn, and below each the nearest of training") for picture in evaluation.closest),
+        [
+            _closest(run, picture, f" with {varied} {of}" if varied else "")
+            for of, picture in evaluation.closest.items()
+        ],
     ]
+
+
+def _closest(run: Run, picture: Picture, how: str) -> Element:
+    seen = f"Samples of {run.name}, and below each the training sample that it is nearest to"
+    return figure(picture, seen, f"Drawn{how}, and below each the nearest of training")
 
 
 def _sweep(varied: str, ways: Sequence[Mapping[str, Any]], names: Iterable[str], floor: Any) -> list[Chart]:
