@@ -237,10 +237,10 @@ def run(
     out: Path,
 ) -> None:
     """Find the twin's fastest variant, race, draw and tell."""
-    from tinyddpm.bench.report import cpu_model
     from tinyddpm.figures.files import replacing
     from tinyddpm.figures.images import save_png
     from tinyddpm.figures.lines import line_picture
+    from tinyddpm.machine import cpu_model
 
     progress, whole, shown = Progress(), max(1, round(seconds)), 0
 

@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 
 import tinyddpm
 from tinyddpm.bench import contest
-from tinyddpm.bench.report import vector_instructions
 from tinyddpm.cli import main
+from tinyddpm.machine import vector_instructions
 
 SMALL = [
     "--preset", "small", "--image-size", "8x8", "--batch-size", "4", "--threads", "1", "--rounds", "2",

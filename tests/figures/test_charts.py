@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from PIL import Image
 
 from tinyddpm.diffusion.schedules import cosine, linear
 from tinyddpm.errors import ConfigError
+from tinyddpm.figures.charts import Chart, Line
 from tinyddpm.figures.curves import draw_schedules
-from tinyddpm.figures.terminal import line_chart
+from tinyddpm.figures.terminal import line_chart, text_chart
 
 
 def test_ascii_chart_of_a_rising_and_a_falling_line() -> None:
@@ -174,3 +176,33 @@ def test_bad_schedules_are_not_drawn(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="mine: beta at index 1"):
         draw_schedules({"mine": np.array([0.1, 1.5])}, tmp_path / "schedules.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_chart_of_lines_of_different_length() -> None:
+    """Worked out by hand, 21 steps over 21 characters: what is behind is dotted and hidden by what is before it, and
+    there is nothing where a line has not begun or has ended.
+    """
+    steps = list(range(21))
+    whole = Line("whole", (steps, [2 - step / 10 for step in steps]))
+    part = Line("part", ([5, 10], [2.0, 2.0]), 1)
+    raw = Line("raw", (steps, [0.0] * 21), faint=True)
+    chart = text_chart(Chart("loss", (whole, part, raw)), width=24, height=3, encoding="ascii")
+    assert chart == [
+        "2 |*****++++++          ",
+        "1 |      *********      ",
+        "0 |...............******",
+        "  +---------------------",
+        "   step 0             20",
+    ]
+
+
+def test_colours_follow_the_lines_and_take_no_room() -> None:
+    lines = (Line("a", ([0, 10], [1.0, 1.0]), 1), Line("b", ([0, 10], [0.0, 0.0]), 0, faint=True))
+    plain = text_chart(Chart("loss", lines), 30, 2, encoding="utf-8")
+    coloured = text_chart(Chart("loss", lines), 30, 2, colour=True, encoding="utf-8")
+    assert [re.sub(r"\x1b\[[\d;]*m", "", line) for line in coloured] == plain
+    assert set(re.findall(r"\x1b\[([\d;]+)m", coloured[0])) == {"33", "0"}
+    assert set(re.findall(r"\x1b\[([\d;]+)m", coloured[1])) == {"2;36", "0"}
+    six = tuple(Line(str(n), ([0, 1], [n, n]), n) for n in range(6))
+    assert not set("⠉⠤⣀") & set("".join(text_chart(Chart("six", six), 30, 6, encoding="utf-8")))
+    assert set("".join(text_chart(Chart("six", six), 30, 6, colour=True, encoding="utf-8"))) & set("⠉⠒⠤⣀")

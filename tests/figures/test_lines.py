@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tinyddpm.errors import ConfigError
-from tinyddpm.figures.lines import BOTTOM, COLOURS, LEFT, RIGHT, TOP, Curve, _levels, _steps, line_picture
+from tinyddpm.figures.lines import BOTTOM, COLOURS, LEFT, RIGHT, TOP, Curve, line_picture
 
 WIDTH, HEIGHT = 600, 400
 PLOT = (slice(TOP + 50, HEIGHT - BOTTOM + 3), slice(LEFT, WIDTH - RIGHT + 1))
@@ -53,14 +53,6 @@ def test_each_curve_has_its_colour_in_the_legend() -> None:
     assert dark[: TOP - 2].any(), "the title"
     assert dark[HEIGHT - 20 :].any(), "the label below"
     assert not dark[:, :5].any()
-
-
-def test_numbers_at_the_sides_are_round() -> None:
-    assert _levels(0.03, 1.1) == pytest.approx([0.05, 0.1, 0.2, 0.5, 1])
-    assert _levels(0.5, 1.1) == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9, 1])
-    assert _levels(0.96, 1.02) == pytest.approx([0.96, 0.97, 0.98, 0.99, 1])
-    assert _steps(300.0)[:3] == [0, 50, 100]
-    assert _steps(3.1)[:3] == [0, 0.5, 1]
 
 
 @pytest.mark.parametrize(

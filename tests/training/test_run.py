@@ -240,7 +240,7 @@ def test_short_training_on_digits_learns(tmp_path: Path) -> None:
 def test_run_folder_holds_what_it_should(tmp_path: Path) -> None:
     start(config(POINTS), NUMPY, tmp_path / "run", quiet())
     names = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    expected = {"config.toml", "metrics.jsonl", "checkpoint.h5", "samples.png", "denoising.gif"}
+    expected = {"config.toml", "metrics.jsonl", "run.json", "checkpoint.h5", "samples.png", "denoising.gif"}
     assert names == expected | {"samples/step_0000006.png"}
     assert [line["step"] for line in losses(tmp_path / "run")] == [4, 5, 8, 10, 12]
 

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from tinyddpm.bench.contest import OURS, Outcome
 from tinyddpm.bench.ours import Profile
 from tinyddpm.bench.task import Task
+from tinyddpm.machine import cpu_model, vector_instructions, versions
 
 PACKAGES = ("tinyddpm", "numpy", "torch", "diffusers")
 """Packages whose versions are reported where they are installed."""
-
-INSTRUCTIONS = {
-    "AVX2": "avx2",
-    "AVX-512": "avx512f",
-    "bfloat16 (AVX-512)": "avx512_bf16",
-    "bfloat16 (AMX)": "amx_bf16",
-    "NEON": "asimd",
-    "SVE": "sve",
-    "bfloat16 (ARM)": "bf16",
-}
-"""Vector instructions that speed depends on, and the names that Linux has for them."""
 
 KINDS = {"train": "train_flop", "denoise": "denoise_flop"}
 """The two kinds of step, and what an outcome calls their arithmetic."""
@@ -58,7 +46,7 @@ def as_json(task: Task, outcome: Outcome) -> dict[str, Any]:
             "system": platform.platform(),
             "matmul_flop_per_second": outcome.matrix_rate,
         },
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": versions(PACKAGES),
         "threads": task.threads,
         "batch_size": task.batch_size,
         "sample_shape": list(task.sample_shape),
@@ -113,26 +101,6 @@ def as_text(task: Task, outcome: Outcome, explain: bool) -> Iterator[str]:
         if explain:
             yield ""
             yield from _algorithms(profile)
-
-
-def cpu_model() -> str:
-    """Return the processor's name."""
-    return _of_cpu("model name") or platform.processor() or platform.machine()
-
-
-def vector_instructions() -> list[str]:
-    """Return which of the vector instructions that speed depends on the processor has; none where that is not known."""
-    flags = (_of_cpu("flags") or _of_cpu("Features")).split()
-    return [name for name, flag in INSTRUCTIONS.items() if flag in flags]
-
-
-def _of_cpu(field: str) -> str:
-    """Return what Linux says of the first processor; "" where there is nothing."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == field), "")
 
 
 def _speed(task: Task, outcome: Outcome, kind: str, seconds: list[float]) -> dict[str, Any]:
@@ -219,13 +187,3 @@ def _algorithms(profile: Profile) -> Iterator[str]:
 
 def _mebibytes(size: int | None) -> str:
     return "unknown" if size is None else f"{size / 2**20:,.0f} MiB"
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

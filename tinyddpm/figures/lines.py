@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tinyddpm.errors import ConfigError
+from tinyddpm.figures.axes import levels, steps
 from tinyddpm.figures.images import Pixels
 
 Curve: TypeAlias = tuple[Sequence[float], Sequence[float]]
@@ -77,8 +78,8 @@ class _Plot:
         self.end = max(max(xs) for xs, _ in curves.values()) or 1.0
         low, high = min(min(ys) for _, ys in curves.values()), max(max(ys) for _, ys in curves.values())
         self.low, self.high = math.log10(low) - 0.03, math.log10(high) + 0.03
-        self.x_ticks = [x for x in _steps(self.end) if x <= self.end]
-        self.y_ticks = _levels(10**self.low, 10**self.high)
+        self.x_ticks = [x for x in steps(0, self.end) if x <= self.end]
+        self.y_ticks = levels(10**self.low, 10**self.high)
 
     def column(self, x: float) -> float:
         return LEFT + (self.right - LEFT) * x / self.end
@@ -89,25 +90,6 @@ class _Plot:
 
 def _finer(at: tuple[float, float]) -> tuple[float, float]:
     return FINER * at[0], FINER * at[1]
-
-
-def _steps(end: float) -> list[float]:
-    """Return 0 and on in round steps, about six up to `end`."""
-    rough = end / 6
-    power = 10 ** math.floor(math.log10(rough))
-    step = min((factor * power for factor in (1, 2, 5, 10)), key=lambda step: abs(math.log(step / rough)))
-    return [number * step for number in range(math.ceil(end / step) + 1)]
-
-
-def _levels(low: float, high: float) -> list[float]:
-    """Return round numbers from `low` to `high`: of ever finer sets, the first with at least four."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    levels: list[float] = []
-    for digits in ((1,), (1, 2, 5), tuple(range(1, 10)), tuple(n / 10 for n in range(10, 100))):
-        levels = [level for power in powers for digit in digits if low <= (level := digit * 10.0**power) <= high]
-        if len(levels) >= 4:
-            break
-    return levels
 
 
 def _require_curves(curves: Mapping[str, Curve], size: tuple[int, int]) -> None:

@@ -1,14 +1,18 @@
-"""Line charts made of characters: braille dots where the terminal can show them, plain ASCII where not. No colour."""
+"""Line charts made of characters: braille dots where the terminal can show them, plain ASCII where not."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyddpm.errors import ConfigError
+from tinyddpm.figures.axes import Axis
+from tinyddpm.figures.charts import Chart, Line
 
 # The bit of each dot in a braille character (Unicode 2800 and on): 4 rows of 2 dots.
 BRAILLE = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
@@ -16,6 +20,11 @@ BRAILLE = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 # (drawn, period) in dots along x: what tells the curves apart where there is no colour.
 DASHES = ((1, 1), (5, 8), (1, 3), (1, 7))
 MARKS = "*+ox#@%&"
+FAINT_DASH, FAINT_MARK = DASHES[2], "."
+"""Of a line that stands behind another."""
+
+COLOURS = (36, 33, 35, 32, 34, 31)
+"""The terminal's own cyan, yellow, magenta, green, blue and red, by the numbers of ANSI's escape sequences."""
 
 
 def line_chart(
@@ -47,56 +56,142 @@ def line_chart(
     low, high = min(y.min() for y in curves), max(y.max() for y in curves)
     if low == high:
         high += abs(high) or 1.0  # a flat curve lies at the bottom
-    rows = _plot([(y - low) / (high - low) for y in curves], width, height, braille)
-    return "\n".join([*_framed(rows, low, high, log, len(curves[0]), braille), _legend(series, braille)])
+    steps = len(curves[0])
+    at = np.linspace(0, steps - 1, _columns(width, braille))
+    traces = [(np.interp(at, np.arange(steps), y) - low) / (high - low) for y in curves]
+    rows = _plot(traces, height, [_style(number) for number in range(len(curves))], braille)
+    ends = [10**end if log else end for end in (high, high - (high - low) * (height // 2) / (height - 1), low)]
+    return "\n".join([*_framed(rows, width, ends, "t = 0", str(steps - 1), braille), legend(list(series), braille)])
 
 
-def _plot(curves: list[NDArray[np.float64]], width: int, height: int, braille: bool) -> list[str]:
-    """Return the lines of the plot of `curves`, each with values in [0, 1]."""
-    per_row, per_column = BRAILLE.shape if braille else (1, 1)
-    cells = np.full((height, width), 0x2800 if braille else ord(" "))
-    for number, y in enumerate(curves):
-        dots = _trace(y, height * per_row, width * per_column)
-        if braille:
-            drawn, period = DASHES[number]
-            dots &= np.arange(dots.shape[1]) % period < drawn
-            cells |= np.einsum("hrwc,rc->hw", dots.reshape(height, per_row, width, per_column), BRAILLE)
-        else:
-            cells[dots] = ord(MARKS[number])
-    return ["".join(map(chr, row)) for row in cells]
+def text_chart(
+    chart: Chart, width: int = 72, height: int = 10, colour: bool = False, encoding: str | None = None
+) -> list[str]:
+    """Return a chart as lines of text of one width: its plot with an axis at the left and one below.
+
+    Args:
+        chart: with lines of the numbers 0 to 7.
+        width: characters of a line; the plot itself has at least 16.
+        height: lines of the plot itself, at least 2.
+        colour: whether to colour the lines by their numbers, with ANSI's escape sequences.
+        encoding: what the text will be written in, standard output's by default.
+    """
+    braille = shows_braille(max(line.number for line in chart.lines) + 1, colour, encoding)
+    below, side = chart.axes()
+    ends = [side.at(place) for place in (1.0, 1 - height // 2 / (height - 1), 0.0)]
+    plot = max(16, width - _margin(ends) - 2)
+    lines = sorted(chart.lines, key=lambda line: not line.faint)  # those behind come first
+    traces = [_resampled(line, below, side, _columns(plot, braille)) for line in lines]
+    rows = _plot(traces, height, [_style(line.number, colour, line.faint) for line in lines], braille)
+    first, last = (f"{end:,.0f}" for end in (below.at(0.0), below.at(1.0)))
+    return _framed(rows, plot, ends, f"{chart.below} {first}", last, braille)
 
 
-def _trace(y: NDArray[np.float64], rows: int, columns: int) -> NDArray[np.bool_]:
-    """Return the dots (rows, columns) of a curve with values in [0, 1], joined from column to column, 1 at the top."""
-    x = np.linspace(0, len(y) - 1, columns)
-    row = np.rint((1 - np.interp(x, np.arange(len(y)), y)) * (rows - 1)).astype(int)
-    before = np.concatenate([row[:1], row[:-1]])
-    first = np.where(before < row, before + 1, row)  # from just past the last column's dot
-    last = np.where(before > row, before - 1, row)
-    down = np.arange(rows)[:, None]
-    return (first <= down) & (down <= last)
+def shows_braille(lines: int, colour: bool, encoding: str | None = None) -> bool:
+    """Return whether so many lines are drawn in braille: dashes and colours must tell them apart."""
+    return (colour or lines <= len(DASHES)) and _can_encode("⣿", encoding or sys.stdout.encoding or "ascii")
 
 
-def _framed(text: list[str], low: float, high: float, log: bool, steps: int, braille: bool) -> list[str]:
-    """Return the lines of the plot with a y axis before and the steps below them."""
-    side, corner, line = "│└─" if braille else "|+-"
-    ticks = {0: high, len(text) // 2: high - (high - low) * (len(text) // 2) / (len(text) - 1), len(text) - 1: low}
-    labels = [f"{10 ** ticks[i] if log else ticks[i]:.3g}" if i in ticks else "" for i in range(len(text))]
-    margin = max(map(len, labels))
-    plot = [f"{label:>{margin}} {side}{row}" for label, row in zip(labels, text, strict=True)]
-    width, last = len(text[0]), str(steps - 1)
-    axis = f"{'':>{margin}} {corner}{line * width}"
-    below = f"{'':>{margin}}  t = 0{last:>{width - 5}}"
-    return [*plot, axis, below]
-
-
-def _legend(series: Mapping[str, object], braille: bool) -> str:
-    """Return one line that shows how each curve is drawn."""
+def legend(names: Sequence[str], braille: bool, colour: bool = False) -> str:
+    """Return one line that shows how the line of each number is drawn, by name."""
     keys = [mark * 3 for mark in MARKS]
     if braille:
         dots = [(np.arange(12) % period < drawn).reshape(6, 2) for drawn, period in DASHES]
         keys = ["".join(chr(0x2800 + bits) for bits in line @ BRAILLE[1]) for line in dots]
-    return "   ".join(f"{key} {name}" for key, name in zip(keys, series, strict=False))
+    shown = [_coloured(keys[number % len(keys)], _style(number, colour).colour) for number in range(len(names))]
+    return "   ".join(f"{key} {name}" for key, name in zip(shown, names, strict=True))
+
+
+class _Style(NamedTuple):
+    """How a line is drawn: its dash of braille dots, its ASCII mark, and the codes of its colour, "" for none."""
+
+    dash: tuple[int, int]
+    mark: str
+    colour: str = ""
+
+
+def _style(number: int, colour: bool = False, faint: bool = False) -> _Style:
+    codes = f"{'2;' if faint else ''}{COLOURS[number % len(COLOURS)]}" if colour else ""
+    if faint:
+        return _Style(FAINT_DASH, FAINT_MARK, codes)
+    return _Style(DASHES[number % len(DASHES)], MARKS[number % len(MARKS)], codes)
+
+
+def _coloured(text: str, codes: str) -> str:
+    return f"\x1b[{codes}m{text}\x1b[0m" if codes else text
+
+
+def _columns(width: int, braille: bool) -> int:
+    """Return how many dots, or marks, lie beside each other in so many characters."""
+    return width * (BRAILLE.shape[1] if braille else 1)
+
+
+def _resampled(line: Line, below: Axis, side: Axis, columns: int) -> NDArray[np.float64]:
+    """Return where a line lies in each column, in [0, 1]: NaN left of its first point and right of its last."""
+    x = np.array([below.place(value) for value in line.points[0]]) * (columns - 1)
+    y = np.array([side.place(value) for value in line.points[1]])
+    found: NDArray[np.float64] = np.interp(np.arange(columns), x, y, left=np.nan, right=np.nan)
+    ends = np.rint(x[[0, -1]]).astype(int)  # which may lie between two columns
+    found[ends] = np.where(np.isnan(found[ends]), y[[0, -1]], found[ends])
+    return found
+
+
+def _plot(traces: list[NDArray[np.float64]], height: int, styles: list[_Style], braille: bool) -> list[str]:
+    """Return the lines of a plot; a trace has a value in [0, 1] for each column of dots, or NaN."""
+    per_row, per_column = BRAILLE.shape if braille else (1, 1)
+    width = len(traces[0]) // per_column
+    cells = np.full((height, width), 0x2800 if braille else ord(" "))
+    owner = np.full((height, width), -1)
+    for number, (y, style) in enumerate(zip(traces, styles, strict=True)):
+        dots = _trace(y, height * per_row)
+        if braille:
+            drawn, period = style.dash
+            dots &= np.arange(dots.shape[1]) % period < drawn
+            bits = np.einsum("hrwc,rc->hw", dots.reshape(height, per_row, width, per_column), BRAILLE)
+            cells |= bits
+            owner[bits > 0] = number
+        else:
+            cells[dots] = ord(style.mark)
+            owner[dots] = number
+    codes = ["", *(style.colour for style in styles)]  # the last of them, -1 + 1, is of no line
+    return [
+        "".join(
+            _coloured("".join(chr(cell) for cell, _ in run), codes[of + 1])
+            for of, run in groupby(zip(row, owners, strict=True), key=lambda pair: int(pair[1]))
+        )
+        for row, owners in zip(cells, owner, strict=True)
+    ]
+
+
+def _trace(y: NDArray[np.float64], rows: int) -> NDArray[np.bool_]:
+    """Return the dots (rows, columns) of a curve with values in [0, 1], joined from column to column, 1 at the top."""
+    here = np.isfinite(y)
+    row = np.rint((1 - np.where(here, y, 0)) * (rows - 1)).astype(int)
+    before = np.concatenate([row[:1], np.where(here[:-1], row[:-1], row[1:])])
+    first = np.where(before < row, before + 1, row)  # from just past the last column's dot
+    last = np.where(before > row, before - 1, row)
+    down = np.arange(rows)[:, None]
+    return here & (first <= down) & (down <= last)
+
+
+def _framed(text: list[str], width: int, ends: list[float], first: str, last: str, braille: bool) -> list[str]:
+    """Return the lines of the plot with an axis before them, which names its upper end, its middle and its lower end.
+
+    Below them is another, which names its `first` and its `last`.
+    """
+    side, corner, line = "│└─" if braille else "|+-"
+    places = (0, len(text) // 2, len(text) - 1)
+    named = {row: f"{end:.3g}" for row, end in zip(places, ends, strict=True)}
+    margin = _margin(ends)
+    plot = [f"{named.get(number, ''):>{margin}} {side}{row}" for number, row in enumerate(text)]
+    axis = f"{'':>{margin}} {corner}{line * width}"
+    below = f"{'':>{margin}}  {first}{last:>{width - len(first)}}"
+    return [*plot, axis, below]
+
+
+def _margin(ends: list[float]) -> int:
+    """Return how many characters the numbers of an axis take."""
+    return max(len(f"{end:.3g}") for end in ends)
 
 
 def _can_encode(text: str, encoding: str) -> bool:

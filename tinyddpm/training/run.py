@@ -1,7 +1,7 @@
 """A training run: its folder, its loop, and how it stops and goes on.
 
-A run folder holds `config.toml`, `metrics.jsonl`, `checkpoint.h5`, a grid per `sample_every` steps under `samples/`,
-and at the end `samples.png` and `denoising.gif`.
+A run folder holds `config.toml`, `metrics.jsonl`, `run.json`, `checkpoint.h5`, a grid per `sample_every` steps under
+`samples/`, and at the end `samples.png` and `denoising.gif`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from tinyddpm.training.assembly import make_trainer, open_data, with_learned, wi
 from tinyddpm.training.callbacks import Callbacks
 from tinyddpm.training.interrupt import interruptible
 from tinyddpm.training.metrics import Metrics
+from tinyddpm.training.record import Record
 from tinyddpm.training.trainer import StepResult, Trainer
 
 SAMPLE_BATCH = 128
@@ -54,6 +55,13 @@ class Outcome:
     pictures: list[Path]
     signal: Signals | None = None
     stopped_by: str | None = None
+
+    @property
+    def how(self) -> str:
+        """How the run ended, in a word: "complete", or the name of the signal or the callback that stopped it."""
+        if self.complete:
+            return "complete"
+        return self.signal.name if self.signal else str(self.stopped_by)
 
 
 def free_folder(base: Path) -> Path:
@@ -85,7 +93,8 @@ def start(
     _write_config(folder, config)
     progress.say(f"data: {dataset.description}")
     progress.say(f"computed by: {backend.describe()}")
-    return _Run(trainer, folder, progress, callbacks, {}).train()
+    record = Record(folder, trainer, dataset.description, progress.say)
+    return _Run(trainer, folder, progress, callbacks, record, {}).train()
 
 
 def resume(
@@ -139,7 +148,8 @@ def resume(
         progress.say(f"note: {note}")
     progress.say(f"computed by: {there.describe()}")
     progress.say(f"resuming {path} at step {trainer.step}")
-    return _Run(trainer, folder, progress, callbacks, state).train()
+    record = Record(folder, trainer, dataset.description, progress.say)
+    return _Run(trainer, folder, progress, callbacks, record, state).train()
 
 
 def _write_config(folder: Path, config: Config) -> None:
@@ -155,9 +165,15 @@ class _Run:
     """The loop around a trainer. `state` is what else must survive a stop, such as the loss since the last log line."""
 
     def __init__(
-        self, trainer: Trainer, folder: Path, progress: Progress, callbacks: Callbacks, state: dict[str, Any]
+        self,
+        trainer: Trainer,
+        folder: Path,
+        progress: Progress,
+        callbacks: Callbacks,
+        record: Record,
+        state: dict[str, Any],
     ) -> None:
-        self.trainer, self.folder, self.progress = trainer, folder, progress
+        self.trainer, self.folder, self.progress, self.record = trainer, folder, progress, record
         self.config = trainer.config
         self.loss_sum: float = state.get("loss_sum", 0.0)
         self.loss_count: int = state.get("loss_count", 0)
@@ -170,7 +186,7 @@ class _Run:
         """Train to the configured number of steps, or until told to stop."""
         training, trainer, tell = self.config.training, self.trainer, self.callbacks.tell
         self.began, self.first = time.monotonic(), trainer.step
-        with interruptible() as self.interrupt:
+        with interruptible() as self.interrupt, self.record:
             tell("started", step=trainer.step, steps=training.steps, folder=self.folder)
             while trainer.step < training.steps and not (self.interrupt.signal or self.callbacks.stopped_by):
                 result = self._step()
@@ -189,8 +205,10 @@ class _Run:
             complete = trainer.step == training.steps
             pictures = self._finish() if complete or self.callbacks.stopped_by else []
             tell("ended", step=trainer.step, complete=complete)
-        stopped_by = None if complete else self.callbacks.stopped_by
-        return Outcome(trainer.step, complete, pictures, self.interrupt.signal, stopped_by)
+            stopped_by = None if complete else self.callbacks.stopped_by
+            outcome = Outcome(trainer.step, complete, pictures, self.interrupt.signal, stopped_by)
+            self.record.ended(trainer.step, outcome.how)
+        return outcome
 
     def _step(self) -> StepResult:
         try:
@@ -251,6 +269,7 @@ class _Run:
         layout = [(parameter.path, parameter.shape) for parameter in self.trainer.model.layout.parameters]
         save_checkpoint(self.folder / CHECKPOINT, self.trainer.checkpoint(state), layout)
         self.saved_at = self.trainer.step
+        self.record.saved(self.trainer.step)
         self.callbacks.tell("saved", step=self.trainer.step, path=self.folder / CHECKPOINT)
 
     def _draw(self, frames: bool) -> tuple[Samples, Mark]:

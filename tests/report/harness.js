@@ -1,0 +1,67 @@
+// What a frame with a report shows, written into the page as JSON for the test to read.
+"use strict";
+
+const rgb = (colour) => colour.match(/[\d.]+/g).map(Number);
+
+const luminance = (colour) => {
+  const [r, g, b] = rgb(colour).map((part) => {
+    const share = part / 255;
+    return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+  });
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+
+const behind = (view, element) => {
+  for (let at = element; at; at = at.parentElement) {
+    const colour = view.getComputedStyle(at).backgroundColor;
+    if ((rgb(colour)[3] ?? 1) === 1) return colour;
+  }
+  return "rgb(255, 255, 255)";
+};
+
+// The contrast of a text with what it stands on, by WCAG 2.2's definition.
+const contrast = (view, element) => {
+  const style = view.getComputedStyle(element);
+  const ink = luminance(element.tagName === "text" ? style.fill : style.color);
+  const paper = luminance(behind(view, element));
+  return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+};
+
+const hasText = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+
+const look = (frame) => {
+  const view = frame.contentWindow;
+  const page = frame.contentDocument;
+  const texts = [...page.querySelectorAll("body *")].filter((e) => hasText(e) && e.tagName !== "SCRIPT");
+  const faintest = texts.reduce((a, b) => (contrast(view, a) <= contrast(view, b) ? a : b));
+  const through = page.querySelector(".through");
+  const input = through.querySelector("input");
+  const shown = () => [
+    through.querySelector("output").textContent,
+    [...through.querySelectorAll("figure")].filter((figure) => view.getComputedStyle(figure).display !== "none").length,
+  ];
+  const moved = [shown()];
+  input.stepDown();
+  input.dispatchEvent(new view.Event("input"));
+  moved.push(shown());
+  const rows = [...page.querySelectorAll("#summary tbody tr")].map((row) => [
+    row.querySelector("th").textContent, [...row.querySelectorAll("td")].map((cell) => cell.textContent),
+  ]);
+  return {
+    width: view.innerWidth,
+    overflow: page.documentElement.scrollWidth - page.documentElement.clientWidth,
+    dark: view.matchMedia("(prefers-color-scheme: dark)").matches && luminance(behind(view, page.body)) < 0.1,
+    title: page.title,
+    pictures: [...page.images].map((image) => [image.naturalWidth, image.naturalHeight]),
+    charts: [...page.querySelectorAll("svg.chart")].filter((chart) => chart.getBoundingClientRect().height > 100).length,
+    row: Object.fromEntries(rows),
+    through: moved,
+    contrast: contrast(view, faintest),
+    faintest: `${faintest.tagName} ${faintest.textContent.slice(0, 40)}`,
+  };
+};
+
+addEventListener("load", () => {
+  const frames = [...document.querySelectorAll("iframe")];
+  document.querySelector("pre").textContent = JSON.stringify(frames.map(look));
+});

@@ -1,0 +1,72 @@
+"""`tinyddpm plot`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tinyddpm.cli.options import GroupedCommand, option
+from tinyddpm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tinyddpm.report.metrics import Logged
+
+
+@click.command(cls=GroupedCommand)
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@option(
+    "--metrics",
+    help="Which to draw, such as loss,validation_loss; all if not given: loss, validation_loss, gradient_norm,"
+    " learning_rate, samples_per_second.",
+    group="Charts",
+)
+@option("--follow", is_flag=True, help="Draw again and again until the runs have ended, or Ctrl-C.", group="Charts")
+@option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Draw the charts into this picture too, .png or .svg; needs the figures extra.",
+    group="Output",
+)
+def plot(runs: tuple[Path, ...], metrics: str | None, follow: bool, out: Path | None) -> None:
+    """Draw what RUNS, the folders of one run or of several, have logged so far.
+
+    Loss and gradient norm are smoothed over a twentieth of what is logged. Beside the title of a chart stands
+    the last value of each run. A run that was killed counts as going on. NO_COLOR=1 leaves colours out.
+    """
+    from tinyddpm.figures.panels import check_picture, draw_charts
+    from tinyddpm.report import screen
+    from tinyddpm.report.metrics import charts, run_names, unread
+
+    folders = run_names(runs)
+    chosen = [name.strip() for name in metrics.split(",")] if metrics is not None else []
+    terminal = sys.stdout.isatty()
+    colour = terminal and not os.environ.get("NO_COLOR")
+    if follow and not terminal:
+        raise ConfigError("--follow draws on a terminal, and standard output is none: leave it out")
+    if out:
+        check_picture(out)
+
+    def fitted(logged: Mapping[str, Logged], size: os.terminal_size) -> list[str]:
+        lines = screen.drawn(logged, chosen, size, colour, fit=True)
+        return [*unread(logged), *(lines or ["waiting for the first lines of metrics"])]
+
+    signal = screen.follow(folders, fitted, sys.stdout) if follow else None
+    logged = screen.read_all(folders)
+    for note in unread(logged):
+        click.echo(f"note: {note}", err=True)
+    lines = screen.drawn(logged, chosen, shutil.get_terminal_size(), colour)
+    if not lines and not signal:
+        raise ConfigError("nothing of this is logged as yet: wait, or choose other --metrics")
+    click.echo("\n".join(lines), color=colour)
+    if out and lines:
+        draw_charts(charts({name: found.curves for name, found in logged.items()}, chosen), out)
+        click.echo(f"wrote {out}")
+    if signal:
+        sys.exit(128 + signal)

@@ -1,0 +1,55 @@
+"""`tinyddpm report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tinyddpm.cli.options import GroupedCommand, option
+from tinyddpm.errors import ConfigError
+
+
+@click.command(cls=GroupedCommand)
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@option(
+    "--nll",
+    "likelihoods",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A report of `tinyddpm nll`, for each run one in their order; nll.json in the run's folder, or in its"
+    " folder nll, if not given.",
+    group="Page",
+)
+@option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The page; report.html in the folder of the first run if not given.",
+    group="Output",
+)
+def report(runs: tuple[Path, ...], likelihoods: tuple[Path, ...], out: Path | None) -> None:
+    """Write one HTML page with all that is known of RUNS, the folders of one run or of several.
+
+    It has settings, data, the network's parameters, curves, samples through training and their denoising, what was
+    evaluated, the likelihood, the machine, versions and time. Everything is in the page: it needs no network.
+    """
+    from datetime import datetime
+
+    from tinyddpm.figures.files import replacing
+    from tinyddpm.report.folder import read_run
+    from tinyddpm.report.metrics import run_names
+    from tinyddpm.report.page import page
+
+    folders = run_names(runs)
+    if likelihoods and len(likelihoods) != len(folders):
+        raise ConfigError(f"{len(likelihoods)} --nll for {len(folders)} runs: give one for each, in their order")
+    files = likelihoods or [None] * len(folders)
+    read = [read_run(name, folder, nll) for (name, folder), nll in zip(folders.items(), files, strict=True)]
+    for run in read:
+        for note in run.notes:
+            click.echo(f"note: {note}", err=True)
+    text = page(read, datetime.now().astimezone())
+    path = out or runs[0] / "report.html"
+    with replacing(path) as file:
+        file.write(text.encode())
+    click.echo(f"wrote {path}")

@@ -1,0 +1,50 @@
+"""What is computed on: the processor, the system, and the versions of packages."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+INSTRUCTIONS = {
+    "AVX2": "avx2",
+    "AVX-512": "avx512f",
+    "bfloat16 (AVX-512)": "avx512_bf16",
+    "bfloat16 (AMX)": "amx_bf16",
+    "NEON": "asimd",
+    "SVE": "sve",
+    "bfloat16 (ARM)": "bf16",
+}
+"""Vector instructions that speed depends on, and the names that Linux has for them."""
+
+
+def cpu_model() -> str:
+    """Return the processor's name."""
+    return _of_cpu("model name") or platform.processor() or platform.machine()
+
+
+def vector_instructions() -> list[str]:
+    """Return which of the vector instructions that speed depends on the processor has; none where that is not known."""
+    flags = (_of_cpu("flags") or _of_cpu("Features")).split()
+    return [name for name, flag in INSTRUCTIONS.items() if flag in flags]
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of Python and of those of the packages that are installed."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _of_cpu(field: str) -> str:
+    """Return what Linux says of the first processor; "" where there is nothing."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == field), "")

@@ -1,0 +1,200 @@
+"""All that a run folder tells of its run. What is missing is left out, and what is damaged becomes a note."""
+
+from __future__ import annotations
+
+import base64
+import glob
+import io
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tinyddpm.backend import load_backend
+from tinyddpm.errors import DataError, TinyDDPMError
+from tinyddpm.model.checkpoint import CheckpointHeader, read_checkpoint_header
+from tinyddpm.model.load import CHECKPOINT, layout_of
+from tinyddpm.report.metrics import METRICS, Logged, read_metrics
+from tinyddpm.training.record import RECORD, read_record
+
+MOST_BYTES = 8 << 20
+"""A picture, or a JSON file, that is larger is left out."""
+
+MOST_GRIDS, MOST_EVALUATIONS = 24, 8
+"""Grids through training that are shown, the first and the last among them, and evaluations, the first by name."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a page holds it: its address, which has all of its bytes in it, and its size in pixels."""
+
+    address: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found of drawn samples, and pictures of the nearest to training samples, by the value that was varied."""
+
+    found: dict[str, Any]
+    closest: dict[str, Picture]
+
+
+@dataclass
+class Run:
+    """What is known of a run.
+
+    Attributes:
+        name: its own among those that are told of.
+        folder: where it lies.
+        logged: its metrics.
+        config: the tables of `config.toml`.
+        header: what its checkpoint says of itself; None if there is none as yet.
+        layout: the path and the shape of each parameter.
+        parts: the entries of `run.json`.
+        grids: pictures drawn through training by step.
+        samples: the picture drawn at the end.
+        denoising: the animation of it.
+        likelihood: what `tinyddpm nll` wrote.
+        evaluations: what `tinyddpm evaluate` wrote.
+        notes: a line for each thing that could not be read.
+    """
+
+    name: str
+    folder: Path
+    logged: Logged
+    config: dict[str, Any] = field(default_factory=dict)
+    header: CheckpointHeader | None = None
+    layout: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
+    parts: list[dict[str, Any]] = field(default_factory=list)
+    grids: dict[int, Picture] = field(default_factory=dict)
+    samples: Picture | None = None
+    denoising: Picture | None = None
+    likelihood: dict[str, Any] | None = None
+    evaluations: list[Evaluation] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_run(name: str, folder: Path, nll: Path | None = None) -> Run:
+    """Return what is known of the run in `folder`.
+
+    Args:
+        name: its name.
+        folder: must have metrics.
+        nll: a report of `tinyddpm nll`; if None, `nll.json` in the folder, or in its folder `nll`, if there is one.
+
+    Raises:
+        DataError: it is no run folder, or `nll` is no such report.
+    """
+    run = Run(name, folder, read_metrics(folder / METRICS))
+
+    def kept(read: Callable[[], T], otherwise: T) -> T:
+        try:
+            return read()
+        except TinyDDPMError as error:
+            run.notes.append(str(error))
+            return otherwise
+
+    def picture(path: Path) -> Picture | None:
+        return kept(lambda: read_picture(path), None) if path.exists() else None
+
+    run.config = kept(lambda: _read_settings(folder / "config.toml"), {})
+    run.parts = kept(lambda: read_record(folder / RECORD), [])
+    if (folder / CHECKPOINT).exists():
+        run.header = kept(lambda: read_checkpoint_header(folder / CHECKPOINT), None)
+        if run.header:
+            header = run.header
+            run.layout = kept(lambda: list(layout_of(load_backend())(header)), [])
+    grids = {step: picture(path) for step, path in _grids(folder / "samples")}
+    run.grids = {step: grid for step, grid in grids.items() if grid}
+    run.samples, run.denoising = picture(folder / "samples.png"), picture(folder / "denoising.gif")
+    if nll:
+        run.likelihood = read_json(nll)
+    else:
+        found = next((path for path in (folder / "nll.json", folder / "nll" / "nll.json") if path.exists()), None)
+        run.likelihood = kept(lambda: read_json(found), None) if found else None
+    for path in sorted((folder / "evaluations").glob("*.json"))[:MOST_EVALUATIONS]:
+        if evaluation := kept(partial(read_json, path), None):
+            start = f"{path.stem}-closest"
+            drawn = {path.stem.removeprefix(start): picture(path) for path in _pictures(path.parent, start)}
+            closest = {value.removeprefix("-"): shown for value, shown in drawn.items() if shown}
+            run.evaluations.append(Evaluation(evaluation, closest))
+    return run
+
+
+def _pictures(folder: Path, start: str) -> list[Path]:
+    """Return the pictures whose names start so, the shorter ones first: numbers are then in order."""
+    return sorted(folder.glob(f"{glob.escape(start)}*.png"), key=lambda path: (len(path.name), path.name))
+
+
+def _grids(folder: Path) -> list[tuple[int, Path]]:
+    """Return the grids drawn through training by step, in order, and not too many of them."""
+    named = ((re.fullmatch(r"step_(\d{1,12})\.png", path.name), path) for path in folder.glob("step_*.png"))
+    found = sorted((int(match[1]), path) for match, path in named if match)
+    return spread(found, MOST_GRIDS)
+
+
+def spread(items: list[T], most: int) -> list[T]:
+    """Return at most so many of the items, evenly spread, the first and the last among them."""
+    if len(items) <= most:
+        return items
+    return [items[i * (len(items) - 1) // (most - 1)] for i in range(most)]
+
+
+def read_picture(path: Path) -> Picture:
+    """Return a PNG or GIF file as a page holds it.
+
+    Raises:
+        DataError: it cannot be read, is no such picture, or is too large.
+    """
+    from PIL import Image
+
+    content = _read(path)
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG", "GIF")) as image:
+            image.load()
+            kind, (width, height) = str(image.format).lower(), image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} is no picture that can be shown: {error}") from error
+    return Picture(f"data:image/{kind};base64,{base64.b64encode(content).decode()}", width, height)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        DataError: it cannot be read, or holds none.
+    """
+    try:
+        found = json.loads(_read(path))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged: it is no JSON text") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path} is no report: it holds no JSON object")
+    return found
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_read(path).decode())
+    except ValueError as error:
+        raise DataError(f"{path} is no TOML file: {error}") from error
+
+
+def _read(path: Path) -> bytes:
+    """Return what is in a file that is not too large."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    if len(content) > MOST_BYTES:
+        raise DataError(f"{path} has more than {MOST_BYTES >> 20} MiB, and is left out")
+    return content

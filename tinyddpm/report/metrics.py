@@ -1,0 +1,181 @@
+"""What runs have logged, as curves and charts; `metrics.jsonl` may be read while it is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import TypeAlias
+
+from tinyddpm.errors import ConfigError, DataError, unknown
+from tinyddpm.figures.charts import Chart, Line
+from tinyddpm.figures.lines import Curve
+
+METRICS = "metrics.jsonl"
+"""The metrics' name in a run folder."""
+
+LARGEST = 1e300
+"""Values beyond it, which no run logs, would overflow on the way to a picture."""
+
+MOST_RUNS, LONGEST_NAME = 6, 60
+
+PARTS = 20
+"""A smoothed curve averages over one of so many parts of what is logged."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown: its title, whether it is smoothed, and whether its axis is logarithmic."""
+
+    title: str
+    noisy: bool = False
+    log: bool = False
+
+
+KNOWN = {
+    "loss": Metric("loss", noisy=True, log=True),
+    "validation_loss": Metric("held-out loss", log=True),
+    "gradient_norm": Metric("gradient norm", noisy=True, log=True),
+    "learning_rate": Metric("learning rate"),
+    "samples_per_second": Metric("samples/s"),
+}
+"""What every run logs, in the order in which it is shown."""
+
+Curves: TypeAlias = Mapping[str, Curve]
+"""The curve of each metric over the steps, by its name."""
+
+
+@dataclass(frozen=True)
+class Logged:
+    """The curves of a run, and how many lines of its file could not be read."""
+
+    curves: Curves
+    unread: int = 0
+
+
+def read_metrics(path: Path) -> Logged:
+    """Return what is in a metrics file.
+
+    A last line that is half written is left out. Other lines that hold no step and numbers, or a step lower than the
+    one before, are left out and counted.
+
+    Raises:
+        DataError: there is no such file, or it cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError as error:
+        raise DataError(f"{path.parent} is no run folder: it has no {path.name}") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    unread, step = 0, 0.0
+    for line in text.splitlines(keepends=True):
+        values = _values(line)
+        if values is None or values["step"] < step:
+            unread += line.endswith("\n")
+            continue
+        step = values.pop("step")
+        for name, value in values.items():
+            xs, ys = curves.setdefault(name, ([], []))
+            xs.append(step)
+            ys.append(value)
+    return Logged(curves, unread)
+
+
+def run_names(folders: Sequence[Path]) -> dict[str, Path]:
+    """Return runs by the names of their folders, or by their paths where two have one name; each run once.
+
+    Raises:
+        ConfigError: there are more than a chart can tell apart.
+    """
+    names = [folder.resolve().name for folder in folders]
+    runs = {
+        shown(name if names.count(name) == 1 else str(folder)): folder
+        for name, folder in zip(names, folders, strict=True)
+    }
+    if len(runs) > MOST_RUNS:
+        raise ConfigError(f"{len(runs)} runs in one chart: give 1 to {MOST_RUNS}")
+    return runs
+
+
+def shown(name: str) -> str:
+    """Return a name without what a terminal would act on, and no longer than a title may be."""
+    plain = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
+    return plain if len(plain) <= LONGEST_NAME else plain[: LONGEST_NAME - 1] + "…"
+
+
+def _values(line: str) -> dict[str, float] | None:
+    """Return the numbers in a line, a step from 0 on among them; None if it holds anything else."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or not all(type(value) in (int, float) for value in found.values()):
+        return None
+    if not all(abs(value) <= LARGEST for value in found.values()) or found.get("step", -1) < 0:
+        return None
+    return {name: float(value) for name, value in found.items()}
+
+
+def unread(runs: Mapping[str, Logged]) -> list[str]:
+    """Return a line for each run some of whose metrics cannot be read."""
+    return [
+        f"{logged.unread} line{'s' if logged.unread > 1 else ''} of the metrics of {name} cannot be read, and left out"
+        for name, logged in runs.items()
+        if logged.unread
+    ]
+
+
+def charts(runs: Mapping[str, Curves], chosen: Sequence[str] = ()) -> list[Chart]:
+    """Return a chart for each metric, with the curves of all runs that have it.
+
+    Noisy ones are smoothed; behind the curve of a single run is what was logged.
+
+    Args:
+        runs: the curves of each, by the run's name.
+        chosen: metrics by name; all that there are if none is named.
+
+    Raises:
+        ConfigError: a metric is unknown.
+    """
+    there = {name for curves in runs.values() for name in curves}
+    for name in chosen:
+        if name not in there | set(KNOWN):
+            raise ConfigError(unknown("metric", name, there | set(KNOWN)))
+    names = chosen or [*KNOWN, *sorted(there - set(KNOWN))]
+    return [_chart(name, runs) for name in names if name in there]
+
+
+def _chart(name: str, runs: Mapping[str, Curves]) -> Chart:
+    metric = KNOWN.get(name, Metric(name))
+    lines = []
+    for number, (run, curves) in enumerate(runs.items()):
+        if name in curves:
+            points = curves[name]
+            lines.append(Line(run, smoothed(points) if metric.noisy else points, number))
+            if metric.noisy and len(runs) == 1:
+                lines.append(Line(f"{run}, as logged", points, number, faint=True))
+    return Chart(metric.title, tuple(lines), log_y=metric.log)
+
+
+def smoothed(curve: Curve) -> Curve:
+    """Return a curve averaged over a twentieth of its points around each; at the ends over as many as there are."""
+    xs, ys = curve
+    n, reach = len(ys), len(ys) // (2 * PARTS)
+    sums = [0.0, *accumulate(ys)]
+    ends = ((max(0, k - reach), min(n, k + reach + 1)) for k in range(n))
+    return xs, [(sums[end] - sums[start]) / (end - start) for start, end in ends] if reach else ys
+
+
+def last(curve: Curve) -> tuple[int, float]:
+    """Return the last step of a curve, and its value there."""
+    return int(curve[0][-1]), curve[1][-1]
+
+
+def lowest(curve: Curve) -> tuple[int, float]:
+    """Return the first step at which a curve is at its lowest, and its value there."""
+    value = min(curve[1])
+    return int(curve[0][curve[1].index(value)]), value

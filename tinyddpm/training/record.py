@@ -1,0 +1,122 @@
+"""`run.json`: by what a run was computed, where, on which data, and how long it took.
+
+It has an entry for each part of the run, from where it starts or is resumed to where it stops:
+
+    began       when, in UTC
+    first       steps done before
+    step        steps done at the last save
+    seconds     since it began, drawing and validation included
+    ended       "complete", what stopped it, or null while it runs and where it was killed
+    data        the description of the data set, and how many samples are trained on and held out
+    parameters  how many the network has
+    backend     the backend's own line
+    machine     processor, cores and system
+    versions    of Python and the packages
+
+A run needs nothing of it: what cannot be read or written is told in a line, and the run goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tinyddpm.errors import DataError
+from tinyddpm.figures.files import replacing
+from tinyddpm.machine import cpu_model, versions
+from tinyddpm.training.trainer import Trainer
+
+RECORD = "run.json"
+"""The record's name in a run folder."""
+
+PACKAGES = ("tinyddpm", "numpy", "h5py", "pillow")
+
+
+class Record:
+    """The record of one part of a run, which is written when it begins, at each save and when it ends.
+
+    Args:
+        folder: the run's.
+        trainer: what is recorded.
+        data: the description of the data set.
+        say: called with one line for what goes wrong.
+    """
+
+    def __init__(self, folder: Path, trainer: Trainer, data: str, say: Callable[[str], None]) -> None:
+        self._path, self._say = folder / RECORD, say
+        self._part: dict[str, Any] = {
+            "began": None,
+            "first": trainer.step,
+            "data": {"description": data, "train": len(trainer.train), "held_out": len(trainer.held_out)},
+            "parameters": trainer.model.layout.size,
+            "backend": trainer.model.backend.describe(),
+            "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "system": platform.platform()},
+            "versions": versions(PACKAGES),
+        }
+
+    def __enter__(self) -> Record:
+        self._began = time.monotonic()
+        self._part["began"] = datetime.now(UTC).isoformat(timespec="seconds")
+        for stale in self._path.parent.glob(f".{RECORD}.*.tmp"):
+            stale.unlink(missing_ok=True)
+        self._before = self._earlier()
+        self._write(self._part["first"], None)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind:
+            self._write(self._part["step"], kind.__name__)
+
+    def saved(self, step: int) -> None:
+        """Write that so many steps are done and saved."""
+        self._write(step, None)
+
+    def ended(self, step: int, how: str) -> None:
+        """Write that this part ended after so many steps, and how."""
+        self._write(step, how)
+
+    def _write(self, step: int, ended: str | None) -> None:
+        self._part |= {"step": step, "seconds": round(time.monotonic() - self._began, 1), "ended": ended}
+        try:
+            with replacing(self._path) as file:
+                file.write((json.dumps({"parts": [*self._before, self._part]}, indent=1) + "\n").encode())
+        except DataError as error:
+            self._say(f"note: {error}; the run goes on")
+
+    def _earlier(self) -> list[Any]:
+        """Return the entries of the parts before."""
+        try:
+            parts = read_record(self._path)
+        except DataError as error:
+            self._say(f"note: {error}; it is written anew, and the run goes on")
+            return []
+        return parts
+
+
+def read_record(path: Path) -> list[dict[str, Any]]:
+    """Return the entries of a record; none if there is no such file.
+
+    Raises:
+        DataError: it cannot be read, or is no record.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged: it is no JSON text") from error
+    parts = found.get("parts") if isinstance(found, dict) else None
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        raise DataError(f"{path} is damaged: it has no list of parts")
+    return parts
