@@ -41,7 +41,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found of drawn samples, and pictures of the nearest to training samples, by the value that was varied."""
+    """What was found of drawn samples, and the closest pairs, by the value that was varied."""
 
     found: dict[str, Any]
     closest: dict[str, Picture]
