@@ -94,10 +94,21 @@ def squared_distances(a: Rows, b: Rows) -> Rows:
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--guidance", default="1,2,3,4,6,8", show_default=True, help="Scales, separated by commas.")
 @click.option("--count", default=0, help="Prompts of either kind; all that were held out if not given.")
+@click.option("--sampler", help="The sampler; the run's own if not given.")
+@click.option("--steps", type=int, help="Its steps; the run's own if not given.")
 @click.option("--backend", default="numba", show_default=True, help="Where to compute.")
 @click.option("--threads", default=0, help="Threads; 0 for the cores there are.")
 @click.option("--out", type=click.Path(path_type=Path), help="A picture of the first held-out prompts.")
-def main(runs: tuple[Path, ...], guidance: str, count: int, backend: str, threads: int, out: Path | None) -> None:
+def main(
+    runs: tuple[Path, ...],
+    guidance: str,
+    count: int,
+    sampler: str | None,
+    steps: int | None,
+    backend: str,
+    threads: int,
+    out: Path | None,
+) -> None:
     models = {run: tinyddpm.load(run, backend=backend, threads=threads) for run in runs}
     height, width, _ = next(iter(models.values())).sample_shape
     unseen, seen = (real_emoji(split, (height, width)) for split in ("composed", "train"))
@@ -113,7 +124,7 @@ def main(runs: tuple[Path, ...], guidance: str, count: int, backend: str, thread
     for run, model in models.items():
         for scale in map(float, guidance.split(",")):
             for kind, captions in chosen.items():
-                drawn = model.sample(n, prompts=captions, guidance=scale, progress=True)
+                drawn = model.sample(n, prompts=captions, guidance=scale, sampler=sampler, steps=steps, progress=True)
                 verdict = judged(drawn, [want for caption in captions if (want := pair(caption))], real)
                 click.echo(f"{run.name:>10}, guidance {scale:g}, {kind:<10}: {verdict}")
                 if kind == "held out":
