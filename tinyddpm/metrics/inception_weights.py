@@ -1,0 +1,143 @@
+"""The weights of the Fréchet inception distance: the file that everyone uses, found, checked, read and folded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyddpm.errors import CheckpointError
+from tinyddpm.metrics.inception_network import CLASSES, FEATURES, NETWORK
+
+FILES = ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth")
+"""What pytorch-fid and torch-fidelity call the file, one and the same."""
+
+SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+"""Of that file."""
+
+WHERE = "https://github.com/mseitzer/pytorch-fid/releases"
+
+SOURCE = "sha256"
+"""Under which name a file `.npz` keeps the hash of the `.pth` that it was made of."""
+
+LOGITS = "fc"
+
+EPS = 1e-3
+"""What the batch norms add to a variance."""
+
+DAMAGE = (
+    OSError, ValueError, TypeError, AttributeError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile,
+    zlib.error,
+)  # fmt: skip
+"""What Torch, NumPy and zipfile raise for files that are damaged, and what comes of files that hold something else."""
+
+State = Mapping[str, NDArray[Any]]
+"""Arrays as Torch names and shapes them, such as `Mixed_5b.branch1x1.conv.weight`, (C_out, C_in, kh, kw)."""
+
+
+def find_weights(given: str) -> Path:
+    """Return the file of weights that is given, or else lies in Torch's cache of downloads.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
+    folder = Path(os.environ.get("TORCH_HOME") or cache, "hub", "checkpoints").expanduser()
+    paths = [Path(given).expanduser()] if given else [folder / name for name in FILES]
+    for path in paths:
+        if path.is_file():
+            return path
+    raise CheckpointError(
+        f"no weights of Inception at {paths[0]}: give the option weights={FILES[0]}, a file usually had from {WHERE}, "
+        f"or put it into {folder}"
+    )
+
+
+def read_weights(path: Path, sha256: str = SHA256) -> State:
+    """Return the arrays in a file of weights. It is read as data: no code in it is run.
+
+    Args:
+        path: Torch's `.pth`, which takes Torch to be read, or the `.npz` that `save_weights` made of it.
+        sha256: what the SHA-256 of the `.pth` begins with.
+
+    Raises:
+        CheckpointError: its hash is another, it is damaged, or Torch is not installed.
+    """
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                state = dict(file)
+            _require_hash(path, str(state.pop(SOURCE, "unknown")), sha256)
+            return state
+        with path.open("rb") as stream:
+            _require_hash(path, hashlib.file_digest(stream, "sha256").hexdigest(), sha256)
+        return _read_torch(path)
+    except DAMAGE as cause:
+        reason = " ".join(str(cause).split())
+        raise CheckpointError(f"{path} cannot be read as weights ({reason}): give {FILES[0]}") from cause
+
+
+def save_weights(path: Path, state: State, sha256: str) -> None:
+    """Write arrays to an `.npz`, with the SHA-256 of the `.pth` that they were read from."""
+    arrays: dict[str, Any] = {**state, SOURCE: np.asarray(sha256)}
+    np.savez(path, **arrays)
+
+
+def folded(state: State) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Return weights and bias of each unit by its path, and of the `LOGITS`, whose bias is left out.
+
+    A batch norm is γ (y − μ) / √(σ² + ε) + β of a convolution y = P(x) W. That is P(x) W s + (β − μ s) with
+    s = γ / √(σ² + ε), a number for each channel: a convolution with a bias.
+
+    Raises:
+        CheckpointError: arrays are missing, of other shapes, or not finite.
+    """
+    found = {}
+    for unit in NETWORK.units():
+        kernel = _array(state, f"{unit.path}.conv.weight", (unit.c_out, unit.c_in, *unit.kernel))
+        gamma, beta, mean, variance = (
+            _array(state, f"{unit.path}.bn.{name}", (unit.c_out,))
+            for name in ("weight", "bias", "running_mean", "running_var")
+        )
+        scale = gamma / np.sqrt(variance + EPS)
+        w = (kernel.transpose(2, 3, 1, 0) * scale).reshape(unit.shape)
+        found[unit.path] = w, beta - mean * scale
+    found[LOGITS] = _array(state, f"{LOGITS}.weight", (CLASSES, FEATURES)).T, np.zeros(CLASSES)
+    return found
+
+
+def _array(state: State, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return an array in float64, or raise CheckpointError if it is not there as it should be."""
+    array = state.get(name, np.empty(0))
+    if array.shape != shape or not np.isfinite(array).all():
+        what = "not there" if name not in state else "not finite" if array.shape == shape else f"of shape {array.shape}"
+        raise CheckpointError(f"these are no weights of Inception: {name}, {shape}, is {what}: give {FILES[0]}")
+    return array.astype(np.float64)
+
+
+def _require_hash(path: Path, found: str, wanted: str) -> None:
+    if not found.startswith(wanted.lower()):
+        raise CheckpointError(
+            f"the SHA-256 of {path} is {found}, and that of FID's weights {wanted}: give {FILES[0]}, or the option "
+            f"sha256={found[:16]} if these weights are meant"
+        )
+
+
+def _read_torch(path: Path) -> State:
+    try:
+        import torch
+    except ImportError as cause:
+        raise CheckpointError(
+            f"{path} is read by Torch, which is not installed: run pip install 'tinyddpm[torch]', or give the .npz "
+            "that examples/convert_inception.py makes of it"
+        ) from cause
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return {name: tensor.numpy() for name, tensor in state.items()}
