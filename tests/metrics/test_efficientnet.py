@@ -16,7 +16,6 @@ from tinyddpm.errors import BackendError, CheckpointError, DataError
 from tinyddpm.metrics import efficientnet
 from tinyddpm.metrics.base import make_features
 from tinyddpm.metrics.efficientnet import (
-    EPSILON,
     PACKAGE,
     SIDE,
     STAGES,
@@ -69,7 +68,7 @@ def twin(weights: dict[str, np.ndarray], x: torch.Tensor) -> tuple[torch.Tensor,
         x = functional.pad(x, [part for side in sides for part in (side // 2, side - side // 2)])
         x = functional.conv2d(x, kernel, None, stride, groups=groups)
         moments = (w[f"{norm}.running_mean"], w[f"{norm}.running_var"])
-        return functional.batch_norm(x, *moments, w[f"{norm}.weight"], w[f"{norm}.bias"], eps=EPSILON)
+        return functional.batch_norm(x, *moments, w[f"{norm}.weight"], w[f"{norm}.bias"], eps=1e-3)
 
     x = functional.relu6(layer(x, "_conv_stem", "_bn0", 2))
     path = 0

@@ -50,8 +50,8 @@ def test_the_nearest_of_its_own_set(rng: np.random.Generator, n: int, k: int) ->
 
 
 def test_a_copy_far_from_the_origin_is_at_no_distance(rng: np.random.Generator) -> None:
-    """In float32, where |a|² + |b|² − 2 a·b of these would be off by a tenth."""
-    others = (1000 + rng.normal(size=(300, 40))).astype(np.float32)
+    """In float32, where |a|² + |b|² − 2 a·b of these is off by hundreds, and the others are 80 away."""
+    others = (10_000 + rng.normal(size=(300, 40))).astype(np.float32)
     found = nearest(Part(others[20:30].copy()), Part(others))
     np.testing.assert_array_equal(found.which[:, 0], np.arange(20, 30))
     assert not found.distance.any()
