@@ -12,7 +12,7 @@ from tinyddpm import __version__, registry
 from tinyddpm.cli.options import ENV_PREFIX
 from tinyddpm.errors import RegistryError, TinyDDPMError, TinyDDPMWarning, unknown
 
-COMMANDS = ("train", "sample", "edit", "nll", "info", "plugins", "schedule", "bench")
+COMMANDS = ("train", "sample", "edit", "nll", "info", "plugins", "schedule", "figure", "bench")
 """The built-in ones, in the order a newcomer meets them."""
 
 
