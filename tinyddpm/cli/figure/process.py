@@ -1,14 +1,15 @@
-"""`tinyddpm figure`: forward, diffused, kernel, posterior and schedules; those of a run are in `run_figures`."""
+"""Figures of processes and data: forward, schedules, diffused, kernel, posterior."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tinyddpm.cli.options import GroupedCommand, option, parse_assignments
+from tinyddpm.cli.figure.group import chart, destination, figure_command, samples_of, seed_option, wrote
+from tinyddpm.cli.options import option, parse_assignments
 from tinyddpm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,49 +26,6 @@ POINTS = 2000
 """Of a file of numbers, so many are taken for its law, spread evenly."""
 
 
-@click.group(short_help="Draw the process, data and runs.")
-def figure() -> None:
-    """Draw what a process, a data set or a trained model does, as PNG or SVG; `tinyddpm figure NAME --help` says what
-    to see in it. Needs the figures extra: pip install 'tinyddpm[figures]'.
-    """
-
-
-def figure_command(name: str, short: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """Return the decorator that makes a command of the group `figure`, with the option `--out`."""
-
-    def decorate(function: Callable[..., Any]) -> click.Command:
-        text = f"The file to write, PNG or SVG; figures/{name}.png if not given."
-        with_out = option("--out", type=click.Path(path_type=Path), help=text, group="Output")(function)
-        return figure.command(name, cls=GroupedCommand, short_help=short)(with_out)
-
-    return decorate
-
-
-def destination(name: str, out: Path | None) -> Path:
-    """Return the file that a figure is written to, once it is sure that it can be drawn.
-
-    Raises:
-        ConfigError: it cannot.
-    """
-    from tinyddpm.figures.style import check_figure
-
-    path = out or Path("figures") / f"{name}.png"
-    check_figure(path)
-    return path
-
-
-def wrote(path: Path) -> None:
-    """Say that a file was written."""
-    click.echo(f"wrote {path}")
-
-
-def chart(series: Mapping[str, NDArray[np.floating]], times: Sequence[int], log: bool = False) -> None:
-    """Print curves over t, where their values can be drawn."""
-    from tinyddpm.figures.terminal import line_chart
-
-    click.echo(line_chart(series, log=log, times=times))
-
-
 def process_options(function: F) -> F:
     """Add the options that make a process; `_process` takes them."""
     add = [
@@ -81,11 +39,6 @@ def process_options(function: F) -> F:
     for decorate in reversed(add):
         function = decorate(function)
     return function
-
-
-seed_option = option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the noise.", group="Process"
-)
 
 
 def data_options(default: str) -> Callable[[F], F]:
@@ -133,7 +86,7 @@ def forward(
     path, chain, dataset = destination("forward", out), _process(**process), _dataset(data, data_dir, image_size)
     times = _times(at, chain.T) if at else np.linspace(0, chain.T - 1, 9).round().astype(int).tolist()
     n = count if len(dataset.shape) == 3 else POINTS
-    x_0 = _samples(dataset, np.arange(first, min(first + n, len(dataset))))
+    x_0 = samples_of(dataset, np.arange(first, min(first + n, len(dataset))))
     eps = Random(np, seed).normal(Purpose.NOISE, 0, np.arange(len(x_0)), dataset.shape)
     draw_tiles(forward_tiles(chain, x_0, times, eps), ["$x_0$", *(f"t = {t}" for t in times)], [], path)
     wrote(path)
@@ -167,7 +120,7 @@ def schedules(
 
     path, dataset = destination("schedules", out), _dataset(data, data_dir, image_size)
     betas = {name: make_betas(name, timesteps) for name in names or ("linear", "cosine")}
-    image = _samples(_images(dataset), np.asarray([_number(dataset, number)]))
+    image = samples_of(_images(dataset), np.asarray([_number(dataset, number)]))
     eps = Random(np, seed).normal(Purpose.NOISE, 0, np.arange(1), dataset.shape)
     draw_schedules(betas, path, schedule_tiles(betas, image, eps))
     click.echo("sqrt(alpha_bar), the share of the image that is left")
@@ -280,30 +233,10 @@ def _dataset(data: str, data_dir: str | None, image_size: str | None) -> Dataset
     return open_dataset(data, data_dir=data_dir, image_size=parse_size(image_size) if image_size else None)
 
 
-def _images(dataset: Dataset) -> Dataset:
-    if len(dataset.shape) != 3:
-        raise ConfigError(f"{dataset.description}: this figure is of images")
-    return dataset
-
-
 def _number(dataset: Dataset, number: int) -> int:
     if number >= len(dataset):
         raise ConfigError(f"{dataset.description}: there is no number {number}, the last is {len(dataset) - 1}")
     return number
-
-
-def _samples(dataset: Dataset, numbers: NDArray[np.int64]) -> NDArray[Any]:
-    """Return samples as the process has them: images in [−1, 1], points as they are.
-
-    Raises:
-        ConfigError: there are none of these numbers.
-    """
-    from tinyddpm.ops.images import to_model
-
-    if not len(numbers):
-        raise ConfigError(f"{dataset.description}: there are none from that number on, the last is {len(dataset) - 1}")
-    samples = dataset.read(numbers)
-    return to_model(samples) if len(dataset.shape) == 3 else samples
 
 
 def _law(data: str, dataset: Dataset) -> tuple[Law, NDArray[np.float64]]:
@@ -339,3 +272,9 @@ def _time(t: int, T: int) -> int:
     from tinyddpm.diffusion.process import checked_time
 
     return checked_time(t, T)
+
+
+def _images(dataset: Dataset) -> Dataset:
+    if len(dataset.shape) != 3:
+        raise ConfigError(f"{dataset.description}: this figure is of images")
+    return dataset
