@@ -71,8 +71,7 @@ def forward(
     """Samples under the forward process, from x_0 to noise: a row for each image.
 
     The same noise is mixed in all along a row, so that only its share changes. What is fine goes first, and what is
-    left in the end is nothing: the last column must look the same for all data. Points make one row, all in one
-    picture.
+    left in the end is nothing: the last column must be noise alone. Points make one row, all in one picture.
 
     \b
     x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε,   ε ~ N(0, I)          DDPM (arXiv 2006.11239), eq. 4
