@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -40,6 +42,14 @@ class TrainingError(TinyDDPMError):
 
 class TinyDDPMWarning(UserWarning):
     """What a user should know and need not act on; the command line prints its one line as a note."""
+
+
+@contextmanager
+def said_before() -> Iterator[None]:
+    """Leave out this package's warnings inside the block, where parts are read of what was read whole before it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TinyDDPMWarning)
+        yield
 
 
 def closest_first(name: str, names: Iterable[str]) -> list[str]:

@@ -23,7 +23,7 @@ from tinyddpm.figures.points import point_picture
 from tinyddpm.model.checkpoint import read_checkpoint_header
 from tinyddpm.model.config import Config, GuidanceConfig, SamplingConfig, defaults_for, settings
 from tinyddpm.model.config import preset as find_preset
-from tinyddpm.model.load import CHECKPOINT, load_model
+from tinyddpm.model.load import checkpoint_file, load_model
 from tinyddpm.model.model import Model
 from tinyddpm.model.sampling import class_numbers, draw
 from tinyddpm.progress import Progress
@@ -71,6 +71,7 @@ class Trained:
         labels: Labels | None = None,
         prompts: Prompts | None = None,
         embeddings: Mapping[str, HostArray] | None = None,
+        images: HostArray | None = None,
         seed: int = 0,
         guidance: Guide | None = None,
         first: int = 0,
@@ -86,6 +87,7 @@ class Trained:
             prompts: captions of what they are to show, in turn, for a model that was trained with captions.
             embeddings: tokens (k, L, D), and where not all are there their `length` (k,), in turn, for a model that was
                 trained with those of the same encoder: {"tokens": …, "length": …}.
+            images: small pictures to enlarge, uint8 (k, h, w, C), in turn, for a model that was trained to.
             seed: of the noise: the same seed gives the same sample number i.
             guidance: 1 is none, 3 goes thrice as far; or a table, such as {"name": "auto", "weak": "runs/small"}.
                 The run's own if not given.
@@ -108,7 +110,7 @@ class Trained:
                 self._model,
                 self._weights,
                 numbers,
-                self._asked(labels, prompts, numbers, embeddings),
+                self._asked(labels, prompts, numbers, embeddings, images),
                 seed=seed,
                 sampling=chosen,
                 guidance=self._guidance(guidance),
@@ -174,6 +176,7 @@ class Trained:
         prompts: Prompts | None,
         numbers: HostArray,
         embeddings: Mapping[str, HostArray] | None = None,
+        images: HostArray | None = None,
     ) -> Known:
         """Return what each sample number is asked for."""
         classes, captions = None, [prompts] if isinstance(prompts, str) else prompts
@@ -189,7 +192,9 @@ class Trained:
             tokens = next(iter(embeddings.values()), ())
             _at_most(len(tokens), "embeddings", len(numbers))
             embeddings = checked_columns(embeddings, len(tokens), "embeddings")
-        return in_turn(self._model.condition.asked(Wish(classes, captions, embeddings)), numbers)
+        if images is not None:
+            _at_most(len(images), "images", len(numbers))
+        return in_turn(self._model.condition.asked(Wish(classes, captions, embeddings, images)), numbers)
 
     def _guidance(self, guidance: Guide | None) -> GuidanceConfig:
         """Return the run's guidance, or what is given in its place."""
@@ -342,7 +347,7 @@ def save_png(path: PathLike, samples: HostArray) -> None:
 
 def _where_it_trained(run: Path) -> Trained:
     """Return the model of a run, loaded to where the run was computed."""
-    path = run / CHECKPOINT if run.is_dir() else run
+    path = checkpoint_file(run)
     config = Config.from_dict(read_checkpoint_header(path).config, str(path))
     backend = load_backend(config.backend, config.device, config.precision, config.graph)
     model, weights, checkpoint = load_model(path, backend, threads=config.training.threads)

@@ -70,6 +70,17 @@ def fails(*arguments: str) -> str:
     return line
 
 
+@pytest.mark.parametrize("condition", ["text", "embeddings"])
+def test_noise_has_what_conditions_read(condition: str, here: Path) -> None:
+    """A caption each, of a preset whose pictures have them; tokens as many and as large as the options say."""
+    options = {"text": ["--set", "condition.heads=2"], "embeddings": ["--set", "condition.size=5"]}[condition]
+    size = ["--set", "condition.length=12", "--set", "condition.token_width=8", "--image-size", "8x8"]
+    small = ["--preset", "emoji", "--batch-size", "2", "--threads", "1", *SMALL[8:], "--condition", condition]
+    result = run(*small, *size, *options, "--rounds", "1", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["config"]["condition"]["name"] == condition
+
+
 def test_json_is_one_object_with_what_the_ratio_came_from(
     here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

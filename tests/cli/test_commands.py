@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +14,14 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+import tinyddpm
 from helpers.site import Site
 from tinyddpm import registry
 from tinyddpm.cli import COMMANDS, main
+from tinyddpm.errors import CheckpointError
+from tinyddpm.figures.images import save_png
+from tinyddpm.figures.marks import checkpoint_of
+from tinyddpm.model.checkpoint import read_checkpoint_header
 
 SMALL = [
     "--data", "moons", "--steps", "6", "--timesteps", "20", "--batch-size", "16", "--sample-count", "9",
@@ -159,6 +166,73 @@ def test_sample_writes_all_kinds(trained: Path, here: Path) -> None:
     assert arrays["labels"].tolist() == [2, 3, 4, 5, 6, 7, 8]
     assert np.array_equal(np.asarray(Image.open("samples/000008.png")), arrays["images"][6, :, :, 0])
     assert Image.open("samples/denoising.gif").n_frames == 20
+
+
+def test_every_file_says_what_made_it(trained: Path, here: Path) -> None:
+    """What a user gave, what it came to, and which checkpoint, by a hash that others compute; twice the same bytes."""
+    options = ["--labels", "3,8", "--first", "2", "--count", "3", "--seed", "7", "--sample-steps", "5"]
+    options += ["--sampler-option", "variance=large", "--spacing", "karras", "--spacing-option", "rho=5"]
+    for out in ("a", "b"):
+        kinds = ["--singles", "--npz", "--gif", "--film-strip"]
+        assert run("sample", str(trained), *options, *kinds, "--out", out).exit_code == 0
+    names = sorted(path.name for path in Path("a").iterdir())
+    assert len(names) == 7
+    for name in names:
+        assert Path("a", name).read_bytes() == Path("b", name).read_bytes()
+    digest = hashlib.sha256((trained / "checkpoint.h5").read_bytes()).hexdigest()
+    expected = {
+        "made_by": "tinyddpm sample",
+        "version": tinyddpm.__version__,
+        "checkpoint": {"step": 6, "sha256": digest, "weights": "average"},
+        "seed": 7,
+        "backend": "numpy",
+        "precision": "fp32",
+        "sampling": {
+            "name": "ancestral", "steps": 5, "threshold": "static", "percentile": 0.995, "variance": "large",
+        },
+        "spacing": {"name": "karras", "rho": 5},
+        "guidance": {"name": "none"},
+        "samples": [
+            {"number": 2, "class": "3"}, {"number": 3, "class": "8"}, {"number": 4, "class": "3"},
+        ],
+    }  # fmt: skip
+    for name in ("samples.npz", "grid.png", "denoising.gif", "film-strip.png"):
+        assert json.loads(run("info", f"a/{name}", "--json").stdout) == expected
+    assert json.loads(run("info", "a/000003.png", "--json").stdout) == {**expected, "samples": [expected["samples"][1]]}
+    assert json.loads(run("info", str(trained), "--json").stdout)["sha256"] == digest
+    lines = run("info", "a/grid.png").stdout.splitlines()
+    assert lines[2] == f"checkpoint    step 6, sha256 {digest}, weights average"
+    assert lines[-1] == "sample        number 4, class 3"
+    assert "there is no file nowhere.png" in fails("info", "nowhere.png")
+
+
+def test_a_weaker_model_is_told_by_its_hash(trained: Path, here: Path) -> None:
+    shutil.copytree(trained, "weak")
+    guide = ["--guide", "auto", "--guidance", "2", "--guide-option", "weak=weak", "--count", "1", "--sample-steps", "2"]
+    assert run("sample", str(trained), *guide).exit_code == 0
+    digest = hashlib.sha256(Path("weak/checkpoint.h5").read_bytes()).hexdigest()
+    guidance = json.loads(run("info", "samples/grid.png", "--json").stdout)["guidance"]
+    assert guidance == {"name": "auto", "scale": 2.0, "weak": "weak", "weak_sha256": digest}
+    assert "cannot read nowhere: No such file" in fails(
+        "sample", str(trained), *guide[:4], "--guide-option", "weak=nowhere"
+    )
+
+
+def test_a_checkpoint_replaced_while_it_is_read_is_noticed(trained: Path, here: Path) -> None:
+    """As by a run that goes on: else the hash would be of other weights than those that drew."""
+    shutil.copytree(trained, "r")
+    loaded = read_checkpoint_header(Path("r/checkpoint.h5"))
+    assert run("train", "--resume", "r", "--steps", "7").exit_code == 0
+    with pytest.raises(CheckpointError, match="was replaced by its run while it was read: try again"):
+        checkpoint_of(Path("r"), loaded, raw=False)
+
+
+def test_what_a_foreign_file_says_does_not_act_on_the_terminal(here: Path) -> None:
+    mark = {"made_by": "x\x1b[31m", "y\r": {"\n": "\x07"}, "samples": [{"prompt": "\x9b"}, 1, None]}
+    save_png("a.png", np.zeros((4, 4, 1), np.uint8), mark)
+    said = run("info", "a.png").stdout
+    assert "".join(said.splitlines()).isprintable()
+    assert len(said.split("\n")) == 6
 
 
 def test_sample_with_chosen_classes_steps_and_options(trained: Path, here: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from PIL import Image
 
 from tinyddpm.cli import main
 from tinyddpm.data import open_dataset
+from tinyddpm.figures.marks import read_mark
 
 SHORT = ["--steps", "6", "--timesteps", "20", "--batch-size", "16", "--sample-count", "9"]
 SMALL = ["--set", "network.channels=8", "--set", "network.multipliers=[1]", "--set", "network.attention=[]"]
@@ -70,7 +74,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("command", ["interpolate", "from", "inpaint"])
+@pytest.mark.parametrize("command", ["interpolate", "from", "inpaint", "enlarge"])
 def test_every_option_has_help(command: str) -> None:
     assert run("edit", command, "--help").exit_code == 0
     parameters = main.get_command(None, "edit").commands[command].params
@@ -139,6 +143,65 @@ def test_interpolation_is_smooth_and_ends_where_the_batches_do(by_class: str, he
     assert picture.shape == (52, 11 * 50 + 2)
     assert np.array_equal(picture[2:50:6, 2:50:6], DIGITS[3, :, :, 0])
     assert np.array_equal(picture[2:50:6, 502:550:6], DIGITS[5, :, :, 0])
+
+
+def test_between_two_classes_is_one_noise(by_class: str, here: Path) -> None:
+    """At the ends, bit by bit, what `sample` draws of either by the same seed."""
+    for more in ([], ["--sampler", "ddim", "--sample-steps", "7"]):
+        images = edited("interpolate", by_class, "--labels", "3,8", "--count", "4", "--seed", "5", *more)
+        assert images.shape == (4, 8, 8, 1)
+        for label, end in (("3", images[0]), ("8", images[-1])):
+            out = f"alone-{len(list(Path().iterdir()))}"
+            alone = ["--labels", label, "--count", "4", "--seed", "5", "--npz", "--out", out, *more]
+            assert run("sample", by_class, *alone).exit_code == 0
+            assert np.array_equal(np.load(f"{out}/samples.npz")["images"][0], end)
+    assert "two images, not 1: give two, or none" in fails("edit", "interpolate", by_class, "digits:3")
+    assert "two images, not 3: give two, or none" in fails("edit", "interpolate", by_class, *["digits:3"] * 3)
+    for said, count in (([], 0), (["--labels", "3"], 1), (["--labels", "3,4,5"], 3)):
+        line = fails("edit", "interpolate", by_class, *said)
+        assert f"between two prompts, not {count}: give --prompt A --prompt B, or two --labels" in line
+    assert "--strength is of images" in fails("edit", "interpolate", by_class, "--labels", "3,4", "--strength", "0.5")
+    assert "trained without captions" in fails("edit", "interpolate", by_class, "--prompt", "a", "--prompt", "b")
+
+
+def test_edits_say_what_made_them(by_class: str, here: Path) -> None:
+    """As they were named; each single image its own; twice the same bytes."""
+
+    def made(*arguments: str) -> dict[str, Any]:
+        for out in ("one", "two"):
+            assert run("edit", *arguments, "--seed", "4", "--npz", "--singles", "--out", out).exit_code == 0
+        names = sorted(path.name for path in Path("one").iterdir())
+        assert [Path("one", name).read_bytes() for name in names] == [Path("two", name).read_bytes() for name in names]
+        marks = [read_mark(Path("one", name)) for name in names]
+        assert marks[-2] == marks[-1]  # edits.npz, grid.png
+        for i, mark in enumerate(marks[:-2]):
+            assert mark == {**marks[-1], "samples": [marks[-1]["samples"][i]]}
+        for out in ("one", "two"):
+            shutil.rmtree(out)
+        return dict(marks[-1])
+
+    mark = made("from", by_class, "digits:3", "four.png", "--labels", "8,9", "--count", "2", "--sampler", "ddim")
+    digest = hashlib.sha256(Path(by_class, "checkpoint.h5").read_bytes()).hexdigest()
+    assert mark["made_by"] == "tinyddpm edit from"
+    assert mark["checkpoint"] == {"step": 6, "sha256": digest, "weights": "average"}
+    assert mark["edit"] == {"strength": 0.5}
+    assert mark["seed"] == 4
+    assert mark["sampling"] == {"name": "ddim", "steps": 20, "threshold": "static", "percentile": 0.995}
+    rows = [("digits:3", "8"), ("digits:3", "8"), ("four.png", "9"), ("four.png", "9")]
+    assert mark["samples"] == [{"number": i, "image": image, "class": name} for i, (image, name) in enumerate(rows)]
+
+    mark = made("inpaint", by_class, "digits:3", "--mask", "mask.png", "--count", "2", "--jump", "4", "--fit", "--raw")
+    assert mark["edit"] == {"mask": "mask.png", "jump": 4, "resamplings": 10, "fit": True}
+    assert mark["checkpoint"]["weights"] == "raw"
+    mark = made("interpolate", by_class, "digits:3", "digits:5", "--count", "3")
+    assert mark["edit"] == {"ends": [{"image": "digits:3", "class": "3"}, {"image": "digits:5", "class": "5"}]}
+    assert mark["sampling"] == {"name": "ddim", "steps": 20, "threshold": "static", "percentile": 0.995, "eta": 0}
+    assert mark["samples"] == [{"number": i, "share": i / 2} for i in range(3)]
+    mark = made("interpolate", by_class, "digits:3", "digits:5", "--count", "2", "--strength", "0.3")
+    assert mark["edit"]["strength"] == 0.3
+    assert mark["sampling"]["name"] == "ancestral"
+    mark = made("interpolate", by_class, "--labels", "3,8", "--count", "2")
+    assert mark["edit"] == {"ends": [{"class": "3"}, {"class": "8"}]}
 
 
 def test_sampling_is_chosen_as_for_sample(by_class: str, here: Path) -> None:

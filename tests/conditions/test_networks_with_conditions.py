@@ -13,6 +13,7 @@ from helpers.networks import random_weights
 from tinyddpm.backend import load_backend
 from tinyddpm.conditions import Condition, Conditioned
 from tinyddpm.conditions.embeddings import Embeddings
+from tinyddpm.conditions.image import Image
 from tinyddpm.conditions.label import Label
 from tinyddpm.conditions.text import Text
 from tinyddpm.nn import Layout, make_network
@@ -32,6 +33,8 @@ KNOWN = Columns(
         "text": np.asarray(["red", "", "apple red"], object),
         "tokens": RNG.normal(size=(3, 5, 3)).astype(np.float32),
         "length": np.asarray([5, 0, 2]),
+        "image": RNG.normal(size=(3, 2, 2, 2)).astype(np.float32),
+        "level": np.asarray([0.0, 0.1, 1.0], np.float32),
     },
 )
 UNET: dict[str, Any] = {
@@ -54,7 +57,7 @@ def embeddings(sample_shape: tuple[int, ...], classes: int, width: int, null: bo
     return Embeddings(sample_shape, classes, width, null, token_width=4, length=5, size=3)
 
 
-@pytest.mark.parametrize("factory", [Label, Picture, Words, text, embeddings])
+@pytest.mark.parametrize("factory", [Label, Picture, Words, text, embeddings, Image])
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gradient_of_every_path(name: str, factory: Callable[..., Condition], recompute: bool) -> None:

@@ -53,6 +53,7 @@ TOKENS = {
     "condition": {"name": "embeddings", "dropout": 0.5, "token_width": 8, "length": 3, "size": 2},
     "network": {**UNET["network"], "text": "concat"},
 }
+PICTURES = {**UNET, "data": {"flip": True}, "condition": {"name": "image", "dropout": 0.5}}
 RUNS = {
     "unet": UNET,
     "adaptive, hybrid": ADAPTIVE,
@@ -60,8 +61,9 @@ RUNS = {
     "points": POINTS,
     "captions": CAPTIONS,
     "tokens": TOKENS,
+    "pictures": PICTURES,
 }
-RECORDED = [*zip(RUNS, ("bf16", "tf32", "fp32", "bf16", "bf16", "fp32"), strict=True)]
+RECORDED = [*zip(RUNS, ("bf16", "tf32", "fp32", "bf16", "bf16", "fp32", "bf16"), strict=True)]
 """Each kind of run, and each precision, is recorded."""
 
 
@@ -82,7 +84,14 @@ def columns(labels: Any) -> dict[str, Any]:
     """Return what is known of samples of these classes."""
     captions = np.asarray(["red", "up up red", "", "a"], object)
     tokens = np.random.default_rng(1).normal(size=(4, 3, 2)).astype(np.float32)
-    return {"text": captions[labels], "tokens": tokens[labels], "length": np.asarray([3, 1, 0, 2])[labels]}
+    pictures = np.random.default_rng(2).uniform(-1, 1, (4, 2, 3, 1)).astype(np.float32)
+    length = np.asarray([3, 1, 0, 2])
+    return {
+        "text": captions[labels],
+        "tokens": tokens[labels],
+        "length": length[labels],
+        "image": pictures[labels],
+    }
 
 
 @pytest.fixture

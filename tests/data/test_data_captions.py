@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tinyddpm.data import open_dataset
-from tinyddpm.errors import DataError
+from tinyddpm.errors import DataError, TinyDDPMWarning
 
 ROOT = Path(__file__).parents[2]
 CAPTIONS = ["a red apple", "Äpfel, “grün”\nund rot", "🍏"]
@@ -108,6 +108,31 @@ def test_captions_in_folders_of_classes_and_splits(tmp_path: Path) -> None:
         dataset = open_dataset(str(tmp_path), split=split)
         assert dataset.columns["text"].tolist() == [f"{split} cat", f"{split} dog"]
         assert dataset.classes == ("cat", "dog")
+
+
+def test_metadata_above_the_splits(tmp_path: Path) -> None:
+    """It speaks of each split by itself: all of its images, or none, which is said."""
+    rows = []
+    for split in ("train", "test"):
+        for name in ("a.png", "b.png"):
+            (tmp_path / split).mkdir(exist_ok=True)
+            Image.fromarray(IMAGES[0]).save(tmp_path / split / name)
+            rows.append({"file_name": f"{split}/{name}", "text": f"{name} of {split}"})
+    write_lines(tmp_path, rows)
+    for split in ("train", "test"):
+        dataset = open_dataset(str(tmp_path), split=split)
+        assert dataset.columns["text"].tolist() == [f"a.png of {split}", f"b.png of {split}"]
+    write_lines(tmp_path, rows[:2])
+    assert "text" in open_dataset(str(tmp_path)).columns
+    with pytest.warns(TinyDDPMWarning, match=r"metadata\.jsonl is not used: it names no image as test/a\.png$"):
+        assert not open_dataset(str(tmp_path), split="test").columns
+    write_lines(tmp_path, rows[:1])
+    refused(tmp_path, r"metadata\.jsonl says nothing of 1 images, such as train/b\.png")
+    write_lines(tmp_path, [*rows, {"file_name": "train/c.png", "text": ""}])
+    refused(tmp_path, r"names 1 images that are not there, such as 'train/c\.png'")
+    write_lines(tmp_path, rows)
+    write_lines(tmp_path / "train", [{"file_name": name, "text": ""} for name in ("a.png", "b.png")])
+    refused(tmp_path, "train holds metadata of the same images as .* does: keep one of them")
 
 
 @pytest.mark.parametrize(

@@ -89,15 +89,20 @@ def test_points_are_not_called_images(tmp_path: Path) -> None:
 
 
 def test_what_is_read_into_memory_must_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Points and labels are, images are not."""
+    """All but images is, and the line says what it is."""
     monkeypatch.setattr("tinyddpm.data.base.MEMORY_LIMIT", 79)
-    for key, values in {"points": np.zeros((10, 2), np.float32), "labels": np.zeros(10, np.int64)}.items():
+    others = {
+        "points": np.zeros((10, 2), np.float32),
+        "labels": np.zeros(10, np.int64),
+        "tokens": np.zeros((10, 2, 2), np.float16),
+    }
+    for key, values in others.items():
         with h5py.File(tmp_path / "x.h5", "w") as file:
             file["images"] = np.zeros((10, 8, 8), np.uint8)
             if key == "points":
                 del file["images"]
             file[key] = values
-        refused(tmp_path / "x.h5", "GiB")
+        refused(tmp_path / "x.h5", f"`{key}`: .* GiB .* only images are read as needed; shrink it")
 
 
 def refused(path: Path, complaint: str) -> None:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from helpers.affine import GAUSSIAN, LINEAR, denoised, law
 from helpers.flow import NEAR, PROCESS, refused, uneven_pairs
 from helpers.gaussians import Floats, Mixture
-from tinyddpm.editing import ddim_interpolation, slerp, stochastic_interpolation
+from tinyddpm.editing import conditional_interpolation, ddim_interpolation, slerp, stochastic_interpolation
 from tinyddpm.errors import ConfigError
 from tinyddpm.guidance import Blend
-from tinyddpm.samplers import ancestral, ddim, ddim_encode, trailing_pairs
+from tinyddpm.samplers import Sampler, ancestral, ddim, ddim_encode, trailing_pairs
 
 A, B = np.array([1.1, 0.4]), np.array([-0.7, -0.2])
 RNG = np.random.default_rng(6)
@@ -107,6 +107,21 @@ def test_the_law_of_the_stochastic_mixtures_is_known(strength: float, lam: float
         errors.append(np.abs(found[1] - covariance).max())
     assert errors[-1] < 0.02
     assert all(before / after == pytest.approx(2, rel=0.2) for before, after in pairwise(errors))
+
+
+@pytest.mark.parametrize("sampler", [ddim, partial(ancestral, variance="small")])
+def test_between_two_gaussians_all_come_of_one_noise(sampler: Sampler) -> None:
+    """Two that differ in mean alone have between them the one of the mean between: to rounding, what it draws alone of
+    this noise, at both ends and on the way."""
+    pairs, lam = trailing_pairs(1000, 20), np.array([0.0, 0.3, 0.5, 1.0])
+    x, steps = RNG.standard_normal((1, 2)), RNG.standard_normal((1000, 1, 2))
+    between = Blend(shifted(A).denoiser(LINEAR), shifted(B).denoiser(LINEAR), lam)
+    *_, last = conditional_interpolation(LINEAR, between, x, pairs, steps.__getitem__, n=4, sampler=sampler)
+    assert last.x.shape == (4, 2)
+    for drawn, share in zip(last.x, lam, strict=True):
+        alone = shifted((1 - share) * A + share * B).denoiser(LINEAR)
+        *_, expected = sampler(LINEAR, alone, x, pairs, steps.__getitem__)
+        np.testing.assert_allclose(drawn, expected.x[0], rtol=1e-9)
 
 
 def test_stochastic_strength_is_refused_where_there_is_none() -> None:

@@ -110,20 +110,6 @@ def test_logarithmic_charts_draw_powers_as_a_line() -> None:
     assert [logarithmic[i].split()[0] for i in (0, 4, 8)] == ["1e+04", "1", "0.0001"]
 
 
-def test_values_stand_at_their_times() -> None:
-    """Uneven times over 17 characters: the kink lies at t = 4, a quarter of the way, and both ends are written."""
-    chart = line_chart({"y": np.array([0.0, 4, 4])}, 17, 5, encoding="ascii", times=[8, 12, 24]).splitlines()
-    assert [line[-17:] for line in chart[:5]] == [
-        "    *************",
-        "   *             ",
-        "  *              ",
-        " *               ",
-        "*                ",
-    ]
-    assert chart[6].split() == ["t", "=", "8", "24"]
-    assert line_chart({"y": np.arange(5.0)}, times=range(5)) == line_chart({"y": np.arange(5.0)})
-
-
 def test_no_colour_and_no_control_characters() -> None:
     chart = line_chart({"a": np.arange(5.0), "b": np.ones(5)}, encoding="utf-8")
     assert all(c == "\n" or c.isprintable() for c in chart)
@@ -141,11 +127,9 @@ def test_no_colour_and_no_control_characters() -> None:
         ({"a": np.array([1.0, 0.0])}, {"log": True}, "a goes down to 0: .* above 0"),
         ({"a": np.arange(3.0)}, {"width": 15}, "15 by 16 characters is too small"),
         ({"a": np.arange(3.0)}, {"height": 1}, "72 by 1 characters is too small"),
-        ({"a": np.arange(3.0)}, {"times": [0, 1]}, "2 times for curves of 3 values: give one for each, rising"),
-        ({"a": np.arange(3.0)}, {"times": [0, 2, 1]}, "3 times for curves of 3 values: give one for each, rising"),
     ],
 )
-def test_what_cannot_be_charted_is_refused(series: dict[str, np.ndarray], settings: dict[str, Any], line: str) -> None:
+def test_what_cannot_be_charted_is_refused(series: dict[str, np.ndarray], settings: dict[str, int], line: str) -> None:
     with pytest.raises(ConfigError, match=line):
         line_chart(series, **settings)
 

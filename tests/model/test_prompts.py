@@ -16,6 +16,7 @@ from tinyddpm.cli import main
 from tinyddpm.data.base import ArrayDataset
 from tinyddpm.errors import ConfigError, TinyDDPMWarning
 from tinyddpm.face import Trained
+from tinyddpm.figures.marks import read_mark
 from tinyddpm.model.checkpoint import read_checkpoint_header
 from tinyddpm.model.load import CHECKPOINT
 
@@ -195,7 +196,7 @@ def test_a_bad_file_of_prompts_is_one_line(run: Path, tmp_path: Path, text: byte
 
 
 def test_an_image_is_led_to_a_prompt(run: Path, tmp_path: Path) -> None:
-    """And between two prompts there is a way."""
+    """And between two prompts there is a way, from image to image or of one noise."""
     image = tmp_path / "a.png"
     Image.fromarray(squares().read(np.arange(1))[0]).save(image)
     pictures = []
@@ -206,6 +207,16 @@ def test_an_image_is_led_to_a_prompt(run: Path, tmp_path: Path) -> None:
     assert pictures[0] != pictures[1]
     two = ["--prompt", "small square: red", "--prompt", "large square: blue"]
     tinyddpm_says("edit", "interpolate", run, image, image, *two, "--count", "3", "--out", tmp_path / "way")
+    guided = ["--count", "4", "--guidance", "3", "--npz"]
+    tinyddpm_says("edit", "interpolate", run, *two, *guided, "--out", tmp_path / "words")
+    way = np.load(tmp_path / "words" / "edits.npz")["images"]
+    for prompt, end in ((two[1], way[0]), (two[3], way[-1])):
+        tinyddpm_says("sample", run, "--prompt", prompt, *guided, "--out", tmp_path / prompt)
+        np.testing.assert_array_equal(np.load(tmp_path / prompt / "samples.npz")["images"][0], end)
+    assert len({picture.tobytes() for picture in way}) == 4
+    mark = read_mark(tmp_path / "words" / "grid.png")
+    assert mark["edit"] == {"ends": [{"prompt": two[1]}, {"prompt": two[3]}]}
+    assert mark["guidance"] == {"name": "cfg", "scale": 3.0}
 
 
 def test_captions_from_a_file_to_pictures(tmp_path: Path) -> None:
@@ -221,10 +232,18 @@ def test_captions_from_a_file_to_pictures(tmp_path: Path) -> None:
     train = ["train", "--preset", "small", "--data", tmp_path / "squares.npz", *small]
     assert "parameters" in tinyddpm_says(*train, "--dry-run")
     said = tinyddpm_says(*train, "--out", run)
-    assert said.count("36 of 36 captions are cut after 4 tokens, the longest has 5: --set condition.length=5") == 1
+    cut = "captions are cut after 4 tokens, the longest has 5: --set condition.length=5"
+    assert said.count(f"36 of 36 {cut}") == said.count(f"4 of 4 {cut}") == 1  # what is trained on, what is held out
+    assert said.count(cut) == 2
     assert Image.open(run / "samples.png").size[0] > Image.open(run / "samples.png").size[1] / 4
     assert 'words = [":", "blue"' in tinyddpm_says("info", run)
-    assert "total" in tinyddpm_says("nll", run, "--split", "held-out", "--count", "2", "--times", "2")
-    tinyddpm_says("sample", run, "--prompt", "red", "--count", "2", "--out", tmp_path / "out")
+    said = tinyddpm_says("nll", run, "--split", "train", "--count", "3", "--batch-size", "2", "--times", "2")
+    assert "total" in said
+    assert said.count("3 of 3 captions are cut") == said.count(" are cut") == 1
+    prompts = ["--prompt", "red", "--prompt", "a red square, or a green one"]
+    said = tinyddpm_says("sample", run, *prompts, "--count", "5", "--batch-size", "2", "--out", tmp_path / "out")
+    assert said.count("2 of 5 captions are cut") == said.count(" are cut") == 1
     image = f"{tmp_path / 'squares.npz'}:3"
-    assert "note: no prompt" not in tinyddpm_says("edit", "from", run, image, "--count", "1", "--out", tmp_path / "e")
+    said = tinyddpm_says("edit", "from", run, image, "--count", "3", "--batch-size", "2", "--out", tmp_path / "e")
+    assert "note: no prompt" not in said
+    assert said.count("1 of 1 captions are cut") == said.count(" are cut") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -22,6 +23,7 @@ from tinyddpm.backend.numpy_backend import NumpyBackend
 from tinyddpm.conditions import Asked, some
 from tinyddpm.data import open_dataset
 from tinyddpm.errors import CheckpointError, ConfigError, DataError, TrainingError
+from tinyddpm.figures.marks import read_mark
 from tinyddpm.model.checkpoint import Checkpoint, load_checkpoint
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import layout_of, load_model
@@ -241,6 +243,20 @@ def test_run_folder_holds_what_it_should(tmp_path: Path) -> None:
     expected = {"config.toml", "metrics.jsonl", "checkpoint.h5", "samples.png", "denoising.gif"}
     assert names == expected | {"samples/step_0000006.png"}
     assert [line["step"] for line in losses(tmp_path / "run")] == [4, 5, 8, 10, 12]
+
+
+def test_pictures_of_a_run_say_what_made_them(tmp_path: Path) -> None:
+    """Those at the end name the checkpoint by its hash, those on the way have the configuration instead."""
+    start(config(POINTS), NUMPY, tmp_path / "run", quiet())
+    made = read_mark(tmp_path / "run" / "samples" / "step_0000006.png")
+    assert made["checkpoint"] == {"step": 6, "weights": "average"}
+    assert Config.from_dict(made["configuration"]) == Config.from_dict(loaded(tmp_path / "run").config)
+    digest = hashlib.sha256((tmp_path / "run" / "checkpoint.h5").read_bytes()).hexdigest()
+    for name in ("samples.png", "denoising.gif"):
+        made = read_mark(tmp_path / "run" / name)
+        assert made["checkpoint"] == {"step": 12, "weights": "average", "sha256": digest}
+        assert made["made_by"] == "tinyddpm train"
+        assert "configuration" not in made
 
 
 def test_folder_in_use_is_left_alone(tmp_path: Path) -> None:

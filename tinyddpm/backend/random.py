@@ -66,6 +66,8 @@ class Purpose(IntEnum):
     """Where in its bin a pixel lies, and the probes of a trace, for the likelihood by the probability flow."""
     CONDITION = 18
     """Whether a training sample's condition is its null."""
+    AUGMENTATION = 19
+    """The noise put on a picture that is to be enlarged: layer 0 is how much, in training, and layer 1 is the noise."""
 
 
 class Random:

@@ -15,7 +15,7 @@ from tinyddpm.backend import Backend, load_backend
 from tinyddpm.bench.operations import ConvShape, Row, TimedOperations
 from tinyddpm.bench.task import Task, class_names
 from tinyddpm.conditions import Wish, in_turn
-from tinyddpm.data.base import ArrayDataset
+from tinyddpm.data.base import CAPTIONS, TOKENS, ArrayDataset
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.ops.cuda import cudnn
 from tinyddpm.samplers import Step
@@ -26,6 +26,9 @@ SIDE, GPU_SIDE = 2048, 8192
 
 COPIED, GPU_COPIED = 1 << 26, 1 << 30
 """Bytes of the array whose copy tells how fast its memory is."""
+
+LETTERS = 8
+"""In a caption."""
 
 STEPS = 2
 """Training steps that the table by operation is the mean of."""
@@ -148,8 +151,8 @@ class Ours:
 
     def _sampling(self) -> Iterator[Step]:
         samples = np.arange(self.task.batch_size)
-        config, model = self.task.config, self.trainer.model
-        asked = in_turn(model.condition.asked(Wish(), self.trainer.held_out), samples)
+        config, model, held_out = self.task.config, self.trainer.model, self.trainer.held_out
+        asked = in_turn(model.condition.asked(Wish(), model.known(held_out, np.arange(len(held_out)))), samples)
         return model.sample(self.trainer.ema, samples, asked, config.seed, config.sampling)
 
 
@@ -164,7 +167,11 @@ def make(task: Task, variant: str) -> Ours:
 
 
 def noise_dataset(task: Task) -> ArrayDataset:
-    """Return random images or points of the task's shape, a few batches of them, with random classes if it has any."""
+    """Return random images or points of the task's shape, a few batches of them, with random classes if it has any.
+
+    Each has a caption of random letters, and tokens of the number and the size that the condition's options say. No
+    words are learned of such captions: they are spelled.
+    """
     rng = np.random.default_rng(task.config.seed)
     n = 2 * task.batch_size + 10
     if len(task.sample_shape) == 3:
@@ -172,7 +179,11 @@ def noise_dataset(task: Task) -> ArrayDataset:
     else:
         samples = rng.standard_normal((n, *task.sample_shape), np.float32)
     labels = rng.integers(0, task.classes, n) if task.classes else None
-    return ArrayDataset(samples, labels, class_names(task.classes), name="noise")
+    letters = rng.choice(list("abcdefghijklmnopqrstuvwxyz"), (n, LETTERS))
+    options = task.config.condition.options
+    tokens = rng.standard_normal((n, options.get("length", 1), options.get("size", 1)), np.float32)
+    columns = {CAPTIONS: np.asarray(["".join(row) for row in letters], object), TOKENS: tokens}
+    return ArrayDataset(samples, labels, class_names(task.classes), columns=columns, name="noise")
 
 
 def _costs(ops: Operations, timed: TimedOperations) -> dict[str, dict[str, float]]:

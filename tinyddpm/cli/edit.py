@@ -1,4 +1,4 @@
-"""`tinyddpm edit`: interpolate, from, inpaint."""
+"""`tinyddpm edit`: interpolate, from, inpaint, enlarge."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from tinyddpm.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tinyddpm.cli.editor import Numbers
+    from tinyddpm.cli.editor import Editor, Numbers
     from tinyddpm.samplers import Step
 
 IMAGES = """IMAGE is a file, or one of a data set as DATA:NUMBER, such as digits:12, where DATA is anything that
 `train --data` takes; its class or caption is then known too."""
 
+SMALL = """IMAGE is a file, one of a data set as DATA:NUMBER, or all of a data set, such as samples.npz. It has the size
+that the model enlarges, or with --fit is resized to it."""
+
 
 @click.group(epilog=IMAGES)
 def edit() -> None:
-    """Use a trained model for more than new images: between two, from one, or within one."""
+    """Use a trained model for more than new images: between two, from one, within one, or larger."""
 
 
-@edit.command(cls=GroupedCommand, epilog=IMAGES, short_help="Lead from one image to another.")
+@edit.command(cls=GroupedCommand, epilog=IMAGES, short_help="Lead from one image, or prompt, to another.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("images", metavar="IMAGE IMAGE", nargs=2)
+@click.argument("images", metavar="[IMAGE IMAGE]", nargs=-1)
 @option("--count", "number", type=click.IntRange(2), default=9, show_default=True, help="Images in all.", group="Edit")
 @option(
     "--strength",
@@ -38,22 +41,38 @@ def edit() -> None:
     " leads each to its noise, and back from all between.",
     group="Edit",
 )
-def interpolate(images: tuple[str, str], number: int, strength: float | None, **given: Any) -> None:
+def interpolate(images: tuple[str, ...], number: int, strength: float | None, **given: Any) -> None:
     """Lead from one IMAGE to another with the model in CHECKPOINT, a file or a run folder.
 
     The picture starts with the first image as it was given, and ends with the second. Between two classes or
     captions the predictions for both are mixed.
+
+    Without images, lead from one --prompt to another, or from one of --labels to the other, in what is drawn of one
+    noise, which --seed chooses: that of the first sample of `tinyddpm sample`.
     """
+    from tinyddpm.cli.editor import Editor
+
+    if len(images) not in (0, 2):
+        raise ConfigError(f"interpolate leads between two images, not {len(images)}: give two, or none and two prompts")
+    if not images and strength is not None:
+        raise ConfigError("--strength is of images: give two, or leave it out")
+    if images and strength is None:
+        if given["sampler"] or given["assignments"]:
+            raise ConfigError("without --strength the sampler is DDIM: leave out --sampler and --sampler-option")
+        given |= {"sampler": "ddim", "assignments": ("eta=0",)}
+    editor = Editor(**given)
+    if images:
+        _between_images(editor, images, number, strength)
+    else:
+        _between_wishes(editor, number)
+
+
+def _between_images(editor: Editor, images: tuple[str, ...], number: int, strength: float | None) -> None:
     import numpy as np
 
-    from tinyddpm.cli.editor import Editor
-    from tinyddpm.conditions import some
     from tinyddpm.editing import ddim_interpolation, pairs_from, stochastic_interpolation
     from tinyddpm.guidance import Blend
 
-    if strength is None and (given["sampler"] or given["assignments"]):
-        raise ConfigError("without --strength the sampler is DDIM: leave out --sampler and --sampler-option")
-    editor = Editor(**given)
     pictures = [editor.read(image) for image in images]
     asked = editor.asked(pictures)
     ends = editor.to_model(pictures[:1]), editor.to_model(pictures[1:])
@@ -61,9 +80,7 @@ def interpolate(images: tuple[str, str], number: int, strength: float | None, **
 
     def edited(rows: Numbers) -> Iterator[Step]:
         lam = editor.backend.asarray(share[rows])
-        first, second = (editor.guided(some(asked, np.full(len(rows), end))) for end in (0, 1))
-        if all(np.array_equal(*column) for column in editor.model.read(asked).values()):
-            second = first
+        first, second = editor.both(asked, len(rows))
         between = editor.thresholded(Blend(first, second, lam))
         if strength is None:
             own = editor.thresholded(first), editor.thresholded(second)
@@ -75,7 +92,34 @@ def interpolate(images: tuple[str, str], number: int, strength: float | None, **
 
     steps = 3 * len(editor.pairs) if strength is None else len(pairs_from(editor.pairs, strength, editor.process.T))
     results = editor.run(number, edited, steps)
-    editor.write(results, [pictures[0].pixels, *results, pictures[1].pixels], number + 2)
+    shown = [pictures[0].pixels, *results, pictures[1].pixels]
+    told = {"strength": strength, "ends": editor.said(pictures, asked)}
+    editor.write(results, shown, number + 2, "interpolate", _shares(number), **told)
+
+
+def _between_wishes(editor: Editor, number: int) -> None:
+    import numpy as np
+
+    from tinyddpm.editing import conditional_interpolation
+    from tinyddpm.figures.marks import said_of
+    from tinyddpm.guidance import Blend
+
+    asked = editor.two_wishes()
+    share = np.linspace(0, 1, number, dtype=np.float32)
+
+    def edited(rows: Numbers) -> Iterator[Step]:
+        between = editor.thresholded(Blend(*editor.both(asked, len(rows)), editor.backend.asarray(share[rows])))
+        x, noise = editor.start(np.asarray([0])), editor.noise(np.asarray([0]))
+        drawn = partial(conditional_interpolation, n=len(rows), sampler=editor.sampler)
+        return drawn(editor.process, between, x, editor.pairs, noise)
+
+    results = editor.run(number, edited, len(editor.pairs))
+    editor.write(results, [*results], number, "interpolate", _shares(number), ends=said_of(editor.model, asked, 2))
+
+
+def _shares(number: int) -> list[dict[str, Any]]:
+    """Return what a mark says of images between two."""
+    return [{"number": i, "share": i / (number - 1)} for i in range(number)]
 
 
 @edit.command("from", cls=GroupedCommand, epilog=IMAGES, short_help="Draw images anew, from a noised start.")
@@ -103,7 +147,8 @@ def from_(images: tuple[str, ...], strength: float, number: int, **given: Any) -
     steps = len(pairs_from(editor.pairs, strength, editor.process.T))
     pictures = [editor.read(image) for image in images]
     anew = partial(sdedit, strength=strength)
-    editor.variants(pictures, number, anew, steps, [picture.pixels for picture in pictures])
+    shown = [picture.pixels for picture in pictures]
+    editor.variants(pictures, number, anew, steps, shown, "from", strength=strength)
 
 
 @edit.command(cls=GroupedCommand, epilog=IMAGES, short_help="Paint what a mask leaves open.")
@@ -146,7 +191,73 @@ def inpaint(images: tuple[str, ...], mask: Path, number: int, jump: int, resampl
     white = editor.read_mask(mask)
     painted = partial(repaint, mask=editor.backend.asarray(white), jump=jump, resamplings=resamplings)
     steps = sum(t_next < t for t, t_next in repaint_path(editor.pairs, jump, resamplings))
-    editor.variants(pictures, number, painted, steps, [veiled(picture.pixels, white) for picture in pictures])
+    shown = [veiled(picture.pixels, white) for picture in pictures]
+    told = {"mask": str(mask), "jump": jump, "resamplings": resamplings}
+    editor.variants(pictures, number, painted, steps, shown, "inpaint", **told)
+
+
+@edit.command(cls=GroupedCommand, epilog=SMALL, short_help="Enlarge small pictures.")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@option("--count", "number", type=click.IntRange(1), default=1, show_default=True, help="Per image.", group="Edit")
+@option(
+    "--augment",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Noise put on the pictures first, up to what the model was trained with: for those that are themselves drawn,"
+    " whose faults it hides.",
+    group="Edit",
+)
+@option(
+    "--exact/--no-exact",
+    default=None,
+    help="Draw only what shrinks to the picture that was given; so it is without --augment.",
+    group="Edit",
+)
+def enlarge(images: tuple[str, ...], number: int, augment: float, exact: bool | None, **given: Any) -> None:
+    """Enlarge each IMAGE with the model in CHECKPOINT, trained with the condition `image` (SR3).
+
+    The picture has a row for each image: its pixels made larger, bicubic interpolation, and what was drawn.
+    """
+    import numpy as np
+
+    from tinyddpm.cli.editor import Editor
+    from tinyddpm.conditions import Asked
+    from tinyddpm.conditions.image import LEVEL, PICTURE, Image
+    from tinyddpm.editing import Matched
+    from tinyddpm.ops.images import bicubic, from_model, to_model
+
+    editor = Editor(**given)
+    model, condition, backend = editor.model, editor.model.condition, editor.backend
+    if not isinstance(condition, Image):
+        raise ConfigError("the model was not trained to enlarge pictures: train one with --condition image")
+    if not 0 <= augment <= condition.noise:
+        raise ConfigError(f"--augment is {augment:g}: the model was trained with noise from 0 to {condition.noise:g}")
+    pictures = editor.read_small(images, condition.shape)
+    small = np.stack([picture.pixels for picture in pictures])
+    asked = condition.asked(editor.wish._replace(images=small))
+    exact = not augment if exact is None else exact
+
+    def enlarged(rows: Numbers) -> Iterator[Step]:
+        low = backend.asarray(asked.columns[PICTURE][rows // number])
+        level = np.full(len(rows), augment, np.float32)
+        noisy = condition.augmented(backend.xp, low, backend.asarray(level), editor.random, 0, rows)
+        denoiser = editor.denoiser(Asked(None, {PICTURE: backend.to_numpy(noisy), LEVEL: level}))
+        if exact:
+            denoiser = Matched(model.process, denoiser, low, condition.factor)
+        return editor.sampler(model.process, denoiser, editor.start(rows), editor.pairs, editor.noise(rows))
+
+    results = editor.run(len(small) * number, enlarged, len(editor.pairs))
+    nearest = np.repeat(np.repeat(small, condition.factor, axis=1), condition.factor, axis=2)
+    smooth = from_model(bicubic(to_model(small), *condition.size))
+    shown = [
+        picture
+        for i in range(len(small))
+        for picture in (nearest[i], smooth[i], *results[i * number : (i + 1) * number])
+    ]
+    samples = [{"number": row, "image": pictures[row // number].name} for row in range(len(results))]
+    editor.write(results, shown, 2 + number, "enlarge", samples, augment=augment, exact=exact)
 
 
 SHARED = [

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from tinyddpm.backend import Array, Purpose
 from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, refuse_full, wish_of
-from tinyddpm.conditions import Asked, Known, in_turn, some
+from tinyddpm.conditions import Asked, Known, count, in_turn, some
 from tinyddpm.data import open_dataset
-from tinyddpm.data.folder import decode_image
+from tinyddpm.data.base import ArrayDataset, Dataset
+from tinyddpm.data.folder import SUFFIXES, decode_image
 from tinyddpm.diffusion.denoiser import Denoiser
-from tinyddpm.errors import ConfigError, DataError
+from tinyddpm.errors import ConfigError, DataError, said_before
 from tinyddpm.figures.images import Pixels, grid, save_images, save_npz, save_png
+from tinyddpm.figures.marks import checkpoint_of, mark_of, said_of
 from tinyddpm.figures.samples import is_drawable
 from tinyddpm.ops.images import from_model, to_model
 from tinyddpm.progress import Progress
@@ -36,8 +38,9 @@ GREY = 127
 
 @dataclass(frozen=True)
 class Picture:
-    """An image, uint8 (H, W, C), and one row of what the model is conditioned on, if that is known."""
+    """An image, uint8 (H, W, C), as it was named, and one row of what the model is conditioned on, if that is known."""
 
+    name: str
     pixels: Pixels
     known: Asked | None = None
 
@@ -88,7 +91,8 @@ class Editor:
         npz: bool,
         **machine: Any,
     ) -> None:
-        self.model, self.weights, _ = open_model(checkpoint, raw, **machine)
+        self.model, self.weights, loaded = open_model(checkpoint, raw, **machine)
+        self.checkpoint = checkpoint_of(checkpoint, loaded, raw)
         self.backend = self.model.backend
         if not (self.model.is_image and is_drawable(self.model.sample_shape)):
             raise ConfigError(f"{checkpoint} draws samples of shape {self.model.sample_shape}: edit is for images")
@@ -101,9 +105,9 @@ class Editor:
         self.process = self.model.process
         self.pairs = self.model.pairs(self.sampling)
         self.sampler = make_sampler(self.sampling.name, **self.sampling.options)
-        self.random = self.backend.random(seed)
+        self.seed, self.random = seed, self.backend.random(seed)
         self.wish = wish_of(self.model, classes, prompts, prompts_file, embeddings)
-        self.batch_size, self.fit = batch_size, fit
+        self.embeddings, self.batch_size, self.fit = embeddings, batch_size, fit
         self.out, self.singles, self.npz = out, singles, npz
 
     def denoiser(self, asked: Known) -> Denoiser:
@@ -112,7 +116,8 @@ class Editor:
 
     def guided(self, asked: Known) -> Denoiser:
         """Return the denoiser for what is asked for, a row a sample, guided."""
-        return self.model.guided(self.weights, asked, self.guidance)
+        with said_before():
+            return self.model.guided(self.weights, asked, self.guidance)
 
     def thresholded(self, denoiser: Denoiser) -> Denoiser:
         """Return a denoiser kept in the range of images."""
@@ -136,40 +141,60 @@ class Editor:
         Raises:
             DataError: there is no such image, it cannot be read, or it is of another size or number of channels.
         """
-        H, W, C = self.model.sample_shape
-        size = (H, W) if self.fit else None
-        item = re.fullmatch(r"(.+):([0-9]{1,12})", text)
-        if Path(text).is_file():
-            picture = Picture(decode_image(Path(text), 1 if C == 1 else 3, size))
-        elif item:
-            picture = self._item(item[1], int(item[2]), size)
-        else:
-            raise DataError(f"there is no image {text}: give the path of a file, or DATA:NUMBER such as digits:12")
-        shape = picture.pixels.shape
-        if shape[2] != C:
-            raise DataError(f"{text} has {shape[2]} channels, and the model draws {C}: give another image")
-        if shape != (H, W, C):
-            raise DataError(
-                f"{text} is {shape[0]}x{shape[1]}, and the model draws {H}x{W}: give --fit to crop and resize it"
-            )
-        return picture
-
-    def _item(self, source: str, number: int, size: tuple[int, int] | None) -> Picture:
-        dataset = open_dataset(source, image_size=size)
-        if len(dataset.shape) != 3:
-            raise DataError(f"{dataset.description}: edit is for images")
-        if number >= len(dataset):
-            raise DataError(f"{dataset.description}: there is no number {number}, the last is {len(dataset) - 1}")
-        row = np.asarray([number])
-        known = some(dataset, row)
+        dataset, row = self._found(text, self.model.sample_shape)
+        known = self.model.known(dataset, row)
         if dataset.classes != self.model.classes:
             known.labels = None  # other classes than the model's
-        return Picture(dataset.read(row)[0], known if self._reads(known) else None)
+        return Picture(text, dataset.read(row)[0], known if self._reads(known) else None)
+
+    def read_small(self, texts: Sequence[str], shape: tuple[int, ...]) -> list[Picture]:
+        """Return the pictures to enlarge that texts name: as for `read`, or all of a data set.
+
+        Raises:
+            DataError: there is no such picture, it cannot be read, or it is not of this shape.
+        """
+        found = []
+        for text in texts:
+            dataset, rows = self._found(text, shape, several=True)
+            names = [text] if len(rows) == 1 else [f"{text}:{row}" for row in rows]
+            found += [Picture(name, pixels) for name, pixels in zip(names, dataset.read(rows), strict=True)]
+        return found
+
+    def _found(self, text: str, shape: tuple[int, ...], several: bool = False) -> tuple[Dataset, Numbers]:
+        """Return a data set and which of its images `text` names; they have this shape."""
+        H, W, C = shape
+        size = (H, W) if self.fit else None
+        item = re.fullmatch(r"(.+):([0-9]{1,12})", text)
+        dataset: Dataset
+        if Path(text).is_file() and not (several and Path(text).suffix.lower() not in SUFFIXES):
+            pixels = decode_image(Path(text), 1 if C == 1 else 3, size)
+            dataset, rows = ArrayDataset(pixels[None], name=text), np.arange(1)
+        elif item:
+            dataset, rows = open_dataset(item[1], image_size=size), np.asarray([int(item[2])])
+        elif several:
+            dataset = open_dataset(text, image_size=size)
+            rows = np.arange(len(dataset))
+        else:
+            raise DataError(f"there is no image {text}: give the path of a file, or DATA:NUMBER such as digits:12")
+        if len(dataset.shape) != 3:
+            raise DataError(f"{dataset.description}: edit is for images")
+        if rows[-1] >= len(dataset):
+            raise DataError(f"{dataset.description}: there is no number {rows[-1]}, the last is {len(dataset) - 1}")
+        does = "enlarges" if several else "draws"
+        height, width, channels = dataset.shape
+        if channels != C:
+            raise DataError(f"{text} has {channels} channels, and the model {does} {C}: give another image")
+        if (height, width) != (H, W):
+            raise DataError(
+                f"{text} is {height}x{width}, and the model {does} {H}x{W}: give --fit to crop and resize it"
+            )
+        return dataset, rows
 
     def _reads(self, known: Known) -> bool:
         """Whether the model's condition can read what is known."""
         try:
-            self.model.read(known)
+            with said_before():
+                self.model.read(known)
         except ConfigError:
             return False
         return True
@@ -218,8 +243,40 @@ class Editor:
             )
         return in_turn(self.model.condition.asked(self.wish), np.arange(len(pictures)))
 
+    def two_wishes(self) -> Known:
+        """Return the two that are wished, to lead from one to the other.
+
+        Raises:
+            ConfigError: there are not two, or the model was trained without what is wished.
+        """
+        asked = self.model.condition.asked(self.wish) if self.wish.said else Asked(None)
+        if count(asked) != 2:
+            raise ConfigError(
+                f"interpolate without images leads between two prompts, not {count(asked)}: "
+                "give --prompt A --prompt B, or two --labels such as 3,8"
+            )
+        return asked
+
+    def said(self, pictures: Sequence[Picture], asked: Known) -> list[dict[str, Any]]:
+        """Return what a mark says of pictures, for each of which something is asked."""
+        rows = said_of(self.model, asked, len(pictures))
+        return [{"image": picture.name, **row} for picture, row in zip(pictures, rows, strict=True)]
+
+    def both(self, asked: Known, n: int) -> tuple[Denoiser, Denoiser]:
+        """Return the guided denoisers of n samples for two that are asked for: the same one where they are the same."""
+        first, second = (self.guided(some(asked, np.full(n, end))) for end in (0, 1))
+        same = all(np.array_equal(*column) for column in self.model.read(asked).values())
+        return first, first if same else second
+
     def variants(
-        self, pictures: Sequence[Picture], number: int, edited: Edit, steps: int, shown: Sequence[Pixels]
+        self,
+        pictures: Sequence[Picture],
+        number: int,
+        edited: Edit,
+        steps: int,
+        shown: Sequence[Pixels],
+        name: str,
+        **told: Any,
     ) -> None:
         """Draw edits of each picture, and write them.
 
@@ -229,8 +286,11 @@ class Editor:
             edited: makes them of images, as `sdedit` and `repaint` do.
             steps: how many steps it takes.
             shown: what each row of the grid begins with.
+            name: of the edit.
+            told: its options.
         """
         asked = self.asked(pictures)
+        self.model.read(asked)  # whole: what is to be said of it is said once
 
         def of_rows(rows: Numbers) -> Iterator[Step]:
             of = rows // number
@@ -238,9 +298,11 @@ class Editor:
             return edited(*arguments, image=self.to_model([pictures[i] for i in of]), sampler=self.sampler)
 
         results = self.run(len(pictures) * number, of_rows, steps)
+        said = self.said(pictures, asked)
+        samples = [{"number": row, **said[row // number]} for row in range(len(results))]
         starts = range(0, len(results), number)
         rows = [pixels for first, i in zip(shown, starts, strict=True) for pixels in (first, *results[i : i + number])]
-        self.write(results, rows, 1 + number)
+        self.write(results, rows, 1 + number, name, samples, **told)
 
     def run(self, rows: int, edited: Callable[[Numbers], Iterator[Step]], steps: int) -> Pixels:
         """Return the results of an edit, uint8 (rows, H, W, C), drawn in batches.
@@ -250,7 +312,7 @@ class Editor:
             edited: the steps of the edit of the rows with these numbers.
             steps: how many those are.
         """
-        progress, done, results = Progress(), count(1), []
+        progress, done, results = Progress(), itertools.count(1), []
         total = steps * -(-rows // self.batch_size)
         for begin in range(0, rows, self.batch_size):
             with self.backend.scope():
@@ -261,23 +323,46 @@ class Editor:
         progress.close()
         return np.concatenate(results)
 
-    def write(self, results: Pixels, shown: Sequence[Pixels], columns: int) -> None:
+    def write(
+        self,
+        results: Pixels,
+        shown: Sequence[Pixels],
+        columns: int,
+        name: str,
+        samples: Sequence[Mapping[str, Any]],
+        **told: Any,
+    ) -> None:
         """Write the pictures of an edit into the folder, and say so.
 
         Args:
             results: uint8 (n, H, W, C), for the single files.
             shown: results and what else belongs beside them, in the order of the grid.
             columns: of the grid.
+            name: of the edit.
+            samples: what a mark says of each result.
+            told: the options of the edit; None for one that was left out.
         """
+        options = {**told, "fit": self.fit or None}
+        mark = mark_of(
+            self.model,
+            f"tinyddpm edit {name}",
+            self.checkpoint,
+            seed=self.seed,
+            sampling=self.sampling,
+            guidance=self.guidance,
+            samples=samples,
+            edit={key: value for key, value in options.items() if value is not None},
+            embeddings=self.embeddings,
+        )
         folder = self.out or free_folder(Path("edits"))
         files = []
         if self.npz:
             files.append(folder / "edits.npz")
-            save_npz(files[-1], results)
+            save_npz(files[-1], results, mark=mark)
         files.append(folder / "grid.png")
-        save_png(files[-1], grid(np.stack(list(shown)), columns))
+        save_png(files[-1], grid(np.stack(list(shown)), columns), mark)
         if self.singles:
-            save_images(folder, results)
+            save_images(folder, results, mark=mark)
             files.append(folder / f"{0:06d}.png")
         for file in files:
             click.echo(f"wrote {file}")

@@ -12,17 +12,27 @@ from tinyddpm.cli.options import GroupedCommand, option
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config, preset, presets
 
+DRAWN = (".png", ".gif", ".npz")
+"""Files that say what drew them."""
+
 
 @click.command(cls=GroupedCommand)
 @click.argument("what")
 @option(
-    "--json", "as_json", is_flag=True, help="One JSON object, with at least `parameters` and `step`.", group="Output"
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="One JSON object; of a model with at least `parameters` and `step`.",
+    group="Output",
 )
 def info(what: str, as_json: bool) -> None:
-    """Say what is in WHAT: a checkpoint, a run folder, or a preset.
+    """Say what is in WHAT: a checkpoint, a run folder, or a preset. Of a PNG, GIF or NPZ file, say what drew it.
 
     A preset's name wins over a file of the same name; write ./NAME for the file.
     """
+    if what not in presets() and Path(what).suffix.lower() in DRAWN:
+        _tell_mark(Path(what), as_json)
+        return
     found = _preset(what) if what in presets() else _checkpoint(Path(what))
     if as_json:
         click.echo(json.dumps(found))
@@ -37,6 +47,29 @@ def info(what: str, as_json: bool) -> None:
     click.echo(f"\n{config.to_toml()}", nl=False)
 
 
+def _tell_mark(path: Path, as_json: bool) -> None:
+    """Say what made a drawn file: a line an entry, and one a sample. What a terminal would act on is escaped."""
+    from tinyddpm.figures.marks import read_mark
+
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}: give one that tinyddpm drew")
+    mark = dict(read_mark(path))
+    if as_json:
+        click.echo(json.dumps(mark))
+        return
+    samples, configuration = mark.pop("samples"), mark.pop("configuration", None)
+    for key, value in [*mark.items(), *(("sample", sample) for sample in samples)]:
+        text = ", ".join(f"{name} {_plain(part)}" for name, part in value.items()) if isinstance(value, dict) else value
+        line = f"{key:<14}{_plain(text)}"
+        click.echo(line if line.isprintable() else json.dumps(line)[1:-1])
+    if configuration:
+        click.echo(f"\n{Config.from_dict(configuration, str(path)).to_toml()}", nl=False)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _preset(name: str) -> dict[str, Any]:
     chosen = preset(name)
     labels = chosen.classes if chosen.config.data.labels else 0
@@ -44,19 +77,21 @@ def _preset(name: str) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
+    from tinyddpm.figures.marks import sha256_of
     from tinyddpm.model.checkpoint import read_checkpoint_header
-    from tinyddpm.model.load import CHECKPOINT
+    from tinyddpm.model.load import checkpoint_file
 
     if not path.exists():
         raise ConfigError(
             f"{path} is neither a checkpoint nor a run folder, nor one of the presets {', '.join(presets())}"
         )
-    file = path / CHECKPOINT if path.is_dir() else path
+    file = checkpoint_file(path)
     header = read_checkpoint_header(file)
     config = Config.from_dict(header.config, str(file))
     return {
         **_described(config, str(file), header.step, header.sample_shape, header.classes),
         "plugins": header.plugins,
+        "sha256": sha256_of(file),
     }
 
 

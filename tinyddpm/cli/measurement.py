@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyddpm.backend import Array, Purpose
-from tinyddpm.conditions import some
 from tinyddpm.data import open_dataset, parse_size
-from tinyddpm.data.base import Dataset
+from tinyddpm.data.base import Dataset, Subset
 from tinyddpm.diffusion.bound import Bound, Estimate, Floats, Times, estimate, together, variational_bound
 from tinyddpm.diffusion.flow import BIN, bits_per_dimension, flow_log_density
 from tinyddpm.diffusion.process import Variance
-from tinyddpm.errors import DataError
+from tinyddpm.errors import DataError, said_before
 from tinyddpm.model.denoiser import NetworkDenoiser, NetworkFlow
 from tinyddpm.model.model import Model
 from tinyddpm.ops import load_operations
@@ -51,6 +50,7 @@ class Measurement:
     ) -> None:
         self.model, self.weights, self.dataset, self.draws = model, weights, dataset, draws
         self.random = model.backend.random(seed)
+        model.columns(Subset(dataset, numbers))  # whole: what is to be said of it is said once
         self.batches = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)]
         self.progress, self.text = Progress(), f"of {len(numbers)} samples"
 
@@ -101,7 +101,8 @@ class Measurement:
         return bits_per_dimension(density, shape, BIN if model.is_image else None)
 
     def _denoiser(self, batch: NDArray[np.int64]) -> NetworkDenoiser:
-        return self.model.network_denoiser(self.weights, some(self.dataset, batch))
+        with said_before():
+            return self.model.network_denoiser(self.weights, self.model.known(self.dataset, batch))
 
     def _read(self, batch: NDArray[np.int64]) -> Array:
         x_0 = self.model.backend.asarray(self.dataset.read(batch))

@@ -165,12 +165,13 @@ def sample(
     import numpy as np
 
     from tinyddpm.conditions import in_turn
+    from tinyddpm.figures.marks import checkpoint_of, mark_of, samples_of
     from tinyddpm.figures.samples import write
     from tinyddpm.model.sampling import draw
     from tinyddpm.progress import Progress
     from tinyddpm.training.run import free_folder
 
-    model, weights, _ = open_model(checkpoint, raw, **machine)
+    model, weights, loaded = open_model(checkpoint, raw, **machine)
     sampling = chosen_sampling(
         model.config, assignments, spacing, spacing_assignments,
         name=sampler, steps=sample_steps, threshold=threshold, percentile=percentile,
@@ -178,7 +179,18 @@ def sample(
     guidance = chosen_guidance(model.config, guide, scale, guide_assignments)
     numbers = np.arange(first, first + number)
     turns = model.condition.asked(wish_of(model, classes, prompts, prompts_file, embeddings))
+    asked = in_turn(turns, numbers)
     refuse_full(out)
+    mark = mark_of(
+        model,
+        "tinyddpm sample",
+        checkpoint_of(checkpoint, loaded, raw),
+        seed=seed,
+        sampling=sampling,
+        guidance=guidance,
+        samples=samples_of(model, asked, numbers),
+        embeddings=embeddings,
+    )
 
     progress, done = Progress(), count(1)
     total = -(-number // batch_size) * (sampling.steps or model.process.T)
@@ -186,7 +198,7 @@ def sample(
         model,
         weights,
         numbers,
-        in_turn(turns, numbers),
+        asked,
         seed=seed,
         sampling=sampling,
         guidance=guidance,
@@ -196,5 +208,5 @@ def sample(
     )
     progress.close()
     folder = out or free_folder(Path("samples"))
-    for path in write(samples, folder, first=first, singles=singles, npz=npz, gif=gif, strip=film_strip):
+    for path in write(samples, folder, mark, first=first, singles=singles, npz=npz, gif=gif, strip=film_strip):
         click.echo(f"wrote {path}")

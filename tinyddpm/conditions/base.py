@@ -50,11 +50,13 @@ class Wish(NamedTuple):
         labels: (k,) numbers of classes.
         prompts: k captions.
         embeddings: columns that someone else's encoder made, each of k rows.
+        images: small pictures to enlarge, uint8 (k, h, w, C).
     """
 
     labels: HostArray | None = None
     prompts: Sequence[str] | None = None
     embeddings: Mapping[str, HostArray] | None = None
+    images: HostArray | None = None
 
     @property
     def said(self) -> bool:
@@ -66,6 +68,7 @@ ASKED_BY = {
     "labels": ("classes", "--labels"),
     "prompts": ("captions", "--prompt"),
     "embeddings": ("embeddings", "--embeddings"),
+    "images": ("pictures to enlarge", "images"),
 }
 """What a model must have been trained with for each part of a wish, and the option that says it."""
 
@@ -85,6 +88,11 @@ class Condition(Protocol):
     Where options depend on the training data, such as the words of its captions, the callable has a function
     `learned(known, **options) -> options` as an attribute. It is called once, before a run's model is built, and what
     it returns is recorded in the configuration.
+
+    Where what is given is made of the samples themselves, such as smaller pictures of them, the condition has a method
+    `observed(xp, x_0, random=None, step=0, samples=()) -> Given`. It makes the columns that `read` returns of x_0,
+    (N, *sample_shape), on the device, and nothing is read of a data set. Each step of training asks it anew: `random`,
+    `step` and `samples` then name the random numbers that it may draw, see `Random`. Without `random` it draws none.
 
     Attributes:
         gives: how wide the parts are that it tells a network; 0 for those that it does not.

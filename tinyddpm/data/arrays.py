@@ -80,20 +80,35 @@ def npz_columns(path: Path) -> dict[str, Samples]:
         raise _unreadable(path, cause) from cause
 
 
+def npz_text(path: Path, key: str) -> str:
+    """Return the string called `key` in an `.npz` file, "" if there is none.
+
+    Raises:
+        DataError: the file is damaged or pickled, too large for memory, or holds something else of this name.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if f"{key}.npy" not in archive.namelist():
+                return ""
+            return str(_strings(_read_member(archive, key, path), key, path).item())
+    except DAMAGE as cause:
+        raise _unreadable(path, cause) from cause
+
+
 def _columns(archive: zipfile.ZipFile, keys: list[str], path: Path) -> dict[str, Samples]:
     columns = {to: _read_member(archive, key, path) for key, to in COLUMN_KEYS.items() if key in keys}
     if CAPTIONS in columns:
-        columns[CAPTIONS] = _strings(columns[CAPTIONS], path)
+        columns[CAPTIONS] = _strings(columns[CAPTIONS], "captions", path)
     return columns
 
 
-def _strings(array: Samples, path: Path) -> Samples:
+def _strings(array: Samples, key: str, path: Path) -> Samples:
     """Return strings as objects. In NumPy a character is four bytes, which are checked before Python sees them."""
     if array.dtype.kind != "U":
-        raise DataError(f"{path}: captions are {array.dtype}: store strings, numpy.asarray(captions, str)")
+        raise DataError(f"{path}: {key} are {array.dtype}: store strings, numpy.asarray({key}, str)")
     numbers = np.frombuffer(array.tobytes(), np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
     if numbers.max(initial=0) > sys.maxunicode:
-        raise DataError(f"{path}: captions hold {numbers.max()}, the number of no character: save them anew")
+        raise DataError(f"{path}: {key} hold {numbers.max()}, the number of no character: save them anew")
     return array.astype(object)
 
 

@@ -257,12 +257,15 @@ def _check_tokens(tokens: Samples, length: Samples | None, name: str) -> None:
         raise DataError(f"{name}: a length is no integer from 0 to {most}, the tokens of a sample: store n of them")
 
 
-def check_memory(size: int, name: str) -> None:
-    """Raise a DataError if a data set of `size` bytes is too large to be held in memory."""
+PACK = "pack it into an HDF5 file, which is read as needed (examples/pack_folder.py), or shrink it"
+
+
+def check_memory(size: int, name: str, advice: str = PACK) -> None:
+    """Raise a DataError, with what to do, if a data set of `size` bytes is too large to be held in memory."""
     if size > MEMORY_LIMIT:
         raise DataError(
             f"{name}: {size / 2**30:.1f} GiB once decoded, more than the {MEMORY_LIMIT / 2**30:g} GiB that are held"
-            " in memory: pack it into an HDF5 file, which is read as needed (examples/pack_folder.py), or shrink it"
+            f" in memory: {advice}"
         )
 
 

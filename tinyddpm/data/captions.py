@@ -5,7 +5,8 @@
     photos/1.txt              the caption of photos/1.jpg
 
 `text` is the caption and `label` the class; either may be left out, and what else is there is passed over. This is how
-Hugging Face's image folders have them. All files are UTF-8.
+Hugging Face's image folders have them. All files are UTF-8. Metadata may lie above the folders of splits too, and name
+images as "train/1.jpg".
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 from tinyddpm.data.base import check_memory
-from tinyddpm.errors import DataError
+from tinyddpm.errors import DataError, TinyDDPMWarning
 
 FILE, TEXT, LABEL = "file_name", "text", "label"
 METADATA = ("metadata.jsonl", "metadata.csv")
@@ -27,15 +29,24 @@ Row: TypeAlias = tuple[int, dict[str, Any]]
 """The number of a line, and what it says."""
 
 
-def read_annotations(folder: Path, images: Sequence[Path]) -> dict[str, list[str]]:
+def read_annotations(folder: Path, images: Sequence[Path], above: Path) -> dict[str, list[str]]:
     """Return the columns "text" and "label" of images in `folder`, those that are there, with a value for each image.
 
     Captions beside the images are read where there is no `text` in metadata.
 
+    Args:
+        folder: of the images, or of their classes.
+        images: their paths.
+        above: the folder of which `folder` is a split; `folder` itself where there are no splits.
+
     Raises:
         DataError: not every image has a value, or is named once; a file is no UTF-8, or not understood.
     """
-    found = _of_metadata(folder, images)
+    found = _of_metadata(folder, images, folder)
+    if above != folder and (others := _of_metadata(above, images, folder)):
+        if found:
+            raise DataError(f"{folder} holds metadata of the same images as {above} does: keep one of them")
+        found = others
     beside = [image.with_suffix(".txt") for image in images]
     if TEXT in found or not any(path.is_file() for path in beside):
         return found
@@ -45,7 +56,8 @@ def read_annotations(folder: Path, images: Sequence[Path]) -> dict[str, list[str
     return {**found, TEXT: [_read_text(path).strip() for path in beside]}
 
 
-def _of_metadata(folder: Path, images: Sequence[Path]) -> dict[str, list[str]]:
+def _of_metadata(folder: Path, images: Sequence[Path], split: Path) -> dict[str, list[str]]:
+    """Return what the metadata in `folder` says of the images in `split`, which is `folder` or in it."""
     files = [folder / name for name in METADATA if (folder / name).is_file()]
     if not files:
         return {}
@@ -56,7 +68,12 @@ def _of_metadata(folder: Path, images: Sequence[Path]) -> dict[str, list[str]]:
     columns = [column for column in (TEXT, LABEL) if any(column in row for _, row in rows)]
     if not columns:
         return {}
-    values = _by_name(path, rows, columns)
+    inside = PurePosixPath(split.relative_to(folder).as_posix())
+    values = {name: row for name, row in _by_name(path, rows, columns).items() if name.is_relative_to(inside)}
+    if not values and split != folder:
+        first = images[0].relative_to(folder).as_posix()
+        warnings.warn(f"{path} is not used: it names no image as {first}", TinyDDPMWarning, stacklevel=2)
+        return {}
     names = [PurePosixPath(image.relative_to(folder).as_posix()) for image in images]
     lacking, strange = [name for name in names if name not in values], values.keys() - set(names)
     if lacking:

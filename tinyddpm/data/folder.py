@@ -90,7 +90,7 @@ def list_images(folder: Path, split: str = "train") -> Listing:
         DataError: there are none, or no such split, or images both beside and inside the folders of classes; or not
             every image has a caption if some have one.
     """
-    folder = _split_folder(folder, split)
+    above, folder = folder, _split_folder(folder, split)
     direct = _images_in(folder)
     by_class = {sub.name: found for sub in _subfolders(folder) if (found := _images_in(sub))}
     if direct and by_class:
@@ -102,7 +102,7 @@ def list_images(folder: Path, split: str = "train") -> Listing:
         kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
         raise DataError(f"{folder} holds no images ({kinds}), nor do its subfolders: check the path")
     paths = direct or [path for found in by_class.values() for path in found]
-    known = read_annotations(folder, paths)
+    known = read_annotations(folder, paths, above)
     names = known.get(LABEL) or ([] if direct else [path.parent.name for path in paths])
     classes = {name: k for k, name in enumerate(sorted(set(names)))}
     labels = np.asarray([classes[name] for name in names]) if classes else None
@@ -114,7 +114,7 @@ def count_channels(paths: list[Path]) -> int:
     """Return 1 if all of these images are grey, otherwise 3. Reads no more than their headers."""
 
     def is_grey(path: Path) -> bool:
-        with _opened(path) as image:
+        with opened(path) as image:
             return image.mode in GREY_MODES
 
     return 1 if all(map(is_grey, paths)) else 3
@@ -126,7 +126,7 @@ def decode_image(path: Path, channels: int, image_size: tuple[int, int] | None =
     Raises:
         DataError: the file is no image, is damaged, or has too many pixels; it is named.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         ImageOps.exif_transpose(image, in_place=True)
         converted = _to_eight_bits(image, "L" if channels == 1 else "RGB", path)
         pixels = np.asarray(converted if image_size is None else fit(converted, image_size))
@@ -134,7 +134,7 @@ def decode_image(path: Path, channels: int, image_size: tuple[int, int] | None =
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path) -> Iterator[Image.Image]:
     """Open an image; what goes wrong inside the block is put down to the file."""
     try:
         with Image.open(path, formats=FORMATS) as image:

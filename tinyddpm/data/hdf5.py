@@ -3,8 +3,8 @@
 A file holds `images`, uint8 (n, H, W) or (n, H, W, C), or `points`, floating (n, D); and it may hold `labels`, integers
 (n,), and `classes`, the names of the classes as a JSON list in UTF-8, uint8 (bytes,). `captions` are kept as `classes`
 are, n of them. `tokens` are float16 or float32 (n, L, D), of which each sample has the first `length`, integers (n,),
-or all. Whatever else it holds must be plain numbers too: strings of HDF5's own are refused, as is a file that points
-out of itself (`tinyddpm.hdf5`).
+or all. All but the images is read into memory at once. Whatever else the file holds must be plain numbers too: strings
+of HDF5's own are refused, as is a file that points out of itself (`tinyddpm.hdf5`).
 """
 
 from __future__ import annotations
@@ -143,6 +143,6 @@ def _read(datasets: Datasets, key: str, name: str) -> Samples | None:
     """Return a whole dataset, None if there is none of this name."""
     if key not in datasets:
         return None
-    check_memory(datasets[key].nbytes, name)
+    check_memory(datasets[key].nbytes, f"{name}, `{key}`", "of an HDF5 file only images are read as needed; shrink it")
     array: Samples = np.asarray(datasets[key][()])
     return array

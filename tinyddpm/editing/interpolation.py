@@ -1,4 +1,5 @@
-"""Images between two images: through the noise that DDIM makes them of, or half-noised, mixed and denoised."""
+"""Images between two images: through the noise that DDIM makes them of, or half-noised, mixed and denoised. And images
+of one noise, between what is asked for and something else."""
 
 from __future__ import annotations
 
@@ -80,6 +81,35 @@ def stochastic_interpolation(
     x_t, x_t_prime = (process.q_sample(end, steps[0][0], eps) for end, eps in zip(ends, x, strict=True))
     share = _per_row(lam, x_t)
     return sampler(process, denoiser, (1 - share) * x_t + share * x_t_prime, steps, noise)
+
+
+def conditional_interpolation(
+    process: GaussianProcess,
+    between: Denoiser,
+    x: Array,
+    pairs: Pairs,
+    noise: Noise,
+    *,
+    n: int,
+    sampler: Sampler,
+) -> Iterator[Step]:
+    """Draw one noise again and again, while what is asked for goes from one thing to another.
+
+        ε_λ(x_t) = (1 − λ) ε(x_t | first) + λ ε(x_t | second),   all from one x_T
+
+    At λ = 0 and 1 it comes to what the sampler draws of this noise for either alone.
+
+    Args:
+        process: see `Sampler`.
+        between: of what lies between the two, (n, ...), a `Blend` of them.
+        x: (1, ...) standard normal noise, from which all start.
+        pairs: the steps from noise to data.
+        noise: see `Sampler`, (1, ...): the same for all, so that only λ tells them apart.
+        n: how many are drawn.
+        sampler: denoises.
+    """
+    xp = process.backend.xp
+    return sampler(process, between, xp.concat([x] * n), pairs, lambda t: xp.concat([noise(t)] * n))
 
 
 def slerp(xp: Any, a: Array, b: Array, lam: Array) -> Array:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tinyddpm.errors import ConfigError, DataError
 from tinyddpm.figures.files import replacing
+from tinyddpm.figures.marks import KEY, Mark, of_sample, to_text
 from tinyddpm.samplers.spacings import moments
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -122,26 +123,32 @@ def film_strip(
     return grid(shown.reshape(-1, *shown.shape[2:]), shown.shape[1], scale, gap)
 
 
-def save_png(path: str | os.PathLike[str], image: Pixels) -> None:
-    """Write `image`, uint8 (H, W, C) of one or three channels, as a PNG file.
+def save_png(path: str | os.PathLike[str], image: Pixels, mark: Mark | None = None) -> None:
+    """Write `image`, uint8 (H, W, C) of one or three channels, as a PNG file, and in it the mark of what made it.
 
     Raises:
         DataError: `image` cannot be drawn, or the file cannot be written.
     """
-    picture = _picture(image)
+    from PIL.PngImagePlugin import PngInfo
+
+    picture, texts = _picture(image), PngInfo()
+    if mark is not None:
+        texts.add_text(KEY, to_text(mark))
     with replacing(path) as file:
-        picture.save(file, format="PNG")
+        picture.save(file, format="PNG", pnginfo=texts)
 
 
-def save_images(folder: str | os.PathLike[str], images: Pixels, start: int = 0) -> None:
+def save_images(folder: str | os.PathLike[str], images: Pixels, start: int = 0, mark: Mark | None = None) -> None:
     """Write each of `images` (n, H, W, C) as a PNG file of its own: `000000.png` and on, counted from `start`.
+
+    Of the mark of them all, each has what is said of its own sample.
 
     Raises:
         DataError: `images` cannot be drawn, or a file cannot be written.
     """
     _require_drawable(images, ndim=4)
-    for i, image in enumerate(images, start):
-        save_png(Path(folder) / f"{i:06d}.png", image)
+    for i, image in enumerate(images):
+        save_png(Path(folder) / f"{start + i:06d}.png", image, mark and of_sample(mark, i))
 
 
 def save_npz(
@@ -149,6 +156,7 @@ def save_npz(
     samples: NDArray[Any],
     labels: ArrayLike | None = None,
     words: Sequence[str] | None = None,
+    mark: Mark | None = None,
 ) -> None:
     """Write samples as a compressed NPZ file: uint8 (n, H, W, C) as `images`, anything else as `points`.
 
@@ -157,6 +165,7 @@ def save_npz(
         samples: images with any number of channels, or points (n, d).
         labels: the class of each sample (n,), kept as int64 `labels`.
         words: what each is of, kept as `captions`.
+        mark: of what made them, kept as `tinyddpm`, JSON.
 
     Raises:
         DataError: there is not one label for each sample, or the file cannot be written.
@@ -168,12 +177,18 @@ def save_npz(
             raise DataError(f"{len(samples)} samples and labels of shape {arrays['labels'].shape}: give one for each")
     if words is not None:
         arrays["captions"] = np.asarray(words, np.str_)
+    if mark is not None:
+        arrays[KEY] = np.asarray(to_text(mark))
     with replacing(path) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def save_gif(
-    path: str | os.PathLike[str], frames: Sequence[Pixels], milliseconds: int = 100, hold_last: int = 2000
+    path: str | os.PathLike[str],
+    frames: Sequence[Pixels],
+    milliseconds: int = 100,
+    hold_last: int = 2000,
+    mark: Mark | None = None,
 ) -> None:
     """Write `frames`, each uint8 (H, W, C), as an animated GIF that starts again for ever.
 
@@ -185,6 +200,7 @@ def save_gif(
         frames: pictures of one shape, such as those of `grid`.
         milliseconds: how long a frame stays, from 20 (browsers slow down anything faster) to 60000.
         hold_last: how long the last frame stays, in the same range.
+        mark: of what made them, kept as the file's comment.
 
     Raises:
         DataError: the frames cannot be drawn, or the file cannot be written.
@@ -196,8 +212,9 @@ def save_gif(
     _require_one_shape(frames)
     first, *rest = [_picture(frame) for frame in frames]
     times = [round(t, -1) for t in [milliseconds] * len(rest) + [hold_last]]
+    comment = {} if mark is None else {"comment": to_text(mark).encode()}
     with replacing(path) as file:
-        first.save(file, format="GIF", save_all=True, append_images=rest, duration=times, loop=0)
+        first.save(file, format="GIF", save_all=True, append_images=rest, duration=times, loop=0, **comment)
 
 
 def _picture(image: Pixels) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tinyddpm.errors import DataError
 from tinyddpm.figures.images import Pixels, captioned, film_strip, grid, save_gif, save_images, save_npz, save_png
+from tinyddpm.figures.marks import Mark
 from tinyddpm.figures.points import point_picture
 from tinyddpm.model.sampling import Samples
 
@@ -40,6 +41,7 @@ def animation(samples: Samples) -> list[Pixels]:
 def write(
     samples: Samples,
     folder: Path,
+    mark: Mark,
     *,
     first: int = 0,
     singles: bool = False,
@@ -52,6 +54,7 @@ def write(
     Args:
         samples: with frames where `gif` or `strip` is asked for.
         folder: made if it is not there.
+        mark: of what made them, which each file carries.
         first: the number of the first sample.
         singles: a PNG for each image, `000000.png` and on.
         npz: `samples.npz`.
@@ -64,22 +67,22 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     if npz:
-        save_npz(folder / "samples.npz", samples.values, samples.labels, samples.words)
+        save_npz(folder / "samples.npz", samples.values, samples.labels, samples.words, mark)
         written.append(folder / "samples.npz")
     if is_drawable(samples.values.shape[1:]):
-        save_png(folder / "grid.png", picture(samples))
+        save_png(folder / "grid.png", picture(samples), mark)
         written.append(folder / "grid.png")
     elif singles or gif or strip or not npz:
         what = "channels" if samples.values.ndim == 4 else "dimensions"
         raise DataError(f"{samples.values.shape[-1]} {what} cannot be shown as a picture: ask for --npz alone")
     if singles:
-        save_images(folder, samples.values, first)
+        save_images(folder, samples.values, first, mark)
         written.append(folder / f"{first:06d}.png")
     if gif:
-        save_gif(folder / "denoising.gif", animation(samples))
+        save_gif(folder / "denoising.gif", animation(samples), mark=mark)
         written.append(folder / "denoising.gif")
     if strip:
-        save_png(folder / "film-strip.png", film_strip(samples.frames))
+        save_png(folder / "film-strip.png", film_strip(samples.frames), mark)
         written.append(folder / "film-strip.png")
     return written
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,6 @@ def line_chart(
     height: int = 16,
     log: bool = False,
     encoding: str | None = None,
-    times: Sequence[int] | None = None,
 ) -> str:
     """Return the curves of `series` as text: a chart with its y axis, the steps below it, and a legend.
 
@@ -36,7 +35,6 @@ def line_chart(
         height: lines of the plot itself.
         log: draw log10 of the values.
         encoding: what the text will be written in, standard output's by default.
-        times: (n,) where along t the values stand, rising; 0 to n − 1 by default.
 
     Raises:
         ConfigError: too many curves, too small a chart, or values that cannot be drawn.
@@ -46,24 +44,19 @@ def line_chart(
         raise ConfigError(f"a chart of {width} by {height} characters is too small: give at least 16 by 2")
     braille = len(series) <= len(DASHES) and _can_encode("⣿", encoding or sys.stdout.encoding or "ascii")
     curves = [np.log10(y) if log else np.asarray(y, np.float64) for y in series.values()]
-    t = np.arange(len(curves[0])) if times is None else np.asarray(times)
-    if len(t) != len(curves[0]) or np.any(np.diff(t) <= 0):
-        raise ConfigError(f"{len(t)} times for curves of {len(curves[0])} values: give one for each, rising")
     low, high = min(y.min() for y in curves), max(y.max() for y in curves)
     if low == high:
         high += abs(high) or 1.0  # a flat curve lies at the bottom
-    rows = _plot(t, [(y - low) / (high - low) for y in curves], width, height, braille)
-    return "\n".join([*_framed(rows, low, high, log, (t[0], t[-1]), braille), _legend(series, braille)])
+    rows = _plot([(y - low) / (high - low) for y in curves], width, height, braille)
+    return "\n".join([*_framed(rows, low, high, log, len(curves[0]), braille), _legend(series, braille)])
 
 
-def _plot(
-    t: NDArray[np.integer], curves: list[NDArray[np.float64]], width: int, height: int, braille: bool
-) -> list[str]:
-    """Return the lines of the plot of `curves` over t, each with values in [0, 1]."""
+def _plot(curves: list[NDArray[np.float64]], width: int, height: int, braille: bool) -> list[str]:
+    """Return the lines of the plot of `curves`, each with values in [0, 1]."""
     per_row, per_column = BRAILLE.shape if braille else (1, 1)
     cells = np.full((height, width), 0x2800 if braille else ord(" "))
     for number, y in enumerate(curves):
-        dots = _trace(t, y, height * per_row, width * per_column)
+        dots = _trace(y, height * per_row, width * per_column)
         if braille:
             drawn, period = DASHES[number]
             dots &= np.arange(dots.shape[1]) % period < drawn
@@ -73,9 +66,10 @@ def _plot(
     return ["".join(map(chr, row)) for row in cells]
 
 
-def _trace(t: NDArray[np.integer], y: NDArray[np.float64], rows: int, columns: int) -> NDArray[np.bool_]:
+def _trace(y: NDArray[np.float64], rows: int, columns: int) -> NDArray[np.bool_]:
     """Return the dots (rows, columns) of a curve with values in [0, 1], joined from column to column, 1 at the top."""
-    row = np.rint((1 - np.interp(np.linspace(t[0], t[-1], columns), t, y)) * (rows - 1)).astype(int)
+    x = np.linspace(0, len(y) - 1, columns)
+    row = np.rint((1 - np.interp(x, np.arange(len(y)), y)) * (rows - 1)).astype(int)
     before = np.concatenate([row[:1], row[:-1]])
     first = np.where(before < row, before + 1, row)  # from just past the last column's dot
     last = np.where(before > row, before - 1, row)
@@ -83,16 +77,16 @@ def _trace(t: NDArray[np.integer], y: NDArray[np.float64], rows: int, columns: i
     return (first <= down) & (down <= last)
 
 
-def _framed(text: list[str], low: float, high: float, log: bool, ends: tuple[int, int], braille: bool) -> list[str]:
+def _framed(text: list[str], low: float, high: float, log: bool, steps: int, braille: bool) -> list[str]:
     """Return the lines of the plot with a y axis before and the steps below them."""
     side, corner, line = "│└─" if braille else "|+-"
     ticks = {0: high, len(text) // 2: high - (high - low) * (len(text) // 2) / (len(text) - 1), len(text) - 1: low}
     labels = [f"{10 ** ticks[i] if log else ticks[i]:.3g}" if i in ticks else "" for i in range(len(text))]
     margin = max(map(len, labels))
     plot = [f"{label:>{margin}} {side}{row}" for label, row in zip(labels, text, strict=True)]
-    width, first, last = len(text[0]), f"t = {ends[0]}", str(ends[1])
+    width, last = len(text[0]), str(steps - 1)
     axis = f"{'':>{margin}} {corner}{line * width}"
-    below = f"{'':>{margin}}  {first}{last:>{width - len(first)}}"
+    below = f"{'':>{margin}}  t = 0{last:>{width - 5}}"
     return [*plot, axis, below]
 
 

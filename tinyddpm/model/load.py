@@ -14,6 +14,11 @@ CHECKPOINT = "checkpoint.h5"
 """The checkpoint's name in a run folder."""
 
 
+def checkpoint_file(path: Path) -> Path:
+    """Return the checkpoint that `path` names: the file itself, or the one in a run folder."""
+    return path / CHECKPOINT if path.is_dir() else path
+
+
 def layout_of(backend: Backend) -> Any:
     """Return the function that tells a checkpoint's parameters from its header, for `load_checkpoint`."""
 
@@ -33,7 +38,7 @@ def load_model(path: Path, backend: Backend, raw: bool = False, threads: int = 0
         raw: the weights as trained, instead of their average.
         threads: the threads that share a batch; 0 for as many as help on this backend.
     """
-    path = path / CHECKPOINT if path.is_dir() else path
+    path = checkpoint_file(path)
     checkpoint = load_checkpoint(path, layout_of(backend), moments=False)
     config = Config.from_dict(checkpoint.config, str(path))
     model = Model(config, checkpoint.sample_shape, checkpoint.classes, backend, threads)

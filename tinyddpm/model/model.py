@@ -13,6 +13,7 @@ from tinyddpm.backend import Array, Backend, Purpose, Random
 from tinyddpm.backend.workers import Workers
 from tinyddpm.conditions import (
     OF_CLASSES,
+    Asked,
     Condition,
     Conditioned,
     Given,
@@ -21,8 +22,10 @@ from tinyddpm.conditions import (
     check_fit,
     count,
     make_condition,
+    some,
 )
 from tinyddpm.conditions.base import HostArray
+from tinyddpm.data.base import Dataset
 from tinyddpm.diffusion.denoiser import Denoiser, Threshold, Thresholded, make_threshold
 from tinyddpm.diffusion.likelihood import Decoder
 from tinyddpm.diffusion.objectives import Objective, objective_class
@@ -38,6 +41,7 @@ from tinyddpm.model.scaled import ScaledInput
 from tinyddpm.nn import Layout, Network, Weights, Widths, make_network
 from tinyddpm.nn.precision import MixedPrecision
 from tinyddpm.ops import Operations, load_operations
+from tinyddpm.ops.images import to_model
 from tinyddpm.samplers import Pairs, Step, make_pairs, make_sampler
 
 
@@ -85,6 +89,7 @@ class Model:
         if np.any(self.parametrisation.scale != 1):
             net = ScaledInput(net, self.process.table(self.parametrisation.scale))
         self.network = Conditioned(net, self.condition)
+        self._observed = getattr(self.condition, "observed", None)
         self.layout = Layout(self.network.parameters)
         with backend.scope():
             self._null = {name: backend.asarray(value[None, ...]) for name, value in self.condition.null.items()}
@@ -112,6 +117,21 @@ class Model:
         """Return the columns that the condition reads of a data set, or of what is asked for, on the host."""
         return self.condition.read(known)
 
+    def columns(self, dataset: Dataset) -> Mapping[str, HostArray]:
+        """Return the columns that training reads of a data set: none where they are made of its samples."""
+        return {} if self._observed else self.read(dataset)
+
+    def known(self, dataset: Dataset, rows: HostArray) -> Asked:
+        """Return what is known of samples of a data set, and what the condition makes of them."""
+        known = some(dataset, rows)
+        if not self._observed:
+            return known
+        with self.backend.scope():
+            x = self.backend.asarray(dataset.read(rows))
+            made = self.observed({}, to_model(x) if self.is_image else x)
+            columns = {name: self.backend.to_numpy(column) for name, column in made.items()}
+        return Asked(known.labels, {**known.columns, **columns})
+
     def given(self, columns: Mapping[str, HostArray], rows: HostArray | slice) -> Given:
         """Return some rows of what was read, on the device."""
         return {name: self.backend.asarray(column[rows]) for name, column in columns.items()}
@@ -134,6 +154,26 @@ class Model:
             raise ConfigError("the model was always told its condition: train one with --condition-dropout 0.1")
         null = self.condition.null.items()
         return {name: self.backend.asarray(np.repeat(value[None, ...], n, axis=0)) for name, value in null}
+
+    def observed(self, given: Given, x_0: Array) -> Given:
+        """Return what is given of these samples: what was read of them, or what the condition makes of them."""
+        return self._observed(self.backend.xp, x_0) if self._observed else given
+
+    def in_training(
+        self, given: Given, x_0: Array, random: Random, step: int | Array, samples: HostArray | Array
+    ) -> Given:
+        """Return what is given of a batch in training: as `observed`, anew at each step, and partly nothing.
+
+        Args:
+            given: what was read of the samples.
+            x_0: the samples, on the device.
+            random: of the training's seed; step and samples as there.
+            step: the training step.
+            samples: (N,) the slots of the batch.
+        """
+        if self._observed:
+            given = self._observed(self.backend.xp, x_0, random, step, samples)
+        return self.partly_nothing(given, random, step, samples)
 
     def partly_nothing(self, given: Given, random: Random, step: int | Array, samples: HostArray | Array) -> Given:
         """Return what is given in training: for some samples, at random, nothing. For the arguments see `Random`."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from tinyddpm.backend import Array
 from tinyddpm.conditions import Known, some
-from tinyddpm.errors import ConfigError, unknown
+from tinyddpm.errors import ConfigError, said_before, unknown
 from tinyddpm.model.config import GuidanceConfig, SamplingConfig
 from tinyddpm.model.model import Model
 from tinyddpm.ops.images import from_model
@@ -67,12 +67,14 @@ def draw(
         frames: keep moments of the denoising.
         watch: called with every step, for progress.
     """
+    model.read(asked)  # whole: what is to be said of it is said once
     batches, films = [], []
     for start in range(0, len(samples), batch_size):
         part = slice(start, start + batch_size)
         kept = set(moments(sampling.steps or model.process.T, FRAMES)) if frames else set()
         film = []
-        steps = model.sample(weights, samples[part], some(asked, part), seed, sampling, guidance)
+        with said_before():
+            steps = model.sample(weights, samples[part], some(asked, part), seed, sampling, guidance)
         for number, step in enumerate(steps):
             watch(step)
             if number in kept:

@@ -1,10 +1,10 @@
-"""Images as files have them and as networks do: their range, and which way they look."""
+"""Images as files have them and as networks do: their range, their size, and which way they look."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
 
 from tinyddpm.backend import Array
 
@@ -25,3 +25,51 @@ def flip_horizontally(x: Array, mask: Array) -> Array:
     """Return `x` (n, H, W, C) with the images mirrored, left to right, where `mask` (n,) is True."""
     xp: Any = array_namespace(x, mask)
     return xp.where(xp.reshape(mask, (-1, 1, 1, 1)), xp.flip(x, axis=2), x)
+
+
+def squares(x: Array, factor: int) -> Array:
+    """Return `x` (n, H, W, C) cut into squares: (n, H/factor, factor, W/factor, factor, C)."""
+    n, height, width, channels = x.shape
+    xp: Any = array_namespace(x)
+    return xp.reshape(x, (n, height // factor, factor, width // factor, factor, channels))
+
+
+def shrunk(images: Array, factor: int) -> Array:
+    """Return images of integers from 0 to 255 as uint8, each square of factor × factor pixels made one.
+
+    That is their mean, rounded, half up. It is computed in integers, so that every backend has the same.
+    """
+    xp: Any = array_namespace(images)
+    area = factor * factor
+    total = xp.sum(squares(xp.astype(images, xp.int32), factor), axis=(2, 4), dtype=xp.int32)
+    return xp.astype((2 * total + area) // (2 * area), xp.uint8)
+
+
+def bicubic(x: Array, height: int, width: int) -> Array:
+    """Return `x` (n, h, w, C) enlarged to (n, height, width, C) by Keys's cubic convolution (1981, with a = −½).
+
+    Pixels have their centres at half numbers, as in Pillow.
+    """
+    return _stretched(_stretched(x, height, axis=1), width, axis=2)
+
+
+def _stretched(x: Array, size: int, axis: int) -> Array:
+    """Return `x` with `size` pixels along an axis, each made of the four that are nearest to it.
+
+    Their weights are W(d) = 3/2 |d|³ − 5/2 |d|² + 1 up to |d| = 1, and −1/2 |d|³ + 5/2 |d|² − 4 |d| + 2 up to 2. What
+    would lie beyond an edge is left out, and the rest made to sum to one.
+    """
+    xp: Any = array_namespace(x)
+    pixels = x.shape[axis]
+    centre = (xp.arange(size, dtype=x.dtype, device=device(x)) + 0.5) * (pixels / size) - 0.5
+    along = (-1, *(1,) * (x.ndim - 1 - axis))
+    y = total = 0.0
+    for k in (-1, 0, 1, 2):
+        place = xp.floor(centre) + k
+        d = xp.abs(place - centre)
+        weight = xp.where(d < 1.0, (1.5 * d - 2.5) * d * d + 1.0, ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0)
+        there, nothing = (place >= 0.0) & (place < pixels), xp.zeros_like(place)
+        weight, place = xp.where(there, weight, nothing), xp.where(there, place, nothing)
+        pixel = xp.take(x, xp.astype(place, xp.int64), axis=axis)
+        y, total = y + xp.reshape(weight, along) * pixel, total + weight
+    return y / xp.reshape(total, along)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyddpm.backend import Backend, load_backend
-from tinyddpm.conditions import Condition, Known, Wish
+from tinyddpm.backend import Backend, Random, load_backend
+from tinyddpm.conditions import Asked, Condition, Known, Wish
 from tinyddpm.errors import ConfigError
 from tinyddpm.nn import Layout, Told
 from tinyddpm.ops import Saved, load_operations
@@ -35,6 +35,8 @@ def check_condition(
     In float64 on NumPy, with what is given and the weights read-only:
 
     - what it reads has a row for each sample, and its null is of the same columns, shapes and types;
+    - what it makes of samples, if it does, has the columns, shapes and types that it reads, is read as it is, and is
+      the same for a sample whatever the batch, also with random numbers;
     - what is asked for where nothing is wished can be read, and has words for each sample, or none;
     - what it tells, also of the null, has the parts and widths that `gives` says, and of each sample alone is the same;
     - the gradient of every parameter path agrees with central differences at rtol 1e-6, and is added to what is there;
@@ -57,6 +59,7 @@ def check_condition(
     for null in (False, True):
         condition = build(sample_shape, classes, WIDTH, null, **options)
         columns = read_only({name: np.asarray(column) for name, column in condition.read(known).items()})
+        _check_observed(condition, columns, sample_shape, what)
         _check_asked(condition, known, columns, what)
         if null:
             columns = _with_null(columns, condition.null, what)
@@ -93,6 +96,38 @@ class _Runner:
         views = self.layout.views(buffer, self.backend.xp)
         self.condition.backward(saved, dict(views), Told(**{n: self.backend.asarray(a) for n, a in dtold.items()}))
         return {path: self.backend.to_numpy(view) for path, view in views.items()}
+
+
+def _check_observed(
+    condition: Condition, columns: Mapping[str, HostArray], sample_shape: tuple[int, ...], what: str
+) -> None:
+    """Check what a condition makes of samples, if it makes anything of them."""
+    observed = getattr(condition, "observed", None)
+    if observed is None:
+        return
+    numbers, rng = np.asarray([7, 0, 2**32 - 1]), np.random.default_rng(SEED)
+    x_0 = read_only({"x_0": rng.uniform(-1, 1, (3, *sample_shape)).astype(np.float32)})["x_0"]
+    found = observed(np, x_0)
+    for name, column in columns.items():
+        assert name in found, f"{what}: it reads {sorted(columns)}, and makes {sorted(found)} of samples"
+        assert found[name].shape == (3, *column.shape[1:]), (
+            f"{what}: the {name} that it makes of samples have shape {found[name].shape[1:]}, those that it reads "
+            f"{column.shape[1:]}"
+        )
+        assert found[name].dtype == column.dtype, (
+            f"{what}: the {name} that it makes of samples are {found[name].dtype}, those that it reads {column.dtype}"
+        )
+    again = condition.read(Asked(None, found))
+    for name in columns:
+        assert np.array_equal(again[name], found[name]), f"{what}: the {name} that it makes is read as another"
+    for random in (None, Random(np, SEED)):
+        whole = observed(np, x_0, random, 3, numbers)
+        for i, number in enumerate(numbers):
+            alone = observed(np, x_0[i : i + 1], random, 3, np.asarray([number]))
+            for name, column in whole.items():
+                assert np.array_equal(alone[name], column[i : i + 1]), (
+                    f"{what}: the {name} that it makes of a sample alone is another"
+                )
 
 
 def _check_asked(condition: Condition, known: Known, columns: Mapping[str, HostArray], what: str) -> None:

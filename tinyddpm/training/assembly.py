@@ -10,12 +10,12 @@ import numpy as np
 
 from tinyddpm import registry
 from tinyddpm.backend import Array, Backend
-from tinyddpm.conditions import Wish, in_turn, learned_options, some
+from tinyddpm.conditions import Wish, in_turn, learned_options
 from tinyddpm.data import open_dataset, parse_size
 from tinyddpm.data.base import Dataset, split_dataset
 from tinyddpm.data.batching import check_batch_size
 from tinyddpm.diffusion.denoiser import Prediction
-from tinyddpm.errors import ConfigError, unknown
+from tinyddpm.errors import ConfigError, said_before, unknown
 from tinyddpm.model.config import Config, DataConfig, settings
 from tinyddpm.model.model import Model
 from tinyddpm.ops import Operations
@@ -96,7 +96,8 @@ def _try_sampler(model: Model, train: Dataset) -> None:
     backend, sampling = model.backend, model.config.sampling
     weights = backend.asarray(np.zeros(model.layout.size, np.float32))
     number = np.zeros(1, np.int64)
-    model.denoiser(weights, in_turn(model.condition.asked(Wish(), some(train, number)), number), sampling)
+    with said_before():
+        model.denoiser(weights, in_turn(model.condition.asked(Wish(), model.known(train, number)), number), sampling)
     with backend.scope():
         nothing = backend.xp.zeros((1, *model.sample_shape), dtype=backend.xp.float32, device=backend.device)
 

@@ -42,7 +42,7 @@ class DeviceStep:
         training = self.config.training
         self.random = backend.random(self.config.seed)
         self.feed: Feed = make_feed(backend, train, self.config)
-        self.columns = {name: backend.asarray(column) for name, column in model.read(train).items()}
+        self.columns = {name: backend.asarray(column) for name, column in model.columns(train).items()}
         self.slots = backend.asarray(np.arange(training.batch_size))
         self.gradient = backend.asarray(np.zeros(model.layout.size, np.float32))
         self.descent = descent(training)
@@ -68,7 +68,7 @@ class DeviceStep:
         for part in parts(training.batch_size, training.accumulate):
             batch = self._noised(step, places, part)
             given: Given = {name: xp.take(column, places[part], axis=0) for name, column in self.columns.items()}
-            given = model.partly_nothing(given, self.random, step, self.slots[part])
+            given = model.in_training(given, batch.x_0, self.random, step, self.slots[part])
             share = (part.stop - part.start) / training.batch_size
             losses = training_gradient(
                 model.objective, model.network, self.ops, w, dw, batch, given,

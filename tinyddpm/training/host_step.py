@@ -47,7 +47,7 @@ class HostStep:
         self.model, self.train, self.state, self.ops, self.law = model, train, state, ops, law
         self.config = model.config
         self.random = model.backend.random(self.config.seed)
-        self.columns = model.read(train)
+        self.columns = model.columns(train)
         self.descent = descent(self.config.training)
         # One gradient for each worker, summed in order: no worker waits for another, and no sum depends on timing.
         size, asarray = model.layout.size, model.backend.asarray
@@ -117,11 +117,10 @@ class HostStep:
         places = batch_indices(len(self.train), training.batch_size, step, config.seed)[samples]
         data = model.backend.asarray(self.train.read(places))
         t, weight = self.law.draw(self.random, step, samples)
-        given = model.given(self.columns, places)
+        batch = self.ops.noised(self.random, step, samples, data, model.process.levels, t=t, flip=config.data.flip)
+        given = model.in_training(model.given(self.columns, places), batch.x_0, self.random, step, samples)
         losses = training_gradient(
-            model.objective, model.network, self.ops, w, dw,
-            self.ops.noised(self.random, step, samples, data, model.process.levels, t=t, flip=config.data.flip),
-            model.partly_nothing(given, self.random, step, samples),
+            model.objective, model.network, self.ops, w, dw, batch, given,
             DropoutNoise(self.random, step, samples), share * weight,
         )  # fmt: skip
         return share * float(model.backend.xp.mean(weight * losses)), t, losses

@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 
 from tinyddpm.backend import Backend, load_backend
-from tinyddpm.conditions import Wish, in_turn, some
+from tinyddpm.conditions import Wish, in_turn
 from tinyddpm.data.base import Dataset
-from tinyddpm.errors import CheckpointError, ConfigError, OutOfMemoryError, TrainingError
+from tinyddpm.errors import CheckpointError, ConfigError, OutOfMemoryError, TrainingError, said_before
 from tinyddpm.figures.files import replacing
 from tinyddpm.figures.images import save_gif, save_png
+from tinyddpm.figures.marks import Mark, mark_of, samples_of, sha256_of
 from tinyddpm.figures.samples import animation, is_drawable, picture
 from tinyddpm.model.checkpoint import load_checkpoint, plugin_notes, read_checkpoint_header, save_checkpoint
 from tinyddpm.model.config import Config
-from tinyddpm.model.load import CHECKPOINT, layout_of
+from tinyddpm.model.load import CHECKPOINT, checkpoint_file, layout_of
 from tinyddpm.model.sampling import Samples, draw
 from tinyddpm.progress import Progress, duration
 from tinyddpm.samplers import Step
@@ -106,7 +107,7 @@ def resume(
         CheckpointError: there is no usable checkpoint, or the data set is not the one that it was trained on.
         ConfigError: it has already done that many steps.
     """
-    path = folder / CHECKPOINT if folder.is_dir() else folder
+    path = checkpoint_file(folder)
     folder = path.parent
     before = Config.from_dict(read_checkpoint_header(path).config, str(path))
     config = replace(
@@ -252,10 +253,13 @@ class _Run:
         self.saved_at = self.trainer.step
         self.callbacks.tell("saved", step=self.trainer.step, path=self.folder / CHECKPOINT)
 
-    def _draw(self, frames: bool) -> Samples:
+    def _draw(self, frames: bool) -> tuple[Samples, Mark]:
+        """Return samples of the averaged weights, and the mark of what drew them but for how to find the checkpoint."""
         sampling, model = self.config.sampling, self.trainer.model
         numbers = np.arange(sampling.count)
-        turns = model.condition.asked(Wish(), some(self.trainer.held_out, slice(SHOWN)))
+        held_out = self.trainer.held_out
+        shown = model.known(held_out, np.arange(min(SHOWN, len(held_out))))
+        asked = in_turn(model.condition.asked(Wish(), shown), numbers)
         total = -(-sampling.count // SAMPLE_BATCH) * (sampling.steps or model.process.T)
         done = count(1)
 
@@ -265,24 +269,36 @@ class _Run:
                 raise _Stopped
 
         try:
-            return draw(
-                model,
-                self.trainer.ema,
-                numbers,
-                in_turn(turns, numbers),
-                seed=self.config.seed,
-                sampling=sampling,
-                batch_size=SAMPLE_BATCH,
-                frames=frames,
-                watch=watch,
-            )
+            with said_before():
+                samples = draw(
+                    model,
+                    self.trainer.ema,
+                    numbers,
+                    asked,
+                    seed=self.config.seed,
+                    sampling=sampling,
+                    batch_size=SAMPLE_BATCH,
+                    frames=frames,
+                    watch=watch,
+                )
         finally:
             self.progress.close()
+        mark = mark_of(
+            model,
+            "tinyddpm train",
+            {"step": self.trainer.step, "weights": "average"},
+            seed=self.config.seed,
+            sampling=sampling,
+            guidance=self.config.guidance,
+            samples=samples_of(model, asked, numbers),
+        )
+        return samples, mark
 
     def _draw_grid(self, path: Path) -> None:
         if is_drawable(self.trainer.model.sample_shape):
             with suppress(_Stopped):
-                save_png(path, picture(self._draw(frames=False)))
+                samples, mark = self._draw(frames=False)
+                save_png(path, picture(samples), {**mark, "configuration": self.config.to_dict()})
                 self.callbacks.tell("drew", step=self.trainer.step, paths=[path])
 
     def _finish(self) -> list[Path]:
@@ -291,9 +307,10 @@ class _Run:
         if not is_drawable(self.trainer.model.sample_shape):
             return []
         with suppress(_Stopped):
-            samples = self._draw(frames=True)
-            save_png(grid, picture(samples))
-            save_gif(film, animation(samples))
+            samples, mark = self._draw(frames=True)
+            saved = {**mark["checkpoint"], "sha256": sha256_of(self.folder / CHECKPOINT)}
+            save_png(grid, picture(samples), {**mark, "checkpoint": saved})
+            save_gif(film, animation(samples), mark={**mark, "checkpoint": saved})
             self.callbacks.tell("drew", step=self.trainer.step, paths=[grid, film])
             return [grid, film]
         return []

@@ -55,6 +55,7 @@ class Trainer:
         times = self.config.training.times
         name = model.objective.times if times == AUTO else times
         self.law = make_law(model.process, name, **self.config.times.options)
+        self.columns = model.columns(held_out)
         self.step = 0
         initial = model.layout.initialise(self.config.seed)
         buffers = initial, initial.copy(), np.zeros_like(initial), np.zeros_like(initial)
@@ -87,7 +88,6 @@ class Trainer:
         The times are uniform.
         """
         n, model = len(self.held_out), self.model
-        columns = model.read(self.held_out)
         ops, random = load_operations(model.backend), model.backend.random(self.config.seed)
 
         def share_of_loss(part: slice) -> float:
@@ -96,7 +96,8 @@ class Trainer:
             t = random.integers(Purpose.VALIDATION_TIME, 0, samples, (), model.process.T)
             eps = random.normal(Purpose.VALIDATION_NOISE, 0, samples, model.sample_shape)
             batch = noised(model.process, model.backend.asarray(x_0), t, eps)
-            losses = training_losses(model.objective, model.network, ops, w, batch, model.given(columns, part))
+            given = model.observed(model.given(self.columns, part), batch.x_0)
+            losses = training_losses(model.objective, model.network, ops, w, batch, given)
             return float(ops.xp.mean(losses)) * len(samples) / n
 
         with model.backend.scope():

@@ -13,7 +13,7 @@ from tinyddpm.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     from tinyddpm.data.base import Dataset
 
@@ -54,13 +54,16 @@ def wrote(path: Path) -> None:
     click.echo(f"wrote {path}")
 
 
-def chart(series: Mapping[str, ArrayLike], times: Sequence[int], log: bool = False) -> None:
-    """Print curves over t, which rises."""
+def chart(
+    series: Mapping[str, Sequence[float] | NDArray[np.floating]], times: Sequence[int], log: bool = False
+) -> None:
+    """Print curves over t from 0 on, straight between the times at which they are known, which rise."""
     import numpy as np
 
     from tinyddpm.figures.terminal import line_chart
 
-    click.echo(line_chart({name: np.asarray(y) for name, y in series.items()}, log=log, times=times))
+    every = np.arange(times[-1] + 1)
+    click.echo(line_chart({name: np.interp(every, times, y) for name, y in series.items()}, log=log))
 
 
 run_argument = click.argument("checkpoint", metavar="RUN", type=click.Path(path_type=Path))

@@ -100,12 +100,11 @@ class Measured:
         import numpy as np
 
         from tinyddpm.backend import Purpose
-        from tinyddpm.conditions import some
         from tinyddpm.figures.tiles import tiles_of
         from tinyddpm.ops.images import to_model
 
         model, numbers = self.model, self.numbers[:1] if self.model.is_image else self.numbers
-        denoiser = model.network_denoiser(self.weights, some(self.dataset, numbers))
+        denoiser = model.network_denoiser(self.weights, model.known(self.dataset, numbers))
         thresholded = model.thresholded(denoiser, model.config.sampling)
         x_0 = model.backend.asarray(self.dataset.read(numbers))
         x_0 = to_model(x_0) if model.is_image else x_0

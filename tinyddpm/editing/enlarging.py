@@ -1,0 +1,60 @@
+"""Enlargement that keeps to its picture (DDNM: Wang, Yu, Zhang 2022, arXiv 2212.00490)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinyddpm.backend import Array
+from tinyddpm.diffusion.denoiser import Denoiser, Prediction
+from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.ops.images import squares
+
+HALVINGS = 20
+"""Of an interval of about 2 in which each shift lies: what is left of it is a thousandth of a grey level."""
+
+
+class Matched:
+    """A denoiser whose predicted x_0 shrinks to given pictures, and eps follows it.
+
+    Samplers take the last prediction as it is, so what is drawn shrinks to them too. It goes around all that is done to
+    predictions, thresholds among it: what comes after would undo it.
+
+    Args:
+        process: relates x_t, x_0 and eps.
+        denoiser: what is predicted.
+        pictures: (N, H/factor, W/factor, C) in [−1, 1].
+        factor: how many pixels, down and across, become one.
+    """
+
+    def __init__(self, process: GaussianProcess, denoiser: Denoiser, pictures: Array, factor: int) -> None:
+        self.process, self.denoiser, self.pictures, self.factor = process, denoiser, pictures, factor
+
+    def __call__(self, x_t: Array, t: int) -> Prediction:
+        """Return the prediction for x_t, (N, H, W, C)."""
+        prediction = self.denoiser(x_t, t)
+        x_0 = matched(self.process.backend.xp, prediction.x_0, self.pictures, self.factor)
+        return Prediction(x_0, self.process.predict_eps(x_t, t, x_0), prediction.fraction)
+
+
+def matched(xp: Any, x_0: Array, pictures: Array, factor: int) -> Array:
+    """Return the images in [−1, 1] nearest to x_0 whose means over squares are the given pictures.
+
+    DDNM replaces x_0 by A⁺y + (I − A⁺A) x_0 (eq. 12), which for means adds to each square what its own mean lacks. That
+    may leave the range, most of all beside white and black, and clipping it would spoil the means. The nearest images
+    within the range are clip(x_0 + s), each square with the shift s at which its mean is right: the mean grows with s,
+    so that halving an interval finds it.
+
+    Args:
+        xp: the array namespace.
+        x_0: (N, H, W, C).
+        pictures: (N, H/factor, W/factor, C) in [−1, 1].
+        factor: the side of a square.
+    """
+    x = squares(x_0, factor)
+    wanted = pictures[:, :, None, :, None, :]
+    low, high = -1 - xp.max(x, axis=(2, 4), keepdims=True), 1 - xp.min(x, axis=(2, 4), keepdims=True)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        lacks = xp.mean(xp.clip(x + middle, -1.0, 1.0), axis=(2, 4), keepdims=True) < wanted
+        low, high = xp.where(lacks, middle, low), xp.where(lacks, high, middle)
+    return xp.reshape(xp.clip(x + (low + high) / 2, -1.0, 1.0), x_0.shape)
