@@ -19,7 +19,7 @@ from tinyddpm.data.base import CAPTIONS, ArrayDataset, Dataset, checked_columns,
 from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.errors import ConfigError, unknown
 from tinyddpm.figures import images
-from tinyddpm.figures.points import scatter
+from tinyddpm.figures.points import point_picture
 from tinyddpm.model.checkpoint import read_checkpoint_header
 from tinyddpm.model.config import Config, GuidanceConfig, SamplingConfig, defaults_for, settings
 from tinyddpm.model.config import preset as find_preset
@@ -47,7 +47,7 @@ class Trained:
 
     Attributes:
         config: the run's configuration.
-        sample_shape: (H, W, C) of an image, (2,) of a point.
+        sample_shape: (H, W, C) of an image, (D,) of a point.
         classes: the names of the classes, () without.
         process: the Gaussian process, which noises samples: `process.T` times, 0 to T − 1.
         step: the training steps done.
@@ -79,7 +79,7 @@ class Trained:
         progress: bool = False,
         **sampling: Any,
     ) -> HostArray:
-        """Draw samples: uint8 images (n, H, W, C), or float32 points (n, 2).
+        """Draw samples: uint8 images (n, H, W, C), or float32 points (n, D).
 
         Args:
             n: how many.
@@ -256,7 +256,7 @@ def train(
     """Train a model, and return it. Its run folder is as `tinyddpm train` writes it.
 
     Args:
-        data: uint8 images (n, H, W) or (n, H, W, C), points (n, 2), a data set, or what names one: a registered name or
+        data: uint8 images (n, H, W) or (n, H, W, C), points (n, D), a data set, or what names one: a registered name or
             a path.
         labels: the class of each sample of an array, integers (n,); of a data set, whether to learn its classes.
         classes: the names of an array's classes; their numbers if not given.
@@ -341,8 +341,8 @@ def plugins() -> dict[str, list[str]]:
 
 
 def save_png(path: PathLike, samples: HostArray) -> None:
-    """Write samples as one picture: images (n, H, W, C) as a grid, points (n, 2) as a scatter."""
-    images.save_png(path, scatter(samples) if samples.ndim == 2 else images.grid(samples))
+    """Write samples as one picture: images (n, H, W, C) as a grid, points (n, 1) as bars, (n, 2) as a scatter."""
+    images.save_png(path, point_picture(samples) if samples.ndim == 2 else images.grid(samples))
 
 
 def _where_it_trained(run: Path) -> Trained:

@@ -97,6 +97,22 @@ def test_train_writes_and_says_where(here: Path) -> None:
     assert by.startswith("computed by: numpy ")
 
 
+@pytest.mark.parametrize("dimension", [1, 3])
+def test_points_of_any_dimension_are_learned_and_drawn(here: Path, dimension: int) -> None:
+    """To the end, with pictures where there are any; samples can always be kept as numbers."""
+    np.save("x.npy", np.random.default_rng(0).normal(size=(60, dimension)))
+    small = ["--preset", "toy", "--data", "x.npy", *SMALL[2:]]
+    wrote = run("train", *small, "--out", "r", "--sample-every", "3").stdout.splitlines()
+    drawn = ["wrote r/samples.png", "wrote r/denoising.gif"] if dimension == 1 else []
+    assert wrote == ["trained 6 steps: r", *drawn]
+    assert run("sample", "r", "--count", "5", "--npz", "--out", "s").exit_code == 0
+    assert np.load("s/samples.npz")["points"].shape == (5, dimension)
+    assert Path("s/grid.png").exists() == (dimension == 1)
+    assert run("nll", "r", "--split", "held-out", "--times", "4").exit_code == 0
+    if dimension == 3:
+        assert "3 dimensions cannot be shown as a picture: ask for --npz alone" in fails("sample", "r")
+
+
 def test_dry_run_measures_and_writes_nothing(here: Path) -> None:
     result = run("train", *SMALL, "--dry-run")
     assert result.exit_code == 0

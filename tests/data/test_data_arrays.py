@@ -69,11 +69,15 @@ def test_npz_keys(tmp_path: Path, key: str, labels: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_points(tmp_path: Path, rng: np.random.Generator, dtype: type) -> None:
-    points = rng.normal(size=(5, 2)).astype(dtype)
+@pytest.mark.parametrize("dimension", [1, 2, 3, 4, 28])
+def test_points(tmp_path: Path, rng: np.random.Generator, dimension: int, dtype: type) -> None:
+    """Of any dimension, three and four too, which are no channels."""
+    points = rng.normal(size=(5, dimension)).astype(dtype)
     np.save(tmp_path / "x.npy", points)
     dataset = open_dataset(str(tmp_path / "x.npy"))
-    assert dataset.shape == (2,)
+    assert dataset.shape == (dimension,)
+    said = {1: "5 points in 1 dimension", 2: "5 points"}.get(dimension, f"5 points in {dimension} dimensions")
+    assert dataset.description == f"{tmp_path / 'x.npy'}: {said}"
     assert dataset.read(np.arange(5)).dtype == np.float32
     np.testing.assert_array_equal(dataset.read(np.arange(5)), points.astype(np.float32))
 
@@ -84,7 +88,8 @@ def test_points(tmp_path: Path, rng: np.random.Generator, dtype: type) -> None:
         (np.zeros((4, 3, 2), np.float32), "images are float32: store them as uint8"),
         (np.zeros((4, 3, 2), np.int64), "images are int64: store them as uint8"),
         (np.zeros((4, 2), np.uint8), "is no data set: store uint8 images"),
-        (np.zeros((4, 3), np.float32), "is no data set"),
+        (np.zeros(4, np.float32), r"is no data set: .* floating points \(n, D\)"),
+        (np.zeros((4, 3), np.int64), "is no data set"),
         (np.zeros((), np.uint8), "is no data set"),
         (np.zeros((0, 3, 2), np.uint8), "is empty: give at least one sample"),
         (np.zeros((4, 3, 0), np.uint8), "is empty"),

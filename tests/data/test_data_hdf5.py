@@ -82,6 +82,12 @@ def test_points(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dataset.read(np.arange(6)), points)
 
 
+def test_points_are_not_called_images(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["images"] = np.zeros((6, 3), np.float32)
+    refused(tmp_path / "x.h5", "`images` are points in 3 dimensions: name the dataset `points`")
+
+
 def test_what_is_read_into_memory_must_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All but images is, and the line says what it is."""
     monkeypatch.setattr("tinyddpm.data.base.MEMORY_LIMIT", 79)

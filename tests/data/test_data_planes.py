@@ -1,4 +1,4 @@
-"""The toy planes against what their docstrings say of them.
+"""The toy distributions against what their docstrings say of them.
 
 Bounds are five standard errors of the 20000 points: a right generator fails one such bound once in 1.7 million, and the
 points are always the same. Standard errors are estimated from the points themselves.
@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 
 from tinyddpm.data import open_dataset
-from tinyddpm.data.planes import MODES, mixture_parameters
+from tinyddpm.data.planes import mixture_1d_parameters, mixture_parameters
 from tinyddpm.errors import DataError
 
-PLANES = ["mixture", "moons", "swiss-roll", "ring"]
+DIMENSIONS = {"mixture": 2, "mixture-1d": 1, "moons": 2, "swiss-roll": 2, "ring": 2}
+MIXTURES = {"mixture": mixture_parameters(), "mixture-1d": mixture_1d_parameters()}
 ERRORS = 5.0
 
 
 def points_of(name: str, split: str = "train") -> np.ndarray:
     dataset = open_dataset(name, split=split)
-    assert dataset.shape == (2,)
+    assert dataset.shape == (DIMENSIONS[name],)
     return dataset.read(np.arange(len(dataset)))
 
 
@@ -28,12 +29,12 @@ def assert_mean(values: np.ndarray, expected: float) -> None:
     assert abs(values.mean(dtype=np.float64) - expected) < ERRORS * values.std() / np.sqrt(len(values))
 
 
-@pytest.mark.parametrize("name", PLANES)
+@pytest.mark.parametrize("name", DIMENSIONS)
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_standardised(name: str, split: str) -> None:
     points = points_of(name, split).astype(np.float64)
-    assert_mean(points[:, 0], 0.0)
-    assert_mean(points[:, 1], 0.0)
+    for coordinate in points.T:
+        assert_mean(coordinate, 0.0)
     assert_mean((points**2).mean(axis=1), 1.0)
 
 
@@ -48,43 +49,46 @@ def test_standardised_whatever_the_noise(name: str, noise: float) -> None:
     assert not np.array_equal(points.astype(np.float32), points_of(name))
 
 
-@pytest.mark.parametrize("name", PLANES)
+@pytest.mark.parametrize("name", DIMENSIONS)
 def test_points_are_always_the_same_and_splits_independent(name: str) -> None:
     train, test = points_of(name), points_of(name, "test")
     np.testing.assert_array_equal(train, points_of(name))
     assert train.dtype == np.float32
-    assert_mean(train[:, 0].astype(np.float64) * test[:, 0], 0.0)
-    assert_mean(train[:, 1].astype(np.float64) * test[:, 1], 0.0)
+    for i in range(train.shape[1]):
+        assert_mean(train[:, i].astype(np.float64) * test[:, i], 0.0)
 
 
-@pytest.mark.parametrize("name", PLANES)
+@pytest.mark.parametrize("name", DIMENSIONS)
 def test_an_unknown_split_is_refused(name: str) -> None:
     with pytest.raises(DataError, match=f"{name} has no split 'dev': use 'train' or 'test'"):
         open_dataset(name, split="dev")
 
 
-def test_the_mixture_has_its_parameters() -> None:
+@pytest.mark.parametrize("name", MIXTURES)
+def test_a_mixture_has_its_parameters(name: str) -> None:
     """Mode by mode: weight, mean and covariance of the labelled points."""
-    dataset = open_dataset("mixture")
+    dataset = open_dataset(name)
     points = dataset.read(np.arange(len(dataset))).astype(np.float64)
-    weights, means, covariances = mixture_parameters()
-    assert len(dataset.classes) == MODES == len(weights)
+    weights, means, covariances = MIXTURES[name]
+    assert len(dataset.classes) == len(weights)
     assert weights.sum() == pytest.approx(1.0)
-    for k in range(MODES):
+    for k in range(len(weights)):
         mine = dataset.labels == k
         assert_mean(mine.astype(np.float64), weights[k])
         centred = points[mine] - means[k]
-        for i in (0, 1):
+        for i in range(DIMENSIONS[name]):
             assert_mean(centred[:, i], 0.0)
-            for j in (0, 1):
+            for j in range(DIMENSIONS[name]):
                 assert_mean(centred[:, i] * centred[:, j], covariances[k, i, j])
 
 
-def test_the_mixture_has_unit_covariance() -> None:
+@pytest.mark.parametrize("name", MIXTURES)
+def test_a_mixture_has_mean_0_and_unit_covariance(name: str) -> None:
     """Exactly, from its parameters: within and between modes."""
-    weights, means, covariances = mixture_parameters()
+    weights, means, covariances = MIXTURES[name]
+    np.testing.assert_allclose(weights @ means, 0, atol=1e-12)
     total = np.einsum("k,kij->ij", weights, covariances) + np.einsum("k,ki,kj->ij", weights, means, means)
-    np.testing.assert_allclose(total, np.eye(2), atol=1e-12)
+    np.testing.assert_allclose(total, np.eye(DIMENSIONS[name]), atol=1e-12)
 
 
 def test_the_moons_are_two_half_circles() -> None:

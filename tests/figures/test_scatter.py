@@ -1,4 +1,4 @@
-"""Points in the plane as pixels: where a point falls, what is left out, and that more points are darker."""
+"""Points as pixels: where a point falls, what is left out, and that more points are darker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyddpm.errors import ConfigError, DataError
-from tinyddpm.figures.points import scatter
+from tinyddpm.figures.points import INK, histogram, point_picture, scatter
 
 WHITE = 255
 
@@ -63,3 +63,26 @@ def test_bad_points_and_settings_are_refused() -> None:
         scatter(np.zeros((4, 2)), size=4)
     with pytest.raises(ConfigError, match="rising range"):
         scatter(np.zeros((4, 2)), limits=(1.0, 1.0))
+
+
+def test_a_histogram_has_bars_as_high_as_its_counts() -> None:
+    """Three bars of four pixels over [-3, 3], worked out by hand: 4, 0 and 2 points; what lies outside is in none."""
+    points = np.array([[-2.0], [-2.5], [-1.5], [-1.1], [1.5], [2.0], [9.0], [np.nan], [np.inf]])
+    picture = histogram(points, 12)
+    inked = (picture == INK).all(axis=2)
+    assert inked.sum(axis=0).tolist() == [12] * 4 + [0] * 4 + [6] * 4
+    assert inked[6:, 8:].all(), "bars stand on the ground"
+    assert ((picture == WHITE).all(axis=2) == ~inked).all()
+    assert (histogram(np.empty((0, 1))) == WHITE).all()
+
+
+def test_points_are_drawn_by_their_dimension() -> None:
+    points = np.random.default_rng(0).normal(size=(50, 2))
+    np.testing.assert_array_equal(point_picture(points), scatter(points))
+    np.testing.assert_array_equal(point_picture(points[:, :1]), histogram(points[:, :1]))
+    with pytest.raises(DataError, match=r"shape \(4, 3\): they must be \(n, 1\) or \(n, 2\); save them as .npz"):
+        point_picture(np.zeros((4, 3)))
+    with pytest.raises(DataError, match=r"histogram: they must be \(n, 1\)"):
+        histogram(points)
+    with pytest.raises(ConfigError, match="size is 4"):
+        histogram(np.zeros((4, 1)), size=4)

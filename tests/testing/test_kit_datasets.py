@@ -14,7 +14,7 @@ from tinyddpm.testing import check_dataset
 HostArray = np.ndarray[Any, Any]
 
 
-@pytest.mark.parametrize("name", ["digits", "fashion-mini", "mixture", "moons", "ring", "swiss-roll"])
+@pytest.mark.parametrize("name", ["digits", "fashion-mini", "mixture", "mixture-1d", "moons", "ring", "swiss-roll"])
 def test_the_built_in_data_sets_keep_the_contract(name: str) -> None:
     check_dataset(name)
 

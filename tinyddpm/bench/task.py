@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tinyddpm.errors import ConfigError
-from tinyddpm.model.config import PLANES, Config, Preset, preset, presets
+from tinyddpm.model.config import TOYS, Config, Preset, preset, presets
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def class_names(classes: int) -> tuple[str, ...]:
 
 def _samples_of(config: Config, preset_name: str | None) -> Preset:
     source = config.data.source
-    name = preset_name or ("toy" if source in PLANES else source)
+    name = preset_name or ("toy" if source in TOYS else source)
     if name not in presets():
         raise ConfigError(
             f"bench reads no data, so it cannot tell the shape of the samples in {source!r}: give --preset, one of "

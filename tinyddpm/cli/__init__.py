@@ -12,7 +12,9 @@ from tinyddpm import __version__, registry
 from tinyddpm.cli.options import ENV_PREFIX
 from tinyddpm.errors import RegistryError, TinyDDPMError, TinyDDPMWarning, unknown
 
-COMMANDS = ("train", "sample", "edit", "nll", "evaluate", "plot", "report", "info", "plugins", "schedule", "bench")
+COMMANDS = (
+    "train", "sample", "edit", "nll", "evaluate", "plot", "report", "figure", "info", "plugins", "schedule", "bench",
+)  # fmt: skip
 """The built-in ones, in the order a newcomer meets them."""
 
 

@@ -1,6 +1,6 @@
 """Arrays that NumPy saved: `.npy` is memory-mapped, `.npz` is read into memory. Neither is ever unpickled.
 
-The array is uint8 images (n, H, W) or (n, H, W, C), or floating points (n, 2). In `.npz` it is called `images`,
+The array is uint8 images (n, H, W) or (n, H, W, C), or floating points (n, D). In `.npz` it is called `images`,
 `points`, `x` or `arr_0`, and the labels, if there are any, `labels`, `y` or `arr_1`. There may be `captions`, strings
 (n,), and `tokens`, float16 or float32 (n, L, D), of which each sample has the first `length`, integers (n,), or all.
 """

@@ -12,7 +12,7 @@ from tinyddpm.backend import Purpose, Random
 from tinyddpm.errors import DataError
 
 Samples: TypeAlias = NDArray[Any]
-"""uint8 images (n, H, W, C) or float32 points (n, 2)."""
+"""uint8 images (n, H, W, C) or float32 points (n, D)."""
 Labels: TypeAlias = NDArray[np.int64]
 """The class of each sample, (n,)."""
 
@@ -29,7 +29,7 @@ class Dataset(Protocol):
 
     Attributes:
         description: one line that says what was understood, such as "digits: 1797 images 8x8x1, 10 classes".
-        shape: the shape of one sample, (H, W, C) of an image or (2,) of a point.
+        shape: the shape of one sample, (H, W, C) of an image or (D,) of a point.
         classes: the names of the classes, () without labels.
         labels: int64 (n,), or None.
         columns: what else is known of each sample, by name, each an array of n rows; {} where nothing is. A caption is
@@ -48,7 +48,7 @@ class Dataset(Protocol):
         ...
 
     def read(self, indices: NDArray[np.integer[Any]]) -> Samples:
-        """Return the samples at `indices`: uint8 (n, H, W, C) for images, float32 (n, 2) for points."""
+        """Return the samples at `indices`: uint8 (n, H, W, C) for images, float32 (n, D) for points."""
         ...
 
 
@@ -56,7 +56,7 @@ class ArrayDataset:
     """A `Dataset` over one array, in memory or memory-mapped.
 
     Args:
-        samples: uint8 images (n, H, W) or (n, H, W, C), or floating points (n, 2), which are kept as float32.
+        samples: uint8 images (n, H, W) or (n, H, W, C), or floating points (n, D), which are kept as float32.
         labels: integers (n,) in [0, number of classes), or None.
         classes: the names of the classes; their numbers if not given.
         columns: what else is known of each sample; see `Dataset`.
@@ -76,7 +76,8 @@ class ArrayDataset:
         name: str,
     ) -> None:
         self.shape = sample_shape(samples.shape, samples.dtype, name)
-        if self.shape == (2,):
+        if len(self.shape) == 1:
+            check_memory(samples.size * np.dtype(np.float32).itemsize, name)
             with np.errstate(over="ignore"):
                 samples = np.asarray(samples, np.float32)
             if not np.isfinite(samples).all():
@@ -166,19 +167,19 @@ def checked_dataset(found: Any, name: str) -> Dataset:
 
 
 def sample_shape(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> tuple[int, ...]:
-    """Return the shape of one sample, (H, W, C) or (2,), of an array of this shape and type.
+    """Return the shape of one sample, (H, W, C) or (D,), of an array of this shape and type.
 
     Raises:
         DataError: this is neither uint8 images nor floating points, or there are none.
     """
     if 0 in shape:
         raise DataError(f"{name}: the array of shape {shape} is empty: give at least one sample")
-    if dtype.kind == "f" and shape[1:] == (2,):
-        return (2,)
+    if dtype.kind == "f" and len(shape) == 2:
+        return shape[1:]
     if len(shape) not in (3, 4):
         raise DataError(
             f"{name}: an array of shape {shape} and type {dtype} is no data set:"
-            " store uint8 images (n, H, W) or (n, H, W, C), or floating points (n, 2)"
+            " store uint8 images (n, H, W) or (n, H, W, C), or floating points (n, D)"
         )
     if dtype != np.uint8:
         raise DataError(f"{name}: the images are {dtype}: store them as uint8, 0 to 255")
@@ -278,7 +279,12 @@ def describe(
     name: str, n: int, shape: tuple[int, ...], classes: tuple[str, ...], columns: Mapping[str, Samples] = {}
 ) -> str:
     """Return the line that says what a data set was understood to be."""
-    parts = [f"{name}: {n} points" if shape == (2,) else f"{name}: {n} images {'x'.join(map(str, shape))}"]
+    if len(shape) == 1:
+        D = shape[0]
+        what = "points" if D == 2 else f"points in {D} dimension{'s' if D > 1 else ''}"
+    else:
+        what = f"images {'x'.join(map(str, shape))}"
+    parts = [f"{name}: {n} {what}"]
     if classes:
         parts.append(f"{len(classes)} class{'es' if len(classes) > 1 else ''}")
     if CAPTIONS in columns:

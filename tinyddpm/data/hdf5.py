@@ -1,6 +1,6 @@
 """Data sets in HDF5 files, whose images are read as they are asked for.
 
-A file holds `images`, uint8 (n, H, W) or (n, H, W, C), or `points`, floating (n, 2); and it may hold `labels`, integers
+A file holds `images`, uint8 (n, H, W) or (n, H, W, C), or `points`, floating (n, D); and it may hold `labels`, integers
 (n,), and `classes`, the names of the classes as a JSON list in UTF-8, uint8 (bytes,). `captions` are kept as `classes`
 are, n of them. `tokens` are float16 or float32 (n, L, D), of which each sample has the first `length`, integers (n,),
 or all. All but the images is read into memory at once. Whatever else the file holds must be plain numbers too: strings
@@ -55,6 +55,8 @@ class HDF5Dataset:
         name: str,
     ) -> None:
         self.shape = sample_shape(images.shape, images.dtype, name)
+        if len(self.shape) != 3:
+            raise DataError(f"{name}: `images` are points in {self.shape[0]} dimensions: name the dataset `points`")
         self.labels, self.classes = checked_labels(labels, len(images), classes, name)
         self.columns = checked_columns(columns, len(images), name)
         self.description = describe(name, len(images), self.shape, self.classes, self.columns)

@@ -1,6 +1,7 @@
-"""Toy distributions in the plane that are known exactly: a mixture of Gaussians, two moons, a swiss roll, a ring.
+"""Toy distributions that are known exactly: a mixture of Gaussians on a line and one in the plane, two moons, a swiss
+roll, a ring.
 
-Each is 20000 points by a closed formula from uniform and normal numbers, then shifted and scaled, both coordinates
+Each is 20000 points by a closed formula from uniform and normal numbers, then shifted and scaled, all coordinates
 alike, so that the distribution has mean 0 and its coordinates have mean variance 1. Shift and scale are the
 distribution's own, computed by hand, not the sample's. Points are always the same; "train" and "test" are
 independent draws. Below, u is uniform over [0, 1) and z standard normal, new ones in each place.
@@ -27,6 +28,10 @@ MODE_DEVIATION = 0.1
 """Standard deviation of each mode of the mixture, in each direction."""
 MODE_RADIUS = math.sqrt(2.0 * (1.0 - MODE_DEVIATION**2))
 """Of the circle of modes. A coordinate then has variance radius² / 2 + deviation² = 1."""
+LINE_WEIGHTS = (0.5, 0.3, 0.2)
+LINE_PLACES = (-1.0, 0.6, 1.6)
+"""Of three modes on a line, but for scale. Their weighted mean is 0."""
+LINE_DEVIATION = 0.2
 MOON_NOISE = 0.1
 ROLL_NOISE = 0.5
 RING_NOISE = 0.1
@@ -35,7 +40,7 @@ Values = NDArray[np.float64]
 
 
 class Mixture(NamedTuple):
-    """A mixture of Gaussians: weights (k,), means (k, 2), covariances (k, 2, 2), all float64."""
+    """A mixture of Gaussians: weights (k,), means (k, D), covariances (k, D, D), all float64."""
 
     weights: Values
     means: Values
@@ -58,8 +63,29 @@ def mixture(split: str, data_dir: str | None) -> ArrayDataset:
     draw = _Draws("mixture", split)
     modes = draw.integers(MODES)
     points = mixture_parameters().means[modes] + MODE_DEVIATION * draw.normal()
-    names = tuple(f"mode {k}" for k in range(MODES))
-    return ArrayDataset(points, modes, names, name="mixture")
+    return ArrayDataset(points, modes, _mode_names(MODES), name="mixture")
+
+
+def mixture_1d_parameters() -> Mixture:
+    """Return the distribution that `mixture_1d` draws from: three modes on a line, of unequal weight, equally narrow.
+
+    With weights w and places m the means are c m, and c² Σ w m² + deviation² = 1.
+    """
+    weights, places = np.array(LINE_WEIGHTS), np.array(LINE_PLACES)
+    means = places * math.sqrt((1.0 - LINE_DEVIATION**2) / (weights @ places**2))
+    return Mixture(weights, means[:, None], np.full((len(means), 1, 1), LINE_DEVIATION**2))
+
+
+def mixture_1d(split: str, data_dir: str | None) -> ArrayDataset:
+    """Return points (n, 1) of `mixture_1d_parameters()`, labelled with their mode: mean_k + deviation · z."""
+    draw = _Draws("mixture-1d", split)
+    modes = np.searchsorted(np.cumsum(LINE_WEIGHTS)[:-1], draw.uniform(), side="right")
+    points = mixture_1d_parameters().means[modes] + LINE_DEVIATION * draw.normal(1)
+    return ArrayDataset(points, modes, _mode_names(len(LINE_WEIGHTS)), name="mixture-1d")
+
+
+def _mode_names(count: int) -> tuple[str, ...]:
+    return tuple(f"mode {k}" for k in range(count))
 
 
 def moons(split: str, data_dir: str | None, *, noise: float = MOON_NOISE) -> ArrayDataset:
@@ -120,9 +146,9 @@ class _Draws:
         self._random = Random(np, SEED)
         self._step = SPLITS.index(split)
 
-    def normal(self) -> Values:
-        """Return z, (n, 2)."""
-        return np.asarray(self._random.normal(Purpose.DATA, self._step, range(POINTS), (2,), layer=0), np.float64)
+    def normal(self, D: int = 2) -> Values:
+        """Return z, (n, D)."""
+        return np.asarray(self._random.normal(Purpose.DATA, self._step, range(POINTS), (D,), layer=0), np.float64)
 
     def uniform(self) -> Values:
         """Return u, (n,)."""

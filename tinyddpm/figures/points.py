@@ -1,4 +1,4 @@
-"""Points in the plane as pictures, without a plotting library."""
+"""Points on a line and in the plane as pictures, without a plotting library."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from tinyddpm.figures.images import WHITE, Pixels
 
 INK = np.array([31, 78, 140])
 OPACITY = 0.6
+
+BAR = 4
+"""The width of a bar of a histogram, in pixels."""
 
 DISC = [(-1, 0), (0, -1), (0, 0), (0, 1), (1, 0)]
 """The pixels of one point, from its centre."""
@@ -29,12 +32,49 @@ def scatter(points: NDArray[np.floating], size: int = 256, limits: tuple[float, 
     """
     if points.ndim != 2 or points.shape[1] != 2:
         raise DataError(f"cannot draw points of shape {points.shape}: they must be (n, 2)")
+    _require_range(size, limits)
     low, high = limits
-    if size < 8 or not low < high:
-        raise ConfigError(f"size is {size} and limits are {limits}: give at least 8 pixels and a rising range")
     counts, _, _ = np.histogram2d(-points[:, 1], points[:, 0], size, [(-high, -low), (low, high)])  # rows go down
     padded = np.pad(counts, 1)
     dots = np.sum([padded[1 + y : 1 + y + size, 1 + x : 1 + x + size] for y, x in DISC], axis=0)
     paper = (1 - OPACITY) ** dots[..., None]  # what still shines through after that many coats of ink
     picture: Pixels = np.rint(paper * WHITE + (1 - paper) * INK).astype(np.uint8)
     return picture
+
+
+def histogram(points: NDArray[np.floating], size: int = 256, limits: tuple[float, float] = (-3.0, 3.0)) -> Pixels:
+    """Return `points` (n, 1) as a picture of bars, uint8 (size, size, 3): blue on white, the highest to the top.
+
+    Args:
+        points: numbers, along x. Those beyond the limits are left out, and so are those not finite.
+        size: sides of the picture in pixels; every fourth of them is a bar.
+        limits: the range of the axis.
+
+    Raises:
+        DataError: `points` has another shape.
+        ConfigError: `size` or `limits` is out of range.
+    """
+    if points.ndim != 2 or points.shape[1] != 1:
+        raise DataError(f"cannot draw points of shape {points.shape} as a histogram: they must be (n, 1)")
+    _require_range(size, limits)
+    counts, _ = np.histogram(points[np.isfinite(points)], size // BAR, limits)
+    heights = np.rint(counts / max(1, counts.max()) * size).repeat(BAR)
+    picture: Pixels = np.full((size, size, 3), WHITE, np.uint8)
+    picture[:, : len(heights)][size - np.arange(size)[:, None] <= heights] = INK
+    return picture
+
+
+def point_picture(points: NDArray[np.floating]) -> Pixels:
+    """Return points (n, 1) as a histogram, or (n, 2) as a scatter.
+
+    Raises:
+        DataError: they are of another dimension.
+    """
+    if points.ndim != 2 or points.shape[1] > 2:
+        raise DataError(f"cannot draw points of shape {points.shape}: they must be (n, 1) or (n, 2); save them as .npz")
+    return histogram(points) if points.shape[1] == 1 else scatter(points)
+
+
+def _require_range(size: int, limits: tuple[float, float]) -> None:
+    if size < 8 or not limits[0] < limits[1]:
+        raise ConfigError(f"size is {size} and limits are {limits}: give at least 8 pixels and a rising range")

@@ -10,7 +10,7 @@ import numpy as np
 from tinyddpm.errors import DataError
 from tinyddpm.figures.images import Pixels, captioned, film_strip, grid, save_gif, save_images, save_npz, save_png
 from tinyddpm.figures.marks import Mark
-from tinyddpm.figures.points import scatter
+from tinyddpm.figures.points import point_picture
 from tinyddpm.model.sampling import Samples
 
 HostArray = np.ndarray[Any, Any]
@@ -18,7 +18,7 @@ HostArray = np.ndarray[Any, Any]
 
 def picture(samples: Samples, values: HostArray | None = None) -> Pixels:
     """Return all samples in one picture: a grid of images, with a column for each class, or a row for each
-    caption, or a scatter of points.
+    caption; a histogram of points on a line, or a scatter of those in the plane.
 
     Args:
         samples: what to show.
@@ -26,7 +26,7 @@ def picture(samples: Samples, values: HostArray | None = None) -> Pixels:
     """
     values = samples.values if values is None else values
     if values.ndim == 2:
-        return scatter(values)
+        return point_picture(values)
     if samples.words is not None:
         return captioned(values, samples.words)
     columns = None if samples.labels is None else int(samples.labels.max()) + 1
@@ -62,7 +62,7 @@ def write(
         strip: `film-strip.png`, images only.
 
     Raises:
-        DataError: the samples have a number of channels that PNG cannot show; ask for `npz` alone.
+        DataError: the samples have more channels or dimensions than a picture; ask for `npz` alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -73,7 +73,8 @@ def write(
         save_png(folder / "grid.png", picture(samples), mark)
         written.append(folder / "grid.png")
     elif singles or gif or strip or not npz:
-        raise DataError(f"{samples.values.shape[-1]} channels cannot be shown as a picture: ask for --npz alone")
+        what = "channels" if samples.values.ndim == 4 else "dimensions"
+        raise DataError(f"{samples.values.shape[-1]} {what} cannot be shown as a picture: ask for --npz alone")
     if singles:
         save_images(folder, samples.values, first, mark)
         written.append(folder / f"{first:06d}.png")
@@ -87,5 +88,7 @@ def write(
 
 
 def is_drawable(shape: tuple[int, ...]) -> bool:
-    """Whether samples of this shape can be shown as a picture: grey or RGB images, and points in the plane."""
-    return shape[-1] in (1, 3) if len(shape) == 3 else shape == (2,)
+    """Whether samples of this shape can be shown as a picture: grey or RGB images, points on a line and in
+    the plane.
+    """
+    return shape[-1] in (1, 3) if len(shape) == 3 else shape in ((1,), (2,))

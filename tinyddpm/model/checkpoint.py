@@ -41,7 +41,7 @@ class CheckpointHeader:
     Attributes:
         config: the whole configuration, as JSON.
         step: training steps done.
-        sample_shape: (H, W, C) of an image, (2,) of a point.
+        sample_shape: (H, W, C) of an image, (D,) of a point.
         classes: class names, () without labels.
         plugins: the registry entries in use, each with its "group", "name", "distribution" and "version".
         state: small JSON values of the training run.

@@ -12,8 +12,8 @@ from typing import Any, get_type_hints
 from tinyddpm import registry
 from tinyddpm.errors import ConfigError, unknown
 
-PLANES = ("mixture", "moons", "ring", "swiss-roll")
-"""The data sets of points in the plane, which the preset `toy` is for."""
+TOYS = ("mixture", "mixture-1d", "moons", "ring", "swiss-roll")
+"""The data sets of points on a line and in the plane, which the preset `toy` is for."""
 
 
 AUTO = "auto"
@@ -294,7 +294,7 @@ def preset_of(name: str, tables: Any) -> Preset:
 
 def defaults_for(source: str) -> Config:
     """Return the settings to start from for a data set: its preset's if it has one, DDPM's otherwise."""
-    name = "toy" if source in PLANES else source
+    name = "toy" if source in TOYS else source
     return preset(name).config if name in presets() else Config()
 
 

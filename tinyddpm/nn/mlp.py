@@ -1,4 +1,4 @@
-"""A multilayer perceptron for points in the plane."""
+"""A multilayer perceptron for points of any dimension."""
 
 from __future__ import annotations
 

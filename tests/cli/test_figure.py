@@ -1,0 +1,184 @@
+"""`tinyddpm figure`, as a user meets it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from tinyddpm.cli import main
+from tinyddpm.cli.figure import figure
+
+pytest.importorskip("matplotlib", reason="needs the figures extra")
+
+SMALL = ["--steps", "2", "--timesteps", "12", "--batch-size", "8", "--sample-count", "4", "--threads", "1"]
+PROCESS = ["forward", "schedules", "diffused", "kernel", "posterior"]
+DRAWN = ["denoising", "content-detail", "guidance", "steps", "text-attention"]
+MEASURED = ["single-step", "loss-by-time", "rate-distortion", "vae"]
+TINY = [
+    "--schedule", "cosine", "--set", "network.channels=8", "--set", "network.multipliers=[1,2]",
+    "--set", "network.blocks=1", "--condition-dropout", "0.2",
+]  # fmt: skip
+
+
+def run(*arguments: str) -> Result:
+    result = CliRunner().invoke(main, arguments)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def draws(*arguments: str) -> str:
+    result = run("figure", *arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def fails(*arguments: str) -> str:
+    """The one line of an error, whose exit code is 1 or 2."""
+    result = run("figure", *arguments)
+    assert result.exit_code in (1, 2), result.output
+    error = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(error) == 1, result.stderr
+    assert "Traceback" not in result.output
+    return error[0]
+
+
+def trained(folder: Path, *arguments: str) -> str:
+    result = run("train", "--out", str(folder), *arguments, *SMALL)
+    assert result.exit_code == 0, result.output
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return trained(tmp_path_factory.mktemp("figure") / "digits", *TINY)
+
+
+@pytest.fixture(scope="module")
+def points(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return trained(tmp_path_factory.mktemp("figure") / "points", "--data", "mixture-1d", "--schedule", "cosine")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_figure_says_what_to_see_and_its_equation() -> None:
+    """A paragraph or more, an equation, where it is from; and every option has help."""
+    assert sorted(figure.commands) == sorted([*PROCESS, *DRAWN, *MEASURED])
+    for name, command in figure.commands.items():
+        text = run("figure", name, "--help").output
+        assert "arXiv" in text, name
+        assert any(sign in text for sign in "=~≤"), name
+        assert len(str(command.help)) > 300, name
+        assert command.short_help
+        assert all(getattr(given, "help", "") for given in command.params if given.param_type_name == "option")
+
+
+@pytest.mark.parametrize("name", PROCESS)
+def test_figures_of_the_process(here: Path, name: str) -> None:
+    short = ["--timesteps", "30"] if name == "schedules" else ["--timesteps", "30", "--schedule", "cosine"]
+    said = draws(name, *short, *(["--count", "60"] if name == "kernel" else []))
+    assert said.splitlines()[-1] == f"wrote figures/{name}.png"
+    with Image.open(f"figures/{name}.png") as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 200
+        assert len(image.convert("RGB").getcolors(1 << 24) or []) > 10
+    assert ("t = 0" in said) == (name in ("schedules", "kernel", "posterior")), "a chart in the terminal"
+
+
+def test_data_of_a_user_s_own_are_drawn(here: Path) -> None:
+    """Points in the plane go forwards, and numbers are diffused, from files; what does not fit is one line."""
+    rng = np.random.default_rng(0)
+    for dimension in (1, 2, 3):
+        np.save(f"{dimension}.npy", rng.normal(size=(40, dimension)))
+    few = ["--timesteps", "20", "--schedule", "cosine"]
+    assert draws("forward", "--data", "2.npy", "--at", "0,19", "--out", "f.svg", *few).endswith("wrote f.svg\n")
+    assert "<svg" in Path("f.svg").read_text()
+    draws("diffused", "--data", "1.npy", "--t", "3", *few)
+    assert "cannot draw points of shape (40, 3)" in fails("forward", "--data", "3.npy", *few)
+    assert "this figure is of numbers, so give points (n, 1)" in fails("diffused", "--data", "2.npy", *few)
+    assert "t is 20: give a time from 0 to 19" in fails("forward", "--at", "20", *few)
+    assert "give times from 0 to 19, separated by commas" in fails("forward", "--at", "a", *few)
+    assert "this figure is of images" in fails("schedules", "--data", "2.npy", "--timesteps", "30")
+    assert "there are none from that number on, the last is 39" in fails("forward", "--data", "2.npy", "--first", "40")
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_figures_of_what_is_measured(here: Path, digits: str, points: str, name: str) -> None:
+    """Of images and of points alike."""
+    few = ["--count", "4", *(["--levels", "3", "--seeds", "1"] if name == "single-step" else ["--times", "4"])]
+    for checkpoint, split in ((digits, "held-out"), (points, "test")):
+        said = draws(name, checkpoint, "--split", split, *few, "--out", "x.png")
+        assert said.splitlines()[-1] == "wrote x.png"
+        assert Image.open("x.png").size[0] == 1300
+
+
+def test_figures_of_what_is_drawn(here: Path, digits: str, points: str) -> None:
+    few = ["--sample-steps", "3"]
+    draws("denoising", digits, "--count", "2", *few)
+    draws("denoising", points, "--count", "50", *few, "--out", "p.svg")
+    draws("steps", digits, "--steps", "2,0", "--count", "3", "--sampler", "ddim")
+    draws("steps", points, "--steps", "2,3", "--count", "30", "--out", "s.png")
+    draws("guidance", digits, "--scales", "1,2.5", "--count", "3", *few)
+    assert "RMSE between two endings" in draws("content-detail", digits, "--starts", "2", "--endings", "2", *few)
+    written = {path.name for path in Path("figures").iterdir()}
+    assert written == {"denoising.png", "steps.png", "guidance.png", "content-detail.png"}
+
+
+def test_steps_draws_what_sample_draws(here: Path, digits: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows are the samples of `sample` with the same seed and steps."""
+    given = []
+    monkeypatch.setattr("tinyddpm.figures.style.draw_tiles", lambda tiles, *_: given.append(tiles))
+    draws("steps", digits, "--steps", "2,3", "--count", "4", "--seed", "7", "--labels", "3,8")
+    for steps, row in zip((2, 3), given[0], strict=True):
+        out = f"s{steps}"
+        run("sample", digits, "--sample-steps", str(steps), "--count", "4", "--seed", "7", "--labels", "3,8", "--npz",
+            "--out", out)  # fmt: skip
+        np.testing.assert_array_equal(np.load(f"{out}/samples.npz")["images"], row)
+
+
+def test_attention_to_words(here: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3)).astype(np.uint8)
+    np.savez("c.npz", images=images, captions=np.asarray(["red square", "blue square"] * 10))
+    words = [
+        "--data",
+        "c.npz",
+        "--condition",
+        "text",
+        "--set",
+        "condition.length=6",
+        "--preset",
+        "small",
+        "--image-size",
+        "8x8",
+    ]
+    folder = trained(here / "words", *words, *TINY, "--set", "network.attention=[4]")
+    said = draws("text-attention", folder, "--prompt", "red square", "--count", "1", "--sample-steps", "3").splitlines()
+    shares = {line.split()[-1]: float(line.split()[0]) for line in said[:3]}
+    assert [*shares] == ["(start)", "red", "square"]
+    assert sum(shares.values()) == pytest.approx(100, abs=0.2)
+    assert said[-1] == "wrote figures/text-attention.png"
+
+
+def test_what_cannot_be_drawn_is_one_line(
+    here: Path, digits: str, points: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "this figure is of images" in fails("content-detail", points)
+    assert "trained without captions" in fails("text-attention", digits, "--prompt", "a")
+    assert "--scales '1,x': give numbers from 0 on" in fails("guidance", digits, "--scales", "1,x")
+    assert "--steps '2.5': give whole numbers from 0 on" in fails("steps", digits, "--steps", "2.5")
+    assert "figures are PNG or SVG" in fails("steps", digits, "--out", "x.gif")
+    assert "No such command 'kernal'" in fails("kernal")
+    assert not [*here.iterdir()]
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    for arguments in (["kernel"], ["vae", digits], ["steps", digits]):
+        assert "pip install 'tinyddpm[figures]'" in fails(*arguments)

@@ -1,0 +1,322 @@
+"""Figures of what a trained model draws: denoising, content-detail, guidance, steps, text-attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count as counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from tinyddpm.cli.figure.group import chart, destination, figure_command, run_argument, wrote
+from tinyddpm.cli.options import option
+from tinyddpm.cli.sample import sample
+from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, wish_of
+from tinyddpm.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tinyddpm.model.config import GuidanceConfig, SamplingConfig
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def count_option(default: int, text: str) -> Callable[[F], F]:
+    """Return the decorator that adds `--count`."""
+    return option("--count", type=click.IntRange(1), default=default, show_default=True, help=text, group="Samples")
+
+
+def drawing_options(*without: str) -> Callable[[click.Command], click.Command]:
+    """Return the decorator that adds the options of `sample` that say what is drawn, and how, but for some."""
+    own = {"classes", "prompts", "prompts_file", "embeddings", "seed", "batch_size"}
+
+    def decorate(command: click.Command) -> click.Command:
+        command.params += [
+            given
+            for given in sample.params
+            if given.name not in without
+            and (given.name in own or getattr(given, "group", "") in ("Sampling", "General"))
+        ]
+        return command
+
+    return decorate
+
+
+class Drawer:
+    """A trained model, and what a command says of the samples that it draws.
+
+    Args:
+        checkpoint: a file or a run folder.
+        count: how many samples, numbered from 0.
+        given: the options of `drawing_options`.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        count: int,
+        *,
+        classes: str | None,
+        prompts: tuple[str, ...],
+        prompts_file: Path | None,
+        embeddings: Path | None,
+        seed: int,
+        batch_size: int,
+        raw: bool,
+        sampler: str | None = None,
+        sample_steps: int | None = None,
+        spacing: str | None,
+        threshold: str | None,
+        percentile: float | None,
+        assignments: tuple[str, ...],
+        spacing_assignments: tuple[str, ...],
+        scale: float | None = None,
+        guide: str | None = None,
+        guide_assignments: tuple[str, ...] = (),
+        **machine: Any,
+    ) -> None:
+        import numpy as np
+
+        from tinyddpm.conditions import in_turn
+
+        self.model, self.weights, _ = open_model(checkpoint, raw, **machine)
+        self.sampling = chosen_sampling(
+            self.model.config, assignments, spacing, spacing_assignments,
+            name=sampler, steps=sample_steps, threshold=threshold, percentile=percentile,
+        )  # fmt: skip
+        self.guidance = chosen_guidance(self.model.config, guide, scale, guide_assignments)
+        self.seed, self.batch_size, self.numbers = seed, batch_size, np.arange(count)
+        turns = self.model.condition.asked(wish_of(self.model, classes, prompts, prompts_file, embeddings))
+        self.asked = in_turn(turns, self.numbers)
+
+    def rows(self, variants: dict[str, tuple[SamplingConfig, GuidanceConfig]]) -> NDArray[np.uint8]:
+        """Return the same samples drawn in several ways as tiles, a row for each; points make one row of all.
+
+        Raises:
+            DataError: the samples have no picture.
+        """
+        import numpy as np
+
+        from tinyddpm.figures.points import point_picture
+        from tinyddpm.model.sampling import draw
+        from tinyddpm.progress import Progress
+
+        progress, done, batches = Progress(), counter(1), -(-len(self.numbers) // self.batch_size)
+        total = batches * sum(sampling.steps or self.model.process.T for sampling, _ in variants.values())
+        drawn = [
+            draw(
+                self.model, self.weights, self.numbers, self.asked, seed=self.seed, sampling=sampling,
+                guidance=guidance, batch_size=self.batch_size,
+                watch=lambda step: progress.update(next(done), total, f"drawing {len(self.numbers)} samples"),
+            ).values
+            for sampling, guidance in variants.values()
+        ]  # fmt: skip
+        progress.close()
+        return np.stack(drawn) if self.model.is_image else np.stack([point_picture(points) for points in drawn])[None]
+
+    def draw_rows(self, variants: dict[str, tuple[SamplingConfig, GuidanceConfig]], path: Path) -> None:
+        """Write the figure of samples drawn in several ways, each named beside its row, or above its picture."""
+        from tinyddpm.figures.style import draw_tiles
+
+        tiles = self.rows(variants)
+        names, beside = [*variants], self.model.is_image
+        draw_tiles(tiles, [] if beside else names, names if beside else [], path)
+
+
+@drawing_options()
+@figure_command("denoising", "x_t and the predicted x_0 along the chain.")
+@run_argument
+@count_option(3, "How many samples.")
+@option("--columns", type=click.IntRange(2), default=10, show_default=True, help="How many moments.", group="Samples")
+def denoising(out: Path | None, checkpoint: Path, count: int, columns: int, **given: Any) -> None:
+    """Samples on their way: x_t above, and below it the x_0 that the network predicts from it.
+
+    The first predictions are the mean of all that it could become, blurred; outlines are settled early, detail late.
+    Where predictions jump about, the steps are too long or the network is too weak. Points are all in one picture.
+
+    \b
+    x_0(x_t, t) = (x_t − √(1 − ᾱ_t) ε_θ(x_t, t)) / √ᾱ_t          DDPM (arXiv 2006.11239), eq. 15, figure 6
+    """
+    from tinyddpm.figures import denoising as figures
+
+    path, drawer = destination("denoising", out), Drawer(checkpoint, count, **given)
+    found = figures.denoising(
+        drawer.model, drawer.weights, drawer.numbers, drawer.asked, seed=drawer.seed, sampling=drawer.sampling,
+        guidance=drawer.guidance, columns=columns,
+    )  # fmt: skip
+    figures.draw_denoising(found, path)
+    wrote(path)
+
+
+@drawing_options("sampler")
+@figure_command("content-detail", "What endings share that leave the chain at t.")
+@run_argument
+@option("--starts", type=click.IntRange(1), default=4, show_default=True,
+        help="Over so many x_T the distance is averaged.", group="Samples")  # fmt: skip
+@option("--endings", "count", type=click.IntRange(2), default=5, show_default=True, help="Of each x_t.",
+        group="Samples")  # fmt: skip
+@option("--leave", type=click.IntRange(2), default=7, show_default=True, help="At how many times chains leave.",
+        group="Samples")  # fmt: skip
+def content_detail(out: Path | None, checkpoint: Path, starts: int, count: int, leave: int, **given: Any) -> None:
+    """Samples that share the chain down to x_t and then go their own ways: what they have in common is settled by then.
+
+    Left, a row for each t: the x_t that is shared, and its endings. Those that leave late differ in detail alone, those
+    that leave early in content too. Right, how far two endings differ, over all starts: where the curve is steep, much
+    is decided. The sampler is DDPM's, for endings differ by the noise that it adds. Distances are in levels of 255.
+
+    \b
+    x_0 ~ p_θ(x_0 | x_t)          DDPM (arXiv 2006.11239), section 4.3 and figure 7
+    """
+    from tinyddpm.backend import Purpose
+    from tinyddpm.conditions import some
+    from tinyddpm.figures.content import branches, draw_endings, endings, leaving_times
+    from tinyddpm.progress import Progress
+    from tinyddpm.samplers import make_sampler
+
+    path, drawer = destination("content-detail", out), Drawer(checkpoint, starts, sampler="ancestral", **given)
+    model = drawer.model
+    if not model.is_image:
+        raise ConfigError(f"{checkpoint} draws samples of shape {model.sample_shape}: this figure is of images")
+    pairs = model.pairs(drawer.sampling)
+    times = leaving_times(pairs, leave)
+    chains = branches(times, starts, count)
+    random, shape, done, progress = model.backend.random(drawer.seed), model.sample_shape, counter(1), Progress()
+    with model.backend.scope():
+        found = endings(
+            model.process,
+            model.denoiser(drawer.weights, some(drawer.asked, chains.start), drawer.sampling, drawer.guidance),
+            make_sampler(drawer.sampling.name, **drawer.sampling.options),
+            pairs,
+            times,
+            (starts, count),
+            random.normal(Purpose.SAMPLE_START, 0, chains.start, shape),
+            lambda t, numbers: random.normal(Purpose.SAMPLE_STEP, t, numbers, shape),
+            chains,
+            lambda step: progress.update(next(done), len(pairs), f"drawing {len(chains.own)} samples"),
+        )
+    progress.close()
+    unit = 127.5
+    draw_endings(found, unit, path)
+    click.echo("RMSE between two endings, by the time at which they leave each other")
+    chart({"endings": unit * found.distance[::-1]}, times[::-1])
+    wrote(path)
+
+
+@drawing_options("scale", "guide")
+@figure_command("guidance", "The same noise at several scales of guidance.")
+@run_argument
+@count_option(10, "How many samples.")
+@option("--scales", default="1,1.5,2,4,8", show_default=True, help="Scales, separated by commas.", group="Samples")
+@option("--guide", help="The guidance: cfg, auto or another registered name; the run's own, or cfg.", group="Samples")
+def guidance(
+    out: Path | None, checkpoint: Path, count: int, scales: str, guide: str | None,
+    guide_assignments: tuple[str, ...], **given: Any,
+) -> None:  # fmt: skip
+    """The same samples, asked for the same, at several scales of guidance: a row for each.
+
+    Going down, samples become clearer instances of what was asked for, and more alike; far down they are overdrawn,
+    with hard contrast. The model must be trained for it (--condition-dropout).
+
+    \b
+    ε = ε_θ(x_t) + w (ε_θ(x_t, c) − ε_θ(x_t))          classifier-free guidance (arXiv 2207.12598), eq. 6; 1 is none
+    """
+    path, drawer = destination("guidance", out), Drawer(checkpoint, count, **given)
+    ways = {
+        f"w = {scale:g}": (
+            drawer.sampling,
+            chosen_guidance(drawer.model.config, guide, scale, guide_assignments),
+        )
+        for scale in _numbers(scales, float, "--scales")
+    }
+    drawer.draw_rows(ways, path)
+    wrote(path)
+
+
+@drawing_options("sample_steps")
+@figure_command("steps", "The same noise in fewer and fewer steps.")
+@run_argument
+@count_option(10, "How many samples.")
+@option("--steps", "numbers", default="5,10,20,50,0", show_default=True,
+        help="Numbers of steps, separated by commas; 0 is the whole chain.", group="Samples")  # fmt: skip
+def steps(out: Path | None, checkpoint: Path, count: int, numbers: str, **given: Any) -> None:
+    """The same noise, drawn in fewer and more steps: a row for each number.
+
+    A deterministic sampler (ddim, dpmpp-2m, unipc) draws the same samples in every row, but for the error of its steps,
+    and the row from which on nothing changes is enough. A stochastic one draws other samples each time.
+
+    \b
+    dx/dt of the probability flow, which deterministic samplers follow: DDIM (arXiv 2010.02502), eq. 14
+    """
+    path, drawer = destination("steps", out), Drawer(checkpoint, count, **given)
+    ways = {
+        f"{n} steps" if n else f"all {drawer.model.process.T}": (
+            replace(drawer.sampling, steps=n),
+            drawer.guidance,
+        )
+        for n in _numbers(numbers, int, "--steps")
+    }
+    drawer.draw_rows(ways, path)
+    wrote(path)
+
+
+@drawing_options("prompts", "prompts_file", "classes", "embeddings")
+@figure_command("text-attention", "Which words which pixels look at.")
+@run_argument
+@option("--prompt", required=True, help="The caption to draw.", group="Samples")
+@count_option(3, "How many samples.")
+@option("--moments", "columns", type=click.IntRange(2), default=10, show_default=True,
+        help="At how many moments of the denoising it is looked.", group="Samples")  # fmt: skip
+def text_attention(out: Path | None, checkpoint: Path, prompt: str, count: int, columns: int, **given: Any) -> None:
+    """Which words of a caption the pixels look at while it is drawn, for a U-Net that was trained with captions.
+
+    Beside each picture a map for each word: the weight of the attention to its tokens, mean over heads, layers and
+    moments, each map on its own scale. Below, the share of each word over time, in all pixels. "(start)" stands for no
+    word; where tokens stand beside the pixels' own keys (network.text=concat), the rest of 100 % is on pixels.
+    Attention is not explanation: a word may act through the text's own transformer, from other tokens.
+
+    \b
+    P = softmax(Q Kᵀ / √d)          Vaswani et al. (arXiv 1706.03762), eq. 1; maps as in Hertz et al. (2208.01626)
+    """
+    import numpy as np
+
+    from tinyddpm.figures import attention as figures
+    from tinyddpm.figures.denoising import denoising as denoised
+
+    path = destination("text-attention", out)
+    drawer = Drawer(checkpoint, count, prompts=(prompt,), classes=None, prompts_file=None, embeddings=None, **given)
+    model = drawer.model
+    spans = figures.word_spans(model.condition, prompt)
+    found = denoised(
+        model, drawer.weights, drawer.numbers, drawer.asked, seed=drawer.seed, sampling=drawer.sampling,
+        guidance=drawer.guidance, columns=columns,
+    )  # fmt: skip
+    denoiser = model.network_denoiser(drawer.weights, drawer.asked)
+    maps = [
+        figures.attention_to_tokens(denoiser, model.condition, model.backend.asarray(x_t), t)
+        for t, x_t in zip(found.t, found.x_t, strict=True)
+    ]
+    looked = figures.WordAttention([*spans], found.t, figures.by_word(np.stack(maps), spans), found.samples)
+    figures.draw_attention(looked, path)
+    for word, share in zip(looked.words, looked.maps.mean(axis=(0, 1, 2, 3)), strict=True):
+        click.echo(f"{100 * share:6.1f} %  {word}")
+    wrote(path)
+
+
+def _numbers(text: str, kind: type[int] | type[float], flag: str) -> list[Any]:
+    """Return the numbers in a text such as "1,2,4".
+
+    Raises:
+        ConfigError: one is not of this kind, or below 0.
+    """
+    try:
+        found = [kind(part) for part in text.split(",")]
+    except ValueError:
+        found = [-1]
+    if min(found) < 0:
+        what = "whole numbers" if kind is int else "numbers"
+        raise ConfigError(f"{flag} {text!r}: give {what} from 0 on, separated by commas")
+    return found

@@ -1,0 +1,87 @@
+"""What all figures share on the command line: the group, where they are written, and what they say in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tinyddpm.cli.options import GroupedCommand, option
+from tinyddpm.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tinyddpm.data.base import Dataset
+
+
+@click.group(short_help="Draw the process, data and runs.")
+def figure() -> None:
+    """Draw what a process, a data set or a trained model does, as PNG or SVG; `tinyddpm figure NAME --help` says what
+    to see in it. Needs the figures extra: pip install 'tinyddpm[figures]'.
+    """
+
+
+def figure_command(name: str, short: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """Return the decorator that makes a command of the group `figure`, with the option `--out`."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        text = f"The file to write, PNG or SVG; figures/{name}.png if not given."
+        with_out = option("--out", type=click.Path(path_type=Path), help=text, group="Output")(function)
+        return figure.command(name, cls=GroupedCommand, short_help=short)(with_out)
+
+    return decorate
+
+
+def destination(name: str, out: Path | None) -> Path:
+    """Return the file that a figure is written to, once it is sure that it can be drawn.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    from tinyddpm.figures.style import check_figure
+
+    path = out or Path("figures") / f"{name}.png"
+    check_figure(path)
+    return path
+
+
+def wrote(path: Path) -> None:
+    """Say that a file was written."""
+    click.echo(f"wrote {path}")
+
+
+def chart(
+    series: Mapping[str, Sequence[float] | NDArray[np.floating]], times: Sequence[int], log: bool = False
+) -> None:
+    """Print curves over t from 0 on, straight between the times at which they are known, which rise."""
+    import numpy as np
+
+    from tinyddpm.figures.terminal import line_chart
+
+    every = np.arange(times[-1] + 1)
+    click.echo(line_chart({name: np.interp(every, times, y) for name, y in series.items()}, log=log))
+
+
+run_argument = click.argument("checkpoint", metavar="RUN", type=click.Path(path_type=Path))
+
+seed_option = option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the noise.", group="Process"
+)
+
+
+def samples_of(dataset: Dataset, numbers: NDArray[np.int64]) -> NDArray[Any]:
+    """Return samples as the process has them: images in [−1, 1], points as they are.
+
+    Raises:
+        ConfigError: there are none of these numbers.
+    """
+    from tinyddpm.ops.images import to_model
+
+    if not len(numbers):
+        raise ConfigError(f"{dataset.description}: there are none from that number on, the last is {len(dataset) - 1}")
+    samples = dataset.read(numbers)
+    return to_model(samples) if len(dataset.shape) == 3 else samples

@@ -1,0 +1,270 @@
+"""Figures of what is measured of a trained model: single-step, loss-by-time, rate-distortion, vae."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from tinyddpm.cli.figure.group import chart, destination, figure_command, run_argument, samples_of, seed_option, wrote
+from tinyddpm.cli.options import option
+from tinyddpm.cli.trained import machine_options, open_model
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tinyddpm.cli.measurement import Measurement
+    from tinyddpm.diffusion.bound import Bound
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LARGEST, MOST = 1024, 4000
+"""Numbers of a sample, and samples, of which the best linear prediction is computed."""
+
+
+def measure_options(default: int) -> Callable[[F], F]:
+    """Return the decorator that adds the options of data that a model is measured on; `Measured` takes them."""
+
+    def decorate(function: F) -> F:
+        add = [
+            option("--data", help="A data set's name or path; the run's own if not given.", group="Data"),
+            option("--data-dir", help="Where to look first for a data set that is not shipped.", group="Data"),
+            option("--split", help="Part of the data, such as train, test or held-out; test where there is one.",
+                   group="Data"),
+            option("--count", type=click.IntRange(2), default=default, show_default=True,
+                   help="Samples, spread evenly over the data.", group="Data"),
+            option("--batch-size", type=click.IntRange(1), default=64, show_default=True,
+                   help="Samples at a time; changes nothing but memory.", group="Data"),
+            option("--raw", is_flag=True, help="Use the weights as trained, not their average.", group="Data"),
+            seed_option,
+            machine_options,
+        ]  # fmt: skip
+        for each in reversed(add):
+            function = each(function)
+        return function
+
+    return decorate
+
+
+class Measured:
+    """A trained model, and the data that it is measured on.
+
+    Args:
+        checkpoint: a file or a run folder.
+        given: the options of `measure_options`.
+    """
+
+    def __init__(
+        self, checkpoint: Path, *, data: str | None, data_dir: str | None, split: str | None, count: int,
+        batch_size: int, raw: bool, seed: int, **machine: Any,
+    ) -> None:  # fmt: skip
+        import numpy as np
+
+        from tinyddpm.cli.measurement import opened
+
+        self.model, self.weights, _ = open_model(checkpoint, raw, **machine)
+        self.dataset, _ = opened(self.model, data, data_dir, split)
+        n = min(count, len(self.dataset))
+        self.numbers = np.arange(n) * len(self.dataset) // n
+        self.batch_size, self.seed = batch_size, seed
+        self.unit = 127.5 if self.model.is_image else 1.0
+
+    def work(self, seed: int) -> Measurement:
+        """Return the measurement of these samples with the noise of this seed."""
+        from tinyddpm.cli.measurement import Measurement
+
+        return Measurement(self.model, self.weights, self.dataset, self.numbers, self.batch_size, 1, seed)
+
+    def bound(self, times: int | None) -> Bound:
+        """Return the variational bound, estimated from so many times, or all."""
+        import numpy as np
+
+        from tinyddpm.backend import Random
+        from tinyddpm.diffusion.bound import all_times, some_times
+
+        T = self.model.process.T
+        chosen = some_times(T, times, Random(np, self.seed)) if times else all_times(T)
+        return self.work(self.seed).bound(chosen, None)
+
+    def predictions(self, times: list[int]) -> NDArray[np.uint8]:
+        """Return tiles (2, columns, H, W, C) of the first sample at these times: x_t, and the x_0 predicted of it.
+
+        Points have all samples in each picture.
+
+        Raises:
+            DataError: the samples have no picture.
+        """
+        import numpy as np
+
+        from tinyddpm.backend import Purpose
+        from tinyddpm.figures.tiles import tiles_of
+        from tinyddpm.ops.images import to_model
+
+        model, numbers = self.model, self.numbers[:1] if self.model.is_image else self.numbers
+        denoiser = model.network_denoiser(self.weights, model.known(self.dataset, numbers))
+        thresholded = model.thresholded(denoiser, model.config.sampling)
+        x_0 = model.backend.asarray(self.dataset.read(numbers))
+        x_0 = to_model(x_0) if model.is_image else x_0
+        rows: list[list[NDArray[np.uint8]]] = [[], []]
+        with model.backend.scope():
+            eps = model.backend.random(self.seed).normal(Purpose.NOISE, 0, numbers, model.sample_shape)
+            for t in times:
+                x_t = model.process.q_sample(x_0, t, eps)
+                for row, x in zip(rows, (x_t, thresholded(x_t, t).x_0), strict=True):
+                    row.append(tiles_of(model.backend.to_numpy(x))[0])
+        return np.stack([np.stack(row) for row in rows])
+
+
+times_option = option(
+    "--times",
+    type=click.IntRange(2),
+    help="Estimate from this many of the times, an even number; all if not given.",
+    group="Estimate",
+)
+
+
+@figure_command("single-step", "How well one step recovers x_0, by noise level.")
+@run_argument
+@measure_options(default=100)
+@option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How often with other noise.",
+        group="Estimate")  # fmt: skip
+@option("--levels", type=click.IntRange(2), default=16, show_default=True, help="How many times.", group="Estimate")
+def single_step(out: Path | None, checkpoint: Path, seeds: int, levels: int, **given: Any) -> None:
+    """How far the x_0 is off that is predicted from x_t in one step, against the noise level, by seed and class.
+
+    With little noise the error falls with the noise; with much of it nothing better can be said than the mean of the
+    data, the dotted line. A network that predicts ε lies above it there, for its error is divided by √ᾱ_t. Between, a
+    network must be well below the dashed line, which needs no network: the best linear prediction, that of a Gaussian
+    with the data's mean and covariance (up to 1,024 numbers a sample). Seeds that differ say how far to trust the
+    curve. Errors of images are in levels of 255.
+
+    \b
+    RMSE of x_0(x_t, t), x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε          DDPM (arXiv 2006.11239), eqs. 4 and 15
+    Gaussian: Σ_i λ_i (1 − ᾱ_t) / (ᾱ_t λ_i + 1 − ᾱ_t), λ_i of the covariance
+    """
+    import numpy as np
+
+    from tinyddpm.diffusion.bound import Times
+    from tinyddpm.figures.denoising import SingleStep, draw_single_step, linear_error
+    from tinyddpm.figures.samples import is_drawable
+
+    path, measured = destination("single-step", out), Measured(checkpoint, **given)
+    model, dataset = measured.model, measured.dataset
+    times = _spread(model.process.alpha_bar, levels)
+    at = Times(times, np.ones(len(times)))
+    mse = [measured.work(measured.seed + seed).bound(at, None).mse_x_0 for seed in range(seeds)]
+    n = min(len(dataset), MOST)
+    samples = samples_of(dataset, np.arange(n) * len(dataset) // n)
+    alpha_bar = model.process.alpha_bar[times]
+    found = SingleStep(
+        alpha_bar,
+        np.stack(mse),
+        None if dataset.labels is None else dataset.labels[measured.numbers],
+        dataset.classes,
+        linear_error(samples, alpha_bar) if samples[0].size <= LARGEST else None,
+        float(samples.var(axis=0).mean()) ** 0.5,
+        measured.unit,
+    )
+    shown = times[:: max(1, len(times) // 10)].tolist()
+    tiles = measured.predictions(shown) if is_drawable(model.sample_shape) else None
+    draw_single_step(found, path, tiles, [f"t = {t}" for t in shown])
+    click.echo("RMSE of x_0, predicted in one step")
+    chart({"this model": found.overall}, times.tolist(), log=True)
+    wrote(path)
+
+
+@figure_command("loss-by-time", "Errors of eps and x_0, and the bound's terms, over t.")
+@run_argument
+@measure_options(default=64)
+@times_option
+def loss_by_time(out: Path | None, checkpoint: Path, times: int | None, **given: Any) -> None:
+    """What the network's loss is at each time, on data that it was not trained on.
+
+    The error of ε is small where there is much noise, for then x_t is nearly ε itself, and near 1 where there is
+    hardly any: its mean over t, which training makes small, is mostly about the clean end. The error of x_0 is the same
+    in other units, and runs the other way. The bound weighs them so that almost all bits lie in the first times.
+
+    \b
+    L_simple = E ‖ε − ε_θ(x_t, t)‖²          DDPM (arXiv 2006.11239), eq. 14
+    L_t = KL(q(x_{t−1}|x_t, x_0) ‖ p_θ(x_{t−1}|x_t))          eq. 5; IDDPM (2102.09672), figure 2
+    """
+    from tinyddpm.figures.likelihood import draw_loss_by_time
+
+    path, measured = destination("loss-by-time", out), Measured(checkpoint, **given)
+    steps = measured.bound(times).steps()
+    draw_loss_by_time(steps, path)
+    click.echo("squared error of eps")
+    chart({"eps": steps["mse_eps"]}, steps["t"], log=True)
+    wrote(path)
+
+
+@figure_command("rate-distortion", "Progressive coding: bits told against error left.")
+@run_argument
+@measure_options(default=64)
+@times_option
+def rate_distortion(out: Path | None, checkpoint: Path, times: int | None, **given: Any) -> None:
+    """What the bits of the bound buy, as `nll --out` draws it: bits of each step, and distortion over rate.
+
+    Sent from noise to data, step by step, the first bits bring most of the image: the curve falls steeply, and the
+    long tail is detail that nobody sees. Errors of images are in levels of 255.
+
+    \b
+    rate(t) = L_T + Σ_{s>t} L_s,  distortion(t) = RMSE of x_0(x_t, t)     DDPM (arXiv 2006.11239), section 4.3, figure 5
+    """
+    from tinyddpm.figures.likelihood import draw_likelihood
+
+    path, measured = destination("rate-distortion", out), Measured(checkpoint, **given)
+    steps = measured.bound(times).steps()
+    steps["distortion"] = [measured.unit * rmse for rmse in steps["rmse_x_0"]]
+    draw_likelihood(steps, path)
+    click.echo("distortion, RMSE of x_0")
+    chart({"distortion": steps["distortion"]}, steps["t"], log=True)
+    wrote(path)
+
+
+@figure_command("vae", "The bound's terms as encoder, prior and decoder.")
+@run_argument
+@measure_options(default=64)
+@times_option
+def vae(out: Path | None, checkpoint: Path, times: int | None, **given: Any) -> None:
+    """The variational bound as a VAE has it, term by term, from the prior to the data.
+
+    A diffusion model is a VAE whose encoder q is fixed, as deep as the chain is long, with latents as large as the
+    data. Above: what the encoder makes of a sample, and the decoder's x_0 from each latent. Below: the prior's term is
+    all but 0, for the encoder forgets everything; there is no collapse to fear. Nearly all bits are in the matching of
+    the last few latents, and in the reconstruction.
+
+    \b
+    −log p(x_0) ≤ KL(q(x_T|x_0) ‖ p(x_T)) + Σ_t KL(q(x_{t−1}|x_t,x_0) ‖ p(x_{t−1}|x_t)) − log p(x_0|x_1)
+    DDPM (arXiv 2006.11239), eq. 5
+    """
+    import numpy as np
+
+    from tinyddpm.figures.likelihood import bands, draw_bound
+    from tinyddpm.figures.samples import is_drawable
+
+    path, measured = destination("vae", out), Measured(checkpoint, **given)
+    model = measured.model
+    bound = measured.bound(times)
+    parts, T = bound.parts(), model.process.T
+    shown = np.unique(np.linspace(0, T - 1, 9).round().astype(int)).tolist()
+    tiles = measured.predictions(shown) if is_drawable(model.sample_shape) else None
+    words = [f"t = {t}" for t in shown]
+    draw_bound(parts["L_T"].mean, bands(bound.steps(), T), parts["L_0"].mean, path, tiles, words)
+    for name, meaning in {"L_T": "prior", "L_t": "matching", "L_0": "reconstruction", "total": "bound"}.items():
+        click.echo(f"{meaning:>14}  {parts[name].mean:9.4f} bits/dim")
+    wrote(path)
+
+
+def _spread(alpha_bar: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Return up to `count` times whose noise levels are evenly spread on a log axis, from the first to the last."""
+    import numpy as np
+
+    from tinyddpm.diffusion.process import noise_to_signal
+
+    level = np.log(np.minimum(noise_to_signal(alpha_bar), 1e3))  # a chain may end without any signal
+    wanted = np.linspace(level[0], level[-1], count)
+    return np.unique(np.abs(level[:, None] - wanted).argmin(axis=0))

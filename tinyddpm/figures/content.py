@@ -1,0 +1,152 @@
+"""What chains share that leave each other at some time: DDPM's figure 7, with the distance of their endings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinyddpm.backend import Array
+from tinyddpm.diffusion.denoiser import Denoiser
+from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.errors import ConfigError
+from tinyddpm.figures.line_law import Floats
+from tinyddpm.figures.style import COLOURS, drawing, show_tiles, tiles_size
+from tinyddpm.figures.tiles import tiles_of
+from tinyddpm.samplers import Pairs, Step
+
+HostArray = np.ndarray[Any, Any]
+Sampling = Callable[[GaussianProcess, Denoiser, Array, Pairs, Callable[[int], Array]], Any]
+"""A sampler with its options."""
+
+
+class Branches(NamedTuple):
+    """Where each of N = starts · K · endings chains begins and leaves the others, (N,) integers.
+
+    Attributes:
+        start: the number of its x_T, and of the noise that it shares.
+        leave: the time of the last x_t that it shares.
+        own: a number of its own, of the noise from there on.
+    """
+
+    start: HostArray
+    leave: HostArray
+    own: HostArray
+
+
+def branches(leave: Sequence[int], starts: int, endings: int) -> Branches:
+    """Return the chains of every start, time to leave and ending, in this order, the endings innermost."""
+    start, time, _ = (index.ravel() for index in np.indices((starts, len(leave), endings)))
+    return Branches(start, np.asarray(leave)[time], np.arange(len(start)))
+
+
+class Endings(NamedTuple):
+    """Where chains lead that leave each other at K times.
+
+    Attributes:
+        leave: (K,) the times, falling.
+        shared: (starts, K, ...) the x_t at which they leave.
+        ends: (starts, K, endings, ...) the samples.
+    """
+
+    leave: Sequence[int]
+    shared: HostArray
+    ends: HostArray
+
+    @property
+    def distance(self) -> Floats:
+        """The root mean squared difference of two endings of one x_t, over all their numbers and all starts, (K,)."""
+        E = self.ends.shape[2]
+        # Half the mean squared difference of pairs is the variance, so no pair has to be formed.
+        variance = self.ends.astype(np.float64).var(axis=2, ddof=1) if E > 1 else np.zeros_like(self.shared)
+        found: Floats = (2 * variance.mean(axis=(0, *range(2, variance.ndim)))) ** 0.5
+        return found
+
+
+def endings(
+    process: GaussianProcess,
+    denoiser: Denoiser,
+    sampler: Sampling,
+    pairs: Pairs,
+    leave: Sequence[int],
+    shape: tuple[int, int],
+    start: Array,
+    noise: Callable[[int, HostArray], Array],
+    chains: Branches,
+    watch: Callable[[Step], None] = lambda step: None,
+) -> Endings:
+    """Draw all chains in one batch: those of one start and one time to leave have the same noise until then.
+
+    Args:
+        process: the chain.
+        denoiser: for N samples.
+        sampler: one that adds noise.
+        pairs: its steps.
+        leave: times among those that they visit.
+        shape: (starts, endings).
+        start: (N, ...) x_T, equal for equal `chains.start`.
+        noise: standard normal noise for the step from a time, of these numbers of samples.
+        chains: as `branches` makes them.
+        watch: called with every step, for progress.
+    """
+    xp, host = process.backend.xp, process.backend.to_numpy
+    at = np.where(chains.leave == pairs[0][0])[0]
+    shared = np.empty(start.shape, np.float32)
+    shared[at] = host(start)[at]
+
+    def step_noise(t: int) -> Array:
+        together = process.backend.asarray((chains.leave < t).reshape(-1, *(1,) * (start.ndim - 1)))
+        return xp.where(together, noise(t, chains.start), noise(t, len(chains.start) + chains.own))
+
+    t_prev = dict(pairs)
+    for step in sampler(process, denoiser, start, pairs, step_noise):
+        watch(step)
+        at = np.where(chains.leave == t_prev[step.t])[0]
+        if len(at):
+            shared[at] = host(step.x)[at]
+    starts, count = shape
+    grouped = (starts, len(leave), count, *start.shape[1:])
+    return Endings(leave, shared.reshape(grouped)[:, :, 0], host(step.x).reshape(grouped))
+
+
+def leaving_times(pairs: Pairs, count: int) -> list[int]:
+    """Return up to `count` times that the steps visit, from the first on, falling, evenly spread.
+
+    Raises:
+        ConfigError: `count` is below 2.
+    """
+    if count < 2:
+        raise ConfigError(f"{count} times to leave at: give at least 2")
+    times = [t for t, _ in pairs]
+    places = np.unique(np.linspace(0, len(times) - 1, min(count, len(times))).round().astype(int))
+    return [times[place] for place in places]
+
+
+def draw_endings(found: Endings, unit: float, path: str | os.PathLike[str]) -> None:
+    """Write the figure `content-detail`: endings of the first start, a row for each time, and their distance over t.
+
+    Args:
+        found: as `endings` returns it.
+        unit: what 1 is in the units to draw, such as 127.5 for images in levels of 255.
+        path: the file to write, PNG or SVG.
+
+    Raises:
+        ConfigError: matplotlib is missing, or the file is to be of another format.
+        DataError: the samples have no picture, or the file cannot be written.
+    """
+    rows = [
+        np.concatenate([tiles_of(shared[None]), *(tiles_of(end[None]) for end in ends)])
+        for shared, ends in zip(found.shared[0], found.ends[0], strict=True)
+    ]
+    tiles = np.stack(rows)
+    wide, high = tiles_size(tiles)
+    with drawing(path, (wide + 3.8, max(high, 3.6))) as figure:
+        left, right = figure.subfigures(1, 2, width_ratios=(wide, 3.8))
+        columns = ["shared $x_t$", *(str(number + 1) for number in range(found.ends.shape[2]))]
+        show_tiles(left.subplots(), tiles, columns, [f"t = {t}" for t in found.leave])
+        chart = right.subplots()
+        chart.plot(found.leave, unit * found.distance, marker="o", markersize=4, color=COLOURS[0])
+        chart.set(title="How far endings differ", xlabel="t at which they leave each other", ylim=(0, None))
+        chart.set_ylabel("RMSE between two endings")

@@ -1,0 +1,137 @@
+"""The look of the figures, and their files: PNG and SVG by matplotlib (the `figures` extra), without a window."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyddpm.errors import ConfigError
+from tinyddpm.figures.files import replacing
+from tinyddpm.figures.images import Pixels, grid
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#888888")
+"""Of curves, in this order: seven that colour-blind readers can tell apart (Okabe and Ito 2008, Tol 2021), and grey."""
+
+INK, QUIET = "#333333", "#888888"
+"""Of words and axes, and of what stands in the background."""
+
+DENSITIES = "cividis"
+"""The colours of numbers, dark to light, the same to colour-blind readers."""
+
+STYLE: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10,
+    "axes.edgecolor": QUIET,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.prop_cycle": f"cycler('color', {list(COLOURS)})",
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.6,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.w_pad": 0.07,
+    "figure.constrained_layout.h_pad": 0.07,
+    "savefig.dpi": 130,
+    "svg.hashsalt": "tinyddpm",  # the same figure is the same file
+}
+
+FORMATS: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"metadata": {"Date": None}}}
+
+TILE_INCHES = 0.72
+SIDE_INCHES = 0.9
+"""Of words beside rows of pictures."""
+
+
+def check_figure(path: str | os.PathLike[str]) -> None:
+    """Refuse a figure that could not be drawn, before anything is computed for it.
+
+    Raises:
+        ConfigError: the file is to be of another format, or matplotlib is missing.
+    """
+    if Path(path).suffix.lower() not in FORMATS:
+        raise ConfigError(f"{path}: figures are PNG or SVG: give a name that ends in .png or .svg")
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise ConfigError("drawing figures needs matplotlib: pip install 'tinyddpm[figures]'") from error
+
+
+@contextmanager
+def drawing(path: str | os.PathLike[str], size: tuple[float, float]) -> Iterator[Any]:
+    """Yield an empty matplotlib figure of `size` in inches. It is written to `path` when the block ends well.
+
+    Raises:
+        ConfigError: see `check_figure`.
+        DataError: the file cannot be written.
+    """
+    check_figure(path)
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    suffix = Path(path).suffix.lower()
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(size, layout="constrained")
+        yield figure
+        with replacing(path) as file:
+            figure.savefig(file, format=suffix[1:], **FORMATS[suffix])
+
+
+def show_tiles(axes: Any, tiles: Pixels, columns: Sequence[str] = (), rows: Sequence[str] = ()) -> None:
+    """Show pictures in rows and columns, pixel by pixel, with words above the columns and beside the rows.
+
+    Args:
+        axes: where to; its own frame and ticks are taken away.
+        tiles: uint8 (rows, columns, H, W, C), one or three channels.
+        columns: what each column is; nothing if empty.
+        rows: what each row is; nothing if empty.
+
+    Raises:
+        DataError: the pictures cannot be drawn.
+    """
+    R, C, H, W, channels = tiles.shape
+    scale, gap = max(1, 64 // max(H, W)), 2
+    picture = grid(tiles.reshape(-1, H, W, channels), C, scale, gap)
+    axes.imshow(picture[..., 0] if channels == 1 else picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_xticks([gap + (i + 0.5) * (W * scale + gap) for i in range(C)][: len(columns)], columns)
+    axes.set_yticks([gap + (i + 0.5) * (H * scale + gap) for i in range(R)][: len(rows)], rows)
+    axes.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+
+
+def tiles_size(tiles: NDArray[np.uint8], side: float = SIDE_INCHES) -> tuple[float, float]:
+    """Return how many inches wide and high `show_tiles` should be for pictures (rows, columns, H, W, C), with words
+    of so many inches beside them.
+    """
+    R, C, H, W, _ = tiles.shape
+    inches = TILE_INCHES * (1.6 if max(R, C) < 5 else 1.0)
+    return side + C * inches * W / max(H, W), 0.4 + R * inches * H / max(H, W)
+
+
+def draw_tiles(tiles: Pixels, columns: Sequence[str], rows: Sequence[str], path: str | os.PathLike[str]) -> None:
+    """Write a figure of pictures alone; see `show_tiles`.
+
+    Raises:
+        ConfigError: see `check_figure`.
+        DataError: the pictures cannot be drawn, or the file cannot be written.
+    """
+    with drawing(path, tiles_size(tiles, SIDE_INCHES if rows else 0.2)) as figure:
+        show_tiles(figure.subplots(), tiles, columns, rows)
