@@ -252,20 +252,11 @@ def test_a_part_that_leaves_nothing_has_failed(script: ModuleType, tmp_path: Pat
     assert run(script, tmp_path, "exit(2)", rows=rows) == [("some", "exited with code 2", False)]
 
 
-MOMENT = 0.5
-"""Seconds."""
-
-
 @pytest.fixture
 def ready(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file with which a part says that it is at its limit."""
     file = tmp_path / "ready"
-
-    def monotonic() -> float:
-        """Return 1000 a moment after the file is there: an interrupt while it is closed may get lost."""
-        return 1000.0 * (file.exists() and time.time() - file.stat().st_mtime > MOMENT)
-
-    clock = SimpleNamespace(monotonic=monotonic, sleep=time.sleep)
+    clock = SimpleNamespace(monotonic=lambda: 1000.0 * file.exists(), sleep=time.sleep)
     monkeypatch.setattr(script, "time", clock)
     return file
 
