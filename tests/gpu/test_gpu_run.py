@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Iterator
 from functools import partial
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
@@ -253,12 +254,17 @@ def test_a_part_that_leaves_nothing_has_failed(script: ModuleType, tmp_path: Pat
 
 
 @pytest.fixture
-def ready(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file with which a part says that it is at its limit."""
+def ready(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file with which a part says that it is at its limit.
+
+    Parts hear SIGINT, as those of the script do, even where the tests run in the background of a shell that ignores it.
+    """
     file = tmp_path / "ready"
     clock = SimpleNamespace(monotonic=lambda: 1000.0 * file.exists(), sleep=time.sleep)
     monkeypatch.setattr(script, "time", clock)
-    return file
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield file
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_part_at_its_limit_tells_what_it_has(script: ModuleType, tmp_path: Path, ready: Path) -> None:
