@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tinyddpm.cli.nll import nll
 from tinyddpm.cli.options import GroupedCommand, option, parse_assignments
 from tinyddpm.cli.sample import sample
 from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model
@@ -30,14 +31,6 @@ VARIED = ("guidance", "steps", "sampler")
 
 @click.command(cls=GroupedCommand, short_help="Say how good a trained model's samples are.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@option("--data", help="A data set's name or path; the run's own if not given.", group="Data")
-@option("--data-dir", help="Where to look first for a data set that is not shipped.", group="Data")
-@option(
-    "--split",
-    help="Part of the data, such as train or test; held-out is what this run did not train on."
-    " If not given, test where there is one.",
-    group="Data",
-)
 @option(
     "--training",
     "trained",
@@ -219,6 +212,7 @@ def evaluate(
         click.echo(f"wrote {path}", err=as_json)
 
 
+evaluate.params[1:1] = [given for given in nll.params if given.name in ("data", "data_dir", "split")]
 evaluate.params += [
     given
     for given in sample.params
