@@ -11,11 +11,16 @@ struct scalar { unsigned short bits; };  // bfloat16: the upper half of a float3
 
 __device__ inline float load(scalar value) { return __uint_as_float((unsigned)value.bits << 16); }
 
-__device__ inline scalar store(float value) {  // rounded to nearest, ties to even
-    unsigned bits = __float_as_uint(value);
+// Rounded to nearest, ties to even; by the card's own instruction where there is a card.
+__device__ inline scalar store(float value) {
     scalar result;
+#ifndef CUDA_SHIM
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result.bits) : "f"(value));
+#else
+    unsigned bits = __float_as_uint(value);
     if (value != value) result.bits = 0x7fff;
     else result.bits = (unsigned short)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+#endif
     return result;
 }
 #else
@@ -37,9 +42,13 @@ __device__ bool in_packs(Arrays... arrays) {
 }
 
 template <int width>
-__device__ void load_pack(const scalar* from, float* values) {
-    Pack<width> pack = *(const Pack<width>*)from;
+__device__ void unpack(const Pack<width>& pack, float* values) {
     for (int lane = 0; lane < width; lane++) values[lane] = load(pack.at[lane]);
+}
+
+template <int width>
+__device__ void load_pack(const scalar* from, float* values) {
+    unpack<width>(*(const Pack<width>*)from, values);
 }
 
 template <int width>
@@ -49,8 +58,13 @@ __device__ void store_pack(scalar* to, const float* values) {
     *(Pack<width>*)to = pack;
 }
 
-// sigma(x) = 1 / (1 + e^-x); where e^-x overflows it is 0, as it should be.
+// sigma(x) = 1 / (1 + e^-x); where e^-x overflows it is 0, as it should be. What is stored in 8 bits needs no more than
+// the hardware's own e^x and 1/x, both right to about 22 bits.
+#if defined(SCALAR_BF16) && !defined(CUDA_SHIM)
+__device__ inline float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
+#else
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+#endif
 
 // The number of this thread among all, where each does one element.
 __device__ inline long long element() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
@@ -71,12 +85,15 @@ __device__ Number block_sum(Number value, Number* sums) {
 
 // Sums the columns of sums, (blockDim.y, width), into its first row; blockDim.y is a power of two.
 __device__ inline void sum_columns(float* sums, int width) {
+    int thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
     __syncthreads();
-    for (int half = blockDim.y / 2; half > 0; half /= 2) {
-        if (threadIdx.y < half) {
-            for (int c = threadIdx.x; c < width; c += blockDim.x) {
-                sums[threadIdx.y * width + c] += sums[(threadIdx.y + half) * width + c];
-            }
+    for (int rows = blockDim.y; rows > 1;) {
+        int parts = min(rows, 8);
+        rows /= parts;
+        for (int i = thread; i < rows * width; i += threads) {
+            float sum = sums[i];
+            for (int part = 1; part < parts; part++) sum += sums[part * rows * width + i];
+            sums[i] = sum;
         }
         __syncthreads();
     }

@@ -2,7 +2,15 @@
 
 #pragma once
 
-struct Words { unsigned word[4]; };
+struct Words {
+    unsigned word[4];
+
+    // Word i, chosen without an address: an array that is indexed by what is known but at run time lies in memory.
+    __device__ unsigned at(int i) const {
+        unsigned low = i & 1 ? word[1] : word[0], high = i & 1 ? word[3] : word[2];
+        return i & 2 ? high : low;
+    }
+};
 
 __device__ inline Words philox(unsigned c0, unsigned c1, unsigned c2, unsigned c3, unsigned k0, unsigned k1) {
     for (int round = 0; round < 10; round++) {
@@ -37,10 +45,13 @@ struct Mask {
 
     __device__ bool on() const { return stream.samples; }
 
-    // Multiplies `width` elements, from number i on of sample n, by 0 or 1; i is a multiple of width, 1 or 4.
+    // Multiplies `width` elements, from number i on of sample n, by 0 or `by`; i is a multiple of width, 1 or 4.
     template <int width>
-    __device__ void drop(size_t n, size_t i, float* values) const {
+    __device__ void drop(size_t n, size_t i, float by, float* values) const {
         Words drawn = stream.draw(n, i / 4);
-        for (int lane = 0; lane < width; lane++) values[lane] *= drawn.word[i % 4 + lane] >= least;
+        for (int lane = 0; lane < width; lane++) {
+            unsigned word = width == 4 ? drawn.word[lane] : drawn.at(i % 4);
+            values[lane] *= word >= least ? by : 0;
+        }
     }
 };
