@@ -62,11 +62,18 @@ VARIED = ("guidance", "steps", "sampler")
     group="Measures",
 )
 @option(
+    "--weights",
+    "weights_file",
+    type=click.Path(),
+    help="The file of weights of features that read one, such as inception's pt_inception-2015-12-05-6726825d.pth.",
+    group="Measures",
+)
+@option(
     "--feature-option",
     "feature_assignments",
     multiple=True,
     metavar="KEY=VALUE",
-    help="An option of the features.",
+    help="An option of the features, such as resize=pytorch-fid of inception.",
     group="Measures",
 )
 @option(
@@ -100,6 +107,7 @@ def evaluate(
     number: int,
     sweep: str | None,
     features_name: str | None,
+    weights_file: str | None,
     feature_assignments: tuple[str, ...],
     metrics_names: str | None,
     metric_assignments: tuple[str, ...],
@@ -160,7 +168,8 @@ def evaluate(
             click.echo(f"note: without {name}, as what the run trained on is not there: {error}", err=True)
             del metrics[name]
     features_name = features_name or ("pixels" if model.is_image else "coordinates")
-    options = parse_assignments(feature_assignments, depth=1)
+    options = {} if weights_file is None else {"weights": weights_file}
+    options |= parse_assignments(feature_assignments, depth=1)
     features = make_features(features_name, load_backend(machine["backend"], machine["device"]), **options)
     about = checkpoint_of(checkpoint, loaded, raw)
     folder = out or checkpoint_file(checkpoint).parent / "evaluations"
