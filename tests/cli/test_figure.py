@@ -91,7 +91,7 @@ def test_figures_of_the_process(here: Path, name: str) -> None:
         assert image.format == "PNG"
         assert min(image.size) > 200
         assert len(image.convert("RGB").getcolors(1 << 24) or []) > 10
-    assert ("t = 0" in said) == (name in ("schedules", "kernel", "posterior")), "a chart in the terminal"
+    assert ("t = 0" in said) == (name in ("schedules", "diffused", "kernel", "posterior")), "a chart in the terminal"
 
 
 def test_data_of_a_user_s_own_are_drawn(here: Path) -> None:

@@ -35,6 +35,11 @@ class Diffusion(NamedTuple):
     densities: Floats
     paths: Floats
 
+    @property
+    def brightest(self) -> float:
+        """The density that is drawn as the brightest: narrow modes of the first times would leave the rest dark."""
+        return max(0.45, 1.2 * float(self.densities[-1].max()))
+
 
 def diffusion(process: GaussianProcess, law: Law, starts: Floats, limit: float, seed: int = 0) -> Diffusion:
     """Return the exact density of x_t over the chain, and some chains.
@@ -56,8 +61,20 @@ def diffusion(process: GaussianProcess, law: Law, starts: Floats, limit: float, 
     )
 
 
+def reach(points: Floats) -> float:
+    """Return how far from 0 the figure `diffused` of these samples goes."""
+    return max(3.5, 1.1 * float(np.abs(points).max()))
+
+
 def draw_diffused(
-    process: GaussianProcess, law: Law, points: Floats, path: PathLike, *, t: int | None = None, seed: int = 0
+    process: GaussianProcess,
+    law: Law,
+    points: Floats,
+    found: Diffusion,
+    path: PathLike,
+    *,
+    t: int | None = None,
+    seed: int = 0,
 ) -> None:
     """Write the figure `diffused`: a map of q(x_t) over t, its density beside samples, and the kernel as a convolution.
 
@@ -65,6 +82,7 @@ def draw_diffused(
         process: of NumPy in float64.
         law: of x_0.
         points: (n, 1) samples of it.
+        found: what `diffusion` returns for the law.
         path: the file to write, PNG or SVG.
         t: the time of the convolution; a quarter of the chain if not given.
         seed: of the noise.
@@ -74,8 +92,6 @@ def draw_diffused(
         DataError: the file cannot be written.
     """
     t = process.T // 4 if t is None else t
-    limit = max(3.5, 1.1 * float(np.abs(points).max()))
-    found = diffusion(process, law, points[:PATHS], limit, seed)
     eps = Random(np, seed).normal(Purpose.NOISE, 0, np.arange(len(points)), (1,), layer=1).astype(np.float64)
     with drawing(path, (10, 8.4)) as figure:
         above, middle, below = figure.subfigures(3, 1, height_ratios=(3.4, 2.3, 2.7))
@@ -86,11 +102,10 @@ def draw_diffused(
 
 def _draw_map(figure: Any, found: Diffusion) -> None:
     chart = figure.subplots()
-    # The narrow modes of the first times would leave the rest dark: what is above this is drawn alike.
-    brightest = max(0.45, 1.2 * float(found.densities[-1].max()))
     mesh = chart.pcolormesh(
-        found.t, found.x, found.densities.T, cmap=DENSITIES, vmin=0, vmax=brightest, shading="nearest", rasterized=True
-    )
+        found.t, found.x, found.densities.T, cmap=DENSITIES, vmin=0, vmax=found.brightest, shading="nearest",
+        rasterized=True,
+    )  # fmt: skip
     T = found.paths.shape[1] - 1
     chart.plot(np.arange(-1, T), found.paths.T, color="white", linewidth=0.5, alpha=0.55)
     chart.set(title="Density $q(x_t)$ over time, and some chains", xlabel="t", ylabel="$x_t$", xlim=(-1, T - 1))

@@ -146,11 +146,15 @@ def diffused(
     \b
     q(x_t) = ∫ q(x_0) N(x_t; √ᾱ_t x_0, 1 − ᾱ_t) dx_0          DDPM (arXiv 2006.11239), eq. 4
     """
-    from tinyddpm.figures.process import draw_diffused
+    from tinyddpm.figures.process import PATHS, diffusion, draw_diffused, reach
+    from tinyddpm.figures.terminal import shade_chart
 
     path, chain = destination("diffused", out), _process(**process, exact=True)
     law, points = _law(data, _dataset(data, data_dir, image_size))
-    draw_diffused(chain, law, points, path, t=None if t is None else _time(t, chain.T), seed=seed)
+    found = diffusion(chain, law, points[:PATHS], reach(points), seed)
+    draw_diffused(chain, law, points, found, path, t=None if t is None else _time(t, chain.T), seed=seed)
+    click.echo("density of x_t")
+    click.echo(shade_chart(found.densities, (found.x[0], found.x[-1]), found.brightest, chain.T))
     wrote(path)
 
 
