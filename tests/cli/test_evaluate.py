@@ -189,6 +189,8 @@ def test_a_sweep_is_a_table_and_a_picture(digits: str, tmp_path: Path) -> None:
     assert [path.name for path in sorted(tmp_path.glob("*.png"))] == [
         f"{found.stem}-closest-1.0.png", f"{found.stem}-closest-2.5.png", f"{found.stem}.png",
     ]  # fmt: skip
+    made = read_mark(tmp_path / f"{found.stem}.png")
+    assert (made["made_by"], made["options"]["sweep"]) == ("tinyddpm evaluate", "guidance=1,2.5")
     alone = report(digits, *FEW, "--guidance", "2.5", "--out", str(tmp_path))
     assert alone["drawn"][0]["numbers"] == both[1]["numbers"]
 

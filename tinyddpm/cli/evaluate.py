@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tinyddpm.cli.nll import nll
-from tinyddpm.cli.options import GroupedCommand, option, parse_assignments
+from tinyddpm.cli.options import GroupedCommand, command_mark, option, parse_assignments
 from tinyddpm.cli.sample import sample
 from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model
 from tinyddpm.errors import ConfigError, DataError, unknown
@@ -217,7 +217,7 @@ def evaluate(
         ],
     }
     click.echo(json.dumps(report) if as_json else _text(report))
-    for path in _write(report, folder, [measured.pairs for measured in found]):
+    for path in _write(report, folder, [measured.pairs for measured in found], command_mark(about)):
         click.echo(f"wrote {path}", err=as_json)
 
 
@@ -329,8 +329,10 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def _write(report: Mapping[str, Any], folder: Path, pairs: Sequence[Pairs | None]) -> list[Path]:
-    """Write the report and its pictures; return the files."""
+def _write(
+    report: Mapping[str, Any], folder: Path, pairs: Sequence[Pairs | None], mark: Mapping[str, Any]
+) -> list[Path]:
+    """Write the report and its pictures, that of a sweep with this mark; return the files."""
     from tinyddpm.figures.evaluation import draw_sweep, pairs_picture
     from tinyddpm.figures.files import replacing
     from tinyddpm.figures.images import save_png
@@ -352,7 +354,7 @@ def _write(report: Mapping[str, Any], folder: Path, pairs: Sequence[Pairs | None
         numbers = {name: [way["numbers"][name] for way in report["drawn"]] for name in report["drawn"][0]["numbers"]}
         values = [way["value"] for way in report["drawn"]]
         try:
-            draw_sweep(report["varied"], values, numbers, report["floor"]["numbers"], folder / f"{stem}.png")
+            draw_sweep(report["varied"], values, numbers, report["floor"]["numbers"], folder / f"{stem}.png", mark)
         except ConfigError as error:
             click.echo(f"note: {error}", err=True)
         else:

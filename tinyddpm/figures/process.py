@@ -11,6 +11,7 @@ import numpy as np
 from tinyddpm.backend import Purpose, Random
 from tinyddpm.diffusion.process import GaussianProcess, posterior_coefficients
 from tinyddpm.figures.line_law import Floats, Law, density, diffused, posterior, reverse
+from tinyddpm.figures.marks import Mark
 from tinyddpm.figures.style import COLOURS, DENSITIES, INK, QUIET, drawing
 from tinyddpm.samplers.spacings import moments
 
@@ -75,6 +76,7 @@ def draw_diffused(
     *,
     t: int | None = None,
     seed: int = 0,
+    mark: Mark | None = None,
 ) -> None:
     """Write the figure `diffused`: a map of q(x_t) over t, its density beside samples, and the kernel as a convolution.
 
@@ -86,6 +88,7 @@ def draw_diffused(
         path: the file to write, PNG or SVG.
         t: the time of the convolution; a quarter of the chain if not given.
         seed: of the noise.
+        mark: what made it, kept in the file.
 
     Raises:
         ConfigError: matplotlib is missing, or the file is to be of another format.
@@ -93,7 +96,7 @@ def draw_diffused(
     """
     t = process.T // 4 if t is None else t
     eps = Random(np, seed).normal(Purpose.NOISE, 0, np.arange(len(points)), (1,), layer=1).astype(np.float64)
-    with drawing(path, (10, 8.4)) as figure:
+    with drawing(path, (10, 8.4), mark) as figure:
         above, middle, below = figure.subfigures(3, 1, height_ratios=(3.4, 2.3, 2.7))
         _draw_map(above, found)
         _draw_moments(middle, process, law, points, eps, found.x)
@@ -165,13 +168,14 @@ def _noise(T: int, n: int, seed: int) -> Callable[[int], Floats]:
     return lambda t: drawn[:, t : t + 1]
 
 
-def draw_kernel(found: Kernel, x_0: float, path: PathLike) -> None:
+def draw_kernel(found: Kernel, x_0: float, path: PathLike, mark: Mark | None = None) -> None:
     """Write the figure `kernel`: moments and histograms of the stepwise chain on the closed form.
 
     Args:
         found: as `kernel` returns it.
         x_0: where the chains start.
         path: the file to write, PNG or SVG.
+        mark: what made it, kept in the file.
 
     Raises:
         ConfigError: matplotlib is missing, or the file is to be of another format.
@@ -179,7 +183,7 @@ def draw_kernel(found: Kernel, x_0: float, path: PathLike) -> None:
     """
     n, T = found.chains.shape
     t, few = np.arange(T), moments(T, 25)
-    with drawing(path, (10, 6.4)) as figure:
+    with drawing(path, (10, 6.4), mark) as figure:
         above, below = figure.subfigures(2, 1)
         mean, deviation = above.subplots(1, 2)
         mean.plot(t, found.signal * x_0, label="closed form, $\\sqrt{\\bar\\alpha_t}\\,x_0$")
@@ -203,7 +207,9 @@ def draw_kernel(found: Kernel, x_0: float, path: PathLike) -> None:
         below.legend(*charts[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
 
-def draw_posterior(process: GaussianProcess, law: Law, x_t: float, t: int, path: PathLike) -> None:
+def draw_posterior(
+    process: GaussianProcess, law: Law, x_t: float, t: int, path: PathLike, mark: Mark | None = None
+) -> None:
     """Write the figure `posterior`: its coefficients over t, and in one dimension the exact step back beside Gaussians.
 
     Args:
@@ -212,6 +218,7 @@ def draw_posterior(process: GaussianProcess, law: Law, x_t: float, t: int, path:
         x_t: the number that is stepped back from.
         t: its time, at least 2.
         path: the file to write, PNG or SVG.
+        mark: what made it, kept in the file.
 
     Raises:
         ConfigError: matplotlib is missing, or the file is to be of another format.
@@ -219,7 +226,7 @@ def draw_posterior(process: GaussianProcess, law: Law, x_t: float, t: int, path:
     """
     alpha_bar, paper_t = process.alpha_bar, np.arange(process.T) + 1  # the first has a place on a log axis
     c = posterior_coefficients(alpha_bar, np.append(1.0, alpha_bar[:-1]))
-    with drawing(path, (10, 6.6)) as figure:
+    with drawing(path, (10, 6.6), mark) as figure:
         above, below = figure.subfigures(2, 1)
         means, variances = above.subplots(1, 2)
         means.plot(paper_t, c.c_0, label="$c_0$, of $x_0$")
