@@ -30,6 +30,9 @@ extern __shared__ __align__(16) float shared[];
 // Numbers side by side that are read and written at once; the address is a multiple of all their bytes.
 template <int width> struct alignas(width * sizeof(scalar)) Pack { scalar at[width]; };
 
+// The numbers in 16 bytes, the most that a thread reads or writes at once.
+const int PACK = 16 / sizeof(scalar);
+
 // Whether arrays begin where packs may; a view of some channels of a single pixel may not.
 template <int width, class... Arrays>
 __device__ bool in_packs(Arrays... arrays) {
@@ -47,6 +50,27 @@ __device__ void store_pack(scalar* to, const float* values) {
     Pack<width> pack;
     for (int lane = 0; lane < width; lane++) pack.at[lane] = store(values[lane]);
     *(Pack<width>*)to = pack;
+}
+
+// Rows of channels that a thread takes (geometry.py's ROWS).
+const int ROWS = 4;
+
+// write(row, c, read(row, c)) for each strip of the block's rows: threads are (strip, row), a strip being `lanes` of
+// `width` channels side by side. A thread reads of all its rows before it writes any, so that it waits once.
+template <int lanes, class Read, class Write>
+__device__ void by_rows(int rows, int width, Read read, Write write) {
+    unsigned first = blockIdx.x * ROWS * blockDim.y + threadIdx.y;
+    for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
+        Pack<lanes> held[ROWS];
+        for (int k = 0; k < ROWS; k++) {
+            unsigned row = first + k * blockDim.y;
+            if (row < rows) held[k] = read(row, c);
+        }
+        for (int k = 0; k < ROWS; k++) {
+            unsigned row = first + k * blockDim.y;
+            if (row < rows) write(row, c, held[k]);
+        }
+    }
 }
 
 // sigma(x) = 1 / (1 + e^-x); where e^-x overflows it is 0, as it should be.

@@ -15,6 +15,9 @@ import numpy as np
 THREADS = 256
 """Threads in a block, where nothing else decides; a power of two."""
 
+ROWS = 4
+"""Rows of channels that a thread takes where it copies or maps them (common.cuh's ROWS)."""
+
 NORM_THREADS = 512
 """Most threads in a block of group norm."""
 
@@ -76,6 +79,20 @@ def elements(size: int) -> Geometry:
 def pixels(count: int, length: int) -> Geometry:
     """One block a pixel, its threads over the `length` numbers there, in whole warps."""
     return Geometry((count,), (min(THREADS, 32 * _ceil(length, 32)),))
+
+
+def lanes(itemsize: int, *widths: int) -> int:
+    """Return how many channels a thread takes side by side: 16 bytes where that divides all widths, else one."""
+    pack = 16 // itemsize
+    return pack if all(width % pack == 0 for width in widths) else 1
+
+
+def rows(count: int, width: int, lanes: int) -> Geometry:
+    """Threads (strip, row), a strip being `lanes` of `width` channels side by side; a thread takes ROWS rows."""
+    strips = _ceil(width, lanes)
+    across = _ceil(strips, _ceil(strips, THREADS))
+    down = THREADS // across
+    return Geometry((_ceil(count, ROWS * down),), (across, down))
 
 
 def partial_sums(size: int) -> Geometry:
