@@ -11,13 +11,16 @@ struct scalar { unsigned short bits; };  // bfloat16: the upper half of a float3
 
 __device__ inline float load(scalar value) { return __uint_as_float((unsigned)value.bits << 16); }
 
-__device__ inline scalar store(float value) {  // rounded to nearest, ties to even
-    unsigned bits = __float_as_uint(value);
-    scalar result;
-    if (value != value) result.bits = 0x7fff;
-    else result.bits = (unsigned short)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-    return result;
+#ifndef CUDA_SHIM  // the tests' stand-in brings its own
+// The bits of the nearest bfloat16, ties to even; 0x7fff of what is no number. PTX ISA 8.5, section 9.7.9.21 (cvt).
+__device__ inline unsigned short bfloat16_bits(float value) {
+    unsigned short bits;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
 }
+#endif
+
+__device__ inline scalar store(float value) { return {bfloat16_bits(value)}; }
 #else
 typedef float scalar;
 
@@ -30,8 +33,8 @@ extern __shared__ __align__(16) float shared[];
 // Numbers side by side that are read and written at once; the address is a multiple of all their bytes.
 template <int width> struct alignas(width * sizeof(scalar)) Pack { scalar at[width]; };
 
-// The numbers in 16 bytes, the most that a thread reads or writes at once.
-const int PACK = 16 / sizeof(scalar);
+// Numbers in 16 bytes, the most that a thread reads or writes at once, and rows that it takes (geometry.py's ROWS).
+enum : int { PACK = 16 / sizeof(scalar), ROWS = 4 };
 
 // Whether arrays begin where packs may; a view of some channels of a single pixel may not.
 template <int width, class... Arrays>
@@ -46,29 +49,27 @@ __device__ void load_pack(const scalar* from, float* values) {
 }
 
 template <int width>
-__device__ void store_pack(scalar* to, const float* values) {
+__device__ Pack<width> packed(const float* values) {
     Pack<width> pack;
     for (int lane = 0; lane < width; lane++) pack.at[lane] = store(values[lane]);
-    *(Pack<width>*)to = pack;
+    return pack;
 }
 
-// Rows of channels that a thread takes (geometry.py's ROWS).
-const int ROWS = 4;
+template <int width>
+__device__ void store_pack(scalar* to, const float* values) { *(Pack<width>*)to = packed<width>(values); }
 
 // write(row, c, read(row, c)) for each strip of the block's rows: threads are (strip, row), a strip being `lanes` of
-// `width` channels side by side. A thread reads of all its rows before it writes any, so that it waits once.
+// `width` channels side by side. A thread reads all its rows before it writes any, and without a branch between them, so
+// that it waits for memory once; past the last row it reads that one again.
 template <int lanes, class Read, class Write>
 __device__ void by_rows(int rows, int width, Read read, Write write) {
-    unsigned first = blockIdx.x * ROWS * blockDim.y + threadIdx.y;
+    unsigned first = blockIdx.x * ROWS * blockDim.y + threadIdx.y, last = rows - 1;
     for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
         Pack<lanes> held[ROWS];
+        for (int k = 0; k < ROWS; k++) held[k] = read(min(first + k * blockDim.y, last), c);
         for (int k = 0; k < ROWS; k++) {
             unsigned row = first + k * blockDim.y;
-            if (row < rows) held[k] = read(row, c);
-        }
-        for (int k = 0; k < ROWS; k++) {
-            unsigned row = first + k * blockDim.y;
-            if (row < rows) write(row, c, held[k]);
+            if (row <= last) write(row, c, held[k]);
         }
     }
 }
