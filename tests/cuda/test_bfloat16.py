@@ -36,6 +36,8 @@ LARGE: list[tuple[str, dict[str, Any]]] = [
     ("group_norm", {"leading": (2, 3, 3), "groups": 7, "each": 3}),
     ("modulate", {"n": 2, "pixels": (5, 5), "c": 70}),
     ("add_vector", {"n": 2, "pixels": (5, 5), "c": 70}),
+    ("modulate", {"n": 3, "pixels": (21, 19), "c": 72}),
+    ("add_vector", {"n": 3, "pixels": (21, 19), "c": 72}),
     ("concat", {"leading": (2, 21, 19), "c_a": 8, "c_b": 16}),
     ("concat", {"leading": (7,), "c_a": 2104, "c_b": 8}),
 ]

@@ -54,6 +54,8 @@ LARGE: list[tuple[str, dict[str, Any]]] = [
     ("layer_norm", {"leading": (2, 5), "c": 700}),
     ("modulate", {"n": 2, "pixels": (5, 5), "c": 70}),
     ("add_vector", {"n": 2, "pixels": (5, 5), "c": 70}),
+    ("modulate", {"n": 3, "pixels": (11, 9), "c": 36}),
+    ("add_vector", {"n": 3, "pixels": (11, 9), "c": 36}),
     ("silu", {"shape": (3, 257)}),
     ("dropout", {"shape": (2, 300), "rate": 0.4}),
     ("attention", {"n": 2, "queries": 9, "keys": 75, "heads": 2, "each": 5}),

@@ -107,13 +107,19 @@ __device__ inline void sum_columns(float* sums, int width) {
     }
 }
 
-// For each of `width` channels, the sum of value(row, channel) over rows, in the first row of sums, (blockDim.y, width).
-template <class Value>
-__device__ void channel_sums(Value value, float* sums, int rows, int width) {
-    for (int c = threadIdx.x; c < width; c += blockDim.x) {
-        float sum = 0;
-        for (int p = threadIdx.y; p < rows; p += blockDim.y) sum += value(p, c);
-        sums[threadIdx.y * width + c] = sum;
+// For each column of threads `count` sums over rows, of what value(row, found) finds, in the first row of sums,
+// (blockDim.y, blockDim.x, count). A thread reads ROWS rows at once as by_rows does; past the last it counts nothing.
+template <int count, class Value>
+__device__ void channel_sums(Value value, float* sums, int rows) {
+    float sum[count] = {};
+    for (int first = threadIdx.y; first < rows; first += ROWS * blockDim.y) {
+        float found[ROWS][count];
+        for (int k = 0; k < ROWS; k++) value(min(first + k * (int)blockDim.y, rows - 1), found[k]);
+        for (int k = 0; k < ROWS; k++) {
+            bool there = first + k * blockDim.y < rows;
+            for (int i = 0; i < count; i++) sum[i] += there ? found[k][i] : 0;
+        }
     }
-    sum_columns(sums, width);
+    for (int i = 0; i < count; i++) sums[(threadIdx.y * blockDim.x + threadIdx.x) * count + i] = sum[i];
+    sum_columns(sums, blockDim.x * count);
 }

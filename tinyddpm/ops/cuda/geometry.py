@@ -46,6 +46,9 @@ ENOUGH_BLOCKS = 264
 SPLIT_STEPS = 16
 """Steps along the inner dimension that a split sum over pixels leaves to each part at least."""
 
+SUM_STRIPS = 8
+"""Strips of channels that a block of a sum over rows takes: 128 bytes, which memory gives at once."""
+
 SUM_ROWS, SUM_CHUNKS = 64, 256
 """Rows that a block of a column sum adds up at least, and chunks of rows at most."""
 
@@ -144,10 +147,11 @@ def group_norm(
     return NormGeometry(Geometry(grid, block, sums + tile if tiled else sums), chunk, lanes, tiled)
 
 
-def channel_sums(rows: int, channels: int, samples: int = 1) -> Geometry:
-    """Threads (channel, row) that take two sums over rows, blocks (sample, channels)."""
-    block = (32, power_of_two(min(rows, THREADS // 32)))
-    return Geometry((samples, _ceil(channels, 32)), block, 2 * 4 * prod(block))
+def channel_sums(rows: int, channels: int, lanes: int = 1, sums: int = 1, samples: int = 1) -> Geometry:
+    """Threads (strip, row) that take sums over rows of `lanes` channels each, `sums` of a channel; blocks (sample,
+    channels)."""
+    block = (SUM_STRIPS, power_of_two(min(rows, THREADS // SUM_STRIPS)))
+    return Geometry((samples, _ceil(channels, SUM_STRIPS * lanes)), block, 4 * sums * lanes * prod(block))
 
 
 def product(m: int, n: int, count: int, itemsize: int, shared_memory: int) -> Geometry:
