@@ -37,6 +37,11 @@ using std::min;
 static inline float __uint_as_float(unsigned bits) { float f; std::memcpy(&f, &bits, 4); return f; }
 static inline unsigned __float_as_uint(float f) { unsigned bits; std::memcpy(&bits, &f, 4); return bits; }
 
+static inline unsigned short bfloat16_bits(float value) {
+    unsigned bits = __float_as_uint(value);
+    return value != value ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
 namespace shim {
 
 static std::string fault;  // what a thread did wrong, other than at a barrier

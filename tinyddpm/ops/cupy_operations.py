@@ -47,18 +47,20 @@ class CupyOperations(CudnnConvolutions, CudaNorms, CudaTrainingEnds):
             return super().concat(a, b)
         c_a, c_b = a.shape[-1], b.shape[-1]
         y = self._empty((*a.shape[:-1], c_a + c_b), a.dtype)
-        where = geometry.pixels(prod(a.shape[:-1]), c_a + c_b)
-        self._launch("channels", "joined", where, *map(self.xp.ascontiguousarray, (a, b)), y, c_a, c_b)
+        pixels, lanes = prod(a.shape[:-1]), geometry.lanes(a.dtype.itemsize, c_a, c_b)
+        where = geometry.rows(pixels, c_a + c_b, lanes)
+        self._launch("channels", "joined", where, *map(self.xp.ascontiguousarray, (a, b)), y, pixels, c_a, c_b, lanes)
         return y, self._save(c_a)
 
     def concat_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array]:
         """Return (da, db) by one kernel: both contiguous, as other kernels want them."""
         if not self._takes(dy):
             return super().concat_backward(saved, dy)
-        (c_a,), (*pixels, c) = saved, dy.shape
-        da, db = (self._empty((*pixels, width), dy.dtype) for width in (c_a, c - c_a))
-        where = geometry.pixels(prod(pixels), c)
-        self._launch("channels", "cut", where, self.xp.ascontiguousarray(dy), da, db, c_a, c - c_a)
+        (c_a,), (*shape, c) = saved, dy.shape
+        da, db = (self._empty((*shape, width), dy.dtype) for width in (c_a, c - c_a))
+        pixels, lanes = prod(shape), geometry.lanes(dy.dtype.itemsize, c_a, c - c_a)
+        where = geometry.rows(pixels, c, lanes)
+        self._launch("channels", "cut", where, self.xp.ascontiguousarray(dy), da, db, pixels, c_a, c - c_a, lanes)
         return da, db
 
     def _doubled(self, x: Array) -> Array:

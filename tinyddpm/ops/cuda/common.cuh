@@ -11,18 +11,16 @@ struct scalar { unsigned short bits; };  // bfloat16: the upper half of a float3
 
 __device__ inline float load(scalar value) { return __uint_as_float((unsigned)value.bits << 16); }
 
-// Rounded to nearest, ties to even; by the card's own instruction where there is a card.
-__device__ inline scalar store(float value) {
-    scalar result;
-#ifndef CUDA_SHIM
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result.bits) : "f"(value));
-#else
-    unsigned bits = __float_as_uint(value);
-    if (value != value) result.bits = 0x7fff;
-    else result.bits = (unsigned short)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-#endif
-    return result;
+#ifndef CUDA_SHIM  // the tests' stand-in brings its own
+// The bits of the nearest bfloat16, ties to even; 0x7fff of what is no number. PTX ISA 8.5, section 9.7.9.21 (cvt).
+__device__ inline unsigned short bfloat16_bits(float value) {
+    unsigned short bits;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
 }
+#endif
+
+__device__ inline scalar store(float value) { return {bfloat16_bits(value)}; }
 #else
 typedef float scalar;
 
@@ -34,6 +32,9 @@ extern __shared__ __align__(16) float shared[];
 
 // Numbers side by side that are read and written at once; the address is a multiple of all their bytes.
 template <int width> struct alignas(width * sizeof(scalar)) Pack { scalar at[width]; };
+
+// Numbers in 16 bytes, the most that a thread reads or writes at once, and rows that it takes (geometry.py's ROWS).
+enum : int { PACK = 16 / sizeof(scalar), ROWS = 4 };
 
 // Whether arrays begin where packs may; a view of some channels of a single pixel may not.
 template <int width, class... Arrays>
@@ -52,10 +53,29 @@ __device__ void load_pack(const scalar* from, float* values) {
 }
 
 template <int width>
-__device__ void store_pack(scalar* to, const float* values) {
+__device__ Pack<width> packed(const float* values) {
     Pack<width> pack;
     for (int lane = 0; lane < width; lane++) pack.at[lane] = store(values[lane]);
-    *(Pack<width>*)to = pack;
+    return pack;
+}
+
+template <int width>
+__device__ void store_pack(scalar* to, const float* values) { *(Pack<width>*)to = packed<width>(values); }
+
+// write(row, c, read(row, c)) for each strip of the block's rows: threads are (strip, row), a strip being `lanes` of
+// `width` channels side by side. A thread reads all its rows before it writes any, and without a branch between them, so
+// that it waits for memory once; past the last row it reads that one again.
+template <int lanes, class Read, class Write>
+__device__ void by_rows(int rows, int width, Read read, Write write) {
+    unsigned first = blockIdx.x * ROWS * blockDim.y + threadIdx.y, last = rows - 1;
+    for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
+        Pack<lanes> held[ROWS];
+        for (int k = 0; k < ROWS; k++) held[k] = read(min(first + k * blockDim.y, last), c);
+        for (int k = 0; k < ROWS; k++) {
+            unsigned row = first + k * blockDim.y;
+            if (row <= last) write(row, c, held[k]);
+        }
+    }
 }
 
 // sigma(x) = 1 / (1 + e^-x); where e^-x overflows it is 0, as it should be. What is stored in 8 bits needs no more than
@@ -99,13 +119,19 @@ __device__ inline void sum_columns(float* sums, int width) {
     }
 }
 
-// For each of `width` channels, the sum of value(row, channel) over rows, in the first row of sums, (blockDim.y, width).
-template <class Value>
-__device__ void channel_sums(Value value, float* sums, int rows, int width) {
-    for (int c = threadIdx.x; c < width; c += blockDim.x) {
-        float sum = 0;
-        for (int p = threadIdx.y; p < rows; p += blockDim.y) sum += value(p, c);
-        sums[threadIdx.y * width + c] = sum;
+// For each column of threads `count` sums over rows, of what value(row, found) finds, in the first row of sums,
+// (blockDim.y, blockDim.x, count). A thread reads ROWS rows at once as by_rows does; past the last it counts nothing.
+template <int count, class Value>
+__device__ void channel_sums(Value value, float* sums, int rows) {
+    float sum[count] = {};
+    for (int first = threadIdx.y; first < rows; first += ROWS * blockDim.y) {
+        float found[ROWS][count];
+        for (int k = 0; k < ROWS; k++) value(min(first + k * (int)blockDim.y, rows - 1), found[k]);
+        for (int k = 0; k < ROWS; k++) {
+            bool there = first + k * blockDim.y < rows;
+            for (int i = 0; i < count; i++) sum[i] += there ? found[k][i] : 0;
+        }
     }
-    sum_columns(sums, width);
+    for (int i = 0; i < count; i++) sums[(threadIdx.y * blockDim.x + threadIdx.x) * count + i] = sum[i];
+    sum_columns(sums, blockDim.x * count);
 }

@@ -15,6 +15,9 @@ import numpy as np
 THREADS = 256
 """Threads in a block, where nothing else decides; a power of two."""
 
+ROWS = 4
+"""Rows of channels that a thread takes where it copies or maps them (common.cuh's ROWS)."""
+
 NORM_THREADS = 512
 """Most threads in a block of group norm."""
 
@@ -50,6 +53,9 @@ ENOUGH_BLOCKS = 264
 SPLIT_STEPS = 16
 """Steps along the inner dimension that a split sum over pixels leaves to each part at least."""
 
+SUM_STRIPS = 8
+"""Strips of channels that a block of a sum over rows takes: 128 bytes, which memory gives at once."""
+
 SUM_ROWS, SUM_CHUNKS = 64, 256
 """Rows that a block of a column sum adds up at least, and chunks of rows at most."""
 
@@ -83,6 +89,20 @@ def elements(size: int) -> Geometry:
 def pixels(count: int, length: int) -> Geometry:
     """One block a pixel, its threads over the `length` numbers there, in whole warps."""
     return Geometry((count,), (min(THREADS, 32 * _ceil(length, 32)),))
+
+
+def lanes(itemsize: int, *widths: int) -> int:
+    """Return how many channels a thread takes side by side: 16 bytes where that divides all widths, else one."""
+    pack = 16 // itemsize
+    return pack if all(width % pack == 0 for width in widths) else 1
+
+
+def rows(count: int, width: int, lanes: int) -> Geometry:
+    """Threads (strip, row), a strip being `lanes` of `width` channels side by side; a thread takes ROWS rows."""
+    strips = _ceil(width, lanes)
+    across = _ceil(strips, _ceil(strips, THREADS))
+    down = THREADS // across
+    return Geometry((_ceil(count, ROWS * down),), (across, down))
 
 
 def partial_sums(size: int) -> Geometry:
@@ -136,10 +156,11 @@ def group_norm(
     return NormGeometry(Geometry(grid, block, sums + tile if tiled else sums), chunk, lanes, tiled)
 
 
-def channel_sums(rows: int, channels: int, samples: int = 1) -> Geometry:
-    """Threads (channel, row) that take two sums over rows, blocks (sample, channels)."""
-    block = (32, power_of_two(min(rows, THREADS // 32)))
-    return Geometry((samples, _ceil(channels, 32)), block, 2 * 4 * prod(block))
+def channel_sums(rows: int, channels: int, lanes: int = 1, sums: int = 1, samples: int = 1) -> Geometry:
+    """Threads (strip, row) that take sums over rows of `lanes` channels each, `sums` of a channel; blocks (sample,
+    channels)."""
+    block = (SUM_STRIPS, power_of_two(min(rows, THREADS // SUM_STRIPS)))
+    return Geometry((samples, _ceil(channels, SUM_STRIPS * lanes)), block, 4 * sums * lanes * prod(block))
 
 
 def product(m: int, n: int, count: int, itemsize: int, shared_memory: int) -> Geometry:

@@ -256,18 +256,16 @@ extern "C" __global__ void group_norm_parameters(
     const float* sum_dz, const float* sum_dz_x, const float* scale, const float* shift, const scalar* m_scale,
     float* dscale, float* dshift, scalar* dm_scale, scalar* dm_shift, int samples, int channels
 ) {
-    int c = blockIdx.y * blockDim.x + threadIdx.x, width = blockDim.x;
-    float* scale_sums = shared;                       // (blockDim.y, width)
-    float* shift_sums = shared + blockDim.y * width;  // (blockDim.y, width)
-    auto weighted = [&](const float* values, size_t nc) {
-        return c < channels ? values[nc] * (m_scale ? 1 + load(m_scale[nc]) : 1) : 0;
+    int c = blockIdx.y * blockDim.x + threadIdx.x;
+    auto weighted = [&](int n, float* found) {
+        size_t nc = (size_t)n * channels + c;
+        float weight = m_scale ? 1 + load(m_scale[nc]) : 1;
+        found[0] = weight * sum_dz_x[nc];
+        found[1] = weight * sum_dz[nc];
     };
-    auto dz_x = [&](int n, int) { return weighted(sum_dz_x, (size_t)n * channels + c); };
-    auto dz = [&](int n, int) { return weighted(sum_dz, (size_t)n * channels + c); };
-    channel_sums(dz_x, scale_sums, samples, width);
-    channel_sums(dz, shift_sums, samples, width);
+    channel_sums<2>(weighted, shared, c < channels ? samples : 0);
     if (c >= channels) return;
-    if (threadIdx.y == 0) dscale[c] = scale_sums[threadIdx.x], dshift[c] = shift_sums[threadIdx.x];
+    if (threadIdx.y == 0) dscale[c] = shared[2 * threadIdx.x], dshift[c] = shared[2 * threadIdx.x + 1];
     if (!m_scale) return;
     for (int n = threadIdx.y; n < samples; n += blockDim.y) {
         size_t nc = (size_t)n * channels + c;
