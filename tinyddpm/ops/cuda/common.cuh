@@ -42,8 +42,9 @@ __device__ bool in_packs(Arrays... arrays) {
     return (... && ((size_t)arrays % sizeof(Pack<width>) == 0));
 }
 
+// A pack is passed by value: of what is only referred to, each number is read for itself.
 template <int width>
-__device__ void unpack(const Pack<width>& pack, float* values) {
+__device__ void unpack(Pack<width> pack, float* values) {
     for (int lane = 0; lane < width; lane++) values[lane] = load(pack.at[lane]);
 }
 
@@ -79,9 +80,13 @@ __device__ void by_rows(int rows, int width, Read read, Write write) {
 }
 
 // sigma(x) = 1 / (1 + e^-x); where e^-x overflows it is 0, as it should be. What is stored in 8 bits needs no more than
-// the hardware's own e^x and 1/x, both right to about 22 bits.
+// the card's own 2^x and 1/x, both right to about 22 bits.
 #if defined(SCALAR_BF16) && !defined(CUDA_SHIM)
-__device__ inline float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
+__device__ inline float sigmoid(float x) {
+    float result;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(1.0f + __expf(-x)));
+    return result;
+}
 #else
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 #endif

@@ -108,24 +108,27 @@ __device__ void forward(
     __syncthreads();
 
     float by = 1 / mask.kept;
+    SampleStream sample = mask.on() ? mask.stream.of(norm.n()) : SampleStream{};
     for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
         Strip<lanes> strip(norm, group_mean, group_r, c);
+        float r_a[lanes];
+        for (int lane = 0; lane < lanes; lane++) r_a[lane] = strip.r[lane] * strip.a[lane];
 #pragma unroll 2
         for (int p = threadIdx.y; p < pixels; p += blockDim.y) {
             float value[lanes];
             load_pack<lanes>(again + p * stride + c, value);
             for (int lane = 0; lane < lanes; lane++) {
-                float z = (value[lane] - strip.mean[lane]) * strip.r[lane] * strip.a[lane] + strip.b[lane];
+                float z = (value[lane] - strip.mean[lane]) * r_a[lane] + strip.b[lane];
                 value[lane] = silu ? z * sigmoid(z) : z;
             }
-            if (mask.on()) mask.drop<lanes>(norm.n(), norm.in_sample(p, c), by, value);
+            if (mask.on()) mask.drop<lanes>(sample, norm.in_sample(p, c), by, value);
             store_pack<lanes>(y + p * channels + c, value);
         }
     }
 }
 
 // Returns y, and for the backward the means and r of each sample and group, (N, groups).
-extern "C" __global__ void group_norm_forward(
+extern "C" __global__ void __launch_bounds__(512, 2) group_norm_forward(
     const scalar* x, const float* scale, const float* shift, const scalar* m_scale, const scalar* m_shift,
     const long long* samples, const long long* step, unsigned stream, unsigned k0, unsigned k1, long long least,
     float kept, scalar* y, float* mean, float* r, int pixels, int channels, int groups, int chunk, float eps, int silu,
@@ -157,6 +160,7 @@ __device__ void backward(
     scalar* kept_dy = tiled ? tile + pixels * width : dx;
     const scalar *x_again = tiled ? tile : x, *dy_again = tiled || mask.on() ? kept_dy : dy;
     float by = 1 / mask.kept;
+    SampleStream sample = mask.on() ? mask.stream.of(norm.n()) : SampleStream{};
 
     // Makes x^ of x and dz of dy, in place.
     auto derive = [&](const Strip<lanes>& strip, float* x, float* d) {
@@ -176,7 +180,7 @@ __device__ void backward(
         for (int p = threadIdx.y; p < pixels; p += blockDim.y) {
             Pack<lanes> pack = *(const Pack<lanes>*)(x + p * channels + c);
             load_pack<lanes>(dy + p * channels + c, dz);
-            if (mask.on()) mask.drop<lanes>(norm.n(), norm.in_sample(p, c), 1, dz);
+            if (mask.on()) mask.drop<lanes>(sample, norm.in_sample(p, c), 1, dz);
             if (tiled) *(Pack<lanes>*)(tile + p * width + c) = pack;
             if (tiled || mask.on()) store_pack<lanes>(kept_dy + p * stride + c, dz);  // each thread for itself
             unpack<lanes>(pack, x_hat);
