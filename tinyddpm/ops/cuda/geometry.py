@@ -79,11 +79,6 @@ def elements(size: int) -> Geometry:
     return Geometry((_ceil(size, THREADS),), (THREADS,))
 
 
-def pixels(count: int, length: int) -> Geometry:
-    """One block a pixel, its threads over the `length` numbers there, in whole warps."""
-    return Geometry((count,), (min(THREADS, 32 * _ceil(length, 32)),))
-
-
 def lanes(itemsize: int, *widths: int) -> int:
     """Return how many channels a thread takes side by side: 16 bytes where that divides all widths, else one."""
     pack = 16 // itemsize
