@@ -38,6 +38,7 @@ LARGE: list[tuple[str, dict[str, Any]]] = [
     ("add_vector", {"n": 2, "pixels": (5, 5), "c": 70}),
     ("modulate", {"n": 3, "pixels": (21, 19), "c": 72}),
     ("add_vector", {"n": 3, "pixels": (21, 19), "c": 72}),
+    ("upsample", {"n": 2, "h": 9, "w": 7, "c": 72}),
     ("concat", {"leading": (2, 21, 19), "c_a": 8, "c_b": 16}),
     ("concat", {"leading": (7,), "c_a": 2104, "c_b": 8}),
 ]

@@ -200,7 +200,8 @@ static inline void __syncthreads() { shim::wait_at(shim::block_barrier); }
 
 // Blocks see each other's memory at once here; one counts at a time.
 static inline void __threadfence() {}
-static inline float __ldcg(const float* address) { return *address; }
+struct alignas(16) float4 { float x, y, z, w; };
+template <class T> T __ldcg(const T* address) { return *address; }
 static inline unsigned atomicInc(unsigned* address, unsigned last) {
     unsigned old = *address;
     *address = old >= last ? 0 : old + 1;

@@ -68,8 +68,7 @@ class CupyOperations(CudnnConvolutions, CudaNorms, CudaTrainingEnds):
             return super()._doubled(x)
         n, height, width, c = x.shape
         fine = self._empty((n, 2 * height, 2 * width, c), x.dtype)
-        where = geometry.pixels(n * height * width, c)
-        self._launch("resampling", "doubled", where, self.xp.ascontiguousarray(x), fine, width, c)
+        self._resample("doubled", x, fine, coarse=x)
         return fine
 
     def _squares_summed(self, x: Array) -> Array:
@@ -77,6 +76,12 @@ class CupyOperations(CudnnConvolutions, CudaNorms, CudaTrainingEnds):
             return super()._squares_summed(x)
         n, height, width, c = x.shape
         coarse = self._empty((n, height // 2, width // 2, c), x.dtype)
-        where = geometry.pixels(n * (height // 2) * (width // 2), c)
-        self._launch("resampling", "squares_summed", where, self.xp.ascontiguousarray(x), coarse, width // 2, c)
+        self._resample("squares_summed", x, coarse, coarse=coarse)
         return coarse
+
+    def _resample(self, kernel: str, x: Array, y: Array, coarse: Array) -> None:
+        """Launch a kernel that makes y of x, one of which is the coarse image."""
+        n, height, width, c = coarse.shape
+        pixels, lanes = n * height * width, geometry.lanes(x.dtype.itemsize, c)
+        where = geometry.rows(pixels, c, lanes)
+        self._launch("resampling", kernel, where, self.xp.ascontiguousarray(x), y, width, c, pixels, lanes)

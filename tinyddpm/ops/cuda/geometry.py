@@ -56,8 +56,8 @@ SPLIT_STEPS = 16
 SUM_STRIPS = 8
 """Strips of channels that a block of a sum over rows takes: 128 bytes, which memory gives at once."""
 
-SUM_ROWS, SUM_CHUNKS = 64, 256
-"""Rows that a block of a column sum adds up at least, and chunks of rows at most."""
+SUM_ROWS, SUM_CHUNKS = 256, 256
+"""Rows that a block of a column sum adds up, or a multiple of them, and chunks of rows at most."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,6 @@ class NormGeometry:
 def elements(size: int) -> Geometry:
     """One thread an element."""
     return Geometry((_ceil(size, THREADS),), (THREADS,))
-
-
-def pixels(count: int, length: int) -> Geometry:
-    """One block a pixel, its threads over the `length` numbers there, in whole warps."""
-    return Geometry((count,), (min(THREADS, 32 * _ceil(length, 32)),))
 
 
 def lanes(itemsize: int, *widths: int) -> int:
@@ -214,12 +209,14 @@ def pack_tiles(shapes: Sequence[tuple[int, ...]]) -> np.ndarray[Any, np.dtype[np
     return np.array(tiles, np.int64)
 
 
-def turned_gradients(taps: int, c_in: int, c_out: int, rows: int) -> tuple[Geometry, int, int, int]:
-    """Blocks that turn tiles of dw, then those that sum chunks of dy's rows; tiles, chunks, and the rows in a chunk."""
-    across = _ceil(c_out, 32)
-    tiles, each = taps * _ceil(c_in, 32) * across, max(SUM_ROWS, _ceil(rows, SUM_CHUNKS))
+def turned_gradients(taps: int, c_in: int, c_out: int, rows: int, lanes: int) -> tuple[Geometry, int, int, int]:
+    """Blocks that sum chunks of dy's rows, then those that turn tiles of dw; how many sum, chunks, and rows in each."""
+    across, block = _ceil(c_out, SUM_STRIPS * lanes), (SUM_STRIPS, THREADS // SUM_STRIPS)
+    each = SUM_ROWS * _ceil(rows, SUM_CHUNKS * SUM_ROWS)
     chunks = _ceil(rows, each)
-    return tiles_of_32(tiles + chunks * across), tiles, chunks, each
+    tiles = taps * _ceil(c_in, 32) * _ceil(c_out, 32)
+    shared = 4 * max(32 * 33, THREADS * lanes + 1)
+    return Geometry((chunks * across + tiles,), block, shared), chunks * across, chunks, each
 
 
 def power_of_two(most: int) -> int:
