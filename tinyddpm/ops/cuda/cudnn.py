@@ -28,7 +28,7 @@ from tinyddpm.ops.cuda.cudnn_frontend import Plans, Problem, Shape, explained, l
 from tinyddpm.ops.cuda.launching import Places
 from tinyddpm.ops.cuda.products import CudaProducts
 
-CANDIDATES = 6
+CANDIDATES = 24
 """Right plans, of which the fastest is taken."""
 
 REPEATS = 10

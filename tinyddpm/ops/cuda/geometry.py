@@ -29,7 +29,7 @@ NORM_SIZE = 8192
 """Numbers that such a block takes at least, between those widths."""
 
 NORM_PIXELS = 8
-"""Pixels that each of its threads takes, where there are enough to have four warps."""
+"""Pixels that each of its threads takes backwards, forwards twice as many, if there are enough to have four warps."""
 
 MOST_WIDTH = 4096
 """Channels that a block of group norm takes at most: their sums lie in shared memory."""
@@ -141,7 +141,8 @@ def group_norm(
         return None
     lanes = 4 if channels % 4 == width % 4 == 0 else 1
     across = min(width // lanes, NORM_THREADS)
-    rows = min(count, NORM_THREADS // across, max(count // NORM_PIXELS, _ceil(128, across)))
+    each_takes = NORM_PIXELS if backward else 2 * NORM_PIXELS
+    rows = min(count, NORM_THREADS // across, max(count // each_takes, _ceil(128, across)))
     block = (across, power_of_two(rows))
     arrays = 2 if backward else 1
     sums = 16 * _ceil(arrays * block[1] * width + 2 * chunk, 4)
