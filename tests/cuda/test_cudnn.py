@@ -159,6 +159,11 @@ def choices(cache: Path) -> list[Any]:
     return [json.loads(line) for line in cache.read_text().splitlines() if line]
 
 
+def askew_by_one(array: np.ndarray) -> np.ndarray:
+    """Return a view one element into a buffer."""
+    return np.concatenate([array.ravel()[:1], array.ravel()])[1:].reshape(array.shape)
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -185,12 +190,18 @@ def test_gives_the_reference(
     assert {name for name in bench.backend.launched[before:] if name.startswith("convolution")} == set()
 
 
+@pytest.mark.parametrize(("c_out", "askew"), [(72, False), (72, True), (41, False)])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_db_of_many_rows_and_channels(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
-    """Five chunks of rows, the last one shorter, of two blocks of channels, more than once: the count begins anew."""
+def test_db_of_many_rows_and_channels(monkeypatch: pytest.MonkeyPatch, precision: str, c_out: int, askew: bool) -> None:
+    """Three chunks of rows, the last one shorter, of blocks of channels, more than once: the count begins anew.
+
+    Channels come by packs and, where there are none or dy lies one number into a buffer, one by one.
+    """
     bench = Bench(monkeypatch, "right 1", precision=precision)
+    if askew:
+        bench.place = askew_by_one
     for _ in range(3):
-        bench.compare((1, 17, 17, 3), (1, 1, 3, 40), 1, rtol=2**-8 if precision == "bf16" else 1e-6)
+        bench.compare((1, 25, 25, 3), (1, 1, 3, c_out), 1, rtol=2**-8 if precision == "bf16" else 1e-6)
     assert {"turned_gradients", "sum_of_parts"} & set(bench.backend.launched[-3:]) == {"turned_gradients"}
     assert not bench.ops._arrived.any()
 
@@ -287,7 +298,7 @@ def test_takes_arrays_that_lie_askew(monkeypatch: pytest.MonkeyPatch, precision:
     """Views one element into a buffer, as parameters are; cuDNN reads 16 bytes at a time."""
     bench = Bench(monkeypatch, "right 1", precision=precision)
     bench.residual = True
-    bench.place = lambda array: np.concatenate([array.ravel()[:1], array.ravel()])[1:].reshape(array.shape)
+    bench.place = askew_by_one
     bench.compare(*SHAPES[0], rtol=2**-8 if precision == "bf16" else 1e-6)
 
 

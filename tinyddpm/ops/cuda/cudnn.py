@@ -108,18 +108,19 @@ class CudnnConvolutions(CudaProducts):
         c_out, kh, kw, c_in = turned.shape
         rows = dy.size // c_out
         dw, db = into or self._parameter_gradients((kh, kw, c_in, c_out))
-        where, tiles, chunks, each = geometry.turned_gradients(kh * kw, c_in, c_out, rows)
+        lanes = geometry.lanes(dy.dtype.itemsize, c_out)
+        where, sums, chunks, each = geometry.turned_gradients(kh * kw, c_in, c_out, rows, lanes)
         partial = self._empty((chunks, c_out), self.xp.float32)
         self._launch(
             "sums", "turned_gradients", where, turned, dy, dw, partial, db, self._arrived, kh * kw, c_in, c_out, rows,
-            each, tiles,
+            each, sums, lanes,
         )  # fmt: skip
         return dw, db
 
     @cached_property
     def _arrived(self) -> Array:
         """What the kernel of `_turned_gradients` counts blocks in; 0 before and after."""
-        return self.backend.asarray(np.zeros(MOST_CHANNELS // 32, np.uint32))
+        return self.backend.asarray(np.zeros(MOST_CHANNELS // geometry.SUM_STRIPS, np.uint32))
 
     def _plan(
         self, wanted: str, first: Array, x: Shape, kernel: Shape, stride: int, finish: Callable[..., object] = _nothing
