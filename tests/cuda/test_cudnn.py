@@ -38,7 +38,7 @@ from tinyddpm.ops.cuda.cudnn import (
     choices_file,
     tolerance,
 )
-from tinyddpm.ops.cuda.cudnn_frontend import Problem
+from tinyddpm.ops.cuda.cudnn_frontend import Convolution, Product
 from tinyddpm.training.assembly import make_trainer
 
 REFERENCE = Operations(load_backend("numpy"), training=True)
@@ -79,7 +79,7 @@ def print_real_plans() -> None:
     for precision in ("fp32", "tf32", "bf16"):
         for wanted in ("y", "y + residual", "dx", "dw"):
             for x, w, stride in [*SHAPES, *DDPM]:
-                problem = Problem(wanted, x, w, stride, precision)
+                problem = Convolution(wanted, x, w, stride, precision)
                 plans = cudnn_frontend.Plans(frontend, problem, device_property=device)
                 built = sum(map(plans.build, range(len(plans.names))))
                 print(json.dumps([*problem, built, len(plans.names)]))
@@ -249,6 +249,48 @@ def test_trains_as_with_own_kernels(monkeypatch: pytest.MonkeyPatch, precision: 
     launched = set(bench.backend.launched)
     assert "turned_gradients" in launched
     assert "sum_of_parts" not in launched
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_products_of_attention_are_plans(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    """Of one head, each form of product by a plan: what the reference gives, as plans that miss a number do not."""
+    monkeypatch.setattr(cudnn, "LEAST_PRODUCT", 1)
+    bench = Bench(monkeypatch, "skips", "right 1", precision=precision)
+    for _ in range(2):
+        launched = attend(bench, (2, 6, 5, 7), heads=1, rtol=2**-7 if precision == "bf16" else 1e-5)
+    assert launched == ["softmax_forward", "softmax_backward"]
+    chosen = {problem: choice.name for problem, choice in bench.planner.choices.items()}
+    assert chosen == {
+        Product("abt", 2, 6, 5, 7, precision): "right 1",  # q k^T, and dy v^T
+        Product("ab", 2, 6, 7, 5, precision): "right 1",  # p v, and ds k
+        Product("atb", 2, 5, 7, 6, precision): "right 1",  # p^T dy, and ds^T q
+    }
+
+
+@pytest.mark.parametrize(("heads", "least"), [(2, 1), (1, cudnn.LEAST_PRODUCT)])
+def test_other_products_are_not_planned(monkeypatch: pytest.MonkeyPatch, heads: int, least: int) -> None:
+    """Those of several heads, for which cuDNN has no plan, and small ones."""
+    monkeypatch.setattr(cudnn, "LEAST_PRODUCT", least)
+    bench = Bench(monkeypatch, "right 1")
+    launched = attend(bench, (2, 6, 5, 4), heads, rtol=1e-5)
+    assert sum(name.startswith("product_") for name in launched) == 6
+    assert bench.planner.choices == {}
+
+
+def attend(bench: Bench, sides: tuple[int, int, int, int], heads: int, rtol: float) -> list[str]:
+    """Check attention of (N, L, M, C) and its gradients against the reference in float64; return what was launched."""
+    (n, queries, keys, c), rng = sides, np.random.default_rng(4)
+    dtype = np.dtype("bfloat16" if bench.backend.precision == "bf16" else "float32")
+    q, k, v, dy = (rng.normal(size=(n, length, c)).astype(dtype) for length in (queries, keys, keys, queries))
+    before = len(bench.backend.launched)
+    y, saved = bench.ops.attention(q, k, v, heads)
+    found = (y, *bench.ops.attention_backward(saved, dy))
+    expected, saved = REFERENCE.attention(*(a.astype(float) for a in (q, k, v)), heads)
+    right = (expected, *REFERENCE.attention_backward(saved, dy.astype(float)))
+    for a, b in zip(found, right, strict=True):
+        assert a.dtype == dtype
+        np.testing.assert_allclose(a.astype(float), b, rtol=0, atol=rtol * np.abs(b).max())
+    return bench.backend.launched[before:]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -421,7 +463,7 @@ def test_choices_are_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_tolerance_holds_what_is_right_and_little_else(rng: np.random.Generator, wanted: str) -> None:
     """For K from 9 to 18433 terms: a float32 sum in any order is within, one that lacks a few terms is not."""
     for side in (1, 8, 32):
-        problem = Problem(wanted, (2, side * 3, side * 3, side * side), (3, 3, side * side, side * side), 1, "fp32")
+        problem = Convolution(wanted, (2, side * 3, side * 3, side * side), (3, 3, side * side, side * side), 1, "fp32")
         terms = 18 * side * side if wanted == "dw" else 9 * side * side + {"y": 1, "y + residual": 2}.get(wanted, 0)
         absolute, relative = tolerance(problem)
         products = rng.normal(size=(200, terms)) * rng.normal(size=(200, terms))
@@ -437,7 +479,7 @@ def test_tolerance_holds_sums_that_are_rounded_to_bfloat16(rng: np.random.Genera
 
     Of most sums one that lacks a term is not: a term is 0.6 in the mean, and the tolerance of the mean sum 0.1.
     """
-    absolute, relative = tolerance(Problem("y", (1000, 1, 1, 32), (3, 3, 32, 1000), 1, "bf16"))
+    absolute, relative = tolerance(Convolution("y", (1000, 1, 1, 32), (3, 3, 32, 1000), 1, "bf16"))
     a, b = (rng.normal(size=(1000, 289)).astype("bfloat16").astype(np.float32) for _ in range(2))
     b = b.T
     blocks = [a[:, i : i + 32] @ b[i : i + 32] for i in range(0, 289, 32)]

@@ -23,7 +23,7 @@ from tinyddpm.nn import DropoutNoise
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.ops.activation import Dropout
 from tinyddpm.ops.cuda.cudnn import tolerance
-from tinyddpm.ops.cuda.cudnn_frontend import Problem
+from tinyddpm.ops.cuda.cudnn_frontend import Convolution
 from tinyddpm.ops.cupy_operations import CupyOperations
 
 EPSILON = float(np.finfo(np.float32).eps)
@@ -80,7 +80,7 @@ def of_cudnn(ops: CupyOperations, case: Case, name: str) -> float:
     x, w = (case.inputs[key].shape for key in "xw")
     if case.operation == "linear":
         x, w = (x[0], 1, prod(x[1:-1]), x[-1]), (1, 1, *w)
-    return tolerance(Problem(wanted[name], x, w, case.others.get("stride", 1), ops.backend.precision))[0]
+    return tolerance(Convolution(wanted[name], x, w, case.others.get("stride", 1), ops.backend.precision))[0]
 
 
 def compare(cuda: Backend, case: Case, rtol: float, floor: float = 0.0, layout: Layout = np.asarray) -> None:

@@ -1,8 +1,8 @@
-"""Convolutions by NVIDIA's cuDNN, where it is installed.
+"""Convolutions and the products of attention by NVIDIA's cuDNN, where it is installed.
 
-Of cuDNN's plans for a convolution the first few are run on random numbers. Those that differ from this package's
+Of cuDNN's plans for one of them the first few are run on random numbers. Those that differ from this package's
 kernels are dropped, for single plans have given wrong results; the fastest of the others and of these kernels is kept,
-and its name in a file for the next process. All that is done when a convolution is first met on a stream that is not
+and its name in a file for the next process. All that is done when its shapes are first met on a stream that is not
 recorded.
 """
 
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, cached_property, partial
-from math import isfinite, prod
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from tinyddpm.backend import Array, Backend, Purpose
 from tinyddpm.backend.cupy_backend import record
 from tinyddpm.ops.base import cut
 from tinyddpm.ops.cuda import geometry
-from tinyddpm.ops.cuda.cudnn_frontend import Plans, Problem, Shape, explained, load_cudnn
+from tinyddpm.ops.cuda.cudnn_frontend import Convolution, Plans, Problem, Product, Shape, explained, load_cudnn
 from tinyddpm.ops.cuda.launching import Places
 from tinyddpm.ops.cuda.products import CudaProducts
 
@@ -40,6 +40,10 @@ OWN = "this package's kernels"
 MOST_CHANNELS = 1 << 15
 """Output channels up to which dw is left to cuDNN: the kernel that goes with it counts blocks by them."""
 
+LEAST_PRODUCT = 1 << 28
+"""Multiply-adds from which products of matrices are planned: fewer take less time than cuDNN's plans, each compiled by
+itself for a second, could ever save."""
+
 ALIGNMENT = 16
 """Bytes in whole multiples of which cuDNN takes arrays to lie."""
 
@@ -49,7 +53,10 @@ def _nothing(*arrays: Array) -> None:
 
 
 class CudnnConvolutions(CudaProducts):
-    """Convolutions by cuDNN's plans; by this package's kernels without cuDNN, or where no plan is right and faster."""
+    """Convolutions and products of attention with one head by cuDNN's plans.
+
+    By this package's kernels without cuDNN, or where no plan is right and faster.
+    """
 
     def __init__(self, backend: Backend, training: bool = False) -> None:
         super().__init__(backend, training)
@@ -120,12 +127,25 @@ class CudnnConvolutions(CudaProducts):
     ) -> Callable[..., Array] | None:
         if self._planner is None:
             return None
-        float32 = "tf32" if self.backend.precision == "tf32" else "fp32"
-        precision = "bf16" if str(first.dtype) == "bfloat16" else float32
-        problem = Problem(wanted, tuple(x), (*kernel[1:], kernel[0]), stride, precision)
+        problem = Convolution(wanted, tuple(x), (*kernel[1:], kernel[0]), stride, self._precision(first))
         return self._planner.find(problem, partial(self._expected, problem), finish)
 
-    def _expected(self, problem: Problem, *inputs: Array) -> Array:
+    def _multiply(self, wanted: str, a: Array, b: Array, shape: Shape, heads: int) -> Array:
+        (m, n), k = shape[-2:], a.shape[-2 if wanted == "atb" else -1]
+        own = super()._multiply
+        # For heads side by side cuDNN has no plan: it wants all matrices at one distance.
+        if self._planner is None or heads > 1 or shape[0] * m * n * k < LEAST_PRODUCT:
+            return own(wanted, a, b, shape, heads)
+        problem = Product(wanted, shape[0], m, n, k, self._precision(a))
+        run = self._planner.find(problem, lambda a, b: own(wanted, a, b, problem.shapes()[-1], 1))
+        return own(wanted, a, b, shape, heads) if run is None else self.xp.reshape(run(a, b), shape)
+
+    def _precision(self, first: Array) -> str:
+        """Return what precision cuDNN is to multiply such arrays in."""
+        float32 = "tf32" if self.backend.precision == "tf32" else "fp32"
+        return "bf16" if str(first.dtype) == "bfloat16" else float32
+
+    def _expected(self, problem: Convolution, *inputs: Array) -> Array:
         """Return what this package's kernels make of cuDNN's inputs, in cuDNN's shape."""
         if problem.wanted in ("y", "y + residual"):
             x, kernel, b, *residual = inputs
@@ -143,7 +163,7 @@ def _in_a_row(run: Callable[[], Array], finish: Callable[..., object], inputs: t
 
 
 class Choice(NamedTuple):
-    """What does a convolution, and what became of cuDNN's plans for it.
+    """What does a convolution or a product, and what became of cuDNN's plans for it.
 
     Attributes:
         name: of the plan, or `OWN`.
@@ -373,9 +393,7 @@ def tolerance(problem: Problem) -> tuple[float, float]:
     other, to a whole unit, however near they were. Where a sum cancels, float32's errors are more than its unit: the
     absolute part, of the products and not of their sum, is what bounds them.
     """
-    kh, kw, c_in, c_out = problem.w
-    pixels, fan_in = prod(problem.shapes()[1][:3]), kh * kw * c_in
-    terms = {"y": fan_in + 1, "y + residual": fan_in + 2, "dx": kh * kw * c_out, "dw": pixels}[problem.wanted]
+    terms = problem.terms()
     rounded, relative = {"fp32": (0.0, 0.0), "tf32": (2.0**-6, 0.0), "bf16": (0.0, 2.0**-7)}[problem.precision]
     return 2.0**-22 * terms**1.5 + rounded * terms**0.5, relative
 
