@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import ml_dtypes  # noqa: F401
 import numpy as np
@@ -153,6 +154,11 @@ class Bench:
         return [name for name, _ in self.frontend.run]
 
 
+def choices(cache: Path) -> list[Any]:
+    """Return what is in the file of choices, line by line."""
+    return [json.loads(line) for line in cache.read_text().splitlines() if line]
+
+
 def askew_by_one(array: np.ndarray) -> np.ndarray:
     """Return a view one element into a buffer."""
     return np.concatenate([array.ravel()[:1], array.ravel()])[1:].reshape(array.shape)
@@ -161,7 +167,7 @@ def askew_by_one(array: np.ndarray) -> np.ndarray:
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "tinyddpm" / "cudnn.json"
+    return tmp_path / "cache" / "tinyddpm" / "cudnn.jsonl"
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -263,13 +269,13 @@ def test_fastest_of_the_right_plans_is_taken_and_remembered(monkeypatch: pytest.
     first.frontend.run.clear()
     first.compare(*SHAPES[0])
     assert first.names() == ["right 2"] * 3
-    written = json.loads(cache.read_text())
-    assert list(written.values()) == ["right 2"] * 3
-    assert all(key.startswith("Some card, cuDNN 9.28.1, (") for key in written)
+    written = choices(cache)
+    assert [name for _, name in written] == ["right 2"] * 3
+    assert all(key.startswith("Some card, cuDNN 9.28.1, (") for key, _ in written)
     second = Bench(monkeypatch, *plans)
     second.compare(*SHAPES[0])
     assert second.names() == ["right 2"] * 3
-    assert [path.name for path in cache.parent.iterdir()] == ["cudnn.json"]
+    assert [path.name for path in cache.parent.iterdir()] == ["cudnn.jsonl"]
 
 
 def test_what_became_of_the_plans_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,7 +323,7 @@ def test_a_residual_is_a_problem_of_its_own(monkeypatch: pytest.MonkeyPatch, cac
     bench.compare(*SHAPES[0])
     bench.residual = True
     bench.compare(*SHAPES[0])
-    wanted = [key.partition("(")[2].partition(",")[0] for key in json.loads(cache.read_text())]
+    wanted = [key.partition("(")[2].partition(",")[0] for key, _ in choices(cache)]
     assert wanted == ["'y'", "'dx'", "'dw'", "'y + residual'"]
 
 
@@ -353,22 +359,48 @@ def test_nothing_is_tried_while_the_stream_is_recorded(monkeypatch: pytest.Monke
     assert bench.frontend.run == [("right 1", 5)] * 3
 
 
-@pytest.mark.parametrize("damaged", [b"", b"[1]", b'{"a": ', b"\xff\xfe", b'{"a": 1}'], ids=str)
+@pytest.mark.parametrize("damaged", [b"", b"[1]", b'["a", ', b"\xff\xfe", b'{"a": 1}', b'["a", 1]'], ids=str)
 def test_damaged_choices_are_made_again(monkeypatch: pytest.MonkeyPatch, cache: Path, damaged: bytes) -> None:
+    """And those beside them are kept."""
     cache.parent.mkdir(parents=True)
     cache.write_bytes(damaged)
     Bench(monkeypatch, "right 1").compare(*SHAPES[0])
-    assert [name for name in json.loads(cache.read_text()).values() if name != 1] == ["right 1"] * 3
+    bench = Bench(monkeypatch, "right 2", "right 1")
+    bench.compare(*SHAPES[0])
+    assert bench.names() == ["right 1"] * 3
+    assert cache.read_bytes().startswith(damaged)
 
 
 @pytest.mark.parametrize("known", ["of another cuDNN", "unbuildable", 3, ["right 1"]], ids=str)
 def test_remembered_plans_that_are_gone_are_replaced(
     monkeypatch: pytest.MonkeyPatch, cache: Path, known: object
 ) -> None:
-    Bench(monkeypatch, "unbuildable", "right 1").compare(*SHAPES[0])
-    cache.write_text(json.dumps(dict.fromkeys(json.loads(cache.read_text()), known)))
-    Bench(monkeypatch, "unbuildable", "right 1").compare(*SHAPES[0])
-    assert list(json.loads(cache.read_text()).values()) == ["right 1"] * 3
+    plans = ("unbuildable", "right 1", "right 2")
+    Bench(monkeypatch, *plans).compare(*SHAPES[0])
+    cache.write_text("".join(f"{json.dumps([key, known])}\n" for key, _ in choices(cache)))
+    Bench(monkeypatch, *plans).compare(*SHAPES[0])
+    assert [name for _, name in choices(cache)] == [known] * 3 + ["right 1"] * 3
+    monkeypatch.setattr(cudnn, "add_choice", None)  # none is made again
+    Bench(monkeypatch, *plans).compare(*SHAPES[0])
+
+
+def test_processes_that_time_otherwise_take_what_the_first_of_them_chose(
+    monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    """Both began before either had chosen; a seed must give the same run in both."""
+    bench, add_choice = Bench(monkeypatch, "right 1", "right 2"), cudnn.add_choice
+
+    def too_late(key: str, name: str) -> None:
+        add_choice(key, "right 2")
+        add_choice(key, name)
+
+    monkeypatch.setattr(cudnn, "add_choice", too_late)
+    bench.compare(*SHAPES[0])
+    assert {str(choice) for choice in bench.planner.choices.values()} == {"right 2; chosen earlier"}
+    assert [name for _, name in choices(cache)] == ["right 2", "right 1"] * 3
+    bench.frontend.run.clear()
+    bench.compare(*SHAPES[0])
+    assert bench.names() == ["right 2"] * 3
 
 
 def test_choices_that_cannot_be_written_are_made_all_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -382,7 +414,7 @@ def test_choices_that_cannot_be_written_are_made_all_the_same(monkeypatch: pytes
 def test_choices_are_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str | None) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", value) if value is not None else monkeypatch.delenv("XDG_CACHE_HOME")
-    assert choices_file() == tmp_path / ".cache" / "tinyddpm" / "cudnn.json"
+    assert choices_file() == tmp_path / ".cache" / "tinyddpm" / "cudnn.jsonl"
 
 
 @pytest.mark.parametrize("wanted", ["y", "y + residual", "dx", "dw"])

@@ -49,7 +49,7 @@ extern "C" __global__ void dropout(
     if (n >= count) return;
     float values[4];
     for (int lane = 0; lane < 4; lane++) values[lane] = first + lane < size ? load(x[n * size + first + lane]) : 0;
-    mask.drop<4>(n, first, values);
+    mask.drop<4>(mask.stream.of(n), first, 1, values);
     for (int lane = 0; lane < 4; lane++) {
         if (first + lane < size) y[n * size + first + lane] = store(values[lane] / kept);
     }

@@ -42,10 +42,15 @@ __device__ bool in_packs(Arrays... arrays) {
     return (... && ((size_t)arrays % sizeof(Pack<width>) == 0));
 }
 
+// A pack is passed by value: of what is only referred to, each number is read for itself.
+template <int width>
+__device__ void unpack(Pack<width> pack, float* values) {
+    for (int lane = 0; lane < width; lane++) values[lane] = load(pack.at[lane]);
+}
+
 template <int width>
 __device__ void load_pack(const scalar* from, float* values) {
-    Pack<width> pack = *(const Pack<width>*)from;
-    for (int lane = 0; lane < width; lane++) values[lane] = load(pack.at[lane]);
+    unpack<width>(*(const Pack<width>*)from, values);
 }
 
 template <int width>
@@ -74,8 +79,17 @@ __device__ void by_rows(int rows, int width, Read read, Write write) {
     }
 }
 
-// sigma(x) = 1 / (1 + e^-x); where e^-x overflows it is 0, as it should be.
+// sigma(x) = 1 / (1 + e^-x); where e^-x overflows it is 0, as it should be. What is stored in 8 bits needs no more than
+// the card's own 2^x and 1/x, both right to about 22 bits.
+#if defined(SCALAR_BF16) && !defined(CUDA_SHIM)
+__device__ inline float sigmoid(float x) {
+    float result;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(1.0f + __expf(-x)));
+    return result;
+}
+#else
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+#endif
 
 // The number of this thread among all, where each does one element.
 __device__ inline long long element() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
@@ -112,12 +126,15 @@ __device__ Number block_sum(Number value, Number* sums) {
 
 // Sums the columns of sums, (blockDim.y, width), into its first row; blockDim.y is a power of two.
 __device__ inline void sum_columns(float* sums, int width) {
+    int thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
     __syncthreads();
-    for (int half = blockDim.y / 2; half > 0; half /= 2) {
-        if (threadIdx.y < half) {
-            for (int c = threadIdx.x; c < width; c += blockDim.x) {
-                sums[threadIdx.y * width + c] += sums[(threadIdx.y + half) * width + c];
-            }
+    for (int rows = blockDim.y; rows > 1;) {
+        int parts = min(rows, 8);
+        rows /= parts;
+        for (int i = thread; i < rows * width; i += threads) {
+            float sum = sums[i];
+            for (int part = 1; part < parts; part++) sum += sums[part * rows * width + i];
+            sums[i] = sum;
         }
         __syncthreads();
     }

@@ -217,21 +217,24 @@ class Planner:
         """Return the plan chosen earlier, or the fastest of the first right ones; None for this package's kernels."""
         key = f"{self._card.name}, cuDNN {self._cudnn.backend_version_string()}, {tuple(problem)}"
         plans = Plans(self._cudnn, problem, handle=self._handle)
-        known = read_choices().get(key)
-        if known == OWN:
-            return None, Choice(OWN)
-        if known in plans.names and plans.build(index := plans.names.index(known)):
-            return partial(self._run, problem, plans, index), Choice(known)
         if not plans.names:
             return None, Choice(OWN, {})
-        best, choice = self._compare(problem, plans, expected, finish)
-        add_choice(key, choice.name)
-        return None if best is None else partial(self._run, problem, plans, best), choice
+        if known := _remembered(key, plans):
+            choice = Choice(known)
+        else:
+            choice = self._compare(problem, plans, expected, finish)
+            add_choice(key, choice.name)
+            # Another process may have been sooner and timed otherwise: of one seed, both must make the same run.
+            known = _remembered(key, plans)
+            choice = Choice(known) if known and known != choice.name else choice
+        if choice.name == OWN:
+            return None, choice
+        return partial(self._run, problem, plans, plans.names.index(choice.name)), choice
 
     def _compare(
         self, problem: Problem, plans: Plans, expected: Callable[..., Array], finish: Callable[..., object]
-    ) -> tuple[int | None, Choice]:
-        """Try plans until as many as are timed were right; return the index of the fastest if it beats our kernels."""
+    ) -> Choice:
+        """Try plans until as many as are timed were right; return the fastest if it beats this package's kernels."""
         inputs = self._draw(problem)
         right = expected(*inputs)
         times: dict[int, float] = {}
@@ -265,7 +268,7 @@ class Planner:
         if slower := len(times) - (best is not None):
             refused["slower"] = slower
         name = OWN if best is None else plans.names[best]
-        return best, Choice(name, dict(refused), len(plans.names) - tried, furthest)
+        return Choice(name, dict(refused), len(plans.names) - tried, furthest)
 
     def _run(self, problem: Problem, plans: Plans, index: int, *inputs: Array) -> Array:
         """Return the output. Scratch memory is the allocator's, so that a recorded run keeps its own."""
@@ -378,24 +381,34 @@ def tolerance(problem: Problem) -> tuple[float, float]:
 
 
 def choices_file() -> Path:
-    """Return the JSON file, in the user's cache folder, of {problem on a card by a version: name of the plan}."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "tinyddpm", "cudnn.json").expanduser()
+    """Return the file, in the user's cache folder, of lines [problem on a card by a version, name of its plan]."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "tinyddpm", "cudnn.jsonl").expanduser()
 
 
-def read_choices() -> dict[str, Any]:
-    """Return what was chosen on this machine; nothing where the file is missing or damaged."""
-    with suppress(OSError, ValueError):
-        found = json.loads(choices_file().read_text(encoding="utf-8"))
-        if isinstance(found, dict):
-            return found
-    return {}
+def read_choices(key: str) -> list[str]:
+    """Return what was chosen for a problem on this machine, first things first; what is damaged is left out."""
+    found: list[str] = []
+    with suppress(OSError):
+        for line in choices_file().read_bytes().splitlines():
+            with suppress(ValueError):
+                match json.loads(line):
+                    case [known, str(name)] if known == key:
+                        found.append(name)
+    return found
 
 
 def add_choice(key: str, name: str) -> None:
-    """Write a choice beside the others, if the file can be written; at once, for other processes may be reading."""
+    """Add a choice to the file, if it can be written. Other processes may be adding theirs: nothing is rewritten."""
     file = choices_file()
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps(read_choices() | {key: name}, indent=1), encoding="utf-8")
-        part.replace(file)
+        with file.open("ab", buffering=0) as lines:
+            lines.write(f"\n{json.dumps([key, name])}\n".encode())  # what was cut off before it stays on its own line
+
+
+def _remembered(key: str, plans: Plans) -> str | None:
+    """Return the first of the names chosen for a problem that is of use here; None where there is none."""
+    for name in read_choices(key):
+        if name == OWN or (name in plans.names and plans.build(plans.names.index(name))):
+            return name
+    return None

@@ -85,6 +85,7 @@ class Plans:
         output.set_output(True).set_data_type(io).set_dim(shape["dim"]).set_stride(shape["stride"])
         self._graph, self._tensors = graph, (*inputs, output)
         self.names: list[str] = []
+        self._built: dict[int, bool] = {}
         with suppress(cudnn.cudnnGraphNotSupportedError), explained():
             graph.validate()
             graph.build_operation_graph()
@@ -95,12 +96,14 @@ class Plans:
             self.names = [graph.get_plan_name_at_index(i) for i in range(graph.get_execution_plan_count())]
 
     def build(self, index: int) -> bool:
-        """Build a plan; return whether that is possible, and it is not left out."""
-        try:
-            self._graph.build_plan_at_index(index)
-        except (RuntimeError, self._cudnn.cudnnGraphNotSupportedError):
-            return False
-        return True
+        """Build a plan if it is not; return whether that is possible, and it is not left out."""
+        if index not in self._built:
+            try:
+                self._graph.build_plan_at_index(index)
+                self._built[index] = True
+            except (RuntimeError, self._cudnn.cudnnGraphNotSupportedError):
+                self._built[index] = False
+        return self._built[index]
 
     def scratch(self, index: int) -> int:
         """Return the bytes of scratch memory that a built plan needs."""

@@ -21,8 +21,15 @@ ROWS = 4
 NORM_THREADS = 512
 """Most threads in a block of group norm."""
 
-NORM_WIDTH = 16
-"""Channels that a block of group norm takes at least, if there are so many: what lies side by side is read at once."""
+NORM_WIDTHS = 16, 64
+"""Channels that a block of group norm takes at least, if there are so many, of images with many pixels and with few:
+what lies side by side is read at once."""
+
+NORM_SIZE = 8192
+"""Numbers that such a block takes at least, between those widths."""
+
+NORM_PIXELS = 8
+"""Pixels that each of its threads takes, where there are enough to have four warps."""
 
 MOST_WIDTH = 4096
 """Channels that a block of group norm takes at most: their sums lie in shared memory."""
@@ -132,13 +139,15 @@ def group_norm(
     """
     n, count, channels = shape
     each = channels // groups
-    chunk = next(k for k in range(1, groups + 1) if groups % k == 0 and (k * each >= NORM_WIDTH or k == groups))
+    least = min(max(NORM_SIZE // count, min(NORM_WIDTHS)), max(NORM_WIDTHS))
+    chunk = next(k for k in range(1, groups + 1) if groups % k == 0 and (k * each >= least or k == groups))
     width = chunk * each
     if width > MOST_WIDTH:
         return None
     lanes = 4 if channels % 4 == width % 4 == 0 else 1
     across = min(width // lanes, NORM_THREADS)
-    block = (across, power_of_two(min(count, NORM_THREADS // across)))
+    rows = min(count, NORM_THREADS // across, max(count // NORM_PIXELS, _ceil(128, across)))
+    block = (across, power_of_two(rows))
     arrays = 2 if backward else 1
     sums = 16 * _ceil(arrays * block[1] * width + 2 * chunk, 4)
     tile = arrays * itemsize * count * width

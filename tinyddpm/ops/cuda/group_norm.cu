@@ -63,37 +63,43 @@ template <int lanes>
 __device__ void forward(
     const Norm& norm, const Mask& mask, scalar* y, float* mean, float* r, float eps, int silu, int tiled
 ) {
-    int width = norm.width(), each = norm.each();
+    int width = norm.width(), each = norm.each(), pixels = norm.pixels, channels = norm.channels;
     float* sums = shared;                           // (blockDim.y, width)
     float* group_mean = sums + blockDim.y * width;  // (chunk)
     float* group_r = group_mean + norm.chunk;       // (chunk)
     scalar* tile = tile_behind(blockDim.y * width + 2 * norm.chunk);
-    auto from = [&](int p, int c) { return tiled ? tile + p * width + c : norm.x + norm.at(p, c); };
+    const scalar* x = norm.x + norm.at(0, 0);
+    y += norm.at(0, 0);
+    const scalar* again = tiled ? tile : x;  // where x is read again, and how far apart its pixels lie there
+    int stride = tiled ? width : channels;
 
-    // Sums over pixels of what `value` makes of a strip, in place.
-    auto sum_strips = [&](auto value) {
-        for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
-            float sum[lanes] = {}, found[lanes];
-            for (int p = threadIdx.y; p < norm.pixels; p += blockDim.y) {
-                value(p, c, found);
-                for (int lane = 0; lane < lanes; lane++) sum[lane] += found[lane];
-            }
-            for (int lane = 0; lane < lanes; lane++) sums[threadIdx.y * width + c + lane] = sum[lane];
+    for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
+        float sum[lanes] = {}, value[lanes];
+#pragma unroll 4
+        for (int p = threadIdx.y; p < pixels; p += blockDim.y) {
+            Pack<lanes> pack = *(const Pack<lanes>*)(x + p * channels + c);
+            if (tiled) *(Pack<lanes>*)(tile + p * width + c) = pack;
+            unpack<lanes>(pack, value);
+            for (int lane = 0; lane < lanes; lane++) sum[lane] += value[lane];
         }
-        sum_columns(sums, width);
-    };
-    sum_strips([&](int p, int c, float* found) {
-        load_pack<lanes>(norm.x + norm.at(p, c), found);
-        if (tiled) store_pack<lanes>(tile + p * width + c, found);
-    });
+        for (int lane = 0; lane < lanes; lane++) sums[threadIdx.y * width + c + lane] = sum[lane];
+    }
+    sum_columns(sums, width);
     group_means(norm, sums, [](int) { return 1; }, group_mean);
-    sum_strips([&](int p, int c, float* found) {
-        load_pack<lanes>(from(p, c), found);
-        for (int lane = 0; lane < lanes; lane++) {
-            float centred = found[lane] - group_mean[(c + lane) / each];
-            found[lane] = centred * centred;
+    for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
+        float sum[lanes] = {}, value[lanes], centre[lanes];
+        for (int lane = 0; lane < lanes; lane++) centre[lane] = group_mean[(c + lane) / each];
+#pragma unroll 4
+        for (int p = threadIdx.y; p < pixels; p += blockDim.y) {
+            load_pack<lanes>(again + p * stride + c, value);
+            for (int lane = 0; lane < lanes; lane++) {
+                float centred = value[lane] - centre[lane];
+                sum[lane] += centred * centred;
+            }
         }
-    });
+        for (int lane = 0; lane < lanes; lane++) sums[threadIdx.y * width + c + lane] = sum[lane];
+    }
+    sum_columns(sums, width);
     group_means(norm, sums, [](int) { return 1; }, group_r);
     for (int g = threadIdx.y * blockDim.x + threadIdx.x; g < norm.chunk; g += blockDim.x * blockDim.y) {
         mean[norm.group() + g] = group_mean[g];
@@ -101,24 +107,28 @@ __device__ void forward(
     }
     __syncthreads();
 
+    float by = 1 / mask.kept;
+    SampleStream sample = mask.on() ? mask.stream.of(norm.n()) : SampleStream{};
     for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
         Strip<lanes> strip(norm, group_mean, group_r, c);
-        for (int p = threadIdx.y; p < norm.pixels; p += blockDim.y) {
+        float r_a[lanes];
+        for (int lane = 0; lane < lanes; lane++) r_a[lane] = strip.r[lane] * strip.a[lane];
+#pragma unroll 2
+        for (int p = threadIdx.y; p < pixels; p += blockDim.y) {
             float value[lanes];
-            load_pack<lanes>(from(p, c), value);
+            load_pack<lanes>(again + p * stride + c, value);
             for (int lane = 0; lane < lanes; lane++) {
-                float z = (value[lane] - strip.mean[lane]) * strip.r[lane] * strip.a[lane] + strip.b[lane];
+                float z = (value[lane] - strip.mean[lane]) * r_a[lane] + strip.b[lane];
                 value[lane] = silu ? z * sigmoid(z) : z;
-                if (mask.on()) value[lane] /= mask.kept;
             }
-            if (mask.on()) mask.drop<lanes>(norm.n(), norm.in_sample(p, c), value);
-            store_pack<lanes>(y + norm.at(p, c), value);
+            if (mask.on()) mask.drop<lanes>(sample, norm.in_sample(p, c), by, value);
+            store_pack<lanes>(y + p * channels + c, value);
         }
     }
 }
 
 // Returns y, and for the backward the means and r of each sample and group, (N, groups).
-extern "C" __global__ void group_norm_forward(
+extern "C" __global__ void __launch_bounds__(512, 2) group_norm_forward(
     const scalar* x, const float* scale, const float* shift, const scalar* m_scale, const scalar* m_shift,
     const long long* samples, const long long* step, unsigned stream, unsigned k0, unsigned k1, long long least,
     float kept, scalar* y, float* mean, float* r, int pixels, int channels, int groups, int chunk, float eps, int silu,
@@ -135,23 +145,28 @@ __device__ void backward(
     const Norm& norm, const Mask& mask, const scalar* dy, const float* mean, const float* r, const scalar* added,
     const scalar* added_too, scalar* dx, float* sum_dz, float* sum_dz_x, int silu, int tiled
 ) {
-    int width = norm.width(), each = norm.each();
+    int width = norm.width(), each = norm.each(), pixels = norm.pixels, channels = norm.channels;
     float* dz_sums = shared;                          // (blockDim.y, width)
     float* dz_x_sums = dz_sums + blockDim.y * width;  // (blockDim.y, width)
     float* mean_g = dz_x_sums + blockDim.y * width;   // (chunk)
     float* mean_g_x = mean_g + norm.chunk;            // (chunk)
     scalar* tile = tile_behind(2 * blockDim.y * width + 2 * norm.chunk);  // (2, pixels, width): x, then dy
-
+    size_t corner = norm.at(0, 0);
+    const scalar *x = norm.x + corner, *first = added ? added + corner : 0, *rest = added_too ? added_too + corner : 0;
+    dy += corner;
+    dx += corner;
     // Where x and dy are read again. The mask is drawn once: dy times it lies in the tile, or where dx will be.
-    auto x_at = [&](int p, int c) { return tiled ? tile + p * width + c : norm.x + norm.at(p, c); };
-    auto dy_at = [&](int p, int c) {
-        return tiled ? tile + (norm.pixels + p) * width + c : (mask.on() ? dx : (scalar*)dy) + norm.at(p, c);
-    };
+    int stride = tiled ? width : channels;
+    scalar* kept_dy = tiled ? tile + pixels * width : dx;
+    const scalar *x_again = tiled ? tile : x, *dy_again = tiled || mask.on() ? kept_dy : dy;
+    float by = 1 / mask.kept;
+    SampleStream sample = mask.on() ? mask.stream.of(norm.n()) : SampleStream{};
+
     // Makes x^ of x and dz of dy, in place.
     auto derive = [&](const Strip<lanes>& strip, float* x, float* d) {
         for (int lane = 0; lane < lanes; lane++) {
             x[lane] = (x[lane] - strip.mean[lane]) * strip.r[lane];
-            if (mask.on()) d[lane] /= mask.kept;
+            d[lane] *= by;
             if (!silu) continue;
             float z = x[lane] * strip.a[lane] + strip.b[lane], sigma = sigmoid(z);
             d[lane] *= sigma * (1 + z * (1 - sigma));
@@ -161,12 +176,14 @@ __device__ void backward(
     for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
         Strip<lanes> strip(norm, mean + norm.group(), r + norm.group(), c);
         float sum[lanes] = {}, sum_x[lanes] = {}, dz[lanes], x_hat[lanes];
-        for (int p = threadIdx.y; p < norm.pixels; p += blockDim.y) {
-            load_pack<lanes>(norm.x + norm.at(p, c), x_hat);
-            load_pack<lanes>(dy + norm.at(p, c), dz);
-            if (mask.on()) mask.drop<lanes>(norm.n(), norm.in_sample(p, c), dz);
-            if (tiled) store_pack<lanes>(tile + p * width + c, x_hat);
-            if (tiled || mask.on()) store_pack<lanes>(dy_at(p, c), dz);  // each thread for itself
+#pragma unroll 2
+        for (int p = threadIdx.y; p < pixels; p += blockDim.y) {
+            Pack<lanes> pack = *(const Pack<lanes>*)(x + p * channels + c);
+            load_pack<lanes>(dy + p * channels + c, dz);
+            if (mask.on()) mask.drop<lanes>(sample, norm.in_sample(p, c), 1, dz);
+            if (tiled) *(Pack<lanes>*)(tile + p * width + c) = pack;
+            if (tiled || mask.on()) store_pack<lanes>(kept_dy + p * stride + c, dz);  // each thread for itself
+            unpack<lanes>(pack, x_hat);
             derive(strip, x_hat, dz);
             for (int lane = 0; lane < lanes; lane++) {
                 sum[lane] += dz[lane];
@@ -184,30 +201,35 @@ __device__ void backward(
     group_means(norm, dz_sums, weight, mean_g);
     group_means(norm, dz_x_sums, weight, mean_g_x);
 
-    size_t nc = norm.n() * norm.channels + norm.first_group() * each;
+    size_t nc = norm.n() * channels + norm.first_group() * each;
     for (int c = threadIdx.y * blockDim.x + threadIdx.x; c < width; c += blockDim.x * blockDim.y) {
         sum_dz[nc + c] = dz_sums[c];
         sum_dz_x[nc + c] = dz_x_sums[c];
     }
-    auto add = [&](const scalar* other, int p, int c, float* to) {
+    auto add = [&](const scalar* other, int place, float* to) {
         float value[lanes];
-        if (other) load_pack<lanes>(other + norm.at(p, c), value);
-        for (int lane = 0; other && lane < lanes; lane++) to[lane] += value[lane];
+        load_pack<lanes>(other + place, value);
+        for (int lane = 0; lane < lanes; lane++) to[lane] += value[lane];
     };
     for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
         Strip<lanes> strip(norm, mean + norm.group(), r + norm.group(), c);
-        for (int p = threadIdx.y; p < norm.pixels; p += blockDim.y) {
+        float g[lanes], g_x[lanes];
+        for (int lane = 0; lane < lanes; lane++) {
+            g[lane] = mean_g[(c + lane) / each];
+            g_x[lane] = mean_g_x[(c + lane) / each];
+        }
+#pragma unroll 2
+        for (int p = threadIdx.y; p < pixels; p += blockDim.y) {
             float dz[lanes], x_hat[lanes];
-            load_pack<lanes>(x_at(p, c), x_hat);
-            load_pack<lanes>(dy_at(p, c), dz);
+            load_pack<lanes>(x_again + p * stride + c, x_hat);
+            load_pack<lanes>(dy_again + p * stride + c, dz);
             derive(strip, x_hat, dz);
             for (int lane = 0; lane < lanes; lane++) {
-                int g = (c + lane) / each;
-                dz[lane] = strip.r[lane] * (dz[lane] * strip.a[lane] - mean_g[g] - x_hat[lane] * mean_g_x[g]);
+                dz[lane] = strip.r[lane] * (dz[lane] * strip.a[lane] - g[lane] - x_hat[lane] * g_x[lane]);
             }
-            add(added, p, c, dz);
-            add(added_too, p, c, dz);
-            store_pack<lanes>(dx + norm.at(p, c), dz);
+            if (first) add(first, p * channels + c, dz);
+            if (rest) add(rest, p * channels + c, dz);
+            store_pack<lanes>(dx + p * channels + c, dz);
         }
     }
 }
