@@ -36,6 +36,8 @@ LARGE: list[tuple[str, dict[str, Any]]] = [
     ("group_norm", {"leading": (2, 3, 3), "groups": 7, "each": 3}),
     ("modulate", {"n": 2, "pixels": (5, 5), "c": 70}),
     ("add_vector", {"n": 2, "pixels": (5, 5), "c": 70}),
+    ("silu", {"shape": (3, 1001)}),
+    ("gelu", {"shape": (3, 1001)}),
     ("modulate", {"n": 3, "pixels": (21, 19), "c": 72}),
     ("add_vector", {"n": 3, "pixels": (21, 19), "c": 72}),
     ("upsample", {"n": 2, "h": 9, "w": 7, "c": 72}),

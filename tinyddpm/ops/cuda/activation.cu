@@ -3,39 +3,40 @@
 #include "common.cuh"
 #include "philox.cuh"
 
-// One thread an element.
+// One thread a pack.
 
 extern "C" __global__ void silu_forward(const scalar* x, scalar* y, long long size) {
-    long long i = element();
-    if (i < size) y[i] = store(load(x[i]) * sigmoid(load(x[i])));
+    map_elements(y, size, [](float x) { return x * sigmoid(x); }, x);
 }
 
 // dx = dy sigma (1 + x (1 - sigma))
 extern "C" __global__ void silu_backward(const scalar* x, const scalar* dy, scalar* dx, long long size) {
-    long long i = element();
-    if (i >= size) return;
-    float value = load(x[i]), sigma = sigmoid(value);
-    dx[i] = store(load(dy[i]) * sigma * (1 + value * (1 - sigma)));
+    auto derivative = [](float x, float dy) {
+        float sigma = sigmoid(x);
+        return dy * sigma * (1 + x * (1 - sigma));
+    };
+    map_elements(dx, size, derivative, x, dy);
 }
 
 // GELU's u = sqrt(2 / pi) (x + cubic x^3), whose derivative is sqrt(2 / pi) (1 + 3 cubic x^2).
 const float GELU_SCALE = 0.7978845608028654f, GELU_CUBIC = 0.044715f;
 
 extern "C" __global__ void gelu_forward(const scalar* x, scalar* y, long long size) {
-    long long i = element();
-    if (i >= size) return;
-    float value = load(x[i]), u = GELU_SCALE * (value + GELU_CUBIC * value * value * value);
-    y[i] = store(value * (1 + tanhf(u)) / 2);
+    auto gelu = [](float x) {
+        float u = GELU_SCALE * (x + GELU_CUBIC * x * x * x);
+        return x * (1 + tanhf(u)) / 2;
+    };
+    map_elements(y, size, gelu, x);
 }
 
 // dx = dy ((1 + tanh u) + x (1 - tanh^2 u) u') / 2
 extern "C" __global__ void gelu_backward(const scalar* x, const scalar* dy, scalar* dx, long long size) {
-    long long i = element();
-    if (i >= size) return;
-    float value = load(x[i]), square = value * value;
-    float bend = tanhf(GELU_SCALE * (value + GELU_CUBIC * square * value));
-    float du = GELU_SCALE * (1 + 3 * GELU_CUBIC * square);
-    dx[i] = store(load(dy[i]) * ((1 + bend) + value * (1 - bend * bend) * du) / 2);
+    auto derivative = [](float x, float dy) {
+        float square = x * x, bend = tanhf(GELU_SCALE * (x + GELU_CUBIC * square * x));
+        float du = GELU_SCALE * (1 + 3 * GELU_CUBIC * square);
+        return dy * ((1 + bend) + x * (1 - bend * bend) * du) / 2;
+    };
+    map_elements(dx, size, derivative, x, dy);
 }
 
 // y = x keep / (1 - rate): forward on x and backward on dy, (count, size). One thread four elements of a sample.

@@ -94,6 +94,22 @@ __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 // The number of this thread among all, where each does one element.
 __device__ inline long long element() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
 
+// y = value(numbers of each array) element by element. A thread takes PACK of them, at once where they lie so.
+template <class Value, class... Arrays>
+__device__ void map_elements(scalar* y, long long size, Value value, Arrays... arrays) {
+    long long first = PACK * element(), end = first + PACK;
+    if (end <= size && in_packs<PACK>(y, arrays...)) {
+        auto of_packs = [&](auto... packs) {
+            Pack<PACK> result;
+            for (int lane = 0; lane < PACK; lane++) result.at[lane] = store(value(load(packs.at[lane])...));
+            return result;
+        };
+        *(Pack<PACK>*)(y + first) = of_packs(*(const Pack<PACK>*)(arrays + first)...);
+    } else {
+        for (long long i = first; i < size && i < end; i++) y[i] = store(value(load(arrays[i])...));
+    }
+}
+
 // The sum of `value` over the block, in every thread; `sums` has room for one number a thread, a power of two of them,
 // and keeps the result: once a kernel.
 template <class Number>

@@ -86,6 +86,11 @@ def elements(size: int) -> Geometry:
     return Geometry((_ceil(size, THREADS),), (THREADS,))
 
 
+def packs(size: int, itemsize: int) -> Geometry:
+    """One thread 16 bytes of elements."""
+    return elements(_ceil(size, 16 // itemsize))
+
+
 def lanes(itemsize: int, *widths: int) -> int:
     """Return how many channels a thread takes side by side: 16 bytes where that divides all widths, else one."""
     pack = 16 // itemsize
