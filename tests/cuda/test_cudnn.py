@@ -322,6 +322,7 @@ def test_fastest_of_the_right_plans_is_taken_and_remembered(monkeypatch: pytest.
 
 def test_what_became_of_the_plans_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each reason how many; to the next process only what was chosen."""
+    monkeypatch.setattr(cudnn, "CANDIDATES", 6)
     plans = ("right 9", "skips", "writes nothing", "unbuildable", "breaks", *(f"right {k}" for k in range(2, 9)))
     first = Bench(monkeypatch, *plans)
     first.compare(*SHAPES[0])
@@ -355,6 +356,7 @@ def test_what_there_is_no_more_to_tell_of(monkeypatch: pytest.MonkeyPatch, plans
 
 
 def test_only_the_first_right_plans_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cudnn, "CANDIDATES", 6)
     bench = Bench(monkeypatch, *(f"right {20 - i}" for i in range(10)))
     bench.compare(*SHAPES[0])
     assert set(bench.names()) == {f"right {20 - i}" for i in range(cudnn.CANDIDATES)}
