@@ -1,7 +1,4 @@
-"""How many blocks of how many threads, and how much shared memory, each kernel is launched with. Plain numbers.
-
-None of the sizes has been tuned on a card.
-"""
+"""How many blocks of how many threads, and how much shared memory, each kernel is launched with. Plain numbers."""
 
 from __future__ import annotations
 
