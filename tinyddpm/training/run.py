@@ -267,7 +267,11 @@ class _Run:
             "samples": samples,
         }
         layout = [(parameter.path, parameter.shape) for parameter in self.trainer.model.layout.parameters]
-        save_checkpoint(self.folder / CHECKPOINT, self.trainer.checkpoint(state), layout)
+        self.interrupt.saving = True
+        try:
+            save_checkpoint(self.folder / CHECKPOINT, self.trainer.checkpoint(state), layout)
+        finally:
+            self.interrupt.saving = False
         self.saved_at = self.trainer.step
         self.record.saved(self.trainer.step)
         self.callbacks.tell("saved", step=self.trainer.step, path=self.folder / CHECKPOINT)
