@@ -11,12 +11,16 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import array_api_compat.numpy
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from tinyddpm import registry
-from tinyddpm.backend import Backend, Purpose, load_backend, processor
+from tinyddpm.backend import Backend, Purpose, clipped, load_backend, processor
 from tinyddpm.backend.cupy_backend import CupyBackend
 from tinyddpm.backend.numba_backend import OLDEST, NumbaBackend
 from tinyddpm.backend.numpy_backend import NumpyBackend
@@ -400,3 +404,13 @@ def test_threads_share_a_batch_where_that_helps() -> None:
     assert NumpyBackend().threads(3) == 3
     assert NumpyBackend().threads(0) >= 1
     assert TorchBackend().threads(3) == 1
+
+
+@given(
+    x=arrays(np.float32, 7, elements=st.floats(width=32)), low=st.floats(-9, 9), width=st.floats(0, 9) | st.just(np.inf)
+)
+def test_clipped_is_the_standards_clip(x: np.ndarray, low: float, width: float) -> None:
+    """Bit for bit, NaN and infinity too."""
+    found = clipped(array_api_compat.numpy, x, low, low + width)
+    assert found.dtype == x.dtype
+    np.testing.assert_array_equal(found, array_api_compat.numpy.clip(x, low, low + width))

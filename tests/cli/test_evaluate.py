@@ -189,6 +189,8 @@ def test_a_sweep_is_a_table_and_a_picture(digits: str, tmp_path: Path) -> None:
     assert [path.name for path in sorted(tmp_path.glob("*.png"))] == [
         f"{found.stem}-closest-1.0.png", f"{found.stem}-closest-2.5.png", f"{found.stem}.png",
     ]  # fmt: skip
+    made = read_mark(tmp_path / f"{found.stem}.png")
+    assert (made["made_by"], made["options"]["sweep"]) == ("tinyddpm evaluate", "guidance=1,2.5")
     alone = report(digits, *FEW, "--guidance", "2.5", "--out", str(tmp_path))
     assert alone["drawn"][0]["numbers"] == both[1]["numbers"]
 
@@ -244,6 +246,9 @@ def test_errors_are_one_line(digits: str, points: str, tmp_path: Path) -> None:
     assert "unknown option of metric 'kernel' 'size_'" in fails(digits, "--metric-option", "kernel.size_=3")
     assert "unknown metric 'kernl'" in fails(digits, "--metric-option", "kernl.size=3")
     assert "unknown option of feature 'pixels' 'size'" in fails(digits, "--feature-option", "size=3")
+    assert "unknown option of feature 'pixels' 'weights'" in fails(digits, "--weights", "any.pth")
+    unfound = fails(digits, "--features", "inception", "--weights", str(tmp_path / "any.pth"))
+    assert f"no weights of Inception at {tmp_path / 'any.pth'}: give --weights pt_inception-2015" in unfound
     assert "features 'coordinates' are of points" in fails(digits, *FEW, "--features", "coordinates")
     assert "features 'pixels' are of uint8 images" in fails(points, *FEW, "--split", "train", "--features", "pixels")
     for wrong in ("guidance", "noise=1,2", "steps=a", "guidance=", "steps=1.5"):

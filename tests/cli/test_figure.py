@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from tinyddpm import __version__
 from tinyddpm.cli import main
 from tinyddpm.cli.figure import figure
+from tinyddpm.figures.marks import read_mark
 
 pytest.importorskip("matplotlib", reason="needs the figures extra")
 
@@ -91,7 +94,7 @@ def test_figures_of_the_process(here: Path, name: str) -> None:
         assert image.format == "PNG"
         assert min(image.size) > 200
         assert len(image.convert("RGB").getcolors(1 << 24) or []) > 10
-    assert ("t = 0" in said) == (name in ("schedules", "kernel", "posterior")), "a chart in the terminal"
+    assert ("t = 0" in said) == (name in ("schedules", "diffused", "kernel", "posterior")), "a chart in the terminal"
 
 
 def test_data_of_a_user_s_own_are_drawn(here: Path) -> None:
@@ -131,6 +134,29 @@ def test_figures_of_what_is_drawn(here: Path, digits: str, points: str) -> None:
     assert "RMSE between two endings" in draws("content-detail", digits, "--starts", "2", "--endings", "2", *few)
     written = {path.name for path in Path("figures").iterdir()}
     assert written == {"denoising.png", "steps.png", "guidance.png", "content-detail.png"}
+
+
+def test_a_figure_says_what_made_it(here: Path, digits: str) -> None:
+    """What it was told, and the checkpoint it is of; not where it was written, nor on how many threads."""
+    process = ["kernel", "--timesteps", "30", "--schedule", "cosine", "--count", "60"]
+    for out in "k.png", "other.png", "k.svg":
+        draws(*process, "--out", out)
+    told = {"schedule": "cosine", "timesteps": 30, "seed": 0, "x0": 1.5, "count": 60}
+    made = {"made_by": "tinyddpm figure kernel", "version": __version__, "options": told}
+    assert read_mark(Path("k.png")) == read_mark(Path("k.svg")) == made
+    assert Path("k.png").read_bytes() == Path("other.png").read_bytes()
+    steps = ["steps", digits, "--steps", "2,3", "--count", "3", "--labels", "3,8"]
+    for threads in "1", "2":
+        draws(*steps, "--threads", threads, "--out", f"{threads}.svg")
+    assert Path("1.svg").read_bytes() == Path("2.svg").read_bytes()
+    mark = read_mark(Path("1.svg"))
+    assert mark["checkpoint"] == {
+        "step": 2, "sha256": sha256((Path(digits) / "checkpoint.h5").read_bytes()).hexdigest(), "weights": "average",
+    }  # fmt: skip
+    assert mark["options"].items() >= {"checkpoint": digits, "steps": "2,3", "count": 3, "labels": "3,8"}.items()
+    said = run("info", "1.svg").stdout.splitlines()
+    assert said[0].split() == ["made_by", "tinyddpm", "figure", "steps"]
+    assert "labels 3,8" in said[3]
 
 
 def test_steps_draws_what_sample_draws(here: Path, digits: str, monkeypatch: pytest.MonkeyPatch) -> None:

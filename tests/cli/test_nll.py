@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from tinyddpm.backend import load_backend
 from tinyddpm.cli import main
 from tinyddpm.data import open_dataset
+from tinyddpm.figures.marks import read_mark
 from tinyddpm.model.checkpoint import load_checkpoint
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import CHECKPOINT, layout_of
@@ -160,7 +161,8 @@ def test_writes_its_report_and_its_picture(digits: str, tmp_path: Path) -> None:
         f"wrote {tmp_path / 'out' / 'nll.json'}", f"wrote {tmp_path / 'out' / 'nll.png'}",
     ]  # fmt: skip
     assert json.loads((tmp_path / "out" / "nll.json").read_text())["samples"] == 3
-    assert (tmp_path / "out" / "nll.png").read_bytes().startswith(b"\x89PNG")
+    made = read_mark(tmp_path / "out" / "nll.png")
+    assert (made["made_by"], made["checkpoint"]["step"]) == ("tinyddpm nll", 6)
 
 
 def test_errors_are_one_line(digits: str, points: str, tmp_path: Path) -> None:

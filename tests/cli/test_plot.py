@@ -21,6 +21,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from tinyddpm.cli import main
+from tinyddpm.figures.marks import read_mark
 
 TWO = "loss,validation_loss"
 
@@ -79,7 +80,7 @@ def test_what_is_wrong_is_one_line(here: Path) -> None:
         ("a", "--metrics", "los"): "Error: unknown metric 'los': did you mean 'loss'?",
         ("empty",): "Error: nothing of this is logged as yet",
         ("a", "--follow"): "Error: --follow draws on a terminal, and standard output is none: leave it out",
-        ("a", "--out", "a.pdf"): "Error: a.pdf is none of the pictures that can be drawn: name it .png or .svg",
+        ("a", "--out", "a.pdf"): "Error: a.pdf: figures are PNG or SVG: give a name that ends in .png or .svg",
     }.items():
         result = run(*arguments)
         assert result.exit_code == 1
@@ -105,6 +106,8 @@ def test_pictures(here: Path) -> None:
     with Image.open("p/charts.png") as image:
         assert len(image.convert("RGB").getcolors(1 << 24) or []) > 10
     assert run("$a_1$", "_b", "--out", "charts.svg", "--metrics", "loss").exit_code == 0
+    told = {"runs": ["$a_1$", "_b"], "metrics": "loss"}
+    assert read_mark(Path("charts.svg"))["options"] == told
     text = Path("charts.svg").read_text()
     assert "<!-- loss -->" in text
     assert "<!-- held-out loss -->" not in text

@@ -6,6 +6,7 @@ last place of itself, 2^-8, and by what float32 arithmetic is off in all; what i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,13 @@ LARGE: list[tuple[str, dict[str, Any]]] = [
     ("group_norm", {"leading": (2, 3, 3), "groups": 7, "each": 3}),
     ("modulate", {"n": 2, "pixels": (5, 5), "c": 70}),
     ("add_vector", {"n": 2, "pixels": (5, 5), "c": 70}),
+    ("silu", {"shape": (3, 1001)}),
+    ("gelu", {"shape": (3, 1001)}),
+    ("modulate", {"n": 3, "pixels": (21, 19), "c": 72}),
+    ("add_vector", {"n": 3, "pixels": (21, 19), "c": 72}),
+    ("upsample", {"n": 2, "h": 9, "w": 7, "c": 72}),
+    ("concat", {"leading": (2, 21, 19), "c_a": 8, "c_b": 16}),
+    ("concat", {"leading": (7,), "c_a": 2104, "c_b": 8}),
 ]
 
 
@@ -52,13 +60,30 @@ def check(found: np.ndarray, exact: np.ndarray, dtype: Any, name: str) -> None:
 @pytest.mark.parametrize("shared_memory", [8192, 232448])
 def test_one_rounding(operation: str, shape: dict[str, Any], shared_memory: int) -> None:
     """Values and gradients of every operation, with blocks that have much shared memory and little."""
-    shim = ShimBackend(shared_memory, precision="bf16")
+    compare(ShimBackend(shared_memory, precision="bf16"), operation, shape, np.asarray)
+
+
+@pytest.mark.parametrize(("operation", "shape"), LARGE, ids=name_of)
+def test_arrays_that_lie_askew(operation: str, shape: dict[str, Any]) -> None:
+    """Views one number into a buffer, where no pack may begin."""
+
+    def askew(array: np.ndarray) -> np.ndarray:
+        return np.concatenate([array.ravel()[:1], array.ravel()])[1:].reshape(array.shape)
+
+    compare(ShimBackend(precision="bf16"), operation, shape, askew)
+
+
+def compare(
+    shim: ShimBackend, operation: str, shape: dict[str, Any], place: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    """Check values and gradients of kernels that are given arrays where `place` puts them."""
     ops = load_operations(shim, training=True)
     case, exact = stored(make_case(operation, shape, seed=9))
+    case = case.map(place)
     y, saved = case.forward(ops)
     y_exact, saved_exact = exact.forward(EXACT)
     check(y, y_exact, BFLOAT16, f"y of {operation}")
-    dy = case.dy(y_exact, np.random.default_rng(1)).astype(BFLOAT16)
+    dy = place(case.dy(y_exact, np.random.default_rng(1)).astype(BFLOAT16))
     gradients = exact.backward(EXACT, saved_exact, dy.astype(np.float64))
     for name, gradient in case.backward(ops, saved, dy).items():
         dtype = np.float32 if name in PARAMETERS.get(operation, ()) else BFLOAT16

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import ml_dtypes  # noqa: F401
 import numpy as np
@@ -37,7 +38,7 @@ from tinyddpm.ops.cuda.cudnn import (
     choices_file,
     tolerance,
 )
-from tinyddpm.ops.cuda.cudnn_frontend import Problem
+from tinyddpm.ops.cuda.cudnn_frontend import Convolution, Product
 from tinyddpm.training.assembly import make_trainer
 
 REFERENCE = Operations(load_backend("numpy"), training=True)
@@ -78,7 +79,7 @@ def print_real_plans() -> None:
     for precision in ("fp32", "tf32", "bf16"):
         for wanted in ("y", "y + residual", "dx", "dw"):
             for x, w, stride in [*SHAPES, *DDPM]:
-                problem = Problem(wanted, x, w, stride, precision)
+                problem = Convolution(wanted, x, w, stride, precision)
                 plans = cudnn_frontend.Plans(frontend, problem, device_property=device)
                 built = sum(map(plans.build, range(len(plans.names))))
                 print(json.dumps([*problem, built, len(plans.names)]))
@@ -153,10 +154,20 @@ class Bench:
         return [name for name, _ in self.frontend.run]
 
 
+def choices(cache: Path) -> list[Any]:
+    """Return what is in the file of choices, line by line."""
+    return [json.loads(line) for line in cache.read_text().splitlines() if line]
+
+
+def askew_by_one(array: np.ndarray) -> np.ndarray:
+    """Return a view one element into a buffer."""
+    return np.concatenate([array.ravel()[:1], array.ravel()])[1:].reshape(array.shape)
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "tinyddpm" / "cudnn.json"
+    return tmp_path / "cache" / "tinyddpm" / "cudnn.jsonl"
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -179,12 +190,18 @@ def test_gives_the_reference(
     assert {name for name in bench.backend.launched[before:] if name.startswith("convolution")} == set()
 
 
+@pytest.mark.parametrize(("c_out", "askew"), [(72, False), (72, True), (41, False)])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_db_of_many_rows_and_channels(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
-    """Five chunks of rows, the last one shorter, of two blocks of channels, more than once: the count begins anew."""
+def test_db_of_many_rows_and_channels(monkeypatch: pytest.MonkeyPatch, precision: str, c_out: int, askew: bool) -> None:
+    """Three chunks of rows, the last one shorter, of blocks of channels, more than once: the count begins anew.
+
+    Channels come by packs and, where there are none or dy lies one number into a buffer, one by one.
+    """
     bench = Bench(monkeypatch, "right 1", precision=precision)
+    if askew:
+        bench.place = askew_by_one
     for _ in range(3):
-        bench.compare((1, 17, 17, 3), (1, 1, 3, 40), 1, rtol=2**-8 if precision == "bf16" else 1e-6)
+        bench.compare((1, 25, 25, 3), (1, 1, 3, c_out), 1, rtol=2**-8 if precision == "bf16" else 1e-6)
     assert {"turned_gradients", "sum_of_parts"} & set(bench.backend.launched[-3:]) == {"turned_gradients"}
     assert not bench.ops._arrived.any()
 
@@ -234,12 +251,54 @@ def test_trains_as_with_own_kernels(monkeypatch: pytest.MonkeyPatch, precision: 
     assert "sum_of_parts" not in launched
 
 
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_products_of_attention_are_plans(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    """Of one head, each form of product by a plan: what the reference gives, as plans that miss a number do not."""
+    monkeypatch.setattr(cudnn, "LEAST_PRODUCT", 1)
+    bench = Bench(monkeypatch, "skips", "right 1", precision=precision)
+    for _ in range(2):
+        launched = attend(bench, (2, 6, 5, 7), heads=1, rtol=2**-7 if precision == "bf16" else 1e-5)
+    assert launched == ["softmax_forward", "softmax_backward"]
+    chosen = {problem: choice.name for problem, choice in bench.planner.choices.items()}
+    assert chosen == {
+        Product("abt", 2, 6, 5, 7, precision): "right 1",  # q k^T, and dy v^T
+        Product("ab", 2, 6, 7, 5, precision): "right 1",  # p v, and ds k
+        Product("atb", 2, 5, 7, 6, precision): "right 1",  # p^T dy, and ds^T q
+    }
+
+
+@pytest.mark.parametrize(("heads", "least"), [(2, 1), (1, cudnn.LEAST_PRODUCT)])
+def test_other_products_are_not_planned(monkeypatch: pytest.MonkeyPatch, heads: int, least: int) -> None:
+    """Those of several heads, for which cuDNN has no plan, and small ones."""
+    monkeypatch.setattr(cudnn, "LEAST_PRODUCT", least)
+    bench = Bench(monkeypatch, "right 1")
+    launched = attend(bench, (2, 6, 5, 4), heads, rtol=1e-5)
+    assert sum(name.startswith("product_") for name in launched) == 6
+    assert bench.planner.choices == {}
+
+
+def attend(bench: Bench, sides: tuple[int, int, int, int], heads: int, rtol: float) -> list[str]:
+    """Check attention of (N, L, M, C) and its gradients against the reference in float64; return what was launched."""
+    (n, queries, keys, c), rng = sides, np.random.default_rng(4)
+    dtype = np.dtype("bfloat16" if bench.backend.precision == "bf16" else "float32")
+    q, k, v, dy = (rng.normal(size=(n, length, c)).astype(dtype) for length in (queries, keys, keys, queries))
+    before = len(bench.backend.launched)
+    y, saved = bench.ops.attention(q, k, v, heads)
+    found = (y, *bench.ops.attention_backward(saved, dy))
+    expected, saved = REFERENCE.attention(*(a.astype(float) for a in (q, k, v)), heads)
+    right = (expected, *REFERENCE.attention_backward(saved, dy.astype(float)))
+    for a, b in zip(found, right, strict=True):
+        assert a.dtype == dtype
+        np.testing.assert_allclose(a.astype(float), b, rtol=0, atol=rtol * np.abs(b).max())
+    return bench.backend.launched[before:]
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_takes_arrays_that_lie_askew(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
     """Views one element into a buffer, as parameters are; cuDNN reads 16 bytes at a time."""
     bench = Bench(monkeypatch, "right 1", precision=precision)
     bench.residual = True
-    bench.place = lambda array: np.concatenate([array.ravel()[:1], array.ravel()])[1:].reshape(array.shape)
+    bench.place = askew_by_one
     bench.compare(*SHAPES[0], rtol=2**-8 if precision == "bf16" else 1e-6)
 
 
@@ -252,17 +311,18 @@ def test_fastest_of_the_right_plans_is_taken_and_remembered(monkeypatch: pytest.
     first.frontend.run.clear()
     first.compare(*SHAPES[0])
     assert first.names() == ["right 2"] * 3
-    written = json.loads(cache.read_text())
-    assert list(written.values()) == ["right 2"] * 3
-    assert all(key.startswith("Some card, cuDNN 9.28.1, (") for key in written)
+    written = choices(cache)
+    assert [name for _, name in written] == ["right 2"] * 3
+    assert all(key.startswith("Some card, cuDNN 9.28.1, (") for key, _ in written)
     second = Bench(monkeypatch, *plans)
     second.compare(*SHAPES[0])
     assert second.names() == ["right 2"] * 3
-    assert [path.name for path in cache.parent.iterdir()] == ["cudnn.json"]
+    assert [path.name for path in cache.parent.iterdir()] == ["cudnn.jsonl"]
 
 
 def test_what_became_of_the_plans_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each reason how many; to the next process only what was chosen."""
+    monkeypatch.setattr(cudnn, "CANDIDATES", 6)
     plans = ("right 9", "skips", "writes nothing", "unbuildable", "breaks", *(f"right {k}" for k in range(2, 9)))
     first = Bench(monkeypatch, *plans)
     first.compare(*SHAPES[0])
@@ -296,6 +356,7 @@ def test_what_there_is_no_more_to_tell_of(monkeypatch: pytest.MonkeyPatch, plans
 
 
 def test_only_the_first_right_plans_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cudnn, "CANDIDATES", 6)
     bench = Bench(monkeypatch, *(f"right {20 - i}" for i in range(10)))
     bench.compare(*SHAPES[0])
     assert set(bench.names()) == {f"right {20 - i}" for i in range(cudnn.CANDIDATES)}
@@ -306,7 +367,7 @@ def test_a_residual_is_a_problem_of_its_own(monkeypatch: pytest.MonkeyPatch, cac
     bench.compare(*SHAPES[0])
     bench.residual = True
     bench.compare(*SHAPES[0])
-    wanted = [key.partition("(")[2].partition(",")[0] for key in json.loads(cache.read_text())]
+    wanted = [key.partition("(")[2].partition(",")[0] for key, _ in choices(cache)]
     assert wanted == ["'y'", "'dx'", "'dw'", "'y + residual'"]
 
 
@@ -342,22 +403,48 @@ def test_nothing_is_tried_while_the_stream_is_recorded(monkeypatch: pytest.Monke
     assert bench.frontend.run == [("right 1", 5)] * 3
 
 
-@pytest.mark.parametrize("damaged", [b"", b"[1]", b'{"a": ', b"\xff\xfe", b'{"a": 1}'], ids=str)
+@pytest.mark.parametrize("damaged", [b"", b"[1]", b'["a", ', b"\xff\xfe", b'{"a": 1}', b'["a", 1]'], ids=str)
 def test_damaged_choices_are_made_again(monkeypatch: pytest.MonkeyPatch, cache: Path, damaged: bytes) -> None:
+    """And those beside them are kept."""
     cache.parent.mkdir(parents=True)
     cache.write_bytes(damaged)
     Bench(monkeypatch, "right 1").compare(*SHAPES[0])
-    assert [name for name in json.loads(cache.read_text()).values() if name != 1] == ["right 1"] * 3
+    bench = Bench(monkeypatch, "right 2", "right 1")
+    bench.compare(*SHAPES[0])
+    assert bench.names() == ["right 1"] * 3
+    assert cache.read_bytes().startswith(damaged)
 
 
 @pytest.mark.parametrize("known", ["of another cuDNN", "unbuildable", 3, ["right 1"]], ids=str)
 def test_remembered_plans_that_are_gone_are_replaced(
     monkeypatch: pytest.MonkeyPatch, cache: Path, known: object
 ) -> None:
-    Bench(monkeypatch, "unbuildable", "right 1").compare(*SHAPES[0])
-    cache.write_text(json.dumps(dict.fromkeys(json.loads(cache.read_text()), known)))
-    Bench(monkeypatch, "unbuildable", "right 1").compare(*SHAPES[0])
-    assert list(json.loads(cache.read_text()).values()) == ["right 1"] * 3
+    plans = ("unbuildable", "right 1", "right 2")
+    Bench(monkeypatch, *plans).compare(*SHAPES[0])
+    cache.write_text("".join(f"{json.dumps([key, known])}\n" for key, _ in choices(cache)))
+    Bench(monkeypatch, *plans).compare(*SHAPES[0])
+    assert [name for _, name in choices(cache)] == [known] * 3 + ["right 1"] * 3
+    monkeypatch.setattr(cudnn, "add_choice", None)  # none is made again
+    Bench(monkeypatch, *plans).compare(*SHAPES[0])
+
+
+def test_processes_that_time_otherwise_take_what_the_first_of_them_chose(
+    monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    """Both began before either had chosen; a seed must give the same run in both."""
+    bench, add_choice = Bench(monkeypatch, "right 1", "right 2"), cudnn.add_choice
+
+    def too_late(key: str, name: str) -> None:
+        add_choice(key, "right 2")
+        add_choice(key, name)
+
+    monkeypatch.setattr(cudnn, "add_choice", too_late)
+    bench.compare(*SHAPES[0])
+    assert {str(choice) for choice in bench.planner.choices.values()} == {"right 2; chosen earlier"}
+    assert [name for _, name in choices(cache)] == ["right 2", "right 1"] * 3
+    bench.frontend.run.clear()
+    bench.compare(*SHAPES[0])
+    assert bench.names() == ["right 2"] * 3
 
 
 def test_choices_that_cannot_be_written_are_made_all_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -371,14 +458,14 @@ def test_choices_that_cannot_be_written_are_made_all_the_same(monkeypatch: pytes
 def test_choices_are_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str | None) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", value) if value is not None else monkeypatch.delenv("XDG_CACHE_HOME")
-    assert choices_file() == tmp_path / ".cache" / "tinyddpm" / "cudnn.json"
+    assert choices_file() == tmp_path / ".cache" / "tinyddpm" / "cudnn.jsonl"
 
 
 @pytest.mark.parametrize("wanted", ["y", "y + residual", "dx", "dw"])
 def test_tolerance_holds_what_is_right_and_little_else(rng: np.random.Generator, wanted: str) -> None:
     """For K from 9 to 18433 terms: a float32 sum in any order is within, one that lacks a few terms is not."""
     for side in (1, 8, 32):
-        problem = Problem(wanted, (2, side * 3, side * 3, side * side), (3, 3, side * side, side * side), 1, "fp32")
+        problem = Convolution(wanted, (2, side * 3, side * 3, side * side), (3, 3, side * side, side * side), 1, "fp32")
         terms = 18 * side * side if wanted == "dw" else 9 * side * side + {"y": 1, "y + residual": 2}.get(wanted, 0)
         absolute, relative = tolerance(problem)
         products = rng.normal(size=(200, terms)) * rng.normal(size=(200, terms))
@@ -394,7 +481,7 @@ def test_tolerance_holds_sums_that_are_rounded_to_bfloat16(rng: np.random.Genera
 
     Of most sums one that lacks a term is not: a term is 0.6 in the mean, and the tolerance of the mean sum 0.1.
     """
-    absolute, relative = tolerance(Problem("y", (1000, 1, 1, 32), (3, 3, 32, 1000), 1, "bf16"))
+    absolute, relative = tolerance(Convolution("y", (1000, 1, 1, 32), (3, 3, 32, 1000), 1, "bf16"))
     a, b = (rng.normal(size=(1000, 289)).astype("bfloat16").astype(np.float32) for _ in range(2))
     b = b.T
     blocks = [a[:, i : i + 32] @ b[i : i + 32] for i in range(0, 289, 32)]

@@ -23,7 +23,7 @@ from tinyddpm.nn import DropoutNoise
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.ops.activation import Dropout
 from tinyddpm.ops.cuda.cudnn import tolerance
-from tinyddpm.ops.cuda.cudnn_frontend import Problem
+from tinyddpm.ops.cuda.cudnn_frontend import Convolution
 from tinyddpm.ops.cupy_operations import CupyOperations
 
 EPSILON = float(np.finfo(np.float32).eps)
@@ -54,13 +54,18 @@ LARGE: list[tuple[str, dict[str, Any]]] = [
     ("layer_norm", {"leading": (2, 5), "c": 700}),
     ("modulate", {"n": 2, "pixels": (5, 5), "c": 70}),
     ("add_vector", {"n": 2, "pixels": (5, 5), "c": 70}),
+    ("modulate", {"n": 3, "pixels": (11, 9), "c": 36}),
+    ("add_vector", {"n": 3, "pixels": (11, 9), "c": 36}),
     ("silu", {"shape": (3, 257)}),
     ("dropout", {"shape": (2, 300), "rate": 0.4}),
     ("attention", {"n": 2, "queries": 9, "keys": 75, "heads": 2, "each": 5}),
     ("upsample", {"n": 2, "h": 3, "w": 2, "c": 270}),
+    ("upsample", {"n": 2, "h": 7, "w": 9, "c": 36}),
+    ("concat", {"leading": (2, 13, 11), "c_a": 8, "c_b": 16}),
+    ("concat", {"leading": (7,), "c_a": 1100, "c_b": 4}),
     ("mse", {"shape": (5, 333)}),
 ]
-"""More channels than threads, more than one block, tiles that fill much shared memory, several chunks of groups."""
+"""More channels than threads, several blocks and chunks of groups, tiles that fill much shared memory, and packs."""
 
 
 def single(case: Case) -> Case:
@@ -75,7 +80,7 @@ def of_cudnn(ops: CupyOperations, case: Case, name: str) -> float:
     x, w = (case.inputs[key].shape for key in "xw")
     if case.operation == "linear":
         x, w = (x[0], 1, prod(x[1:-1]), x[-1]), (1, 1, *w)
-    return tolerance(Problem(wanted[name], x, w, case.others.get("stride", 1), ops.backend.precision))[0]
+    return tolerance(Convolution(wanted[name], x, w, case.others.get("stride", 1), ops.backend.precision))[0]
 
 
 def compare(cuda: Backend, case: Case, rtol: float, floor: float = 0.0, layout: Layout = np.asarray) -> None:

@@ -88,7 +88,7 @@ def test_bfloat16_is_rounded_to_nearest_even(shim: ShimBackend) -> None:
     patterns = rng.integers(0, 2**16, 4000, np.uint16)
     patterns[:6] = [0, 0x8000, 0x7F7F, 0x7F80, 0xFF80, 0x7FC0]
     y, factor = np.empty_like(patterns), 3.3
-    where, size = geometry.elements(4000), np.int64(4000)
+    where, size = geometry.packs(4000, 2), np.int64(4000)
     Kernels(shim).launch("loss", "error_gradient", "bfloat16", where, patterns, y, factor, size)
     with np.errstate(over="ignore", invalid="ignore"):
         expected = widened(patterns) * np.float32(factor)
@@ -178,7 +178,7 @@ def test_a_wrong_index_in_a_kernel_fails(monkeypatch: pytest.MonkeyPatch) -> Non
     from tinyddpm.ops.cuda import kernels
     from tinyddpm.ops.cupy_operations import CupyOperations
 
-    monkeypatch.setattr(kernels, "source", lambda family: source(family).replace("if (i < size)", "if (i + 1 < size)"))
+    monkeypatch.setattr(kernels, "source", lambda family: source(family).replace("i < size &&", "i + 1 < size &&"))
     y, _ = CupyOperations(ShimBackend()).silu(np.ones(5, np.float32))
     assert np.isnan(y[4])
     assert not np.isnan(y[:4]).any()

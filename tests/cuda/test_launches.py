@@ -11,10 +11,13 @@ import pytest
 from cuda.conftest import make_shim
 from helpers.cases import make_case
 from helpers.cuda_shim import ShimBackend
+from helpers.cuda_tape import TAPE
 from helpers.launches import ELSE, CountingBackend, install_cudnn
 from tinyddpm.backend import load_backend
+from tinyddpm.conditions import Asked
 from tinyddpm.data.base import ArrayDataset
 from tinyddpm.model.config import Config
+from tinyddpm.model.model import Model
 from tinyddpm.nn.layers import GroupNormSiLU, Linear, Pass
 from tinyddpm.nn.parameters import Layout, ZeroGradients
 from tinyddpm.ops import Operations, load_operations
@@ -52,6 +55,32 @@ def test_a_step_of_ddpms_network(monkeypatch: pytest.MonkeyPatch, precision: str
         assert (plans > 70) == with_cudnn
     assert backend.launches["packed_parameters"] == 1
     assert backend.launches[ELSE] <= 25  # the embedding of times, the loss, the gradients of the three halvings
+
+
+SAMPLERS = ["ancestral", "ddim", "dpmpp-2m", "dpmpp-2m-sde", "heun", "unipc"]
+
+
+@pytest.mark.parametrize("guidance", ["none", "cfg"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_step_of_a_sampler_waits_for_nothing(sampler: str, guidance: str) -> None:
+    """After a step that is not recorded and one that is, none asks the device for a number or copies to it."""
+    backend = CountingBackend("bf16")
+    tables = {
+        "network": {"channels": 8, "multipliers": [1, 1], "blocks": 1, "attention": [4]},
+        "condition": {"dropout": 0.1},
+        "training": {"loss": "hybrid"},
+        "sampling": {"name": sampler, "steps": 6, "threshold": "dynamic" if guidance == "cfg" else "static"},
+        "guidance": {"name": guidance, **({"scale": 3.0, "rescale": 0.5} if guidance == "cfg" else {})},
+    }
+    model = Model(Config.from_dict(tables), (4, 4, 1), ("a", "b"), backend)
+    weights = backend.asarray(np.zeros(model.layout.size, np.float32))
+    with np.errstate(all="ignore"):
+        steps = model.sample(weights, np.arange(5), Asked(np.arange(5) % 2), 0, model.config.sampling)
+        for _ in range(2):
+            next(steps)
+        TAPE.asked.clear()
+        assert len(list(steps)) == 4
+    assert not TAPE.asked
 
 
 SHAPES = [(3, 3, 5, 40), (40,), (7,), (70, 33), (33,), (1, 1, 2, 1), (2, 1, 3, 4)]

@@ -18,7 +18,7 @@ from tinyddpm.diffusion.schedules import cosine, linear
 from tinyddpm.errors import ConfigError
 from tinyddpm.figures.charts import Chart, Line
 from tinyddpm.figures.curves import draw_schedules
-from tinyddpm.figures.terminal import line_chart, text_chart
+from tinyddpm.figures.terminal import line_chart, shade_chart, text_chart
 
 
 def test_ascii_chart_of_a_rising_and_a_falling_line() -> None:
@@ -36,6 +36,29 @@ def test_ascii_chart_of_a_rising_and_a_falling_line() -> None:
         "   t = 0          16",
         "*** up   +++ down",
     ]
+
+
+def test_shades_are_means_of_cells() -> None:
+    """Worked out by hand: over three cells of one place's width, the last of them all but full."""
+    values = np.array([[0.0, 0, 2, 2], [1, 1, 1, 1], [9, 0, 0, 0]])
+    plain = shade_chart(values, (0, 6), 2, steps=8, width=6, height=3, encoding="ascii")
+    assert plain.splitlines() == [
+        "5 |@@==  ",
+        "3 |====  ",
+        "1 |  ==@@",
+        "  +------",
+        "   t = 07",
+        " .:-=+*#%@ from 0 to 2 and more",
+    ]
+    assert "│██▒▒  " in shade_chart(values, (0, 6), 2, steps=8, width=6, height=3, encoding="utf-8")
+
+
+def test_shades_keep_the_mass_of_a_narrow_peak() -> None:
+    """Between two lines of a coarse chart, where a point taken in each cell would miss it."""
+    x = np.linspace(-1, 1, 401)
+    peak = np.exp(-((x - 0.2) ** 2) / (2 * 0.02**2)) / (0.02 * (2 * np.pi) ** 0.5)
+    first = shade_chart(np.stack([peak, peak]), (-1, 1), 2, steps=2, width=6, height=5, encoding="ascii")
+    assert [line[-1] for line in first.splitlines()[:5]] == [*" **  "], "1.25 of 2 in two cells"
 
 
 @given(

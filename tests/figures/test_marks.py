@@ -18,6 +18,7 @@ from tinyddpm.data import open_dataset
 from tinyddpm.errors import DataError
 from tinyddpm.figures.images import save_gif, save_images, save_npz, save_png
 from tinyddpm.figures.marks import of_sample, read_mark, to_text
+from tinyddpm.figures.style import draw_tiles
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 6, 5, 3), np.uint8)
 WORDS = ["red apple", 'a "naïve" café', "赤いりんご 🍎", "a\ttab\nand\x1b[31m\x00\x7f", "half a character: \udc80"]
@@ -47,6 +48,19 @@ def test_every_kind_of_file_keeps_every_text(text: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), IMAGES[0])
     with Image.open(tmp_path / "a.gif") as animation:
         assert animation.n_frames == 3
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+@pytest.mark.parametrize("text", [*WORDS, "no character of XML: \uffff, and & < > too"])
+def test_a_figure_keeps_every_text(text: str, ending: str, tmp_path: Path) -> None:
+    """Matplotlib's files, which are the same bytes again and again."""
+    pytest.importorskip("matplotlib", reason="needs the figures extra")
+    mark = {"made_by": "a test", "options": {"prompt": text, "count": 3}}
+    files = [tmp_path / f"{name}.{ending}" for name in "ab"]
+    for path in files:
+        draw_tiles(IMAGES[None], [], [], path, mark)
+        assert read_mark(path) == mark
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 @given(st.text())
@@ -91,15 +105,29 @@ def test_files_of_others_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("this is text")
     Image.fromarray(IMAGES[0]).save(tmp_path / "other.gif", comment=b"\xff made by hand")
     Image.fromarray(IMAGES[0]).save(tmp_path / "list.gif", comment=b"[1, 2]")
-    Image.fromarray(IMAGES[0]).save(tmp_path / "one.gif", comment=b'{"samples": 1}')
+    Image.fromarray(IMAGES[0]).save(tmp_path / "one.gif", comment=b'{"made_by": "a test", "samples": 1}')
+    Image.fromarray(IMAGES[0]).save(tmp_path / "nobody.gif", comment=b'{"samples": []}')
+    (tmp_path / "plain.svg").write_text("<svg/>")
+    (tmp_path / "text.svg").write_text("this is text")
+    (tmp_path / "cut.svg").write_bytes(b'<?xml version="1.0" encoding="utf-99"?><svg>')
     Image.fromarray(IMAGES[0]).save(tmp_path / "deep.gif", comment=b"[" * 100_000)
     np.savez(tmp_path / "numbers.npz", tinyddpm=np.arange(3))
     np.savez(tmp_path / "many.npz", tinyddpm=np.asarray(["a", "b"]))
-    unsaid = "does not say what made it: give a PNG, GIF or NPZ file that tinyddpm drew"
-    for name in ("plain.png", "plain.gif", "plain.npz", "other.gif", "list.gif", "one.gif", "deep.gif"):
+    unsaid = "does not say what made it: give a PNG, SVG, GIF or NPZ file that tinyddpm drew"
+    for name in (
+        "plain.png",
+        "plain.gif",
+        "plain.npz",
+        "other.gif",
+        "list.gif",
+        "one.gif",
+        "nobody.gif",
+        "deep.gif",
+        "plain.svg",
+    ):
         with pytest.raises(DataError, match=unsaid):
             read_mark(tmp_path / name)
-    for name in ("text.png", "text.npz", "numbers.npz", "many.npz"):
+    for name in ("text.png", "text.svg", "cut.svg", "text.npz", "numbers.npz", "many.npz"):
         with pytest.raises(DataError, match=name) as caught:
             read_mark(tmp_path / name)
         assert "\n" not in str(caught.value)

@@ -15,7 +15,7 @@ from tinyddpm.diffusion.schedules import cosine, linear
 from tinyddpm.errors import ConfigError, DataError
 from tinyddpm.figures.curves import SHARES, draw_schedules, schedule_tiles
 from tinyddpm.figures.line_law import Law, density, diffused
-from tinyddpm.figures.process import diffusion, draw_diffused, draw_kernel, draw_posterior, kernel
+from tinyddpm.figures.process import diffusion, draw_diffused, draw_kernel, draw_posterior, kernel, reach
 from tinyddpm.figures.style import check_figure, draw_tiles
 from tinyddpm.figures.tiles import forward_tiles, tiles_of
 
@@ -77,7 +77,8 @@ def test_schedule_tiles_end_in_the_same_noise() -> None:
 def test_what_is_drawn_is_what_was_computed(tmp_path: Path, drawn: list[Any]) -> None:
     """Looked up in the figures: the exact curves, and as many charts as the help speaks of."""
     points = RNG.normal(size=(300, 1))
-    draw_diffused(PROCESS, TWO, points, tmp_path / "d.png", t=20)
+    found = diffusion(PROCESS, TWO, points[:5], reach(points))
+    draw_diffused(PROCESS, TWO, points, found, tmp_path / "d.png", t=20)
     draw_kernel(kernel(PROCESS, 1.5, 50), 1.5, tmp_path / "k.png")
     draw_posterior(PROCESS, TWO, 0.1, 30, tmp_path / "p.png")
     diffused_charts, kernel_charts, posterior_charts = (list(figure.axes) for figure in drawn)

@@ -211,7 +211,7 @@ def test_what_the_parts_run(script: ModuleType, tmp_path: Path) -> None:
 
 def run(script: ModuleType, folder: Path, code: str, limit: float = 60, **job: Any) -> list[Any]:
     """Run a part of this Python code."""
-    here = script.Machine(Path(sys.executable), "", True, folder / "choices" / "cudnn.json", 1)
+    here = script.Machine(Path(sys.executable), "", True, folder / "choices" / "cudnn.jsonl", 1)
     return script.run_part(
         "some", script.Job(["-c", code], **{"output": None, "rows": list, **job}), here, folder, limit
     )
@@ -238,11 +238,11 @@ def test_chosen_plans_are_kept(script: ModuleType, tmp_path: Path) -> None:
     """As the part that ran last has left them."""
     folder = tmp_path / "choices"
     run(script, tmp_path, "")
-    assert not (tmp_path / "cudnn.json").exists()
+    assert not (tmp_path / "cudnn.jsonl").exists()
     for text in ("{}", "{ }"):
         folder.mkdir(exist_ok=True)
-        run(script, tmp_path, f"open({str(folder / 'cudnn.json')!r}, 'w').write({text!r})")
-        assert (tmp_path / "cudnn.json").read_text() == text
+        run(script, tmp_path, f"open({str(folder / 'cudnn.jsonl')!r}, 'w').write({text!r})")
+        assert (tmp_path / "cudnn.jsonl").read_text() == text
 
 
 def test_a_part_that_leaves_nothing_has_failed(script: ModuleType, tmp_path: Path) -> None:

@@ -37,6 +37,11 @@ using std::min;
 static inline float __uint_as_float(unsigned bits) { float f; std::memcpy(&f, &bits, 4); return f; }
 static inline unsigned __float_as_uint(float f) { unsigned bits; std::memcpy(&bits, &f, 4); return bits; }
 
+static inline unsigned short bfloat16_bits(float value) {
+    unsigned bits = __float_as_uint(value);
+    return value != value ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
 namespace shim {
 
 static std::string fault;  // what a thread did wrong, other than at a barrier
@@ -195,7 +200,8 @@ static inline void __syncthreads() { shim::wait_at(shim::block_barrier); }
 
 // Blocks see each other's memory at once here; one counts at a time.
 static inline void __threadfence() {}
-static inline float __ldcg(const float* address) { return *address; }
+struct alignas(16) float4 { float x, y, z, w; };
+template <class T> T __ldcg(const T* address) { return *address; }
 static inline unsigned atomicInc(unsigned* address, unsigned last) {
     unsigned old = *address;
     *address = old >= last ? 0 : old + 1;

@@ -6,6 +6,7 @@ the function asked the host, or took from it, is not seen again. What a GPU woul
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -15,12 +16,20 @@ import numpy as np
 from helpers.cuda_shim import ShimBackend
 from tinyddpm.backend.captured import Arrays, Captured, Function
 
+WAITING = ("clip", "nonzero", "unique_all", "unique_counts", "unique_inverse", "unique_values")
+"""Array functions for which array-api-compat, or CuPy, asks the GPU how many elements there are."""
+
 
 class Tape:
-    """What has been launched, in order, while `active`."""
+    """What has been launched, in order, while `active`.
+
+    Attributes:
+        asked: how often the host waited for the device, or copied to it, by what it did.
+    """
 
     def __init__(self) -> None:
         self.active = False
+        self.asked = Counter[str]()
         self.launches: list[Callable[[], Any]] = []
 
     def do(self, launch: Callable[[], Any]) -> None:
@@ -40,7 +49,8 @@ class Tape:
         return array.view(TapedArray)
 
     def refuse(self, what: str, error: type[RuntimeError] = RuntimeError) -> None:
-        """Raise as CuPy does, where a graph is being recorded: for copies a RuntimeError."""
+        """Raise as CuPy does, where a graph is being recorded: for copies a RuntimeError. Elsewhere it is counted."""
+        self.asked[what] += 1
         if self.active:
             raise error(f"{what} while a graph is recorded")
 
@@ -67,12 +77,14 @@ class TapedArray(np.ndarray):
 
     def __getitem__(self, key: Any) -> Any:
         plain, at = _plain(self), _plain(key)
+        _refuse_masks(at)
         return TAPE.result(lambda: plain[at], plain)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if not isinstance(value, (TapedArray, int, float, np.generic)):
             TAPE.refuse("a copy from the host")
         plain, at, source = _plain(self), _plain(key), _plain(value)
+        _refuse_masks(at)
         TAPE.do(lambda: plain.__setitem__(at, source))
 
     def astype(self, dtype: Any, **options: Any) -> Any:
@@ -123,6 +135,8 @@ class _TapedNamespace:
         def taped(*arguments: Any, **options: Any) -> Any:
             if name == "asarray" and not isinstance(arguments[0], TapedArray):
                 TAPE.refuse("a copy from the host")
+            if name in WAITING:
+                TAPE.refuse(f"elements by a mask, in {name}")
             return _called(value, arguments, options, filled=name not in ("empty", "empty_like"))
 
         return taped
@@ -197,6 +211,13 @@ def _called(function: Any, arguments: Any, options: Any, filled: bool = True) ->
     if not filled:
         return function(*plain, **options).view(TapedArray)
     return TAPE.result(lambda: function(*plain, **options), *_arrays(plain))
+
+
+def _refuse_masks(key: Any) -> None:
+    """Refuse to take elements by a mask: CuPy asks the GPU how many they are."""
+    for part in key if isinstance(key, tuple) else (key,):
+        if isinstance(part, np.ndarray) and part.dtype == np.bool_:
+            TAPE.refuse("elements by a mask")
 
 
 def _plain(value: Any) -> Any:

@@ -43,7 +43,7 @@ class Tensor:
         return self
 
     def at(self, address: int, dtype: str) -> np.ndarray:
-        """Return the numbers that lie there, NCHW."""
+        """Return the numbers that lie there, in the order of `dim`."""
         size = int(np.prod(self.dim)) * np.dtype(dtype).itemsize
         flat = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)).view(dtype)
         strides = [flat.itemsize * stride for stride in self.stride]
@@ -51,7 +51,7 @@ class Tensor:
 
 
 class Graph:
-    """A graph with the frontend's plans: `right…` give the convolution, the others have each a fault."""
+    """A graph with the frontend's plans: `right…` give what is described, the others have each a fault."""
 
     def __init__(self, frontend: Frontend, io_data_type: str, **others: Any) -> None:
         self._frontend, self._dtype, self._built = frontend, io_data_type, set[int]()
@@ -79,6 +79,10 @@ class Graph:
 
     def conv_wgrad(self, image: Tensor, loss: Tensor, **window: list[int]) -> Tensor:
         return Tensor([], [], (backward_w, window, image, loss))
+
+    def matmul(self, A: Tensor, B: Tensor) -> Tensor:
+        assert len(A.dim) == 3, "cuDNN has plans for one axis of samples alone"
+        return Tensor([], [], (product, {}, A, B))
 
     def get_execution_plan_count(self) -> int:
         return len(self._frontend.plans)
@@ -113,8 +117,8 @@ class Graph:
         (output,) = (tensor for tensor in addresses if tensor.made)
         function, window, *tensors = output.made
         inputs = [tensor.at(addresses[tensor], self._dtype).astype(np.float64) for tensor in tensors]
-        if name == "skips":  # the last pixel of the last image
-            inputs[0][-1, :, -1, -1] = 0
+        if name == "skips":  # the last pixel of the last image, or number of the last matrix
+            inputs[0][-1, ..., -1, -1] = 0
         if name != "writes nothing":
             output.at(addresses[output], self._dtype)[...] = function(window, output.dim, *inputs)
         CARD.took(milliseconds(name))
@@ -216,3 +220,7 @@ def backward_w(window: dict[str, list[int]], dim: list[int], x: np.ndarray, dy: 
     x, dy = torch_of(x, dy)
     padded = torch.nn.functional.pad(x, padding(window))
     return torch.nn.grad.conv2d_weight(padded, dim, dy, window["stride"]).numpy()
+
+
+def product(window: dict[str, list[int]], dim: list[int], a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a @ b

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from tinyddpm.backend.array import Array
+from tinyddpm.backend.array import Array, clipped
 from tinyddpm.backend.base import Backend
 from tinyddpm.backend.random import Purpose, Random
 from tinyddpm.errors import BackendError
 
-__all__ = ["Array", "Backend", "Purpose", "Random", "load_backend"]
+__all__ = ["Array", "Backend", "Purpose", "Random", "clipped", "load_backend"]
 
 
 def load_backend(

@@ -176,7 +176,8 @@ class Random:
         if isinstance(samples, Sequence) or type(samples) is np.ndarray:
             samples = self._device_array(sample_indices(samples))
         if getattr(step, "ndim", 0) != 1:
-            step = self._device_array([in_range("step", step, WORD)])
+            # Filled, not moved: a step of a sampler copies nothing from the host.
+            step = self.xp.full((1,), in_range("step", step, WORD), dtype=self.xp.int64, device=self.device)
         return samples, step
 
     def _device_array(self, values: Any) -> Array:

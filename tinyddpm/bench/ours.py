@@ -18,6 +18,7 @@ from tinyddpm.conditions import Wish, in_turn
 from tinyddpm.data.base import CAPTIONS, TOKENS, ArrayDataset
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.ops.cuda import cudnn
+from tinyddpm.ops.cuda.cudnn_frontend import Convolution, Product
 from tinyddpm.samplers import Step
 from tinyddpm.training.assembly import make_trainer
 
@@ -45,8 +46,8 @@ class Profile:
         copy_rate: bytes a second that copying a large array reads and writes.
         convolutions: for each shape of convolution, the modelled cost of every algorithm in billions of multiply-adds,
             the one chosen first.
-        plans: for each shape of convolution, and each of y, y + residual, dx and dw that steps asked cuDNN for, what
-            was chosen and why; empty without cuDNN.
+        plans: for each shape of convolution or of products of matrices, and each of what steps asked cuDNN for, as y or
+            dw, what was chosen and why; empty without cuDNN.
     """
 
     seconds: float
@@ -193,12 +194,16 @@ def _costs(ops: Operations, timed: TimedOperations) -> dict[str, dict[str, float
 
 
 def _plans(ops: Operations, timed: TimedOperations, *backends: Backend) -> dict[str, dict[str, cudnn.Choice]]:
-    """Return what was chosen of cuDNN's plans for every convolution, by the last backend that did."""
+    """Return what was chosen of cuDNN's plans for every convolution and product, by the last backend that did."""
     planners = [cudnn.planner(backend) for backend in backends] if isinstance(ops, cudnn.CudnnConvolutions) else []
     choices = {problem: choice for planner in planners if planner for problem, choice in planner.choices.items()}
     found: dict[str, dict[str, cudnn.Choice]] = {}
     for shape in sorted(timed.convolutions):
         for problem, choice in choices.items():
-            if ConvShape(problem.x, problem.w, problem.stride) == shape:
+            if isinstance(problem, Convolution) and ConvShape(problem.x, problem.w, problem.stride) == shape:
                 found.setdefault(str(shape), {})[problem.wanted] = choice
+    for problem, choice in choices.items():
+        if isinstance(problem, Product):
+            label = f"{problem.samples} products {problem.m}x{problem.k}x{problem.n}"
+            found.setdefault(label, {})[problem.wanted] = choice
     return found

@@ -79,6 +79,7 @@ def _between_images(editor: Editor, images: tuple[str, ...], number: int, streng
     share = np.linspace(0, 1, number, dtype=np.float32)
 
     def edited(rows: Numbers) -> Iterator[Step]:
+        """Yield the steps of pictures at these places on the way."""
         lam = editor.backend.asarray(share[rows])
         first, second = editor.both(asked, len(rows))
         between = editor.thresholded(Blend(first, second, lam))
@@ -240,6 +241,7 @@ def enlarge(images: tuple[str, ...], number: int, augment: float, exact: bool | 
     exact = not augment if exact is None else exact
 
     def enlarged(rows: Numbers) -> Iterator[Step]:
+        """Yield the steps of these draws, `number` of each small picture."""
         low = backend.asarray(asked.columns[PICTURE][rows // number])
         level = np.full(len(rows), augment, np.float32)
         noisy = condition.augmented(backend.xp, low, backend.asarray(level), editor.random, 0, rows)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tinyddpm.cli.nll import nll
-from tinyddpm.cli.options import GroupedCommand, option, parse_assignments
+from tinyddpm.cli.options import GroupedCommand, command_mark, option, parse_assignments
 from tinyddpm.cli.sample import sample
 from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model
 from tinyddpm.errors import ConfigError, DataError, unknown
@@ -62,11 +62,18 @@ VARIED = ("guidance", "steps", "sampler")
     group="Measures",
 )
 @option(
+    "--weights",
+    "weights_file",
+    type=click.Path(),
+    help="The file of weights of features that read one, such as inception's pt_inception-2015-12-05-6726825d.pth.",
+    group="Measures",
+)
+@option(
     "--feature-option",
     "feature_assignments",
     multiple=True,
     metavar="KEY=VALUE",
-    help="An option of the features.",
+    help="An option of the features, such as resize=pytorch-fid of inception.",
     group="Measures",
 )
 @option(
@@ -100,6 +107,7 @@ def evaluate(
     number: int,
     sweep: str | None,
     features_name: str | None,
+    weights_file: str | None,
     feature_assignments: tuple[str, ...],
     metrics_names: str | None,
     metric_assignments: tuple[str, ...],
@@ -160,7 +168,8 @@ def evaluate(
             click.echo(f"note: without {name}, as what the run trained on is not there: {error}", err=True)
             del metrics[name]
     features_name = features_name or ("pixels" if model.is_image else "coordinates")
-    options = parse_assignments(feature_assignments, depth=1)
+    options = {} if weights_file is None else {"weights": weights_file}
+    options |= parse_assignments(feature_assignments, depth=1)
     features = make_features(features_name, load_backend(machine["backend"], machine["device"]), **options)
     about = checkpoint_of(checkpoint, loaded, raw)
     folder = out or checkpoint_file(checkpoint).parent / "evaluations"
@@ -208,7 +217,7 @@ def evaluate(
         ],
     }
     click.echo(json.dumps(report) if as_json else _text(report))
-    for path in _write(report, folder, [measured.pairs for measured in found]):
+    for path in _write(report, folder, [measured.pairs for measured in found], command_mark(about)):
         click.echo(f"wrote {path}", err=as_json)
 
 
@@ -320,8 +329,10 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def _write(report: Mapping[str, Any], folder: Path, pairs: Sequence[Pairs | None]) -> list[Path]:
-    """Write the report and its pictures; return the files."""
+def _write(
+    report: Mapping[str, Any], folder: Path, pairs: Sequence[Pairs | None], mark: Mapping[str, Any]
+) -> list[Path]:
+    """Write the report and its pictures, that of a sweep with this mark; return the files."""
     from tinyddpm.figures.evaluation import draw_sweep, pairs_picture
     from tinyddpm.figures.files import replacing
     from tinyddpm.figures.images import save_png
@@ -343,7 +354,7 @@ def _write(report: Mapping[str, Any], folder: Path, pairs: Sequence[Pairs | None
         numbers = {name: [way["numbers"][name] for way in report["drawn"]] for name in report["drawn"][0]["numbers"]}
         values = [way["value"] for way in report["drawn"]]
         try:
-            draw_sweep(report["varied"], values, numbers, report["floor"]["numbers"], folder / f"{stem}.png")
+            draw_sweep(report["varied"], values, numbers, report["floor"]["numbers"], folder / f"{stem}.png", mark)
         except ConfigError as error:
             click.echo(f"note: {error}", err=True)
         else:

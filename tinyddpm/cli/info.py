@@ -12,7 +12,7 @@ from tinyddpm.cli.options import GroupedCommand, option
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config, preset, presets
 
-DRAWN = (".png", ".gif", ".npz")
+DRAWN = (".png", ".svg", ".gif", ".npz")
 """Files that say what drew them."""
 
 
@@ -26,7 +26,7 @@ DRAWN = (".png", ".gif", ".npz")
     group="Output",
 )
 def info(what: str, as_json: bool) -> None:
-    """Say what is in WHAT: a checkpoint, a run folder, or a preset. Of a PNG, GIF or NPZ file, say what drew it.
+    """Say what is in WHAT: a checkpoint, a run folder, or a preset. Of a PNG, SVG, GIF or NPZ file, say what drew it.
 
     A preset's name wins over a file of the same name; write ./NAME for the file.
     """
@@ -57,7 +57,7 @@ def _tell_mark(path: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(mark))
         return
-    samples, configuration = mark.pop("samples"), mark.pop("configuration", None)
+    samples, configuration = mark.pop("samples", []), mark.pop("configuration", None)
     for key, value in [*mark.items(), *(("sample", sample) for sample in samples)]:
         text = ", ".join(f"{name} {_plain(part)}" for name, part in value.items()) if isinstance(value, dict) else value
         line = f"{key:<14}{_plain(text)}"

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tinyddpm.cli.options import GroupedCommand, option
+from tinyddpm.cli.options import GroupedCommand, command_mark, option
 from tinyddpm.cli.trained import machine_options, open_model, refuse_full
 from tinyddpm.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tinyddpm.diffusion.bound import Bound, Estimate
     from tinyddpm.diffusion.process import Variance
     from tinyddpm.model.model import Model
@@ -114,11 +116,13 @@ def nll(
     from tinyddpm.cli.measurement import Measurement, opened
     from tinyddpm.diffusion.bound import all_times, some_times
     from tinyddpm.diffusion.flow import flow_times
+    from tinyddpm.figures.marks import checkpoint_of
 
     refuse_full(out)
     if flow_steps and not flow:
         raise ConfigError("--flow-steps is for the probability flow: give --flow with it")
     model, weights, loaded = open_model(checkpoint, raw, **machine)
+    about = checkpoint_of(checkpoint, loaded, raw)
     dataset, split = opened(model, data, data_dir, split)
     n = min(number or len(dataset), len(dataset))
     numbers = np.arange(n) * len(dataset) // n
@@ -148,7 +152,7 @@ def nll(
         report["flow"] = {**_table(work.flow(path)), "steps": len(path) - 1}
     click.echo(json.dumps(report) if as_json else _text(report, model))
     if out:
-        _write(report, out, as_json)
+        _write(report, out, as_json, command_mark(about))
 
 
 def _table(part: Estimate) -> dict[str, float | None]:
@@ -189,8 +193,8 @@ def _text(report: dict[str, Any], model: Model) -> str:
     return "\n".join(lines)
 
 
-def _write(report: dict[str, Any], folder: Path, as_json: bool) -> None:
-    """Write the report, and draw it where that is possible."""
+def _write(report: dict[str, Any], folder: Path, as_json: bool, mark: Mapping[str, Any]) -> None:
+    """Write the report, and draw it with this mark where that is possible."""
     from tinyddpm.figures.files import replacing
     from tinyddpm.figures.likelihood import draw_likelihood
 
@@ -198,7 +202,7 @@ def _write(report: dict[str, Any], folder: Path, as_json: bool) -> None:
         file.write((json.dumps(report, indent=1) + "\n").encode())
     click.echo(f"wrote {folder / 'nll.json'}", err=as_json)
     try:
-        draw_likelihood(report["steps"], folder / "nll.png")
+        draw_likelihood(report["steps"], folder / "nll.png", mark)
     except ConfigError as error:
         click.echo(f"note: {error}", err=True)
     else:

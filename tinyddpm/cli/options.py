@@ -1,19 +1,23 @@
-"""Options: grouped in help, read from the environment, and made from the configuration's settings."""
+"""Options: grouped in help, read from the environment, made from the configuration's settings, told in marks."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, get_args
 
 import click
 
+from tinyddpm import __version__
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config, defaults_for, preset, read_toml, settings
 
 ENV_PREFIX = "TINYDDPM_"
+
+UNSEEN = ("batch_size", "device", "follow", "graph", "threads")
+"""Options that change nothing of what is drawn, beside those under the heading Output."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -133,6 +137,36 @@ def parse_assignments(assignments: Iterable[str], depth: int) -> dict[str, Any]:
                 raise ConfigError(f"{text!r}: {folder} is a value already: give it once, or as a table")
         target[name] = parsed
     return tables
+
+
+def command_mark(checkpoint: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the mark of a figure that the running command draws: which it is, and what it was told.
+
+    Args:
+        checkpoint: what is said of the checkpoint that it draws from, if it is from one.
+    """
+    context = click.get_current_context()
+    told = {
+        max(given.opts, key=len).lstrip("-"): _plain(context.params[str(given.name)])
+        for given in context.command.params
+        if given.name not in UNSEEN
+        and getattr(given, "group", "") != "Output"
+        and context.params[str(given.name)] not in (None, ())
+    }
+    made_by = "tinyddpm" + context.command_path.removeprefix(context.find_root().command_path)
+    return {
+        "made_by": made_by,
+        "version": __version__,
+        **({} if checkpoint is None else {"checkpoint": checkpoint}),
+        "options": told,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return the value of an option as JSON has it."""
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

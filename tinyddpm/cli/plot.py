@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tinyddpm.cli.options import GroupedCommand, option
+from tinyddpm.cli.options import GroupedCommand, command_mark, option
 from tinyddpm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def plot(runs: tuple[Path, ...], metrics: str | None, follow: bool, out: Path | 
     Loss and gradient norm are smoothed over a twentieth of what is logged. Beside the title of a chart stands
     the last value of each run. A run that was killed counts as going on. NO_COLOR=1 leaves colours out.
     """
-    from tinyddpm.figures.panels import check_picture, draw_charts
+    from tinyddpm.figures.panels import draw_charts
+    from tinyddpm.figures.style import check_figure
     from tinyddpm.report import screen
     from tinyddpm.report.metrics import charts, run_names, unread
 
@@ -51,7 +52,7 @@ def plot(runs: tuple[Path, ...], metrics: str | None, follow: bool, out: Path | 
     if follow and not terminal:
         raise ConfigError("--follow draws on a terminal, and standard output is none: leave it out")
     if out:
-        check_picture(out)
+        check_figure(out)
 
     def fitted(logged: Mapping[str, Logged], size: os.terminal_size) -> list[str]:
         lines = screen.drawn(logged, chosen, size, colour, fit=True)
@@ -66,7 +67,7 @@ def plot(runs: tuple[Path, ...], metrics: str | None, follow: bool, out: Path | 
         raise ConfigError("nothing of this is logged as yet: wait, or choose other --metrics")
     click.echo("\n".join(lines), color=colour)
     if out and lines:
-        draw_charts(charts({name: found.curves for name, found in logged.items()}, chosen), out)
+        draw_charts(charts({name: found.curves for name, found in logged.items()}, chosen), out, command_mark())
         click.echo(f"wrote {out}")
     if signal:
         sys.exit(128 + signal)

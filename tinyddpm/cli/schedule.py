@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tinyddpm.cli.options import GroupedCommand, option, parse_assignments
+from tinyddpm.cli.options import GroupedCommand, command_mark, option, parse_assignments
 
 
 @click.command(cls=GroupedCommand)
@@ -64,5 +64,5 @@ def schedule(
     if png:
         from tinyddpm.figures.curves import draw_schedules
 
-        draw_schedules(betas, png)
+        draw_schedules(betas, png, mark=command_mark())
         click.echo(f"wrote {png}", err=as_json)

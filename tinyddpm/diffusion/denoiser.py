@@ -8,7 +8,7 @@ from functools import partial
 from math import ceil
 from typing import Any, Protocol, TypeAlias
 
-from tinyddpm.backend import Array
+from tinyddpm.backend import Array, clipped
 from tinyddpm.diffusion.process import Fraction, GaussianProcess
 from tinyddpm.errors import ConfigError, unknown
 
@@ -86,7 +86,7 @@ def make_threshold(name: str, percentile: float) -> Threshold | None:
 
 def static_threshold(xp: Any, x_0: Array) -> Array:
     """Return x_0 clipped to ±1, as DDPM does."""
-    return xp.clip(x_0, -1.0, 1.0)
+    return clipped(xp, x_0, -1.0, 1.0)
 
 
 def dynamic_threshold(xp: Any, x_0: Array, percentile: float) -> Array:
@@ -102,5 +102,5 @@ def dynamic_threshold(xp: Any, x_0: Array, percentile: float) -> Array:
     """
     n = x_0.shape[0]
     size = xp.sort(xp.reshape(xp.abs(x_0), (n, -1)), axis=1)
-    s = xp.clip(size[:, ceil(percentile * size.shape[1]) - 1], 1.0, None)
-    return xp.clip(x_0 / xp.reshape(s, (n, *(1,) * (x_0.ndim - 1))), -1.0, 1.0)
+    s = clipped(xp, size[:, ceil(percentile * size.shape[1]) - 1], 1.0)
+    return clipped(xp, x_0 / xp.reshape(s, (n, *(1,) * (x_0.ndim - 1))), -1.0, 1.0)

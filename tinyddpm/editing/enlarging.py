@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinyddpm.backend import Array
+from tinyddpm.backend import Array, clipped
 from tinyddpm.diffusion.denoiser import Denoiser, Prediction
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.ops.images import squares
@@ -55,6 +55,6 @@ def matched(xp: Any, x_0: Array, pictures: Array, factor: int) -> Array:
     low, high = -1 - xp.max(x, axis=(2, 4), keepdims=True), 1 - xp.min(x, axis=(2, 4), keepdims=True)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        lacks = xp.mean(xp.clip(x + middle, -1.0, 1.0), axis=(2, 4), keepdims=True) < wanted
+        lacks = xp.mean(clipped(xp, x + middle, -1.0, 1.0), axis=(2, 4), keepdims=True) < wanted
         low, high = xp.where(lacks, middle, low), xp.where(lacks, high, middle)
-    return xp.reshape(xp.clip(x + (low + high) / 2, -1.0, 1.0), x_0.shape)
+    return xp.reshape(clipped(xp, x + (low + high) / 2, -1.0, 1.0), x_0.shape)

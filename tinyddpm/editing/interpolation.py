@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tinyddpm.backend import Array
+from tinyddpm.backend import Array, clipped
 from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.editing.sdedit import pairs_from
@@ -131,7 +131,7 @@ def slerp(xp: Any, a: Array, b: Array, lam: Array) -> Array:
         return xp.sum(u * v, axis=axes, keepdims=True)
 
     cosine = dot(a, b) / xp.sqrt(dot(a, a) * dot(b, b))
-    theta = xp.acos(xp.clip(cosine, -1.0, 1.0))
+    theta = xp.acos(clipped(xp, cosine, -1.0, 1.0))
     share = _per_row(lam, a)
     # Where the two point the same way, the arc is the line between them.
     bent = xp.sin(theta) > 1e-3

@@ -13,6 +13,7 @@ from tinyddpm.conditions import Condition
 from tinyddpm.conditions.text import Text, words_of
 from tinyddpm.errors import ConfigError
 from tinyddpm.figures.line_law import Floats
+from tinyddpm.figures.marks import Mark
 from tinyddpm.figures.style import COLOURS, DENSITIES, drawing
 from tinyddpm.figures.tiles import tiles_of
 from tinyddpm.model.denoiser import NetworkDenoiser
@@ -153,12 +154,13 @@ def by_word(maps: Floats, spans: Mapping[str, slice]) -> Floats:
     return np.stack([maps[..., span].sum(axis=-1) for span in spans.values()], axis=-1)
 
 
-def draw_attention(found: WordAttention, path: str | os.PathLike[str]) -> None:
+def draw_attention(found: WordAttention, path: str | os.PathLike[str], mark: Mark | None = None) -> None:
     """Write the figure `text-attention`: beside each picture a map for each word, and the words' shares over time.
 
     Args:
         found: what was looked at.
         path: the file to write, PNG or SVG.
+        mark: what made it, kept in the file.
 
     Raises:
         ConfigError: matplotlib is missing, or the file is to be of another format.
@@ -167,7 +169,7 @@ def draw_attention(found: WordAttention, path: str | os.PathLike[str]) -> None:
     n, words = len(found.pictures), found.words
     over_time = found.maps.mean(axis=0)  # (n, H, W, words)
     shares = found.maps.mean(axis=(1, 2, 3))  # (K, words)
-    with drawing(path, (max(6.5, 1.35 * (1 + len(words))), 1.5 * n + 3.6)) as figure:
+    with drawing(path, (max(6.5, 1.35 * (1 + len(words))), 1.5 * n + 3.6), mark) as figure:
         above, below = figure.subfigures(2, 1, height_ratios=(1.5 * n + 0.4, 3.2))
         grid = above.subplots(n, 1 + len(words), squeeze=False)
         for row, picture, maps in zip(grid, tiles_of(found.pictures), over_time, strict=True):

@@ -13,6 +13,7 @@ from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.errors import ConfigError
 from tinyddpm.figures.line_law import Floats
+from tinyddpm.figures.marks import Mark
 from tinyddpm.figures.style import COLOURS, drawing, show_tiles, tiles_size
 from tinyddpm.figures.tiles import tiles_of
 from tinyddpm.samplers import Pairs, Step
@@ -124,13 +125,14 @@ def leaving_times(pairs: Pairs, count: int) -> list[int]:
     return [times[place] for place in places]
 
 
-def draw_endings(found: Endings, unit: float, path: str | os.PathLike[str]) -> None:
+def draw_endings(found: Endings, unit: float, path: str | os.PathLike[str], mark: Mark | None = None) -> None:
     """Write the figure `content-detail`: endings of the first start, a row for each time, and their distance over t.
 
     Args:
         found: as `endings` returns it.
         unit: what 1 is in the units to draw, such as 127.5 for images in levels of 255.
         path: the file to write, PNG or SVG.
+        mark: what made it, kept in the file.
 
     Raises:
         ConfigError: matplotlib is missing, or the file is to be of another format.
@@ -142,7 +144,7 @@ def draw_endings(found: Endings, unit: float, path: str | os.PathLike[str]) -> N
     ]
     tiles = np.stack(rows)
     wide, high = tiles_size(tiles)
-    with drawing(path, (wide + 3.8, max(high, 3.6))) as figure:
+    with drawing(path, (wide + 3.8, max(high, 3.6)), mark) as figure:
         left, right = figure.subfigures(1, 2, width_ratios=(wide, 3.8))
         columns = ["shared $x_t$", *(str(number + 1) for number in range(found.ends.shape[2]))]
         show_tiles(left.subplots(), tiles, columns, [f"t = {t}" for t in found.leave])

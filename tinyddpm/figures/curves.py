@@ -14,6 +14,7 @@ from tinyddpm.diffusion.schedule_report import curves
 from tinyddpm.diffusion.schedules import Betas, check_betas
 from tinyddpm.errors import ConfigError
 from tinyddpm.figures.images import Pixels
+from tinyddpm.figures.marks import Mark
 from tinyddpm.figures.style import drawing, show_tiles, tiles_size
 from tinyddpm.figures.tiles import in_columns
 
@@ -30,13 +31,19 @@ SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 Floats = NDArray[np.floating]
 
 
-def draw_schedules(schedules: Mapping[str, Betas], path: str | os.PathLike[str], tiles: Pixels | None = None) -> None:
+def draw_schedules(
+    schedules: Mapping[str, Betas],
+    path: str | os.PathLike[str],
+    tiles: Pixels | None = None,
+    mark: Mark | None = None,
+) -> None:
     """Write a figure of four charts, each comparing the schedules over t/T: both roots of alpha_bar, log SNR, beta.
 
     Args:
         schedules: the betas of each schedule by name; lengths may differ.
         path: the file to write, PNG or SVG.
         tiles: pictures to show below, a row for each schedule, as `schedule_tiles` makes them.
+        mark: what made it, kept in the file.
 
     Raises:
         ConfigError: matplotlib is missing, the file is to be of another format, or there is nothing to draw.
@@ -45,7 +52,7 @@ def draw_schedules(schedules: Mapping[str, Betas], path: str | os.PathLike[str],
     if not schedules:
         raise ConfigError("no schedule to draw: name at least one, such as linear")
     high = 0.4 + tiles_size(tiles)[1] if tiles is not None else 0.0
-    with drawing(path, (10, 6.5 + high)) as figure:
+    with drawing(path, (10, 6.5 + high), mark) as figure:
         above, *below = figure.subfigures(2, 1, height_ratios=(6.5, high)) if high else [figure]
         charts = dict(zip(TITLES, above.subplots(2, 2).flat, strict=True))
         for name, betas in schedules.items():

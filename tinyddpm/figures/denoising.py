@@ -13,6 +13,7 @@ from tinyddpm.conditions import Known
 from tinyddpm.diffusion.process import noise_to_signal
 from tinyddpm.figures.images import Pixels
 from tinyddpm.figures.line_law import Floats
+from tinyddpm.figures.marks import Mark
 from tinyddpm.figures.style import COLOURS, INK, QUIET, draw_tiles, drawing, show_tiles, tiles_size
 from tinyddpm.figures.tiles import in_columns
 from tinyddpm.model.config import GuidanceConfig, SamplingConfig
@@ -67,12 +68,13 @@ def denoising(
     return Denoising(times, np.stack(noisy), np.stack(predicted), x_t)
 
 
-def draw_denoising(found: Denoising, path: PathLike) -> None:
+def draw_denoising(found: Denoising, path: PathLike, mark: Mark | None = None) -> None:
     """Write the figure `denoising`: for each sample x_t, and below it the x_0 that is predicted from it.
 
     Args:
         found: as `denoising` returns it; points are all in one picture.
         path: the file to write, PNG or SVG.
+        mark: what made it, kept in the file.
 
     Raises:
         ConfigError: matplotlib is missing, or the file is to be of another format.
@@ -81,7 +83,7 @@ def draw_denoising(found: Denoising, path: PathLike) -> None:
     rows = np.stack([in_columns([*x, found.samples]) for x in (found.x_t, found.x_0)], axis=1)
     tiles: Pixels = rows.reshape(-1, *rows.shape[2:])
     names = ["$x_t$", "predicted $x_0$"] * (len(tiles) // 2)
-    draw_tiles(tiles, [*(f"t = {t}" for t in found.t), "sample"], names, path)
+    draw_tiles(tiles, [*(f"t = {t}" for t in found.t), "sample"], names, path, mark)
 
 
 def linear_error(samples: HostArray, alpha_bar: Floats) -> Floats:
@@ -131,7 +133,13 @@ class SingleStep(NamedTuple):
         return overall
 
 
-def draw_single_step(found: SingleStep, path: PathLike, tiles: Pixels | None = None, words: Sequence[str] = ()) -> None:
+def draw_single_step(
+    found: SingleStep,
+    path: PathLike,
+    tiles: Pixels | None = None,
+    words: Sequence[str] = (),
+    mark: Mark | None = None,
+) -> None:
     """Write the figure `single-step`: the error against the noise level, by seed and by class, on log axes.
 
     Args:
@@ -139,13 +147,14 @@ def draw_single_step(found: SingleStep, path: PathLike, tiles: Pixels | None = N
         path: the file to write, PNG or SVG.
         tiles: pictures (2, columns, H, W, C) to show below: x_t, and what is predicted of it.
         words: what their columns are.
+        mark: what made it, kept in the file.
 
     Raises:
         ConfigError: matplotlib is missing, or the file is to be of another format.
         DataError: the file cannot be written.
     """
     high = 0.3 + tiles_size(tiles)[1] if tiles is not None else 0.0
-    with drawing(path, (10, 4.4 + high)) as figure:
+    with drawing(path, (10, 4.4 + high), mark) as figure:
         above, *below = figure.subfigures(2, 1, height_ratios=(4.4, high)) if high else [figure]
         by_seed, by_class = above.subplots(1, 2, sharey=True)
         level = noise_to_signal(found.alpha_bar)

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tinyddpm.errors import ConfigError
-from tinyddpm.figures.files import replacing
 from tinyddpm.figures.images import Pixels, grid
+from tinyddpm.figures.marks import Mark
+from tinyddpm.figures.style import QUIET, drawing
 
 
 def draw_sweep(
@@ -19,38 +19,32 @@ def draw_sweep(
     numbers: Mapping[str, Sequence[float]],
     floor: Mapping[str, float],
     path: str | os.PathLike[str],
+    mark: Mark | None = None,
 ) -> None:
-    """Write a PNG file with a chart for each number: how it depends on what was varied, and its floor.
+    """Write a figure with a chart for each number: how it depends on what was varied, and its floor.
 
     Args:
         varied: what was, such as "guidance".
         values: what it was set to; texts stand at equal distances.
         numbers: what was measured at each value, by name.
         floor: the same between two halves of the real samples; a dashed line.
-        path: the file to write.
+        path: the file to write, PNG or SVG.
+        mark: what made it, kept in the file.
 
     Raises:
-        ConfigError: matplotlib is missing.
+        ConfigError: matplotlib is missing, or the file is to be of another format.
         DataError: the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError("drawing curves needs matplotlib: pip install 'tinyddpm[figures]'") from error
     columns = min(3, len(numbers))
     rows = math.ceil(len(numbers) / columns)
-    figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
-    for place, (name, found) in enumerate(numbers.items(), 1):
-        chart = figure.add_subplot(rows, columns, place)
-        chart.plot(values, found, marker="o", label="drawn")
-        if name in floor:
-            chart.axhline(floor[name], linestyle="--", color="grey", label="real")
-        chart.set(title=name, xlabel=varied)
-        chart.grid(alpha=0.3)
-        chart.legend()
-    with replacing(path) as file:
-        FigureCanvasAgg(figure).print_png(file)
+    with drawing(path, (4 * columns, 3 * rows), mark) as figure:
+        for place, (name, found) in enumerate(numbers.items(), 1):
+            chart = figure.add_subplot(rows, columns, place)
+            chart.plot(values, found, marker="o", label="drawn")
+            if name in floor:
+                chart.axhline(floor[name], linestyle="--", color=QUIET, label="real")
+            chart.set(title=name, xlabel=varied)
+            chart.legend()
 
 
 def pairs_picture(drawn: Pixels, training: Pixels) -> Pixels:

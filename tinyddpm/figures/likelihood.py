@@ -9,10 +9,13 @@ from itertools import pairwise
 import numpy as np
 
 from tinyddpm.figures.images import Pixels
+from tinyddpm.figures.marks import Mark
 from tinyddpm.figures.style import COLOURS, QUIET, drawing, show_tiles, tiles_size
 
+PathLike = str | os.PathLike[str]
 
-def draw_likelihood(steps: Mapping[str, Sequence[float]], path: str | os.PathLike[str]) -> None:
+
+def draw_likelihood(steps: Mapping[str, Sequence[float]], path: PathLike, mark: Mark | None = None) -> None:
     """Write a figure of two charts: bits per dimension of each step on log axes, and distortion over rate.
 
     These are IDDPM's figure 2 and DDPM's figure 5.
@@ -20,12 +23,13 @@ def draw_likelihood(steps: Mapping[str, Sequence[float]], path: str | os.PathLik
     Args:
         steps: "t", "bits", "rate" and "distortion", each of the same length.
         path: the file to write, PNG or SVG.
+        mark: what made it, kept in the file.
 
     Raises:
         ConfigError: matplotlib is missing, or the file is to be of another format.
         DataError: the file cannot be written.
     """
-    with drawing(path, (10, 4)) as figure:
+    with drawing(path, (10, 4), mark) as figure:
         cost, coding = figure.subplots(1, 2)
         # The papers' t counts from 1: the first has a place on a log axis. A negative L_0, as of points, has none.
         cost.plot([t + 1 for t in steps["t"]], steps["bits"], marker=".", markersize=3)
@@ -36,12 +40,13 @@ def draw_likelihood(steps: Mapping[str, Sequence[float]], path: str | os.PathLik
         )
 
 
-def draw_loss_by_time(steps: Mapping[str, Sequence[float]], path: str | os.PathLike[str]) -> None:
+def draw_loss_by_time(steps: Mapping[str, Sequence[float]], path: PathLike, mark: Mark | None = None) -> None:
     """Write the figure `loss-by-time`: errors of eps and x_0, and the bound's terms, over t on log axes.
 
     Args:
         steps: "t", "mse_eps", "mse_x_0" and "bits", each of the same length.
         path: the file to write, PNG or SVG.
+        mark: what made it, kept in the file.
 
     Raises:
         ConfigError: matplotlib is missing, or the file is to be of another format.
@@ -52,7 +57,7 @@ def draw_loss_by_time(steps: Mapping[str, Sequence[float]], path: str | os.PathL
         "mse_x_0": "squared error of $x_0$",
         "bits": "$L_t$, bits/dim",
     }
-    with drawing(path, (10, 3.4)) as figure:
+    with drawing(path, (10, 3.4), mark) as figure:
         for (name, title), chart, colour in zip(titles.items(), figure.subplots(1, 3), COLOURS, strict=False):
             chart.plot(steps["t"], steps[name], marker=".", markersize=3, color=colour)
             chart.set(title=title, xlabel="t", yscale="log")
@@ -79,9 +84,10 @@ def draw_bound(
     prior: float,
     matching: Mapping[str, float],
     reconstruction: float,
-    path: str | os.PathLike[str],
+    path: PathLike,
     tiles: Pixels | None = None,
     words: Sequence[str] = (),
+    mark: Mark | None = None,
 ) -> None:
     """Write the figure `vae`: the bound's terms one on the other, from the prior to the data.
 
@@ -92,6 +98,7 @@ def draw_bound(
         path: the file to write, PNG or SVG.
         tiles: pictures (2, columns, H, W, C) to show above: what the encoder makes of a sample, and the decoder.
         words: what their columns are.
+        mark: what made it, kept in the file.
 
     Raises:
         ConfigError: matplotlib is missing, or the file is to be of another format.
@@ -101,7 +108,7 @@ def draw_bound(
     colours = [QUIET, *[COLOURS[0]] * len(matching), COLOURS[1]]
     heights = np.asarray([*parts.values()])
     high = 0.3 + tiles_size(tiles)[1] if tiles is not None else 0.0
-    with drawing(path, (10, 4.2 + high)) as figure:
+    with drawing(path, (10, 4.2 + high), mark) as figure:
         *above, below = figure.subfigures(2, 1, height_ratios=(high, 4.2)) if high else [figure]
         if tiles is not None:
             show_tiles(above[0].subplots(), tiles, words, ["encoder $q$", "decoder $p$"])

@@ -1,7 +1,8 @@
 """What made a file, kept in the file itself as one JSON object.
 
-A PNG file has it as the text `tinyddpm`, an NPZ file as the string `tinyddpm`, a GIF file as its comment. The same
-command makes the same bytes: no date is in it, and no name but those that the user gave.
+A PNG file has it as the text `tinyddpm`, an NPZ file as the string `tinyddpm`, a GIF file as its comment, and an SVG
+file as its description. The same command makes the same bytes: no date is in it, and no name but those that the user
+gave.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import replace
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any, TypeAlias
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,9 @@ from tinyddpm.model.model import Model
 KEY = "tinyddpm"
 """What the JSON object is called."""
 
+DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"
+"""Where it stands in an SVG file, by Dublin Core's name."""
+
 Mark: TypeAlias = Mapping[str, Any]
 """What made a file, a JSON object:
 
@@ -39,7 +44,8 @@ Mark: TypeAlias = Mapping[str, Any]
 - `sampling`, `spacing`, `guidance`: as in a configuration, `steps` as many as were taken;
 - `edit`: what a command of `tinyddpm edit` was told; `embeddings`: the file of tokens that were asked for;
 - `samples`: of each sample in the file its `number`, and what it was asked for by, its `class` or `prompt`; of an edit,
-  the `image` that it was made of, or its `share` of the way between two.
+  the `image` that it was made of, or its `share` of the way between two;
+- `options`: of figures and charts, in place of all from `seed` on, what the command was told.
 """
 
 
@@ -156,7 +162,7 @@ def to_text(mark: Mark) -> str:
 
 
 def read_mark(path: Path) -> Mark:
-    """Return the mark of a PNG, GIF or NPZ file.
+    """Return the mark of a PNG, SVG, GIF or NPZ file.
 
     Raises:
         DataError: it has none, or cannot be read.
@@ -165,8 +171,8 @@ def read_mark(path: Path) -> Mark:
         mark = json.loads(_text_in(path))
     except (ValueError, RecursionError):
         mark = None
-    if not isinstance(mark, dict) or not isinstance(mark.get("samples"), list):
-        raise DataError(f"{path} does not say what made it: give a PNG, GIF or NPZ file that tinyddpm drew")
+    if not isinstance(mark, dict) or "made_by" not in mark or not isinstance(mark.get("samples", []), list):
+        raise DataError(f"{path} does not say what made it: give a PNG, SVG, GIF or NPZ file that tinyddpm drew")
     return mark
 
 
@@ -174,6 +180,20 @@ def _text_in(path: Path) -> str:
     """Return the JSON in a file, "" if there is none."""
     if path.suffix.lower() == ".npz":
         return npz_text(path, KEY)
+    if path.suffix.lower() == ".svg":
+        return _description(path)
     with opened(path) as image:
         found = image.info.get(KEY, image.info.get("comment", ""))
     return found.decode("utf-8", "replace") if isinstance(found, bytes) else str(found)
+
+
+def _description(path: Path) -> str:
+    """Return the description of an SVG file, "" if there is none.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return ElementTree.parse(path).findtext(f".//{DESCRIPTION}", "")
+    except (OSError, ElementTree.ParseError, ValueError, LookupError) as cause:  # the last two of its encoding
+        raise DataError(f"{path} cannot be read as SVG ({cause}): give another file") from cause

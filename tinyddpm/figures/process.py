@@ -11,6 +11,7 @@ import numpy as np
 from tinyddpm.backend import Purpose, Random
 from tinyddpm.diffusion.process import GaussianProcess, posterior_coefficients
 from tinyddpm.figures.line_law import Floats, Law, density, diffused, posterior, reverse
+from tinyddpm.figures.marks import Mark
 from tinyddpm.figures.style import COLOURS, DENSITIES, INK, QUIET, drawing
 from tinyddpm.samplers.spacings import moments
 
@@ -35,6 +36,11 @@ class Diffusion(NamedTuple):
     densities: Floats
     paths: Floats
 
+    @property
+    def brightest(self) -> float:
+        """The density that is drawn as the brightest: narrow modes of the first times would leave the rest dark."""
+        return max(0.45, 1.2 * float(self.densities[-1].max()))
+
 
 def diffusion(process: GaussianProcess, law: Law, starts: Floats, limit: float, seed: int = 0) -> Diffusion:
     """Return the exact density of x_t over the chain, and some chains.
@@ -56,8 +62,21 @@ def diffusion(process: GaussianProcess, law: Law, starts: Floats, limit: float, 
     )
 
 
+def reach(points: Floats) -> float:
+    """Return how far from 0 the figure `diffused` of these samples goes."""
+    return max(3.5, 1.1 * float(np.abs(points).max()))
+
+
 def draw_diffused(
-    process: GaussianProcess, law: Law, points: Floats, path: PathLike, *, t: int | None = None, seed: int = 0
+    process: GaussianProcess,
+    law: Law,
+    points: Floats,
+    found: Diffusion,
+    path: PathLike,
+    *,
+    t: int | None = None,
+    seed: int = 0,
+    mark: Mark | None = None,
 ) -> None:
     """Write the figure `diffused`: a map of q(x_t) over t, its density beside samples, and the kernel as a convolution.
 
@@ -65,19 +84,19 @@ def draw_diffused(
         process: of NumPy in float64.
         law: of x_0.
         points: (n, 1) samples of it.
+        found: what `diffusion` returns for the law.
         path: the file to write, PNG or SVG.
         t: the time of the convolution; a quarter of the chain if not given.
         seed: of the noise.
+        mark: what made it, kept in the file.
 
     Raises:
         ConfigError: matplotlib is missing, or the file is to be of another format.
         DataError: the file cannot be written.
     """
     t = process.T // 4 if t is None else t
-    limit = max(3.5, 1.1 * float(np.abs(points).max()))
-    found = diffusion(process, law, points[:PATHS], limit, seed)
     eps = Random(np, seed).normal(Purpose.NOISE, 0, np.arange(len(points)), (1,), layer=1).astype(np.float64)
-    with drawing(path, (10, 8.4)) as figure:
+    with drawing(path, (10, 8.4), mark) as figure:
         above, middle, below = figure.subfigures(3, 1, height_ratios=(3.4, 2.3, 2.7))
         _draw_map(above, found)
         _draw_moments(middle, process, law, points, eps, found.x)
@@ -86,11 +105,10 @@ def draw_diffused(
 
 def _draw_map(figure: Any, found: Diffusion) -> None:
     chart = figure.subplots()
-    # The narrow modes of the first times would leave the rest dark: what is above this is drawn alike.
-    brightest = max(0.45, 1.2 * float(found.densities[-1].max()))
     mesh = chart.pcolormesh(
-        found.t, found.x, found.densities.T, cmap=DENSITIES, vmin=0, vmax=brightest, shading="nearest", rasterized=True
-    )
+        found.t, found.x, found.densities.T, cmap=DENSITIES, vmin=0, vmax=found.brightest, shading="nearest",
+        rasterized=True,
+    )  # fmt: skip
     T = found.paths.shape[1] - 1
     chart.plot(np.arange(-1, T), found.paths.T, color="white", linewidth=0.5, alpha=0.55)
     chart.set(title="Density $q(x_t)$ over time, and some chains", xlabel="t", ylabel="$x_t$", xlim=(-1, T - 1))
@@ -150,13 +168,14 @@ def _noise(T: int, n: int, seed: int) -> Callable[[int], Floats]:
     return lambda t: drawn[:, t : t + 1]
 
 
-def draw_kernel(found: Kernel, x_0: float, path: PathLike) -> None:
+def draw_kernel(found: Kernel, x_0: float, path: PathLike, mark: Mark | None = None) -> None:
     """Write the figure `kernel`: moments and histograms of the stepwise chain on the closed form.
 
     Args:
         found: as `kernel` returns it.
         x_0: where the chains start.
         path: the file to write, PNG or SVG.
+        mark: what made it, kept in the file.
 
     Raises:
         ConfigError: matplotlib is missing, or the file is to be of another format.
@@ -164,7 +183,7 @@ def draw_kernel(found: Kernel, x_0: float, path: PathLike) -> None:
     """
     n, T = found.chains.shape
     t, few = np.arange(T), moments(T, 25)
-    with drawing(path, (10, 6.4)) as figure:
+    with drawing(path, (10, 6.4), mark) as figure:
         above, below = figure.subfigures(2, 1)
         mean, deviation = above.subplots(1, 2)
         mean.plot(t, found.signal * x_0, label="closed form, $\\sqrt{\\bar\\alpha_t}\\,x_0$")
@@ -188,7 +207,9 @@ def draw_kernel(found: Kernel, x_0: float, path: PathLike) -> None:
         below.legend(*charts[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
 
-def draw_posterior(process: GaussianProcess, law: Law, x_t: float, t: int, path: PathLike) -> None:
+def draw_posterior(
+    process: GaussianProcess, law: Law, x_t: float, t: int, path: PathLike, mark: Mark | None = None
+) -> None:
     """Write the figure `posterior`: its coefficients over t, and in one dimension the exact step back beside Gaussians.
 
     Args:
@@ -197,6 +218,7 @@ def draw_posterior(process: GaussianProcess, law: Law, x_t: float, t: int, path:
         x_t: the number that is stepped back from.
         t: its time, at least 2.
         path: the file to write, PNG or SVG.
+        mark: what made it, kept in the file.
 
     Raises:
         ConfigError: matplotlib is missing, or the file is to be of another format.
@@ -204,7 +226,7 @@ def draw_posterior(process: GaussianProcess, law: Law, x_t: float, t: int, path:
     """
     alpha_bar, paper_t = process.alpha_bar, np.arange(process.T) + 1  # the first has a place on a log axis
     c = posterior_coefficients(alpha_bar, np.append(1.0, alpha_bar[:-1]))
-    with drawing(path, (10, 6.6)) as figure:
+    with drawing(path, (10, 6.6), mark) as figure:
         above, below = figure.subfigures(2, 1)
         means, variances = above.subplots(1, 2)
         means.plot(paper_t, c.c_0, label="$c_0$, of $x_0$")

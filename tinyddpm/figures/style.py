@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from tinyddpm.errors import ConfigError
 from tinyddpm.figures.files import replacing
 from tinyddpm.figures.images import Pixels, grid
+from tinyddpm.figures.marks import KEY, Mark, to_text
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#888888")
 """Of curves, in this order: seven that colour-blind readers can tell apart (Okabe and Ito 2008, Tol 2021), and grey."""
@@ -53,7 +55,7 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "tinyddpm",  # the same figure is the same file
 }
 
-FORMATS: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"metadata": {"Date": None}}}
+FORMATS = (".png", ".svg")
 
 TILE_INCHES = 0.72
 SIDE_INCHES = 0.9
@@ -75,8 +77,10 @@ def check_figure(path: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
-def drawing(path: str | os.PathLike[str], size: tuple[float, float]) -> Iterator[Any]:
+def drawing(path: str | os.PathLike[str], size: tuple[float, float], mark: Mark | None = None) -> Iterator[Any]:
     """Yield an empty matplotlib figure of `size` in inches. It is written to `path` when the block ends well.
+
+    In the file is the mark of what made it, where `read_mark` looks for it.
 
     Raises:
         ConfigError: see `check_figure`.
@@ -91,7 +95,15 @@ def drawing(path: str | os.PathLike[str], size: tuple[float, float]) -> Iterator
         figure = Figure(size, layout="constrained")
         yield figure
         with replacing(path) as file:
-            figure.savefig(file, format=suffix[1:], **FORMATS[suffix])
+            figure.savefig(file, format=suffix[1:], metadata=_metadata(suffix, mark))
+
+
+def _metadata(suffix: str, mark: Mark | None) -> dict[str, str | None]:
+    """Return what matplotlib writes beside a figure: its mark, and no date."""
+    if suffix == ".png":
+        return {} if mark is None else {KEY: to_text(mark)}
+    # XML has no place for some characters, so that all but ASCII are escaped.
+    return {"Date": None} if mark is None else {"Date": None, "Description": json.dumps(mark)}
 
 
 def show_tiles(axes: Any, tiles: Pixels, columns: Sequence[str] = (), rows: Sequence[str] = ()) -> None:
@@ -126,12 +138,18 @@ def tiles_size(tiles: NDArray[np.uint8], side: float = SIDE_INCHES) -> tuple[flo
     return side + C * inches * W / max(H, W), 0.4 + R * inches * H / max(H, W)
 
 
-def draw_tiles(tiles: Pixels, columns: Sequence[str], rows: Sequence[str], path: str | os.PathLike[str]) -> None:
-    """Write a figure of pictures alone; see `show_tiles`.
+def draw_tiles(
+    tiles: Pixels,
+    columns: Sequence[str],
+    rows: Sequence[str],
+    path: str | os.PathLike[str],
+    mark: Mark | None = None,
+) -> None:
+    """Write a figure of pictures alone; see `show_tiles`, and `drawing` for the file.
 
     Raises:
         ConfigError: see `check_figure`.
         DataError: the pictures cannot be drawn, or the file cannot be written.
     """
-    with drawing(path, tiles_size(tiles, SIDE_INCHES if rows else 0.2)) as figure:
+    with drawing(path, tiles_size(tiles, SIDE_INCHES if rows else 0.2), mark) as figure:
         show_tiles(figure.subplots(), tiles, columns, rows)

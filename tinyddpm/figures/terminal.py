@@ -1,4 +1,4 @@
-"""Line charts made of characters: braille dots where the terminal can show them, plain ASCII where not."""
+"""Charts made of characters: braille dots and blocks where the terminal can show them, plain ASCII where not."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ DASHES = ((1, 1), (5, 8), (1, 3), (1, 7))
 MARKS = "*+ox#@%&"
 FAINT_DASH, FAINT_MARK = DASHES[2], "."
 """Of a line that stands behind another."""
+
+BLOCKS, SHADES = " ░▒▓█", " .:-=+*#%@"
+"""From nothing to much."""
 
 COLOURS = (36, 33, 35, 32, 34, 31)
 """The terminal's own cyan, yellow, magenta, green, blue and red, by the numbers of ANSI's escape sequences."""
@@ -85,6 +88,42 @@ def text_chart(
     rows = _plot(traces, height, [_style(line.number, colour, line.faint) for line in lines], braille)
     first, last = (f"{end:,.0f}" for end in (below.at(0.0), below.at(1.0)))
     return _framed(rows, plot, ends, f"{chart.below} {first}", last, braille)
+
+
+def shade_chart(
+    values: NDArray[np.floating],
+    ends: tuple[float, float],
+    most: float,
+    steps: int,
+    width: int = 72,
+    height: int = 15,
+    encoding: str | None = None,
+) -> str:
+    """Return numbers over time and place as text: the more of them in a character's cell, the fuller it is.
+
+    Args:
+        values: (K, X) from 0 on, of X places at equal distances, at K times at equal distances.
+        ends: the lowest place and the highest.
+        most: what is drawn as full, and all above it.
+        steps: the times are those from 0 to this - 1.
+        width: characters of the plot itself, without the y axis.
+        height: lines of the plot itself.
+        encoding: what the text will be written in, standard output's by default.
+    """
+    blocks = _can_encode(BLOCKS, encoding or sys.stdout.encoding or "ascii")
+    shades = np.array([*(BLOCKS if blocks else SHADES)])
+    times, places = values.shape
+    at, edges = np.linspace(0, times - 1, width).round().astype(int), np.linspace(0, places - 1, height + 1)
+    areas = np.cumsum((values[:, :-1] + values[:, 1:]) / 2, axis=1)  # under the straight lines between two places
+    below = [np.interp(edges, np.arange(places), [0, *areas[time]]) for time in at]
+    means = np.diff(below, axis=1).T[::-1] / (edges[1] - edges[0])  # of cells, the highest place first
+    levels = np.rint(np.minimum(means / most, 1) * (len(shades) - 1)).astype(int)
+    low, high = ends
+    half = (high - low) / (2 * height)
+    middles = [high - half * (2 * row + 1) for row in (0, height // 2, height - 1)]
+    rows = ["".join(row) for row in shades[levels]]
+    key = f"{''.join(shades)} from 0 to {most:.3g} and more"
+    return "\n".join([*_framed(rows, width, middles, "t = 0", str(steps - 1), blocks), key])
 
 
 def shows_braille(lines: int, colour: bool, encoding: str | None = None) -> bool:

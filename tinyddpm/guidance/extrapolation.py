@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from tinyddpm.backend import Array
+from tinyddpm.backend import Array, clipped
 from tinyddpm.diffusion.denoiser import Denoiser, Prediction
 from tinyddpm.errors import ConfigError
 from tinyddpm.guidance.base import Side
@@ -104,7 +104,7 @@ class _Extrapolation:
         eps = away.eps + self.scale * (towards.eps - away.eps)
         if self.rescale > 0:
             xp = process.backend.xp
-            ratio = _deviation(xp, towards.x_0) / xp.clip(_deviation(xp, x_0), TINY, None)
+            ratio = _deviation(xp, towards.x_0) / clipped(xp, _deviation(xp, x_0), TINY)
             x_0 = x_0 * (self.rescale * ratio + (1 - self.rescale))
             eps = process.predict_eps(x_t, t, x_0)
         return Prediction(x_0, eps, towards.fraction)

@@ -1,13 +1,12 @@
 """Features of EfficientNet-Lite0, a classifier of ImageNet whose weights come as a package.
 
 It is EfficientNet (Tan and Le 2019, arXiv 1905.11946) without its squeezes and with ReLU6. Batch norms are part of the
-weights here: γ (w·x − μ) / √(σ² + ε) + β is a convolution with another w and a bias.
+weights here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import sha256
 from importlib.resources import files
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,8 +17,9 @@ from numpy.typing import NDArray
 from tinyddpm import registry
 from tinyddpm.backend import Array, Backend
 from tinyddpm.backend.workers import Workers
-from tinyddpm.errors import BackendError, CheckpointError, DataError
+from tinyddpm.errors import BackendError, DataError
 from tinyddpm.metrics.base import Seen, require_images
+from tinyddpm.metrics.published import NORM, State, fold, read_torch
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.ops.convolution import same_padding
 
@@ -32,9 +32,6 @@ SIDE = 224
 
 MEAN, SCALE = 127.0, 128.0
 """Of a pixel's values; the network sees (value − mean) / scale."""
-
-EPSILON = 1e-3
-"""What batch norms add to variances."""
 
 BATCH = 2
 """Images that go through the network together, by each thread."""
@@ -104,23 +101,13 @@ def resized(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.stack([np.asarray(picture, np.float32) for picture in stretched])
 
 
-def read_weights() -> dict[str, NDArray[Any]]:
-    """Return the published weights by their names, from the installed package: data, which runs no code.
+def read_weights() -> State:
+    """Return the published weights from the installed package.
 
     Raises:
         CheckpointError: the file is another one.
     """
-    import torch
-
-    file = files(PACKAGE) / FILE
-    with file.open("rb") as stream:
-        found = sha256(stream.read()).hexdigest()
-        if found != SHA256:
-            raise CheckpointError(
-                f"{file} is not the file that was published, but has SHA-256 {found}: install it anew"
-            )
-        stream.seek(0)
-        return {name: value.numpy() for name, value in torch.load(stream, weights_only=True).items()}
+    return read_torch(files(PACKAGE) / FILE, SHA256, f"install {PACKAGE.replace('_', '-')} anew")
 
 
 class Network:
@@ -131,7 +118,7 @@ class Network:
         weights: as PyTorch names and lays them out, on the host.
     """
 
-    def __init__(self, backend: Backend, weights: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(self, backend: Backend, weights: State) -> None:
         self.backend, self.ops = backend, load_operations(backend)
         self._weights = weights
         self.stem = self._folded("_conv_stem", "_bn0")
@@ -159,12 +146,8 @@ class Network:
 
     def _folded(self, convolution: str, norm: str) -> tuple[Array, Array]:
         """Return w (kh, kw, C_in, C_out) and b (C_out,) of a convolution with its batch norm."""
-        w = self._weights[f"{convolution}.weight"].transpose(2, 3, 1, 0)
-        gamma, beta, mean, variance = (
-            self._weights[f"{norm}.{name}"] for name in ("weight", "bias", "running_mean", "running_var")
-        )
-        scale = gamma / np.sqrt(variance + EPSILON)
-        return self.backend.asarray(np.ascontiguousarray(w * scale)), self.backend.asarray(beta - mean * scale)
+        w, b = fold(self._weights[f"{convolution}.weight"], (self._weights[f"{norm}.{name}"] for name in NORM))
+        return self.backend.asarray(w), self.backend.asarray(b)
 
 
 class Block(NamedTuple):

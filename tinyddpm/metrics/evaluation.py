@@ -179,6 +179,7 @@ class Evaluation:
         watch = Watch(self.progress, batches * len(model.pairs(sampling)), f"drawing {self.count} samples")
 
         def drawn(rows: slice) -> Mapping[str, Samples]:
+            """Return a chunk as the cache keeps it."""
             found = draw(
                 model,
                 weights,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 import zipfile
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 
 from tinyddpm.errors import CheckpointError
 from tinyddpm.metrics.inception_network import CLASSES, FEATURES, NETWORK
+from tinyddpm.metrics.published import NORM, State, fold, read_torch, require_hash
 
 FILES = ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth")
 """What pytorch-fid and torch-fidelity call the file, one and the same."""
@@ -25,22 +24,19 @@ SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
 WHERE = "https://github.com/mseitzer/pytorch-fid/releases"
 
+ANOTHER = f"give {FILES[0]}, or the option sha256 with the hash of this file if it is meant"
+"""What to do about a file with another hash."""
+
 SOURCE = "sha256"
 """Under which name a file `.npz` keeps the hash of the `.pth` that it was made of."""
 
 LOGITS = "fc"
-
-EPS = 1e-3
-"""What the batch norms add to a variance."""
 
 DAMAGE = (
     OSError, ValueError, TypeError, AttributeError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile,
     zlib.error,
 )  # fmt: skip
 """What Torch, NumPy and zipfile raise for files that are damaged, and what comes of files that hold something else."""
-
-State = Mapping[str, NDArray[Any]]
-"""Arrays as Torch names and shapes them, such as `Mixed_5b.branch1x1.conv.weight`, (C_out, C_in, kh, kw)."""
 
 
 def find_weights(given: str) -> Path:
@@ -56,7 +52,7 @@ def find_weights(given: str) -> Path:
         if path.is_file():
             return path
     raise CheckpointError(
-        f"no weights of Inception at {paths[0]}: give the option weights={FILES[0]}, a file usually had from {WHERE}, "
+        f"no weights of Inception at {paths[0]}: give --weights {FILES[0]}, a file usually had from {WHERE}, "
         f"or put it into {folder}"
     )
 
@@ -75,11 +71,14 @@ def read_weights(path: Path, sha256: str = SHA256) -> State:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:
                 state = dict(file)
-            _require_hash(path, str(state.pop(SOURCE, "unknown")), sha256)
+            require_hash(path, str(state.pop(SOURCE, "unknown")), sha256, ANOTHER)
             return state
-        with path.open("rb") as stream:
-            _require_hash(path, hashlib.file_digest(stream, "sha256").hexdigest(), sha256)
-        return _read_torch(path)
+        return read_torch(path, sha256, ANOTHER)
+    except ImportError as cause:
+        raise CheckpointError(
+            f"{path} is read by Torch, which is not installed: run pip install 'tinyddpm[torch]', or give the .npz "
+            "that examples/convert_inception.py makes of it"
+        ) from cause
     except DAMAGE as cause:
         reason = " ".join(str(cause).split())
         raise CheckpointError(f"{path} cannot be read as weights ({reason}): give {FILES[0]}") from cause
@@ -94,22 +93,14 @@ def save_weights(path: Path, state: State, sha256: str) -> None:
 def folded(state: State) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Return weights and bias of each unit by its path, and of the `LOGITS`, whose bias is left out.
 
-    A batch norm is γ (y − μ) / √(σ² + ε) + β of a convolution y = P(x) W. That is P(x) W s + (β − μ s) with
-    s = γ / √(σ² + ε), a number for each channel: a convolution with a bias.
-
     Raises:
         CheckpointError: arrays are missing, of other shapes, or not finite.
     """
     found = {}
     for unit in NETWORK.units():
         kernel = _array(state, f"{unit.path}.conv.weight", (unit.c_out, unit.c_in, *unit.kernel))
-        gamma, beta, mean, variance = (
-            _array(state, f"{unit.path}.bn.{name}", (unit.c_out,))
-            for name in ("weight", "bias", "running_mean", "running_var")
-        )
-        scale = gamma / np.sqrt(variance + EPS)
-        w = (kernel.transpose(2, 3, 1, 0) * scale).reshape(unit.shape)
-        found[unit.path] = w, beta - mean * scale
+        w, b = fold(kernel, (_array(state, f"{unit.path}.bn.{name}", (unit.c_out,)) for name in NORM))
+        found[unit.path] = w.reshape(unit.shape), b
     found[LOGITS] = _array(state, f"{LOGITS}.weight", (CLASSES, FEATURES)).T, np.zeros(CLASSES)
     return found
 
@@ -121,23 +112,3 @@ def _array(state: State, name: str, shape: tuple[int, ...]) -> NDArray[np.float6
         what = "not there" if name not in state else "not finite" if array.shape == shape else f"of shape {array.shape}"
         raise CheckpointError(f"these are no weights of Inception: {name}, {shape}, is {what}: give {FILES[0]}")
     return array.astype(np.float64)
-
-
-def _require_hash(path: Path, found: str, wanted: str) -> None:
-    if not found.startswith(wanted.lower()):
-        raise CheckpointError(
-            f"the SHA-256 of {path} is {found}, and that of FID's weights {wanted}: give {FILES[0]}, or the option "
-            f"sha256={found[:16]} if these weights are meant"
-        )
-
-
-def _read_torch(path: Path) -> State:
-    try:
-        import torch
-    except ImportError as cause:
-        raise CheckpointError(
-            f"{path} is read by Torch, which is not installed: run pip install 'tinyddpm[torch]', or give the .npz "
-            "that examples/convert_inception.py makes of it"
-        ) from cause
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return {name: tensor.numpy() for name, tensor in state.items()}

@@ -81,6 +81,7 @@ def nearest_inside(part: Part, k: int) -> Neighbours:
     centre, blocks = a.mean(0), _blocks(len(a))
 
     def block(pair: tuple[slice, slice]) -> list[tuple[slice, Candidates]]:
+        """Return the nearest of these columns to these rows, and off the diagonal the other way round too."""
         rows, columns = pair
         squared = _squared(a[rows], a[columns], centre)
         if rows == columns:
@@ -111,11 +112,13 @@ def balls(sets: Sets, k: int) -> Balls:
 
 
 def _balls(sets: Sets, several: list[int]) -> list[Balls]:
+    """Return what `balls` does for each of several k."""
     a, b = sets.drawn.features, sets.real.features
     centre = b.mean(0)
     of_drawn, of_real = ([(radii(part, k) ** 2).astype(b.dtype) for k in several] for part in (sets.drawn, sets.real))
 
     def block(pair: tuple[slice, slice]) -> tuple[slice, slice, list[Balls]]:
+        """Return what these drawn and these real samples alone say of each other."""
         rows, columns = pair
         squared = _squared(a[rows], b[columns], centre)
         found = []

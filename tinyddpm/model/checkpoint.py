@@ -122,6 +122,7 @@ def load_checkpoint(
     """
 
     def expected(raw: Header) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Return the shape and the type of each array that belongs to such a header."""
         header = _parse(path, raw)
         _require_plugins(path, header)
         layout = layout_of(header)

@@ -77,7 +77,7 @@ class NetworkDenoiser:
     def _predicted(self, x_t: Array, t: int, given: Given) -> Prediction:
         xp, t = self.ops.xp, checked_time(t, self.process.T)
         n = x_t.shape[0]
-        steps = self.ops.backend.asarray([t] * n, dtype=xp.int64)
+        steps = xp.full((n,), t, dtype=xp.int64, device=self.ops.backend.device)
 
         def predicted(part: slice) -> Array:
             return self._forward(x_t[part, ...], steps[part], *(value[part, ...] for value in given.values()))[0]
@@ -131,7 +131,7 @@ class NetworkFlow:
     def _forward(self, ops: Operations, x_t: Array, t: int, part: slice) -> tuple[Array, Saved]:
         """Return what the network predicts for a part of the batch, without the variance, and its residuals."""
         x = x_t[part, ...]
-        steps = ops.backend.asarray([t] * x.shape[0], dtype=ops.xp.int64)
+        steps = ops.xp.full((x.shape[0],), t, dtype=ops.xp.int64, device=ops.backend.device)
         given = {name: value[part, ...] for name, value in self.denoiser.given.items()}
         out, saved = self.denoiser.network.forward(ops, self.denoiser.w, x, steps, given)
         return (halves(out)[0] if self.denoiser.learned_variance else out), saved

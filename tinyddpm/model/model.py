@@ -284,10 +284,11 @@ class Model:
         random = backend.random(seed)
         denoiser = self.denoiser(weights, asked, sampling, guidance)
         with backend.scope():
-            x = random.normal(Purpose.SAMPLE_START, 0, samples, self.sample_shape)
+            numbers, _ = random.on_device(0, samples)  # once: no step waits for them
+            x = random.normal(Purpose.SAMPLE_START, 0, numbers, self.sample_shape)
 
         def noise(t: int) -> Array:
-            return random.normal(Purpose.SAMPLE_STEP, t, samples, self.sample_shape)
+            return random.normal(Purpose.SAMPLE_STEP, t, numbers, self.sample_shape)
 
         sampler = make_sampler(sampling.name, **sampling.options)
         return self._scoped(sampler(self.process, denoiser, x, self.pairs(sampling), noise))

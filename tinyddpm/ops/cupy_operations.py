@@ -47,18 +47,20 @@ class CupyOperations(CudnnConvolutions, CudaNorms, CudaTrainingEnds):
             return super().concat(a, b)
         c_a, c_b = a.shape[-1], b.shape[-1]
         y = self._empty((*a.shape[:-1], c_a + c_b), a.dtype)
-        where = geometry.pixels(prod(a.shape[:-1]), c_a + c_b)
-        self._launch("channels", "joined", where, *map(self.xp.ascontiguousarray, (a, b)), y, c_a, c_b)
+        pixels, lanes = prod(a.shape[:-1]), geometry.lanes(a.dtype.itemsize, c_a, c_b)
+        where = geometry.rows(pixels, c_a + c_b, lanes)
+        self._launch("channels", "joined", where, *map(self.xp.ascontiguousarray, (a, b)), y, pixels, c_a, c_b, lanes)
         return y, self._save(c_a)
 
     def concat_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array]:
         """Return (da, db) by one kernel: both contiguous, as other kernels want them."""
         if not self._takes(dy):
             return super().concat_backward(saved, dy)
-        (c_a,), (*pixels, c) = saved, dy.shape
-        da, db = (self._empty((*pixels, width), dy.dtype) for width in (c_a, c - c_a))
-        where = geometry.pixels(prod(pixels), c)
-        self._launch("channels", "cut", where, self.xp.ascontiguousarray(dy), da, db, c_a, c - c_a)
+        (c_a,), (*shape, c) = saved, dy.shape
+        da, db = (self._empty((*shape, width), dy.dtype) for width in (c_a, c - c_a))
+        pixels, lanes = prod(shape), geometry.lanes(dy.dtype.itemsize, c_a, c - c_a)
+        where = geometry.rows(pixels, c, lanes)
+        self._launch("channels", "cut", where, self.xp.ascontiguousarray(dy), da, db, pixels, c_a, c - c_a, lanes)
         return da, db
 
     def _doubled(self, x: Array) -> Array:
@@ -66,8 +68,7 @@ class CupyOperations(CudnnConvolutions, CudaNorms, CudaTrainingEnds):
             return super()._doubled(x)
         n, height, width, c = x.shape
         fine = self._empty((n, 2 * height, 2 * width, c), x.dtype)
-        where = geometry.pixels(n * height * width, c)
-        self._launch("resampling", "doubled", where, self.xp.ascontiguousarray(x), fine, width, c)
+        self._resample("doubled", x, fine, coarse=x)
         return fine
 
     def _squares_summed(self, x: Array) -> Array:
@@ -75,6 +76,12 @@ class CupyOperations(CudnnConvolutions, CudaNorms, CudaTrainingEnds):
             return super()._squares_summed(x)
         n, height, width, c = x.shape
         coarse = self._empty((n, height // 2, width // 2, c), x.dtype)
-        where = geometry.pixels(n * (height // 2) * (width // 2), c)
-        self._launch("resampling", "squares_summed", where, self.xp.ascontiguousarray(x), coarse, width // 2, c)
+        self._resample("squares_summed", x, coarse, coarse=coarse)
         return coarse
+
+    def _resample(self, kernel: str, x: Array, y: Array, coarse: Array) -> None:
+        """Launch a kernel that makes y of x, one of which is the coarse image."""
+        n, height, width, c = coarse.shape
+        pixels, lanes = n * height * width, geometry.lanes(x.dtype.itemsize, c)
+        where = geometry.rows(pixels, c, lanes)
+        self._launch("resampling", kernel, where, self.xp.ascontiguousarray(x), y, width, c, pixels, lanes)

@@ -96,6 +96,7 @@ def read_run(name: str, folder: Path, nll: Path | None = None) -> Run:
     run = Run(name, folder, read_metrics(folder / METRICS))
 
     def kept(read: Callable[[], T], otherwise: T) -> T:
+        """Return what is read, or something else with a note where it cannot be."""
         try:
             return read()
         except TinyDDPMError as error:

@@ -84,6 +84,7 @@ class HostStep:
         heard: dict[int, tuple[Array, Array]] = {}
 
         def work(worker: int) -> float:
+            """Return one worker's share of the loss; its gradient is left in its buffer."""
             gradient = self.gradients[worker]
             gradient[...] = 0.0
             dw = ZeroGradients(layout.views(gradient, xp))

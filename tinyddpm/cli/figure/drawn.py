@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tinyddpm.cli.figure.group import chart, destination, figure_command, run_argument, wrote
-from tinyddpm.cli.options import option
+from tinyddpm.cli.options import command_mark, option
 from tinyddpm.cli.sample import sample
 from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, wish_of
 from tinyddpm.errors import ConfigError
@@ -82,8 +82,10 @@ class Drawer:
         import numpy as np
 
         from tinyddpm.conditions import in_turn
+        from tinyddpm.figures.marks import checkpoint_of
 
-        self.model, self.weights, _ = open_model(checkpoint, raw, **machine)
+        self.model, self.weights, loaded = open_model(checkpoint, raw, **machine)
+        self.mark = command_mark(checkpoint_of(checkpoint, loaded, raw))
         self.sampling = chosen_sampling(
             self.model.config, assignments, spacing, spacing_assignments,
             name=sampler, steps=sample_steps, threshold=threshold, percentile=percentile,
@@ -124,7 +126,7 @@ class Drawer:
 
         tiles = self.rows(variants)
         names, beside = [*variants], self.model.is_image
-        draw_tiles(tiles, [] if beside else names, names if beside else [], path)
+        draw_tiles(tiles, [] if beside else names, names if beside else [], path, self.mark)
 
 
 @drawing_options()
@@ -148,7 +150,7 @@ def denoising(out: Path | None, checkpoint: Path, count: int, columns: int, **gi
         drawer.model, drawer.weights, drawer.numbers, drawer.asked, seed=drawer.seed, sampling=drawer.sampling,
         guidance=drawer.guidance, columns=columns,
     )  # fmt: skip
-    figures.draw_denoising(found, path)
+    figures.draw_denoising(found, path, drawer.mark)
     wrote(path)
 
 
@@ -200,7 +202,7 @@ def content_detail(out: Path | None, checkpoint: Path, starts: int, count: int, 
         )
     progress.close()
     unit = 127.5
-    draw_endings(found, unit, path)
+    draw_endings(found, unit, path, drawer.mark)
     click.echo("RMSE between two endings, by the time at which they leave each other")
     chart({"endings": unit * found.distance[::-1]}, times[::-1])
     wrote(path)
@@ -300,7 +302,7 @@ def text_attention(out: Path | None, checkpoint: Path, prompt: str, count: int, 
         for t, x_t in zip(found.t, found.x_t, strict=True)
     ]
     looked = figures.WordAttention([*spans], found.t, figures.by_word(np.stack(maps), spans), found.samples)
-    figures.draw_attention(looked, path)
+    figures.draw_attention(looked, path, drawer.mark)
     for word, share in zip(looked.words, looked.maps.mean(axis=(0, 1, 2, 3)), strict=True):
         click.echo(f"{100 * share:6.1f} %  {word}")
     wrote(path)

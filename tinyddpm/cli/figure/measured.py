@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tinyddpm.cli.figure.group import chart, destination, figure_command, run_argument, samples_of, seed_option, wrote
-from tinyddpm.cli.options import option
+from tinyddpm.cli.options import command_mark, option
 from tinyddpm.cli.trained import machine_options, open_model
 
 if TYPE_CHECKING:
@@ -64,8 +64,10 @@ class Measured:
         import numpy as np
 
         from tinyddpm.cli.measurement import opened
+        from tinyddpm.figures.marks import checkpoint_of
 
-        self.model, self.weights, _ = open_model(checkpoint, raw, **machine)
+        self.model, self.weights, loaded = open_model(checkpoint, raw, **machine)
+        self.mark = command_mark(checkpoint_of(checkpoint, loaded, raw))
         self.dataset, _ = opened(self.model, data, data_dir, split)
         n = min(count, len(self.dataset))
         self.numbers = np.arange(n) * len(self.dataset) // n
@@ -170,7 +172,7 @@ def single_step(out: Path | None, checkpoint: Path, seeds: int, levels: int, **g
     )
     shown = times[:: max(1, len(times) // 10)].tolist()
     tiles = measured.predictions(shown) if is_drawable(model.sample_shape) else None
-    draw_single_step(found, path, tiles, [f"t = {t}" for t in shown])
+    draw_single_step(found, path, tiles, [f"t = {t}" for t in shown], measured.mark)
     click.echo("RMSE of x_0, predicted in one step")
     chart({"this model": found.overall}, times.tolist(), log=True)
     wrote(path)
@@ -195,7 +197,7 @@ def loss_by_time(out: Path | None, checkpoint: Path, times: int | None, **given:
 
     path, measured = destination("loss-by-time", out), Measured(checkpoint, **given)
     steps = measured.bound(times).steps()
-    draw_loss_by_time(steps, path)
+    draw_loss_by_time(steps, path, measured.mark)
     click.echo("squared error of eps")
     chart({"eps": steps["mse_eps"]}, steps["t"], log=True)
     wrote(path)
@@ -219,7 +221,7 @@ def rate_distortion(out: Path | None, checkpoint: Path, times: int | None, **giv
     path, measured = destination("rate-distortion", out), Measured(checkpoint, **given)
     steps = measured.bound(times).steps()
     steps["distortion"] = [measured.unit * rmse for rmse in steps["rmse_x_0"]]
-    draw_likelihood(steps, path)
+    draw_likelihood(steps, path, measured.mark)
     click.echo("distortion, RMSE of x_0")
     chart({"distortion": steps["distortion"]}, steps["t"], log=True)
     wrote(path)
@@ -253,7 +255,7 @@ def vae(out: Path | None, checkpoint: Path, times: int | None, **given: Any) -> 
     shown = np.unique(np.linspace(0, T - 1, 9).round().astype(int)).tolist()
     tiles = measured.predictions(shown) if is_drawable(model.sample_shape) else None
     words = [f"t = {t}" for t in shown]
-    draw_bound(parts["L_T"].mean, bands(bound.steps(), T), parts["L_0"].mean, path, tiles, words)
+    draw_bound(parts["L_T"].mean, bands(bound.steps(), T), parts["L_0"].mean, path, tiles, words, measured.mark)
     for name, meaning in {"L_T": "prior", "L_t": "matching", "L_0": "reconstruction", "total": "bound"}.items():
         click.echo(f"{meaning:>14}  {parts[name].mean:9.4f} bits/dim")
     wrote(path)

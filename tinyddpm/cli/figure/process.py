@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tinyddpm.cli.figure.group import chart, destination, figure_command, samples_of, seed_option, wrote
-from tinyddpm.cli.options import option, parse_assignments
+from tinyddpm.cli.options import command_mark, option, parse_assignments
 from tinyddpm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def forward(
     n = count if len(dataset.shape) == 3 else POINTS
     x_0 = samples_of(dataset, np.arange(first, min(first + n, len(dataset))))
     eps = Random(np, seed).normal(Purpose.NOISE, 0, np.arange(len(x_0)), dataset.shape)
-    draw_tiles(forward_tiles(chain, x_0, times, eps), ["$x_0$", *(f"t = {t}" for t in times)], [], path)
+    draw_tiles(forward_tiles(chain, x_0, times, eps), ["$x_0$", *(f"t = {t}" for t in times)], [], path, command_mark())
     wrote(path)
 
 
@@ -121,7 +121,7 @@ def schedules(
     betas = {name: make_betas(name, timesteps) for name in names or ("linear", "cosine")}
     image = samples_of(_images(dataset), np.asarray([_number(dataset, number)]))
     eps = Random(np, seed).normal(Purpose.NOISE, 0, np.arange(1), dataset.shape)
-    draw_schedules(betas, path, schedule_tiles(betas, image, eps))
+    draw_schedules(betas, path, schedule_tiles(betas, image, eps), command_mark())
     click.echo("sqrt(alpha_bar), the share of the image that is left")
     chart({name: curves(each)["sqrt(alpha_bar)"] for name, each in betas.items()}, range(timesteps))
     wrote(path)
@@ -146,11 +146,16 @@ def diffused(
     \b
     q(x_t) = ∫ q(x_0) N(x_t; √ᾱ_t x_0, 1 − ᾱ_t) dx_0          DDPM (arXiv 2006.11239), eq. 4
     """
-    from tinyddpm.figures.process import draw_diffused
+    from tinyddpm.figures.process import PATHS, diffusion, draw_diffused, reach
+    from tinyddpm.figures.terminal import shade_chart
 
     path, chain = destination("diffused", out), _process(**process, exact=True)
     law, points = _law(data, _dataset(data, data_dir, image_size))
-    draw_diffused(chain, law, points, path, t=None if t is None else _time(t, chain.T), seed=seed)
+    found = diffusion(chain, law, points[:PATHS], reach(points), seed)
+    at = None if t is None else _time(t, chain.T)
+    draw_diffused(chain, law, points, found, path, t=at, seed=seed, mark=command_mark())
+    click.echo("density of x_t")
+    click.echo(shade_chart(found.densities, (found.x[0], found.x[-1]), found.brightest, chain.T))
     wrote(path)
 
 
@@ -174,7 +179,7 @@ def kernel(out: Path | None, x_0: float, count: int, seed: int, **process: Any) 
 
     path, chain = destination("kernel", out), _process(**process, exact=True)
     found = chains(chain, x_0, count, seed)
-    draw_kernel(found, x_0, path)
+    draw_kernel(found, x_0, path, command_mark())
     click.echo("standard deviation of x_t")
     chart({"closed form": found.noise, "chains": found.chains.std(axis=0)}, range(chain.T))
     wrote(path)
@@ -207,7 +212,7 @@ def posterior(
 
     path, chain = destination("posterior", out), _process(**process, exact=True)
     law, _ = _law(data, _dataset(data, data_dir, image_size))
-    draw_posterior(chain, law, x_t, chain.T // 2 if t is None else _time(t, chain.T), path)
+    draw_posterior(chain, law, x_t, chain.T // 2 if t is None else _time(t, chain.T), path, command_mark())
     c = posterior_coefficients(chain.alpha_bar, np.append(1.0, chain.alpha_bar[:-1]))
     click.echo("coefficients of the posterior's mean")
     chart({"of x_0": c.c_0, "of x_t": c.c_t}, range(chain.T))

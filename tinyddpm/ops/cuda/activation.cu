@@ -3,39 +3,40 @@
 #include "common.cuh"
 #include "philox.cuh"
 
-// One thread an element.
+// One thread a pack.
 
 extern "C" __global__ void silu_forward(const scalar* x, scalar* y, long long size) {
-    long long i = element();
-    if (i < size) y[i] = store(load(x[i]) * sigmoid(load(x[i])));
+    map_elements(y, size, [](float x) { return x * sigmoid(x); }, x);
 }
 
 // dx = dy sigma (1 + x (1 - sigma))
 extern "C" __global__ void silu_backward(const scalar* x, const scalar* dy, scalar* dx, long long size) {
-    long long i = element();
-    if (i >= size) return;
-    float value = load(x[i]), sigma = sigmoid(value);
-    dx[i] = store(load(dy[i]) * sigma * (1 + value * (1 - sigma)));
+    auto derivative = [](float x, float dy) {
+        float sigma = sigmoid(x);
+        return dy * sigma * (1 + x * (1 - sigma));
+    };
+    map_elements(dx, size, derivative, x, dy);
 }
 
 // GELU's u = sqrt(2 / pi) (x + cubic x^3), whose derivative is sqrt(2 / pi) (1 + 3 cubic x^2).
 const float GELU_SCALE = 0.7978845608028654f, GELU_CUBIC = 0.044715f;
 
 extern "C" __global__ void gelu_forward(const scalar* x, scalar* y, long long size) {
-    long long i = element();
-    if (i >= size) return;
-    float value = load(x[i]), u = GELU_SCALE * (value + GELU_CUBIC * value * value * value);
-    y[i] = store(value * (1 + tanhf(u)) / 2);
+    auto gelu = [](float x) {
+        float u = GELU_SCALE * (x + GELU_CUBIC * x * x * x);
+        return x * (1 + tanhf(u)) / 2;
+    };
+    map_elements(y, size, gelu, x);
 }
 
 // dx = dy ((1 + tanh u) + x (1 - tanh^2 u) u') / 2
 extern "C" __global__ void gelu_backward(const scalar* x, const scalar* dy, scalar* dx, long long size) {
-    long long i = element();
-    if (i >= size) return;
-    float value = load(x[i]), square = value * value;
-    float bend = tanhf(GELU_SCALE * (value + GELU_CUBIC * square * value));
-    float du = GELU_SCALE * (1 + 3 * GELU_CUBIC * square);
-    dx[i] = store(load(dy[i]) * ((1 + bend) + value * (1 - bend * bend) * du) / 2);
+    auto derivative = [](float x, float dy) {
+        float square = x * x, bend = tanhf(GELU_SCALE * (x + GELU_CUBIC * square * x));
+        float du = GELU_SCALE * (1 + 3 * GELU_CUBIC * square);
+        return dy * ((1 + bend) + x * (1 - bend * bend) * du) / 2;
+    };
+    map_elements(dx, size, derivative, x, dy);
 }
 
 // y = x keep / (1 - rate): forward on x and backward on dy, (count, size). One thread four elements of a sample.
@@ -48,70 +49,135 @@ extern "C" __global__ void dropout(
     if (n >= count) return;
     float values[4];
     for (int lane = 0; lane < 4; lane++) values[lane] = first + lane < size ? load(x[n * size + first + lane]) : 0;
-    mask.drop<4>(n, first, values);
+    mask.drop<4>(mask.stream.of(n), first, 1, values);
     for (int lane = 0; lane < 4; lane++) {
         if (first + lane < size) y[n * size + first + lane] = store(values[lane] / kept);
     }
 }
 
-// Which sample and channel element i of (N, pixels, channels) belongs to.
-__device__ inline long long sample_channel(long long i, int pixels, int channels) {
-    return i / ((long long)pixels * channels) * channels + i % channels;
+// y = map(x) for rows of channels, the pixels of all samples: map(n, c, values) changes a strip of sample n in place.
+// Threads are (strip, row).
+template <int lanes, class Map>
+__device__ void map_rows(const scalar* x, scalar* y, int pixels, int channels, int rows, Map map) {
+    auto read = [&](unsigned row, int c) {
+        float values[lanes];
+        load_pack<lanes>(x + (size_t)row * channels + c, values);
+        map(row / (unsigned)pixels, c, values);
+        return packed<lanes>(values);
+    };
+    auto write = [&](unsigned row, int c, Pack<lanes> pack) { *(Pack<lanes>*)(y + (size_t)row * channels + c) = pack; };
+    by_rows<lanes>(rows, channels, read, write);
 }
 
-// y = x (1 + scale) + shift, one scale and shift per sample and channel. One thread an element.
+template <int lanes>
+__device__ void modulate(
+    const scalar* x, const scalar* scale, const scalar* shift, scalar* y, int pixels, int channels, int rows
+) {
+    map_rows<lanes>(x, y, pixels, channels, rows, [&](size_t n, int c, float* values) {
+        float factors[lanes], terms[lanes];
+        load_pack<lanes>(scale + n * channels + c, factors);
+        load_pack<lanes>(shift + n * channels + c, terms);
+        for (int lane = 0; lane < lanes; lane++) values[lane] = values[lane] * (1 + factors[lane]) + terms[lane];
+    });
+}
+
+// y = x (1 + scale) + shift, one scale and shift per sample and channel.
 extern "C" __global__ void modulate_forward(
-    const scalar* x, const scalar* scale, const scalar* shift, scalar* y, int pixels, int channels, long long size
+    const scalar* x, const scalar* scale, const scalar* shift, scalar* y, int pixels, int channels, int rows, int lanes
 ) {
-    long long i = element(), nc = sample_channel(i, pixels, channels);
-    if (i < size) y[i] = store(load(x[i]) * (1 + load(scale[nc])) + load(shift[nc]));
+    if (lanes == PACK && in_packs<PACK>(x, scale, shift, y)) {
+        modulate<PACK>(x, scale, shift, y, pixels, channels, rows);
+    } else {
+        modulate<1>(x, scale, shift, y, pixels, channels, rows);
+    }
 }
 
-// y = x + v, one vector per sample. One thread an element.
+template <int lanes>
+__device__ void add(const scalar* x, const scalar* v, scalar* y, int pixels, int channels, int rows) {
+    map_rows<lanes>(x, y, pixels, channels, rows, [&](size_t n, int c, float* values) {
+        float terms[lanes];
+        load_pack<lanes>(v + n * channels + c, terms);
+        for (int lane = 0; lane < lanes; lane++) values[lane] += terms[lane];
+    });
+}
+
+// y = x + v, one vector per sample.
 extern "C" __global__ void add_vector(
-    const scalar* x, const scalar* v, scalar* y, int pixels, int channels, long long size
+    const scalar* x, const scalar* v, scalar* y, int pixels, int channels, int rows, int lanes
 ) {
-    long long i = element();
-    if (i < size) y[i] = store(load(x[i]) + load(v[sample_channel(i, pixels, channels)]));
+    if (lanes == PACK && in_packs<PACK>(x, v, y)) add<PACK>(x, v, y, pixels, channels, rows);
+    else add<1>(x, v, y, pixels, channels, rows);
 }
 
-// Threads (channel, pixel), blocks (sample, channels): element (p, channel of thread x) of the block's sample, and
-// whether there is such a channel.
-struct Column {
-    int channel, channels;
-    size_t n, pixels;
-
-    __device__ Column(int pixels, int channels)
-        : channel(blockIdx.y * blockDim.x + threadIdx.x), channels(channels), n(blockIdx.x), pixels(pixels) {}
-    __device__ bool there() const { return channel < channels; }
-    __device__ size_t at(int p) const { return (n * pixels + p) * channels + channel; }
-    __device__ size_t nc() const { return n * channels + channel; }
-};
+// Blocks (sample, `width` channels), threads (strip, pixel). For each strip of the block: `count` sums over pixels of what
+// value(i, found) finds from element i on; then done(nc, first, sums), where the sums are those of sample and channel nc,
+// whose first pixel is element `first`.
+template <int lanes, int count, class Value, class Done>
+__device__ void sum_pixels(int pixels, int channels, int width, Value value, Done done) {
+    size_t n = blockIdx.x;
+    for (int strip = lanes * threadIdx.x; strip < width; strip += lanes * blockDim.x) {
+        int c = blockIdx.y * width + strip;
+        bool there = c < channels;
+        size_t first = n * pixels * channels + c;
+        auto of_pixel = [&](int p, float* found) { value(first + (size_t)p * channels, found); };
+        channel_sums<count>(of_pixel, shared, there ? pixels : 0);
+        if (there) done(n * channels + c, first, shared + threadIdx.x * count);
+        __syncthreads();
+    }
+}
 
 // dx = dy (1 + scale), dscale = sum dy x, dshift = sum dy over pixels.
+template <int lanes>
+__device__ void modulate_gradients(
+    const scalar* dy, const scalar* x, const scalar* scale, scalar* dx, scalar* dscale, scalar* dshift, int pixels,
+    int channels, int width
+) {
+    auto products = [&](size_t i, float* found) {
+        float values[lanes];
+        load_pack<lanes>(dy + i, found);
+        load_pack<lanes>(x + i, values);
+        for (int lane = 0; lane < lanes; lane++) found[lanes + lane] = found[lane] * values[lane];
+    };
+    auto done = [&](size_t nc, size_t first, const float* sums) {
+        if (threadIdx.y == 0) {
+            store_pack<lanes>(dshift + nc, sums);
+            store_pack<lanes>(dscale + nc, sums + lanes);
+        }
+        float factors[lanes], values[lanes];
+        load_pack<lanes>(scale + nc, factors);
+        for (int p = threadIdx.y; p < pixels; p += blockDim.y) {
+            load_pack<lanes>(dy + first + (size_t)p * channels, values);
+            for (int lane = 0; lane < lanes; lane++) values[lane] *= 1 + factors[lane];
+            store_pack<lanes>(dx + first + (size_t)p * channels, values);
+        }
+    };
+    sum_pixels<lanes, 2 * lanes>(pixels, channels, width, products, done);
+}
+
 extern "C" __global__ void modulate_backward(
     const scalar* dy, const scalar* x, const scalar* scale, scalar* dx, scalar* dscale, scalar* dshift, int pixels,
-    int channels
+    int channels, int lanes
 ) {
-    Column column(pixels, channels);
-    float *dy_sums = shared, *dy_x_sums = shared + blockDim.x * blockDim.y;  // (blockDim.y, blockDim.x) each
-    auto gradient = [&](int p, int) { return column.there() ? load(dy[column.at(p)]) : 0; };
-    auto product = [&](int p, int c) { return column.there() ? gradient(p, c) * load(x[column.at(p)]) : 0; };
-    channel_sums(gradient, dy_sums, pixels, blockDim.x);
-    channel_sums(product, dy_x_sums, pixels, blockDim.x);
-    if (!column.there()) return;
-    if (threadIdx.y == 0) {
-        dshift[column.nc()] = store(dy_sums[threadIdx.x]);
-        dscale[column.nc()] = store(dy_x_sums[threadIdx.x]);
+    int width = lanes * blockDim.x;
+    if (lanes == PACK && in_packs<PACK>(dy, x, scale, dx, dscale, dshift)) {
+        modulate_gradients<PACK>(dy, x, scale, dx, dscale, dshift, pixels, channels, width);
+    } else {
+        modulate_gradients<1>(dy, x, scale, dx, dscale, dshift, pixels, channels, width);
     }
-    float factor = 1 + load(scale[column.nc()]);
-    for (int p = threadIdx.y; p < pixels; p += blockDim.y) dx[column.at(p)] = store(gradient(p, 0) * factor);
 }
 
 // dv = sum dy over pixels.
-extern "C" __global__ void vector_gradient(const scalar* dy, scalar* dv, int pixels, int channels) {
-    Column column(pixels, channels);
-    auto gradient = [&](int p, int) { return column.there() ? load(dy[column.at(p)]) : 0; };
-    channel_sums(gradient, shared, pixels, blockDim.x);
-    if (column.there() && threadIdx.y == 0) dv[column.nc()] = store(shared[threadIdx.x]);
+template <int lanes>
+__device__ void vector_sums(const scalar* dy, scalar* dv, int pixels, int channels, int width) {
+    auto gradient = [&](size_t i, float* found) { load_pack<lanes>(dy + i, found); };
+    auto done = [&](size_t nc, size_t, const float* sums) {
+        if (threadIdx.y == 0) store_pack<lanes>(dv + nc, sums);
+    };
+    sum_pixels<lanes, lanes>(pixels, channels, width, gradient, done);
+}
+
+extern "C" __global__ void vector_gradient(const scalar* dy, scalar* dv, int pixels, int channels, int lanes) {
+    int width = lanes * blockDim.x;
+    if (lanes == PACK && in_packs<PACK>(dy, dv)) vector_sums<PACK>(dy, dv, pixels, channels, width);
+    else vector_sums<1>(dy, dv, pixels, channels, width);
 }

@@ -77,7 +77,7 @@ class CudaActivations(Launching):
             return super().modulate_backward(saved, dy)
         dy = self.xp.ascontiguousarray(dy)
         dx, dscale, dshift = (self._empty(like.shape, like.dtype) for like in (x, scale, scale))
-        self._sums("modulate_backward", dy, x, scale, dx, dscale, dshift)
+        self._sums("modulate_backward", 2, dy, x, scale, dx, dscale, dshift)
         return dx, dscale, dshift
 
     def add_vector(self, x: Array, v: Array) -> tuple[Array, Saved]:
@@ -92,7 +92,7 @@ class CudaActivations(Launching):
         if not self._takes(dy):
             return super().add_vector_backward(saved, dy)
         dv = self._empty((dy.shape[0], dy.shape[-1]), dy.dtype)
-        self._sums("vector_gradient", self.xp.ascontiguousarray(dy), dv)
+        self._sums("vector_gradient", 1, self.xp.ascontiguousarray(dy), dv)
         return dy, dv
 
     def _dropped(self, x: Array, mask: tuple[Any, ...]) -> Array:
@@ -104,13 +104,15 @@ class CudaActivations(Launching):
 
     def _per_sample(self, kernel: str, x: Array, *vectors: Array) -> Array:
         """Return what a kernel makes of contiguous x, (N, ..., C), and vectors, (N, C)."""
-        (_, *pixels, c), y = x.shape, self._empty(x.shape, x.dtype)
-        where = geometry.elements(x.size)
-        self._launch("activation", kernel, where, x, *vectors, y, prod(pixels), c, np.int64(x.size))
+        (n, *pixels, c), y = x.shape, self._empty(x.shape, x.dtype)
+        rows, lanes = n * prod(pixels), geometry.lanes(x.dtype.itemsize, c)
+        where = geometry.rows(rows, c, lanes)
+        self._launch("activation", kernel, where, x, *vectors, y, prod(pixels), c, rows, lanes)
         return y
 
-    def _sums(self, kernel: str, dy: Array, *others: Array) -> None:
-        """Launch a kernel that sums over the pixels of each sample of contiguous dy, (N, ..., C)."""
+    def _sums(self, kernel: str, sums: int, dy: Array, *others: Array) -> None:
+        """Launch a kernel that takes so many sums over the pixels of each sample of contiguous dy, (N, ..., C)."""
         n, *pixels, c = dy.shape
-        where = geometry.channel_sums(prod(pixels), c, n)
-        self._launch("activation", kernel, where, dy, *others, prod(pixels), c)
+        lanes = geometry.lanes(dy.dtype.itemsize, c)
+        where = geometry.channel_sums(prod(pixels), c, lanes, sums, n)
+        self._launch("activation", kernel, where, dy, *others, prod(pixels), c, lanes)

@@ -11,13 +11,16 @@ struct scalar { unsigned short bits; };  // bfloat16: the upper half of a float3
 
 __device__ inline float load(scalar value) { return __uint_as_float((unsigned)value.bits << 16); }
 
-__device__ inline scalar store(float value) {  // rounded to nearest, ties to even
-    unsigned bits = __float_as_uint(value);
-    scalar result;
-    if (value != value) result.bits = 0x7fff;
-    else result.bits = (unsigned short)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-    return result;
+#ifndef CUDA_SHIM  // the tests' stand-in brings its own
+// The bits of the nearest bfloat16, ties to even; 0x7fff of what is no number. PTX ISA 8.5, section 9.7.9.21 (cvt).
+__device__ inline unsigned short bfloat16_bits(float value) {
+    unsigned short bits;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
 }
+#endif
+
+__device__ inline scalar store(float value) { return {bfloat16_bits(value)}; }
 #else
 typedef float scalar;
 
@@ -30,30 +33,82 @@ extern __shared__ __align__(16) float shared[];
 // Numbers side by side that are read and written at once; the address is a multiple of all their bytes.
 template <int width> struct alignas(width * sizeof(scalar)) Pack { scalar at[width]; };
 
+// Numbers in 16 bytes, the most that a thread reads or writes at once, and rows that it takes (geometry.py's ROWS).
+enum : int { PACK = 16 / sizeof(scalar), ROWS = 4 };
+
 // Whether arrays begin where packs may; a view of some channels of a single pixel may not.
 template <int width, class... Arrays>
 __device__ bool in_packs(Arrays... arrays) {
     return (... && ((size_t)arrays % sizeof(Pack<width>) == 0));
 }
 
+// A pack is passed by value: of what is only referred to, each number is read for itself.
 template <int width>
-__device__ void load_pack(const scalar* from, float* values) {
-    Pack<width> pack = *(const Pack<width>*)from;
+__device__ void unpack(Pack<width> pack, float* values) {
     for (int lane = 0; lane < width; lane++) values[lane] = load(pack.at[lane]);
 }
 
 template <int width>
-__device__ void store_pack(scalar* to, const float* values) {
-    Pack<width> pack;
-    for (int lane = 0; lane < width; lane++) pack.at[lane] = store(values[lane]);
-    *(Pack<width>*)to = pack;
+__device__ void load_pack(const scalar* from, float* values) {
+    unpack<width>(*(const Pack<width>*)from, values);
 }
 
-// sigma(x) = 1 / (1 + e^-x); where e^-x overflows it is 0, as it should be.
+template <int width>
+__device__ Pack<width> packed(const float* values) {
+    Pack<width> pack;
+    for (int lane = 0; lane < width; lane++) pack.at[lane] = store(values[lane]);
+    return pack;
+}
+
+template <int width>
+__device__ void store_pack(scalar* to, const float* values) { *(Pack<width>*)to = packed<width>(values); }
+
+// write(row, c, read(row, c)) for each strip of the block's rows: threads are (strip, row), a strip being `lanes` of
+// `width` channels side by side. A thread reads all its rows before it writes any, and without a branch between them, so
+// that it waits for memory once; past the last row it reads that one again.
+template <int lanes, class Read, class Write>
+__device__ void by_rows(int rows, int width, Read read, Write write) {
+    unsigned first = blockIdx.x * ROWS * blockDim.y + threadIdx.y, last = rows - 1;
+    for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
+        Pack<lanes> held[ROWS];
+        for (int k = 0; k < ROWS; k++) held[k] = read(min(first + k * blockDim.y, last), c);
+        for (int k = 0; k < ROWS; k++) {
+            unsigned row = first + k * blockDim.y;
+            if (row <= last) write(row, c, held[k]);
+        }
+    }
+}
+
+// sigma(x) = 1 / (1 + e^-x); where e^-x overflows it is 0, as it should be. What is stored in 8 bits needs no more than
+// the card's own 2^x and 1/x, both right to about 22 bits.
+#if defined(SCALAR_BF16) && !defined(CUDA_SHIM)
+__device__ inline float sigmoid(float x) {
+    float result;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(1.0f + __expf(-x)));
+    return result;
+}
+#else
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+#endif
 
 // The number of this thread among all, where each does one element.
 __device__ inline long long element() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
+
+// y = value(numbers of each array) element by element. A thread takes PACK of them, at once where they lie so.
+template <class Value, class... Arrays>
+__device__ void map_elements(scalar* y, long long size, Value value, Arrays... arrays) {
+    long long first = PACK * element(), end = first + PACK;
+    if (end <= size && in_packs<PACK>(y, arrays...)) {
+        auto of_packs = [&](auto... packs) {
+            Pack<PACK> result;
+            for (int lane = 0; lane < PACK; lane++) result.at[lane] = store(value(load(packs.at[lane])...));
+            return result;
+        };
+        *(Pack<PACK>*)(y + first) = of_packs(*(const Pack<PACK>*)(arrays + first)...);
+    } else {
+        for (long long i = first; i < size && i < end; i++) y[i] = store(value(load(arrays[i])...));
+    }
+}
 
 // The sum of `value` over the block, in every thread; `sums` has room for one number a thread, a power of two of them,
 // and keeps the result: once a kernel.
@@ -71,24 +126,33 @@ __device__ Number block_sum(Number value, Number* sums) {
 
 // Sums the columns of sums, (blockDim.y, width), into its first row; blockDim.y is a power of two.
 __device__ inline void sum_columns(float* sums, int width) {
+    int thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
     __syncthreads();
-    for (int half = blockDim.y / 2; half > 0; half /= 2) {
-        if (threadIdx.y < half) {
-            for (int c = threadIdx.x; c < width; c += blockDim.x) {
-                sums[threadIdx.y * width + c] += sums[(threadIdx.y + half) * width + c];
-            }
+    for (int rows = blockDim.y; rows > 1;) {
+        int parts = min(rows, 8);
+        rows /= parts;
+        for (int i = thread; i < rows * width; i += threads) {
+            float sum = sums[i];
+            for (int part = 1; part < parts; part++) sum += sums[part * rows * width + i];
+            sums[i] = sum;
         }
         __syncthreads();
     }
 }
 
-// For each of `width` channels, the sum of value(row, channel) over rows, in the first row of sums, (blockDim.y, width).
-template <class Value>
-__device__ void channel_sums(Value value, float* sums, int rows, int width) {
-    for (int c = threadIdx.x; c < width; c += blockDim.x) {
-        float sum = 0;
-        for (int p = threadIdx.y; p < rows; p += blockDim.y) sum += value(p, c);
-        sums[threadIdx.y * width + c] = sum;
+// For each column of threads `count` sums over rows, of what value(row, found) finds, in the first row of sums,
+// (blockDim.y, blockDim.x, count). A thread reads ROWS rows at once as by_rows does; past the last it counts nothing.
+template <int count, class Value>
+__device__ void channel_sums(Value value, float* sums, int rows) {
+    float sum[count] = {};
+    for (int first = threadIdx.y; first < rows; first += ROWS * blockDim.y) {
+        float found[ROWS][count];
+        for (int k = 0; k < ROWS; k++) value(min(first + k * (int)blockDim.y, rows - 1), found[k]);
+        for (int k = 0; k < ROWS; k++) {
+            bool there = first + k * blockDim.y < rows;
+            for (int i = 0; i < count; i++) sum[i] += there ? found[k][i] : 0;
+        }
     }
-    sum_columns(sums, width);
+    for (int i = 0; i < count; i++) sums[(threadIdx.y * blockDim.x + threadIdx.x) * count + i] = sum[i];
+    sum_columns(sums, blockDim.x * count);
 }

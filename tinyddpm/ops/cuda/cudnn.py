@@ -1,8 +1,8 @@
-"""Convolutions by NVIDIA's cuDNN, where it is installed.
+"""Convolutions and the products of attention by NVIDIA's cuDNN, where it is installed.
 
-Of cuDNN's plans for a convolution the first few are run on random numbers. Those that differ from this package's
+Of cuDNN's plans for one of them the first few are run on random numbers. Those that differ from this package's
 kernels are dropped, for single plans have given wrong results; the fastest of the others and of these kernels is kept,
-and its name in a file for the next process. All that is done when a convolution is first met on a stream that is not
+and its name in a file for the next process. All that is done when its shapes are first met on a stream that is not
 recorded.
 """
 
@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, cached_property, partial
-from math import isfinite, prod
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,11 +24,11 @@ from tinyddpm.backend import Array, Backend, Purpose
 from tinyddpm.backend.cupy_backend import record
 from tinyddpm.ops.base import cut
 from tinyddpm.ops.cuda import geometry
-from tinyddpm.ops.cuda.cudnn_frontend import Plans, Problem, Shape, explained, load_cudnn
+from tinyddpm.ops.cuda.cudnn_frontend import Convolution, Plans, Problem, Product, Shape, explained, load_cudnn
 from tinyddpm.ops.cuda.launching import Places
 from tinyddpm.ops.cuda.products import CudaProducts
 
-CANDIDATES = 6
+CANDIDATES = 24
 """Right plans, of which the fastest is taken."""
 
 REPEATS = 10
@@ -40,6 +40,10 @@ OWN = "this package's kernels"
 MOST_CHANNELS = 1 << 15
 """Output channels up to which dw is left to cuDNN: the kernel that goes with it counts blocks by them."""
 
+LEAST_PRODUCT = 1 << 28
+"""Multiply-adds from which products of matrices are planned: fewer take less time than cuDNN's plans, each compiled by
+itself for a second, could ever save."""
+
 ALIGNMENT = 16
 """Bytes in whole multiples of which cuDNN takes arrays to lie."""
 
@@ -49,7 +53,10 @@ def _nothing(*arrays: Array) -> None:
 
 
 class CudnnConvolutions(CudaProducts):
-    """Convolutions by cuDNN's plans; by this package's kernels without cuDNN, or where no plan is right and faster."""
+    """Convolutions and products of attention with one head by cuDNN's plans.
+
+    By this package's kernels without cuDNN, or where no plan is right and faster.
+    """
 
     def __init__(self, backend: Backend, training: bool = False) -> None:
         super().__init__(backend, training)
@@ -101,30 +108,44 @@ class CudnnConvolutions(CudaProducts):
         c_out, kh, kw, c_in = turned.shape
         rows = dy.size // c_out
         dw, db = into or self._parameter_gradients((kh, kw, c_in, c_out))
-        where, tiles, chunks, each = geometry.turned_gradients(kh * kw, c_in, c_out, rows)
+        lanes = geometry.lanes(dy.dtype.itemsize, c_out)
+        where, sums, chunks, each = geometry.turned_gradients(kh * kw, c_in, c_out, rows, lanes)
         partial = self._empty((chunks, c_out), self.xp.float32)
         self._launch(
             "sums", "turned_gradients", where, turned, dy, dw, partial, db, self._arrived, kh * kw, c_in, c_out, rows,
-            each, tiles,
+            each, sums, lanes,
         )  # fmt: skip
         return dw, db
 
     @cached_property
     def _arrived(self) -> Array:
         """What the kernel of `_turned_gradients` counts blocks in; 0 before and after."""
-        return self.backend.asarray(np.zeros(MOST_CHANNELS // 32, np.uint32))
+        return self.backend.asarray(np.zeros(MOST_CHANNELS // geometry.SUM_STRIPS, np.uint32))
 
     def _plan(
         self, wanted: str, first: Array, x: Shape, kernel: Shape, stride: int, finish: Callable[..., object] = _nothing
     ) -> Callable[..., Array] | None:
         if self._planner is None:
             return None
-        float32 = "tf32" if self.backend.precision == "tf32" else "fp32"
-        precision = "bf16" if str(first.dtype) == "bfloat16" else float32
-        problem = Problem(wanted, tuple(x), (*kernel[1:], kernel[0]), stride, precision)
+        problem = Convolution(wanted, tuple(x), (*kernel[1:], kernel[0]), stride, self._precision(first))
         return self._planner.find(problem, partial(self._expected, problem), finish)
 
-    def _expected(self, problem: Problem, *inputs: Array) -> Array:
+    def _multiply(self, wanted: str, a: Array, b: Array, shape: Shape, heads: int) -> Array:
+        (m, n), k = shape[-2:], a.shape[-2 if wanted == "atb" else -1]
+        own = super()._multiply
+        # For heads side by side cuDNN has no plan: it wants all matrices at one distance.
+        if self._planner is None or heads > 1 or shape[0] * m * n * k < LEAST_PRODUCT:
+            return own(wanted, a, b, shape, heads)
+        problem = Product(wanted, shape[0], m, n, k, self._precision(a))
+        run = self._planner.find(problem, lambda a, b: own(wanted, a, b, problem.shapes()[-1], 1))
+        return own(wanted, a, b, shape, heads) if run is None else self.xp.reshape(run(a, b), shape)
+
+    def _precision(self, first: Array) -> str:
+        """Return what precision cuDNN is to multiply such arrays in."""
+        float32 = "tf32" if self.backend.precision == "tf32" else "fp32"
+        return "bf16" if str(first.dtype) == "bfloat16" else float32
+
+    def _expected(self, problem: Convolution, *inputs: Array) -> Array:
         """Return what this package's kernels make of cuDNN's inputs, in cuDNN's shape."""
         if problem.wanted in ("y", "y + residual"):
             x, kernel, b, *residual = inputs
@@ -142,7 +163,7 @@ def _in_a_row(run: Callable[[], Array], finish: Callable[..., object], inputs: t
 
 
 class Choice(NamedTuple):
-    """What does a convolution, and what became of cuDNN's plans for it.
+    """What does a convolution or a product, and what became of cuDNN's plans for it.
 
     Attributes:
         name: of the plan, or `OWN`.
@@ -216,21 +237,24 @@ class Planner:
         """Return the plan chosen earlier, or the fastest of the first right ones; None for this package's kernels."""
         key = f"{self._card.name}, cuDNN {self._cudnn.backend_version_string()}, {tuple(problem)}"
         plans = Plans(self._cudnn, problem, handle=self._handle)
-        known = read_choices().get(key)
-        if known == OWN:
-            return None, Choice(OWN)
-        if known in plans.names and plans.build(index := plans.names.index(known)):
-            return partial(self._run, problem, plans, index), Choice(known)
         if not plans.names:
             return None, Choice(OWN, {})
-        best, choice = self._compare(problem, plans, expected, finish)
-        add_choice(key, choice.name)
-        return None if best is None else partial(self._run, problem, plans, best), choice
+        if known := _remembered(key, plans):
+            choice = Choice(known)
+        else:
+            choice = self._compare(problem, plans, expected, finish)
+            add_choice(key, choice.name)
+            # Another process may have been sooner and timed otherwise: of one seed, both must make the same run.
+            known = _remembered(key, plans)
+            choice = Choice(known) if known and known != choice.name else choice
+        if choice.name == OWN:
+            return None, choice
+        return partial(self._run, problem, plans, plans.names.index(choice.name)), choice
 
     def _compare(
         self, problem: Problem, plans: Plans, expected: Callable[..., Array], finish: Callable[..., object]
-    ) -> tuple[int | None, Choice]:
-        """Try plans until as many as are timed were right; return the index of the fastest if it beats our kernels."""
+    ) -> Choice:
+        """Try plans until as many as are timed were right; return the fastest if it beats this package's kernels."""
         inputs = self._draw(problem)
         right = expected(*inputs)
         times: dict[int, float] = {}
@@ -264,7 +288,7 @@ class Planner:
         if slower := len(times) - (best is not None):
             refused["slower"] = slower
         name = OWN if best is None else plans.names[best]
-        return best, Choice(name, dict(refused), len(plans.names) - tried, furthest)
+        return Choice(name, dict(refused), len(plans.names) - tried, furthest)
 
     def _run(self, problem: Problem, plans: Plans, index: int, *inputs: Array) -> Array:
         """Return the output. Scratch memory is the allocator's, so that a recorded run keeps its own."""
@@ -369,32 +393,40 @@ def tolerance(problem: Problem) -> tuple[float, float]:
     other, to a whole unit, however near they were. Where a sum cancels, float32's errors are more than its unit: the
     absolute part, of the products and not of their sum, is what bounds them.
     """
-    kh, kw, c_in, c_out = problem.w
-    pixels, fan_in = prod(problem.shapes()[1][:3]), kh * kw * c_in
-    terms = {"y": fan_in + 1, "y + residual": fan_in + 2, "dx": kh * kw * c_out, "dw": pixels}[problem.wanted]
+    terms = problem.terms()
     rounded, relative = {"fp32": (0.0, 0.0), "tf32": (2.0**-6, 0.0), "bf16": (0.0, 2.0**-7)}[problem.precision]
     return 2.0**-22 * terms**1.5 + rounded * terms**0.5, relative
 
 
 def choices_file() -> Path:
-    """Return the JSON file, in the user's cache folder, of {problem on a card by a version: name of the plan}."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "tinyddpm", "cudnn.json").expanduser()
+    """Return the file, in the user's cache folder, of lines [problem on a card by a version, name of its plan]."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "tinyddpm", "cudnn.jsonl").expanduser()
 
 
-def read_choices() -> dict[str, Any]:
-    """Return what was chosen on this machine; nothing where the file is missing or damaged."""
-    with suppress(OSError, ValueError):
-        found = json.loads(choices_file().read_text(encoding="utf-8"))
-        if isinstance(found, dict):
-            return found
-    return {}
+def read_choices(key: str) -> list[str]:
+    """Return what was chosen for a problem on this machine, first things first; what is damaged is left out."""
+    found: list[str] = []
+    with suppress(OSError):
+        for line in choices_file().read_bytes().splitlines():
+            with suppress(ValueError):
+                match json.loads(line):
+                    case [known, str(name)] if known == key:
+                        found.append(name)
+    return found
 
 
 def add_choice(key: str, name: str) -> None:
-    """Write a choice beside the others, if the file can be written; at once, for other processes may be reading."""
+    """Add a choice to the file, if it can be written. Other processes may be adding theirs: nothing is rewritten."""
     file = choices_file()
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}")
-        part.write_text(json.dumps(read_choices() | {key: name}, indent=1), encoding="utf-8")
-        part.replace(file)
+        with file.open("ab", buffering=0) as lines:
+            lines.write(f"\n{json.dumps([key, name])}\n".encode())  # what was cut off before it stays on its own line
+
+
+def _remembered(key: str, plans: Plans) -> str | None:
+    """Return the first of the names chosen for a problem that is of use here; None where there is none."""
+    for name in read_choices(key):
+        if name == OWN or (name in plans.names and plans.build(plans.names.index(name))):
+            return name
+    return None

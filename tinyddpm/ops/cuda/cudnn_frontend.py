@@ -1,13 +1,15 @@
 """What is asked of NVIDIA's Python frontend of cuDNN: the one module that knows it.
 
-A convolution is described as a graph, for which cuDNN has a list of plans, best guess first. A plan is built, then run.
+A convolution or a product of matrices is described as a graph, for which cuDNN has a list of plans, best guess first.
+A plan is built, then run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from math import prod
+from typing import Any, NamedTuple, TypeAlias
 
 from tinyddpm.errors import BackendError
 from tinyddpm.ops.convolution import same_padding
@@ -27,8 +29,11 @@ WORKSPACE = 1 << 28
 
 Shape = tuple[int, ...]
 
+Layout: TypeAlias = dict[str, list[int]]
+"""The dimensions of an array in cuDNN's order, and their strides."""
 
-class Problem(NamedTuple):
+
+class Convolution(NamedTuple):
     """A convolution to plan.
 
     Attributes:
@@ -58,6 +63,81 @@ class Problem(NamedTuple):
         }
         return inputs_and_output[self.wanted]
 
+    def layouts(self) -> tuple[Layout, ...]:
+        """Return the layouts of the same: N, C, H, W, where the array is a contiguous (N, H, W, C)."""
+        return tuple({"dim": [n, c, h, w], "stride": [h * w * c, 1, w * c, c]} for n, h, w, c in self.shapes())
+
+    def terms(self) -> int:
+        """Return how many numbers are summed for each of the output."""
+        kh, kw, c_in, c_out = self.w
+        pixels, fan_in = prod(self.shapes()[1][:3]), kh * kw * c_in
+        return {"y": fan_in + 1, "y + residual": fan_in + 2, "dx": kh * kw * c_out, "dw": pixels}[self.wanted]
+
+    def describe(self, graph: Any, inputs: Sequence[Any]) -> Any:
+        """Add the operation to a graph; return its output."""
+        top_bottom, left_right = (same_padding(self.x[i], self.w[i - 1], self.stride) for i in (1, 2))
+        window = {
+            "pre_padding": [top_bottom[0], left_right[0]],
+            "post_padding": [top_bottom[1], left_right[1]],
+            "stride": [self.stride, self.stride],
+            "dilation": [1, 1],
+        }
+        if self.wanted in ("y", "y + residual"):
+            x, w, b, *residual = inputs
+            y = graph.conv_fprop(image=x, weight=w, **window)
+            if residual:  # before the bias: for the other order cuDNN has no plan
+                y = graph.add(a=y, b=residual[0])
+            return graph.bias(input=y, bias=b)
+        if self.wanted == "dx":
+            dy, w = inputs
+            return graph.conv_dgrad(loss=dy, filter=w, **window)
+        x, dy = inputs
+        return graph.conv_wgrad(image=x, loss=dy, **window)
+
+
+class Product(NamedTuple):
+    """Products of matrices to plan, c = Σ over k, one for each sample.
+
+    Attributes:
+        wanted: "ab"; "abt", a bᵀ; or "atb", aᵀ b.
+        samples: how many.
+        m: the rows of c.
+        n: its columns.
+        k: how many products each of its elements is the sum of.
+        precision: as of a convolution.
+    """
+
+    wanted: str
+    samples: int
+    m: int
+    n: int
+    k: int
+    precision: str
+
+    def shapes(self) -> tuple[Shape, ...]:
+        """Return the shapes of a, b and c."""
+        a = (self.k, self.m) if self.wanted == "atb" else (self.m, self.k)
+        b = (self.n, self.k) if self.wanted == "abt" else (self.k, self.n)
+        return (self.samples, *a), (self.samples, *b), (self.samples, self.m, self.n)
+
+    def layouts(self) -> tuple[Layout, ...]:
+        """Return the layouts of a and b as they are multiplied, and of c: turning a matrix is a matter of strides."""
+        a, b, c = ({"dim": [*shape], "stride": [shape[1] * shape[2], shape[2], 1]} for shape in self.shapes())
+        return _turned(a) if self.wanted == "atb" else a, _turned(b) if self.wanted == "abt" else b, c
+
+    def terms(self) -> int:
+        """Return how many numbers are summed for each of the output."""
+        return self.k
+
+    def describe(self, graph: Any, inputs: Sequence[Any]) -> Any:
+        """Add the operation to a graph; return its output."""
+        a, b = inputs
+        return graph.matmul(A=a, B=b)
+
+
+Problem: TypeAlias = Convolution | Product
+"""What plans are made for."""
+
 
 class Plans:
     """The plans of a problem. Inputs and output are all float32 or all bfloat16: for others cuDNN has no plan.
@@ -79,12 +159,13 @@ class Plans:
         float32, notes = cudnn.data_type.FLOAT, cudnn.numerical_note
         io = cudnn.data_type.BFLOAT16 if problem.precision == "bf16" else float32
         graph = cudnn.pygraph(io_data_type=io, intermediate_data_type=float32, compute_data_type=float32, **place)
-        *shapes, shape = map(_layout, problem.shapes())
-        inputs = [graph.tensor(**layout) for layout in shapes]
-        output = _convolution(graph, problem, inputs)
-        output.set_output(True).set_data_type(io).set_dim(shape["dim"]).set_stride(shape["stride"])
+        *layouts, layout = problem.layouts()
+        inputs = [graph.tensor(**each) for each in layouts]
+        output = problem.describe(graph, inputs)
+        output.set_output(True).set_data_type(io).set_dim(layout["dim"]).set_stride(layout["stride"])
         self._graph, self._tensors = graph, (*inputs, output)
         self.names: list[str] = []
+        self._built: dict[int, bool] = {}
         with suppress(cudnn.cudnnGraphNotSupportedError), explained():
             graph.validate()
             graph.build_operation_graph()
@@ -95,19 +176,21 @@ class Plans:
             self.names = [graph.get_plan_name_at_index(i) for i in range(graph.get_execution_plan_count())]
 
     def build(self, index: int) -> bool:
-        """Build a plan; return whether that is possible, and it is not left out."""
-        try:
-            self._graph.build_plan_at_index(index)
-        except (RuntimeError, self._cudnn.cudnnGraphNotSupportedError):
-            return False
-        return True
+        """Build a plan if it is not; return whether that is possible, and it is not left out."""
+        if index not in self._built:
+            try:
+                self._graph.build_plan_at_index(index)
+                self._built[index] = True
+            except (RuntimeError, self._cudnn.cudnnGraphNotSupportedError):
+                self._built[index] = False
+        return self._built[index]
 
     def scratch(self, index: int) -> int:
         """Return the bytes of scratch memory that a built plan needs."""
         return int(self._graph.get_workspace_size_plan_at_index(index))
 
     def launch(self, index: int, addresses: Sequence[int], scratch: int, stream: int) -> None:
-        """Run a built plan on arrays, contiguous and of `Problem.shapes`, and scratch memory at these addresses.
+        """Run a built plan on arrays, contiguous and of the problem's `shapes`, and scratch memory at these addresses.
 
         Raises:
             RuntimeError: the plan cannot be run.
@@ -161,29 +244,6 @@ def explained() -> Iterator[None]:
         raise
 
 
-def _convolution(graph: Any, problem: Problem, inputs: Sequence[Any]) -> Any:
-    """Add the problem's operation to a graph; return its output."""
-    top_bottom, left_right = (same_padding(problem.x[i], problem.w[i - 1], problem.stride) for i in (1, 2))
-    window = {
-        "pre_padding": [top_bottom[0], left_right[0]],
-        "post_padding": [top_bottom[1], left_right[1]],
-        "stride": [problem.stride, problem.stride],
-        "dilation": [1, 1],
-    }
-    if problem.wanted in ("y", "y + residual"):
-        x, w, b, *residual = inputs
-        y = graph.conv_fprop(image=x, weight=w, **window)
-        if residual:  # before the bias: for the other order cuDNN has no plan
-            y = graph.add(a=y, b=residual[0])
-        return graph.bias(input=y, bias=b)
-    if problem.wanted == "dx":
-        dy, w = inputs
-        return graph.conv_dgrad(loss=dy, filter=w, **window)
-    x, dy = inputs
-    return graph.conv_wgrad(image=x, loss=dy, **window)
-
-
-def _layout(shape: Shape) -> dict[str, list[int]]:
-    """Return dimensions in cuDNN's order, N, C, H, W, and the strides of a contiguous (N, H, W, C)."""
-    n, h, w, c = shape
-    return {"dim": [n, c, h, w], "stride": [h * w * c, 1, w * c, c]}
+def _turned(layout: Layout) -> Layout:
+    """Return the layout of the matrices turned: rows for columns."""
+    return {name: [samples, columns, rows] for name, (samples, rows, columns) in layout.items()}

@@ -1,7 +1,4 @@
-"""How many blocks of how many threads, and how much shared memory, each kernel is launched with. Plain numbers.
-
-None of the sizes has been tuned on a card.
-"""
+"""How many blocks of how many threads, and how much shared memory, each kernel is launched with. Plain numbers."""
 
 from __future__ import annotations
 
@@ -15,11 +12,21 @@ import numpy as np
 THREADS = 256
 """Threads in a block, where nothing else decides; a power of two."""
 
+ROWS = 4
+"""Rows of channels that a thread takes where it copies or maps them (common.cuh's ROWS)."""
+
 NORM_THREADS = 512
 """Most threads in a block of group norm."""
 
-NORM_WIDTH = 16
-"""Channels that a block of group norm takes at least, if there are so many: what lies side by side is read at once."""
+NORM_WIDTHS = 16, 64
+"""Channels that a block of group norm takes at least, if there are so many, of images with many pixels and with few:
+what lies side by side is read at once."""
+
+NORM_SIZE = 8192
+"""Numbers that such a block takes at least, between those widths."""
+
+NORM_PIXELS = 8
+"""Pixels that each of its threads takes backwards, forwards twice as many, if there are enough to have four warps."""
 
 MOST_WIDTH = 4096
 """Channels that a block of group norm takes at most: their sums lie in shared memory."""
@@ -43,8 +50,11 @@ ENOUGH_BLOCKS = 264
 SPLIT_STEPS = 16
 """Steps along the inner dimension that a split sum over pixels leaves to each part at least."""
 
-SUM_ROWS, SUM_CHUNKS = 64, 256
-"""Rows that a block of a column sum adds up at least, and chunks of rows at most."""
+SUM_STRIPS = 8
+"""Strips of channels that a block of a sum over rows takes: 128 bytes, which memory gives at once."""
+
+SUM_ROWS, SUM_CHUNKS = 256, 256
+"""Rows that a block of a column sum adds up, or a multiple of them, and chunks of rows at most."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +83,23 @@ def elements(size: int) -> Geometry:
     return Geometry((_ceil(size, THREADS),), (THREADS,))
 
 
-def pixels(count: int, length: int) -> Geometry:
-    """One block a pixel, its threads over the `length` numbers there, in whole warps."""
-    return Geometry((count,), (min(THREADS, 32 * _ceil(length, 32)),))
+def packs(size: int, itemsize: int) -> Geometry:
+    """One thread 16 bytes of elements."""
+    return elements(_ceil(size, 16 // itemsize))
+
+
+def lanes(itemsize: int, *widths: int) -> int:
+    """Return how many channels a thread takes side by side: 16 bytes where that divides all widths, else one."""
+    pack = 16 // itemsize
+    return pack if all(width % pack == 0 for width in widths) else 1
+
+
+def rows(count: int, width: int, lanes: int) -> Geometry:
+    """Threads (strip, row), a strip being `lanes` of `width` channels side by side; a thread takes ROWS rows."""
+    strips = _ceil(width, lanes)
+    across = _ceil(strips, _ceil(strips, THREADS))
+    down = THREADS // across
+    return Geometry((_ceil(count, ROWS * down),), (across, down))
 
 
 def partial_sums(size: int) -> Geometry:
@@ -112,13 +136,16 @@ def group_norm(
     """
     n, count, channels = shape
     each = channels // groups
-    chunk = next(k for k in range(1, groups + 1) if groups % k == 0 and (k * each >= NORM_WIDTH or k == groups))
+    least = min(max(NORM_SIZE // count, min(NORM_WIDTHS)), max(NORM_WIDTHS))
+    chunk = next(k for k in range(1, groups + 1) if groups % k == 0 and (k * each >= least or k == groups))
     width = chunk * each
     if width > MOST_WIDTH:
         return None
     lanes = 4 if channels % 4 == width % 4 == 0 else 1
     across = min(width // lanes, NORM_THREADS)
-    block = (across, power_of_two(min(count, NORM_THREADS // across)))
+    each_takes = NORM_PIXELS if backward else 2 * NORM_PIXELS
+    rows = min(count, NORM_THREADS // across, max(count // each_takes, _ceil(128, across)))
+    block = (across, power_of_two(rows))
     arrays = 2 if backward else 1
     sums = 16 * _ceil(arrays * block[1] * width + 2 * chunk, 4)
     tile = arrays * itemsize * count * width
@@ -127,10 +154,11 @@ def group_norm(
     return NormGeometry(Geometry(grid, block, sums + tile if tiled else sums), chunk, lanes, tiled)
 
 
-def channel_sums(rows: int, channels: int, samples: int = 1) -> Geometry:
-    """Threads (channel, row) that take two sums over rows, blocks (sample, channels)."""
-    block = (32, power_of_two(min(rows, THREADS // 32)))
-    return Geometry((samples, _ceil(channels, 32)), block, 2 * 4 * prod(block))
+def channel_sums(rows: int, channels: int, lanes: int = 1, sums: int = 1, samples: int = 1) -> Geometry:
+    """Threads (strip, row) that take sums over rows of `lanes` channels each, `sums` of a channel; blocks (sample,
+    channels)."""
+    block = (SUM_STRIPS, power_of_two(min(rows, THREADS // SUM_STRIPS)))
+    return Geometry((samples, _ceil(channels, SUM_STRIPS * lanes)), block, 4 * sums * lanes * prod(block))
 
 
 def product(m: int, n: int, count: int, itemsize: int, shared_memory: int) -> Geometry:
@@ -184,12 +212,14 @@ def pack_tiles(shapes: Sequence[tuple[int, ...]]) -> np.ndarray[Any, np.dtype[np
     return np.array(tiles, np.int64)
 
 
-def turned_gradients(taps: int, c_in: int, c_out: int, rows: int) -> tuple[Geometry, int, int, int]:
-    """Blocks that turn tiles of dw, then those that sum chunks of dy's rows; tiles, chunks, and the rows in a chunk."""
-    across = _ceil(c_out, 32)
-    tiles, each = taps * _ceil(c_in, 32) * across, max(SUM_ROWS, _ceil(rows, SUM_CHUNKS))
+def turned_gradients(taps: int, c_in: int, c_out: int, rows: int, lanes: int) -> tuple[Geometry, int, int, int]:
+    """Blocks that sum chunks of dy's rows, then those that turn tiles of dw; how many sum, chunks, and rows in each."""
+    across, block = _ceil(c_out, SUM_STRIPS * lanes), (SUM_STRIPS, THREADS // SUM_STRIPS)
+    each = SUM_ROWS * _ceil(rows, SUM_CHUNKS * SUM_ROWS)
     chunks = _ceil(rows, each)
-    return tiles_of_32(tiles + chunks * across), tiles, chunks, each
+    tiles = taps * _ceil(c_in, 32) * _ceil(c_out, 32)
+    shared = 4 * max(32 * 33, THREADS * lanes + 1)
+    return Geometry((chunks * across + tiles,), block, shared), chunks * across, chunks, each
 
 
 def power_of_two(most: int) -> int:

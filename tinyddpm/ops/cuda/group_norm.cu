@@ -14,16 +14,43 @@ struct Norm {
     const scalar* x;
     const float *scale, *shift;
     const scalar *m_scale, *m_shift;
-    int pixels, channels, groups, chunk;
+    int pixels, channels, chunk, each, width;
+    size_t n, group;    // the sample, and the block's first group among those of all samples
+    int first_channel;  // of the block, in the sample
 
-    __device__ int each() const { return channels / groups; }
-    __device__ int width() const { return chunk * each(); }
-    __device__ size_t n() const { return blockIdx.x / (groups / chunk); }
-    __device__ int first_group() const { return blockIdx.x % (groups / chunk) * chunk; }
-    __device__ size_t group() const { return n() * groups + first_group(); }
+    __device__ Norm(
+        const scalar* x, const float* scale, const float* shift, const scalar* m_scale, const scalar* m_shift,
+        int pixels, int channels, int groups, int chunk
+    )
+        : x(x), scale(scale), shift(shift), m_scale(m_scale), m_shift(m_shift), pixels(pixels), channels(channels),
+          chunk(chunk), each(channels / groups), width(chunk * each), n(blockIdx.x / (groups / chunk)),
+          group((size_t)blockIdx.x * chunk), first_channel((int)(group - n * groups) * each) {}
+
+    // Where the block begins, in an array as x.
+    __device__ size_t corner() const { return n * pixels * channels + first_channel; }
     // Within sample n, the number of an element of this block.
-    __device__ size_t in_sample(int p, int c) const { return (size_t)p * channels + first_group() * each() + c; }
-    __device__ size_t at(int p, int c) const { return n() * pixels * channels + in_sample(p, c); }
+    __device__ size_t in_sample(int p, int c) const { return (size_t)p * channels + first_channel + c; }
+    // Of one of the block's channels, A and B.
+    __device__ float a(int c) const { return scale[first_channel + c] * more(c); }
+    __device__ float b(int c) const {
+        float moved = m_shift ? load(m_shift[n * channels + first_channel + c]) : 0;
+        return shift[first_channel + c] * more(c) + moved;
+    }
+    __device__ float more(int c) const { return m_scale ? 1 + load(m_scale[n * channels + first_channel + c]) : 1; }
+};
+
+// For each of `lanes` channels from `first` on, which of the block's groups it is in.
+template <int lanes>
+struct Groups {
+    int at[lanes];
+
+    __device__ Groups(const Norm& norm, int first) {
+        int g = first / norm.each, left = (g + 1) * norm.each - first;
+        for (int lane = 0; lane < lanes; lane++) {
+            at[lane] = g;
+            if (--left == 0) g++, left = norm.each;
+        }
+    }
 };
 
 // What the elements of a strip are standardised and scaled with; mean and r are those of the block's groups.
@@ -31,27 +58,22 @@ template <int lanes>
 struct Strip {
     float a[lanes], b[lanes], mean[lanes], r[lanes];
 
-    __device__ Strip(const Norm& norm, const float* means, const float* rs, int first) {
+    __device__ Strip(const Norm& norm, const Groups<lanes>& groups, const float* means, const float* rs, int first) {
         for (int lane = 0; lane < lanes; lane++) {
-            int g = (first + lane) / norm.each(), c = norm.first_group() * norm.each() + first + lane;
-            size_t nc = norm.n() * norm.channels + c;
-            float more = norm.m_scale ? 1 + load(norm.m_scale[nc]) : 1;
-            a[lane] = norm.scale[c] * more;
-            b[lane] = norm.shift[c] * more + (norm.m_shift ? load(norm.m_shift[nc]) : 0);
-            mean[lane] = means[g];
-            r[lane] = rs[g];
+            a[lane] = norm.a(first + lane);
+            b[lane] = norm.b(first + lane);
+            mean[lane] = means[groups.at[lane]];
+            r[lane] = rs[groups.at[lane]];
         }
     }
 };
 
-// For each group of the block, the mean of sums[channel] weight(channel) over `each` channels and all pixels.
-template <class Weight>
-__device__ void group_means(const Norm& norm, const float* sums, Weight weight, float* means) {
-    int each = norm.each();
+// For each group of the block, the mean of sums[channel] over its channels and all pixels.
+__device__ inline void group_means(const Norm& norm, const float* sums, float* means) {
     for (int g = threadIdx.y * blockDim.x + threadIdx.x; g < norm.chunk; g += blockDim.x * blockDim.y) {
         float sum = 0;
-        for (int c = g * each; c < (g + 1) * each; c++) sum += sums[c] * weight(c);
-        means[g] = sum / ((float)each * norm.pixels);
+        for (int c = g * norm.each; c < (g + 1) * norm.each; c++) sum += sums[c];
+        means[g] = sum / ((float)norm.each * norm.pixels);
     }
     __syncthreads();
 }
@@ -63,68 +85,79 @@ template <int lanes>
 __device__ void forward(
     const Norm& norm, const Mask& mask, scalar* y, float* mean, float* r, float eps, int silu, int tiled
 ) {
-    int width = norm.width(), each = norm.each();
+    int width = norm.width, pixels = norm.pixels, channels = norm.channels;
     float* sums = shared;                           // (blockDim.y, width)
     float* group_mean = sums + blockDim.y * width;  // (chunk)
     float* group_r = group_mean + norm.chunk;       // (chunk)
     scalar* tile = tile_behind(blockDim.y * width + 2 * norm.chunk);
-    auto from = [&](int p, int c) { return tiled ? tile + p * width + c : norm.x + norm.at(p, c); };
+    const scalar* x = norm.x + norm.corner();
+    y += norm.corner();
+    const scalar* again = tiled ? tile : x;  // where x is read again, and how far apart its pixels lie there
+    int stride = tiled ? width : channels;
 
-    // Sums over pixels of what `value` makes of a strip, in place.
-    auto sum_strips = [&](auto value) {
-        for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
-            float sum[lanes] = {}, found[lanes];
-            for (int p = threadIdx.y; p < norm.pixels; p += blockDim.y) {
-                value(p, c, found);
-                for (int lane = 0; lane < lanes; lane++) sum[lane] += found[lane];
+    for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
+        float sum[lanes] = {}, value[lanes];
+#pragma unroll 4
+        for (int p = threadIdx.y; p < pixels; p += blockDim.y) {
+            Pack<lanes> pack = *(const Pack<lanes>*)(x + p * channels + c);
+            if (tiled) *(Pack<lanes>*)(tile + p * width + c) = pack;
+            unpack<lanes>(pack, value);
+            for (int lane = 0; lane < lanes; lane++) sum[lane] += value[lane];
+        }
+        for (int lane = 0; lane < lanes; lane++) sums[threadIdx.y * width + c + lane] = sum[lane];
+    }
+    sum_columns(sums, width);
+    group_means(norm, sums, group_mean);
+    for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
+        float sum[lanes] = {}, value[lanes], centre[lanes];
+        Groups<lanes> groups(norm, c);
+        for (int lane = 0; lane < lanes; lane++) centre[lane] = group_mean[groups.at[lane]];
+#pragma unroll 4
+        for (int p = threadIdx.y; p < pixels; p += blockDim.y) {
+            load_pack<lanes>(again + p * stride + c, value);
+            for (int lane = 0; lane < lanes; lane++) {
+                float centred = value[lane] - centre[lane];
+                sum[lane] += centred * centred;
             }
-            for (int lane = 0; lane < lanes; lane++) sums[threadIdx.y * width + c + lane] = sum[lane];
         }
-        sum_columns(sums, width);
-    };
-    sum_strips([&](int p, int c, float* found) {
-        load_pack<lanes>(norm.x + norm.at(p, c), found);
-        if (tiled) store_pack<lanes>(tile + p * width + c, found);
-    });
-    group_means(norm, sums, [](int) { return 1; }, group_mean);
-    sum_strips([&](int p, int c, float* found) {
-        load_pack<lanes>(from(p, c), found);
-        for (int lane = 0; lane < lanes; lane++) {
-            float centred = found[lane] - group_mean[(c + lane) / each];
-            found[lane] = centred * centred;
-        }
-    });
-    group_means(norm, sums, [](int) { return 1; }, group_r);
+        for (int lane = 0; lane < lanes; lane++) sums[threadIdx.y * width + c + lane] = sum[lane];
+    }
+    sum_columns(sums, width);
+    group_means(norm, sums, group_r);
     for (int g = threadIdx.y * blockDim.x + threadIdx.x; g < norm.chunk; g += blockDim.x * blockDim.y) {
-        mean[norm.group() + g] = group_mean[g];
-        r[norm.group() + g] = group_r[g] = 1 / sqrtf(group_r[g] + eps);
+        mean[norm.group + g] = group_mean[g];
+        r[norm.group + g] = group_r[g] = 1 / sqrtf(group_r[g] + eps);
     }
     __syncthreads();
 
+    float by = 1 / mask.kept;
+    SampleStream sample = mask.on() ? mask.stream.of(norm.n) : SampleStream{};
     for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
-        Strip<lanes> strip(norm, group_mean, group_r, c);
-        for (int p = threadIdx.y; p < norm.pixels; p += blockDim.y) {
+        Strip<lanes> strip(norm, Groups<lanes>(norm, c), group_mean, group_r, c);
+        float r_a[lanes];
+        for (int lane = 0; lane < lanes; lane++) r_a[lane] = strip.r[lane] * strip.a[lane];
+#pragma unroll 2
+        for (int p = threadIdx.y; p < pixels; p += blockDim.y) {
             float value[lanes];
-            load_pack<lanes>(from(p, c), value);
+            load_pack<lanes>(again + p * stride + c, value);
             for (int lane = 0; lane < lanes; lane++) {
-                float z = (value[lane] - strip.mean[lane]) * strip.r[lane] * strip.a[lane] + strip.b[lane];
+                float z = (value[lane] - strip.mean[lane]) * r_a[lane] + strip.b[lane];
                 value[lane] = silu ? z * sigmoid(z) : z;
-                if (mask.on()) value[lane] /= mask.kept;
             }
-            if (mask.on()) mask.drop<lanes>(norm.n(), norm.in_sample(p, c), value);
-            store_pack<lanes>(y + norm.at(p, c), value);
+            if (mask.on()) mask.drop<lanes>(sample, norm.in_sample(p, c), by, value);
+            store_pack<lanes>(y + p * channels + c, value);
         }
     }
 }
 
 // Returns y, and for the backward the means and r of each sample and group, (N, groups).
-extern "C" __global__ void group_norm_forward(
+extern "C" __global__ void __launch_bounds__(512, 2) group_norm_forward(
     const scalar* x, const float* scale, const float* shift, const scalar* m_scale, const scalar* m_shift,
     const long long* samples, const long long* step, unsigned stream, unsigned k0, unsigned k1, long long least,
     float kept, scalar* y, float* mean, float* r, int pixels, int channels, int groups, int chunk, float eps, int silu,
     int lanes, int tiled
 ) {
-    Norm norm = {x, scale, shift, m_scale, m_shift, pixels, channels, groups, chunk};
+    Norm norm(x, scale, shift, m_scale, m_shift, pixels, channels, groups, chunk);
     Mask mask = {{samples, step, stream, k0, k1}, least, kept};
     if (lanes == 4 && in_packs<4>(x, y)) forward<4>(norm, mask, y, mean, r, eps, silu, tiled);
     else forward<1>(norm, mask, y, mean, r, eps, silu, tiled);
@@ -135,23 +168,27 @@ __device__ void backward(
     const Norm& norm, const Mask& mask, const scalar* dy, const float* mean, const float* r, const scalar* added,
     const scalar* added_too, scalar* dx, float* sum_dz, float* sum_dz_x, int silu, int tiled
 ) {
-    int width = norm.width(), each = norm.each();
-    float* dz_sums = shared;                          // (blockDim.y, width)
-    float* dz_x_sums = dz_sums + blockDim.y * width;  // (blockDim.y, width)
-    float* mean_g = dz_x_sums + blockDim.y * width;   // (chunk)
-    float* mean_g_x = mean_g + norm.chunk;            // (chunk)
+    int width = norm.width, pixels = norm.pixels, channels = norm.channels;
+    float* sums = shared;                           // (blockDim.y, 2, width): of dz, then of dz x^
+    float* mean_g = sums + blockDim.y * 2 * width;  // (chunk)
+    float* mean_g_x = mean_g + norm.chunk;          // (chunk)
     scalar* tile = tile_behind(2 * blockDim.y * width + 2 * norm.chunk);  // (2, pixels, width): x, then dy
-
+    size_t corner = norm.corner();
+    const scalar *x = norm.x + corner, *first = added ? added + corner : 0, *rest = added_too ? added_too + corner : 0;
+    dy += corner;
+    dx += corner;
     // Where x and dy are read again. The mask is drawn once: dy times it lies in the tile, or where dx will be.
-    auto x_at = [&](int p, int c) { return tiled ? tile + p * width + c : norm.x + norm.at(p, c); };
-    auto dy_at = [&](int p, int c) {
-        return tiled ? tile + (norm.pixels + p) * width + c : (mask.on() ? dx : (scalar*)dy) + norm.at(p, c);
-    };
+    int stride = tiled ? width : channels;
+    scalar* kept_dy = tiled ? tile + pixels * width : dx;
+    const scalar *x_again = tiled ? tile : x, *dy_again = tiled || mask.on() ? kept_dy : dy;
+    float by = 1 / mask.kept;
+    SampleStream sample = mask.on() ? mask.stream.of(norm.n) : SampleStream{};
+
     // Makes x^ of x and dz of dy, in place.
     auto derive = [&](const Strip<lanes>& strip, float* x, float* d) {
         for (int lane = 0; lane < lanes; lane++) {
             x[lane] = (x[lane] - strip.mean[lane]) * strip.r[lane];
-            if (mask.on()) d[lane] /= mask.kept;
+            d[lane] *= by;
             if (!silu) continue;
             float z = x[lane] * strip.a[lane] + strip.b[lane], sigma = sigmoid(z);
             d[lane] *= sigma * (1 + z * (1 - sigma));
@@ -159,14 +196,16 @@ __device__ void backward(
     };
 
     for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
-        Strip<lanes> strip(norm, mean + norm.group(), r + norm.group(), c);
+        Strip<lanes> strip(norm, Groups<lanes>(norm, c), mean + norm.group, r + norm.group, c);
         float sum[lanes] = {}, sum_x[lanes] = {}, dz[lanes], x_hat[lanes];
-        for (int p = threadIdx.y; p < norm.pixels; p += blockDim.y) {
-            load_pack<lanes>(norm.x + norm.at(p, c), x_hat);
-            load_pack<lanes>(dy + norm.at(p, c), dz);
-            if (mask.on()) mask.drop<lanes>(norm.n(), norm.in_sample(p, c), dz);
-            if (tiled) store_pack<lanes>(tile + p * width + c, x_hat);
-            if (tiled || mask.on()) store_pack<lanes>(dy_at(p, c), dz);  // each thread for itself
+#pragma unroll 2
+        for (int p = threadIdx.y; p < pixels; p += blockDim.y) {
+            Pack<lanes> pack = *(const Pack<lanes>*)(x + p * channels + c);
+            load_pack<lanes>(dy + p * channels + c, dz);
+            if (mask.on()) mask.drop<lanes>(sample, norm.in_sample(p, c), 1, dz);
+            if (tiled) *(Pack<lanes>*)(tile + p * width + c) = pack;
+            if (tiled || mask.on()) store_pack<lanes>(kept_dy + p * stride + c, dz);  // each thread for itself
+            unpack<lanes>(pack, x_hat);
             derive(strip, x_hat, dz);
             for (int lane = 0; lane < lanes; lane++) {
                 sum[lane] += dz[lane];
@@ -174,47 +213,56 @@ __device__ void backward(
             }
         }
         for (int lane = 0; lane < lanes; lane++) {
-            dz_sums[threadIdx.y * width + c + lane] = sum[lane];
-            dz_x_sums[threadIdx.y * width + c + lane] = sum_x[lane];
+            sums[threadIdx.y * 2 * width + c + lane] = sum[lane];
+            sums[(threadIdx.y * 2 + 1) * width + c + lane] = sum_x[lane];
         }
     }
-    sum_columns(dz_sums, width);
-    sum_columns(dz_x_sums, width);
-    auto weight = [&](int c) { return Strip<1>(norm, mean + norm.group(), r + norm.group(), c).a[0]; };
-    group_means(norm, dz_sums, weight, mean_g);
-    group_means(norm, dz_x_sums, weight, mean_g_x);
-
-    size_t nc = norm.n() * norm.channels + norm.first_group() * each;
+    sum_columns(sums, 2 * width);
+    size_t nc = norm.n * channels + norm.first_channel;
     for (int c = threadIdx.y * blockDim.x + threadIdx.x; c < width; c += blockDim.x * blockDim.y) {
-        sum_dz[nc + c] = dz_sums[c];
-        sum_dz_x[nc + c] = dz_x_sums[c];
+        float a = norm.a(c);
+        sum_dz[nc + c] = sums[c];
+        sum_dz_x[nc + c] = sums[width + c];
+        sums[c] *= a;
+        sums[width + c] *= a;
     }
-    auto add = [&](const scalar* other, int p, int c, float* to) {
+    __syncthreads();
+    group_means(norm, sums, mean_g);
+    group_means(norm, sums + width, mean_g_x);
+
+    auto add = [&](const scalar* other, int place, float* to) {
         float value[lanes];
-        if (other) load_pack<lanes>(other + norm.at(p, c), value);
-        for (int lane = 0; other && lane < lanes; lane++) to[lane] += value[lane];
+        load_pack<lanes>(other + place, value);
+        for (int lane = 0; lane < lanes; lane++) to[lane] += value[lane];
     };
     for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
-        Strip<lanes> strip(norm, mean + norm.group(), r + norm.group(), c);
-        for (int p = threadIdx.y; p < norm.pixels; p += blockDim.y) {
+        Groups<lanes> groups(norm, c);
+        Strip<lanes> strip(norm, groups, mean + norm.group, r + norm.group, c);
+        float g[lanes], g_x[lanes];
+        for (int lane = 0; lane < lanes; lane++) {
+            g[lane] = mean_g[groups.at[lane]];
+            g_x[lane] = mean_g_x[groups.at[lane]];
+        }
+#pragma unroll 2
+        for (int p = threadIdx.y; p < pixels; p += blockDim.y) {
             float dz[lanes], x_hat[lanes];
-            load_pack<lanes>(x_at(p, c), x_hat);
-            load_pack<lanes>(dy_at(p, c), dz);
+            load_pack<lanes>(x_again + p * stride + c, x_hat);
+            load_pack<lanes>(dy_again + p * stride + c, dz);
             derive(strip, x_hat, dz);
             for (int lane = 0; lane < lanes; lane++) {
-                int g = (c + lane) / each;
-                dz[lane] = strip.r[lane] * (dz[lane] * strip.a[lane] - mean_g[g] - x_hat[lane] * mean_g_x[g]);
+                dz[lane] = strip.r[lane] * (dz[lane] * strip.a[lane] - g[lane] - x_hat[lane] * g_x[lane]);
             }
-            add(added, p, c, dz);
-            add(added_too, p, c, dz);
-            store_pack<lanes>(dx + norm.at(p, c), dz);
+            if (first) add(first, p * channels + c, dz);
+            if (rest) add(rest, p * channels + c, dz);
+            store_pack<lanes>(dx + p * channels + c, dz);
         }
     }
 }
 
 // Returns dx and, for each sample and channel, the sums over pixels of dz and of dz x^, (N, channels): the gradients of
 // scale, shift and modulation are made of them. With g = dz A, dx = r (g - mean(g) - x^ mean(g x^)), and both means need
-// only those sums. What reaches x by other ways is added to dx before it is rounded. Of blocks of geometry.py's NORM_THREADS, 512, two are to have room for their registers.
+// only those sums. What reaches x by other ways is added to dx before it is rounded. Of blocks of geometry.py's
+// NORM_THREADS, 512, two are to have room for their registers, here and in the forward.
 extern "C" __global__ void __launch_bounds__(512, 2) group_norm_backward(
     const scalar* x, const float* scale, const float* shift, const scalar* m_scale, const scalar* m_shift,
     const long long* samples, const long long* step, unsigned stream, unsigned k0, unsigned k1, long long least,
@@ -222,7 +270,7 @@ extern "C" __global__ void __launch_bounds__(512, 2) group_norm_backward(
     scalar* dx, float* sum_dz, float* sum_dz_x, int pixels, int channels, int groups, int chunk, int silu, int lanes,
     int tiled
 ) {
-    Norm norm = {x, scale, shift, m_scale, m_shift, pixels, channels, groups, chunk};
+    Norm norm(x, scale, shift, m_scale, m_shift, pixels, channels, groups, chunk);
     Mask mask = {{samples, step, stream, k0, k1}, least, kept};
     if (lanes == 4 && in_packs<4>(x, dy, added, added_too, dx)) {
         backward<4>(norm, mask, dy, mean, r, added, added_too, dx, sum_dz, sum_dz_x, silu, tiled);
@@ -238,18 +286,16 @@ extern "C" __global__ void group_norm_parameters(
     const float* sum_dz, const float* sum_dz_x, const float* scale, const float* shift, const scalar* m_scale,
     float* dscale, float* dshift, scalar* dm_scale, scalar* dm_shift, int samples, int channels
 ) {
-    int c = blockIdx.y * blockDim.x + threadIdx.x, width = blockDim.x;
-    float* scale_sums = shared;                       // (blockDim.y, width)
-    float* shift_sums = shared + blockDim.y * width;  // (blockDim.y, width)
-    auto weighted = [&](const float* values, size_t nc) {
-        return c < channels ? values[nc] * (m_scale ? 1 + load(m_scale[nc]) : 1) : 0;
+    int c = blockIdx.y * blockDim.x + threadIdx.x;
+    auto weighted = [&](int n, float* found) {
+        size_t nc = (size_t)n * channels + c;
+        float weight = m_scale ? 1 + load(m_scale[nc]) : 1;
+        found[0] = weight * sum_dz_x[nc];
+        found[1] = weight * sum_dz[nc];
     };
-    auto dz_x = [&](int n, int) { return weighted(sum_dz_x, (size_t)n * channels + c); };
-    auto dz = [&](int n, int) { return weighted(sum_dz, (size_t)n * channels + c); };
-    channel_sums(dz_x, scale_sums, samples, width);
-    channel_sums(dz, shift_sums, samples, width);
+    channel_sums<2>(weighted, shared, c < channels ? samples : 0);
     if (c >= channels) return;
-    if (threadIdx.y == 0) dscale[c] = scale_sums[threadIdx.x], dshift[c] = shift_sums[threadIdx.x];
+    if (threadIdx.y == 0) dscale[c] = shared[2 * threadIdx.x], dshift[c] = shared[2 * threadIdx.x + 1];
     if (!m_scale) return;
     for (int n = threadIdx.y; n < samples; n += blockDim.y) {
         size_t nc = (size_t)n * channels + c;

@@ -29,7 +29,8 @@ class Launching(Operations):
     def _elementwise(self, family: str, kernel: str, *inputs: Array, options: tuple[float, ...] = ()) -> Array:
         """Return what a kernel makes of contiguous inputs, element by element."""
         out = self._empty(inputs[0].shape, inputs[0].dtype)
-        self._launch(family, kernel, geometry.elements(out.size), *inputs, out, *options, np.int64(out.size))
+        where = geometry.packs(out.size, out.dtype.itemsize)
+        self._launch(family, kernel, where, *inputs, out, *options, np.int64(out.size))
         return out
 
     def _launch(self, family: str, kernel: str, where: geometry.Geometry, first: Array, *others: Any) -> None:

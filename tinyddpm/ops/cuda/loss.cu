@@ -19,6 +19,5 @@ extern "C" __global__ void squared_error(
 
 // dprediction = factor difference, factor = 2 dloss / size of a sample.
 extern "C" __global__ void error_gradient(const scalar* difference, scalar* dprediction, float factor, long long size) {
-    long long i = element();
-    if (i < size) dprediction[i] = store(factor * load(difference[i]));
+    map_elements(dprediction, size, [&](float difference) { return factor * difference; }, difference);
 }

@@ -128,8 +128,9 @@ class CudaNorms(CudaActivations):
         dscale, dshift = into or (self._empty((c,), float32), self._empty((c,), float32))
         dmodulation = tuple(self._empty((n, c), x.dtype) for _ in modulation)
         self._kernels.launch(
-            "group_norm", "group_norm_parameters", str(x.dtype), geometry.channel_sums(n, c), sum_dz, sum_dz_x, scale,
-            shift, modulation[0] if modulation else None, dscale, dshift, *(dmodulation or (None, None)), n, c,
+            "group_norm", "group_norm_parameters", str(x.dtype), geometry.channel_sums(n, c, sums=2), sum_dz,
+            sum_dz_x, scale, shift, modulation[0] if modulation else None, dscale, dshift,
+            *(dmodulation or (None, None)), n, c,
         )  # fmt: skip
         return dx, dscale, dshift, dmodulation
 

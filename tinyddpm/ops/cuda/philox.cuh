@@ -2,7 +2,15 @@
 
 #pragma once
 
-struct Words { unsigned word[4]; };
+struct Words {
+    unsigned word[4];
+
+    // Word i, chosen without an address: an array that is indexed by what is known but at run time lies in memory.
+    __device__ unsigned at(int i) const {
+        unsigned low = i & 1 ? word[1] : word[0], high = i & 1 ? word[3] : word[2];
+        return i & 2 ? high : low;
+    }
+};
 
 __device__ inline Words philox(unsigned c0, unsigned c1, unsigned c2, unsigned c3, unsigned k0, unsigned k1) {
     for (int round = 0; round < 10; round++) {
@@ -17,16 +25,22 @@ __device__ inline Words philox(unsigned c0, unsigned c1, unsigned c2, unsigned c
     return {{c0, c1, c2, c3}};
 }
 
+// The stream of one sample: what its words are drawn by besides their number.
+struct SampleStream {
+    unsigned sample, step, word, k0, k1;
+
+    // The words of elements 4 counter to 4 counter + 3.
+    __device__ Words draw(size_t counter) const { return philox((unsigned)counter, sample, step, word, k0, k1); }
+};
+
 // One stream for a batch. Step and samples lie in device memory, so that a captured graph can be launched again with
 // others; `word` is purpose + 256 layer.
 struct Stream {
     const long long *samples, *step;
     unsigned word, k0, k1;
 
-    // The words of elements 4 counter to 4 counter + 3 of sample number n of the batch.
-    __device__ Words draw(size_t n, size_t counter) const {
-        return philox((unsigned)counter, (unsigned)samples[n], (unsigned)*step, word, k0, k1);
-    }
+    // That of sample number n of the batch.
+    __device__ SampleStream of(size_t n) const { return {(unsigned)samples[n], (unsigned)*step, word, k0, k1}; }
 };
 
 // What dropout keeps: elements whose word is at least `least`, a share `kept` of all; everything where it is not `on`.
@@ -37,10 +51,13 @@ struct Mask {
 
     __device__ bool on() const { return stream.samples; }
 
-    // Multiplies `width` elements, from number i on of sample n, by 0 or 1; i is a multiple of width, 1 or 4.
+    // Multiplies `width` elements, from number i of a sample on, by 0 or `by`; i is a multiple of width, 1 or 4.
     template <int width>
-    __device__ void drop(size_t n, size_t i, float* values) const {
-        Words drawn = stream.draw(n, i / 4);
-        for (int lane = 0; lane < width; lane++) values[lane] *= drawn.word[i % 4 + lane] >= least;
+    __device__ void drop(const SampleStream& sample, size_t i, float by, float* values) const {
+        Words drawn = sample.draw(i / 4);
+        for (int lane = 0; lane < width; lane++) {
+            unsigned word = width == 4 ? drawn.word[lane] : drawn.at(i % 4);
+            values[lane] *= word >= least ? by : 0;
+        }
     }
 };

@@ -43,8 +43,9 @@ class Attended(NamedTuple):
 class CudaProducts(Launching):
     """The operations that are matrix products.
 
-    A subclass may convolve in another way: `_convolve`, `_convolve_dx` and `_convolve_dw` are what it overrides. They
-    take contiguous arrays, those that are multiplied of one type that kernels know, weights as (C_out, kh, kw, C_in).
+    A subclass may convolve or multiply in another way: `_convolve`, `_convolve_dx`, `_convolve_dw` and `_multiply` are
+    what it overrides. They take contiguous arrays, those that are multiplied of one type that kernels know, weights as
+    (C_out, kh, kw, C_in).
     """
 
     def __init__(self, backend: Backend, training: bool = False) -> None:
@@ -134,12 +135,10 @@ class CudaProducts(Launching):
         if not self._takes(q, k, v):
             return super().attention(q, k, v, heads, mask)
         q, k, v = (self.xp.ascontiguousarray(a) for a in (q, *self._there(k, v, mask)))
-        s = self._empty((q.shape[0], heads, q.shape[1], k.shape[1]), q.dtype)
-        self._multiply("product_abt", q, k, s, heads)
+        s = self._multiply("abt", q, k, (q.shape[0], heads, q.shape[1], k.shape[1]), heads)
         there = None if mask is None else self.xp.ascontiguousarray(mask)
         p = self._softmax_rows("softmax_forward", (q.shape[-1] // heads) ** -0.5, s, mask=(there, heads * q.shape[1]))
-        y = self.xp.empty_like(q)
-        self._multiply("product_ab", p, v, y, heads)
+        y = self._multiply("ab", p, v, q.shape, heads)
         return y, Attended(q, k, v, p, heads) if self.training else None
 
     def attention_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
@@ -148,12 +147,11 @@ class CudaProducts(Launching):
             return super().attention_backward(saved, dy)
         q, k, v, p, heads = saved
         dy = self._as_contiguous(dy, q)
-        dq, dk, dv, dp = (self.xp.empty_like(a) for a in (q, k, v, p))
-        self._multiply("product_atb", p, dy, dv, heads)
-        self._multiply("product_abt", dy, v, dp, heads)
+        dv = self._multiply("atb", p, dy, v.shape, heads)
+        dp = self._multiply("abt", dy, v, p.shape, heads)
         ds = self._softmax_rows("softmax_backward", (q.shape[-1] // heads) ** -0.5, p, dp)
-        self._multiply("product_ab", ds, k, dq, heads)
-        self._multiply("product_atb", ds, q, dk, heads)
+        dq = self._multiply("ab", ds, k, q.shape, heads)
+        dk = self._multiply("atb", ds, q, k.shape, heads)
         return dq, dk, dv
 
     def _convolve(self, x: Array, kernel: Array, b: Array, stride: int, residual: Array | None = None) -> Array:
@@ -202,17 +200,26 @@ class CudaProducts(Launching):
         """Return room for dw, (..., kh, kw, C_in, C_out), and for db, (..., C_out)."""
         return self._empty(shape, self.xp.float32), self._empty((*shape[:-4], shape[-1]), self.xp.float32)
 
-    def _multiply(self, kernel: str, a: Array, b: Array, c: Array, heads: int) -> None:
-        """Write the products of all samples' and heads' matrices to c.
+    def _multiply(self, wanted: str, a: Array, b: Array, shape: tuple[int, ...], heads: int) -> Array:
+        """Return c, of this shape: the products of all samples' and heads' matrices.
 
         A matrix is where its array has it: (N, L, C), the heads side by side in C, or (N, heads, L, M).
+
+        Args:
+            wanted: "ab"; "abt", a bᵀ; or "atb", aᵀ b.
+            a: contiguous.
+            b: contiguous, of the same type.
+            shape: of c.
+            heads: how many.
         """
+        c = self._empty(shape, a.dtype)
         (m, n), strides = _matrix(c, heads), [_strides(array, heads) for array in (a, b, c)]
-        k = _matrix(a, heads)[0 if kernel == "product_atb" else 1]
+        k = _matrix(a, heads)[0 if wanted == "atb" else 1]
         count = a.shape[0] * heads
         where = geometry.product(m, n, count, a.dtype.itemsize, self._kernels.shared_memory)
         flat = [number for stride in strides for number in stride]
-        self._launch_product("gemm", kernel, where, a, b, c, m, n, k, heads, *flat)
+        self._launch_product("gemm", f"product_{wanted}", where, a, b, c, m, n, k, heads, *flat)
+        return c
 
     def _launch_product(
         self, family: str, kernel: str, where: geometry.Geometry, first: Array, *others: object

@@ -31,7 +31,7 @@ extern "C" __global__ void philox_bits(
 ) {
     Place at(size);
     if (at.n >= count) return;
-    Words drawn = Stream{samples, step, stream, k0, k1}.draw(at.n, at.counter);
+    Words drawn = Stream{samples, step, stream, k0, k1}.of(at.n).draw(at.counter);
     for (int lane = 0; lane < 4; lane++) {
         long long i = 4 * at.counter + lane;
         if (i < size) words[at.n * size + i] = drawn.word[lane];
@@ -46,7 +46,7 @@ extern "C" __global__ void philox_normal(
     Place at(size);
     if (at.n >= count) return;
     float z[4];
-    normals(Stream{samples, step, stream, k0, k1}.draw(at.n, at.counter), z);
+    normals(Stream{samples, step, stream, k0, k1}.of(at.n).draw(at.counter), z);
     for (int lane = 0; lane < 4; lane++) {
         long long i = 4 * at.counter + lane;
         if (i < size) eps[at.n * size + i] = z[lane];
@@ -73,7 +73,7 @@ __device__ void noised(
     Place at(size);
     if (at.n >= count) return;
     auto drawn = [&](unsigned word, long long counter) {
-        return Stream{batch.samples, batch.step, word, batch.k0, batch.k1}.draw(at.n, counter);
+        return Stream{batch.samples, batch.step, word, batch.k0, batch.k1}.of(at.n).draw(counter);
     };
     long long time = (long long)((unsigned long long)drawn(batch.times, 0).word[0] * T >> 32);
     bool mirrored = batch.flip && drawn(batch.flips, 0).word[0] < 1u << 31;

@@ -1,52 +1,82 @@
 // Sums in a fixed order, the same in each run.
 #include "common.cuh"
 
-// What cuDNN leaves to do of a convolution's gradients: its dw, (c_out, taps, c_in), becomes float32 and (taps, c_in,
-// c_out), and db is the sum of dy, (rows, c_out), over its rows. Blocks (32, 8): the first `tiles` of them turn 32 x 32
-// numbers of a tap each. Each of the others adds up `each` rows of 32 channels, and the last to be done with its channels
-// adds up what all of them have found, in order; `arrived` counts them, and is 0 again when it is left.
-extern "C" __global__ void turned_gradients(
-    const scalar* turned, const scalar* dy, float* dw, float* partial, float* db, unsigned* arrived, int taps, int c_in,
-    int c_out, int rows, int each, int tiles
-) {
-    int across = (c_out + 31) / 32, block = blockIdx.x;
-    if (block < tiles) {
-        int down = (c_in + 31) / 32, tap = block / across / down;
-        int first_i = block / across % down * 32, first_o = block % across * 32;
-        float* tile = shared;  // (32, 33)
-        for (int y = threadIdx.y; y < 32; y += blockDim.y) {
-            int o = first_o + y, i = first_i + threadIdx.x;
-            if (o < c_out && i < c_in) tile[y * 33 + threadIdx.x] = load(turned[((size_t)o * taps + tap) * c_in + i]);
-        }
-        __syncthreads();
-        for (int y = threadIdx.y; y < 32; y += blockDim.y) {
-            int i = first_i + y, o = first_o + threadIdx.x;
-            if (o < c_out && i < c_in) dw[((size_t)tap * c_in + i) * c_out + o] = tile[threadIdx.x * 33 + y];
-        }
-        return;
+// dw, (taps, c_in, c_out), from cuDNN's, (c_out, taps, c_in). Block number `block`, of 256 threads, turns 32 x 32
+// numbers of a tap.
+__device__ inline void turn(const scalar* turned, float* dw, int taps, int c_in, int c_out, int block) {
+    int across = (c_out + 31) / 32, down = (c_in + 31) / 32, tap = block / across / down;
+    int first_i = block / across % down * 32, first_o = block % across * 32;
+    int thread = threadIdx.y * blockDim.x + threadIdx.x, x = thread % 32, above = thread / 32;
+    float *tile = shared, read[4];  // (32, 33)
+    for (int k = 0; k < 4; k++) {  // past the last of either channels, the last
+        int o = min(first_o + 8 * k + above, c_out - 1), i = min(first_i + x, c_in - 1);
+        read[k] = load(turned[((size_t)o * taps + tap) * c_in + i]);
     }
-    block -= tiles;
-    int chunk = block / across, chunks = (gridDim.x - tiles) / across, c = block % across * 32 + threadIdx.x;
-    int first = chunk * each, last = min(first + each, rows);
-    float* sums = shared;                                               // (blockDim.y, 32)
-    unsigned* count = (unsigned*)(shared + blockDim.x * blockDim.y);  // (1)
-    auto sum_over_y = [&](int begin, int end, auto value) {
-        float sum = 0;
-        for (int i = begin + threadIdx.y; c < c_out && i < end; i += blockDim.y) sum += value(i);
-        sums[threadIdx.y * 32 + threadIdx.x] = sum;
-        sum_columns(sums, 32);
-        return sums[threadIdx.x];
+    for (int k = 0; k < 4; k++) tile[(8 * k + above) * 33 + x] = read[k];
+    __syncthreads();
+    for (int k = 0; k < 4; k++) {
+        int y = 8 * k + above, i = first_i + y, o = first_o + x;
+        if (o < c_out && i < c_in) dw[((size_t)tap * c_in + i) * c_out + o] = tile[x * 33 + y];
+    }
+}
+
+// What another block has written, past the cache of this one, which may be older.
+template <int lanes>
+__device__ void load_fresh(const float* from, float* values) {
+    for (int lane = 0; lane < lanes; lane += 4) {
+        if (lanes == 1) values[0] = __ldcg(from);
+        else *(float4*)(values + lane) = __ldcg((const float4*)(from + lane));
+    }
+}
+
+// db, the sum of dy, (rows, c_out), over its rows. Block number `block` takes `each` rows of `width` channels; the last to
+// be done with its channels adds up what all of them have found, in order.
+template <int lanes>
+__device__ void sum_rows(
+    const scalar* dy, float* partial, float* db, unsigned* arrived, int c_out, int rows, int each, int width, int block,
+    int blocks
+) {
+    int across = (c_out + width - 1) / width, chunks = blocks / across, chunk = block / across;
+    int first_c = block % across * width, first = chunk * each, last = min(first + each, rows);
+    unsigned* count = (unsigned*)(shared + blockDim.y * width);  // (1), behind the sums
+
+    // For each strip of the block: to[c] = the sum of value(row, c, found) over rows.
+    auto sum_strips = [&](int rows, float* to, auto value) {
+        for (int c = first_c + lanes * threadIdx.x; c < first_c + width; c += lanes * blockDim.x) {
+            auto of_row = [&](int row, float* found) { value(row, c, found); };
+            channel_sums<lanes>(of_row, shared, c < c_out ? rows : 0);
+            if (threadIdx.y == 0 && c < c_out) {
+                for (int lane = 0; lane < lanes; lane++) to[c + lane] = shared[threadIdx.x * lanes + lane];
+            }
+            __syncthreads();
+        }
     };
-    float sum = sum_over_y(first, last, [&](int row) { return load(dy[(size_t)row * c_out + c]); });
-    bool writes = threadIdx.y == 0 && c < c_out;
-    if (writes) partial[(size_t)chunk * c_out + c] = sum;
+    sum_strips(last - first, partial + (size_t)chunk * c_out, [&](int row, int c, float* found) {
+        load_pack<lanes>(dy + (size_t)(first + row) * c_out + c, found);
+    });
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0 && threadIdx.y == 0) *count = atomicInc(arrived + block % across, chunks - 1);
     __syncthreads();
     if (*count != chunks - 1) return;
-    sum = sum_over_y(0, chunks, [&](int i) { return __ldcg(partial + (size_t)i * c_out + c); });
-    if (writes) db[c] = sum;
+    sum_strips(chunks, db, [&](int row, int c, float* found) {
+        load_fresh<lanes>(partial + (size_t)row * c_out + c, found);
+    });
+}
+
+// What cuDNN leaves to do of a convolution's gradients: its dw is turned, and db summed. The first `sums` blocks do the
+// latter, which takes longer; `arrived` counts them for each of their widths, and is 0 again when it is left.
+extern "C" __global__ void turned_gradients(
+    const scalar* turned, const scalar* dy, float* dw, float* partial, float* db, unsigned* arrived, int taps, int c_in,
+    int c_out, int rows, int each, int sums, int lanes
+) {
+    int block = blockIdx.x, width = lanes * blockDim.x;
+    if (block >= sums) turn(turned, dw, taps, c_in, c_out, block - sums);
+    else if (lanes == PACK && in_packs<PACK>(dy) && (size_t)partial % 16 == 0) {
+        sum_rows<PACK>(dy, partial, db, arrived, c_out, rows, each, width, block, sums);
+    } else {
+        sum_rows<1>(dy, partial, db, arrived, c_out, rows, each, width, block, sums);
+    }
 }
 
 // dw = the sum of its parts, (parts, size), and db of its own, (parts, channels). One thread an element of either.
