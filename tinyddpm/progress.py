@@ -19,7 +19,7 @@ class Progress:
         self.stream = stream or sys.stderr
         notebook = type(self.stream).__module__.startswith("ipykernel")
         self.terminal = self.stream.isatty() or notebook
-        self._shown = 0.0
+        self._shown, self._twentieths = 0.0, 0
         self._open = False
 
     def update(self, done: int, total: int, text: str) -> None:
@@ -27,8 +27,10 @@ class Progress:
         now, last = time.monotonic(), done == total
         line = f"{done}/{total}  {text}"
         if not self.terminal:
-            if last or done * 20 // total > (done - 1) * 20 // total:
+            twentieths = done * 20 // total
+            if last or twentieths > self._twentieths:
                 self.say(line)
+            self._twentieths = 0 if last else twentieths
         elif last or now - self._shown >= 0.1:
             width = shutil.get_terminal_size().columns - 1
             self.stream.write("\r" + line[:width].ljust(width))
