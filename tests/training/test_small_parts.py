@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -66,6 +67,31 @@ def test_short_runs_print_every_step_and_long_ones_twenty(total: int, data: st.D
     assert stream.getvalue().splitlines()[-1] == f"{total}/{total}  end"
     if total <= 20:
         assert stream.getvalue().splitlines()[0] == f"{done}/{total}  x"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_cannot_be_written_is_left_out(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To a full disk, into a pipe without a reader, to a stream that was closed, and where there is none."""
+    kind = Terminal if terminal else io.StringIO
+
+    class Failing(kind):
+        error: Exception
+
+        def write(self, text: str) -> int:
+            raise self.error
+
+    closed = kind()
+    closed.close()
+    streams = [closed]
+    for number in (errno.EPIPE, errno.ENOSPC, errno.EIO):
+        streams.append(Failing())
+        streams[-1].error = OSError(number, "cannot")
+    monkeypatch.setattr("sys.stderr", None)
+    for stream in [*streams, None]:
+        progress = Progress(stream)
+        progress.update(1, 2, "half")
+        progress.say("a line")
+        progress.close()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import suppress
 from typing import TextIO
 
 import click
@@ -81,13 +82,11 @@ def _note(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Print a warning: this package's as its line, any other with where it comes from."""
+    """Print a warning, if it can be: this package's as its line, any other with where it comes from."""
     ours = issubclass(category, TinyDDPMWarning)
-    click.echo(
-        f"note: {message}" if ours else warnings.formatwarning(message, category, filename, lineno, line),
-        file=file,
-        err=True,
-    )
+    text = f"note: {message}" if ours else warnings.formatwarning(message, category, filename, lineno, line)
+    with suppress(OSError):
+        click.echo(text, file=file, err=True)
 
 
 def _broken(name: str, error: RegistryError) -> click.Command:
