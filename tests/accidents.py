@@ -62,7 +62,7 @@ def digest(checkpoint: Checkpoint) -> str:
 
 
 def damaged(content: bytes, seed: int) -> bytes:
-    """Return a file with one to three accidents: a bit flipped, a piece cut, zeroed, repeated, or noise in its place."""
+    """Return a file with one to three accidents: a bit flipped, or a piece cut, zeroed, repeated or made noise."""
     rng, found = random.Random(seed), bytearray(content)
     for _ in range(rng.randint(1, 3)):
         at, length = rng.randrange(len(found)), min(rng.choice((1, 8, 64, 512, 4096)), len(found))
