@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import io
 import json
-import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyddpm.progress import Progress, duration
-from tinyddpm.training.interrupt import interruptible
+from tinyddpm.training.interrupt import SIGNALS, interruptible
 from tinyddpm.training.metrics import Metrics
 
 
@@ -126,18 +126,55 @@ def test_metrics_of_steps_to_be_done_again_are_cut(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_first_signal_is_noted_and_the_second_acts(number: signal.Signals) -> None:
-    seen = []
-    before = signal.signal(number, lambda *_: seen.append("second"))
+@pytest.fixture
+def acted() -> Iterator[list[signal.Signals]]:
+    """The signals that acted as they would without us; their handlers are put back."""
+    found: list[signal.Signals] = []
+    before = {n: signal.signal(n, lambda n, _: found.append(signal.Signals(n))) for n in SIGNALS}
     try:
-        with interruptible() as interrupt:
-            assert interrupt.signal is None
-            os.kill(os.getpid(), number)
-            assert interrupt.signal == number
-            assert not seen
-            os.kill(os.getpid(), number)
-            assert seen == ["second"]
-        assert signal.getsignal(number) is not signal.SIG_DFL
+        yield found
+        assert all(signal.getsignal(number) not in (signal.SIG_DFL, signal.SIG_IGN) for number in SIGNALS)
     finally:
-        signal.signal(number, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_signal_is_noted_and_the_second_acts(number: signal.Signals, acted: list[signal.Signals]) -> None:
+    with interruptible() as interrupt:
+        assert interrupt.signal is None
+        signal.raise_signal(number)
+        assert interrupt.signal == number
+        assert not acted
+        signal.raise_signal(number)
+        assert acted == [number]
+    signal.raise_signal(number)
+    assert acted == [number, number]
+
+
+def test_signals_wait_while_saving(acted: list[signal.Signals]) -> None:
+    """However many come: the save is finished, and the first is what ends the run."""
+    with interruptible() as interrupt:
+        interrupt.saving = True
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGINT, signal.SIGINT):
+            signal.raise_signal(number)
+        assert not acted
+        assert interrupt.signal == signal.SIGTERM
+        interrupt.saving = False
+        signal.raise_signal(signal.SIGINT)
+        assert acted == [signal.SIGINT]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_a_terminal_that_closes_is_heard_once(acted: list[signal.Signals]) -> None:
+    """The kernel and the shell both send SIGHUP, and a service manager SIGTERM with it: none of them kills."""
+    with interruptible() as interrupt:
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
+            signal.raise_signal(number)
+        assert interrupt.signal == signal.SIGHUP
+        assert not acted
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with interruptible() as interrupt:
+        signal.raise_signal(signal.SIGHUP)
+        assert interrupt.signal is None, "nohup"
+    assert signal.signal(signal.SIGHUP, lambda *_: None) == signal.SIG_IGN

@@ -260,7 +260,11 @@ class _Run:
 
     def _save(self) -> None:
         state = {"loss_sum": self.loss_sum, "loss_count": self.loss_count, "validation": self.validation}
-        self.trainer.save(self.folder / CHECKPOINT, state)
+        self.interrupt.saving = True
+        try:
+            self.trainer.save(self.folder / CHECKPOINT, state)
+        finally:
+            self.interrupt.saving = False
         self.saved_at = self.trainer.step
         self.record.saved(self.trainer.step)
         self.callbacks.tell("saved", step=self.trainer.step, path=self.folder / CHECKPOINT)
