@@ -107,7 +107,7 @@ class Trainer:
             return sum(model.workers.map(share_of_loss, parts(n, count)))
 
     def checkpoint(self, state: dict[str, Any]) -> Checkpoint:
-        """Return everything that it takes to go on; `state` is the caller's own, beside the number of `samples`."""
+        """Return everything that it takes to go on; `state` is the caller's own."""
         host = self.model.backend.to_numpy
         return Checkpoint(
             config=self.config.to_dict(),
@@ -120,7 +120,7 @@ class Trainer:
             adam_m=host(self.state.m),
             adam_v=host(self.state.v),
             history=self.law.packed(),
-            state={**state, "samples": len(self.train) + len(self.held_out)},
+            state=state,
         )
 
     def save(self, path: PathLike, state: dict[str, Any]) -> None:
