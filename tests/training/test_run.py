@@ -23,7 +23,7 @@ from tinyddpm.backend.numpy_backend import NumpyBackend
 from tinyddpm.conditions import Asked, some
 from tinyddpm.data import open_dataset
 from tinyddpm.data.base import ArrayDataset
-from tinyddpm.errors import CheckpointError, ConfigError, DataError, TrainingError
+from tinyddpm.errors import CheckpointError, ConfigError, DataError, DrawingError, TrainingError
 from tinyddpm.figures.marks import read_mark
 from tinyddpm.model.checkpoint import Checkpoint, load_checkpoint
 from tinyddpm.model.config import Config
@@ -305,6 +305,18 @@ def test_resume_on_other_data_is_refused(change: dict[str, Any], line: str, tmp_
     with pytest.raises(CheckpointError, match=rf"was trained on other data than x: 40 .*: {line}"):
         resume(tmp_path, quiet(), steps=4, dataset=ArrayDataset(**{**told, **change}, name="x"))
     assert resume(tmp_path, quiet(), steps=4, dataset=ArrayDataset(**told, name="x")).step == 4
+
+
+def test_a_run_goes_on_where_nothing_can_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(*_: Any, **__: Any) -> None:
+        raise DrawingError("sample 0 of 10 is not finite")
+
+    monkeypatch.setattr("tinyddpm.training.run.draw", nothing)
+    said = StringIO()
+    outcome = start(config(POINTS), NUMPY, tmp_path, Progress(said))
+    assert (outcome.complete, outcome.pictures) == (True, [])
+    for step in (6, 12):
+        assert f"note: step {step}: sample 0 of 10 is not finite; there is no picture of it" in said.getvalue()
 
 
 def test_labels_and_batch_sizes_that_do_not_fit() -> None:

@@ -20,7 +20,7 @@ from tinyddpm.backend import Backend, load_backend
 from tinyddpm.conditions import Wish, in_turn
 from tinyddpm.data.base import Dataset
 from tinyddpm.data.fingerprint import differences, fingerprint
-from tinyddpm.errors import CheckpointError, ConfigError, OutOfMemoryError, TrainingError, said_before
+from tinyddpm.errors import CheckpointError, ConfigError, DrawingError, OutOfMemoryError, TrainingError, said_before
 from tinyddpm.figures.files import replacing
 from tinyddpm.figures.images import save_gif, save_png
 from tinyddpm.figures.marks import Mark, mark_of, samples_of, sha256_of
@@ -164,7 +164,7 @@ def _write_config(folder: Path, config: Config) -> None:
         file.write(config.to_toml().encode())
 
 
-class _Stopped(Exception):  # noqa: N818 - not an error: somebody asked to stop while samples were drawn
+class _Stopped(Exception):  # noqa: N818 - not an error: samples are not drawn to the end, as somebody asked or none are
     pass
 
 
@@ -310,6 +310,11 @@ class _Run:
                     frames=frames,
                     watch=watch,
                 )
+        except DrawingError as error:
+            self.progress.say(
+                f"note: step {self.trainer.step}: {error}; there is no picture of it, and the run goes on"
+            )
+            raise _Stopped from error
         finally:
             self.progress.close()
         mark = mark_of(
