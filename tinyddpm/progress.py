@@ -7,6 +7,8 @@ import sys
 import time
 from typing import TextIO
 
+from tinyddpm.errors import shown
+
 
 class Progress:
     """A progress line on `stream`, standard error by default.
@@ -25,7 +27,7 @@ class Progress:
     def update(self, done: int, total: int, text: str) -> None:
         """Say that `done` of `total` are done, and `text`."""
         now, last = time.monotonic(), done == total
-        line = f"{done}/{total}  {text}"
+        line = shown(f"{done}/{total}  {text}")
         if not self.terminal:
             if last or done * 20 // total > (done - 1) * 20 // total:
                 self.say(line)
@@ -38,7 +40,7 @@ class Progress:
     def say(self, line: str) -> None:
         """Print a line of its own."""
         self.close()
-        self.stream.write(line + "\n")
+        self.stream.write(shown(line) + "\n")
         self.stream.flush()
 
     def close(self) -> None:
