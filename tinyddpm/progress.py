@@ -8,6 +8,8 @@ import time
 from contextlib import suppress
 from typing import TextIO
 
+from tinyddpm.errors import shown
+
 
 class Progress:
     """A progress line on `stream`, standard error by default.
@@ -27,7 +29,7 @@ class Progress:
     def update(self, done: int, total: int, text: str) -> None:
         """Say that `done` of `total` are done, and `text`."""
         now, last = time.monotonic(), done == total
-        line = f"{done}/{total}  {text}"
+        line = shown(f"{done}/{total}  {text}")
         if not self.terminal:
             twentieths = done * 20 // total
             if last or twentieths > self._twentieths:
@@ -41,7 +43,7 @@ class Progress:
     def say(self, line: str) -> None:
         """Print a line of its own."""
         self.close()
-        self._write(line + "\n")
+        self._write(shown(line) + "\n")
 
     def close(self) -> None:
         """End the line that is being rewritten, if any."""

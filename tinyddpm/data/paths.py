@@ -12,6 +12,7 @@ from tinyddpm.data.folder import SUFFIXES, open_folder
 from tinyddpm.data.hdf5 import hdf5_columns, open_hdf5
 from tinyddpm.data.resize import resized
 from tinyddpm.errors import DataError
+from tinyddpm.files import check_file
 
 READERS: dict[str, Callable[[Path], Dataset]] = {
     ".npy": open_npy,
@@ -45,6 +46,7 @@ def open_tokens(path: Path) -> Mapping[str, Samples]:
     if path.suffix.lower() not in readers:
         raise DataError(f"{path} holds no tokens: save them as `tokens`, (n, L, D), in .npz, .h5 or .hdf5")
     try:
+        check_file(path)
         columns = readers[path.suffix.lower()](path)
     except OSError as cause:
         raise DataError(f"{path}: cannot be read ({cause.strerror or cause}): check the path and its rights") from cause
@@ -64,6 +66,7 @@ def _open_folder(path: Path, image_size: tuple[int, int] | None, split: str) -> 
 
 
 def _open_file(path: Path, split: str) -> Dataset:
+    check_file(path)
     if idx.is_idx(path):
         if split != idx.split_of(path):
             raise DataError(f"{path} holds the split {idx.split_of(path)!r}, not {split!r}: give the other file's path")
