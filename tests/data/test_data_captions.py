@@ -20,13 +20,13 @@ from tinyddpm.errors import DataError, TinyDDPMWarning
 ROOT = Path(__file__).parents[2]
 CAPTIONS = ["a red apple", "Äpfel, “grün”\nund rot", "🍏"]
 NAMES = ["a.png", "b.png", "c.png"]
-IMAGES = np.arange(3 * 4 * 4, dtype=np.uint8).reshape(3, 4, 4)
+IMAGES = 5 * np.arange(3 * 4 * 4, dtype=np.uint8).reshape(3, 4, 4)
 TOKENS = np.random.default_rng(0).standard_normal((3, 5, 2)).astype(np.float16)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three grey images whose first pixels are 0, 16 and 32."""
+    """Three grey images whose first pixels are 0, 80 and 160."""
     found = tmp_path / "photos"
     found.mkdir()
     for name, image in zip(NAMES, IMAGES, strict=True):
@@ -56,7 +56,7 @@ def test_lines_of_json(folder: Path) -> None:
     dataset = open_dataset(str(folder))
     assert dataset.description == f"{folder}: 3 images 4x4x1, captions"
     assert dataset.columns["text"].tolist() == CAPTIONS
-    assert dataset.read(np.arange(3))[:, 0, 0, 0].tolist() == [0, 16, 32]
+    assert dataset.read(np.arange(3))[:, 0, 0, 0].tolist() == [0, 80, 160]
     assert dataset.labels is None
 
 
