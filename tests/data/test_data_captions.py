@@ -94,8 +94,12 @@ def test_metadata_may_tell_classes_alone(folder: Path) -> None:
 
 
 def test_metadata_of_other_things_is_passed_over(folder: Path) -> None:
-    write_lines(folder, [{"file_name": "a.png", "boxes": [1, 2]}])
-    assert open_dataset(str(folder)).columns == {}
+    """It is said, since what is wanted may go by another name there."""
+    write_lines(folder, [{"file_name": "a.png", "boxes": [1, 2], "caption": "a dog"}])
+    with pytest.warns(
+        TinyDDPMWarning, match=r"metadata\.jsonl is not used: it has neither text nor label, but 'boxes', 'cap"
+    ):
+        assert open_dataset(str(folder)).columns == {}
 
 
 def test_captions_in_folders_of_classes_and_splits(tmp_path: Path) -> None:

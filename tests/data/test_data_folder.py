@@ -15,7 +15,7 @@ from PIL import Image
 
 from tinyddpm.data import open_dataset
 from tinyddpm.data.image_files import decode_image
-from tinyddpm.errors import ConfigError, DataError
+from tinyddpm.errors import ConfigError, DataError, TinyDDPMWarning
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,14 +35,14 @@ def everything(path: Path, **options: object) -> np.ndarray:
     return dataset.read(np.arange(len(dataset)))
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "TIFF", "webp"])
+@pytest.mark.parametrize("suffix", ["png", "apng", "bmp", "tif", "TIFF", "webp", "ppm", "tga"])
 def test_lossless_formats_keep_every_pixel(tmp_path: Path, rng: np.random.Generator, suffix: str) -> None:
     pixels = colours(rng)
     save(tmp_path / f"x.{suffix}", pixels, **({"lossless": True} if suffix == "webp" else {}))
     np.testing.assert_array_equal(everything(tmp_path), pixels[None])
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "gif"])
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "jpe", "jfif", "gif", "jp2", "avif"])
 def test_lossy_formats_keep_a_plain_colour(tmp_path: Path, suffix: str) -> None:
     pixels = np.full((8, 8, 3), [200, 100, 50], np.uint8)
     save(tmp_path / f"x.{suffix}", pixels)
@@ -187,10 +187,55 @@ def test_the_exif_orientation_is_applied(tmp_path: Path) -> None:
     assert image[8:].max() < 5
 
 
-def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path) -> None:
-    first, second = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
-    first.save(tmp_path / "x.gif", save_all=True, append_images=[second])
-    assert everything(tmp_path)[0, 0, 0].tolist() == [255, 0, 0]
+@pytest.mark.parametrize(("suffix", "options"), [("gif", {}), ("png", {}), ("webp", {"lossless": True}), ("tif", {})])
+def test_of_an_animation_the_first_frame_is_taken_or_all(
+    tmp_path: Path, suffix: str, options: dict[str, object]
+) -> None:
+    """Or of a stack of pages. Without --frames all it is said how many are left out; classes go with each frame."""
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    first, *others = (Image.new("RGB", (4, 4), colour) for colour in colours)
+    for name in ("a/x", "b/y"):
+        path = tmp_path / f"{name}.{suffix}"
+        path.parent.mkdir()
+        first.save(path, save_all=True, append_images=others if name == "a/x" else [], **options)
+    with pytest.warns(TinyDDPMWarning, match=r": 2 of 4 images are used; 2 are further frames .* --frames all takes"):
+        assert everything(tmp_path)[:, 0, 0].tolist() == [[255, 0, 0]] * 2
+    dataset = open_dataset(str(tmp_path), options={"frames": "all"})
+    assert [tuple(pixel) for pixel in dataset.read(np.arange(4))[:, 0, 0].tolist()] == [*colours, (255, 0, 0)]
+    assert dataset.labels is not None
+    assert dataset.labels.tolist() == [0, 0, 0, 1]
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    """In one line: images in deeper folders and beside splits, and files of other kinds; texts are none."""
+    for name in ("train/cat/1.png", "train/cat/old/2.png", "train/dog/3.png", "train/dog/a/b/4.png", "5.png"):
+        save(tmp_path / name, np.full((4, 4), 200, np.uint8))
+    for name in ("train/cat/6.heic", "train/7.svg", "train/README.md", "train/LICENSE", "train/dog/3.txt.json"):
+        (tmp_path / name).write_text("?")
+    with pytest.warns(TinyDDPMWarning) as said:
+        assert len(open_dataset(str(tmp_path))) == 2
+    line = (
+        f"{tmp_path}: 2 of 7 images are used; 3 lie in other folders (5.png, train/cat/old/2.png, train/dog/a/b/4.png);"
+        " 2 are of kinds that are not read (train/7.svg, train/cat/6.heic)"
+    )
+    assert [str(warning.message) for warning in said] == [line]
+
+
+def test_images_that_lie_too_deep_are_named(tmp_path: Path) -> None:
+    save(tmp_path / "animals" / "cat" / "1.png", np.zeros((4, 4), np.uint8))
+    with pytest.raises(
+        DataError, match=r"holds images only deeper, such as .*cat/1\.png: give the folder of their clas"
+    ):
+        open_dataset(str(tmp_path))
+
+
+@pytest.mark.filterwarnings("error")
+def test_where_nothing_is_left_out_nothing_is_said(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "dog/1.png"):
+        save(tmp_path / name, np.full((4, 4), 200, np.uint8))
+    for name in ("notes.txt", "Thumbs.db", ".DS_Store", "LICENSE"):
+        (tmp_path / name).write_text("?")
+    assert len(open_dataset(str(tmp_path))) == 2
 
 
 def test_a_size_crops_the_middle_and_resizes(tmp_path: Path) -> None:

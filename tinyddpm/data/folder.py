@@ -4,7 +4,8 @@
     photos/cat/1.jpg ...              classes are the names of the subfolders, in alphabetical order
     photos/train/cat/1.jpg ...        with splits, by any of their usual names (`splits.py`)
 
-Files are taken in the order of their names; hidden ones and other kinds are passed over. If all images are grey they
+Files are taken in the order of their names; hidden ones are passed over, and it is
+said how many others are. If all images are grey they
 have one channel, otherwise all are RGB. How they are decoded is in `image_files.py`. Captions, and classes that are no
 folders, may be written beside them (`captions.py`).
 """
@@ -12,7 +13,8 @@ folders, may be written beside them (`captions.py`).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,17 +27,28 @@ from tinyddpm.data.base import CAPTIONS, ArrayDataset, Labels, Samples, check_me
 from tinyddpm.data.captions import LABEL, TEXT, read_annotations
 from tinyddpm.data.image_files import AS_IT_IS, SUFFIXES, ImageFiles, Reading
 from tinyddpm.data.splits import split_called
-from tinyddpm.errors import DataError
+from tinyddpm.errors import DataError, TinyDDPMWarning
+
+COMPANIONS = (
+    ".txt", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".toml", ".ini", ".db", ".md", ".html", ".pdf",
+    ".py", ".log", ".npy", ".npz",
+)  # fmt: skip
+"""Of files that lie beside images and are none."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a folder: their paths, the class of each if there are classes, and what else is known of them."""
+    """The images of a folder: their paths, the class of each if there are classes, and what else is known of them.
+
+    And what is left out: images in other folders, and files of kinds that are not read.
+    """
 
     paths: list[Path]
     labels: Labels | None
     classes: tuple[str, ...]
     columns: Mapping[str, Samples]
+    elsewhere: list[Path]
+    others: list[Path]
 
 
 def open_folder(folder: Path, split: str, reading: Reading = AS_IT_IS) -> ArrayDataset:
@@ -73,6 +86,7 @@ def open_folder(folder: Path, split: str, reading: Reading = AS_IT_IS) -> ArrayD
         for _ in pool.map(decode_into_place, range(1, len(paths))):
             pass
     files.check_levels()
+    _say_left_out(folder, int(starts[-1]), listing, files.further)
     labels = None if listing.labels is None else np.repeat(listing.labels, files.frames)
     columns = {key: np.repeat(column, files.frames) for key, column in listing.columns.items()}
     return ArrayDataset(images, labels, listing.classes, columns=columns, name=str(folder))
@@ -96,6 +110,11 @@ def list_images(folder: Path, split: str = "train") -> Listing:
             " move all of them into folders, one per class, or none"
         )
     if not direct and not by_class:
+        elsewhere, _ = _left_out(folder, above, [])
+        if elsewhere:
+            raise DataError(
+                f"{folder} holds images only deeper, such as {elsewhere[0]}: give the folder of their classes"
+            )
         kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
         raise DataError(f"{folder} holds no images ({kinds}), nor do its subfolders: check the path")
     paths = direct or [path for found in by_class.values() for path in found]
@@ -104,7 +123,45 @@ def list_images(folder: Path, split: str = "train") -> Listing:
     classes = {name: k for k, name in enumerate(sorted(set(names)))}
     labels = np.asarray([classes[name] for name in names]) if classes else None
     columns = {CAPTIONS: np.asarray(known[TEXT], object)} if TEXT in known else {}
-    return Listing(paths, labels, tuple(classes), columns)
+    return Listing(paths, labels, tuple(classes), columns, *_left_out(folder, above, paths))
+
+
+def _left_out(folder: Path, above: Path, used: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the images that are not used, and the files that may be images of a kind that is not read.
+
+    They are those in `folder` and below, and the images beside it where it is a split of `above`.
+    """
+    taken = set(used)
+    elsewhere = _images_in(above) if above != folder else []
+    others = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not _is_passed_over(name))
+        for path in (Path(place, name) for name in sorted(names) if not name.startswith(".")):
+            suffix = path.suffix.lower()
+            if suffix in SUFFIXES and path not in taken and path.is_file():
+                elsewhere.append(path)
+            elif suffix not in SUFFIXES and suffix not in COMPANIONS and not path.stem.isupper():
+                others.append(path)
+    return elsewhere, others
+
+
+def _say_left_out(folder: Path, used: int, listing: Listing, further: int) -> None:
+    """Warn in one line of what is not used, and why."""
+    elsewhere, others = listing.elsewhere, listing.others
+    reasons = []
+    if elsewhere:
+        names = _some(path.relative_to(folder).as_posix() for path in elsewhere)
+        reasons.append(f"{len(elsewhere)} lie in other folders ({names})")
+    if others:
+        names = _some(path.relative_to(folder).as_posix() for path in others)
+        reasons.append(f"{len(others)} are of kinds that are not read ({names})")
+    if further:
+        reasons.append(f"{further} are further frames of a file, which --frames all takes")
+    if reasons:
+        total = used + len(elsewhere) + len(others) + further
+        warnings.warn(
+            f"{folder}: {used} of {total} images are used; {'; '.join(reasons)}", TinyDDPMWarning, stacklevel=2
+        )
 
 
 def _split_folder(folder: Path, split: str) -> Path:
