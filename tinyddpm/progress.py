@@ -8,6 +8,8 @@ import time
 from contextlib import suppress
 from typing import TextIO
 
+from tinyddpm.errors import shown
+
 
 class Progress:
     """A progress line on `stream`, standard error by default.
@@ -21,16 +23,18 @@ class Progress:
         self.stream: TextIO | None = stream or sys.stderr  # which is None where it is closed
         notebook = type(self.stream).__module__.startswith("ipykernel")
         self.terminal = notebook or (self.stream is not None and not self.stream.closed and self.stream.isatty())
-        self._shown = 0.0
+        self._shown, self._twentieths = 0.0, 0
         self._open = False
 
     def update(self, done: int, total: int, text: str) -> None:
         """Say that `done` of `total` are done, and `text`."""
         now, last = time.monotonic(), done == total
-        line = f"{done}/{total}  {text}"
+        line = shown(f"{done}/{total}  {text}")
         if not self.terminal:
-            if last or done * 20 // total > (done - 1) * 20 // total:
+            twentieths = done * 20 // total
+            if last or twentieths > self._twentieths:
                 self.say(line)
+            self._twentieths = 0 if last else twentieths
         elif last or now - self._shown >= 0.1:
             width = shutil.get_terminal_size().columns - 1
             self._write("\r" + line[:width].ljust(width))
@@ -39,7 +43,7 @@ class Progress:
     def say(self, line: str) -> None:
         """Print a line of its own."""
         self.close()
-        self._write(line + "\n")
+        self._write(shown(line) + "\n")
 
     def close(self) -> None:
         """End the line that is being rewritten, if any."""

@@ -36,6 +36,17 @@ def test_plain_lines_away_from_a_terminal() -> None:
     assert "\r" not in stream.getvalue()
 
 
+def test_leaps_print_a_line_for_each_twentieth_they_enter() -> None:
+    """Of every work anew, one that was broken off before among them."""
+    stream = io.StringIO()
+    progress = Progress(stream)
+    for end in (1000, 2100, 2100):
+        for done in range(50, end + 1, 50):
+            progress.update(done, 2100, "seconds")
+    whole = [-(-105 * twentieth // 50) * 50 for twentieth in range(1, 21)]
+    assert [int(line.split("/")[0]) for line in stream.getvalue().splitlines()] == [*whole[:9], *whole, *whole]
+
+
 def test_one_rewritten_line_on_a_terminal() -> None:
     stream = Terminal()
     progress = Progress(stream)

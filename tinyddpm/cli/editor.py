@@ -9,22 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyddpm.backend import Array, Purpose
+from tinyddpm.cli.output import say
 from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, refuse_full, wish_of
 from tinyddpm.conditions import Asked, Known, count, in_turn, some
 from tinyddpm.data import open_dataset
 from tinyddpm.data.base import ArrayDataset, Dataset
-from tinyddpm.data.folder import SUFFIXES, decode_image
+from tinyddpm.data.image_files import SUFFIXES, decode_image
 from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.errors import ConfigError, DataError, said_before
 from tinyddpm.figures.images import Pixels, grid, save_images, save_npz, save_png
 from tinyddpm.figures.marks import checkpoint_of, mark_of, said_of
 from tinyddpm.figures.samples import is_drawable
-from tinyddpm.ops.images import from_model, to_model
+from tinyddpm.model.sampling import on_host
+from tinyddpm.ops.images import to_model
 from tinyddpm.progress import Progress
 from tinyddpm.samplers import Noise, Step, make_sampler
 from tinyddpm.training.run import free_folder
@@ -319,7 +320,7 @@ class Editor:
                 for step in edited(np.arange(begin, min(begin + self.batch_size, rows))):
                     progress.update(next(done), total, f"drawing {rows} images")
                     last = step.x
-                results.append(from_model(self.backend.to_numpy(last)))
+                results.append(on_host(self.model, last))
         progress.close()
         return np.concatenate(results)
 
@@ -365,7 +366,7 @@ class Editor:
             save_images(folder, results, mark=mark)
             files.append(folder / f"{0:06d}.png")
         for file in files:
-            click.echo(f"wrote {file}")
+            say(f"wrote {file}")
 
 
 def _joined(rows: Sequence[Asked]) -> Asked:

@@ -20,18 +20,21 @@ import numpy as np
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.conditions import Wish, in_turn
 from tinyddpm.data.base import Dataset
-from tinyddpm.errors import CheckpointError, ConfigError, DataError, OutOfMemoryError, TrainingError, said_before
+from tinyddpm.data.fingerprint import differences, fingerprint
+from tinyddpm.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DrawingError,
+    OutOfMemoryError,
+    TrainingError,
+    said_before,
+)
 from tinyddpm.figures.files import replacing
 from tinyddpm.figures.images import save_gif, save_png
 from tinyddpm.figures.marks import Mark, mark_of, read_mark, samples_of, sha256_of
 from tinyddpm.figures.samples import animation, is_drawable, picture
-from tinyddpm.model.checkpoint import (
-    CheckpointHeader,
-    load_checkpoint,
-    plugin_notes,
-    read_checkpoint_header,
-    save_checkpoint,
-)
+from tinyddpm.model.checkpoint import CheckpointHeader, load_checkpoint, plugin_notes, read_checkpoint_header
 from tinyddpm.model.config import Config, read_toml
 from tinyddpm.model.load import CHECKPOINT, checkpoint_file, layout_of
 from tinyddpm.model.sampling import Samples, draw
@@ -112,7 +115,7 @@ def start(
         progress.say(f"data: {dataset.description}")
         progress.say(f"computed by: {backend.describe()}")
         record = Record(folder, trainer, dataset.description, progress.say)
-        return _Run(trainer, folder, progress, callbacks, record, {}).train()
+        return _Run(trainer, folder, progress, callbacks, record, {"data": fingerprint(dataset)}).train()
 
 
 def resume(
@@ -130,7 +133,7 @@ def resume(
     """Go on where the checkpoint in `folder` was made: to `steps` in all, and elsewhere or otherwise, if so given.
 
     What is not given is as in the folder's `config.toml`. Where all steps are done, the pictures that are missing are
-    drawn. The data are `dataset` or what the configuration names: those it was trained on.
+    drawn. The data are `dataset` or what the configuration names: those it was trained on, in content and order.
 
     Raises:
         CheckpointError: there is no usable checkpoint, or the data set is not the one that it was trained on.
@@ -140,7 +143,7 @@ def resume(
     path = checkpoint_file(folder)
     read_checkpoint_header(path)  # refused before anything is written
 
-    def changed(before: Config) -> Config:
+    def with_changes(before: Config) -> Config:
         training = before.training
         return replace(
             before,
@@ -157,13 +160,15 @@ def resume(
         )
 
     with held(path.parent, progress.say):
-        return _resume(path, progress, changed, dataset)
+        return _resume(path, progress, with_changes, dataset)
 
 
-def _resume(path: Path, progress: Progress, changed: Callable[[Config], Config], dataset: Dataset | None) -> Outcome:
+def _resume(
+    path: Path, progress: Progress, with_changes: Callable[[Config], Config], dataset: Dataset | None
+) -> Outcome:
     folder = path.parent
     before = Config.from_dict(read_checkpoint_header(path).config, str(path))
-    config = changed(_edited(folder / CONFIG, before, progress.say))
+    config = with_changes(_edited(folder / CONFIG, before, progress.say))
     there = load_backend(config.backend, config.device, config.precision, config.graph)
     checkpoint = load_checkpoint(path, layout_of(there))
     drawn = all(is_drawn(file, checkpoint.step) for file in _last_pictures(folder, checkpoint))
@@ -171,10 +176,16 @@ def _resume(path: Path, progress: Progress, changed: Callable[[Config], Config],
         raise ConfigError(f"{path} has done {checkpoint.step} steps already: ask for more with --steps")
     callbacks = Callbacks(config.callbacks, progress.say)
     dataset = dataset or open_data(config)
+    now = fingerprint(dataset)
+    changed = differences(checkpoint.state.get("data", {}), now)
+    if checkpoint.sample_shape != dataset.shape:
+        changed.append("the shape of a sample")
+    if changed:
+        raise CheckpointError(
+            f"{path} was trained on other data than {dataset.description}: {' and '.join(changed)} changed; restore the"
+            " data as they were, or train anew"
+        )
     trainer = make_trainer(config, there, dataset)
-    state = dict(checkpoint.state)
-    if state.pop("samples", None) != len(dataset) or checkpoint.sample_shape != dataset.shape:
-        raise CheckpointError(f"{path} was trained on other data than {dataset.description}: restore it as it was")
     trainer.restore(checkpoint)
     (folder / "samples").mkdir(exist_ok=True)
     _write_config(folder, config)
@@ -186,7 +197,7 @@ def _resume(path: Path, progress: Progress, changed: Callable[[Config], Config],
     progress.say(f"computed by: {there.describe()}")
     progress.say(f"resuming {path} at step {trainer.step}")
     record = Record(folder, trainer, dataset.description, progress.say)
-    return _Run(trainer, folder, progress, callbacks, record, state).train()
+    return _Run(trainer, folder, progress, callbacks, record, {**checkpoint.state, "data": now}).train()
 
 
 def _edited(path: Path, before: Config, say: Callable[[str], None]) -> Config:
@@ -250,7 +261,7 @@ def _write_config(folder: Path, config: Config) -> None:
         file.write(config.to_toml().encode())
 
 
-class _Stopped(Exception):  # noqa: N818 - not an error: somebody asked to stop while samples were drawn
+class _Stopped(Exception):  # noqa: N818 - not an error: samples are not drawn to the end, as somebody asked or none are
     pass
 
 
@@ -268,6 +279,7 @@ class _Run:
     ) -> None:
         self.trainer, self.folder, self.progress, self.record = trainer, folder, progress, record
         self.config = trainer.config
+        self.data: dict[str, str] = state["data"]
         self.loss_sum: float = state.get("loss_sum", 0.0)
         self.loss_count: int = state.get("loss_count", 0)
         self.validation: float | None = state.get("validation")
@@ -384,22 +396,20 @@ class _Run:
         self.callbacks.tell("validated", step=self.trainer.step, loss=self.validation)
 
     def _save(self) -> None:
-        samples = len(self.trainer.train) + len(self.trainer.held_out)
         state = {
             "loss_sum": self.loss_sum,
             "loss_count": self.loss_count,
             "validation": self.validation,
-            "samples": samples,
+            "data": self.data,
         }
-        layout = [(parameter.path, parameter.shape) for parameter in self.trainer.model.layout.parameters]
-        checkpoint, backend = self.trainer.checkpoint(state), self.trainer.model.backend
+        backend = self.trainer.model.backend
         self.interrupt.saving = True
         try:
-            save_checkpoint(self.folder / CHECKPOINT, checkpoint, layout)
+            self.trainer.save(self.folder / CHECKPOINT, state)
         except CheckpointError as error:
             if all(bool(backend.xp.all(backend.xp.isfinite(vector))) for vector in self.trainer.state):
                 raise
-            raise self._diverged(f"after step {checkpoint.step} the weights are no longer finite") from error
+            raise self._diverged(f"after step {self.trainer.step} the weights are no longer finite") from error
         finally:
             self.interrupt.saving = False
         self.saved_at = self.trainer.step
@@ -434,6 +444,11 @@ class _Run:
                     frames=frames,
                     watch=watch,
                 )
+        except DrawingError as error:
+            self.progress.say(
+                f"note: step {self.trainer.step}: {error}; there is no picture of it, and the run goes on"
+            )
+            raise _Stopped from error
         finally:
             self.progress.close()
         mark = mark_of(
