@@ -57,6 +57,8 @@ def open_dataset(
                 f"{source} is a path, which has no options: leave out {', '.join(options)}, or give a data set's name"
             )
         return open_path(Path(source).expanduser(), image_size, split)
+    if Path(source).name != source or Path(source).suffix:
+        raise DataError(f"there is no file or folder {source}: check the path, or give a data set's name")
     raise DataError(f"{unknown('data set', source, names)}; the path of a file or folder would do too")
 
 
