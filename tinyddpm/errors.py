@@ -58,6 +58,10 @@ class TrainingError(TinyDDPMError):
     """A training run cannot go on."""
 
 
+class DrawingError(TinyDDPMError):
+    """Samples cannot be drawn with these weights."""
+
+
 class TinyDDPMWarning(UserWarning):
     """What a user should know and need not act on; the command line prints its one line as a note."""
 

@@ -119,7 +119,7 @@ def test_a_closed_pipe_is_silent(command: str) -> None:
 
 
 def test_memory_that_does_not_suffice_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyddpm.registry.GROUPS", ("guidance",))
+    monkeypatch.setattr("tinyddpm.registry.GROUPS", ("commands", "guidance"))
     monkeypatch.setattr("tinyddpm.registry.strange_groups", lambda: np.empty(2**60, np.uint8))
     result = run("plugins")
     assert result.exit_code == 1

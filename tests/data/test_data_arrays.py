@@ -94,6 +94,9 @@ def test_points(tmp_path: Path, rng: np.random.Generator, dimension: int, dtype:
         (np.zeros((0, 3, 2), np.uint8), "is empty: give at least one sample"),
         (np.zeros((4, 3, 0), np.uint8), "is empty"),
         (np.zeros((4, 3, 32, 32), np.uint8), r"channels first: store them as \(n, H, W, C\)"),
+        (np.zeros((2, 4, 32, 32), np.uint8), r"channels first: store them as \(n, H, W, C\)"),
+        (np.zeros((32, 30, 3, 16), np.uint8), r"have their number last: store them as \(n, H, W, C\)"),
+        (np.zeros((32, 32, 3, 4), np.uint8), r"have their number last: store them as \(n, H, W, C\)"),
         (np.array([[0.0, 1.0], [0.0, np.nan]]), "point 1 is not finite"),
         (np.array([[0.0, 1e300], [0.0, 0.0]]), "point 0 is not finite in float32"),
     ],
@@ -106,13 +109,39 @@ def test_other_arrays_are_refused(tmp_path: Path, array: np.ndarray, complaint: 
 
 
 @pytest.mark.parametrize(
+    ("labels", "numbers", "classes"),
+    [
+        (np.array([1, 4, 2, 4]), [0, 2, 1, 2], ("1", "2", "4")),
+        (np.array([1000, 7, 7, 1000], np.uint16), [1, 0, 0, 1], ("7", "1000")),
+        (np.array([0, 2**64 - 1, 0, 0], np.uint64), [0, 1, 0, 0], ("0", "18446744073709551615")),
+        (np.array([[3], [1], [3], [1]]), [1, 0, 1, 0], ("1", "3")),
+        (np.array([[0, 1, 0], [0, 0, 1], [0, 1, 0], [0, 1, 0]], np.float32), [0, 1, 0, 0], ("1", "2")),
+        (np.array([2.0, 0.0, 2.0, 2.0]), [1, 0, 1, 1], ("0", "2")),
+        (np.array([True, False, False, True]), [1, 0, 0, 1], ("False", "True")),
+        (np.array(["dog", "cat", "ünïcödé", "cat"]), [1, 0, 2, 0], ("cat", "dog", "ünïcödé")),
+    ],
+)
+def test_classes_are_the_labels_that_there_are(
+    tmp_path: Path, labels: np.ndarray, numbers: list[int], classes: tuple[str, ...]
+) -> None:
+    """Of every kind that people store: no class is empty, and each goes by the name it has in the file."""
+    np.savez(tmp_path / "x.npz", images=IMAGES, labels=labels)
+    dataset = open_dataset(str(tmp_path / "x.npz"))
+    assert dataset.labels is not None
+    assert (dataset.labels.tolist(), dataset.classes) == (numbers, classes)
+    assert dataset.labels.dtype == np.int64
+
+
+@pytest.mark.parametrize(
     ("labels", "complaint"),
     [
-        (np.array([0, 1, 2]), r"labels of shape \(3,\) and type int64: store 4 integers"),
-        (np.zeros(4), "type float64: store 4 integers"),
-        (np.array([0, 1, -1, 2]), "label -1 is not in 0 to 2"),
-        (np.array([0, 1, 2**60, 2]), "label 1152921504606846976 is not in 0 to 65535"),
-        (np.array([0, 1, 2**64 - 1, 2], np.uint64), "label 18446744073709551615 is not in 0 to 65535"),
+        (np.array([0, 1, 2]), r"labels of shape \(3,\) and type int64: store 4 integers or texts"),
+        (np.array([0.5, 1, 1, 0]), "type float64: store 4 integers"),
+        (np.array([0, 1, np.nan, 0]), "type float64: store 4 integers"),
+        (np.array([[0, 1], [1, 1], [1, 0], [1, 0]]), r"labels of shape \(4, 2\)"),
+        (np.array([b"a", b"b", b"a", b"b"]), r"type \|S1: store 4 integers or texts"),
+        (np.array(["a", "b", "\ud83d", "b"]), "a label holds half a character"),
+        (np.array([0, 1, -1, 2]), "label -1 is below 0: number the classes from 0, or leave those samples out"),
     ],
 )
 def test_wrong_labels_are_refused(tmp_path: Path, labels: np.ndarray, complaint: str) -> None:

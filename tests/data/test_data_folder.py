@@ -78,10 +78,58 @@ def test_split_folders(tmp_path: Path) -> None:
     assert open_dataset(str(tmp_path)).classes == ("cat",)
 
 
-def test_a_class_may_be_called_train(tmp_path: Path) -> None:
-    for name in ("train", "plane"):
+@pytest.mark.parametrize(
+    ("train", "test", "beside"),
+    [
+        ("train", "test", []),
+        ("Train", "TEST", ["valid"]),
+        ("training", "testing", ["dev", "empty/"]),
+        ("train_set", "test_set", ["masks/", "__MACOSX"]),
+        ("train2017", "eval", ["val2017", ".hidden"]),
+    ],
+)
+def test_splits_have_many_names(tmp_path: Path, train: str, test: str, beside: list[str]) -> None:
+    """Whatever they are called, they are no classes; nor are folders beside them that hold no images."""
+    for value, name in enumerate([train, test, *beside]):
+        if name.endswith("/"):
+            (tmp_path / name).mkdir()
+        else:
+            save(tmp_path / name / "1.png", np.full((4, 4), 150 + value, np.uint8))
+    dataset = open_dataset(str(tmp_path))
+    assert (len(dataset), dataset.classes) == (1, ())
+    assert everything(tmp_path).flat[0] == 150
+    assert everything(tmp_path, split="test").flat[0] == 151
+
+
+@pytest.mark.parametrize(
+    ("folders", "line"),
+    [
+        (["train", "plane"], r"holds splits \(train\) beside other folders of images \(plane\): move the others out"),
+        (["train", "test", "masks/a"], r"holds splits \(test, train\) beside other folders of images \(masks\)"),
+        (["train", "Training"], r"holds the split 'train' as Training, train: keep one"),
+        (["val", "test"], r"has no split 'train': use 'test' or 'validation'"),
+    ],
+)
+def test_splits_among_other_folders_are_refused(tmp_path: Path, folders: list[str], line: str) -> None:
+    for name in folders:
         save(tmp_path / name / "1.png", np.zeros((4, 4), np.uint8))
-    assert open_dataset(str(tmp_path)).classes == ("plane", "train")
+    with pytest.raises(DataError, match=line):
+        open_dataset(str(tmp_path))
+
+
+def test_every_split_that_is_named_can_be_read(tmp_path: Path) -> None:
+    for name in ("train", "val"):
+        save(tmp_path / name / "1.png", np.full((4, 4), len(name), np.uint8))
+    with pytest.raises(DataError, match="has no split 'test': use 'train' or 'validation'"):
+        open_dataset(str(tmp_path), split="test")
+    assert everything(tmp_path, split="validation").flat[0] == 3
+
+
+def test_a_class_may_begin_as_a_split_does(tmp_path: Path) -> None:
+    names = ("bullet train", "test tube", "train station", "values")
+    for name in names:
+        save(tmp_path / name / "1.png", np.zeros((4, 4), np.uint8))
+    assert open_dataset(str(tmp_path)).classes == names
 
 
 def test_a_missing_split_is_refused(tmp_path: Path) -> None:

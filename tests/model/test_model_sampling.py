@@ -10,9 +10,10 @@ import pytest
 
 from tinyddpm.backend import load_backend
 from tinyddpm.conditions import Asked
-from tinyddpm.errors import ConfigError
+from tinyddpm.errors import ConfigError, DrawingError
 from tinyddpm.model.config import Config
 from tinyddpm.model.model import Model
+from tinyddpm.model.sampling import draw, on_host
 
 NUMPY = load_backend("numpy")
 CONFIG = Config.from_dict({"network": {"name": "mlp", "width": 8, "depth": 1}, "schedule": {"timesteps": 30}})
@@ -56,3 +57,20 @@ def test_a_wrong_option_is_refused_before_the_first_step() -> None:
     sampling = replace(CONFIG.sampling, name="ddim", options={"eta": 2.0})
     with pytest.raises(ConfigError, match=r"eta is 2\.0"):
         plain.sample(weights(plain), np.arange(2), Asked(None), 0, sampling)
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid):RuntimeWarning")
+def test_finite_weights_that_draw_nothing_finite_are_refused() -> None:
+    plain = model(())
+    huge = np.full(plain.layout.size, 1e30, np.float32)
+    with pytest.raises(DrawingError, match="sample 0 of 2 is not finite: the weights are too large to draw with"):
+        draw(plain, huge, np.arange(2), Asked(None), seed=0, sampling=CONFIG.sampling, batch_size=2)
+
+
+def test_no_pixel_that_is_not_finite_becomes_black() -> None:
+    unet = Config.from_dict({"network": {"name": "unet", "channels": 8, "multipliers": [1], "attention": []}})
+    x = np.zeros((3, 4, 4, 1), np.float32)
+    assert on_host(Model(unet, (4, 4, 1), (), NUMPY), x).dtype == np.uint8
+    x[1, 2, 3] = np.nan
+    with pytest.raises(DrawingError, match="sample 1 of 3 is not finite"):
+        on_host(Model(unet, (4, 4, 1), (), NUMPY), x)

@@ -22,7 +22,8 @@ from tinyddpm.backend import Backend, load_backend
 from tinyddpm.backend.numpy_backend import NumpyBackend
 from tinyddpm.conditions import Asked, some
 from tinyddpm.data import open_dataset
-from tinyddpm.errors import CheckpointError, ConfigError, DataError, TrainingError
+from tinyddpm.data.base import ArrayDataset
+from tinyddpm.errors import CheckpointError, ConfigError, DataError, DrawingError, TrainingError
 from tinyddpm.figures.marks import read_mark
 from tinyddpm.model.checkpoint import Checkpoint, load_checkpoint
 from tinyddpm.model.config import Config
@@ -195,7 +196,7 @@ def test_killed_during_saves_and_resumed_is_the_straight_run(tmp_path: Path) -> 
     assert not list(folder.glob(".*"))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signal_finishes_the_step_saves_and_exits(number: signal.Signals, code: int, tmp_path: Path) -> None:
     tables = config(POINTS, steps=100_000, save_every=100_000, validate_every=100_000, sample_every=100_000).to_dict()
     folder = tmp_path / "run"
@@ -275,10 +276,47 @@ def test_resume_refuses_what_it_cannot_go_on_with(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has done 3 steps already: ask for more with --steps"):
         resume(tmp_path / "run", quiet())
     np.save(tmp_path / "points.npy", points[:-1])
-    with pytest.raises(CheckpointError, match="was trained on other data"):
+    with pytest.raises(CheckpointError, match=r"was trained on other data .*: the number of samples and the samples"):
         resume(tmp_path / "run", quiet(), steps=5)
     with pytest.raises(CheckpointError, match="nowhere"):
         resume(tmp_path / "nowhere", quiet())
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"classes": ("a", "c")}, "the classes changed"),
+        ({"labels": 1 - np.arange(40) % 2}, "the labels changed"),
+        ({"columns": {"age": np.arange(40)[::-1]}}, "the captions and columns changed"),
+        ({"samples": np.roll(np.arange(80.0).reshape(40, 2), 1, axis=0)}, "the samples changed"),
+        ({"samples": np.arange(120.0).reshape(40, 3)}, "the samples and the shape of a sample"),
+    ],
+)
+def test_resume_on_other_data_is_refused(change: dict[str, Any], line: str, tmp_path: Path) -> None:
+    """Of as many samples as before: other names, labels, columns, order, or size. What changed is named."""
+    told: dict[str, Any] = {
+        "samples": np.arange(80.0).reshape(40, 2),
+        "labels": np.arange(40) % 2,
+        "classes": ("a", "b"),
+        "columns": {"age": np.arange(40)},
+    }
+    tables = {**POINTS, "data": {"source": "array"}}
+    start(config(tables, steps=2), NUMPY, tmp_path, quiet(), ArrayDataset(**told, name="x"))
+    with pytest.raises(CheckpointError, match=rf"was trained on other data than x: 40 .*: {line}"):
+        resume(tmp_path, quiet(), steps=4, dataset=ArrayDataset(**{**told, **change}, name="x"))
+    assert resume(tmp_path, quiet(), steps=4, dataset=ArrayDataset(**told, name="x")).step == 4
+
+
+def test_a_run_goes_on_where_nothing_can_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(*_: Any, **__: Any) -> None:
+        raise DrawingError("sample 0 of 10 is not finite")
+
+    monkeypatch.setattr("tinyddpm.training.run.draw", nothing)
+    said = StringIO()
+    outcome = start(config(POINTS), NUMPY, tmp_path, Progress(said))
+    assert (outcome.complete, outcome.pictures) == (True, [])
+    for step in (6, 12):
+        assert f"note: step {step}: sample 0 of 10 is not finite; there is no picture of it" in said.getvalue()
 
 
 def test_labels_and_batch_sizes_that_do_not_fit() -> None:

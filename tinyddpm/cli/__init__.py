@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 import click
@@ -108,12 +108,11 @@ def _note(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Print a warning: this package's as its line, any other with where it comes from."""
+    """Print a warning, if it can be: this package's as its line, any other with where it comes from."""
     ours = issubclass(category, TinyDDPMWarning)
-    if ours:
-        say(f"note: {message}", err=True)
-    else:
-        say(*warnings.formatwarning(message, category, filename, lineno, line).split("\n"), err=True)
+    text = f"note: {message}" if ours else warnings.formatwarning(message, category, filename, lineno, line)
+    with suppress(OSError):
+        say(*([text] if ours else text.split("\n")), err=True)
 
 
 def _broken(name: str, error: RegistryError) -> click.Command:

@@ -24,7 +24,8 @@ from tinyddpm.errors import ConfigError, DataError, said_before
 from tinyddpm.figures.images import Pixels, grid, save_images, save_npz, save_png
 from tinyddpm.figures.marks import checkpoint_of, mark_of, said_of
 from tinyddpm.figures.samples import is_drawable
-from tinyddpm.ops.images import from_model, to_model
+from tinyddpm.model.sampling import on_host
+from tinyddpm.ops.images import to_model
 from tinyddpm.progress import Progress
 from tinyddpm.samplers import Noise, Step, make_sampler
 from tinyddpm.training.run import free_folder
@@ -319,7 +320,7 @@ class Editor:
                 for step in edited(np.arange(begin, min(begin + self.batch_size, rows))):
                     progress.update(next(done), total, f"drawing {rows} images")
                     last = step.x
-                results.append(from_model(self.backend.to_numpy(last)))
+                results.append(on_host(self.model, last))
         progress.close()
         return np.concatenate(results)
 

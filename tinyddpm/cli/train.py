@@ -47,7 +47,8 @@ def train(
 ) -> None:
     """Train a model. Without arguments: handwritten digits, in about two minutes on two cores.
 
-    Ctrl-C finishes the step, saves and exits; --resume goes on bit for bit as if nothing had happened.
+    Ctrl-C, or closing the terminal, finishes the step, saves and exits; --resume goes on bit for bit as if nothing had
+    happened.
     """
     from tinyddpm.backend import load_backend
     from tinyddpm.progress import Progress

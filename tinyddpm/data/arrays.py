@@ -64,6 +64,8 @@ def open_npz(path: Path) -> ArrayDataset:
                 )
             samples = _read_member(archive, samples_key, path)
             labels = _read_member(archive, labels_key, path) if labels_key else None
+            if labels is not None and labels.dtype.kind == "U":
+                labels = _strings(labels, "labels", path)
             columns = _columns(archive, keys, path)
     except DAMAGE as cause:
         raise _unreadable(path, cause) from cause

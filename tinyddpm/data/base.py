@@ -22,6 +22,8 @@ CAPTIONS, TOKENS, LENGTH = "text", "tokens", "length"
 MEMORY_LIMIT = 4 * 2**30
 """Bytes that a data set may take in memory; a larger one belongs into an HDF5 file, which is read lazily."""
 MOST_CLASSES = 65536
+CHANNELS = (1, 2, 3, 4)
+"""That pictures have: an axis of any other length is no axis of channels."""
 
 
 class Dataset(Protocol):
@@ -57,8 +59,8 @@ class ArrayDataset:
 
     Args:
         samples: uint8 images (n, H, W) or (n, H, W, C), or floating points (n, D), which are kept as float32.
-        labels: integers (n,) in [0, number of classes), or None.
-        classes: the names of the classes; their numbers if not given.
+        labels: of each sample, as `checked_labels` takes them, or None.
+        classes: the names of the classes, by number; the values of the labels if not given.
         columns: what else is known of each sample; see `Dataset`.
         name: what errors and the description call this data set.
 
@@ -184,29 +186,64 @@ def sample_shape(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> tup
         )
     if dtype != np.uint8:
         raise DataError(f"{name}: the images are {dtype}: store them as uint8, 0 to 255")
-    if len(shape) == 4 and shape[1] in (1, 3) and shape[3] > 4:
+    if len(shape) == 4 and shape[1] in CHANNELS and shape[3] > 4:
         raise DataError(f"{name}: images of shape {shape} have their channels first: store them as (n, H, W, C)")
+    if len(shape) == 4 and shape[2] in CHANNELS and (shape[3] > 4 or shape[0] == shape[1] > 4):
+        raise DataError(f"{name}: images of shape {shape} have their number last: store them as (n, H, W, C)")
     return (*shape[1:], 1) if len(shape) == 3 else shape[1:]
 
 
 def checked_labels(
     labels: Samples | None, n: int, classes: tuple[str, ...], name: str
 ) -> tuple[Labels | None, tuple[str, ...]]:
-    """Return `labels` as int64 and the names of their classes (their numbers where `classes` is empty).
+    """Return the number of each sample's class, int64, and the names of the classes.
+
+    Labels are whole numbers of any type, (n,) or (n, 1), booleans, texts, or one-hot rows (n, number of classes). Where
+    `classes` is empty the classes are the values that there are, in rising order, and these are their names.
 
     Raises:
-        DataError: the labels are not n integers, each the number of a class.
+        DataError: the labels are something else, below 0, or not the number of a class in `classes`.
     """
     if labels is None:
         return None, ()
-    if labels.shape != (n,) or labels.dtype.kind not in "iu":
-        raise DataError(f"{name}: labels of shape {labels.shape} and type {labels.dtype}: store {n} integers")
-    low, high = int(labels.min()), int(labels.max())
-    count = len(classes) or min(high + 1, MOST_CLASSES)
-    if low < 0 or high >= count:
-        wrong = low if low < 0 else high
-        raise DataError(f"{name}: label {wrong} is not in 0 to {count - 1}: number the classes from 0 without gaps")
-    return labels.astype(np.int64), classes or tuple(str(i) for i in range(count))
+    values = _one_each(labels, n, name)
+    if values.dtype.kind == "i" and values.min() < 0:
+        raise DataError(
+            f"{name}: label {values.min()} is below 0: number the classes from 0, or leave those samples out"
+        )
+    if classes:
+        if values.dtype.kind not in "iu" or values.max() >= len(classes):
+            raise DataError(
+                f"{name}: label {values.max()} is not in 0 to {len(classes) - 1}, the classes that have names"
+            )
+        return values.astype(np.int64), classes
+    found, numbers = np.unique(values, return_inverse=True)
+    if len(found) > MOST_CLASSES:
+        raise DataError(
+            f"{name}: {len(found)} different labels, and there may be {MOST_CLASSES} classes: leave them out"
+        )
+    return numbers.reshape(n).astype(np.int64), tuple(str(value) for value in found.tolist())
+
+
+def _one_each(labels: Samples, n: int, name: str) -> Samples:
+    """Return labels as integers, booleans or texts, (n,)."""
+    values = labels[:, 0] if labels.shape == (n, 1) else labels
+    if values.ndim == 2 and values.dtype.kind in "biuf" and _is_one_hot(values):
+        values = values.argmax(axis=1)
+    if values.dtype.kind == "f" and (np.abs(values) < 2**53).all() and (values == np.rint(values)).all():
+        values = values.astype(np.int64)
+    texts = values.dtype.kind in "OU" and all(isinstance(value, str) for value in values.flat)
+    if values.shape != (n,) or not (values.dtype.kind in "biu" or texts):
+        raise DataError(
+            f"{name}: labels of shape {labels.shape} and type {labels.dtype}: store {n} integers or texts, one a sample"
+        )
+    if texts and any("\ud800" <= character <= "\udfff" for value in set(values) for character in value):
+        raise DataError(f"{name}: a label holds half a character (a lone surrogate): write it anew")
+    return values
+
+
+def _is_one_hot(rows: Samples) -> bool:
+    return bool(((rows == 0) | (rows == 1)).all() and (rows.sum(axis=1) == 1).all())
 
 
 def checked_columns(columns: Mapping[str, Samples], n: int, name: str) -> Mapping[str, Samples]:

@@ -2,7 +2,7 @@
 
     photos/1.jpg ...                  no classes
     photos/cat/1.jpg ...              classes are the names of the subfolders, in alphabetical order
-    photos/train/cat/1.jpg ...        with splits, as the Hugging Face image folders have them
+    photos/train/cat/1.jpg ...        with splits, by any of their usual names (`splits.py`)
 
 Files are taken in the order of their names; hidden ones and other kinds are passed over. If all images are grey they
 have one channel, otherwise all are RGB. What is transparent is put on white, an EXIF orientation is applied, 16-bit
@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tinyddpm.data.base import CAPTIONS, ArrayDataset, Labels, Samples, check_memory, require_split
 from tinyddpm.data.captions import LABEL, TEXT, read_annotations
 from tinyddpm.data.resize import fit
+from tinyddpm.data.splits import split_called
 from tinyddpm.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 """Pillow's readers that are used; it has others, some of which start programs."""
-SPLITS = {"train", "test", "validation", "val"}
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L")
 
 
@@ -172,17 +172,49 @@ def _to_eight_bits(image: Image.Image, mode: str, path: Path) -> Image.Image:
 
 
 def _split_folder(folder: Path, split: str) -> Path:
-    """Return the folder of `split`: a subfolder if all subfolders are named as splits are, or `folder` itself."""
-    names = [sub.name for sub in _subfolders(folder)]
-    if not names or not SPLITS.issuperset(names):
+    """Return the folder of `split`: a subfolder if subfolders are splits, or `folder` itself.
+
+    Raises:
+        DataError: there is no such split, there are two, or other folders of images are beside the splits.
+    """
+    holding = [sub for sub in _subfolders(folder) if _holds_images(sub)]
+    splits = [sub for sub in holding if split_called(sub.name)]
+    if not splits:
         require_split(split, ("train",), str(folder))
         return folder
-    require_split(split, tuple(names), str(folder))
-    return folder / split
+    others = [sub.name for sub in holding if sub not in splits]
+    if others:
+        raise DataError(
+            f"{folder} holds splits ({_some(sub.name for sub in splits)}) beside other folders of images"
+            f" ({_some(others)}): move the others out of it, or rename what is a class and no split"
+        )
+    require_split(split, tuple(dict.fromkeys(str(split_called(sub.name)) for sub in splits)), str(folder))
+    found = [sub for sub in splits if split_called(sub.name) == split]
+    if len(found) > 1:
+        raise DataError(f"{folder} holds the split {split!r} as {_some(sub.name for sub in found)}: keep one of them")
+    return found[0]
+
+
+def _some(names: Iterable[str]) -> str:
+    """Return the first names of many."""
+    names = list(names)
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not _is_passed_over(p.name))
+
+
+def _is_passed_over(folder: str) -> bool:
+    """Whether a folder of this name is hidden, or what macOS adds to archives."""
+    return folder.startswith(".") or folder == "__MACOSX"
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether there are images in `folder` or below. Links to folders below are not followed: they may lead back."""
+    if _images_in(folder):
+        return True
+    return any(_holds_images(sub) for sub in _subfolders(folder) if not sub.is_symlink())
 
 
 def _images_in(folder: Path) -> list[Path]:

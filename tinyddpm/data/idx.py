@@ -17,7 +17,7 @@ from typing import IO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyddpm.data.base import ArrayDataset, check_memory
+from tinyddpm.data.base import ArrayDataset, check_memory, require_split
 from tinyddpm.errors import DataError
 
 DEFLATE_RATIO = 1032
@@ -68,9 +68,10 @@ def find_images(folder: Path, split: str) -> Path | None:
         DataError: there are several, or only those of another split.
     """
     found = sorted(p for p in folder.iterdir() if _names_idx(p, "images") and p.is_file())
-    named = [p for p in found if p.name.startswith(PREFIXES[split])]
     if not found:
         return None
+    require_split(split, tuple(PREFIXES), str(folder))
+    named = [p for p in found if p.name.startswith(PREFIXES[split])]
     if not named and split == "train":
         named = [p for p in found if split_of(p) == "train"]
     if not named:

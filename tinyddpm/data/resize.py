@@ -44,10 +44,12 @@ KEPT = 2**30
 
 
 class Resized:
-    """A `Dataset` whose images are cropped and resized to (H, W) as they are first read, each channel by itself."""
+    """A `Dataset` of the images of another, `source`, cropped and resized to (H, W) as they are first read, each
+    channel by itself.
+    """
 
     def __init__(self, dataset: Dataset, image_size: tuple[int, int]) -> None:
-        self._dataset = dataset
+        self.source = dataset
         self.shape: tuple[int, ...] = (*image_size, dataset.shape[2])
         self._size = image_size
         self.classes = dataset.classes
@@ -59,7 +61,7 @@ class Resized:
         self._is_kept = np.zeros(len(dataset), bool)
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return len(self.source)
 
     def read(self, indices: NDArray[np.integer[Any]]) -> Samples:
         """Return the resized images at `indices`, uint8 (n, H, W, C)."""
@@ -75,7 +77,7 @@ class Resized:
     def _resize(self, indices: NDArray[np.integer[Any]]) -> Samples:
         from PIL import Image
 
-        images = self._dataset.read(indices)
+        images = self.source.read(indices)
         out = np.empty((len(images), *self.shape), np.uint8)
         for i, image in enumerate(images):
             for c in range(self.shape[2]):

@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyddpm.backend import Array
 from tinyddpm.conditions import Known, some
-from tinyddpm.errors import ConfigError, said_before, unknown
+from tinyddpm.errors import ConfigError, DrawingError, said_before, unknown
 from tinyddpm.model.config import GuidanceConfig, SamplingConfig
 from tinyddpm.model.model import Model
 from tinyddpm.ops.images import from_model
@@ -67,6 +67,9 @@ def draw(
         batch_size: how many at a time.
         frames: keep moments of the denoising.
         watch: called with every step, for progress.
+
+    Raises:
+        DrawingError: a sample is not finite.
     """
     model.read(asked)  # whole: what is to be said of it is said once
     batches, films = [], []
@@ -79,8 +82,8 @@ def draw(
         for number, step in enumerate(steps):
             watch(step)
             if number in kept:
-                film.append(_to_host(model, step.x))
-        batches.append(_to_host(model, step.x))
+                film.append(on_host(model, step.x))
+        batches.append(on_host(model, step.x))
         films.append(film)
     return Samples(
         values=np.concatenate(batches),
@@ -90,8 +93,19 @@ def draw(
     )
 
 
-def _to_host(model: Model, x: Array) -> HostArray:
+def on_host(model: Model, x: Array) -> HostArray:
+    """Return samples `x` of the device: images in [−1, 1] as uint8, points as they are.
+
+    Raises:
+        DrawingError: a sample is not finite.
+    """
     host = model.backend.to_numpy(x)
+    finite = np.isfinite(host).reshape(len(host), -1).all(axis=1)
+    if not finite.all():
+        raise DrawingError(
+            f"sample {np.argmin(finite)} of {len(host)} is not finite: the weights are too large to draw with; take"
+            " an earlier checkpoint, or train anew with a lower --learning-rate"
+        )
     return from_model(host) if model.is_image else host
 
 

@@ -19,12 +19,13 @@ import numpy as np
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.conditions import Wish, in_turn
 from tinyddpm.data.base import Dataset
-from tinyddpm.errors import CheckpointError, ConfigError, OutOfMemoryError, TrainingError, said_before
+from tinyddpm.data.fingerprint import differences, fingerprint
+from tinyddpm.errors import CheckpointError, ConfigError, DrawingError, OutOfMemoryError, TrainingError, said_before
 from tinyddpm.figures.files import replacing
 from tinyddpm.figures.images import save_gif, save_png
 from tinyddpm.figures.marks import Mark, mark_of, samples_of, sha256_of
 from tinyddpm.figures.samples import animation, is_drawable, picture
-from tinyddpm.model.checkpoint import load_checkpoint, plugin_notes, read_checkpoint_header, save_checkpoint
+from tinyddpm.model.checkpoint import load_checkpoint, plugin_notes, read_checkpoint_header
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import CHECKPOINT, checkpoint_file, layout_of
 from tinyddpm.model.sampling import Samples, draw
@@ -94,7 +95,7 @@ def start(
     progress.say(f"data: {dataset.description}")
     progress.say(f"computed by: {backend.describe()}")
     record = Record(folder, trainer, dataset.description, progress.say)
-    return _Run(trainer, folder, progress, callbacks, record, {}).train()
+    return _Run(trainer, folder, progress, callbacks, record, {"data": fingerprint(dataset)}).train()
 
 
 def resume(
@@ -110,7 +111,7 @@ def resume(
 ) -> Outcome:
     """Go on where the checkpoint in `folder` was made: to `steps` in all, and elsewhere or otherwise, if so given.
 
-    The data are `dataset` or what the configuration names: those it was trained on.
+    The data are `dataset` or what the configuration names: those it was trained on, in content and order.
 
     Raises:
         CheckpointError: there is no usable checkpoint, or the data set is not the one that it was trained on.
@@ -137,10 +138,16 @@ def resume(
         raise ConfigError(f"{path} has done {checkpoint.step} steps already: ask for more with --steps")
     callbacks = Callbacks(config.callbacks, progress.say)
     dataset = dataset or open_data(config)
+    now = fingerprint(dataset)
+    changed = differences(checkpoint.state.get("data", {}), now)
+    if checkpoint.sample_shape != dataset.shape:
+        changed.append("the shape of a sample")
+    if changed:
+        raise CheckpointError(
+            f"{path} was trained on other data than {dataset.description}: {' and '.join(changed)} changed; restore the"
+            " data as they were, or train anew"
+        )
     trainer = make_trainer(config, there, dataset)
-    state = dict(checkpoint.state)
-    if state.pop("samples", None) != len(dataset) or checkpoint.sample_shape != dataset.shape:
-        raise CheckpointError(f"{path} was trained on other data than {dataset.description}: restore it as it was")
     trainer.restore(checkpoint)
     (folder / "samples").mkdir(exist_ok=True)
     _write_config(folder, config)
@@ -149,7 +156,7 @@ def resume(
     progress.say(f"computed by: {there.describe()}")
     progress.say(f"resuming {path} at step {trainer.step}")
     record = Record(folder, trainer, dataset.description, progress.say)
-    return _Run(trainer, folder, progress, callbacks, record, state).train()
+    return _Run(trainer, folder, progress, callbacks, record, {**checkpoint.state, "data": now}).train()
 
 
 def _write_config(folder: Path, config: Config) -> None:
@@ -157,7 +164,7 @@ def _write_config(folder: Path, config: Config) -> None:
         file.write(config.to_toml().encode())
 
 
-class _Stopped(Exception):  # noqa: N818 - not an error: somebody asked to stop while samples were drawn
+class _Stopped(Exception):  # noqa: N818 - not an error: samples are not drawn to the end, as somebody asked or none are
     pass
 
 
@@ -175,6 +182,7 @@ class _Run:
     ) -> None:
         self.trainer, self.folder, self.progress, self.record = trainer, folder, progress, record
         self.config = trainer.config
+        self.data: dict[str, str] = state["data"]
         self.loss_sum: float = state.get("loss_sum", 0.0)
         self.loss_count: int = state.get("loss_count", 0)
         self.validation: float | None = state.get("validation")
@@ -259,15 +267,17 @@ class _Run:
         self.callbacks.tell("validated", step=self.trainer.step, loss=self.validation)
 
     def _save(self) -> None:
-        samples = len(self.trainer.train) + len(self.trainer.held_out)
         state = {
             "loss_sum": self.loss_sum,
             "loss_count": self.loss_count,
             "validation": self.validation,
-            "samples": samples,
+            "data": self.data,
         }
-        layout = [(parameter.path, parameter.shape) for parameter in self.trainer.model.layout.parameters]
-        save_checkpoint(self.folder / CHECKPOINT, self.trainer.checkpoint(state), layout)
+        self.interrupt.saving = True
+        try:
+            self.trainer.save(self.folder / CHECKPOINT, state)
+        finally:
+            self.interrupt.saving = False
         self.saved_at = self.trainer.step
         self.record.saved(self.trainer.step)
         self.callbacks.tell("saved", step=self.trainer.step, path=self.folder / CHECKPOINT)
@@ -300,6 +310,11 @@ class _Run:
                     frames=frames,
                     watch=watch,
                 )
+        except DrawingError as error:
+            self.progress.say(
+                f"note: step {self.trainer.step}: {error}; there is no picture of it, and the run goes on"
+            )
+            raise _Stopped from error
         finally:
             self.progress.close()
         mark = mark_of(

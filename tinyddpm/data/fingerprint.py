@@ -1,0 +1,64 @@
+"""What tells a data set from another: a hash of each of its parts, kept with what was learned from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from math import prod
+
+import numpy as np
+
+from tinyddpm.data.base import Dataset, Samples
+from tinyddpm.data.resize import Resized
+
+READ = 2**28
+"""Bytes of samples that are read; of more, some that are spread evenly over the data set."""
+AT_ONCE = 2**24
+"""Bytes that are read at a time."""
+
+
+def fingerprint(dataset: Dataset) -> dict[str, str]:
+    """Return what identifies `dataset`, by what it is called: the number of samples, and hashes of all else.
+
+    The order of the samples counts. Images that are resized as they are read are hashed at their own size.
+    """
+    while isinstance(dataset, Resized):
+        dataset = dataset.source
+    columns = dataset.columns
+    return {
+        "the number of samples": str(len(dataset)),
+        "the classes": _digest([json.dumps(dataset.classes).encode()]),
+        "the labels": _digest([] if dataset.labels is None else [_bytes(dataset.labels)]),
+        "the captions and columns": _digest(part for key in sorted(columns) for part in _column(key, columns[key])),
+        "the samples": _samples(dataset),
+    }
+
+
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return what is not in `now` as it was in `before`."""
+    return [what for what, digest in before.items() if now.get(what) != digest]
+
+
+def _samples(dataset: Dataset) -> str:
+    size = prod(dataset.shape) * (1 if len(dataset.shape) == 3 else 4)
+    n = len(dataset)
+    indices = np.unique(np.linspace(0, n - 1, min(n, max(1, READ // size))).astype(np.int64))
+    count = max(1, AT_ONCE // size)
+    return _digest(_bytes(dataset.read(indices[i : i + count])) for i in range(0, len(indices), count))
+
+
+def _column(key: str, column: Samples) -> tuple[bytes, bytes]:
+    values = json.dumps(column.tolist()).encode() if column.dtype == object else _bytes(column)
+    return key.encode(), values
+
+
+def _bytes(array: Samples) -> bytes:
+    return f"{array.dtype.str} {array.shape} ".encode() + array.tobytes()
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
