@@ -8,8 +8,9 @@ at the same rates. PyTorch runs the tests' twin of our U-Net, in the variant tha
 fastest here, and its noise is drawn off the clock. They take turns of some seconds, each in a process of its own on all
 threads. After every turn, off the clock too, the loss of the averaged weights is measured on the same held-out samples,
 in float32; by that the whole takes longer than the minutes of all. Ctrl-C ends it early, with what there is. The curves
-are drawn in a picture, their numbers written beside it as JSON. Needs a copy of the repository with the packages of its
-tests: pip install -e '.[test]'.
+are drawn in a picture, their numbers written beside it as JSON. With --save FOLDER each leaves a run there, in our
+format, for `tinyddpm sample`, `evaluate` and `nll`. Needs a copy of the repository with the packages of its tests:
+pip install -e '.[test]'.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ HERE = Path(__file__).resolve()
 OURS, TORCH = "tinyddpm", "torch"
 """What names of racers begin with, followed by our backend or by the variant of the twin."""
 
-TURN, TURNS = 5.0, 20
-"""Seconds of a turn at most, and how many turns each racer has at least."""
+TURN, FEWEST, MOST = 5.0, 20, 100
+"""Seconds of a turn, but for races so short or so long that each racer would have fewer turns, or more."""
 
 ROUNDS = 3
 """Turns of each variant in the contest for the twin's fastest."""
@@ -111,6 +112,10 @@ class Ours:
         """Return the loss of the averaged weights."""
         return self.trainer.validation_loss()
 
+    def save(self, path: Path) -> None:
+        """Write a checkpoint."""
+        self.trainer.save(path, {})
+
 
 def variants(task: Task, compiled: bool) -> list[str]:
     """Return the racers that this file has beside PyTorch's, as `tinyddpm.bench.task.Peer` says."""
@@ -152,7 +157,7 @@ def race(runners: Sequence[Runner], seconds: float, watch: Callable[[float], Non
     tracks = {runner.name: Track(runner.description) for runner in runners}
     for runner in runners:
         tracks[runner.name].turn(0.0, 0, runner.ask("held_out_loss"))
-    turn = min(TURN, seconds / TURNS)
+    turn = min(max(TURN, seconds / MOST), seconds / FEWEST)
     with suppress(KeyboardInterrupt):
         while any(track.seconds[-1] < seconds for track in tracks.values()):
             for runner in runners:
@@ -162,6 +167,16 @@ def race(runners: Sequence[Runner], seconds: float, watch: Callable[[float], Non
                     tracks[runner.name].turn(spent, steps, runner.ask("held_out_loss"))
             watch(min(track.seconds[-1] for track in tracks.values()))
     return tracks
+
+
+def save(runners: Sequence[Runner], folder: Path) -> None:
+    """Have each write its run into a folder of its name."""
+    from tinyddpm.model.load import CHECKPOINT
+
+    for runner in runners:
+        its = folder / runner.name.replace(" ", "-")
+        its.mkdir(parents=True, exist_ok=True)
+        runner.ask("save", its / CHECKPOINT)
 
 
 def table(tracks: dict[str, Track], batch_size: int) -> Iterator[str]:
@@ -205,6 +220,7 @@ def check(config: Config) -> None:
 @option("--variants", help="Those of PyTorch's in the contest, such as eager,channels_last; all.")
 @option("--compile", "compiled", is_flag=True, help="With torch.compile in the contest.")
 @option("--out", type=click.Path(path_type=Path), default="race.png", show_default=True, help="The picture.")
+@option("--save", "runs", type=click.Path(path_type=Path), help="Folder for a run of each racer; none if not given.")
 @configuration_options
 def main(
     *,
@@ -213,6 +229,7 @@ def main(
     variants: str | None,
     compiled: bool,
     out: Path,
+    runs: Path | None,
     preset_name: str | None,
     config_file: Path | None,
     assignments: tuple[str, ...],
@@ -222,7 +239,8 @@ def main(
     try:
         config = configuration(preset_name, config_file, assignments, values)
         check(config)
-        run(config, preset_name, 60 * minutes, names(backends), names(variants) if variants else None, compiled, out)
+        chosen = names(variants) if variants else None
+        run(config, preset_name, 60 * minutes, names(backends), chosen, compiled, out, runs)
     except TinyDDPMError as error:
         raise click.ClickException(str(error)) from error
 
@@ -235,6 +253,7 @@ def run(
     chosen: list[str] | None,
     compiled: bool,
     out: Path,
+    runs: Path | None,
 ) -> None:
     """Find the twin's fastest variant, race, draw and tell."""
     from tinyddpm.figures.files import replacing
@@ -262,6 +281,8 @@ def run(
         best = fastest_twin(task, chosen, compiled, progress.say)
         runners.append(start(f"{TORCH} {best}", best, task))
         tracks = race(runners, seconds, watch)
+        if runs:
+            save(runners, runs)
     progress.close()
     what = f"{task.parameters:,} parameters, {config.data.source}, batch {task.batch_size}"
     place = f"{cpu_model()}, {task.threads} thread{'s' if task.threads > 1 else ''}"

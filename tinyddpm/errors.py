@@ -8,8 +8,26 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 
 
+def shown(text: str) -> str:
+    """Return `text` as one line that a terminal shows and does not obey.
+
+    What is not printable (control characters, line separators, marks of direction, surrogates) becomes `\\uXXXX`, as
+    JSON, TOML and Python write it.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escaped(ord(c)) for c in text)
+
+
+def _escaped(number: int) -> str:
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
 class TinyDDPMError(Exception):
     """Base of every error a user can act on; the command line prints its one line and exits 1."""
+
+    def __str__(self) -> str:
+        return shown(super().__str__())
 
 
 class ConfigError(TinyDDPMError):

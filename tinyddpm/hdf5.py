@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tinyddpm.errors import TinyDDPMError
+from tinyddpm.files import check_file
 
 if TYPE_CHECKING:
     import h5py
@@ -45,7 +46,7 @@ MAX_RATIO = 1032  # the most that deflate can do, and more than LZF can
 # Checksummed metadata, that HDF5 1.10 and later can read; a plain "latest" would shut out all releases but the newest.
 LIBVER = ("v110", "latest")
 H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError)
-"""What h5py raises on a damaged file."""
+"""What h5py raises on a damaged file. JSON nested too deeply is a RuntimeError as well."""
 
 
 def import_h5py() -> ModuleType:
@@ -81,10 +82,11 @@ def open_file(path: PathLike, error: Error) -> h5py.File:
     h5py = import_h5py()
     name = os.fspath(path)
     try:
+        check_file(name)
         with open(name, "rb"):
             pass  # the system says better than HDF5 why it cannot
     except OSError as cause:
-        raise error(f"cannot read {name}: {_reason(cause)}") from cause
+        raise error(f"cannot read {name}: {cause.strerror}") from cause
     if not h5py.is_hdf5(name):
         raise error(f"{name} is not an HDF5 file, or its beginning is damaged")
     with reading(name, error):
@@ -175,13 +177,19 @@ def read_file(
 
 
 def read_header(path: PathLike, error: Error) -> Header:
-    """Return the header of a file that `write_file` wrote, and read no array.
+    """Return the header of a file that `write_file` wrote, and read no array; see `read_outline`."""
+    return read_outline(path, error)[0]
+
+
+def read_outline(path: PathLike, error: Error) -> tuple[Header, dict[str, tuple[int, ...]]]:
+    """Return the header of a file that `write_file` wrote, and the shapes of its arrays by name. No array is read.
 
     Raises:
         error: the file is unreadable or foreign, or its manifest is damaged.
     """
     with open_file(path, error) as file:
-        return _open_manifest(file, error)[0]
+        header, _, datasets = _open_manifest(file, error)
+        return header, {name: dataset.shape for name, dataset in datasets.items()}
 
 
 def _reason(cause: Exception) -> str:

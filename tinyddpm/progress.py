@@ -5,48 +5,57 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from contextlib import suppress
 from typing import TextIO
+
+from tinyddpm.errors import shown
 
 
 class Progress:
     """A progress line on `stream`, standard error by default.
 
     On a terminal and in a notebook the line is rewritten, at most ten times a second. Elsewhere lines are printed, one
-    for each twentieth of the way.
+    for each twentieth of the way. What cannot be written, as to a pipe that nobody reads any more, is left out: it ends
+    no work.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self.stream = stream or sys.stderr
+        self.stream: TextIO | None = stream or sys.stderr  # which is None where it is closed
         notebook = type(self.stream).__module__.startswith("ipykernel")
-        self.terminal = self.stream.isatty() or notebook
-        self._shown = 0.0
+        self.terminal = notebook or (self.stream is not None and not self.stream.closed and self.stream.isatty())
+        self._shown, self._twentieths = 0.0, 0
         self._open = False
 
     def update(self, done: int, total: int, text: str) -> None:
         """Say that `done` of `total` are done, and `text`."""
         now, last = time.monotonic(), done == total
-        line = f"{done}/{total}  {text}"
+        line = shown(f"{done}/{total}  {text}")
         if not self.terminal:
-            if last or done * 20 // total > (done - 1) * 20 // total:
+            twentieths = done * 20 // total
+            if last or twentieths > self._twentieths:
                 self.say(line)
+            self._twentieths = 0 if last else twentieths
         elif last or now - self._shown >= 0.1:
             width = shutil.get_terminal_size().columns - 1
-            self.stream.write("\r" + line[:width].ljust(width))
-            self.stream.flush()
+            self._write("\r" + line[:width].ljust(width))
             self._shown, self._open = now, True
 
     def say(self, line: str) -> None:
         """Print a line of its own."""
         self.close()
-        self.stream.write(line + "\n")
-        self.stream.flush()
+        self._write(shown(line) + "\n")
 
     def close(self) -> None:
         """End the line that is being rewritten, if any."""
         if self._open:
-            self.stream.write("\n")
-            self.stream.flush()
+            self._write("\n")
             self._open = False
+
+    def _write(self, text: str) -> None:
+        if self.stream is not None:
+            with suppress(OSError, ValueError):  # the latter of a stream that a host program has closed
+                self.stream.write(text)
+                self.stream.flush()
 
 
 def duration(seconds: float) -> str:

@@ -11,10 +11,14 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from tinyddpm.backend import load_backend
 from tinyddpm.bench.peers import load_peer
 from tinyddpm.bench.task import make_task
 from tinyddpm.figures.lines import line_picture
+from tinyddpm.model.checkpoint import load_checkpoint, read_checkpoint_header
 from tinyddpm.model.config import preset
+from tinyddpm.model.load import CHECKPOINT, layout_of
+from tinyddpm.training.assembly import make_trainer, open_data
 
 RACE = Path(__file__).parents[2] / "examples" / "race.py"
 
@@ -63,12 +67,35 @@ def test_dropout_is_each_ones_own(race: Any) -> None:
     assert moved[0] != pytest.approx(moved[1], rel=1e-5)
 
 
+@pytest.mark.parametrize("variant", ["tinyddpm", "channels_last"])
+def test_what_a_racer_saves_is_a_run_of_ours(race: Any, variant: str, tmp_path: Path) -> None:
+    """It has the racer's held-out loss, and still has after another step of each: average, weights and moments."""
+    tables = {
+        "network": {"channels": 8, "attention": [4]},
+        "training": {"batch_size": 16, "threads": 1, "warmup": 2},
+    }
+    task = make_task(preset("digits").config.updated(tables), "digits")
+    racer = race.make(task, variant)
+    for _ in range(5):
+        racer.train_for(0.0)
+    racer.save(tmp_path / CHECKPOINT)
+    backend = load_backend("numpy")
+    run = make_trainer(task.config, backend, open_data(task.config))
+    run.restore(load_checkpoint(tmp_path / CHECKPOINT, layout_of(backend)))
+    assert run.step == 5
+    assert run.validation_loss() == pytest.approx(racer.held_out_loss(), rel=1e-5)
+    racer.train_for(0.0)
+    run.train_step()
+    assert run.validation_loss() == pytest.approx(racer.held_out_loss(), rel=1e-5)
+
+
 @pytest.mark.slow
 def test_a_race_is_drawn_from_its_numbers(race: Any, tmp_path: Path) -> None:
-    """Two seconds each, of ours and of whichever variant of the twin is the faster."""
-    out = tmp_path / "race.png"
+    """Two seconds each, of ours and of whichever variant of the twin is the faster; each leaves a run."""
+    out, runs = tmp_path / "race.png", tmp_path / "runs"
     chosen = ["--backends", "numpy", "--variants", "eager,channels_last"]
-    result = CliRunner().invoke(race.main, ["--minutes", "0.03", *chosen, "--out", str(out), *SMALL])
+    files = ["--out", str(out), "--save", str(runs)]
+    result = CliRunner().invoke(race.main, ["--minutes", "0.03", *chosen, *files, *SMALL])
     assert result.exit_code == 0, result.output
     found = json.loads(out.with_suffix(".json").read_text())
     ours, twin = found["racers"]
@@ -80,6 +107,7 @@ def test_a_race_is_drawn_from_its_numbers(race: Any, tmp_path: Path) -> None:
         assert sorted(track["seconds"]) == track["seconds"]
         assert track["losses"][-1] < 0.99 * track["losses"][0], name
         assert f"{name}: {track['description']}" in result.stdout
+        assert read_checkpoint_header(runs / name.replace(" ", "-") / CHECKPOINT).step == track["steps"][-1]
     first, second = (track["losses"][0] for track in found["racers"].values())
     assert first == pytest.approx(second, rel=1e-4)
     curves = {

@@ -199,7 +199,7 @@ def test_every_file_says_what_made_it(trained: Path, here: Path) -> None:
     for name in ("samples.npz", "grid.png", "denoising.gif", "film-strip.png"):
         assert json.loads(run("info", f"a/{name}", "--json").stdout) == expected
     assert json.loads(run("info", "a/000003.png", "--json").stdout) == {**expected, "samples": [expected["samples"][1]]}
-    assert json.loads(run("info", str(trained), "--json").stdout)["sha256"] == digest
+    assert json.loads(run("info", str(trained), "--json", "--sha256").stdout)["sha256"] == digest
     lines = run("info", "a/grid.png").stdout.splitlines()
     assert lines[2] == f"checkpoint    step 6, sha256 {digest}, weights average"
     assert lines[-1] == "sample        number 4, class 3"

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
+from helpers.command_line import fails, run, says
 from tinyddpm.cli import main
 from tinyddpm.data import open_dataset
 from tinyddpm.figures.marks import read_mark
@@ -21,35 +21,16 @@ SMALL = ["--set", "network.channels=8", "--set", "network.multipliers=[1]", "--s
 DIGITS = open_dataset("digits").read(np.arange(20))
 
 
-def run(*arguments: str, env: dict[str, str] | None = None) -> Result:
-    result = CliRunner().invoke(main, arguments, env=env)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def fails(*arguments: str) -> str:
-    """The one line of an error, whose exit code is 1 or 2."""
-    result = run(*arguments)
-    assert result.exit_code in (1, 2), result.output
-    error = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(error) == 1, result.stderr
-    assert "Traceback" not in result.output
-    return error[0]
-
-
 def edited(*arguments: str, env: dict[str, str] | None = None) -> np.ndarray:
     """The images that an edit writes into a folder of its own."""
     out = f"out-{len(list(Path().iterdir()))}"
-    result = run("edit", *arguments, "--npz", "--out", out, env=env)
-    assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines() == [f"wrote {out}/edits.npz", f"wrote {out}/grid.png"]
+    written = says("edit", *arguments, "--npz", "--out", out, env=env).splitlines()
+    assert written == [f"wrote {out}/edits.npz", f"wrote {out}/grid.png"]
     return np.load(f"{out}/edits.npz")["images"]
 
 
 def trained_on(data: list[str], folder: Path) -> str:
-    result = run("train", "--out", str(folder), *data, *SHORT, *SMALL)
-    assert result.exit_code == 0, result.output
+    says("train", "--out", folder, *data, *SHORT, *SMALL)
     return str(folder)
 
 
@@ -64,14 +45,13 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(here: Path) -> Path:
     """A folder with a mask, whose right half is white, and the digit 4 as a file."""
-    monkeypatch.chdir(tmp_path)
     mask = np.zeros((8, 8), np.uint8)
     mask[:, 4:] = 255
     Image.fromarray(mask).save("mask.png")
     Image.fromarray(DIGITS[4, :, :, 0]).save("four.png")
-    return tmp_path
+    return here
 
 
 @pytest.mark.parametrize("command", ["interpolate", "from", "inpaint", "enlarge"])

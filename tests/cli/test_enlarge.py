@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 import tinyddpm
-from tinyddpm.cli import main
+from helpers.command_line import fails, says
 from tinyddpm.data import open_dataset
 from tinyddpm.errors import ConfigError
 from tinyddpm.ops.images import shrunk
@@ -20,26 +19,10 @@ SMALL = ["--set", "network.channels=8", "--set", "network.multipliers=[1]", "--s
 DIGITS = shrunk(open_dataset("digits").read(np.arange(6)), 2)
 
 
-def run(*arguments: object) -> str:
-    result = CliRunner().invoke(main, [*map(str, arguments)])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def fails(*arguments: object) -> str:
-    """The one line of an error."""
-    result = CliRunner().invoke(main, [*map(str, arguments)])
-    error = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(error) == 1, result.stderr
-    return error[0]
-
-
 def enlarged(*arguments: object) -> np.ndarray:
     """What an edit writes into a folder of its own."""
     out = f"out-{len(list(Path().iterdir()))}"
-    run("edit", "enlarge", *arguments, "--npz", "--out", out)
+    says("edit", "enlarge", *arguments, "--npz", "--out", out)
     with np.load(f"{out}/edits.npz") as arrays:
         return arrays["images"]
 
@@ -52,23 +35,22 @@ def rms(images: np.ndarray, small: np.ndarray) -> float:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("enlarge") / "run"
-    run("train", "--no-labels", "--condition", "image", "--condition-dropout", "0.1", "--out", folder, *SHORT, *SMALL)
+    says("train", "--no-labels", "--condition", "image", "--condition-dropout", "0.1", "--out", folder, *SHORT, *SMALL)
     return folder
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(here: Path) -> Path:
     """A folder with the small digits as an archive, and the second as a file."""
-    monkeypatch.chdir(tmp_path)
     np.savez("low.npz", images=DIGITS)
     Image.fromarray(DIGITS[1, :, :, 0]).save("one.png")
-    return tmp_path
+    return here
 
 
 def test_a_run_draws_pictures_of_what_it_held_out(model: Path) -> None:
     assert Image.open(model / "samples.png").size[0] > 0
-    assert 'name = "image"' in run("info", model)
-    assert "total" in run("nll", model, "--split", "held-out", "--count", "2", "--times", "2")
+    assert 'name = "image"' in says("info", model)
+    assert "total" in says("nll", model, "--split", "held-out", "--count", "2", "--times", "2")
 
 
 def test_what_is_enlarged_shrinks_to_what_was_given(model: Path, here: Path) -> None:
@@ -91,7 +73,7 @@ def test_a_picture_may_be_named_in_every_way(model: Path, here: Path) -> None:
 
 def test_the_picture_begins_with_nearest_and_bicubic(model: Path, here: Path) -> None:
     """At 6 pixels for one and a gap of 2."""
-    run("edit", "enlarge", model, "one.png", "--count", "2", "--out", "out")
+    says("edit", "enlarge", model, "one.png", "--count", "2", "--out", "out")
     picture = np.asarray(Image.open("out/grid.png"))
     assert picture.shape[:2] == (52, 202)
     tiles = [picture[2:50:6, start : start + 48 : 6] for start in (2, 52)]
@@ -113,7 +95,7 @@ def test_noise_is_put_on_and_told(model: Path, here: Path) -> None:
 
 def test_what_cannot_be_enlarged_is_one_line(model: Path, here: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     plain = tmp_path_factory.mktemp("plain") / "run"
-    run("train", "--no-labels", "--out", plain, *SHORT, *SMALL)
+    says("train", "--no-labels", "--out", plain, *SHORT, *SMALL)
     assert "not trained to enlarge pictures: train one with --condition image" in fails(
         "edit", "enlarge", plain, "one.png"
     )
@@ -139,7 +121,7 @@ def test_from_words_to_a_larger_picture_in_two_commands(model: Path, here: Path)
     captions = np.asarray([f"a {name}" for name in ("zero", "one", "two", "three", "four", "five")] * 4)
     np.savez("named.npz", images=np.concatenate([DIGITS] * 4), captions=captions)
     words = ["--condition", "text", "--set", "condition.token_width=8", "--set", "condition.heads=2"]
-    run(
+    says(
         "train",
         "--preset",
         "small",
@@ -153,7 +135,7 @@ def test_from_words_to_a_larger_picture_in_two_commands(model: Path, here: Path)
         *SHORT,
         *SMALL,
     )
-    run(
+    says(
         "sample",
         "words",
         "--prompt",

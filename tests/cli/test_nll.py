@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
+from helpers import command_line
+from helpers.command_line import run, says
 from tinyddpm.backend import load_backend
 from tinyddpm.cli import main
 from tinyddpm.data import open_dataset
@@ -23,33 +25,15 @@ SMALL = [
     "--steps", "6", "--timesteps", "30", "--batch-size", "16", "--sample-count", "9", "--sample-every", "1000",
 ]  # fmt: skip
 
-
-def run(*arguments: str) -> Result:
-    result = CliRunner().invoke(main, arguments)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def fails(*arguments: str) -> str:
-    """The one line of an error, whose exit code is 1 or 2."""
-    result = run("nll", *arguments)
-    assert result.exit_code in (1, 2), result.output
-    error = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(error) == 1, result.stderr
-    assert "Traceback" not in result.output
-    return error[0]
+fails = partial(command_line.fails, "nll")
 
 
 def report(*arguments: str) -> dict[str, Any]:
-    result = run("nll", *arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    return json.loads(says("nll", *arguments, "--json"))
 
 
 def trained(folder: Path, *arguments: str) -> str:
-    result = run("train", "--out", str(folder), *arguments, *SMALL)
-    assert result.exit_code == 0, result.output
+    says("train", "--out", folder, *arguments, *SMALL)
     return str(folder)
 
 

@@ -14,20 +14,18 @@ import sys
 import termios
 import time
 from fcntl import ioctl
+from functools import partial
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from tinyddpm.cli import main
+from helpers import command_line
 from tinyddpm.figures.marks import read_mark
 
 TWO = "loss,validation_loss"
 
-
-def run(*arguments: str, env: dict[str, str] | None = None) -> Result:
-    return CliRunner().invoke(main, ["plot", *arguments], env=env)
+run = partial(command_line.run, "plot")
 
 
 def log(folder: Path, *steps: int, scale: float = 1.0) -> None:
@@ -41,12 +39,6 @@ def log(folder: Path, *steps: int, scale: float = 1.0) -> None:
 
 def record(folder: Path, ended: str | None) -> None:
     (folder / "run.json").write_text(json.dumps({"parts": [{"ended": ended}]}))
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def test_a_pipe_gets_plain_charts_with_the_last_values(here: Path) -> None:

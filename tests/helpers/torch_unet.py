@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -239,13 +238,26 @@ def load_weights(twin: TorchUNet, weights: Mapping[str, HostArray]) -> None:
             parameter.copy_(torch.from_numpy(w).reshape(parameter.shape))
 
 
+def store_weights(twin: TorchUNet, values: Sequence[Tensor], weights: Mapping[str, HostArray]) -> None:
+    """Copy a value for each of the twin's parameters, in their order, into ours by path: what `load_weights` undoes."""
+    named = _named(twin)
+    assert set(named) == set(weights)
+    for path, value in zip(named, values, strict=True):
+        weights[path][...] = _as_ours(path, value.detach(), weights[path].shape)
+
+
 def gradients(twin: TorchUNet, like: Mapping[str, HostArray]) -> dict[str, HostArray]:
     """Return the gradients by path, in our shapes."""
-    result: dict[str, Any] = {}
+    result: dict[str, HostArray] = {}
     for path, parameter in _named(twin).items():
         assert parameter.grad is not None, path
-        g = parameter.grad.numpy()
-        if path.endswith("/w"):
-            g = np.moveaxis(g, (0, 1), (-1, -2))
-        result[path] = g.reshape(like[path].shape)
+        result[path] = _as_ours(path, parameter.grad, like[path].shape)
     return result
+
+
+def _as_ours(path: str, value: Tensor, shape: tuple[int, ...]) -> HostArray:
+    """Return what belongs to a parameter of the twin in our shape of it."""
+    ours: HostArray = value.numpy()
+    if path.endswith("/w"):
+        ours = np.moveaxis(ours, (0, 1), (-1, -2))  # (out, in, ...) to (..., in, out)
+    return ours.reshape(shape)

@@ -10,7 +10,7 @@ import torch
 
 from helpers.comparison import assert_close
 from helpers.networks import SKETCHES, UNETS, Setting, is_key_bias, random_weights
-from helpers.torch_unet import TorchUNet, gradients, load_weights
+from helpers.torch_unet import TorchUNet, gradients, load_weights, store_weights
 from tinyddpm.backend import Array, Backend
 from tinyddpm.nn import DropoutNoise, Layout, Told, Widths, make_network
 from tinyddpm.ops import load_operations
@@ -79,6 +79,18 @@ def test_unet_matches_its_torch_twin(numpy_backend: Backend, name: str, monkeypa
     for path, expected in gradients(twin, setting.weights).items():
         floor = np.max(np.abs(dw[path.replace("/k/b", "/q/b")])) if is_key_bias(path) else 0.0
         assert_close(dw[path], expected, 1e-10, path, floor)
+
+
+@pytest.mark.parametrize("name", UNETS)
+def test_the_torch_twin_gives_back_what_it_was_given(name: str) -> None:
+    """Every weight, bit for bit."""
+    sketch, setting = SKETCHES[name], Setting(SKETCHES[name])
+    twin = TorchUNet(sketch.shape, sketch.classes, sketch.out_channels, **sketch.options).double()
+    load_weights(twin, setting.weights)
+    back = {path: np.full_like(w, np.nan) for path, w in setting.weights.items()}
+    store_weights(twin, list(twin.parameters()), back)
+    for path, w in setting.weights.items():
+        np.testing.assert_array_equal(back[path], w, err_msg=path)
 
 
 def test_an_image_told_is_more_channels(numpy_backend: Backend) -> None:

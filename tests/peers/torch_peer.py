@@ -18,7 +18,7 @@ from torch.nn import functional
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where `helpers` lies, which pytest knows by itself
 
-from helpers.torch_unet import ResidualBlock, TorchUNet, load_weights
+from helpers.torch_unet import ResidualBlock, TorchUNet, load_weights, store_weights
 from tinyddpm import registry
 from tinyddpm.backend import Backend, Purpose
 from tinyddpm.bench.task import Task
@@ -240,6 +240,16 @@ class TorchRacer(TorchContestant):
                 said = functional_call(self.net, ema, (self.noised(x_0, at, noise), at, label))
                 total += float(functional.mse_loss(said, noise)) * len(places)
         return total / len(held_out)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint of ours: weights, their average, Adam's moments."""
+        adam = [self.adam.state[weight] for weight in self.weights]
+        moments = ([state[name] for state in adam] for name in ("exp_avg", "exp_avg_sq"))
+        layout = self.trainer.model.layout
+        for buffer, values in zip(self.trainer.state, (self.weights, self.ema, *moments), strict=True):
+            store_weights(self.net, values, layout.views(buffer, xp))
+        self.trainer.step = self.step
+        self.trainer.save(path, {})
 
     def _batch(self) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         """Return what we learn from in this step: samples, labels, times, noise."""

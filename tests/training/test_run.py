@@ -196,7 +196,7 @@ def test_killed_during_saves_and_resumed_is_the_straight_run(tmp_path: Path) -> 
     assert not list(folder.glob(".*"))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signal_finishes_the_step_saves_and_exits(number: signal.Signals, code: int, tmp_path: Path) -> None:
     tables = config(POINTS, steps=100_000, save_every=100_000, validate_every=100_000, sample_every=100_000).to_dict()
     folder = tmp_path / "run"

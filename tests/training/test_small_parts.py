@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
-import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyddpm.progress import Progress, duration
-from tinyddpm.training.interrupt import interruptible
+from tinyddpm.training.interrupt import SIGNALS, interruptible
 from tinyddpm.training.metrics import Metrics
 
 
@@ -31,6 +32,17 @@ def test_plain_lines_away_from_a_terminal() -> None:
     assert len(lines) == 20
     assert lines[-1] == "1000/1000  loss 1000"
     assert "\r" not in stream.getvalue()
+
+
+def test_leaps_print_a_line_for_each_twentieth_they_enter() -> None:
+    """Of every work anew, one that was broken off before among them."""
+    stream = io.StringIO()
+    progress = Progress(stream)
+    for end in (1000, 2100, 2100):
+        for done in range(50, end + 1, 50):
+            progress.update(done, 2100, "seconds")
+    whole = [-(-105 * twentieth // 50) * 50 for twentieth in range(1, 21)]
+    assert [int(line.split("/")[0]) for line in stream.getvalue().splitlines()] == [*whole[:9], *whole, *whole]
 
 
 def test_one_rewritten_line_on_a_terminal() -> None:
@@ -55,6 +67,31 @@ def test_short_runs_print_every_step_and_long_ones_twenty(total: int, data: st.D
     assert stream.getvalue().splitlines()[-1] == f"{total}/{total}  end"
     if total <= 20:
         assert stream.getvalue().splitlines()[0] == f"{done}/{total}  x"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_cannot_be_written_is_left_out(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To a full disk, into a pipe without a reader, to a stream that was closed, and where there is none."""
+    kind = Terminal if terminal else io.StringIO
+
+    class Failing(kind):
+        error: Exception
+
+        def write(self, text: str) -> int:
+            raise self.error
+
+    closed = kind()
+    closed.close()
+    streams = [closed]
+    for number in (errno.EPIPE, errno.ENOSPC, errno.EIO):
+        streams.append(Failing())
+        streams[-1].error = OSError(number, "cannot")
+    monkeypatch.setattr("sys.stderr", None)
+    for stream in [*streams, None]:
+        progress = Progress(stream)
+        progress.update(1, 2, "half")
+        progress.say("a line")
+        progress.close()
 
 
 @pytest.mark.parametrize(
@@ -89,18 +126,55 @@ def test_metrics_of_steps_to_be_done_again_are_cut(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_first_signal_is_noted_and_the_second_acts(number: signal.Signals) -> None:
-    seen = []
-    before = signal.signal(number, lambda *_: seen.append("second"))
+@pytest.fixture
+def acted() -> Iterator[list[signal.Signals]]:
+    """The signals that acted as they would without us; their handlers are put back."""
+    found: list[signal.Signals] = []
+    before = {n: signal.signal(n, lambda n, _: found.append(signal.Signals(n))) for n in SIGNALS}
     try:
-        with interruptible() as interrupt:
-            assert interrupt.signal is None
-            os.kill(os.getpid(), number)
-            assert interrupt.signal == number
-            assert not seen
-            os.kill(os.getpid(), number)
-            assert seen == ["second"]
-        assert signal.getsignal(number) is not signal.SIG_DFL
+        yield found
+        assert all(signal.getsignal(number) not in (signal.SIG_DFL, signal.SIG_IGN) for number in SIGNALS)
     finally:
-        signal.signal(number, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_signal_is_noted_and_the_second_acts(number: signal.Signals, acted: list[signal.Signals]) -> None:
+    with interruptible() as interrupt:
+        assert interrupt.signal is None
+        signal.raise_signal(number)
+        assert interrupt.signal == number
+        assert not acted
+        signal.raise_signal(number)
+        assert acted == [number]
+    signal.raise_signal(number)
+    assert acted == [number, number]
+
+
+def test_signals_wait_while_saving(acted: list[signal.Signals]) -> None:
+    """However many come: the save is finished, and the first is what ends the run."""
+    with interruptible() as interrupt:
+        interrupt.saving = True
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGINT, signal.SIGINT):
+            signal.raise_signal(number)
+        assert not acted
+        assert interrupt.signal == signal.SIGTERM
+        interrupt.saving = False
+        signal.raise_signal(signal.SIGINT)
+        assert acted == [signal.SIGINT]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_a_terminal_that_closes_is_heard_once(acted: list[signal.Signals]) -> None:
+    """The kernel and the shell both send SIGHUP, and a service manager SIGTERM with it: none of them kills."""
+    with interruptible() as interrupt:
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
+            signal.raise_signal(number)
+        assert interrupt.signal == signal.SIGHUP
+        assert not acted
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with interruptible() as interrupt:
+        signal.raise_signal(signal.SIGHUP)
+        assert interrupt.signal is None, "nohup"
+    assert signal.signal(signal.SIGHUP, lambda *_: None) == signal.SIG_IGN

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import TextIO
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
 
 import click
 
 from tinyddpm import __version__, registry
 from tinyddpm.cli.options import ENV_PREFIX
-from tinyddpm.errors import RegistryError, TinyDDPMError, TinyDDPMWarning, unknown
+from tinyddpm.cli.output import say
+from tinyddpm.errors import RegistryError, TinyDDPMError, TinyDDPMWarning, shown, unknown
 
 COMMANDS = (
     "train", "sample", "edit", "nll", "evaluate", "plot", "report", "figure", "info", "plugins", "schedule", "bench",
@@ -49,17 +52,19 @@ class Commands(click.Group):
             raise click.UsageError(unknown("command", args[0], names), ctx)
         return super().resolve_command(ctx, args)
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Return the context of the arguments before the command's name."""
+        with _in_one_line():
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; an error that a user can act on becomes its one line and exit code 1, a warning a note."""
-        try:
+        with _in_one_line(), warnings.catch_warnings():
             self._check_environment(ctx)
-            with warnings.catch_warnings():
-                warnings.showwarning = _note
-                return super().invoke(ctx)
-        except TinyDDPMError as error:
-            raise click.ClickException(str(error)) from error
-        except OSError as error:
-            raise click.ClickException(f"{error.filename or 'input or output'}: {error.strerror}") from error
+            warnings.showwarning = _note
+            return super().invoke(ctx)
 
     def _check_environment(self, ctx: click.Context) -> None:
         """Refuse `TINYDDPM_*` variables that no option reads: a misspelt one would be ignored in silence."""
@@ -73,6 +78,28 @@ class Commands(click.Group):
                 raise click.UsageError(unknown("environment variable", name, known), ctx)
 
 
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    """Turn the errors that a user can act on, and those of the system, into click's; show what they name, in one line.
+
+    A closed pipe is none: click ends in silence then.
+    """
+    try:
+        yield
+    except click.ClickException as error:
+        vars(error).update(message=shown(error.message))
+        raise
+    except TinyDDPMError as error:
+        raise click.ClickException(str(error)) from error
+    except MemoryError as error:
+        what = shown(str(error)) or "it is not said for what"
+        raise click.ClickException(f"memory does not suffice: {what}: ask for less at once") from error
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise click.ClickException(shown(f"{error.filename or 'input or output'}: {error.strerror}")) from error
+
+
 def _note(
     message: Warning | str,
     category: type[Warning],
@@ -81,13 +108,11 @@ def _note(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Print a warning: this package's as its line, any other with where it comes from."""
+    """Print a warning, if it can be: this package's as its line, any other with where it comes from."""
     ours = issubclass(category, TinyDDPMWarning)
-    click.echo(
-        f"note: {message}" if ours else warnings.formatwarning(message, category, filename, lineno, line),
-        file=file,
-        err=True,
-    )
+    text = f"note: {message}" if ours else warnings.formatwarning(message, category, filename, lineno, line)
+    with suppress(OSError):
+        say(*([text] if ours else text.split("\n")), err=True)
 
 
 def _broken(name: str, error: RegistryError) -> click.Command:

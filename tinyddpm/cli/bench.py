@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from tinyddpm.cli.options import GroupedCommand, configuration, configuration_options, option
+from tinyddpm.cli.output import say
 
 
 @click.command(cls=GroupedCommand)
@@ -71,10 +72,10 @@ def bench(
     outcome = run_contest(task, ours, path, rounds, chosen, compiled, watch)
     progress.close()
     if as_json:
-        click.echo(json.dumps(to_json(task, outcome)))
+        say(json.dumps(to_json(task, outcome)))
         return
     for line in as_text(task, outcome, explain):
-        click.echo(line)
+        say(line)
 
 
 def names(text: str) -> list[str]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyddpm.backend import Array, Purpose
+from tinyddpm.cli.output import say
 from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, refuse_full, wish_of
 from tinyddpm.conditions import Asked, Known, count, in_turn, some
 from tinyddpm.data import open_dataset
@@ -366,7 +366,7 @@ class Editor:
             save_images(folder, results, mark=mark)
             files.append(folder / f"{0:06d}.png")
         for file in files:
-            click.echo(f"wrote {file}")
+            say(f"wrote {file}")
 
 
 def _joined(rows: Sequence[Asked]) -> Asked:

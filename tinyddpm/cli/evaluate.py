@@ -11,6 +11,7 @@ import click
 
 from tinyddpm.cli.nll import nll
 from tinyddpm.cli.options import GroupedCommand, command_mark, option, parse_assignments
+from tinyddpm.cli.output import say
 from tinyddpm.cli.sample import sample
 from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model
 from tinyddpm.errors import ConfigError, DataError, unknown
@@ -165,7 +166,7 @@ def evaluate(
             raise
         training = None
         for name in _looking_at_training(metrics):
-            click.echo(f"note: without {name}, as what the run trained on is not there: {error}", err=True)
+            say(f"note: without {name}, as what the run trained on is not there: {error}", err=True)
             del metrics[name]
     features_name = features_name or ("pixels" if model.is_image else "coordinates")
     options = {} if weights_file is None else {"weights": weights_file}
@@ -216,9 +217,9 @@ def evaluate(
             for value, way, measured in zip(values, ways, found, strict=True)
         ],
     }
-    click.echo(json.dumps(report) if as_json else _text(report))
+    say(*([json.dumps(report)] if as_json else _text(report)))
     for path in _write(report, folder, [measured.pairs for measured in found], command_mark(about)):
-        click.echo(f"wrote {path}", err=as_json)
+        say(f"wrote {path}", err=as_json)
 
 
 evaluate.params[1:1] = [given for given in nll.params if given.name in ("data", "data_dir", "split")]
@@ -297,7 +298,7 @@ def _table(config: Config, sampling: SamplingConfig, guidance: GuidanceConfig) -
     return {name: tables[name] for name in ("sampling", "spacing", "guidance")}
 
 
-def _text(report: Mapping[str, Any]) -> str:
+def _text(report: Mapping[str, Any]) -> list[str]:
     """Return what was compared with what, and a line for each number: its floor, and what was drawn."""
     seen, floor, drawn = report["features"], report["floor"], report["drawn"]
     few = "; of so few it is higher than of more" if floor["samples"] < report["samples"] else ""
@@ -322,7 +323,7 @@ def _text(report: Mapping[str, Any]) -> str:
             for way, title in zip(drawn, titles, strict=True)
         ]
         lines.append(f"{name:{width}}  " + "  ".join(values))
-    return "\n".join(lines)
+    return lines
 
 
 def _number(value: float | None) -> str:
@@ -356,7 +357,7 @@ def _write(
         try:
             draw_sweep(report["varied"], values, numbers, report["floor"]["numbers"], folder / f"{stem}.png", mark)
         except ConfigError as error:
-            click.echo(f"note: {error}", err=True)
+            say(f"note: {error}", err=True)
         else:
             written.append(folder / f"{stem}.png")
     return written

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from tinyddpm.cli.options import GroupedCommand, option
+from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config, preset, presets
 
@@ -25,7 +26,10 @@ DRAWN = (".png", ".svg", ".gif", ".npz")
     help="One JSON object; of a model with at least `parameters` and `step`.",
     group="Output",
 )
-def info(what: str, as_json: bool) -> None:
+@option(
+    "--sha256", "hashed", is_flag=True, help="Also the checkpoint's hash, for which all of it is read.", group="Output"
+)
+def info(what: str, as_json: bool, hashed: bool) -> None:
     """Say what is in WHAT: a checkpoint, a run folder, or a preset. Of a PNG, SVG, GIF or NPZ file, say what drew it.
 
     A preset's name wins over a file of the same name; write ./NAME for the file.
@@ -33,9 +37,9 @@ def info(what: str, as_json: bool) -> None:
     if what not in presets() and Path(what).suffix.lower() in DRAWN:
         _tell_mark(Path(what), as_json)
         return
-    found = _preset(what) if what in presets() else _checkpoint(Path(what))
+    found = _preset(what) if what in presets() else _checkpoint(Path(what), hashed)
     if as_json:
-        click.echo(json.dumps(found))
+        say(json.dumps(found))
         return
     config = Config.from_dict(found.pop("config"))
     for key, value in found.items():
@@ -43,27 +47,30 @@ def info(what: str, as_json: bool) -> None:
             value = ", ".join(f"{p['name']} ({p['distribution']} {p['version']})" for p in value)
         elif isinstance(value, list):
             value = ("x" if key == "sample_shape" else ", ").join(map(str, value)) or "none"
-        click.echo(f"{key:<14}{f'{value:,}' if isinstance(value, int) else value}")
-    click.echo(f"\n{config.to_toml()}", nl=False)
+        say(f"{key:<14}{f'{value:,}' if isinstance(value, int) else value}")
+    say("", *_lines(config))
 
 
 def _tell_mark(path: Path, as_json: bool) -> None:
-    """Say what made a drawn file: a line an entry, and one a sample. What a terminal would act on is escaped."""
+    """Say what made a drawn file: a line an entry, and one a sample."""
     from tinyddpm.figures.marks import read_mark
 
     if not path.is_file():
         raise ConfigError(f"there is no file {path}: give one that tinyddpm drew")
     mark = dict(read_mark(path))
     if as_json:
-        click.echo(json.dumps(mark))
+        say(json.dumps(mark))
         return
     samples, configuration = mark.pop("samples", []), mark.pop("configuration", None)
     for key, value in [*mark.items(), *(("sample", sample) for sample in samples)]:
         text = ", ".join(f"{name} {_plain(part)}" for name, part in value.items()) if isinstance(value, dict) else value
-        line = f"{key:<14}{_plain(text)}"
-        click.echo(line if line.isprintable() else json.dumps(line)[1:-1])
+        say(f"{key:<14}{_plain(text)}")
     if configuration:
-        click.echo(f"\n{Config.from_dict(configuration, str(path)).to_toml()}", nl=False)
+        say("", *_lines(Config.from_dict(configuration, str(path))))
+
+
+def _lines(config: Config) -> list[str]:
+    return config.to_toml().rstrip("\n").split("\n")
 
 
 def _plain(value: Any) -> str:
@@ -71,14 +78,26 @@ def _plain(value: Any) -> str:
 
 
 def _preset(name: str) -> dict[str, Any]:
+    from tinyddpm.backend import load_backend
+    from tinyddpm.model.checkpoint import plugins_of
+    from tinyddpm.model.model import Model
+
     chosen = preset(name)
-    labels = chosen.classes if chosen.config.data.labels else 0
-    return _described(chosen.config, f"preset {name}", 0, chosen.sample_shape, [str(i) for i in range(labels)])
+    classes = [str(i) for i in range(chosen.classes if chosen.config.data.labels else 0)]
+    return {
+        "source": f"preset {name}",
+        "parameters": Model(chosen.config, chosen.sample_shape, classes, load_backend("numpy")).layout.size,
+        "step": 0,
+        "sample_shape": list(chosen.sample_shape),
+        "classes": classes,
+        "plugins": plugins_of(chosen.config),
+        "config": chosen.config.to_dict(),
+    }
 
 
-def _checkpoint(path: Path) -> dict[str, Any]:
+def _checkpoint(path: Path, hashed: bool) -> dict[str, Any]:
     from tinyddpm.figures.marks import sha256_of
-    from tinyddpm.model.checkpoint import read_checkpoint_header
+    from tinyddpm.model.checkpoint import read_checkpoint_outline
     from tinyddpm.model.load import checkpoint_file
 
     if not path.exists():
@@ -86,27 +105,14 @@ def _checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is neither a checkpoint nor a run folder, nor one of the presets {', '.join(presets())}"
         )
     file = checkpoint_file(path)
-    header = read_checkpoint_header(file)
-    config = Config.from_dict(header.config, str(file))
+    header, parameters = read_checkpoint_outline(file)
     return {
-        **_described(config, str(file), header.step, header.sample_shape, header.classes),
+        "source": str(file),
+        "parameters": parameters,
+        "step": header.step,
+        "sample_shape": list(header.sample_shape),
+        "classes": list(header.classes),
         "plugins": header.plugins,
-        "sha256": sha256_of(file),
-    }
-
-
-def _described(config: Config, source: str, step: int, sample_shape: Any, classes: Any) -> dict[str, Any]:
-    from tinyddpm.backend import load_backend
-    from tinyddpm.model.checkpoint import plugins_of
-    from tinyddpm.model.model import Model
-
-    model = Model(config, tuple(sample_shape), tuple(classes), load_backend("numpy"))
-    return {
-        "source": source,
-        "parameters": model.layout.size,
-        "step": step,
-        "sample_shape": list(sample_shape),
-        "classes": list(classes),
-        "plugins": plugins_of(config),
-        "config": config.to_dict(),
+        **({"sha256": sha256_of(file)} if hashed else {}),
+        "config": Config.from_dict(header.config, str(file)).to_dict(),
     }

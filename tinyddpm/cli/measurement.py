@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyddpm.backend import Array, Purpose
+from tinyddpm.cli.output import say
 from tinyddpm.data import open_dataset, parse_size
 from tinyddpm.data.base import Dataset, Subset
 from tinyddpm.diffusion.bound import Bound, Estimate, Floats, Times, estimate, together, variational_bound
@@ -139,7 +139,7 @@ def opened(model: Model, data: str | None, data_dir: str | None, split: str | No
     except DataError as error:
         if split or data:
             raise
-        click.echo(f"note: {error}; what the run held out is taken instead", err=True)
+        say(f"note: {error}; what the run held out is taken instead", err=True)
         wanted, dataset = "held-out", open_dataset(source, image_size=size, data_dir=places, options=options)
     if wanted == "held-out":
         if data:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tinyddpm.cli.options import GroupedCommand, command_mark, option
+from tinyddpm.cli.output import say
 from tinyddpm.cli.trained import machine_options, open_model, refuse_full
 from tinyddpm.errors import ConfigError
 
@@ -150,7 +151,7 @@ def nll(
     }
     if path:
         report["flow"] = {**_table(work.flow(path)), "steps": len(path) - 1}
-    click.echo(json.dumps(report) if as_json else _text(report, model))
+    say(*([json.dumps(report)] if as_json else _text(report, model)))
     if out:
         _write(report, out, as_json, command_mark(about))
 
@@ -167,7 +168,7 @@ def _steps(bound: Bound, model: Model) -> dict[str, list[Any]]:
     return steps
 
 
-def _text(report: dict[str, Any], model: Model) -> str:
+def _text(report: dict[str, Any], model: Model) -> list[str]:
     """Return the parts and their meaning, a line each."""
     T, left_out = report["T"], report["times"] < report["T"]
     meaning = {
@@ -190,7 +191,7 @@ def _text(report: dict[str, Any], model: Model) -> str:
         noise = "" if part["se_noise"] is None else f"  noise alone ± {part['se_noise']:.4f}"
         error = "" if part["se"] is None else f"± {part['se']:.4f}"
         lines.append(f"{name:>5}  {part['mean']:9.4f} {error:<9}{noise}  {text}".rstrip())
-    return "\n".join(lines)
+    return lines
 
 
 def _write(report: dict[str, Any], folder: Path, as_json: bool, mark: Mapping[str, Any]) -> None:
@@ -200,10 +201,10 @@ def _write(report: dict[str, Any], folder: Path, as_json: bool, mark: Mapping[st
 
     with replacing(folder / "nll.json") as file:
         file.write((json.dumps(report, indent=1) + "\n").encode())
-    click.echo(f"wrote {folder / 'nll.json'}", err=as_json)
+    say(f"wrote {folder / 'nll.json'}", err=as_json)
     try:
         draw_likelihood(report["steps"], folder / "nll.png", mark)
     except ConfigError as error:
-        click.echo(f"note: {error}", err=True)
+        say(f"note: {error}", err=True)
     else:
-        click.echo(f"wrote {folder / 'nll.png'}", err=as_json)
+        say(f"wrote {folder / 'nll.png'}", err=as_json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import NoneType
@@ -13,7 +12,7 @@ import click
 from tinyddpm import __version__
 from tinyddpm.data import PATH_OPTIONS
 from tinyddpm.errors import ConfigError
-from tinyddpm.model.config import Config, defaults_for, preset, read_toml, settings
+from tinyddpm.model.config import Config, defaults_for, parse_toml, preset, read_toml, settings
 
 ENV_PREFIX = "TINYDDPM_"
 
@@ -135,8 +134,8 @@ def parse_assignments(assignments: Iterable[str], depth: int) -> dict[str, Any]:
             form, such = ("KEY=VALUE", "variance=small") if depth == 1 else ("TABLE.KEY=VALUE", "network.channels=64")
             raise ConfigError(f"{text!r} is no setting: write {form}, such as {such}")
         try:
-            parsed = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+            parsed = parse_toml(f"value = {value}")["value"]
+        except ValueError:
             parsed = value.strip()
         target = tables
         for folder in folders:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from tinyddpm.cli.options import GroupedCommand, command_mark, option
-from tinyddpm.errors import ConfigError
+from tinyddpm.cli.output import say
+from tinyddpm.errors import ConfigError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,18 +57,18 @@ def plot(runs: tuple[Path, ...], metrics: str | None, follow: bool, out: Path | 
 
     def fitted(logged: Mapping[str, Logged], size: os.terminal_size) -> list[str]:
         lines = screen.drawn(logged, chosen, size, colour, fit=True)
-        return [*unread(logged), *(lines or ["waiting for the first lines of metrics"])]
+        return [*map(shown, unread(logged)), *(lines or ["waiting for the first lines of metrics"])]
 
     signal = screen.follow(folders, fitted, sys.stdout) if follow else None
     logged = screen.read_all(folders)
     for note in unread(logged):
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     lines = screen.drawn(logged, chosen, shutil.get_terminal_size(), colour)
     if not lines and not signal:
         raise ConfigError("nothing of this is logged as yet: wait, or choose other --metrics")
     click.echo("\n".join(lines), color=colour)
     if out and lines:
         draw_charts(charts({name: found.curves for name, found in logged.items()}, chosen), out, command_mark())
-        click.echo(f"wrote {out}")
+        say(f"wrote {out}")
     if signal:
         sys.exit(128 + signal)

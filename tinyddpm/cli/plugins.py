@@ -9,6 +9,7 @@ import click
 
 from tinyddpm import registry
 from tinyddpm.cli.options import GroupedCommand, option
+from tinyddpm.cli.output import say
 from tinyddpm.errors import RegistryError
 
 
@@ -33,21 +34,21 @@ def plugins(as_json: bool) -> None:
         for entry in registry.entries(group)
     ]
     if as_json:
-        click.echo(json.dumps({"plugins": found, "warnings": registry.strange_groups()}))
+        say(json.dumps({"plugins": found, "warnings": registry.strange_groups()}))
         return
     width = max(len(str(entry["name"])) for entry in found)
     for group in registry.GROUPS:
-        click.echo(click.style(group, bold=True))
+        say(group, bold=True)
         for entry in found:
             if entry["group"] == group:
-                click.echo(f"  {entry['name']:<{width}}  {entry['distribution']} {entry['version']}  {entry['value']}")
+                say(f"  {entry['name']:<{width}}  {entry['distribution']} {entry['version']}  {entry['value']}")
                 if entry["broken"]:
-                    click.echo(click.style(f"  {'':<{width}}  broken: {entry['broken']}", fg="red"))
+                    say(f"  {'':<{width}}  broken: {entry['broken']}", fg="red")
                 for module, package in entry["missing"].items():
                     line = f"needs {module}, which is not installed: pip install '{package}'"
-                    click.echo(click.style(f"  {'':<{width}}  {line}", fg="yellow"))
+                    say(f"  {'':<{width}}  {line}", fg="yellow")
     for line in registry.strange_groups():
-        click.echo(click.style(f"warning: {line}", fg="yellow"))
+        say(f"warning: {line}", fg="yellow")
 
 
 def _state(entry: registry.Entry) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tinyddpm.cli.options import GroupedCommand, option
+from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError
 
 
@@ -47,9 +48,9 @@ def report(runs: tuple[Path, ...], likelihoods: tuple[Path, ...], out: Path | No
     read = [read_run(name, folder, nll) for (name, folder), nll in zip(folders.items(), files, strict=True)]
     for run in read:
         for note in run.notes:
-            click.echo(f"note: {note}", err=True)
+            say(f"note: {note}", err=True)
     text = page(read, datetime.now().astimezone())
     path = out or runs[0] / "report.html"
     with replacing(path) as file:
         file.write(text.encode())
-    click.echo(f"wrote {path}")
+    say(f"wrote {path}")

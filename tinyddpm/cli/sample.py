@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from tinyddpm.cli.options import GroupedCommand, option
+from tinyddpm.cli.output import say
 from tinyddpm.cli.trained import (
     chosen_guidance,
     chosen_sampling,
@@ -209,4 +210,4 @@ def sample(
     progress.close()
     folder = out or free_folder(Path("samples"))
     for path in write(samples, folder, mark, first=first, singles=singles, npz=npz, gif=gif, strip=film_strip):
-        click.echo(f"wrote {path}")
+        say(f"wrote {path}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from tinyddpm.cli.options import GroupedCommand, command_mark, option, parse_assignments
+from tinyddpm.cli.output import say
 
 
 @click.command(cls=GroupedCommand)
@@ -54,15 +55,15 @@ def schedule(
         betas = {f"{name}, zero terminal SNR": schedules.zero_terminal_snr(values) for name, values in betas.items()}
     reports = [report(name, values) for name, values in betas.items()]
     if as_json:
-        click.echo(json.dumps({"schedules": [found.to_dict() for found in reports]}))
+        say(json.dumps({"schedules": [found.to_dict() for found in reports]}))
     else:
         for found in reports:
-            click.echo(f"{found}\n")
-        click.echo("sqrt(alpha_bar), the share of the image that is left, from t = 0 to T - 1")
+            say(*str(found).split("\n"), "")
+        say("sqrt(alpha_bar), the share of the image that is left, from t = 0 to T - 1")
         signal = {name: curves(values)["sqrt(alpha_bar)"] for name, values in betas.items()}
-        click.echo(line_chart(signal))
+        say(*line_chart(signal).split("\n"))
     if png:
         from tinyddpm.figures.curves import draw_schedules
 
         draw_schedules(betas, png, mark=command_mark())
-        click.echo(f"wrote {png}", err=as_json)
+        say(f"wrote {png}", err=as_json)

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from tinyddpm.cli.options import GroupedCommand, configuration, configuration_options, option
+from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config
 
@@ -46,7 +47,8 @@ def train(
 ) -> None:
     """Train a model. Without arguments: handwritten digits, in about two minutes on two cores.
 
-    Ctrl-C finishes the step, saves and exits; --resume goes on bit for bit as if nothing had happened.
+    Ctrl-C, or closing the terminal, finishes the step, saves and exits; --resume goes on bit for bit as if nothing had
+    happened.
     """
     from tinyddpm.backend import load_backend
     from tinyddpm.progress import Progress
@@ -69,15 +71,13 @@ def train(
         outcome = start(config, backend, folder, progress)
     if outcome.signal:
         command = f"sample {folder}" if outcome.complete else f"train --resume {folder}"
-        click.echo(
-            f"stopped at step {outcome.step} by {outcome.signal.name}; all is saved, go on with: tinyddpm {command}"
-        )
+        say(f"stopped at step {outcome.step} by {outcome.signal.name}; all is saved, go on with: tinyddpm {command}")
         sys.exit(128 + outcome.signal)
-    click.echo(f"trained {outcome.step} steps: {folder}")
+    say(f"trained {outcome.step} steps: {folder}")
     if outcome.stopped_by:
-        click.echo(f"callback {outcome.stopped_by!r} stopped it; go on with: tinyddpm train --resume {folder}")
+        say(f"callback {outcome.stopped_by!r} stopped it; go on with: tinyddpm train --resume {folder}")
     for path in outcome.pictures:
-        click.echo(f"wrote {path}")
+        say(f"wrote {path}")
 
 
 def _refuse_changes(ctx: click.Context) -> None:
@@ -100,10 +100,8 @@ def _print_estimate(config: Config, backend: Any) -> None:
 
     found = estimate(config, backend)
     speed = config.training.batch_size / found.seconds_per_step
-    click.echo(f"data         {found.data}")
-    click.echo(f"parameters   {found.parameters:,}")
-    click.echo(f"memory       {found.memory / 2**20:,.0f} MiB at its peak, measured on {backend.describe()}")
-    click.echo(f"step         {found.seconds_per_step:.3g} s, {speed:.1f} samples/s")
-    click.echo(
-        f"whole run    {duration(found.seconds_per_step * config.training.steps)} for {config.training.steps:,} steps"
-    )
+    say(f"data         {found.data}")
+    say(f"parameters   {found.parameters:,}")
+    say(f"memory       {found.memory / 2**20:,.0f} MiB at its peak, measured on {backend.describe()}")
+    say(f"step         {found.seconds_per_step:.3g} s, {speed:.1f} samples/s")
+    say(f"whole run    {duration(found.seconds_per_step * config.training.steps)} for {config.training.steps:,} steps")

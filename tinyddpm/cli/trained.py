@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tinyddpm.cli.options import option, parse_assignments
+from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError
+from tinyddpm.files import check_file
 
 if TYPE_CHECKING:
     from tinyddpm.backend import Array
@@ -57,7 +59,7 @@ def open_model(
 
     model, weights, loaded = load_model(checkpoint, load_backend(backend, device, precision, graph), raw, threads)
     for note in plugin_notes(loaded):
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     return model, weights, loaded
 
 
@@ -133,7 +135,8 @@ def wish_of(
 def _lines(path: Path) -> list[str]:
     """Return the lines of a text file that are not empty."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        check_file(path)
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise ConfigError(f"cannot read the prompts {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

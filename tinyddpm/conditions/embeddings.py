@@ -12,6 +12,7 @@ from tinyddpm.conditions.base import Asked, Given, HostArray, Known, Wish, refus
 from tinyddpm.errors import ConfigError
 from tinyddpm.nn import Gradients, Parts, Told, Weights, Widths
 from tinyddpm.nn.layers import Linear, Pass
+from tinyddpm.nn.network import WIDEST
 from tinyddpm.ops import Operations, Saved
 
 TOKENS, LENGTH = "tokens", "length"
@@ -49,8 +50,8 @@ class Embeddings(Parts):
         size: int = 1,
     ) -> None:
         for name, value in (("token_width", token_width), ("length", length), ("size", size)):
-            if value < 1:
-                raise ConfigError(f"condition.{name} is {value}: it must be at least 1")
+            if not 1 <= value <= WIDEST:
+                raise ConfigError(f"condition.{name} is {value}: it must be at least 1 and at most {WIDEST}")
         self.knows_null, self.length, self.size = null, length, size
         self.gives = Widths(vector=width, tokens=token_width)
         self.null: Mapping[str, HostArray] = {

@@ -18,6 +18,7 @@ from tinyddpm.errors import ConfigError, TinyDDPMWarning
 from tinyddpm.nn import Gradients, Parameter, Parts, Told, Weights, Widths
 from tinyddpm.nn.blocks import Chain
 from tinyddpm.nn.layers import Embedding, LayerNorm, Linear, Pass
+from tinyddpm.nn.network import DEEPEST, WIDEST
 from tinyddpm.nn.parameters import Init
 from tinyddpm.nn.transformer import TransformerBlock
 from tinyddpm.ops import Operations, Saved
@@ -208,13 +209,13 @@ def _check(vocabulary: str, words: Sequence[str], depth: int, token_width: int, 
         raise ConfigError(f"condition.words names {len(words)} words for a vocabulary of bytes: leave one of them out")
     if any(not isinstance(word, str) for word in words) or len(set(words)) < len(words):
         raise ConfigError("condition.words must be different texts: leave it out, and they are learned from the data")
-    for name, value, least in (
-        ("depth", depth, 1),
-        ("token_width", token_width, 1),
-        ("heads", heads, 1),
-        ("length", length, 2),
+    for name, value, least, most in (
+        ("depth", depth, 1, DEEPEST),
+        ("token_width", token_width, 1, WIDEST),
+        ("heads", heads, 1, WIDEST),
+        ("length", length, 2, WIDEST),
     ):
-        if value < least:
-            raise ConfigError(f"condition.{name} is {value}: it must be at least {least}")
+        if not least <= value <= most:
+            raise ConfigError(f"condition.{name} is {value}: it must be at least {least} and at most {most}")
     if token_width % heads:
         raise ConfigError(f"condition.heads is {heads}: it must divide condition.token_width, {token_width}")

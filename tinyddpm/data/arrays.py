@@ -40,8 +40,11 @@ SAMPLE_KEYS = ("images", "points", "x", "arr_0")
 LABEL_KEYS = ("labels", "y", "arr_1")
 COLUMN_KEYS = {"captions": CAPTIONS, "tokens": TOKENS, "length": LENGTH}
 """Under which names columns are kept in a file, and what they are called in a data set."""
-DAMAGE = (OSError, ValueError, EOFError, RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
-"""What NumPy and zipfile raise for damaged files."""
+DAMAGE = (
+    OSError, ValueError, TypeError, OverflowError, MemoryError, EOFError, RuntimeError, tokenize.TokenError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What NumPy and zipfile raise for damaged files, and for shapes that no array has."""
 
 
 def open_npy(path: Path, levels: Levels | None = None) -> Dataset:

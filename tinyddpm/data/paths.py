@@ -15,6 +15,7 @@ from tinyddpm.data.image_files import SUFFIXES, Reading
 from tinyddpm.data.levels import Levels, levelled, parse_levels
 from tinyddpm.data.resize import resized
 from tinyddpm.errors import ConfigError, DataError, unknown
+from tinyddpm.files import check_file
 
 
 def open_path(path: Path, image_size: tuple[int, int] | None, split: str, options: Mapping[str, Any]) -> Dataset:
@@ -57,6 +58,7 @@ def open_tokens(path: Path) -> Mapping[str, Samples]:
     if path.suffix.lower() not in readers:
         raise DataError(f"{path} holds no tokens: save them as `tokens`, (n, L, D), in .npz, .h5 or .hdf5")
     try:
+        check_file(path)
         columns = readers[path.suffix.lower()](path)
     except OSError as cause:
         raise DataError(f"{path}: cannot be read ({cause.strerror or cause}): check the path and its rights") from cause
@@ -85,6 +87,7 @@ def _refuse(options: Mapping[str, str], path: Path) -> None:
 
 
 def _open_file(path: Path, split: str, levels: Levels | None) -> Dataset:
+    check_file(path)
     if idx.is_idx(path):
         if split != idx.split_of(path):
             raise DataError(f"{path} holds the split {idx.split_of(path)!r}, not {split!r}: give the other file's path")

@@ -17,6 +17,8 @@ from tinyddpm.errors import ConfigError
 
 Betas: TypeAlias = NDArray[np.float64]
 
+MOST_STEPS = 1_000_000
+
 
 def linear(T: int, *, beta_start: float = 1e-4, beta_end: float = 0.02, rescale: bool = True) -> Betas:
     """Return betas that rise in a straight line (DDPM, section 4), shape (T,).
@@ -184,8 +186,11 @@ def make_betas(name: str, T: int, /, **options: Any) -> Betas:
     """
     if not isinstance(T, int) or isinstance(T, bool):
         raise ConfigError(f"T is {T!r}: give the number of diffusion steps as a whole number, such as 1000")
-    if T < 2:
-        raise ConfigError(f"T = {T}: a diffusion needs at least 2 steps; use T = 1000, or T >= 50 for a quick try")
+    if not 2 <= T <= MOST_STEPS:
+        raise ConfigError(
+            f"T = {T}: a diffusion needs at least 2 steps and at most {MOST_STEPS:,}; use T = 1000, or T >= 50 for a"
+            " quick try"
+        )
     betas: Betas = registry.build("schedules", name, (T,), options)
     check_betas(betas, f"schedule {name!r}")
     if len(betas) != T:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyddpm.errors import ConfigError
+from tinyddpm.errors import ConfigError, shown
 from tinyddpm.figures.axes import Axis
 from tinyddpm.figures.charts import Chart, Line
 
@@ -137,8 +137,8 @@ def legend(names: Sequence[str], braille: bool, colour: bool = False) -> str:
     if braille:
         dots = [(np.arange(12) % period < drawn).reshape(6, 2) for drawn, period in DASHES]
         keys = ["".join(chr(0x2800 + bits) for bits in line @ BRAILLE[1]) for line in dots]
-    shown = [_coloured(keys[number % len(keys)], _style(number, colour).colour) for number in range(len(names))]
-    return "   ".join(f"{key} {name}" for key, name in zip(shown, names, strict=True))
+    coloured = [_coloured(keys[number % len(keys)], _style(number, colour).colour) for number in range(len(names))]
+    return "   ".join(f"{key} {shown(name)}" for key, name in zip(coloured, names, strict=True))
 
 
 class _Style(NamedTuple):

@@ -7,7 +7,7 @@ and `adam/v/<path>`. The header is JSON. The configuration in it names registry 
 from __future__ import annotations
 
 import os
-import shlex
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -17,7 +17,7 @@ import numpy as np
 
 from tinyddpm import __version__, registry
 from tinyddpm.errors import CheckpointError
-from tinyddpm.hdf5 import Header, PathLike, listed, read_file, read_header, write_file
+from tinyddpm.hdf5 import Header, PathLike, listed, read_file, read_outline, write_file
 from tinyddpm.model.config import AUTO, Config
 
 Vector: TypeAlias = np.ndarray[Any, Any]
@@ -32,6 +32,13 @@ HISTORY = "history"
 """The array of the losses that times are drawn after; the header has its shape under the same name."""
 
 PLUGIN_KEYS = ("group", "name", "distribution", "version")
+
+DISTRIBUTION = re.compile("[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+VERSION = re.compile("[A-Za-z0-9][A-Za-z0-9.!+_-]*")
+"""How packages and versions are written (PEP 508, PEP 440); what begins otherwise could be an option of pip."""
+
+LARGEST = 2**48
+"""No number of elements, steps or bytes goes beyond it."""
 
 
 @dataclass(kw_only=True)
@@ -148,12 +155,20 @@ def load_checkpoint(
 
 
 def read_checkpoint_header(path: PathLike) -> CheckpointHeader:
-    """Return the header of the checkpoint at `path` without reading its arrays; its plugins need not be installed.
+    """Return the header of the checkpoint at `path`; see `read_checkpoint_outline`."""
+    return read_checkpoint_outline(path)[0]
+
+
+def read_checkpoint_outline(path: PathLike) -> tuple[CheckpointHeader, int]:
+    """Return the header of the checkpoint at `path`, and how many parameters lie beside it.
+
+    No array is read and no network is built, whatever the header says; its plugins need not be installed.
 
     Raises:
         CheckpointError: the file is missing or foreign, its header is damaged, or it is of a newer tinyddpm.
     """
-    return _parse(path, read_header(path, CheckpointError))
+    raw, shapes = read_outline(path, CheckpointError)
+    return _parse(path, raw), sum(prod(shape) for name, shape in shapes.items() if name.startswith("weights/"))
 
 
 def plugin_notes(header: CheckpointHeader) -> list[str]:
@@ -187,25 +202,43 @@ def _join(arrays: dict[str, Vector], prefix: str) -> Vector:
     return np.concatenate([np.empty(0, np.float32), *parts])
 
 
-def _is_shape(value: Any) -> bool:
-    return isinstance(value, list) and all(type(n) is int and n > 0 for n in value)
-
-
-def _is_plugin(value: Any) -> bool:
-    """Whether `value` describes a plugin in texts that may be shown in one line."""
-    return isinstance(value, dict) and all(
-        isinstance(value.get(key), str) and value[key].isprintable() for key in PLUGIN_KEYS
+def _is_shape(value: Any, dimensions: tuple[int, ...] = (2,)) -> bool:
+    """Whether `value` is a shape of so many dimensions, which an array can have."""
+    return (
+        isinstance(value, list)
+        and len(value) in dimensions
+        and all(type(n) is int and 0 < n <= LARGEST for n in value)
+        and prod(value) <= LARGEST
     )
 
 
+def _is_plugin(value: Any) -> bool:
+    """Whether `value` describes a plugin, by a name that may be shown and a distribution that pip may be told of."""
+    if not isinstance(value, dict) or not all(isinstance(value.get(key), str) for key in PLUGIN_KEYS):
+        return False
+    names = DISTRIBUTION.fullmatch(value["distribution"]), VERSION.fullmatch(value["version"])
+    return all(names) and value["name"].isprintable() and value["group"].isprintable()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) <= LARGEST
+
+
+_STATE: dict[str, Callable[[Any], bool]] = {
+    "loss_sum": _is_number,
+    "loss_count": lambda value: type(value) is int and 0 <= value <= LARGEST,
+    "validation": lambda value: value is None or _is_number(value),
+}
+"""What a run reads of its state, where it is there."""
+
 _VALID: dict[str, Callable[[Any], bool]] = {
     "config": lambda value: isinstance(value, dict),
-    "step": lambda value: type(value) is int and value >= 0,
-    "sample_shape": _is_shape,
+    "step": lambda value: type(value) is int and 0 <= value <= LARGEST,
+    "sample_shape": lambda value: _is_shape(value, dimensions=(1, 3)),
     "history": lambda value: value is None or _is_shape(value),
     "classes": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
     "plugins": lambda value: isinstance(value, list) and all(map(_is_plugin, value)),
-    "state": lambda value: isinstance(value, dict),
+    "state": lambda value: isinstance(value, dict) and all(ok(value[k]) for k, ok in _STATE.items() if k in value),
 }
 
 
@@ -256,7 +289,7 @@ def _require_plugins(path: PathLike, header: CheckpointHeader) -> None:
     missing = [plugin for plugin in header.plugins if not _installed(plugin)]
     if missing:
         needs = listed(f"{_described(p)} of {p['distribution']} {p['version']}" for p in missing)
-        packages = sorted({shlex.quote(f"{p['distribution']}=={p['version']}") for p in missing})
+        packages = sorted({f"{p['distribution']}=={p['version']}" for p in missing})
         raise CheckpointError(
             f"{os.fspath(path)} needs what is not installed: {needs}: run pip install {' '.join(packages)}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
@@ -11,10 +12,18 @@ from typing import Any, get_type_hints
 
 from tinyddpm import registry
 from tinyddpm.errors import ConfigError, unknown
+from tinyddpm.files import check_file
 
 TOYS = ("mixture", "mixture-1d", "moons", "ring", "swiss-roll")
 """The data sets of points on a line and in the plane, which the preset `toy` is for."""
 
+
+DEEPEST = 8
+"""Tables of tables and lists of lists go no further."""
+
+_NAME = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
+DOTTED = re.compile(rf"""(?<![\w.\-"']){_NAME}(?:[ \t]*+\.[ \t]*+{_NAME}){{64}}""")
+"""A key of more tables than any file has."""
 
 AUTO = "auto"
 """As `training.times`: the law of t that is the objective's own."""
@@ -199,6 +208,9 @@ class Config:
 
         Naming another part (network, schedule, sampler, data set, …) drops the options of the one before.
         """
+        fault = fault_in(tables)
+        if fault:
+            raise ConfigError(f"{origin}: {fault}: give texts, numbers, true or false, and lists of them")
         config = self._without_options_of_others(tables.get("training"))
         for name, value in tables.items():
             if name not in (known := {*_fields(Config), *HOLDERS}):
@@ -250,11 +262,54 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: it cannot be read or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        check_file(path)
+        return parse_toml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the tables in a text that is TOML, of settings as a configuration has them.
+
+    Raises:
+        ValueError: it is not TOML, or has a date, a huge number, or tables in tables in tables.
+    """
+    if DOTTED.search(text):  # tomllib takes time by the square of the dots
+        raise ValueError("it is nested too deeply")
+    try:
+        tables = tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    fault = fault_in(tables)
+    if fault:
+        raise ValueError(fault)
+    return tables
+
+
+def fault_in(value: Any) -> str:
+    """Return what is no setting in values read from a file, as deep as they go; "" if nothing."""
+    level: list[Any] = [value]
+    for _ in range(DEEPEST):
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, Mapping):
+                below += [*item, *item.values()]
+            elif isinstance(item, list | tuple):
+                below += item
+            elif isinstance(item, str):
+                if any("\ud800" <= c <= "\udfff" for c in item):
+                    return f"{item!r} is no Unicode text"
+            elif isinstance(item, int):
+                if not -(2**63) <= item < 2**64:
+                    return "a number has more than 64 bits"
+            elif item is not None and not isinstance(item, float):
+                return f"{item} is a {type(item).__name__}"
+        level = below
+        if not level:
+            return ""
+    return "it is nested too deeply"
 
 
 def presets() -> list[str]:

@@ -6,7 +6,7 @@ from tinyddpm.backend import Array
 from tinyddpm.errors import ConfigError
 from tinyddpm.nn.blocks import NEAR_ZERO, Chain, TimeEmbedding
 from tinyddpm.nn.layers import Linear, Pass
-from tinyddpm.nn.network import DropoutNoise, Told, Widths
+from tinyddpm.nn.network import DEEPEST, WIDEST, DropoutNoise, Told, Widths
 from tinyddpm.nn.parameters import Gradients, Parts, Weights
 from tinyddpm.ops import Operations, Saved
 
@@ -32,10 +32,10 @@ class MLP(Parts):
             raise ConfigError(
                 f"the MLP takes points, not samples of shape {sample_shape}: use the network 'unet' for images"
             )
-        if width < 4 or width % 2:
-            raise ConfigError(f"MLP width is {width}: it must be even and at least 4")
-        if depth < 1:
-            raise ConfigError(f"MLP depth is {depth}: it must be at least 1")
+        if not 4 <= width <= WIDEST or width % 2:
+            raise ConfigError(f"MLP width is {width}: it must be even, at least 4 and at most {WIDEST}")
+        if not 1 <= depth <= DEEPEST:
+            raise ConfigError(f"MLP depth is {depth}: it must be at least 1 and at most {DEEPEST}")
         self.takes = Widths(vector=width)
         self.time = TimeEmbedding("time", width, width)
         self.dense_in = Linear("dense_in", sample_shape[0], width)

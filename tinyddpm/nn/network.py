@@ -12,6 +12,9 @@ from tinyddpm.backend import Array, Purpose, Random
 from tinyddpm.nn.parameters import Gradients, Parameter, Weights
 from tinyddpm.ops import Operations, Saved
 
+WIDEST, DEEPEST = 2**16, 1000
+"""No network here is wider or deeper, whatever a file says: it is refused before anything is built."""
+
 
 class Told(NamedTuple):
     """What a network is told of N samples beside x_t and t, or the gradient of that. What is not told is None.

@@ -19,9 +19,11 @@ from tinyddpm.nn.blocks import (
     Upsample,
 )
 from tinyddpm.nn.layers import Conv, GroupNormSiLU, Pass
-from tinyddpm.nn.network import DropoutNoise, Told, Widths
+from tinyddpm.nn.network import DEEPEST, WIDEST, DropoutNoise, Told, Widths
 from tinyddpm.nn.parameters import Gradients, Parts, Weights
 from tinyddpm.ops import Operations, Saved
+
+MOST_LEVELS = 16
 
 
 class UNet(Parts):
@@ -193,12 +195,15 @@ def _check(
         raise ConfigError(
             f"the U-Net takes images, not samples of shape {sample_shape}: use the network 'mlp' for points"
         )
-    if channels < 4 or channels % 2:
-        raise ConfigError(f"U-Net channels is {channels}: it must be even and at least 4")
-    if not multipliers or min(multipliers) < 1:
-        raise ConfigError(f"U-Net multipliers is {list(multipliers)}: give one whole number from 1 on per level")
-    if blocks < 1:
-        raise ConfigError(f"U-Net blocks is {blocks}: each level needs at least 1")
+    if not 4 <= channels <= WIDEST or channels % 2:
+        raise ConfigError(f"U-Net channels is {channels}: it must be even, at least 4 and at most {WIDEST}")
+    if not 1 <= len(multipliers) <= MOST_LEVELS or not all(1 <= m <= WIDEST for m in multipliers):
+        raise ConfigError(
+            f"U-Net multipliers is {list(multipliers)[:MOST_LEVELS]}: give one whole number from 1 to {WIDEST} per"
+            f" level, for at most {MOST_LEVELS} levels"
+        )
+    if not 1 <= blocks <= DEEPEST:
+        raise ConfigError(f"U-Net blocks is {blocks}: each level needs at least 1 and at most {DEEPEST}")
     if not 0 <= dropout < 1:
         raise ConfigError(f"U-Net dropout is {dropout}: it must lie in [0, 1)")
     if heads < 1 or any(channels * m % heads for m in multipliers):

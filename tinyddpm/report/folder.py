@@ -7,7 +7,6 @@ import glob
 import io
 import json
 import re
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +15,9 @@ from typing import Any, TypeVar
 
 from tinyddpm.backend import load_backend
 from tinyddpm.errors import DataError, TinyDDPMError
+from tinyddpm.files import check_file
 from tinyddpm.model.checkpoint import CheckpointHeader, read_checkpoint_header
+from tinyddpm.model.config import parse_toml
 from tinyddpm.model.load import CHECKPOINT, layout_of
 from tinyddpm.report.metrics import METRICS, Logged, read_metrics
 from tinyddpm.training.record import RECORD, read_record
@@ -184,7 +185,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(_read(path).decode())
+        return parse_toml(_read(path).decode("utf-8-sig"))
     except ValueError as error:
         raise DataError(f"{path} is no TOML file: {error}") from error
 
@@ -192,6 +193,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
 def _read(path: Path) -> bytes:
     """Return what is in a file that is not too large."""
     try:
+        check_file(path)
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from tinyddpm.errors import ConfigError, DataError, unknown
 from tinyddpm.figures.charts import Chart, Line
 from tinyddpm.figures.lines import Curve
+from tinyddpm.files import check_file
 
 METRICS = "metrics.jsonl"
 """The metrics' name in a run folder."""
@@ -65,6 +66,7 @@ def read_metrics(path: Path) -> Logged:
         DataError: there is no such file, or it cannot be read.
     """
     try:
+        check_file(path)
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError as error:
         raise DataError(f"{path.parent} is no run folder: it has no {path.name}") from error

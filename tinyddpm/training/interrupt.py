@@ -1,4 +1,4 @@
-"""Stopping on Ctrl-C or SIGTERM: noticed between steps, so that the step in progress is finished and saved."""
+"""Stopping by a signal: noticed between steps, so that the step in progress is finished and saved."""
 
 from __future__ import annotations
 
@@ -9,39 +9,53 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
+"""Ctrl-C, the system's request to end, and a terminal that closes, by the name of POSIX and of Windows."""
+
+REPEATED = ("SIGHUP", "SIGBREAK")
+"""Those that one terminal sends twice, when it closes: itself, and through the shell."""
 
 
 @dataclass
 class Interrupt:
-    """Whether somebody asked to stop, and by which signal."""
+    """Whether somebody asked to stop, and by which signal; the first one if by several.
+
+    While `saving`, no signal does more than that.
+    """
 
     signal: signal.Signals | None = None
+    saving: bool = False
 
 
 @contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Turn the first SIGINT or SIGTERM into a note on the yielded object; a second one acts as it would without this.
+    """Turn signals into a note on the yielded object.
 
-    Outside the main thread, where signals cannot be caught, nothing is changed.
+    One that comes a second time acts as it would without this, but for those of a terminal that closes, and while the
+    object is `saving`. A SIGHUP that is ignored, as by `nohup`, stays so. Outside the main thread, where signals cannot
+    be caught, nothing is changed.
     """
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    seen: set[signal.Signals] = set()
 
     def note(number: int, frame: FrameType | None) -> None:
-        interrupt.signal = signal.Signals(number)
-        restore()
+        which = signal.Signals(number)
+        interrupt.signal = interrupt.signal or which
+        again = which in seen and which.name not in REPEATED
+        seen.add(which)
+        if again and not interrupt.saving:
+            signal.signal(which, before[which])
+            signal.raise_signal(which)
 
-    for number in SIGNALS:
-        signal.signal(number, note)
+    for number, handler in before.items():
+        if not (handler == signal.SIG_IGN and number.name in REPEATED):
+            signal.signal(number, note)
     try:
         yield interrupt
     finally:
-        restore()
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -30,6 +30,7 @@ from typing import Any
 
 from tinyddpm.errors import DataError
 from tinyddpm.figures.files import replacing
+from tinyddpm.files import check_file
 from tinyddpm.machine import cpu_model, versions
 from tinyddpm.training.trainer import Trainer
 
@@ -109,6 +110,7 @@ def read_record(path: Path) -> list[dict[str, Any]]:
         DataError: it cannot be read, or is no record.
     """
     try:
+        check_file(path)
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []

@@ -25,7 +25,7 @@ from tinyddpm.figures.files import replacing
 from tinyddpm.figures.images import save_gif, save_png
 from tinyddpm.figures.marks import Mark, mark_of, samples_of, sha256_of
 from tinyddpm.figures.samples import animation, is_drawable, picture
-from tinyddpm.model.checkpoint import load_checkpoint, plugin_notes, read_checkpoint_header, save_checkpoint
+from tinyddpm.model.checkpoint import load_checkpoint, plugin_notes, read_checkpoint_header
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import CHECKPOINT, checkpoint_file, layout_of
 from tinyddpm.model.sampling import Samples, draw
@@ -273,8 +273,11 @@ class _Run:
             "validation": self.validation,
             "data": self.data,
         }
-        layout = [(parameter.path, parameter.shape) for parameter in self.trainer.model.layout.parameters]
-        save_checkpoint(self.folder / CHECKPOINT, self.trainer.checkpoint(state), layout)
+        self.interrupt.saving = True
+        try:
+            self.trainer.save(self.folder / CHECKPOINT, state)
+        finally:
+            self.interrupt.saving = False
         self.saved_at = self.trainer.step
         self.record.saved(self.trainer.step)
         self.callbacks.tell("saved", step=self.trainer.step, path=self.folder / CHECKPOINT)

@@ -13,7 +13,8 @@ from tinyddpm.backend.workers import parts
 from tinyddpm.data.base import Dataset
 from tinyddpm.diffusion.times import Uniform, make_law
 from tinyddpm.errors import CheckpointError, TrainingError
-from tinyddpm.model.checkpoint import Checkpoint, plugins_of
+from tinyddpm.hdf5 import PathLike
+from tinyddpm.model.checkpoint import Checkpoint, plugins_of, save_checkpoint
 from tinyddpm.model.config import AUTO
 from tinyddpm.model.model import Model
 from tinyddpm.ops import Operations, load_operations
@@ -121,6 +122,15 @@ class Trainer:
             history=self.law.packed(),
             state=state,
         )
+
+    def save(self, path: PathLike, state: dict[str, Any]) -> None:
+        """Write `checkpoint(state)` to `path`.
+
+        Raises:
+            CheckpointError: it cannot be written, or holds a value that is NaN or infinite.
+        """
+        layout = [(parameter.path, parameter.shape) for parameter in self.model.layout.parameters]
+        save_checkpoint(path, self.checkpoint(state), layout)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to where `checkpoint` was made.

@@ -12,6 +12,7 @@ import click
 
 from tinyddpm.cli.figure.group import chart, destination, figure_command, run_argument, wrote
 from tinyddpm.cli.options import command_mark, option
+from tinyddpm.cli.output import say
 from tinyddpm.cli.sample import sample
 from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, wish_of
 from tinyddpm.errors import ConfigError
@@ -203,7 +204,7 @@ def content_detail(out: Path | None, checkpoint: Path, starts: int, count: int, 
     progress.close()
     unit = 127.5
     draw_endings(found, unit, path, drawer.mark)
-    click.echo("RMSE between two endings, by the time at which they leave each other")
+    say("RMSE between two endings, by the time at which they leave each other")
     chart({"endings": unit * found.distance[::-1]}, times[::-1])
     wrote(path)
 
@@ -304,7 +305,7 @@ def text_attention(out: Path | None, checkpoint: Path, prompt: str, count: int, 
     looked = figures.WordAttention([*spans], found.t, figures.by_word(np.stack(maps), spans), found.samples)
     figures.draw_attention(looked, path, drawer.mark)
     for word, share in zip(looked.words, looked.maps.mean(axis=(0, 1, 2, 3)), strict=True):
-        click.echo(f"{100 * share:6.1f} %  {word}")
+        say(f"{100 * share:6.1f} %  {word}")
     wrote(path)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tinyddpm.cli.options import GroupedCommand, option
+from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def destination(name: str, out: Path | None) -> Path:
 
 def wrote(path: Path) -> None:
     """Say that a file was written."""
-    click.echo(f"wrote {path}")
+    say(f"wrote {path}")
 
 
 def chart(
@@ -63,7 +64,7 @@ def chart(
     from tinyddpm.figures.terminal import line_chart
 
     every = np.arange(times[-1] + 1)
-    click.echo(line_chart({name: np.interp(every, times, y) for name, y in series.items()}, log=log))
+    say(*line_chart({name: np.interp(every, times, y) for name, y in series.items()}, log=log).split("\n"))
 
 
 run_argument = click.argument("checkpoint", metavar="RUN", type=click.Path(path_type=Path))

@@ -10,6 +10,7 @@ import click
 
 from tinyddpm.cli.figure.group import chart, destination, figure_command, run_argument, samples_of, seed_option, wrote
 from tinyddpm.cli.options import command_mark, option
+from tinyddpm.cli.output import say
 from tinyddpm.cli.trained import machine_options, open_model
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def single_step(out: Path | None, checkpoint: Path, seeds: int, levels: int, **g
     shown = times[:: max(1, len(times) // 10)].tolist()
     tiles = measured.predictions(shown) if is_drawable(model.sample_shape) else None
     draw_single_step(found, path, tiles, [f"t = {t}" for t in shown], measured.mark)
-    click.echo("RMSE of x_0, predicted in one step")
+    say("RMSE of x_0, predicted in one step")
     chart({"this model": found.overall}, times.tolist(), log=True)
     wrote(path)
 
@@ -198,7 +199,7 @@ def loss_by_time(out: Path | None, checkpoint: Path, times: int | None, **given:
     path, measured = destination("loss-by-time", out), Measured(checkpoint, **given)
     steps = measured.bound(times).steps()
     draw_loss_by_time(steps, path, measured.mark)
-    click.echo("squared error of eps")
+    say("squared error of eps")
     chart({"eps": steps["mse_eps"]}, steps["t"], log=True)
     wrote(path)
 
@@ -222,7 +223,7 @@ def rate_distortion(out: Path | None, checkpoint: Path, times: int | None, **giv
     steps = measured.bound(times).steps()
     steps["distortion"] = [measured.unit * rmse for rmse in steps["rmse_x_0"]]
     draw_likelihood(steps, path, measured.mark)
-    click.echo("distortion, RMSE of x_0")
+    say("distortion, RMSE of x_0")
     chart({"distortion": steps["distortion"]}, steps["t"], log=True)
     wrote(path)
 
@@ -257,7 +258,7 @@ def vae(out: Path | None, checkpoint: Path, times: int | None, **given: Any) -> 
     words = [f"t = {t}" for t in shown]
     draw_bound(parts["L_T"].mean, bands(bound.steps(), T), parts["L_0"].mean, path, tiles, words, measured.mark)
     for name, meaning in {"L_T": "prior", "L_t": "matching", "L_0": "reconstruction", "total": "bound"}.items():
-        click.echo(f"{meaning:>14}  {parts[name].mean:9.4f} bits/dim")
+        say(f"{meaning:>14}  {parts[name].mean:9.4f} bits/dim")
     wrote(path)
 
 

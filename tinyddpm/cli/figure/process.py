@@ -10,6 +10,7 @@ import click
 
 from tinyddpm.cli.figure.group import chart, destination, figure_command, samples_of, seed_option, wrote
 from tinyddpm.cli.options import command_mark, option, parse_assignments
+from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def schedules(
     image = samples_of(_images(dataset), np.asarray([_number(dataset, number)]))
     eps = Random(np, seed).normal(Purpose.NOISE, 0, np.arange(1), dataset.shape)
     draw_schedules(betas, path, schedule_tiles(betas, image, eps), command_mark())
-    click.echo("sqrt(alpha_bar), the share of the image that is left")
+    say("sqrt(alpha_bar), the share of the image that is left")
     chart({name: curves(each)["sqrt(alpha_bar)"] for name, each in betas.items()}, range(timesteps))
     wrote(path)
 
@@ -154,8 +155,8 @@ def diffused(
     found = diffusion(chain, law, points[:PATHS], reach(points), seed)
     at = None if t is None else _time(t, chain.T)
     draw_diffused(chain, law, points, found, path, t=at, seed=seed, mark=command_mark())
-    click.echo("density of x_t")
-    click.echo(shade_chart(found.densities, (found.x[0], found.x[-1]), found.brightest, chain.T))
+    say("density of x_t")
+    say(*shade_chart(found.densities, (found.x[0], found.x[-1]), found.brightest, chain.T).split("\n"))
     wrote(path)
 
 
@@ -180,7 +181,7 @@ def kernel(out: Path | None, x_0: float, count: int, seed: int, **process: Any) 
     path, chain = destination("kernel", out), _process(**process, exact=True)
     found = chains(chain, x_0, count, seed)
     draw_kernel(found, x_0, path, command_mark())
-    click.echo("standard deviation of x_t")
+    say("standard deviation of x_t")
     chart({"closed form": found.noise, "chains": found.chains.std(axis=0)}, range(chain.T))
     wrote(path)
 
@@ -214,7 +215,7 @@ def posterior(
     law, _ = _law(data, _dataset(data, data_dir, image_size))
     draw_posterior(chain, law, x_t, chain.T // 2 if t is None else _time(t, chain.T), path, command_mark())
     c = posterior_coefficients(chain.alpha_bar, np.append(1.0, chain.alpha_bar[:-1]))
-    click.echo("coefficients of the posterior's mean")
+    say("coefficients of the posterior's mean")
     chart({"of x_0": c.c_0, "of x_t": c.c_t}, range(chain.T))
     wrote(path)
 

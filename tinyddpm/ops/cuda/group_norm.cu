@@ -169,7 +169,7 @@ __device__ void backward(
     const scalar* added_too, scalar* dx, float* sum_dz, float* sum_dz_x, int silu, int tiled
 ) {
     int width = norm.width, pixels = norm.pixels, channels = norm.channels;
-    float* sums = shared;                         // (blockDim.y, 2, width): of dz, then of dz x^
+    float* sums = shared;                           // (blockDim.y, 2, width): of dz, then of dz x^
     float* mean_g = sums + blockDim.y * 2 * width;  // (chunk)
     float* mean_g_x = mean_g + norm.chunk;          // (chunk)
     scalar* tile = tile_behind(2 * blockDim.y * width + 2 * norm.chunk);  // (2, pixels, width): x, then dy

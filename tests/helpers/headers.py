@@ -1,0 +1,23 @@
+"""Checkpoints whose headers say something else than what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tinyddpm.errors import CheckpointError
+from tinyddpm.hdf5 import checked_datasets, import_h5py, read_header, write_file
+from tinyddpm.model.checkpoint import FORMAT
+
+
+def rewritten(path: Path, to: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """Write the checkpoint at `path` to `to`, its header changed and its hashes right; return `to`."""
+    header = read_header(path, CheckpointError)
+    assert header["format"] == FORMAT
+    with import_h5py().File(path) as file:
+        arrays = {name: dataset[()] for name, dataset in checked_datasets(file, CheckpointError).items()}
+    change(header)
+    own = {"manifest", "manifest_sha256"}
+    write_file(to, {name: array for name, array in arrays.items() if name not in own}, header, CheckpointError)
+    return to
