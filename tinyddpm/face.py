@@ -26,7 +26,7 @@ from tinyddpm.model.config import Config, GuidanceConfig, SamplingConfig, defaul
 from tinyddpm.model.config import preset as find_preset
 from tinyddpm.model.load import checkpoint_file, load_model
 from tinyddpm.model.model import Model
-from tinyddpm.model.sampling import class_numbers, draw
+from tinyddpm.model.sampling import class_names, class_numbers, draw
 from tinyddpm.progress import Progress
 from tinyddpm.training.run import free_folder, start
 from tinyddpm.training.run import resume as go_on
@@ -183,10 +183,12 @@ class Trained:
         classes, captions = None, [prompts] if isinstance(prompts, str) else prompts
         if labels is not None:
             several = (
-                labels.split(",") if isinstance(labels, str) else np.ravel(np.asarray(labels, dtype=object)).tolist()
+                class_names(self.classes, labels)
+                if isinstance(labels, str)
+                else np.ravel(np.asarray(labels, dtype=object)).tolist()
             )
             _at_most(len(several), "labels", len(numbers))
-            classes = class_numbers(self.classes, ",".join(map(str, several)))
+            classes = class_numbers(self.classes, [str(name) for name in several])
         if captions is not None:
             _at_most(len(captions), "prompts", len(numbers))
         if embeddings is not None:

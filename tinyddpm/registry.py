@@ -11,9 +11,12 @@ says so in its attribute `requires`, a mapping of modules to what `pip install` 
 from __future__ import annotations
 
 import inspect
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Any, Literal, get_args, get_origin
@@ -45,14 +48,32 @@ def entries(group: str) -> list[Entry]:
     """Return every entry of `group` in alphabetical order, names claimed twice included. Imports no plugin."""
     if group not in GROUPS:
         raise RegistryError(unknown("plugin group", group, GROUPS))
-    found, known = set(), dict[metadata.Distribution, metadata.PackageMetadata]()  # parsed once each
-    for point in metadata.entry_points(group=f"tinyddpm.{group}"):
-        if point.dist is not None:
-            if point.dist not in known:
-                known[point.dist] = point.dist.metadata
-            about = known[point.dist]
-            found.add(Entry(group, point.name, point.value, about["Name"], about["Version"]))
-    return sorted(found)
+    return list(_registered(tuple(map(_state_of, sys.path))).get(group, ()))
+
+
+@lru_cache(maxsize=1)
+def _registered(places: tuple[tuple[str, int], ...]) -> dict[str, list[Entry]]:
+    """Return the entries of every group. They are read once, until one of the `places` that packages lie in changes."""
+    points, found = metadata.entry_points(), dict[str, list[Entry]]()
+    known: dict[metadata.Distribution, metadata.PackageMetadata] = {}  # parsed once each
+    for group in GROUPS:
+        these = set()
+        for point in points.select(group=f"tinyddpm.{group}"):
+            if point.dist is not None:
+                if point.dist not in known:
+                    known[point.dist] = point.dist.metadata
+                about = known[point.dist]
+                these.add(Entry(group, point.name, point.value, str(about["Name"]), str(about["Version"])))
+        found[group] = sorted(these)
+    return found
+
+
+def _state_of(place: str) -> tuple[str, int]:
+    """Return a folder and when something was put into it or taken out."""
+    try:
+        return place, os.stat(place or ".").st_mtime_ns
+    except OSError:
+        return place, 0
 
 
 def find(group: str, name: str) -> Entry:

@@ -192,7 +192,7 @@ def test_sampling_is_chosen_as_for_sample(by_class: str, here: Path) -> None:
         "edit", "interpolate", by_class, "digits:3", "digits:5", "--sampler", "heun"
     )
     assert "did you mean 'ddim'" in fails("edit", *fast, "--sampler", "dim")
-    assert edited(*fast[:3], env={"TINYDDPM_STRENGTH": "0.2", "TINYDDPM_NUMBER": "3"}).shape == (3, 8, 8, 1)
+    assert edited(*fast[:3], env={"TINYDDPM_STRENGTH": "0.2", "TINYDDPM_COUNT": "3"}).shape == (3, 8, 8, 1)
 
 
 def test_other_sizes_are_fitted_on_request(plain: str, here: Path) -> None:

@@ -234,10 +234,10 @@ def test_without_what_was_trained_on_there_is_no_memorisation(tmp_path: Path) ->
     of_other = [made, *FEW, "--data", str(tmp_path / "other.npy"), "--split", "train"]
     result = run("evaluate", *of_other)
     assert result.exit_code == 0, result.output
-    assert "note: without memorisation, as what the run trained on is not there: unknown data set" in result.stderr
+    assert "note: without memorisation, as what the run trained on is not there: there is no file" in result.stderr
     assert "near training" not in result.stdout
     assert "frechet" in result.stdout
-    assert "unknown data set" in fails(*of_other, "--metrics", "frechet,memorisation")
+    assert "there is no file or folder" in fails(*of_other, "--metrics", "frechet,memorisation")
 
 
 def test_errors_are_one_line(digits: str, points: str, tmp_path: Path) -> None:

@@ -284,18 +284,18 @@ class TestRefusals:
 class TestPlugins:
     MISSING = [  # noqa: RUF012
         {"group": "networks", "name": "spiral", "distribution": "tinyddpm-spiral", "version": "0.3.1"},
-        {"group": "upscalers", "name": "x2", "distribution": "up scale; rm", "version": "1"},
+        {"group": "upscalers", "name": "x2", "distribution": "Up.scale", "version": "1!2.0+cpu"},
     ]
 
     def test_missing_ones_are_named_with_what_installs_them(self, tmp_path: Path) -> None:
-        """Before the network is built. Texts of the file are quoted, as the command is there to be pasted."""
+        """Before the network is built. What pip would not read as names is refused with the header."""
         path = tmp_path / "c.h5"
         save_checkpoint(path, make(plugins=[built_in("linear"), *self.MISSING]), LAYOUT)
         with pytest.raises(CheckpointError) as caught:
             load_checkpoint(path, lambda header: pytest.fail("the network was built"))
         message = str(caught.value)
-        assert "network 'spiral' of tinyddpm-spiral 0.3.1; upscaler 'x2' of up scale; rm 1" in message
-        assert message.endswith("pip install 'up scale; rm==1' tinyddpm-spiral==0.3.1")
+        assert "network 'spiral' of tinyddpm-spiral 0.3.1; upscaler 'x2' of Up.scale 1!2.0+cpu" in message
+        assert message.endswith("pip install Up.scale==1!2.0+cpu tinyddpm-spiral==0.3.1")
         assert read_checkpoint_header(path).plugins[1:] == self.MISSING
 
     def test_another_version_is_noted_and_no_error(self, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ arrays to and from the host, names the class of its operations, and draws random
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
@@ -115,10 +116,15 @@ class Backend:
         """Wait until everything asked of the device is done."""
 
     def peak_memory(self) -> int:
-        """Return the most bytes in use so far where the arrays live; on a CPU, the process's peak resident size."""
-        import resource
+        """Return the most bytes in use so far where the arrays live; on a CPU, the process's peak resident size.
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        It is 0 where the system does not tell it, as Windows does not.
+        """
+        try:
+            import resource
+        except ImportError:
+            return 0
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
     def free_memory(self) -> int:
         """Return the bytes that are free where the arrays live."""

@@ -38,8 +38,11 @@ class NumpyBackend(Backend):
         keep_freed_memory()
 
     def _context(self) -> AbstractContextManager[Any]:
-        """Return a context without warnings of overflow: numbers that leave the finite ones show in the loss."""
-        return np.errstate(over="ignore", invalid="ignore", divide="ignore")
+        """Return a context without warnings or errors of arithmetic, whatever the program around it has set.
+
+        Numbers that leave the finite ones show in the loss; those that become 0 are meant to.
+        """
+        return np.errstate(all="ignore")
 
     def threads(self, wanted: int) -> int:
         """Return `wanted`, or the number of cores that this process may run on if it is 0."""

@@ -96,7 +96,6 @@ def _preset(name: str) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path, hashed: bool) -> dict[str, Any]:
-    from tinyddpm.figures.marks import sha256_of
     from tinyddpm.model.checkpoint import read_checkpoint_outline
     from tinyddpm.model.load import checkpoint_file
 
@@ -106,6 +105,11 @@ def _checkpoint(path: Path, hashed: bool) -> dict[str, Any]:
         )
     file = checkpoint_file(path)
     header, parameters = read_checkpoint_outline(file)
+    digest = {}
+    if hashed:
+        from tinyddpm.figures.marks import sha256_of
+
+        digest["sha256"] = sha256_of(file)
     return {
         "source": str(file),
         "parameters": parameters,
@@ -113,6 +117,6 @@ def _checkpoint(path: Path, hashed: bool) -> dict[str, Any]:
         "sample_shape": list(header.sample_shape),
         "classes": list(header.classes),
         "plugins": header.plugins,
-        **({"sha256": sha256_of(file)} if hashed else {}),
+        **digest,
         "config": Config.from_dict(header.config, str(file)).to_dict(),
     }

@@ -143,7 +143,7 @@ def opened(model: Model, data: str | None, data_dir: str | None, split: str | No
         wanted, dataset = "held-out", open_dataset(source, image_size=size, data_dir=places, options=options)
     if wanted == "held-out":
         if data:
-            raise DataError(f"nothing of {data} was held out for this model: give --split train or test")
+            raise DataError(f"nothing of {data} was held out for this model: give --split train, all of it")
         _, dataset = split_held_out(config, dataset)
     if dataset.shape != model.sample_shape:
         shapes = ["x".join(map(str, shape)) for shape in (dataset.shape, model.sample_shape)]

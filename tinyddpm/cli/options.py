@@ -23,12 +23,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class GroupedOption(click.Option):
-    """An option that help shows under the heading `group`, and that `TINYDDPM_<NAME>` sets."""
+    """An option that help shows under the heading `group`, and that `TINYDDPM_<FLAG>` sets, such as TINYDDPM_COUNT."""
 
     def __init__(self, *args: Any, group: str = "Options", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.group = group
-        self.envvar = None if self.multiple else ENV_PREFIX + str(self.name).upper()
+        self.envvar = None if self.multiple else ENV_PREFIX + flag_of(self).replace("-", "_").upper()
+
+
+def flag_of(given: click.Parameter) -> str:
+    """Return what an option is called on the command line, the longest of its names, without dashes before it."""
+    return max(given.opts, key=len).lstrip("-")
 
 
 class GroupedCommand(click.Command):
@@ -154,7 +159,7 @@ def command_mark(checkpoint: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """
     context = click.get_current_context()
     told = {
-        max(given.opts, key=len).lstrip("-"): _plain(context.params[str(given.name)])
+        flag_of(given): _plain(context.params[str(given.name)])
         for given in context.command.params
         if given.name not in UNSEEN
         and getattr(given, "group", "") != "Output"

@@ -19,6 +19,9 @@ from tinyddpm.cli.trained import (
     wish_of,
 )
 
+LAST = 2**32 - 1
+"""The number of the last sample that there is noise for."""
+
 
 @click.command(cls=GroupedCommand)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
@@ -30,19 +33,25 @@ from tinyddpm.cli.trained import (
 @option(
     "--count",
     "number",
-    type=click.IntRange(1),
+    type=click.IntRange(1, LAST),
     default=64,
     show_default=True,
     help="How many samples.",
     group="Samples",
 )
 @option(
-    "--first", type=click.IntRange(0), default=0, show_default=True, help="Number of the first sample.", group="Samples"
+    "--first",
+    type=click.IntRange(0, LAST),
+    default=0,
+    show_default=True,
+    help="Number of the first sample.",
+    group="Samples",
 )
 @option(
     "--labels",
     "classes",
-    help="Classes to draw, by name or number, separated by commas; all in turn if not given.",
+    help="Classes to draw, by name or number, separated by commas, names with commas in double quotes; all in turn if"
+    " not given.",
     group="Samples",
 )
 @option(

@@ -114,7 +114,7 @@ def wish_of(
 
     Args:
         model: whose classes count.
-        classes: by name or number, separated by commas.
+        classes: by name or number, as `class_names` reads them.
         prompts: captions.
         prompts_file: a text file of more captions, a line each.
         embeddings: a file of tokens.
@@ -125,9 +125,9 @@ def wish_of(
     """
     from tinyddpm.conditions import Wish
     from tinyddpm.data.paths import open_tokens
-    from tinyddpm.model.sampling import class_numbers
+    from tinyddpm.model.sampling import class_names, class_numbers
 
-    labels = None if classes is None else class_numbers(model.classes, classes)
+    labels = None if classes is None else class_numbers(model.classes, class_names(model.classes, classes))
     captions = [*prompts, *(_lines(prompts_file) if prompts_file else ())]
     return Wish(labels, captions or None, open_tokens(embeddings) if embeddings else None)
 

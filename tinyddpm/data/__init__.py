@@ -56,6 +56,8 @@ def open_dataset(
         from tinyddpm.data.paths import open_path
 
         return open_path(Path(source).expanduser(), image_size, split, options or {})
+    if Path(source).name != source or Path(source).suffix:
+        raise DataError(f"there is no file or folder {source}: check the path, or give a data set's name")
     raise DataError(f"{unknown('data set', source, names)}; the path of a file or folder would do too")
 
 

@@ -126,7 +126,8 @@ def split_dataset(dataset: Dataset, held_out: int, seed: int) -> tuple[Subset, S
     """
     n = len(dataset)
     if not 0 < held_out < n:
-        raise DataError(f"cannot hold out {held_out} of {n} samples: choose a number from 1 to {n - 1}")
+        advice = f"choose a number from 1 to {n - 1}" if n > 1 else "give data with at least 2"
+        raise DataError(f"cannot hold out {held_out} of {n} samples: {advice}")
     order = Random(np, seed).permutation(Purpose.SPLIT, 0, n)
     return Subset(dataset, np.sort(order[held_out:])), Subset(dataset, np.sort(order[:held_out]))
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tinyddpm.backend import Array, Backend
 from tinyddpm.model.checkpoint import Checkpoint, CheckpointHeader, load_checkpoint
 from tinyddpm.model.config import Config
-from tinyddpm.model.model import Model
+
+if TYPE_CHECKING:  # whoever asks where a checkpoint lies need not wait for networks
+    from tinyddpm.backend import Array, Backend
+    from tinyddpm.model.model import Model
 
 CHECKPOINT = "checkpoint.h5"
 """The checkpoint's name in a run folder."""
@@ -23,6 +25,8 @@ def layout_of(backend: Backend) -> Any:
     """Return the function that tells a checkpoint's parameters from its header, for `load_checkpoint`."""
 
     def layout(header: CheckpointHeader) -> list[tuple[str, tuple[int, ...]]]:
+        from tinyddpm.model.model import Model
+
         model = Model(Config.from_dict(header.config), header.sample_shape, header.classes, backend)
         return [(parameter.path, parameter.shape) for parameter in model.layout.parameters]
 
@@ -38,6 +42,8 @@ def load_model(path: Path, backend: Backend, raw: bool = False, threads: int = 0
         raw: the weights as trained, instead of their average.
         threads: the threads that share a batch; 0 for as many as help on this backend.
     """
+    from tinyddpm.model.model import Model
+
     path = checkpoint_file(path)
     checkpoint = load_checkpoint(path, layout_of(backend), moments=False)
     config = Config.from_dict(checkpoint.config, str(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,8 +109,8 @@ def on_host(model: Model, x: Array) -> HostArray:
     return from_model(host) if model.is_image else host
 
 
-def class_numbers(classes: tuple[str, ...], chosen: str) -> HostArray:
-    """Return the numbers of the classes `chosen`, by name or number and separated by commas.
+def class_numbers(classes: tuple[str, ...], chosen: Sequence[str]) -> HostArray:
+    """Return the numbers of the classes `chosen`, each by its name or number.
 
     Raises:
         ConfigError: a class is unknown, or the model has none.
@@ -118,8 +119,18 @@ def class_numbers(classes: tuple[str, ...], chosen: str) -> HostArray:
         raise ConfigError("the model was trained without classes: leave --labels out")
     numbers = {name: number for number, name in enumerate(classes)}
     numbers |= {str(number): number for number in range(len(classes)) if str(number) not in numbers}
-    names = [name.strip() for name in chosen.split(",")]
+    names = [name if name in numbers else name.strip() for name in chosen]
     for name in names:
         if name not in numbers:
             raise ConfigError(unknown("class", name, numbers))
     return np.asarray([numbers[name] for name in names])
+
+
+def class_names(classes: tuple[str, ...], text: str) -> list[str]:
+    """Return the classes in `text`, separated by commas: names with a comma in double quotes, or one alone as it is."""
+    if text in classes:
+        return [text]
+    try:
+        return next(csv.reader([text], skipinitialspace=True), [""])
+    except csv.Error as error:
+        raise ConfigError(f"classes {text!r} cannot be read ({error}): give their numbers") from error

@@ -1,0 +1,112 @@
+"""What users type: names in the environment, classes by name, numbers at their ends, and a host program's settings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import tinyddpm
+from helpers.headers import rewritten
+from tinyddpm.cli import COMMANDS, main
+from tinyddpm.cli.options import GroupedOption
+from tinyddpm.errors import ConfigError
+from tinyddpm.model.sampling import class_names, class_numbers
+
+SMALL = ["--steps", "2", "--timesteps", "5", "--batch-size", "4", "--sample-count", "4", "--set", "network.channels=8"]
+
+
+def run(*arguments: str, env: dict[str, str] | None = None) -> Result:
+    result = CliRunner().invoke(main, arguments, env=env)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("usage") / "run"
+    assert run("train", *SMALL, "--labels", "--out", str(folder)).exit_code == 0
+    return folder
+
+
+def options(command: click.Command) -> list[GroupedOption]:
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    own = [given for given in command.params if isinstance(given, GroupedOption)]
+    return [*own, *(given for each in below for given in options(each))]
+
+
+def test_names_in_the_environment_follow_flags(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in COMMANDS:
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        for given in options(command):
+            flags = [flag.removeprefix("--").replace("-", "_").upper() for flag in given.opts]
+            assert given.multiple or str(given.envvar).removeprefix("TINYDDPM_") in flags
+    monkeypatch.chdir(tmp_path)
+    env = {"TINYDDPM_COUNT": "3", "TINYDDPM_OUT": "s", "TINYDDPM_SAMPLE_STEPS": "1", "TINYDDPM_LABELS": "7"}
+    assert run("sample", str(trained), "--npz", env=env).exit_code == 0
+    assert np.load("s/samples.npz")["labels"].tolist() == [7, 7, 7]
+    assert "did you mean 'TINYDDPM_PRESET'" in run("info", "toy", env={"TINYDDPM_PRESET_NAME": "toy"}).stderr
+
+
+def test_classes_are_chosen_by_any_name(trained: Path, tmp_path: Path) -> None:
+    """With commas, quotes and spaces, and those of other classes inside."""
+    classes = ("cat", "cat, tabby", '5" disk', " a", "a, b, c", "", "x\ny", "1")
+    for number, name in enumerate(classes):
+        assert class_names(classes, name) == [name]
+        assert class_numbers(classes, class_names(classes, name)).tolist() == [number]
+    assert class_numbers(classes, class_names(classes, 'cat, "cat, tabby",7,6')).tolist() == [0, 1, 7, 6]
+    with pytest.raises(ConfigError, match="give their numbers"):
+        class_names(classes, "cat,x\ny")
+    with pytest.raises(ConfigError, match="unknown class 'dog'"):
+        class_numbers(classes, ["dog"])
+
+    def change(header: dict[str, list[str]]) -> None:
+        header["classes"][3] = "cat, tabby"
+
+    path = rewritten(trained / "checkpoint.h5", tmp_path / "a.h5", change)
+    fast = ["--count", "2", "--sample-steps", "1", "--npz", "--out", str(tmp_path / "s")]
+    assert run("sample", str(path), "--labels", '"cat, tabby",5', *fast).exit_code == 0
+    assert np.load(tmp_path / "s" / "samples.npz")["labels"].tolist() == [3, 5]
+    model = tinyddpm.load(path)
+    assert len(model.sample(2, labels=["cat, tabby", "5"], steps=1)) == 2
+
+
+@pytest.mark.parametrize("number", [2**32, 2**63, 2**70])
+def test_numbers_end_where_noise_does(trained: Path, number: int) -> None:
+    assert run("sample", str(trained), "--first", str(number)).exit_code == 2
+    assert run("sample", str(trained), "--count", str(number)).exit_code == 2
+    at_the_end = run("sample", str(trained), "--first", str(2**32 - 1), "--count", "2", "--sample-steps", "1")
+    assert at_the_end.exit_code == 1
+    assert at_the_end.stderr.startswith("Error: ")
+
+
+@pytest.mark.parametrize("path", ["nowhere/", "/nowhere/a", "a.npz", os.path.join("..", "nowhere")])
+def test_a_path_that_is_missing_is_called_a_path(path: str) -> None:
+    assert f"there is no file or folder {path}: check the path" in run("train", "--data", path).stderr
+
+
+def test_one_sample_is_told_so(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", np.zeros((1, 2), np.float32))
+    said = run("train", "--preset", "toy", "--data", str(tmp_path / "one.npy"), "--out", str(tmp_path / "r")).stderr
+    assert "of 1 samples: give data with at least 2" in said
+
+
+def test_what_a_host_program_sets_of_arithmetic_changes_nothing(tmp_path: Path) -> None:
+    """Adam's squares of small gradients, and exponentials, become 0 as they are meant to."""
+    points = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+
+    def samples(folder: str) -> bytes:
+        network = {"name": "mlp", "width": 8, "depth": 1}
+        small = {"steps": 3, "batch_size": 8, "timesteps": 8, "sample_count": 4, "network": network, "clip": 1e-30}
+        model = tinyddpm.train(points, preset="toy", out=tmp_path / folder, progress=False, **small)
+        return model.sample(4, seed=1).tobytes()
+
+    plain = samples("a")
+    with np.errstate(all="raise"):
+        assert samples("b") == plain
