@@ -110,13 +110,14 @@ def list_images(folder: Path, split: str = "train") -> Listing:
             " move all of them into folders, one per class, or none"
         )
     if not direct and not by_class:
-        elsewhere, _ = _left_out(folder, above, [])
+        elsewhere, others = _left_out(folder, above, [])
         if elsewhere:
             raise DataError(
                 f"{folder} holds images only deeper, such as {elsewhere[0]}: give the folder of their classes"
             )
         kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
-        raise DataError(f"{folder} holds no images ({kinds}), nor do its subfolders: check the path")
+        such = f" but such as {others[0].relative_to(folder)}" if others else ""
+        raise DataError(f"{folder} holds no images ({kinds}){such}, nor do its subfolders: check the path")
     paths = direct or [path for found in by_class.values() for path in found]
     known = read_annotations(folder, paths, above)
     names = known.get(LABEL) or ([] if direct else [path.parent.name for path in paths])
