@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tinyddpm.cli.options import GroupedCommand, option
+from tinyddpm.cli.options import GroupedCommand, argument, option
 from tinyddpm.cli.output import say
 from tinyddpm.cli.trained import (
     chosen_guidance,
@@ -24,7 +24,7 @@ LAST = 2**32 - 1
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@argument("checkpoint", "A checkpoint, or a run folder.", type=click.Path(path_type=Path))
 @option("--out", type=click.Path(path_type=Path), help="Folder to write to; samples if not given.", group="Output")
 @option("--singles", is_flag=True, help="Write every image as a PNG of its own.", group="Output")
 @option("--npz", is_flag=True, help="Write all samples as one .npz file: uint8 images, or points.", group="Output")

@@ -221,7 +221,7 @@ def _is_plugin(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) <= LARGEST
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) <= LARGEST)
 
 
 _STATE: dict[str, Callable[[Any], bool]] = {
