@@ -13,21 +13,23 @@ import numpy as np
 
 from tinyddpm.data import parse_size
 from tinyddpm.data.base import CAPTIONS
-from tinyddpm.data.folder import count_channels, decode_image, list_images
+from tinyddpm.data.folder import list_images
+from tinyddpm.data.image_files import ImageFiles, Reading
 from tinyddpm.errors import DataError, TinyDDPMError
 
 
 def pack(folder: Path, target: Path, image_size: tuple[int, int] | None) -> None:
     listing = list_images(folder)
-    channels = count_channels(listing.paths)
-    shape = decode_image(listing.paths[0], channels, image_size).shape
+    files = ImageFiles(listing.paths, Reading(image_size))
+    shape = files.read(0)[0].shape
     with h5py.File(target, "x") as file:
         images = file.create_dataset("images", (len(listing.paths), *shape), "uint8")
         for i, path in enumerate(listing.paths):
-            image = decode_image(path, channels, image_size)
+            image = files.read(i)[0]
             if image.shape != shape:
                 raise DataError(f"{path} is {image.shape}, the first image {shape}: give a size, such as 64x64")
             images[i] = image
+        files.check_levels()
         if listing.labels is not None:
             file["labels"] = listing.labels
             file["classes"] = as_json(listing.classes)

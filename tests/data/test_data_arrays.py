@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tinyddpm.data import open_dataset
 from tinyddpm.data.base import ArrayDataset, Subset, split_dataset
 from tinyddpm.data.resize import resized
-from tinyddpm.errors import DataError
+from tinyddpm.errors import ConfigError, DataError
 
-IMAGES = np.arange(4 * 3 * 2, dtype=np.uint8).reshape(4, 3, 2)
+IMAGES = 10 * np.arange(4 * 3 * 2, dtype=np.uint8).reshape(4, 3, 2)
 
 
 class Trap:
@@ -85,8 +85,13 @@ def test_points(tmp_path: Path, rng: np.random.Generator, dimension: int, dtype:
 @pytest.mark.parametrize(
     ("array", "complaint"),
     [
-        (np.zeros((4, 3, 2), np.float32), "images are float32: store them as uint8"),
-        (np.zeros((4, 3, 2), np.int64), "images are int64: store them as uint8"),
+        (np.zeros((4, 3, 2), np.float32), "images are float32 from 0 to 0, .*--levels 0:1"),
+        (np.full((4, 3, 2), 255), "images are int64 from 255 to 255, .*--levels 0:255"),
+        (np.eye(4, dtype=np.uint8)[None], r"images are uint8 from 0 to 1, .*--levels 0:1"),
+        (np.full((4, 3, 2), 16, np.uint8), r"images are uint8 from 16 to 16, .*--levels 0:31"),
+        (np.full((4, 3, 2), 4095, np.uint16), r"images are uint16 from 4095 to 4095, .*--levels 0:4095"),
+        (np.full((4, 3, 2), -2.5), r"images are float64 from -2.5 to -2.5, .*--levels -1:1"),
+        (np.array([[[0.5, np.nan]]]), "images are float64 from nan to nan"),
         (np.zeros((4, 2), np.uint8), "is no data set: store uint8 images"),
         (np.zeros(4, np.float32), r"is no data set: .* floating points \(n, D\)"),
         (np.zeros((4, 3), np.int64), "is no data set"),
@@ -106,6 +111,77 @@ def test_other_arrays_are_refused(tmp_path: Path, array: np.ndarray, complaint: 
         np.save(path, array) if path.suffix == ".npy" else np.savez(path, x=array)
         with pytest.raises(DataError, match=f"{path.name}: .*{complaint}"):
             open_dataset(str(path))
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (np.array([0.0, 0.5, 1.0], np.float32), [0, 128, 255]),
+        (np.array([-1.0, 0.0, 1.0]), [0, 128, 255]),
+        (np.array([-1.0, 0.0, 1.0], np.float16), [0, 128, 255]),
+        (np.array([False, True, True]), [0, 255, 255]),
+        (np.array([0, 32896, 65535], ">u2"), [0, 128, 255]),
+    ],
+)
+def test_images_of_other_types_are_read_where_their_levels_are_certain(
+    tmp_path: Path, array: np.ndarray, expected: list[int]
+) -> None:
+    for name in ("x.npy", "x.npz"):
+        images = array.reshape(3, 1, 1)
+        np.save(tmp_path / name, images) if name == "x.npy" else np.savez(tmp_path / name, images=images)
+        dataset = open_dataset(str(tmp_path / name))
+        assert dataset.read(np.arange(3)).ravel().tolist() == expected
+        assert dataset.read(np.arange(3)).dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("array", "levels", "expected"),
+    [
+        (np.array([0, 1, 1], np.uint8), "0:1", [0, 255, 255]),
+        (np.array([0, 1, 2], np.uint8), "0:255", [0, 1, 2]),
+        (np.array([0, 2048, 4095], np.uint16), "0:4095", [0, 128, 255]),
+        (np.array([-50, 0, 100]), "-100:100", [64, 128, 255]),
+        (np.array([0.0, 0.2, 0.25]), "0:0.25", [0, 204, 255]),
+    ],
+)
+def test_levels_may_be_said(tmp_path: Path, array: np.ndarray, levels: str, expected: list[int]) -> None:
+    np.savez(tmp_path / "x.npz", images=array.reshape(3, 1, 1))
+    dataset = open_dataset(str(tmp_path / "x.npz"), options={"levels": levels})
+    assert dataset.read(np.arange(3)).ravel().tolist() == expected
+
+
+@pytest.mark.parametrize("levels", ["1", "1:0", "0:1:2", "a:b", "0:1e9", ":"])
+def test_levels_of_another_form_are_refused(tmp_path: Path, levels: str) -> None:
+    np.savez(tmp_path / "x.npz", images=IMAGES)
+    with pytest.raises(ConfigError, match="are not BLACK:WHITE: give two rising numbers, such as 0:4095"):
+        open_dataset(str(tmp_path / "x.npz"), options={"levels": levels})
+
+
+def test_values_outside_the_levels_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", images=IMAGES)
+    dataset = open_dataset(str(tmp_path / "x.npz"), options={"levels": "0:15"})
+    with pytest.raises(DataError, match=r"values from 0 to 230 are not all in --levels 0:15: widen it"):
+        dataset.read(np.arange(4))
+
+
+@pytest.mark.parametrize(
+    ("samples", "labels"),
+    [("x_{}", "y_{}"), ("{}_images", "{}_labels"), ("X_{}", "y_{}")],
+)
+def test_splits_by_name(tmp_path: Path, samples: str, labels: str) -> None:
+    """As Keras and MedMNIST have them. Classes have the same numbers in each split."""
+    parts = {"train": [3, 7, 5, 7], "val": [5, 3, 3, 3], "test": [7, 7, 5, 5]}
+    arrays = {samples.format(part): IMAGES + k for k, part in enumerate(parts)}
+    known = {labels.format(part): np.asarray(numbers)[:, None] for part, numbers in parts.items()}
+    np.savez(tmp_path / "x.npz", **arrays, **known)
+    for k, (part, split) in enumerate(zip(parts, ("train", "validation", "test"), strict=True)):
+        dataset = open_dataset(str(tmp_path / "x.npz"), split=split)
+        assert dataset.read(np.arange(1)).flat[0] == k
+        assert dataset.labels is not None
+        assert [dataset.classes[i] for i in dataset.labels] == [str(number) for number in parts[part]]
+        assert dataset.classes == ("3", "5", "7")
+    with pytest.raises(DataError, match="has no split 'dev'"):
+        open_dataset(str(tmp_path / "x.npz"), split="dev")
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,13 @@ from tinyddpm.errors import DataError, TinyDDPMWarning
 ROOT = Path(__file__).parents[2]
 CAPTIONS = ["a red apple", "Äpfel, “grün”\nund rot", "🍏"]
 NAMES = ["a.png", "b.png", "c.png"]
-IMAGES = np.arange(3 * 4 * 4, dtype=np.uint8).reshape(3, 4, 4)
+IMAGES = 5 * np.arange(3 * 4 * 4, dtype=np.uint8).reshape(3, 4, 4)
 TOKENS = np.random.default_rng(0).standard_normal((3, 5, 2)).astype(np.float16)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three grey images whose first pixels are 0, 16 and 32."""
+    """Three grey images whose first pixels are 0, 80 and 160."""
     found = tmp_path / "photos"
     found.mkdir()
     for name, image in zip(NAMES, IMAGES, strict=True):
@@ -56,7 +56,7 @@ def test_lines_of_json(folder: Path) -> None:
     dataset = open_dataset(str(folder))
     assert dataset.description == f"{folder}: 3 images 4x4x1, captions"
     assert dataset.columns["text"].tolist() == CAPTIONS
-    assert dataset.read(np.arange(3))[:, 0, 0, 0].tolist() == [0, 16, 32]
+    assert dataset.read(np.arange(3))[:, 0, 0, 0].tolist() == [0, 80, 160]
     assert dataset.labels is None
 
 
@@ -94,8 +94,12 @@ def test_metadata_may_tell_classes_alone(folder: Path) -> None:
 
 
 def test_metadata_of_other_things_is_passed_over(folder: Path) -> None:
-    write_lines(folder, [{"file_name": "a.png", "boxes": [1, 2]}])
-    assert open_dataset(str(folder)).columns == {}
+    """It is said, since what is wanted may go by another name there."""
+    write_lines(folder, [{"file_name": "a.png", "boxes": [1, 2], "caption": "a dog"}])
+    with pytest.warns(
+        TinyDDPMWarning, match=r"metadata\.jsonl is not used: it has neither text nor label, but 'boxes', 'cap"
+    ):
+        assert open_dataset(str(folder)).columns == {}
 
 
 def test_captions_in_folders_of_classes_and_splits(tmp_path: Path) -> None:

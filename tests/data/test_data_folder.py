@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import runpy
+import struct
 import sys
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tinyddpm.data import open_dataset
-from tinyddpm.data.folder import decode_image
-from tinyddpm.errors import DataError
+from tinyddpm.data.image_files import decode_image
+from tinyddpm.errors import ConfigError, DataError, TinyDDPMWarning
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,14 +35,14 @@ def everything(path: Path, **options: object) -> np.ndarray:
     return dataset.read(np.arange(len(dataset)))
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "TIFF", "webp"])
+@pytest.mark.parametrize("suffix", ["png", "apng", "bmp", "tif", "TIFF", "webp", "ppm", "tga"])
 def test_lossless_formats_keep_every_pixel(tmp_path: Path, rng: np.random.Generator, suffix: str) -> None:
     pixels = colours(rng)
     save(tmp_path / f"x.{suffix}", pixels, **({"lossless": True} if suffix == "webp" else {}))
     np.testing.assert_array_equal(everything(tmp_path), pixels[None])
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "gif"])
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "jpe", "jfif", "gif", "jp2", "avif"])
 def test_lossy_formats_keep_a_plain_colour(tmp_path: Path, suffix: str) -> None:
     pixels = np.full((8, 8, 3), [200, 100, 50], np.uint8)
     save(tmp_path / f"x.{suffix}", pixels)
@@ -47,7 +50,7 @@ def test_lossy_formats_keep_a_plain_colour(tmp_path: Path, suffix: str) -> None:
 
 
 def test_the_order_is_that_of_names_and_other_files_are_passed_over(tmp_path: Path) -> None:
-    for name, value in {"b.png": 2, "a.png": 1, "c.bmp": 3}.items():
+    for name, value in {"b.png": 200, "a.png": 100, "c.bmp": 250}.items():
         save(tmp_path / name, np.full((4, 4), value, np.uint8))
     save(tmp_path / ".hidden.png", np.zeros((9, 9), np.uint8))
     save(tmp_path / ".hidden" / "x.png", np.zeros((9, 9), np.uint8))
@@ -55,11 +58,11 @@ def test_the_order_is_that_of_names_and_other_files_are_passed_over(tmp_path: Pa
     dataset = open_dataset(str(tmp_path))
     assert dataset.description == f"{tmp_path}: 3 images 4x4x1"
     assert dataset.labels is None
-    assert dataset.read(np.arange(3))[:, 0, 0, 0].tolist() == [1, 2, 3]
+    assert dataset.read(np.arange(3))[:, 0, 0, 0].tolist() == [100, 200, 250]
 
 
 def test_subfolders_are_classes(tmp_path: Path) -> None:
-    for k, name in enumerate(["dog/1.png", "cat/1.png", "cat/2.png"]):
+    for k, name in enumerate(["dog/1.png", "cat/1.png", "cat/2.png"], 100):
         save(tmp_path / name, np.full((4, 4), k, np.uint8))
     (tmp_path / "empty").mkdir()
     dataset = open_dataset(str(tmp_path))
@@ -67,14 +70,14 @@ def test_subfolders_are_classes(tmp_path: Path) -> None:
     assert dataset.labels is not None
     assert dataset.labels.tolist() == [0, 0, 1]
     assert dataset.labels.dtype == np.int64
-    assert dataset.read(np.arange(3))[:, 0, 0, 0].tolist() == [1, 2, 0]
+    assert dataset.read(np.arange(3))[:, 0, 0, 0].tolist() == [101, 102, 100]
 
 
 def test_split_folders(tmp_path: Path) -> None:
-    save(tmp_path / "train" / "cat" / "1.png", np.full((4, 4), 1, np.uint8))
-    save(tmp_path / "test" / "cat" / "1.png", np.full((4, 4), 2, np.uint8))
-    assert everything(tmp_path).flat[0] == 1
-    assert everything(tmp_path, split="test").flat[0] == 2
+    save(tmp_path / "train" / "cat" / "1.png", np.full((4, 4), 100, np.uint8))
+    save(tmp_path / "test" / "cat" / "1.png", np.full((4, 4), 200, np.uint8))
+    assert everything(tmp_path).flat[0] == 100
+    assert everything(tmp_path, split="test").flat[0] == 200
     assert open_dataset(str(tmp_path)).classes == ("cat",)
 
 
@@ -119,10 +122,10 @@ def test_splits_among_other_folders_are_refused(tmp_path: Path, folders: list[st
 
 def test_every_split_that_is_named_can_be_read(tmp_path: Path) -> None:
     for name in ("train", "val"):
-        save(tmp_path / name / "1.png", np.full((4, 4), len(name), np.uint8))
+        save(tmp_path / name / "1.png", np.full((4, 4), 50 * len(name), np.uint8))
     with pytest.raises(DataError, match="has no split 'test': use 'train' or 'validation'"):
         open_dataset(str(tmp_path), split="test")
-    assert everything(tmp_path, split="validation").flat[0] == 3
+    assert everything(tmp_path, split="validation").flat[0] == 150
 
 
 def test_a_class_may_begin_as_a_split_does(tmp_path: Path) -> None:
@@ -140,10 +143,10 @@ def test_a_missing_split_is_refused(tmp_path: Path) -> None:
 
 def test_one_colour_image_makes_all_of_them_rgb(tmp_path: Path) -> None:
     save(tmp_path / "a.png", np.full((4, 4), 7, np.uint8))
-    save(tmp_path / "b.png", np.full((4, 4, 3), [1, 2, 3], np.uint8))
+    save(tmp_path / "b.png", np.full((4, 4, 3), [1, 2, 99], np.uint8))
     images = everything(tmp_path)
     assert images.shape == (2, 4, 4, 3)
-    assert images[:, 0, 0].tolist() == [[7, 7, 7], [1, 2, 3]]
+    assert images[:, 0, 0].tolist() == [[7, 7, 7], [1, 2, 99]]
 
 
 def test_grey_of_one_and_of_sixteen_bits(tmp_path: Path) -> None:
@@ -184,10 +187,55 @@ def test_the_exif_orientation_is_applied(tmp_path: Path) -> None:
     assert image[8:].max() < 5
 
 
-def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path) -> None:
-    first, second = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
-    first.save(tmp_path / "x.gif", save_all=True, append_images=[second])
-    assert everything(tmp_path)[0, 0, 0].tolist() == [255, 0, 0]
+@pytest.mark.parametrize(("suffix", "options"), [("gif", {}), ("png", {}), ("webp", {"lossless": True}), ("tif", {})])
+def test_of_an_animation_the_first_frame_is_taken_or_all(
+    tmp_path: Path, suffix: str, options: dict[str, object]
+) -> None:
+    """Or of a stack of pages. Without --frames all it is said how many are left out; classes go with each frame."""
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    first, *others = (Image.new("RGB", (4, 4), colour) for colour in colours)
+    for name in ("a/x", "b/y"):
+        path = tmp_path / f"{name}.{suffix}"
+        path.parent.mkdir()
+        first.save(path, save_all=True, append_images=others if name == "a/x" else [], **options)
+    with pytest.warns(TinyDDPMWarning, match=r": 2 of 4 images are used; 2 are further frames .* --frames all takes"):
+        assert everything(tmp_path)[:, 0, 0].tolist() == [[255, 0, 0]] * 2
+    dataset = open_dataset(str(tmp_path), options={"frames": "all"})
+    assert [tuple(pixel) for pixel in dataset.read(np.arange(4))[:, 0, 0].tolist()] == [*colours, (255, 0, 0)]
+    assert dataset.labels is not None
+    assert dataset.labels.tolist() == [0, 0, 0, 1]
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    """In one line: images in deeper folders and beside splits, and files of other kinds; texts are none."""
+    for name in ("train/cat/1.png", "train/cat/old/2.png", "train/dog/3.png", "train/dog/a/b/4.png", "5.png"):
+        save(tmp_path / name, np.full((4, 4), 200, np.uint8))
+    for name in ("train/cat/6.heic", "train/7.svg", "train/README.md", "train/LICENSE", "train/dog/3.txt.json"):
+        (tmp_path / name).write_text("?")
+    with pytest.warns(TinyDDPMWarning) as said:
+        assert len(open_dataset(str(tmp_path))) == 2
+    line = (
+        f"{tmp_path}: 2 of 7 images are used; 3 lie in other folders (5.png, train/cat/old/2.png, train/dog/a/b/4.png);"
+        " 2 are of kinds that are not read (train/7.svg, train/cat/6.heic)"
+    )
+    assert [str(warning.message) for warning in said] == [line]
+
+
+def test_images_that_lie_too_deep_are_named(tmp_path: Path) -> None:
+    save(tmp_path / "animals" / "cat" / "1.png", np.zeros((4, 4), np.uint8))
+    with pytest.raises(
+        DataError, match=r"holds images only deeper, such as .*cat/1\.png: give the folder of their clas"
+    ):
+        open_dataset(str(tmp_path))
+
+
+@pytest.mark.filterwarnings("error")
+def test_where_nothing_is_left_out_nothing_is_said(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "dog/1.png"):
+        save(tmp_path / name, np.full((4, 4), 200, np.uint8))
+    for name in ("notes.txt", "Thumbs.db", ".DS_Store", "LICENSE"):
+        (tmp_path / name).write_text("?")
+    assert len(open_dataset(str(tmp_path))) == 2
 
 
 def test_a_size_crops_the_middle_and_resizes(tmp_path: Path) -> None:
@@ -233,16 +281,110 @@ def test_a_truncated_image_is_refused(tmp_path: Path, rng: np.random.Generator, 
         open_dataset(str(tmp_path))
 
 
-def test_floating_pixels_are_refused(tmp_path: Path) -> None:
-    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "x.tif")
-    with pytest.raises(DataError, match=r"x\.tif has floating-point pixels: save it with 8 or 16 bits"):
-        open_dataset(str(tmp_path))
+SHADES = np.tile(np.array([0, 51, 204, 255], np.uint8), (4, 1))
 
 
-def test_grey_beyond_sixteen_bits_is_refused(tmp_path: Path) -> None:
-    Image.fromarray(np.full((4, 4), 70_000, np.int32)).save(tmp_path / "x.tif")
-    with pytest.raises(DataError, match=r"x\.tif has pixels outside 0 to 65535"):
+@pytest.mark.parametrize(
+    ("values", "tags"),
+    [
+        (SHADES.astype(np.float32) / 255, {}),
+        (np.rint(SHADES * (4095 / 255)).astype(np.uint16), {281: 4095}),
+        (SHADES.astype(np.uint16) * 257, {}),
+    ],
+)
+def test_deep_images_are_scaled_where_their_levels_are_certain(
+    tmp_path: Path, values: np.ndarray, tags: dict[int, int]
+) -> None:
+    Image.fromarray(values).save(tmp_path / "x.tif", tiffinfo=tags)
+    assert everything(tmp_path)[0, ..., 0].tolist() == SHADES.tolist()
+
+
+def test_twelve_bits_are_told_by_their_tag(tmp_path: Path) -> None:
+    """Two values in three bytes; Pillow does not write such, so a 16-bit file is changed into one."""
+    Image.fromarray(np.zeros((1, 4), np.uint16)).save(tmp_path / "x.tif")
+    content = bytearray((tmp_path / "x.tif").read_bytes())
+    bits = content.index((258).to_bytes(2, "little") + (3).to_bytes(2, "little"))
+    content[bits + 8 : bits + 10] = (12).to_bytes(2, "little")
+    content[-8:-2] = bytes.fromhex("000fff800333")
+    (tmp_path / "x.tif").write_bytes(content)
+    assert everything(tmp_path).ravel().tolist() == [0, 255, 128, 51]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "line"),
+    [
+        ("x.png", SHADES.astype(np.uint16) * 16, r"x\.png: the images are uint16 from 0 to 4080, .*--levels 0:4095"),
+        ("x.tif", SHADES.astype(np.uint16) * 16, r"x\.tif: the images are uint16 from 0 to 4080, .*--levels 0:4095"),
+        ("x.tif", SHADES.astype(np.int32), r"x\.tif: the images are int32 from 0 to 255, .*--levels 0:255"),
+        ("x.tif", SHADES.astype(np.float32), r"x\.tif: the images are float32 from 0 to 255, .*--levels 0:255"),
+        ("x.png", SHADES // 255, r"x\.png.*: the images are uint8 from 0 to 1, .*--levels 0:1"),
+    ],
+)
+def test_levels_that_are_not_certain_are_refused(tmp_path: Path, name: str, values: np.ndarray, line: str) -> None:
+    """A range is named, and the option that settles it; with it they are read, and 8-bit images beside are as ever."""
+    Image.fromarray(values).save(tmp_path / name)
+    with pytest.raises(DataError, match=line) as caught:
         open_dataset(str(tmp_path))
+    levels = str(caught.value).split()[-1]
+    white = int(levels.split(":")[1])
+    expected = np.floor(values * 255.0 / white + 0.5)
+    np.testing.assert_array_equal(everything(tmp_path, options={"levels": levels})[0, ..., 0], expected)
+    if values.dtype != np.uint8:
+        save(tmp_path / "y.png", SHADES)
+        both = everything(tmp_path, options={"levels": levels})[..., 0]
+        np.testing.assert_array_equal(both, np.stack([expected.astype(np.uint8), SHADES]))
+
+
+def test_a_dark_image_among_others_is_dark(tmp_path: Path) -> None:
+    for factor in (1, 257):
+        Image.fromarray(SHADES.astype(np.uint16) * factor).save(tmp_path / f"{factor}.png")
+    assert everything(tmp_path)[..., 3, 0].tolist() == [[1] * 4, [255] * 4]
+
+
+def png(colour: int, depth: int, pixel: bytes, clear: bytes) -> bytes:
+    """A PNG of one pixel, with the value that is transparent."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 1, 1, depth, colour, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"tRNS", clear), (b"IDAT", zlib.compress(b"\0" + pixel)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+@pytest.mark.parametrize(("background", "brightness"), [(None, 255), ("#808080", 128), ("black", 0)])
+@pytest.mark.parametrize(("colour", "depth"), [(0, 8), (0, 16), (2, 8), (2, 16)])
+def test_transparency_has_one_rule(
+    tmp_path: Path, colour: int, depth: int, background: str | None, brightness: int
+) -> None:
+    """Grey or colour, of 8 bits or of 16: what is transparent is background, and what is not stays."""
+    words = 1 if colour == 0 else 3
+    clear, solid = (bytes([value]) * (words * depth // 8) for value in (70, 200))
+    options = {"background": background} if background else {}
+    (tmp_path / "x.png").write_bytes(
+        png(colour, depth, clear, struct.pack(">H", 70 if depth == 8 else 70 * 257) * words)
+    )
+    (tmp_path / "y.png").write_bytes(
+        png(colour, depth, solid, struct.pack(">H", 70 if depth == 8 else 70 * 257) * words)
+    )
+    images = everything(tmp_path, options=options)
+    assert images[0].ravel().tolist() == [brightness] * words
+    assert images[1].ravel().tolist() == [200] * words
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"background": "whitish"}, "there is no colour 'whitish': give a name or such as #ffe0c0"),
+        ({"frames": "some"}, "frames are 'some': give first or all"),
+        ({"frames": 3}, "option frames of .* is 3: give a text"),
+        ({"colour": "red"}, "is a path: unknown option 'colour'"),
+    ],
+)
+def test_options_that_are_wrong_are_refused(tmp_path: Path, options: dict[str, Any], line: str) -> None:
+    save(tmp_path / "x.png", SHADES)
+    with pytest.raises(ConfigError, match=line):
+        open_dataset(str(tmp_path), options=options)
 
 
 def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,9 +425,9 @@ def test_many_images_stay_in_order(tmp_path: Path) -> None:
 
 
 def test_decode_image_is_rgb_or_grey(tmp_path: Path) -> None:
-    path = save(tmp_path / "x.png", np.full((2, 3), 5, np.uint8))
+    path = save(tmp_path / "x.png", np.full((2, 3), 50, np.uint8))
     assert decode_image(path, 1).shape == (2, 3, 1)
-    np.testing.assert_array_equal(decode_image(path, 3), np.full((2, 3, 3), 5))
+    np.testing.assert_array_equal(decode_image(path, 3), np.full((2, 3, 3), 50))
 
 
 @pytest.mark.parametrize("size", [None, "4x4"])

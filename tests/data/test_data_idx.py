@@ -31,7 +31,7 @@ def write(path: Path, array: np.ndarray) -> Path:
     return path
 
 
-IMAGES = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)
+IMAGES = 4 * np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)
 LABELS = np.array([2, 0, 1, 1, 2], np.uint8)
 
 

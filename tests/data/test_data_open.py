@@ -306,7 +306,11 @@ def test_what_is_no_data_set_is_refused_in_one_line(found: object, line: str, mo
     assert "\n" not in str(caught.value)
 
 
-def test_a_path_has_no_options(tmp_path: Path) -> None:
+def test_options_of_images_are_no_options_of_arrays(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((2, 2)))
-    with pytest.raises(ConfigError, match=r"x\.npy is a path, which has no options: leave out noise"):
+    with pytest.raises(ConfigError, match=r"x\.npy is a path: unknown option 'noise': .*background, frames, levels"):
         open_dataset(str(tmp_path / "x.npy"), options={"noise": 1})
+    with pytest.raises(ConfigError, match=r"x\.npy is no folder of image files: leave out frames"):
+        open_dataset(str(tmp_path / "x.npy"), options={"frames": "all"})
+    with pytest.raises(DataError, match=r"points have no levels: leave out --levels"):
+        open_dataset(str(tmp_path / "x.npy"), options={"levels": "0:1"})

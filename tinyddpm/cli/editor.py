@@ -18,7 +18,7 @@ from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, r
 from tinyddpm.conditions import Asked, Known, count, in_turn, some
 from tinyddpm.data import open_dataset
 from tinyddpm.data.base import ArrayDataset, Dataset
-from tinyddpm.data.folder import SUFFIXES, decode_image
+from tinyddpm.data.image_files import SUFFIXES, decode_image
 from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.errors import ConfigError, DataError, said_before
 from tinyddpm.figures.images import Pixels, grid, save_images, save_npz, save_png

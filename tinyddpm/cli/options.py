@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from tinyddpm import __version__
+from tinyddpm.data import PATH_OPTIONS
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config, defaults_for, parse_toml, preset, read_toml, settings
 
@@ -106,6 +107,11 @@ def configuration_options(function: F) -> F:
             group="Run",
         ),
         setting_options,
+        option(
+            "--background", metavar="COLOUR", help="What is put behind transparent images of a folder.", group="Data"
+        ),
+        option("--frames", help="Which frames of an image file: first (if not given) or all.", group="Data"),
+        option("--levels", metavar="BLACK:WHITE", help="The values that are black and white: 0:4095.", group="Data"),
     ]
     for decorate in reversed(add):
         function = decorate(function)
@@ -117,7 +123,9 @@ def configuration(
 ) -> Config:
     """Return the settings that the options of `configuration_options` make: preset, file, environment and flags."""
     from_file = read_toml(config_file) if config_file else {}
-    from_flags = merged(chosen_settings(values), parse_assignments(assignments, depth=3))
+    of_data = {name: values[name] for name in PATH_OPTIONS if values.get(name) is not None}
+    from_flags = merged(chosen_settings(values), {"data": of_data} if of_data else {})
+    from_flags = merged(from_flags, parse_assignments(assignments, depth=3))
     wanted = merged(from_file, from_flags).get("data")
     source = wanted.get("source", "digits") if isinstance(wanted, dict) else "digits"
     config = preset(preset_name).config if preset_name else defaults_for(str(source))

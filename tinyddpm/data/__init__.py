@@ -13,7 +13,10 @@ from tinyddpm.errors import ConfigError, DataError, unknown
 if TYPE_CHECKING:
     from tinyddpm.data.base import Dataset
 
-__all__ = ["open_dataset", "parse_size"]
+__all__ = ["PATH_OPTIONS", "open_dataset", "parse_size"]
+
+PATH_OPTIONS = ("background", "frames", "levels")
+"""Options that paths have, each a text."""
 
 
 def open_dataset(
@@ -32,12 +35,12 @@ def open_dataset(
         image_size: crop images in the middle to this ratio of height to width and resize them to (H, W).
         data_dir: where to look first for a registered data set that is not shipped.
         split: "train", "test", or another that a registered data set has.
-        options: of a registered data set.
+        options: of a registered data set, or of a path; see `open_path`.
 
     Raises:
         DataError: there is no such data set or split, it cannot be understood or read, it holds points, which have no
             image size, or what a plugin returns is no data set.
-        ConfigError: an option is unknown or wrong; the path of a file or folder has none.
+        ConfigError: an option is unknown or wrong.
         RegistryError: the name belongs to a broken plugin, or to two.
     """
     from tinyddpm import registry
@@ -52,11 +55,7 @@ def open_dataset(
     if os.path.exists(os.path.expanduser(source)):
         from tinyddpm.data.paths import open_path
 
-        if options:
-            raise ConfigError(
-                f"{source} is a path, which has no options: leave out {', '.join(options)}, or give a data set's name"
-            )
-        return open_path(Path(source).expanduser(), image_size, split)
+        return open_path(Path(source).expanduser(), image_size, split, options or {})
     if Path(source).name != source or Path(source).suffix:
         raise DataError(f"there is no file or folder {source}: check the path, or give a data set's name")
     raise DataError(f"{unknown('data set', source, names)}; the path of a file or folder would do too")

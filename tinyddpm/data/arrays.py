@@ -1,7 +1,9 @@
 """Arrays that NumPy saved: `.npy` is memory-mapped, `.npz` is read into memory. Neither is ever unpickled.
 
-The array is uint8 images (n, H, W) or (n, H, W, C), or floating points (n, D). In `.npz` it is called `images`,
-`points`, `x` or `arr_0`, and the labels, if there are any, `labels`, `y` or `arr_1`. There may be `captions`, strings
+The array is images (n, H, W) or (n, H, W, C), uint8 or of another type whose levels are certain or said (`levels.py`),
+or floating points (n, D). In `.npz` it is called `images`, `points`, `x` or `arr_0`, and the labels, if there are any,
+`labels`, `y` or `arr_1`. A file with splits has them in the names, as "x_train" and "y_test" of Keras, or
+"train_images" and "val_labels" of MedMNIST. There may be `captions`, strings
 (n,), and `tokens`, float16 or float32 (n, L, D), of which each sample has the first `length`, integers (n,), or all.
 """
 
@@ -12,13 +14,26 @@ import sys
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
 
-from tinyddpm.data.base import CAPTIONS, LENGTH, TOKENS, ArrayDataset, Samples, check_memory
+from tinyddpm.data.base import (
+    CAPTIONS,
+    LENGTH,
+    TOKENS,
+    ArrayDataset,
+    Dataset,
+    Samples,
+    check_memory,
+    checked_labels,
+    require_split,
+)
+from tinyddpm.data.levels import BYTES, Levels, eight_bits, levelled
+from tinyddpm.data.splits import split_called
 from tinyddpm.errors import DataError
 
 SAMPLE_KEYS = ("images", "points", "x", "arr_0")
@@ -32,8 +47,8 @@ DAMAGE = (
 """What NumPy and zipfile raise for damaged files, and for shapes that no array has."""
 
 
-def open_npy(path: Path) -> ArrayDataset:
-    """Return the images or points of an `.npy` file; images are read from disk as they are asked for.
+def open_npy(path: Path, levels: Levels | None = None) -> Dataset:
+    """Return the images or points of an `.npy` file; uint8 images are read from disk as they are asked for.
 
     Raises:
         DataError: the file is damaged, pickled, or holds something else.
@@ -44,32 +59,64 @@ def open_npy(path: Path) -> ArrayDataset:
         raise _unreadable(path, cause) from cause
     if not isinstance(samples, np.ndarray):
         raise DataError(f"{path} is no .npy file, whatever its name says: name it .npz if it holds several arrays")
-    return ArrayDataset(samples, name=str(path))
+    return _dataset(samples, levels, path)
 
 
-def open_npz(path: Path) -> ArrayDataset:
+def open_npz(path: Path, split: str = "train", levels: Levels | None = None) -> Dataset:
     """Return the images or points of an `.npz` file, with labels if it has them.
 
     Raises:
-        DataError: the file is damaged or pickled, lacks the array, holds something else, or is too large for memory.
+        DataError: the file is damaged or pickled, lacks the array or the split, holds something else, or is too large
+            for memory.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             keys = [member.removesuffix(".npy") for member in archive.namelist()]
-            samples_key = next((key for key in SAMPLE_KEYS if key in keys), None)
-            labels_key = next((key for key in LABEL_KEYS if key in keys), None)
-            if samples_key is None:
+            samples_keys, labels_keys = _by_split(keys, SAMPLE_KEYS), _by_split(keys, LABEL_KEYS)
+            if not samples_keys:
                 raise DataError(
                     f"{path} holds {', '.join(keys) or 'nothing'}: save the array as `images` (or `points`)"
                 )
-            samples = _read_member(archive, samples_key, path)
-            labels = _read_member(archive, labels_key, path) if labels_key else None
-            if labels is not None and labels.dtype.kind == "U":
-                labels = _strings(labels, "labels", path)
+            require_split(split, tuple(samples_keys), str(path))
+            samples = _read_member(archive, samples_keys[split], path)
+            labels = {part: _read_labels(archive, key, path) for part, key in labels_keys.items()}
             columns = _columns(archive, keys, path)
     except DAMAGE as cause:
         raise _unreadable(path, cause) from cause
-    return ArrayDataset(samples, labels, columns=columns, name=str(path))
+    here, others = labels.pop(split, None), list(labels.values())
+    if here is None or not others:
+        return _dataset(samples, levels, path, here, columns=columns)
+    if any(part.ndim == 0 or part.shape[1:] != here.shape[1:] for part in others):
+        raise DataError(f"{path}: {', '.join(labels_keys.values())} have different shapes: store them alike")
+    # The classes are those of all splits, so that they have the same numbers in each.
+    n = len(samples) + sum(map(len, others))
+    numbers, classes = checked_labels(np.concatenate([here, *others]), n, (), str(path))
+    return _dataset(samples, levels, path, None if numbers is None else numbers[: len(samples)], classes, columns)
+
+
+def _dataset(
+    samples: Samples,
+    levels: Levels | None,
+    path: Path,
+    labels: Samples | None = None,
+    classes: tuple[str, ...] = (),
+    columns: Mapping[str, Samples] = {},
+) -> Dataset:
+    """Return the data set of an array, its images as uint8."""
+    if samples.ndim in (3, 4) and samples.size and samples.dtype != np.uint8 and samples.dtype.kind in "biuf":
+        check_memory(samples.size, str(path))
+        samples, levels = eight_bits(samples, levels, str(path)), BYTES
+    return levelled(ArrayDataset(samples, labels, classes, columns=columns, name=str(path)), levels)
+
+
+def _by_split(keys: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
+    """Return which of `keys` is one of the names `wanted`: that of the split "train", or each split's own."""
+    whole = next((key for key in wanted if key in keys), None)
+    if whole:
+        return {"train": whole}
+    words = [(key, key.lower().split("_")) for key in keys]
+    pairs = [(key, pair) for key, word in words if len(word) == 2 for pair in (word, word[::-1])]
+    return {split: key for key, (name, part) in pairs if name in wanted and (split := split_called(part))}
 
 
 def npz_columns(path: Path) -> dict[str, Samples]:
@@ -128,6 +175,11 @@ def _read_member(archive: zipfile.ZipFile, key: str, path: Path) -> Samples:
     with archive.open(info) as stream:
         array: Samples = npy.read_array(stream, allow_pickle=False)
         return array
+
+
+def _read_labels(archive: zipfile.ZipFile, key: str, path: Path) -> Samples:
+    labels = _read_member(archive, key, path)
+    return _strings(labels, key, path) if labels.dtype.kind == "U" else labels
 
 
 def _declared_bytes(stream: IO[bytes]) -> int:

@@ -67,6 +67,11 @@ def _of_metadata(folder: Path, images: Sequence[Path], split: Path) -> dict[str,
     rows = list((_json_rows if path.suffix == ".jsonl" else _table_rows)(path))
     columns = [column for column in (TEXT, LABEL) if any(column in row for _, row in rows)]
     if not columns:
+        keys = {repr(key) for _, row in rows for key in row if key != FILE}
+        others = ", ".join(sorted(keys)[:5]) or "nothing"
+        warnings.warn(
+            f"{path} is not used: it has neither {TEXT} nor {LABEL}, but {others}", TinyDDPMWarning, stacklevel=2
+        )
         return {}
     inside = PurePosixPath(split.relative_to(folder).as_posix())
     values = {name: row for name, row in _by_name(path, rows, columns).items() if name.is_relative_to(inside)}

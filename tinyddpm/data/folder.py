@@ -4,81 +4,92 @@
     photos/cat/1.jpg ...              classes are the names of the subfolders, in alphabetical order
     photos/train/cat/1.jpg ...        with splits, by any of their usual names (`splits.py`)
 
-Files are taken in the order of their names; hidden ones and other kinds are passed over. If all images are grey they
-have one channel, otherwise all are RGB. What is transparent is put on white, an EXIF orientation is applied, 16-bit
-grey is rounded to 8 bits, and of an animation the first frame is taken. Captions, and classes that are no folders, may
-be written beside them (`captions.py`).
+Files are taken in the order of their names; hidden ones are passed over, and it is
+said how many others are. If all images are grey they
+have one channel, otherwise all are RGB. How they are decoded is in `image_files.py`. Captions, and classes that are no
+folders, may be written beside them (`captions.py`).
 """
 
 from __future__ import annotations
 
 import os
-import struct
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tinyddpm.data.base import CAPTIONS, ArrayDataset, Labels, Samples, check_memory, require_split
 from tinyddpm.data.captions import LABEL, TEXT, read_annotations
-from tinyddpm.data.resize import fit
+from tinyddpm.data.image_files import AS_IT_IS, SUFFIXES, ImageFiles, Reading
 from tinyddpm.data.splits import split_called
-from tinyddpm.errors import DataError
+from tinyddpm.errors import DataError, TinyDDPMWarning
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-"""Pillow's readers that are used; it has others, some of which start programs."""
-GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L")
+COMPANIONS = (
+    ".txt", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".toml", ".ini", ".db", ".md", ".html", ".pdf",
+    ".py", ".log", ".npy", ".npz",
+)  # fmt: skip
+"""Of files that lie beside images and are none."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a folder: their paths, the class of each if there are classes, and what else is known of them."""
+    """The images of a folder: their paths, the class of each if there are classes, and what else is known of them.
+
+    And what is left out: images in other folders, and files of kinds that are not read.
+    """
 
     paths: list[Path]
     labels: Labels | None
     classes: tuple[str, ...]
     columns: Mapping[str, Samples]
+    elsewhere: list[Path]
+    others: list[Path]
 
 
-def open_folder(folder: Path, split: str, image_size: tuple[int, int] | None = None) -> ArrayDataset:
+def open_folder(folder: Path, split: str, reading: Reading = AS_IT_IS) -> ArrayDataset:
     """Return the images in `folder`, decoded into memory.
 
     Args:
         folder: of images, of classes, or of splits.
-        split: "train" or "test"; a folder without splits holds a training set.
-        image_size: crop each image in the middle and resize it to (H, W); otherwise all must have one size.
+        split: "train" or another; a folder without splits holds a training set.
+        reading: how; without a size all must have one.
 
     Raises:
-        DataError: there are no images, one is broken, sizes differ, or they take more memory than a data set may.
+        DataError: there are no images, one is broken, sizes differ, their levels are not certain, or they take more
+            memory than a data set may.
     """
     listing = list_images(folder, split)
     paths = listing.paths
-    channels = count_channels(paths)
-    first = decode_image(paths[0], channels, image_size)
-    check_memory(len(paths) * first.size, str(folder))
-    images = np.empty((len(paths), *first.shape), np.uint8)
+    files = ImageFiles(paths, reading)
+    starts = np.concatenate([[0], np.cumsum(files.frames)])
+    begin = files.read(0)
+    first = begin[0]
+    check_memory(int(starts[-1]) * first.size, str(folder))
+    images = np.empty((starts[-1], *first.shape), np.uint8)
+    images[: len(begin)] = begin
 
     def decode_into_place(i: int) -> None:
-        image = decode_image(paths[i], channels, image_size)
-        if image.shape != first.shape:
+        frames = files.read(i)
+        if frames[0].shape != first.shape:
             raise DataError(
-                f"{paths[0]} is {_size(first)} and {paths[i]} is {_size(image)}:"
+                f"{paths[0]} is {_size(first)} and {paths[i]} is {_size(frames[0])}:"
                 " bring all images to one size with --image-size HxW"
             )
-        images[i] = image
+        images[starts[i] : starts[i + 1]] = frames
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(decode_into_place, range(len(paths))):
+        for _ in pool.map(decode_into_place, range(1, len(paths))):
             pass
-    return ArrayDataset(images, listing.labels, listing.classes, columns=listing.columns, name=str(folder))
+    files.check_levels()
+    _say_left_out(folder, int(starts[-1]), listing, files.further)
+    labels = None if listing.labels is None else np.repeat(listing.labels, files.frames)
+    columns = {key: np.repeat(column, files.frames) for key, column in listing.columns.items()}
+    return ArrayDataset(images, labels, listing.classes, columns=columns, name=str(folder))
 
 
 def list_images(folder: Path, split: str = "train") -> Listing:
@@ -99,6 +110,11 @@ def list_images(folder: Path, split: str = "train") -> Listing:
             " move all of them into folders, one per class, or none"
         )
     if not direct and not by_class:
+        elsewhere, _ = _left_out(folder, above, [])
+        if elsewhere:
+            raise DataError(
+                f"{folder} holds images only deeper, such as {elsewhere[0]}: give the folder of their classes"
+            )
         kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
         raise DataError(f"{folder} holds no images ({kinds}), nor do its subfolders: check the path")
     paths = direct or [path for found in by_class.values() for path in found]
@@ -107,68 +123,45 @@ def list_images(folder: Path, split: str = "train") -> Listing:
     classes = {name: k for k, name in enumerate(sorted(set(names)))}
     labels = np.asarray([classes[name] for name in names]) if classes else None
     columns = {CAPTIONS: np.asarray(known[TEXT], object)} if TEXT in known else {}
-    return Listing(paths, labels, tuple(classes), columns)
+    return Listing(paths, labels, tuple(classes), columns, *_left_out(folder, above, paths))
 
 
-def count_channels(paths: list[Path]) -> int:
-    """Return 1 if all of these images are grey, otherwise 3. Reads no more than their headers."""
+def _left_out(folder: Path, above: Path, used: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the images that are not used, and the files that may be images of a kind that is not read.
 
-    def is_grey(path: Path) -> bool:
-        with opened(path) as image:
-            return image.mode in GREY_MODES
-
-    return 1 if all(map(is_grey, paths)) else 3
-
-
-def decode_image(path: Path, channels: int, image_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """Return one image, uint8 (H, W, channels) with 1 or 3 channels.
-
-    Raises:
-        DataError: the file is no image, is damaged, or has too many pixels; it is named.
+    They are those in `folder` and below, and the images beside it where it is a split of `above`.
     """
-    with opened(path) as image:
-        ImageOps.exif_transpose(image, in_place=True)
-        converted = _to_eight_bits(image, "L" if channels == 1 else "RGB", path)
-        pixels = np.asarray(converted if image_size is None else fit(converted, image_size))
-    return pixels.reshape(*pixels.shape[:2], channels)
+    taken = set(used)
+    elsewhere = _images_in(above) if above != folder else []
+    others = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not _is_passed_over(name))
+        for path in (Path(place, name) for name in sorted(names) if not name.startswith(".")):
+            suffix = path.suffix.lower()
+            if suffix in SUFFIXES and path not in taken and path.is_file():
+                elsewhere.append(path)
+            elif suffix not in SUFFIXES and suffix not in COMPANIONS and not path.stem.isupper():
+                others.append(path)
+    return elsewhere, others
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
-    """Open an image; what goes wrong inside the block is put down to the file."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            yield image
-    except Image.DecompressionBombError as cause:
-        raise DataError(f"{path} is too large an image ({cause}): make it smaller") from cause
-    except UnidentifiedImageError as cause:
-        raise DataError(f"{path} is no image, whatever its name says: remove it, or save it anew") from cause
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        IndexError,
-        KeyError,
-        TypeError,
-        struct.error,
-        zlib.error,
-    ) as cause:
-        raise DataError(f"{path} is a broken image ({cause}): remove it, or save it anew") from cause
-
-
-def _to_eight_bits(image: Image.Image, mode: str, path: Path) -> Image.Image:
-    if image.mode == "F":
-        raise DataError(f"{path} has floating-point pixels: save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise DataError(f"{path} has pixels outside 0 to 65535: save it with 8 or 16 bits")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert(mode)
-    if image.has_transparency_data:
-        solid = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", solid.size, "white"), solid)
-    return image.convert(mode)
+def _say_left_out(folder: Path, used: int, listing: Listing, further: int) -> None:
+    """Warn in one line of what is not used, and why."""
+    elsewhere, others = listing.elsewhere, listing.others
+    reasons = []
+    if elsewhere:
+        names = _some(path.relative_to(folder).as_posix() for path in elsewhere)
+        reasons.append(f"{len(elsewhere)} lie in other folders ({names})")
+    if others:
+        names = _some(path.relative_to(folder).as_posix() for path in others)
+        reasons.append(f"{len(others)} are of kinds that are not read ({names})")
+    if further:
+        reasons.append(f"{further} are further frames of a file, which --frames all takes")
+    if reasons:
+        total = used + len(elsewhere) + len(others) + further
+        warnings.warn(
+            f"{folder}: {used} of {total} images are used; {'; '.join(reasons)}", TinyDDPMWarning, stacklevel=2
+        )
 
 
 def _split_folder(folder: Path, split: str) -> Path:

@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from tinyddpm.data import cifar, idx
+from tinyddpm.data import PATH_OPTIONS, cifar, idx
 from tinyddpm.data.arrays import npz_columns, open_npy, open_npz
 from tinyddpm.data.base import TOKENS, Dataset, Samples, checked_columns, require_split
-from tinyddpm.data.folder import SUFFIXES, open_folder
+from tinyddpm.data.folder import open_folder
 from tinyddpm.data.hdf5 import hdf5_columns, open_hdf5
+from tinyddpm.data.image_files import SUFFIXES, Reading
+from tinyddpm.data.levels import Levels, levelled, parse_levels
 from tinyddpm.data.resize import resized
-from tinyddpm.errors import DataError
+from tinyddpm.errors import ConfigError, DataError, unknown
 from tinyddpm.files import check_file
 
-READERS: dict[str, Callable[[Path], Dataset]] = {
-    ".npy": open_npy,
-    ".npz": open_npz,
-    ".h5": open_hdf5,
-    ".hdf5": open_hdf5,
-}
 
-
-def open_path(path: Path, image_size: tuple[int, int] | None, split: str) -> Dataset:
+def open_path(path: Path, image_size: tuple[int, int] | None, split: str, options: Mapping[str, Any]) -> Dataset:
     """Return the data set in a file or folder, its images at `image_size` if given.
+
+    Args:
+        path: the file or folder.
+        image_size: (H, W) of the images.
+        split: which part of it.
+        options: "levels": the values that are black and white, as "0:4095" (`levels.py`); and of a folder of images
+            "background" and "frames" (`image_files.py`).
 
     Raises:
         DataError: the path holds nothing that is understood, it is damaged, or there is no such split.
+        ConfigError: an option is unknown or wrong.
     """
+    for key, value in options.items():
+        if key not in PATH_OPTIONS:
+            raise ConfigError(f"{path} is a path: {unknown('option', key, PATH_OPTIONS)}")
+        if not isinstance(value, str):
+            raise ConfigError(f"option {key} of {path} is {value!r}: give a text")
+    others = dict(options)
+    levels = parse_levels(others.pop("levels", ""))
     try:
         if path.is_dir():
-            return _open_folder(path, image_size, split)
-        return resized(_open_file(path, split), image_size)
+            return _open_folder(path, split, Reading(image_size, **others, levels=levels), others)
+        _refuse(others, path)
+        return resized(_open_file(path, split, levels), image_size)
     except OSError as cause:
         raise DataError(f"{path}: cannot be read ({cause.strerror or cause}): check the path and its rights") from cause
 
@@ -55,26 +67,37 @@ def open_tokens(path: Path) -> Mapping[str, Samples]:
     return checked_columns(columns, len(columns[TOKENS]), str(path))
 
 
-def _open_folder(path: Path, image_size: tuple[int, int] | None, split: str) -> Dataset:
+def _open_folder(path: Path, split: str, reading: Reading, others: Mapping[str, str]) -> Dataset:
     cifar_folder = cifar.find(path)
-    if cifar_folder is not None:
-        return resized(cifar.open_cifar(cifar_folder, split), image_size)
-    images = idx.find_images(path, split)
-    if images is not None:
-        return resized(idx.open_idx(images), image_size)
-    return open_folder(path, split, image_size)
+    images = None if cifar_folder else idx.find_images(path, split)
+    if cifar_folder:
+        found = cifar.open_cifar(cifar_folder, split)
+    elif images:
+        found = idx.open_idx(images)
+    else:
+        return open_folder(path, split, reading)
+    _refuse(others, path)
+    return resized(levelled(found, reading.levels), reading.image_size)
 
 
-def _open_file(path: Path, split: str) -> Dataset:
+def _refuse(options: Mapping[str, str], path: Path) -> None:
+    """Refuse options of image files where there are none."""
+    if options:
+        raise ConfigError(f"{path} is no folder of image files: leave out {', '.join(options)}")
+
+
+def _open_file(path: Path, split: str, levels: Levels | None) -> Dataset:
     check_file(path)
     if idx.is_idx(path):
         if split != idx.split_of(path):
             raise DataError(f"{path} holds the split {idx.split_of(path)!r}, not {split!r}: give the other file's path")
-        return idx.open_idx(path)
+        return levelled(idx.open_idx(path), levels)
     suffix = path.suffix.lower()
-    if suffix in READERS:
+    if suffix == ".npz":
+        return open_npz(path, split, levels)
+    if suffix in (".npy", ".h5", ".hdf5"):
         require_split(split, ("train",), str(path))
-        return READERS[suffix](path)
+        return open_npy(path, levels) if suffix == ".npy" else levelled(open_hdf5(path), levels)
     if suffix in SUFFIXES:
         raise DataError(f"{path} is a single image: give the folder that it is in")
     if suffix == ".bin":

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tinyddpm import __version__
 from tinyddpm.conditions import Known
 from tinyddpm.data.arrays import npz_text
-from tinyddpm.data.folder import opened
+from tinyddpm.data.image_files import opened
 from tinyddpm.errors import CheckpointError, DataError
 from tinyddpm.model.checkpoint import CheckpointHeader, read_checkpoint_header
 from tinyddpm.model.config import GuidanceConfig, SamplingConfig

@@ -11,7 +11,7 @@ import numpy as np
 from tinyddpm import registry
 from tinyddpm.backend import Array, Backend
 from tinyddpm.conditions import Wish, in_turn, learned_options
-from tinyddpm.data import open_dataset, parse_size
+from tinyddpm.data import PATH_OPTIONS, open_dataset, parse_size
 from tinyddpm.data.base import Dataset, split_dataset
 from tinyddpm.data.batching import check_batch_size
 from tinyddpm.diffusion.denoiser import Prediction
@@ -34,7 +34,7 @@ def open_data(config: Config) -> Dataset:
 def _refuse_unknown(data: DataConfig) -> None:
     """Refuse a key of the table `data` that is neither a setting nor an option of the data set."""
     registered = any(entry.name == data.source for entry in registry.entries("datasets"))
-    options = registry.options(registry.load("datasets", data.source)) if registered else {}
+    options = list(registry.options(registry.load("datasets", data.source))) if registered else PATH_OPTIONS
     for key in data.options:
         if key not in options:
             names = [name for table, name, *_ in settings() if table == "data"]

@@ -1,0 +1,222 @@
+"""Image files, decoded to uint8 of one size and number of channels.
+
+An EXIF orientation is applied. What is transparent is put on the background, whatever the number of bits. Of a file of
+several frames the first is taken, or all of them. What values mean is in `levels.py`.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
+
+from tinyddpm.data.levels import SHARES, WORDS, Levels, certain, scaled, uncertain
+from tinyddpm.data.resize import fit
+from tinyddpm.errors import ConfigError, DataError
+
+FORMATS = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp", ".dib"),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "JPEG2000": (".jp2",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "AVIF": (".avif",),
+    "TGA": (".tga",),
+}
+"""Pillow's readers that are used, and their files; it has others, some of which start programs."""
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L")
+DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
+"""Of grey that is more than a byte."""
+BITS_PER_SAMPLE, MAX_SAMPLE = 258, 281
+"""Tags of TIFF that say which value is white."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How image files are read.
+
+    Attributes:
+        image_size: crop each in the middle and resize it to (H, W); as it is if None.
+        background: the colour that what is transparent is put on, by name or such as "#ffe0c0"; of grey images its
+            brightness.
+        frames: "first" or "all" of each file.
+        levels: the values that are black and white: of the images of more than 8 bits, if there are any, otherwise of
+            all; what is certain if None.
+    """
+
+    image_size: tuple[int, int] | None = None
+    background: str = "white"
+    frames: str = "first"
+    levels: Levels | None = None
+
+    def __post_init__(self) -> None:
+        if self.frames not in ("first", "all"):
+            raise ConfigError(f"frames are {self.frames!r}: give first or all")
+        try:
+            ImageColor.getrgb(self.background)
+        except ValueError as error:
+            raise ConfigError(f"there is no colour {self.background!r}: give a name or such as #ffe0c0") from error
+
+
+AS_IT_IS = Reading()
+
+
+class ImageFiles:
+    """Image files that are decoded one at a time, after all of their headers have been read.
+
+    Attributes:
+        channels: 1 if all are grey, otherwise 3, unless it is given.
+        frames: how many frames are taken of each file.
+        further: how many there are beside them.
+    """
+
+    def __init__(self, paths: Sequence[Path], reading: Reading, channels: int | None = None) -> None:
+        self.paths, self._reading = paths, reading
+        heads = [_head(path) for path in paths]
+        self.channels = channels or (1 if all(mode in GREY_MODES for mode, _ in heads) else 3)
+        self.frames = [count if reading.frames == "all" else 1 for _, count in heads]
+        self.further = sum(count for _, count in heads) - sum(self.frames)
+        self._any_deep = any(mode in DEEP_MODES for mode, _ in heads)
+        self._seen: list[tuple[Path, np.dtype[Any], float, float]] = []
+
+    def read(self, i: int) -> NDArray[np.uint8]:
+        """Return the frames of file `i`, uint8 (frames, H, W, channels). Threads may read at once.
+
+        Raises:
+            DataError: the file is no image, is damaged, or has too many pixels; it is named.
+        """
+        path, images = self.paths[i], []
+        with opened(path) as image:
+            for frame in range(self.frames[i]):
+                if frame:
+                    image.seek(frame)
+                images.append(self._decoded(image, path))
+        if any(pixels.shape != images[0].shape for pixels in images):
+            raise DataError(f"{path} has frames of several sizes: bring them to one with --image-size HxW")
+        return np.stack(images)
+
+    def check_levels(self) -> None:
+        """Refuse what has been read so far if its levels are not certain.
+
+        Raises:
+            DataError: they are not.
+        """
+        for dtype in {dtype for _, dtype, _, _ in self._seen}:
+            seen = [(path, low, high) for path, kind, low, high in self._seen if kind == dtype]
+            path, low, high = seen[0][0], min(low for _, low, _ in seen), max(high for *_, high in seen)
+            others = f" and {len(seen) - 1} more" if len(seen) > 1 else ""
+            certain(low, high, dtype, f"{path}{others}")
+
+    def _decoded(self, image: Image.Image, path: Path) -> NDArray[np.uint8]:
+        turned = ImageOps.exif_transpose(image)
+        mode = "L" if self.channels == 1 else "RGB"
+        if image.mode in DEEP_MODES:
+            eight = self._of_deep(image, turned, path).convert(mode)
+        else:
+            eight = self._of_bytes(self._on_background(turned).convert(mode), path)
+        size = self._reading.image_size
+        pixels = np.asarray(eight if size is None else fit(eight, size))
+        return pixels.reshape(*pixels.shape[:2], self.channels)
+
+    def _of_bytes(self, image: Image.Image, path: Path) -> Image.Image:
+        levels = self._reading.levels
+        if levels is None:
+            pixels = np.asarray(image)
+            self._seen.append((path, pixels.dtype, int(pixels.min()), int(pixels.max())))
+            return image
+        return image if self._any_deep else Image.fromarray(scaled(np.asarray(image), levels, str(path)))
+
+    def _of_deep(self, image: Image.Image, turned: Image.Image, path: Path) -> Image.Image:
+        """Return an image of more than 8 bits, as it was turned, as grey of 8."""
+        values = np.asarray(turned)
+        if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
+            values = values.astype(np.uint16)
+        levels = self._reading.levels or _tagged(image)
+        if levels is None:
+            low, high = float(values.min()), float(values.max())
+            levels = {"u": WORDS, "f": SHARES}.get(values.dtype.kind)
+            if levels is None or not (levels.black <= low and high <= levels.white):
+                raise uncertain(low, high, values.dtype, str(path))
+            self._seen.append((path, values.dtype, low, high))
+        grey = scaled(values, levels, str(path))
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):
+            grey[values == clear] = ImageColor.getcolor(self._reading.background, "L")
+        return Image.fromarray(grey)
+
+    def _on_background(self, image: Image.Image) -> Image.Image:
+        if not image.has_transparency_data:
+            return image
+        clear = image.info.get("transparency")
+        if isinstance(clear, tuple) and max(clear) > 255:  # of 16 bits, of which Pillow keeps the upper 8
+            image.info["transparency"] = tuple(value >> 8 for value in clear)
+        solid = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", solid.size, self._reading.background), solid)
+
+
+def decode_image(path: Path, channels: int, image_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """Return one image, uint8 (H, W, channels) with 1 or 3 channels.
+
+    Raises:
+        DataError: the file is no image, is damaged, or has too many pixels; it is named.
+    """
+    files = ImageFiles([path], Reading(image_size), channels)
+    pixels: NDArray[np.uint8] = files.read(0)[0]
+    files.check_levels()
+    return pixels
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image; what goes wrong inside the block is put down to the file."""
+    is_tga = path.suffix.lower() in FORMATS["TGA"]  # these have no signature: nothing else is tried to be one
+    formats = [name for name in FORMATS if (name == "TGA") == is_tga]
+    try:
+        with Image.open(path, formats=formats) as image:
+            yield image
+    except Image.DecompressionBombError as cause:
+        raise DataError(f"{path} is too large an image ({cause}): make it smaller") from cause
+    except UnidentifiedImageError as cause:
+        raise DataError(f"{path} is no image, whatever its name says: remove it, or save it anew") from cause
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        IndexError,
+        KeyError,
+        TypeError,
+        struct.error,
+        zlib.error,
+    ) as cause:
+        raise DataError(f"{path} is a broken image ({cause}): remove it, or save it anew") from cause
+
+
+def _head(path: Path) -> tuple[str, int]:
+    """Return the mode of an image and the number of its frames. Reads no more than headers."""
+    with opened(path) as image:
+        several = image.format in ("PNG", "GIF", "WEBP", "TIFF", "AVIF")  # others keep previews there
+        return image.mode, int(getattr(image, "n_frames", 1)) if several else 1
+
+
+def _tagged(image: Image.Image) -> Levels | None:
+    """Return the levels that a file itself says it has."""
+    if image.format == "PPM":
+        return WORDS
+    tags = getattr(image, "tag_v2", {})
+    bits, white = tags.get(BITS_PER_SAMPLE), tags.get(MAX_SAMPLE)
+    if bits and bits[0] not in (8, 16, 32):
+        return Levels(0, 2 ** bits[0] - 1)
+    return Levels(0, white[0] if isinstance(white, tuple) else white) if white else None

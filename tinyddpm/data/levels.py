@@ -1,0 +1,159 @@
+"""Levels: which values of an image are black and white, and how images become 0 to 255.
+
+Bytes mean 0 to 255 where one is 32 or more, and 16 bits 0 to 65535 where one has more than 14; floating pixels mean 0
+to 1 or −1 to 1, where they reach as far; what is either true or false is black or white. Nothing else is certain: a
+12-bit picture in a 16-bit file, or a mask of 0 and 1, would be read as nearly black. So it is refused, unless it is
+said.
+"""
+
+from __future__ import annotations
+
+import re
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyddpm.data.base import Dataset, Samples
+from tinyddpm.errors import ConfigError, DataError
+
+LEAST_BYTE, LEAST_WORD = 2**5, 2**14
+"""What the brightest of bytes, or of 16 bits, must reach to be certain."""
+LOOKED_AT = 2**24
+"""Bytes of a data set that are looked at for its levels at most, spread evenly over it."""
+
+AT_ONCE = 2**20
+"""Values that are scaled at a time."""
+
+
+class Levels(NamedTuple):
+    """The value that is black, and the one that is white."""
+
+    black: float
+    white: float
+
+
+BYTES, WORDS, SHARES, SIGNED = Levels(0, 255), Levels(0, 65535), Levels(0, 1), Levels(-1, 1)
+
+
+def parse_levels(text: str) -> Levels | None:
+    """Return the levels in "BLACK:WHITE", such as "0:4095"; None of "", where they are what is certain.
+
+    Raises:
+        ConfigError: the text is not of this form, or white is not above black.
+    """
+    if not text:
+        return None
+    number = r"\s*(-?[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*"
+    match = re.fullmatch(f"{number}:{number}", text, re.ASCII)
+    if match is None or float(match[1]) >= float(match[2]):
+        raise ConfigError(f"levels {text!r} are not BLACK:WHITE: give two rising numbers, such as 0:4095")
+    return Levels(float(match[1]), float(match[2]))
+
+
+def scaled(values: NDArray[Any], levels: Levels, name: str) -> NDArray[np.uint8]:
+    """Return `values` (n, …) as uint8, black as 0 and white as 255, rounded to nearest.
+
+    Raises:
+        DataError: a value lies outside the levels, or is not finite.
+    """
+    black, white = levels
+    low, high = values.min(), values.max()
+    if not (black <= low and high <= white):
+        raise DataError(
+            f"{name}: values from {low:g} to {high:g} are not all in --levels {black:g}:{white:g}: widen it"
+        )
+    out = np.empty(values.shape, np.uint8)
+    rows = max(1, AT_ONCE * len(values) // values.size)
+    for i in range(0, len(values), rows):
+        shares = (values[i : i + rows].astype(np.float64) - black) * 255 / (white - black)
+        out[i : i + rows] = np.floor(shares + 0.5)
+    return out
+
+
+def certain(low: float, high: float, dtype: np.dtype[Any], name: str) -> Levels:
+    """Return the levels of images of this type whose values reach from `low` to `high`, if they are certain.
+
+    Raises:
+        DataError: they are not.
+    """
+    if dtype.kind == "b":
+        return SHARES
+    if dtype.kind == "u" and dtype.itemsize <= 2:
+        full, least = (BYTES, LEAST_BYTE) if dtype.itemsize == 1 else (WORDS, LEAST_WORD)
+        if high == 0 or high >= least:
+            return full
+    if dtype.kind == "f" and low >= 0 and 1 / 4 < high <= 1:
+        return SHARES
+    if dtype.kind == "f" and -1 <= low < -1 / 4 and 1 / 4 < high <= 1:
+        return SIGNED
+    raise uncertain(low, high, dtype, name)
+
+
+def uncertain(low: float, high: float, dtype: np.dtype[Any], name: str) -> DataError:
+    """Return the error for images whose levels are not certain; see `certain`."""
+    return DataError(
+        f"{name}: the images are {dtype} from {low:g} to {high:g}, which may be nearly black or on another scale: say"
+        f" which values are black and white, such as --levels {_guess(low, high)}"
+    )
+
+
+def _guess(low: float, high: float) -> str:
+    """Return levels that values from `low` to `high` may have: up to a power of two less one."""
+    white = 1 if high <= 1 else 2 ** int(np.ceil(np.log2(high + 1))) - 1 if np.isfinite(high) else 255
+    return f"{-white if low < 0 else 0}:{white}"
+
+
+def eight_bits(images: Samples, levels: Levels | None, name: str) -> NDArray[np.uint8]:
+    """Return images of any plain type as uint8.
+
+    Raises:
+        DataError: their levels are not certain, or wrong.
+    """
+    if levels is None:
+        levels = certain(float(images.min()), float(images.max()), images.dtype, name)
+    return scaled(images, levels, name)
+
+
+def levelled(dataset: Dataset, levels: Levels | None = None) -> Dataset:
+    """Return `dataset` with its images from 0 to 255.
+
+    Raises:
+        DataError: the levels are not certain, or wrong.
+    """
+    if len(dataset.shape) != 3:
+        if levels:
+            raise DataError(f"{dataset.description}: points have no levels: leave out --levels")
+        return dataset
+    if levels is None:
+        n = len(dataset)
+        low, high = 255, 0
+        for i in np.linspace(0, n - 1, min(n, max(1, LOOKED_AT // prod(dataset.shape)))).astype(np.int64):
+            image = dataset.read(i[None])
+            low, high = min(low, int(image.min())), max(high, int(image.max()))
+            if high >= LEAST_BYTE:
+                break
+        certain(low, high, np.dtype(np.uint8), dataset.description)
+    return dataset if levels is None or levels == BYTES else Levelled(dataset, levels)
+
+
+class Levelled:
+    """A `Dataset` of the images of another, scaled to 0 to 255 as they are read."""
+
+    def __init__(self, dataset: Dataset, levels: Levels) -> None:
+        self._dataset, self._levels = dataset, levels
+        self.shape, self.classes = dataset.shape, dataset.classes
+        self.labels, self.columns = dataset.labels, dataset.columns
+        self.description = f"{dataset.description}, levels {levels.black:g}:{levels.white:g}"
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def read(self, indices: NDArray[np.integer[Any]]) -> Samples:
+        """Return the images at `indices`, uint8 (n, H, W, C).
+
+        Raises:
+            DataError: one has values outside the levels.
+        """
+        return scaled(self._dataset.read(indices), self._levels, self._dataset.description)
