@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import click
@@ -132,3 +133,12 @@ def test_help_shows_arguments_first_and_what_has_no_heading_last() -> None:
         assert headings[-1] == "Other:"
         assert len(set(headings)) == len(headings)
         assert long.partition("\nOther:\n")[2].split()[:2] == ["-h,", "--help"]
+
+
+def test_long_drawing_says_how_long(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    several = ["sample", str(trained), "--count", "6", "--batch-size", "2", "--sample-steps", "1"]
+    assert "will take about" not in run(*several).stderr
+    monkeypatch.setattr("tinyddpm.cli.sample.LONG", 0)
+    first = run(*several).stderr.splitlines()[0]
+    assert re.fullmatch(r"drawing 6 samples will take about \d+s", first)
