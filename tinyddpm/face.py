@@ -16,6 +16,7 @@ from tinyddpm import registry
 from tinyddpm.backend import Array, load_backend
 from tinyddpm.conditions import Known, Wish, in_turn
 from tinyddpm.data.base import CAPTIONS, ArrayDataset, Dataset, checked_columns, checked_dataset
+from tinyddpm.data.levels import levelled
 from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.errors import ConfigError, unknown
 from tinyddpm.figures import images
@@ -368,7 +369,7 @@ def _dataset(
     if isinstance(data, np.ndarray):
         columns = {} if captions is None else {CAPTIONS: np.asarray(captions, object)}
         known = labels if isinstance(labels, np.ndarray) else None
-        return ArrayDataset(data, known, tuple(classes), columns=columns, name="array")
+        return levelled(ArrayDataset(data, known, tuple(classes), columns=columns, name="array"))
     return checked_dataset(data, "data")
 
 

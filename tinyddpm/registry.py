@@ -56,9 +56,11 @@ def _registered(places: tuple[tuple[str, int], ...]) -> dict[str, list[Entry]]:
     """Return the entries of every group. They are read once, until one of the `places` that packages lie in changes."""
     points, found = metadata.entry_points(), dict[str, list[Entry]]()
     known: dict[metadata.Distribution, metadata.PackageMetadata] = {}  # parsed once each
-    for group in GROUPS:
-        these = set()
-        for point in points.select(group=f"tinyddpm.{group}"):
+    for name in sorted(points.groups):
+        if not name.startswith("tinyddpm."):
+            continue
+        group, these = name.removeprefix("tinyddpm."), set[Entry]()
+        for point in points.select(group=name):
             if point.dist is not None:
                 if point.dist not in known:
                     known[point.dist] = point.dist.metadata

@@ -132,6 +132,28 @@ def test_memory_can_be_saved_and_resumed_without(here: Path) -> None:
         assert json.loads(run("info", "r", "--json").stdout)["config"]["training"]["recompute"] is kept
 
 
+def test_how_image_files_are_read_is_said_by_flags(here: Path) -> None:
+    """Frames, background and levels; a run keeps them, and what is no folder of image files has none but levels."""
+    Path("masks").mkdir()
+    for k in range(12):
+        mask = Image.fromarray(np.eye(8, dtype=np.uint8) * np.uint8(k > 0))
+        mask.save(f"masks/{k:02d}.tif", save_all=True, append_images=[mask])
+    tiny = [
+        "--preset", "small", "--data", "masks", "--out", "run", "--steps", "1", "--batch-size", "4", "--timesteps", "3",
+        "--set", "network.channels=8", "--set", "network.multipliers=[1]", "--image-size", "8x8",
+    ]  # fmt: skip
+    assert "the images are uint8 from 0 to 1" in fails("train", *tiny)
+    flags = ["--levels", "0:1", "--frames", "all", "--background", "black"]
+    result = run("train", *tiny, *flags)
+    assert result.exit_code == 0, result.output
+    assert "masks: 24 images 8x8x1" in result.output
+    kept = read_checkpoint_header(Path("run/checkpoint.h5")).config["data"]
+    assert {name: kept[name] for name in ("levels", "frames", "background")} == {
+        "levels": "0:1", "frames": "all", "background": "black",
+    }  # fmt: skip
+    assert "unknown key 'frames'" in fails("train", "--data", "digits", "--frames", "all")
+
+
 def test_settings_come_from_preset_file_environment_and_flags(here: Path) -> None:
     """Each layer overrides the one before: file over preset, environment over file, flag over environment."""
     Path("c.toml").write_text("[training]\nbatch_size = 11\nwarmup = 7\nsteps = 3\n[network]\nwidth = 16\n")

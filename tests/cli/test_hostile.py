@@ -58,6 +58,7 @@ HEADERS: list[tuple[dict[str, Any], str, str]] = [
     ({"sample_shape": [2, 2]}, "sample_shape missing or malformed", "info"),
     ({"step": 2**70}, "step missing or malformed", "info"),
     ({"state": {"loss_sum": "much"}}, "state missing or malformed", "info"),
+    ({"state": {"data": ["x"]}}, "state missing or malformed", "info"),
     ({"state": {"loss_count": -1}}, "state missing or malformed", "info"),
     ({"state": {"validation": [1]}}, "state missing or malformed", "info"),
     *(

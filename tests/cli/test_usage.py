@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import click
@@ -110,3 +111,34 @@ def test_what_a_host_program_sets_of_arithmetic_changes_nothing(tmp_path: Path) 
     plain = samples("a")
     with np.errstate(all="raise"):
         assert samples("b") == plain
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = []
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        found += commands(command, (*path, name)) if isinstance(command, click.Group) else [(*path, name)]
+    return found
+
+
+def test_help_shows_arguments_first_and_what_has_no_heading_last() -> None:
+    found = commands(main)
+    assert {("edit", "from"), ("figure", "steps"), ("train",)} <= set(found)
+    for path in found:
+        short, long = (run(*path, flag).stdout for flag in ("-h", "--help"))
+        assert short == long
+        headings = [line for line in long.splitlines() if line.endswith(":") and not line.startswith(" ")]
+        takes_some = not long.splitlines()[0].endswith("[OPTIONS]")
+        assert (headings[0] == "Arguments:") == takes_some, path
+        assert headings[-1] == "Other:"
+        assert len(set(headings)) == len(headings)
+        assert long.partition("\nOther:\n")[2].split()[:2] == ["-h,", "--help"]
+
+
+def test_long_drawing_says_how_long(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    several = ["sample", str(trained), "--count", "6", "--batch-size", "2", "--sample-steps", "1"]
+    assert "will take about" not in run(*several).stderr
+    monkeypatch.setattr("tinyddpm.cli.sample.LONG", 0)
+    first = run(*several).stderr.splitlines()[0]
+    assert re.fullmatch(r"drawing 6 samples will take about \d+s", first)

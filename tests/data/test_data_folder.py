@@ -273,6 +273,18 @@ def test_a_text_file_as_image_is_refused(tmp_path: Path) -> None:
         open_dataset(str(tmp_path))
 
 
+def test_all_broken_images_are_named_at_once(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Those that are none as well as those that end too early, and no others."""
+    for name in "abcd":
+        save(tmp_path / f"{name}.png", colours(rng, 40, 40))
+    (tmp_path / "a.png").write_text("hello")
+    (tmp_path / "c.png").write_bytes((tmp_path / "c.png").read_bytes()[:-300])
+    with pytest.raises(DataError) as caught:
+        open_dataset(str(tmp_path))
+    names = "; ".join(str(tmp_path / name) for name in ("a.png", "c.png"))
+    assert str(caught.value) == f"2 of 4 images are none or broken: {names}: remove them, or save them anew"
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "gif", "tif"])
 def test_a_truncated_image_is_refused(tmp_path: Path, rng: np.random.Generator, suffix: str) -> None:
     path = save(tmp_path / f"x.{suffix}", colours(rng, 40, 40))
@@ -397,6 +409,10 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing here")
     with pytest.raises(DataError, match=rf"{tmp_path} holds no images .*: check the path"):
+        open_dataset(str(tmp_path))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train-00000.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"holds no images .* but such as data/train-00000\.parquet, nor do its subf"):
         open_dataset(str(tmp_path))
 
 

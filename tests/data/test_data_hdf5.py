@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyddpm.data import open_dataset
+from tinyddpm.data.hdf5 import HDF5Dataset
 from tinyddpm.errors import DataError
 
 N = 12
@@ -216,3 +217,22 @@ def test_a_damaged_chunk_is_named_when_it_is_read(tmp_path: Path) -> None:
     assert (dataset.read(np.array([0, 1, 3])) == 201).all()
     with pytest.raises(DataError, match=r"x\.h5 is damaged: .*; restore it from a copy"):
         dataset.read(np.array([3, 2]))
+
+
+def test_large_images_are_resized_one_after_the_other(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are asked for, only as many are in memory as `AT_ONCE` has room for, at least one."""
+    images = rng.integers(0, 256, (7, 40, 30, 3), np.uint8)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["images"] = images
+    whole = open_dataset(str(tmp_path / "x.h5"), image_size=(8, 8)).read(np.arange(7))
+    read = HDF5Dataset.read
+    asked: list[int] = []
+    monkeypatch.setattr(HDF5Dataset, "read", lambda self, rows: asked.append(len(rows)) or read(self, rows))
+    for at_once, counts in ((1, [1] * 7), (2 * images[0].size + 1, [2, 2, 2, 1])):
+        monkeypatch.setattr("tinyddpm.data.resize.AT_ONCE", at_once)
+        dataset = open_dataset(str(tmp_path / "x.h5"), image_size=(8, 8))
+        asked.clear()
+        np.testing.assert_array_equal(dataset.read(np.arange(7)), whole)
+        assert asked == counts

@@ -12,7 +12,7 @@ from PIL import Image
 from tinyddpm.backend import load_backend
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import cosine, linear
-from tinyddpm.errors import ConfigError, DataError
+from tinyddpm.errors import ConfigError, DataError, DrawingError
 from tinyddpm.figures.curves import SHARES, draw_schedules, schedule_tiles
 from tinyddpm.figures.line_law import Law, density, diffused
 from tinyddpm.figures.process import diffusion, draw_diffused, draw_kernel, draw_posterior, kernel, reach
@@ -62,6 +62,8 @@ def test_forward_tiles_are_the_mixtures() -> None:
         tiles_of(RNG.normal(size=(50, 3)))
     with pytest.raises(DataError, match="images of 2 channels have no picture"):
         tiles_of(np.zeros((1, 4, 4, 2)))
+    with pytest.raises(DrawingError, match="sample 1 of 2 is not finite"):
+        tiles_of(np.asarray([0.0, np.nan]).reshape(2, 1, 1, 1))
 
 
 def test_schedule_tiles_end_in_the_same_noise() -> None:

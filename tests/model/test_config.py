@@ -16,6 +16,8 @@ from tinyddpm.errors import ConfigError, RegistryError
 from tinyddpm.model.config import Config, defaults_for, preset, presets, read_toml, settings
 from tinyddpm.model.model import Model
 
+INTEGERS = st.integers(-(2**63), 2**63 - 1)
+"""What TOML's numbers are."""
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 
 
@@ -30,11 +32,11 @@ def test_presets_survive_toml(name: str) -> None:
     rate=st.floats(0, 1, allow_subnormal=False),
     source=NAMES,
     size=st.none() | NAMES,
-    option=st.integers()
+    option=INTEGERS
     | st.booleans()
     | st.floats(allow_nan=False, allow_infinity=False)
     | NAMES
-    | st.lists(st.integers()),
+    | st.lists(INTEGERS),
 )
 def test_any_values_survive_toml(steps: int, rate: float, source: str, size: str | None, option: object) -> None:
     """Over values of every type that TOML has, quotes, control characters and other scripts in texts included."""

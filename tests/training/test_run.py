@@ -148,6 +148,8 @@ def test_recomputed_is_the_straight_run(tmp_path: Path) -> None:
 
 
 RUNNER = """
+import signal
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, under which tests may run, ignores it for all below
 import sys, json
 from pathlib import Path
 from tinyddpm.backend import Backend, load_backend

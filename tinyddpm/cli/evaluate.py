@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tinyddpm.cli.nll import nll
-from tinyddpm.cli.options import GroupedCommand, command_mark, option, parse_assignments
+from tinyddpm.cli.options import GroupedCommand, argument, command_mark, option, parse_assignments
 from tinyddpm.cli.output import say
 from tinyddpm.cli.sample import sample
 from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model
@@ -31,7 +31,7 @@ VARIED = ("guidance", "steps", "sampler")
 
 
 @click.command(cls=GroupedCommand, short_help="Say how good a trained model's samples are.")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@argument("checkpoint", "A checkpoint, or a run folder.", type=click.Path(path_type=Path))
 @option(
     "--training",
     "trained",

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tinyddpm.cli.options import GroupedCommand, option
+from tinyddpm.cli.options import GroupedCommand, argument, option
 from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config, preset, presets
@@ -18,7 +18,7 @@ DRAWN = (".png", ".svg", ".gif", ".npz")
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("what")
+@argument("what", "A checkpoint, a run folder, a preset, or a file that was drawn.")
 @option(
     "--json",
     "as_json",

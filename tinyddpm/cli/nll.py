@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tinyddpm.cli.options import GroupedCommand, command_mark, option
+from tinyddpm.cli.options import GroupedCommand, argument, command_mark, option
 from tinyddpm.cli.output import say
 from tinyddpm.cli.trained import machine_options, open_model, refuse_full
 from tinyddpm.errors import ConfigError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=GroupedCommand, short_help="Say how likely a trained model finds images.")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@argument("checkpoint", "A checkpoint, or a run folder.", type=click.Path(path_type=Path))
 @option("--data", help="A data set's name or path; the run's own if not given.", group="Data")
 @option("--data-dir", help="Where to look first for a data set that is not shipped.", group="Data")
 @option(

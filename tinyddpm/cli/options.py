@@ -37,18 +37,40 @@ def flag_of(given: click.Parameter) -> str:
 
 
 class GroupedCommand(click.Command):
-    """A command whose help lists its options under their headings."""
+    """A command whose help lists its arguments, then its options under their headings."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, heading by heading, in the order in which headings first appear."""
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for option in self.get_params(ctx):
-            record = option.get_help_record(ctx)
+        """Write the arguments, the options in the order in which their headings first appear, and what has none."""
+        groups: dict[str, list[tuple[str, str]]] = {"Arguments": []}
+        for given in self.get_params(ctx):
+            record = given.get_help_record(ctx)
             if record:
-                groups.setdefault(getattr(option, "group", "Other"), []).append(record)
+                groups.setdefault(getattr(given, "group", "Other"), []).append(record)
+        groups["Other"] = groups.pop("Other", [])
         for heading, records in groups.items():
+            if not records:
+                continue
             with formatter.section(heading):
                 formatter.write_dl(records)
+
+
+class ToldArgument(click.Argument):
+    """An argument that help tells of."""
+
+    group = "Arguments"
+
+    def __init__(self, *args: Any, told: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.told = told
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        """Return the argument's name and what it is."""
+        return self.human_readable_name, self.told
+
+
+def argument(name: str, told: str, **kwargs: Any) -> Callable[[F], F]:
+    """Return the decorator for one argument, of which help says `told`."""
+    return click.argument(name, cls=ToldArgument, told=told, **kwargs)
 
 
 def option(*names: str, **kwargs: Any) -> Callable[[F], F]:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from tinyddpm.cli.options import GroupedCommand, option
+from tinyddpm.cli.options import GroupedCommand, argument, option
 from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError
 
 
 @click.command(cls=GroupedCommand)
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@argument("runs", "Run folders.", metavar="RUNS...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @option(
     "--nll",
     "likelihoods",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tinyddpm.cli.options import GroupedCommand, option
+from tinyddpm.cli.options import GroupedCommand, argument, option
 from tinyddpm.cli.output import say
 from tinyddpm.cli.trained import (
     chosen_guidance,
@@ -19,12 +20,18 @@ from tinyddpm.cli.trained import (
     wish_of,
 )
 
+if TYPE_CHECKING:
+    from tinyddpm.samplers import Step
+
 LAST = 2**32 - 1
 """The number of the last sample that there is noise for."""
 
+LONG = 60
+"""Seconds from which on it is said, after the first batch, how long all will take."""
+
 
 @click.command(cls=GroupedCommand)
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@argument("checkpoint", "A checkpoint, or a run folder.", type=click.Path(path_type=Path))
 @option("--out", type=click.Path(path_type=Path), help="Folder to write to; samples if not given.", group="Output")
 @option("--singles", is_flag=True, help="Write every image as a PNG of its own.", group="Output")
 @option("--npz", is_flag=True, help="Write all samples as one .npz file: uint8 images, or points.", group="Output")
@@ -178,7 +185,7 @@ def sample(
     from tinyddpm.figures.marks import checkpoint_of, mark_of, samples_of
     from tinyddpm.figures.samples import write
     from tinyddpm.model.sampling import draw
-    from tinyddpm.progress import Progress
+    from tinyddpm.progress import Progress, duration
     from tinyddpm.training.run import free_folder
 
     model, weights, loaded = open_model(checkpoint, raw, **machine)
@@ -202,8 +209,16 @@ def sample(
         embeddings=embeddings,
     )
 
-    progress, done = Progress(), count(1)
-    total = -(-number // batch_size) * (sampling.steps or model.process.T)
+    progress, done, began = Progress(), count(1), time.monotonic()
+    steps, batches = sampling.steps or model.process.T, -(-number // batch_size)
+
+    def watch(step: Step) -> None:
+        at = next(done)
+        left = (time.monotonic() - began) * (batches - 1)
+        if at == steps and left >= LONG:
+            progress.say(f"drawing {number} samples will take about {duration(left)}")
+        progress.update(at, steps * batches, f"drawing {number} samples")
+
     samples = draw(
         model,
         weights,
@@ -214,7 +229,7 @@ def sample(
         guidance=guidance,
         batch_size=batch_size,
         frames=gif or film_strip,
-        watch=lambda step: progress.update(next(done), total, f"drawing {number} samples"),
+        watch=watch,
     )
     progress.close()
     folder = out or free_folder(Path("samples"))

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from tinyddpm.data.base import CAPTIONS, ArrayDataset, Labels, Samples, check_memory, require_split
 from tinyddpm.data.captions import LABEL, TEXT, read_annotations
-from tinyddpm.data.image_files import AS_IT_IS, SUFFIXES, ImageFiles, Reading
+from tinyddpm.data.image_files import AS_IT_IS, SUFFIXES, ImageFiles, Reading, refuse_broken
 from tinyddpm.data.splits import split_called
 from tinyddpm.errors import DataError, TinyDDPMWarning
 
@@ -64,6 +64,15 @@ def open_folder(folder: Path, split: str, reading: Reading = AS_IT_IS) -> ArrayD
             memory than a data set may.
     """
     listing = list_images(folder, split)
+    try:
+        return _decoded(folder, listing, reading)
+    except DataError:
+        refuse_broken(listing.paths)  # all of them are named at once
+        raise
+
+
+def _decoded(folder: Path, listing: Listing, reading: Reading) -> ArrayDataset:
+    """Return the images that are listed, decoded into memory."""
     paths = listing.paths
     files = ImageFiles(paths, reading)
     starts = np.concatenate([[0], np.cumsum(files.frames)])
@@ -110,13 +119,14 @@ def list_images(folder: Path, split: str = "train") -> Listing:
             " move all of them into folders, one per class, or none"
         )
     if not direct and not by_class:
-        elsewhere, _ = _left_out(folder, above, [])
+        elsewhere, others = _left_out(folder, above, [])
         if elsewhere:
             raise DataError(
                 f"{folder} holds images only deeper, such as {elsewhere[0]}: give the folder of their classes"
             )
         kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
-        raise DataError(f"{folder} holds no images ({kinds}), nor do its subfolders: check the path")
+        such = f" but such as {others[0].relative_to(folder)}" if others else ""
+        raise DataError(f"{folder} holds no images ({kinds}){such}, nor do its subfolders: check the path")
     paths = direct or [path for found in by_class.values() for path in found]
     known = read_annotations(folder, paths, above)
     names = known.get(LABEL) or ([] if direct else [path.parent.name for path in paths])

@@ -6,9 +6,11 @@ several frames the first is taken, or all of them. What values mean is in `level
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 from tinyddpm.data.levels import SHARES, WORDS, Levels, certain, scaled, uncertain
 from tinyddpm.data.resize import fit
 from tinyddpm.errors import ConfigError, DataError
+from tinyddpm.hdf5 import listed
 
 FORMATS = {
     "PNG": (".png", ".apng"),
@@ -202,6 +205,30 @@ def opened(path: Path) -> Iterator[Image.Image]:
         zlib.error,
     ) as cause:
         raise DataError(f"{path} is a broken image ({cause}): remove it, or save it anew") from cause
+
+
+def refuse_broken(paths: Sequence[Path]) -> None:
+    """Name the images that cannot be read, if there are several.
+
+    Raises:
+        DataError: there are.
+    """
+
+    def is_broken(path: Path) -> bool:
+        try:
+            with opened(path) as image:
+                image.load()
+        except DataError:
+            return True
+        return False
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        broken = [str(path) for path, fault in zip(paths, pool.map(is_broken, paths), strict=True) if fault]
+    if len(broken) > 1:
+        names = listed(broken, most=100)
+        raise DataError(
+            f"{len(broken)} of {len(paths)} images are none or broken: {names}: remove them, or save them anew"
+        )
 
 
 def _head(path: Path) -> tuple[str, int]:

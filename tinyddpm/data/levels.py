@@ -94,8 +94,8 @@ def certain(low: float, high: float, dtype: np.dtype[Any], name: str) -> Levels:
 def uncertain(low: float, high: float, dtype: np.dtype[Any], name: str) -> DataError:
     """Return the error for images whose levels are not certain; see `certain`."""
     return DataError(
-        f"{name}: the images are {dtype} from {low:g} to {high:g}, which may be nearly black or on another scale: say"
-        f" which values are black and white, such as --levels {_guess(low, high)}"
+        f"{name}: the images are {dtype} from {low:g} to {high:g}, which may be nearly black or on another scale: make"
+        f" them 0 to 255, or say which values are black and white, such as --levels {_guess(low, high)}"
     )
 
 

@@ -14,6 +14,7 @@ from tinyddpm.data.hdf5 import hdf5_columns, open_hdf5
 from tinyddpm.data.image_files import SUFFIXES, Reading
 from tinyddpm.data.levels import Levels, levelled, parse_levels
 from tinyddpm.data.resize import resized
+from tinyddpm.data.table import open_table
 from tinyddpm.errors import ConfigError, DataError, unknown
 from tinyddpm.files import check_file
 
@@ -95,14 +96,16 @@ def _open_file(path: Path, split: str, levels: Levels | None) -> Dataset:
     suffix = path.suffix.lower()
     if suffix == ".npz":
         return open_npz(path, split, levels)
-    if suffix in (".npy", ".h5", ".hdf5"):
+    if suffix in (".npy", ".csv", ".h5", ".hdf5"):
         require_split(split, ("train",), str(path))
-        return open_npy(path, levels) if suffix == ".npy" else levelled(open_hdf5(path), levels)
+        if suffix in (".h5", ".hdf5"):
+            return levelled(open_hdf5(path), levels)
+        return open_npy(path, levels) if suffix == ".npy" else open_table(path, levels)
     if suffix in SUFFIXES:
         raise DataError(f"{path} is a single image: give the folder that it is in")
     if suffix == ".bin":
         raise DataError(f"{path}: CIFAR-10 comes in several files: give the folder that holds them")
     raise DataError(
-        f"{path} is not understood: give a folder of images, IDX files, CIFAR-10's binary files, .npy, .npz, .h5"
-        " or .hdf5"
+        f"{path} is not understood: give a folder of images, IDX files, CIFAR-10's binary files, .npy, .npz, .csv,"
+        " .h5 or .hdf5"
     )

@@ -42,6 +42,9 @@ def fit(image: Image, image_size: tuple[int, int]) -> Image:
 KEPT = 2**30
 """Bytes that resized images may take in memory; those of larger data sets are resized whenever they are read."""
 
+AT_ONCE = 2**24
+"""Bytes of images that are read at once to be resized, if one alone has no more."""
+
 
 class Resized:
     """A `Dataset` of the images of another, `source`, cropped and resized to (H, W) as they are first read, each
@@ -77,10 +80,11 @@ class Resized:
     def _resize(self, indices: NDArray[np.integer[Any]]) -> Samples:
         from PIL import Image
 
-        images = self.source.read(indices)
-        out = np.empty((len(images), *self.shape), np.uint8)
-        for i, image in enumerate(images):
-            for c in range(self.shape[2]):
-                channel = Image.fromarray(np.ascontiguousarray(image[..., c]))
-                out[i, ..., c] = np.asarray(fit(channel, self._size))
+        out = np.empty((len(indices), *self.shape), np.uint8)
+        count = max(1, AT_ONCE // math.prod(self.source.shape))
+        for begin in range(0, len(indices), count):
+            for i, image in enumerate(self.source.read(indices[begin : begin + count]), begin):
+                for c in range(self.shape[2]):
+                    channel = Image.fromarray(np.ascontiguousarray(image[..., c]))
+                    out[i, ..., c] = np.asarray(fit(channel, self._size))
         return out

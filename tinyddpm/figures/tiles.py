@@ -11,6 +11,7 @@ from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.errors import DataError
 from tinyddpm.figures.images import Pixels
 from tinyddpm.figures.points import point_picture
+from tinyddpm.model.sampling import check_finite
 from tinyddpm.ops.images import from_model
 
 Array = np.ndarray[Any, Any]
@@ -24,7 +25,9 @@ def tiles_of(x: Array) -> Pixels:
 
     Raises:
         DataError: points of another dimension, or images of other than one or three channels, which have no picture.
+        DrawingError: a sample is not finite.
     """
+    check_finite(x)
     if x.ndim == 2:
         return point_picture(x)[None]
     if x.shape[-1] not in (1, 3):

@@ -221,13 +221,14 @@ def _is_plugin(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) <= LARGEST
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) <= LARGEST)
 
 
 _STATE: dict[str, Callable[[Any], bool]] = {
     "loss_sum": _is_number,
     "loss_count": lambda value: type(value) is int and 0 <= value <= LARGEST,
     "validation": lambda value: value is None or _is_number(value),
+    "data": lambda value: isinstance(value, dict) and all(isinstance(digest, str) for digest in value.values()),
 }
 """What a run reads of its state, where it is there."""
 

@@ -93,6 +93,16 @@ def draw(
     )
 
 
+def check_finite(samples: HostArray) -> None:
+    """Raise a DrawingError if not all of `samples`, (n, …), are finite: as pixels they would be black."""
+    finite = np.isfinite(samples).reshape(len(samples), -1).all(axis=1)
+    if not finite.all():
+        raise DrawingError(
+            f"sample {np.argmin(finite)} of {len(samples)} is not finite: the weights are too large to draw with; take"
+            " an earlier checkpoint, or train anew with a lower --learning-rate"
+        )
+
+
 def on_host(model: Model, x: Array) -> HostArray:
     """Return samples `x` of the device: images in [−1, 1] as uint8, points as they are.
 
@@ -100,12 +110,7 @@ def on_host(model: Model, x: Array) -> HostArray:
         DrawingError: a sample is not finite.
     """
     host = model.backend.to_numpy(x)
-    finite = np.isfinite(host).reshape(len(host), -1).all(axis=1)
-    if not finite.all():
-        raise DrawingError(
-            f"sample {np.argmin(finite)} of {len(host)} is not finite: the weights are too large to draw with; take"
-            " an earlier checkpoint, or train anew with a lower --learning-rate"
-        )
+    check_finite(host)
     return from_model(host) if model.is_image else host
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tinyddpm.cli.figure.group import chart, destination, figure_command, samples_of, seed_option, wrote
-from tinyddpm.cli.options import command_mark, option, parse_assignments
+from tinyddpm.cli.options import argument, command_mark, option, parse_assignments
 from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError
 
@@ -93,7 +93,7 @@ def forward(
 
 
 @figure_command("schedules", "Noise schedules side by side.")
-@click.argument("names", nargs=-1)
+@argument("names", "Registered schedules.", metavar="[NAMES]...", nargs=-1)
 @option("--timesteps", type=int, default=1000, show_default=True, help="Length T of the chain.", group="Process")
 @seed_option
 @data_options("fashion-mini")
