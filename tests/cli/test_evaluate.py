@@ -178,6 +178,31 @@ def test_killed_in_the_middle_it_goes_on(digits: str, tmp_path: Path) -> None:
     assert len(list(out.glob("kept/drawn/*.npz"))) == 3
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_it_keeps_what_it_drew(
+    number: signal.Signals, code: int, digits: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of the second chunk: it says where the first one is, and does not draw it again."""
+    arguments = ["evaluate", digits, "--count", "300", *FEW[2:], "--metrics", "frechet", "--out", str(tmp_path)]
+    batches, draw = [], evaluation.draw
+
+    def interrupted(*given: Any, **options: Any) -> Any:
+        batches.append(given)
+        if len(batches) == 2:
+            signal.raise_signal(number)
+        return draw(*given, **options)
+
+    monkeypatch.setattr(evaluation, "draw", interrupted)
+    result = run(*arguments)
+    assert result.exit_code == code
+    assert result.stderr.splitlines()[-1] == (
+        f"stopped by {number.name}; what was drawn is kept: the same command goes on from {tmp_path / 'kept'}"
+    )
+    assert len(list(tmp_path.glob("kept/drawn/*.npz"))) == 1
+    assert run(*arguments).exit_code == 0
+    assert len(batches) == 3
+
+
 def test_a_sweep_is_a_table_and_a_picture(digits: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     result = run("evaluate", digits, *FEW, "--sweep", "guidance=1,2.5", "--out", str(tmp_path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,7 +144,7 @@ def evaluate(
     from tinyddpm.metrics.cache import Cache
     from tinyddpm.metrics.evaluation import Evaluation, Subject
     from tinyddpm.model.load import checkpoint_file
-    from tinyddpm.progress import Progress
+    from tinyddpm.training.interrupt import Stoppable, Stopped, interruptible
 
     metrics = _metrics(metrics_names.split(",") if metrics_names else METRICS, metric_assignments)
     model, weights, loaded = open_model(checkpoint, raw, **machine)
@@ -174,6 +175,7 @@ def evaluate(
     features = make_features(features_name, load_backend(machine["backend"], machine["device"]), **options)
     about = checkpoint_of(checkpoint, loaded, raw)
     folder = out or checkpoint_file(checkpoint).parent / "evaluations"
+    progress = Stoppable()
     evaluation = Evaluation(
         Subject(model, weights, about),
         features,
@@ -185,10 +187,16 @@ def evaluate(
         count=number,
         seed=seed,
         batch_size=batch_size,
-        progress=Progress(),
+        progress=progress,
     )
-    floor = evaluation.floor()
-    found = [evaluation.measure(*way) for way in ways]
+    try:
+        with interruptible() as progress.interrupt:
+            floor = evaluation.floor()
+            found = [evaluation.measure(*way) for way in ways]
+    except Stopped as stopped:
+        progress.close()
+        say(f"stopped by {stopped}; what was drawn is kept: the same command goes on from {folder / 'kept'}", err=True)
+        sys.exit(128 + stopped.signal)
     report = {
         "checkpoint": str(checkpoint),
         **about,

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from tinyddpm.progress import Progress
+
 SIGNALS = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
 """Ctrl-C, the system's request to end, and a terminal that closes, by the name of POSIX and of Windows."""
 
@@ -59,3 +61,27 @@ def interruptible() -> Iterator[Interrupt]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: somebody asked to stop
+    """What a `Stoppable` raises; `signal` is by which signal it was asked."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number.name)
+        self.signal = number
+
+
+class Stoppable(Progress):
+    """A progress line of work that ends between two steps when its `interrupt` has noted a signal."""
+
+    interrupt = Interrupt()
+
+    def update(self, done: int, total: int, text: str) -> None:
+        """Say that `done` of `total` are done, and `text`.
+
+        Raises:
+            Stopped: somebody has asked to stop.
+        """
+        super().update(done, total, text)
+        if self.interrupt.signal:
+            raise Stopped(self.interrupt.signal)
