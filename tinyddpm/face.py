@@ -306,6 +306,7 @@ def resume(
     precision: str | None = None,
     graph: bool | None = None,
     recompute: bool | None = None,
+    learning_rate: float | None = None,
     progress: bool = True,
 ) -> Trained:
     """Go on with a run that was stopped, or with more steps, as if it had never stopped; and return the model.
@@ -316,12 +317,12 @@ def resume(
         labels, classes, captions: as they were given to `train` with an array.
         steps: how many in all; as many as were asked for if not given.
         backend, device, precision, graph: where and how to compute from now on, see `load_backend`.
-        recompute: as the setting of this name, from now on.
+        recompute, learning_rate: as the settings of these names, from now on.
         progress: show a bar.
 
     Raises:
         CheckpointError: there is none, it is damaged, or the data are others.
-        ConfigError: it has done that many steps.
+        ConfigError: it has done that many steps, or another run holds its folder.
     """
     dataset = None if data is None else _dataset(data, labels, classes, captions)
     go_on(
@@ -333,6 +334,7 @@ def resume(
         precision,
         graph,
         recompute,
+        learning_rate,
         dataset,
     )
     return _where_it_trained(Path(run))

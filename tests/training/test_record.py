@@ -87,7 +87,7 @@ def test_a_damaged_record_ends_no_run_and_is_written_anew(damage: str, tmp_path:
     assert note.endswith("; it is written anew, and the run goes on")
     (part,) = read_record(path)
     assert (part["first"], part["step"]) == (6, 7)
-    assert not list((tmp_path / "run").glob(".*"))
+    assert not list((tmp_path / "run").glob(".*.tmp"))
 
 
 def test_a_record_that_cannot_be_written_ends_no_run(tmp_path: Path) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 import warnings
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -30,7 +33,10 @@ from tinyddpm.model.config import Config
 from tinyddpm.model.load import layout_of, load_model
 from tinyddpm.model.sampling import draw
 from tinyddpm.progress import Progress
+from tinyddpm.training import run as run_module
 from tinyddpm.training.assembly import make_trainer, open_data
+from tinyddpm.training.lock import held, in_folder
+from tinyddpm.training.metrics import Metrics
 from tinyddpm.training.run import free_folder, resume, start
 
 NUMPY = load_backend("numpy")
@@ -195,7 +201,7 @@ def test_killed_during_saves_and_resumed_is_the_straight_run(tmp_path: Path) -> 
     assert run_in_process(often, folder).wait() == 0
     start(config(often, save_every=1000), NUMPY, tmp_path / "straight", quiet())
     assert_same(folder, tmp_path / "straight")
-    assert not list(folder.glob(".*"))
+    assert not list(folder.glob(".*.tmp"))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
@@ -243,8 +249,8 @@ def test_short_training_on_digits_learns(tmp_path: Path) -> None:
 def test_run_folder_holds_what_it_should(tmp_path: Path) -> None:
     start(config(POINTS), NUMPY, tmp_path / "run", quiet())
     names = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    expected = {"config.toml", "metrics.jsonl", "run.json", "checkpoint.h5", "samples.png", "denoising.gif"}
-    assert names == expected | {"samples/step_0000006.png"}
+    expected = {"config.toml", "metrics.jsonl", "run.json", "checkpoint.h5", "samples.png", "denoising.gif", ".lock"}
+    assert names == expected | {"samples/step_0000006.png", "samples/step_0000012.png"}
     assert [line["step"] for line in losses(tmp_path / "run")] == [4, 5, 8, 10, 12]
 
 
@@ -268,6 +274,131 @@ def test_folder_in_use_is_left_alone(tmp_path: Path) -> None:
         start(config(POINTS), NUMPY, tmp_path, quiet())
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     assert free_folder(tmp_path) == tmp_path.with_name(tmp_path.name + "-2")
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from tinyddpm.training.lock import held
+with held(Path(sys.argv[1]), print):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path: Path) -> None:
+    """Who comes second is told who was first; a holder that is killed holds nothing; readers never wait."""
+    start(config(POINTS, steps=3), NUMPY, tmp_path / "run", quiet())
+    for folder in (tmp_path / "run", tmp_path / "new"):
+        command = [sys.executable, "-c", HOLDER, str(folder)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+            assert holder.stdout.readline() == "held\n"
+            who = f"{folder.name} is in use by process {holder.pid} on {platform.node()}, since 20"
+            second = partial(resume, folder, quiet(), steps=5)
+            if folder.name == "new":
+                second = partial(start, config(POINTS, steps=3), NUMPY, folder, quiet())
+            with pytest.raises(ConfigError, match=re.escape(who)):
+                second()
+            assert loaded(tmp_path / "run").step == 3
+            holder.kill()
+    (tmp_path / "run" / "samples" / ".step_0000002.png.0123abcd.tmp").write_text("left by a killed run")
+    assert resume(tmp_path / "run", quiet(), steps=5).complete
+    assert start(config(POINTS, steps=3), NUMPY, tmp_path / "new", quiet()).complete
+    assert {path.name for path in tmp_path.rglob(".*")} == {".lock"}
+
+
+def test_a_lock_outlives_no_error(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), held(tmp_path / "run", print):
+            raise ZeroDivisionError
+    assert not in_folder(tmp_path / "run")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"^cannot write \S*file: "), held(tmp_path / "file", print):
+        pass
+
+
+@pytest.mark.parametrize("killed_at", [1, 2, 3, 4])
+def test_pictures_that_a_kill_cost_are_drawn_on_resume(
+    killed_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the grid on the way, and in each of the three that a run ends with; a second time there is nothing to do."""
+    settings = config(POINTS, save_every=6, sample_every=6)
+    start(settings, NUMPY, tmp_path / "straight", quiet())
+    left = [killed_at]
+
+    def dying(save: Any, *arguments: Any, **options: Any) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        save(*arguments, **options)
+
+    for name in ("save_png", "save_gif"):
+        monkeypatch.setattr(run_module, name, partial(dying, getattr(run_module, name)))
+    with pytest.raises(KeyboardInterrupt):
+        start(settings, NUMPY, tmp_path / "killed", quiet())
+    assert loaded(tmp_path / "killed").step == (6 if killed_at == 1 else 12)
+    assert resume(tmp_path / "killed", quiet()).complete
+    drawn = ("samples/step_0000006.png", "samples/step_0000012.png", "samples.png", "denoising.gif")
+    for name in drawn:
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name
+    with pytest.raises(ConfigError, match="has done 12 steps already"):
+        resume(tmp_path / "killed", quiet())
+
+
+def test_an_edited_configuration_is_honoured_or_refused(tmp_path: Path) -> None:
+    """What changes nothing that was trained is honoured, and said; the rest is refused with what it was."""
+    start(config(POINTS, steps=3), NUMPY, tmp_path / "run", quiet())
+    file = tmp_path / "run" / "config.toml"
+    written = file.read_text()
+    file.write_text(written.replace("steps = 3", "steps = 7").replace("batch_size = 30", "batch_size = 31"))
+    with pytest.raises(ConfigError, match=r"a run keeps training.batch_size \(it was 30\): put it back, or start"):
+        resume(tmp_path / "run", quiet())
+    file.write_text("steps = ")
+    with pytest.raises(ConfigError, match=r"config.toml is not valid TOML"):
+        resume(tmp_path / "run", quiet(), steps=7)
+    file.write_text(written.replace("steps = 3", "steps = 7").replace("log_every = 5", "log_every = 1"))
+    said = StringIO()
+    assert resume(tmp_path / "run", Progress(said)).step == 7
+    assert f"note: {file} was edited: training.steps is 7, and was 3\n" in said.getvalue()
+    assert [line["step"] for line in losses(tmp_path / "run") if "loss" in line] == [4, 5, 6, 7]
+    file.unlink()
+    assert resume(tmp_path / "run", quiet(), steps=8).complete
+    assert file.read_text() == written.replace("steps = 3", "steps = 8").replace("log_every = 5", "log_every = 1")
+
+
+@pytest.mark.parametrize("what", ["metrics", "grid"])
+def test_a_disk_that_fills_up_costs_no_step(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is named, the state saved, and the run goes on from there as if nothing had happened."""
+    start(config(POINTS), NUMPY, tmp_path / "straight", quiet())
+    folder = tmp_path / "full"
+    (place, name) = (Metrics, "append") if what == "metrics" else (run_module, "save_png")
+
+    def full(*_: Any, **values: Any) -> None:
+        raise DataError("cannot write FILE: No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, name, full)
+        done = 4 if what == "metrics" else 6
+        line = f"cannot write FILE: No space left on device; all {done} steps are saved: go on with --resume {folder}"
+        with pytest.raises(DataError, match=f"^{re.escape(line)}$"):
+            start(config(POINTS), NUMPY, folder, quiet())
+    assert loaded(folder).step == done
+    assert resume(folder, quiet()).complete
+    assert_same_arrays(loaded(folder), loaded(tmp_path / "straight"))
+
+
+def test_the_advice_to_a_diverged_run_can_be_followed(tmp_path: Path) -> None:
+    folder, said = tmp_path / "run", StringIO()
+    with pytest.raises(TrainingError, match=r"there is no checkpoint yet: start anew with --learning-rate 1e\+11 or a"):
+        start(config(POINTS, learning_rate=1e12, warmup=0, clip=0.0, steps=60), NUMPY, tmp_path / "early", quiet())
+    start(config(POINTS, steps=3), NUMPY, folder, quiet())
+    advice = rf"\(step 3\); go on from there with --resume {folder} --learning-rate 1e\+37$"
+    with warnings.catch_warnings(action="error"), pytest.raises(TrainingError, match=advice):
+        resume(folder, quiet(), steps=60, learning_rate=1e38)
+    assert loaded(folder).step == 3
+    assert resume(folder, Progress(said), steps=9, learning_rate=1e-4).complete
+    assert "note: from here on the learning rate is 0.0001, and no longer 0.001\n" in said.getvalue()
+    assert Config.from_dict(loaded(folder).config).training.learning_rate == 1e-4
 
 
 def test_resume_refuses_what_it_cannot_go_on_with(tmp_path: Path) -> None:

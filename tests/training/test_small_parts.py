@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinyddpm.errors import DataError
 from tinyddpm.progress import Progress, duration
 from tinyddpm.training.interrupt import SIGNALS, interruptible
 from tinyddpm.training.metrics import Metrics
@@ -110,20 +112,64 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
+def quiet(line: str) -> None:
+    raise AssertionError(line)
+
+
 def test_metrics_of_steps_to_be_done_again_are_cut(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    first = Metrics(path, 0)
+    first = Metrics(path, 0, quiet)
     for step in (10, 20, 30):
         first.append(step=step, loss=1 / step)
     with path.open("a") as file:
         file.write('{"step": 40, "lo')
-    Metrics(path, 20).append(step=30, loss=0.5)
+    Metrics(path, 20, quiet).append(step=30, loss=0.5)
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
         {"step": 10, "loss": 0.1},
         {"step": 20, "loss": 0.05},
         {"step": 30, "loss": 0.5},
     ]
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [b"", b"{", b"[" * 100_000, b"[1]", b"3", b'{"loss": 1}', b'{"step": "5"}', b'{"step": -1}', b"\xff", b"\x00"],
+)
+def test_one_bad_line_of_metrics_costs_no_other(bad: bytes, tmp_path: Path) -> None:
+    """What can be read is kept to the byte, and the file as it was is set aside; a line that is empty is no loss."""
+    path, lines = tmp_path / "metrics.jsonl", [b'{"step": %d, "loss": 0.50}\n' % step for step in range(25)]
+    path.write_bytes(b"".join([*lines[:2], bad + b"\n", *lines[2:]]))
+    damaged, said = path.read_bytes(), []
+    for number in ("", "-2"):
+        Metrics(path, 22, said.append)
+        assert path.read_bytes() == b"".join(lines[:23])
+        if not bad:
+            assert (said, list(tmp_path.iterdir())) == ([], [path])
+            return
+        aside = tmp_path / f"metrics-damaged{number}.jsonl"
+        assert (
+            said.pop()
+            == f"note: 1 line of {path} cannot be read; the others are kept, and the file as it was is {aside}"
+        )
+        assert aside.read_bytes() == damaged
+        path.write_bytes(damaged)
+
+
+def test_metrics_that_cannot_be_read_or_written_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    metrics = Metrics(path, 0, quiet)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DataError, match=r"^cannot write \S*metrics.jsonl: "):
+        metrics.append(step=1)
+    with pytest.raises(DataError, match=r"^\S*metrics.jsonl is no file: move it away"):
+        Metrics(path, 0, quiet)
+    if hasattr(os, "mkfifo"):
+        path.rmdir()
+        os.mkfifo(path)
+        with pytest.raises(DataError, match=r"^\S*metrics.jsonl is no file: move it away"):
+            Metrics(path, 0, quiet)
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config
 
-MACHINE = ("steps", "backend", "device", "precision", "graph", "recompute")
-RESUMABLE = {"resume", *MACHINE}
+CHANGED = ("steps", "backend", "device", "precision", "graph", "recompute", "learning_rate")
+RESUMABLE = {"resume", *CHANGED}
 """The options that may be given with --resume: none of them changes what has been trained so far."""
 
 
@@ -58,7 +58,7 @@ def train(
     progress = Progress()
     if resume:
         _refuse_changes(ctx)
-        outcome = resume_run(resume, progress, *(values[name] for name in MACHINE))
+        outcome = resume_run(resume, progress, *(values[name] for name in CHANGED))
         folder = resume if resume.is_dir() else resume.parent
     else:
         config = configuration(preset_name, config_file, assignments, values)
@@ -70,7 +70,7 @@ def train(
         folder = out or free_folder(Path("runs") / Path(config.data.source).stem)
         outcome = start(config, backend, folder, progress)
     if outcome.signal:
-        command = f"sample {folder}" if outcome.complete else f"train --resume {folder}"
+        command = f"sample {folder}" if outcome.pictures else f"train --resume {folder}"
         say(f"stopped at step {outcome.step} by {outcome.signal.name}; all is saved, go on with: tinyddpm {command}")
         sys.exit(128 + outcome.signal)
     say(f"trained {outcome.step} steps: {folder}")
@@ -90,7 +90,7 @@ def _refuse_changes(ctx: click.Context) -> None:
     if changes:
         raise ConfigError(
             f"--resume keeps the settings of its run, so {', '.join(changes)} cannot be given with it: "
-            "only --steps, --backend, --device, --precision, --no-graph and --recompute can"
+            "only --steps, --learning-rate, --backend, --device, --precision, --no-graph and --recompute can"
         )
 
 

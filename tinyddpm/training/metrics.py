@@ -3,38 +3,82 @@
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tinyddpm.errors import DataError
+from tinyddpm.figures.files import replacing
 
 
 class Metrics:
     """The metrics file of a run.
 
+    Lines that cannot be read are left out, and the file that held them is kept beside it.
+
     Args:
         path: where it lies.
         step: the step that the run goes on from; lines of later steps are cut off, since those will be done again.
+        say: called with one line where lines cannot be read.
+
+    Raises:
+        DataError: there is something else at its place, or it cannot be read or written.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
-        kept = [line for line in self._lines(path) if line["step"] <= step]
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        temporary.replace(path)
+    def __init__(self, path: Path, step: int, say: Callable[[str], None]) -> None:
         self._path = path
+        content = self._content()
+        lines = [line for line in content.split(b"\n") if line.strip()]
+        steps = [_step(line) for line in lines]
+        half = bool(lines) and steps[-1] is None and not content.endswith(b"\n")  # as a killed run leaves it
+        damaged = steps.count(None) - half
+        if damaged:
+            aside = self._aside()
+            with replacing(aside) as file:
+                file.write(content)
+            lost = f"{damaged} line{'s' if damaged > 1 else ''} of {path} cannot be read"
+            say(f"note: {lost}; the others are kept, and the file as it was is {aside}")
+        with replacing(path) as file:
+            file.writelines(
+                line + b"\n" for line, at in zip(lines, steps, strict=True) if at is not None and at <= step
+            )
 
     def append(self, **values: Any) -> None:
-        """Add one line and hand it to the operating system."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        """Add one line and hand it to the operating system.
 
-    @staticmethod
-    def _lines(path: Path) -> list[dict[str, Any]]:
-        """Return the lines there are; a last one that a killed run left half written is dropped."""
-        lines = []
-        for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            try:
-                lines.append(json.loads(text))
-            except json.JSONDecodeError:
-                break
-        return lines
+        Raises:
+            DataError: it cannot be written.
+        """
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
+        except OSError as error:
+            raise DataError(f"cannot write {self._path}: {error.strerror or error}") from error
+
+    def _content(self) -> bytes:
+        if self._path.exists() and not self._path.is_file():
+            raise DataError(f"{self._path} is no file: move it away, and metrics are written there")
+        try:
+            return self._path.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise DataError(f"cannot read {self._path}: {error.strerror or error}; check its permissions") from error
+
+    def _aside(self) -> Path:
+        """Return the first of `metrics-damaged.jsonl`, `metrics-damaged-2.jsonl`, … that does not exist."""
+        aside, number = self._path.with_stem(f"{self._path.stem}-damaged"), 1
+        while aside.exists():
+            number += 1
+            aside = self._path.with_stem(f"{self._path.stem}-damaged-{number}")
+        return aside
+
+
+def _step(line: bytes) -> int | None:
+    """Return the step of a line; None if it is no JSON object with one."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    step = values.get("step") if isinstance(values, dict) else None
+    return step if type(step) is int and step >= 0 else None

@@ -65,8 +65,6 @@ class Record:
     def __enter__(self) -> Record:
         self._began = time.monotonic()
         self._part["began"] = datetime.now(UTC).isoformat(timespec="seconds")
-        for stale in self._path.parent.glob(f".{RECORD}.*.tmp"):
-            stale.unlink(missing_ok=True)
         self._before = self._earlier()
         self._write(self._part["first"], None)
         return self

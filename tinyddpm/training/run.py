@@ -1,18 +1,19 @@
 """A training run: its folder, its loop, and how it stops and goes on.
 
-A run folder holds `config.toml`, `metrics.jsonl`, `run.json`, `checkpoint.h5`, a grid per `sample_every` steps under
-`samples/`, and at the end `samples.png` and `denoising.gif`.
+A run folder holds `config.toml`, `metrics.jsonl`, `run.json`, `checkpoint.h5`, a grid per `sample_every` steps and of
+the last one under `samples/`, and at the end `samples.png` and `denoising.gif`.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from signal import Signals
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -20,13 +21,21 @@ from tinyddpm.backend import Backend, load_backend
 from tinyddpm.conditions import Wish, in_turn
 from tinyddpm.data.base import Dataset
 from tinyddpm.data.fingerprint import differences, fingerprint
-from tinyddpm.errors import CheckpointError, ConfigError, DrawingError, OutOfMemoryError, TrainingError, said_before
+from tinyddpm.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DrawingError,
+    OutOfMemoryError,
+    TrainingError,
+    said_before,
+)
 from tinyddpm.figures.files import replacing
 from tinyddpm.figures.images import save_gif, save_png
-from tinyddpm.figures.marks import Mark, mark_of, samples_of, sha256_of
+from tinyddpm.figures.marks import Mark, mark_of, read_mark, samples_of, sha256_of
 from tinyddpm.figures.samples import animation, is_drawable, picture
-from tinyddpm.model.checkpoint import load_checkpoint, plugin_notes, read_checkpoint_header
-from tinyddpm.model.config import Config
+from tinyddpm.model.checkpoint import CheckpointHeader, load_checkpoint, plugin_notes, read_checkpoint_header
+from tinyddpm.model.config import Config, read_toml
 from tinyddpm.model.load import CHECKPOINT, checkpoint_file, layout_of
 from tinyddpm.model.sampling import Samples, draw
 from tinyddpm.progress import Progress, duration
@@ -34,11 +43,21 @@ from tinyddpm.samplers import Step
 from tinyddpm.training.assembly import make_trainer, open_data, with_learned, with_threads
 from tinyddpm.training.callbacks import Callbacks
 from tinyddpm.training.interrupt import interruptible
+from tinyddpm.training.lock import held, in_folder
 from tinyddpm.training.metrics import Metrics
 from tinyddpm.training.record import Record
 from tinyddpm.training.trainer import StepResult, Trainer
 
 SAMPLE_BATCH = 128
+
+CONFIG, GRID, FILM = "config.toml", "samples.png", "denoising.gif"
+"""A run's settings, and what it ends with."""
+
+MAY_CHANGE = {
+    "backend", "device", "precision", "graph", "training.steps", "training.recompute", "training.learning_rate",
+    "training.log_every", "training.validate_every", "training.save_every", "training.sample_every",
+}  # fmt: skip
+"""Settings that may be others when a run is resumed."""
 
 SHOWN = 8
 """Samples that a run holds out, whose like its pictures show where its condition needs an example."""
@@ -80,22 +99,23 @@ def start(
     """Train from step 0 into `folder`, which must not hold a run already, on `dataset` or what the configuration names.
 
     Raises:
-        ConfigError: the folder is in use.
+        ConfigError: the folder is not empty, or another run holds its lock.
         TrainingError: the loss left the finite numbers.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise ConfigError(f"{folder} is not empty: choose another folder with --out, or go on with --resume {folder}")
+    _refuse_used(folder)
     config = with_threads(config, backend)
     callbacks = Callbacks(config.callbacks, progress.say)
     dataset = dataset or open_data(config)
     config = with_learned(config, dataset)
     trainer = make_trainer(config, backend, dataset)
-    (folder / "samples").mkdir(parents=True, exist_ok=True)
-    _write_config(folder, config)
-    progress.say(f"data: {dataset.description}")
-    progress.say(f"computed by: {backend.describe()}")
-    record = Record(folder, trainer, dataset.description, progress.say)
-    return _Run(trainer, folder, progress, callbacks, record, {"data": fingerprint(dataset)}).train()
+    with held(folder, progress.say):
+        _refuse_used(folder)
+        (folder / "samples").mkdir()
+        _write_config(folder, config)
+        progress.say(f"data: {dataset.description}")
+        progress.say(f"computed by: {backend.describe()}")
+        record = Record(folder, trainer, dataset.description, progress.say)
+        return _Run(trainer, folder, progress, callbacks, record, {"data": fingerprint(dataset)}).train()
 
 
 def resume(
@@ -107,34 +127,52 @@ def resume(
     precision: str | None = None,
     graph: bool | None = None,
     recompute: bool | None = None,
+    learning_rate: float | None = None,
     dataset: Dataset | None = None,
 ) -> Outcome:
     """Go on where the checkpoint in `folder` was made: to `steps` in all, and elsewhere or otherwise, if so given.
 
-    The data are `dataset` or what the configuration names: those it was trained on, in content and order.
+    What is not given is as in the folder's `config.toml`. Where all steps are done, the pictures that are missing are
+    drawn. The data are `dataset` or what the configuration names: those it was trained on, in content and order.
 
     Raises:
         CheckpointError: there is no usable checkpoint, or the data set is not the one that it was trained on.
-        ConfigError: it has already done that many steps.
+        ConfigError: all is done already, another run holds the folder's lock, or settings in `config.toml` were edited
+            that a run keeps.
     """
     path = checkpoint_file(folder)
+    read_checkpoint_header(path)  # refused before anything is written
+
+    def with_changes(before: Config) -> Config:
+        training = before.training
+        return replace(
+            before,
+            backend=backend or before.backend,
+            device=device if backend or device else before.device,
+            precision=precision or ("fp32" if backend or device else before.precision),
+            graph=before.graph if graph is None else graph,
+            training=replace(
+                training,
+                steps=steps or training.steps,
+                recompute=training.recompute if recompute is None else recompute,
+                learning_rate=training.learning_rate if learning_rate is None else learning_rate,
+            ),
+        )
+
+    with held(path.parent, progress.say):
+        return _resume(path, progress, with_changes, dataset)
+
+
+def _resume(
+    path: Path, progress: Progress, with_changes: Callable[[Config], Config], dataset: Dataset | None
+) -> Outcome:
     folder = path.parent
     before = Config.from_dict(read_checkpoint_header(path).config, str(path))
-    config = replace(
-        before,
-        backend=backend or before.backend,
-        device=device if backend or device else before.device,
-        precision=precision or ("fp32" if backend or device else before.precision),
-        graph=before.graph if graph is None else graph,
-        training=replace(
-            before.training,
-            steps=steps or before.training.steps,
-            recompute=before.training.recompute if recompute is None else recompute,
-        ),
-    )
+    config = with_changes(_edited(folder / CONFIG, before, progress.say))
     there = load_backend(config.backend, config.device, config.precision, config.graph)
     checkpoint = load_checkpoint(path, layout_of(there))
-    if checkpoint.step >= config.training.steps:
+    drawn = all(is_drawn(file, checkpoint.step) for file in _last_pictures(folder, checkpoint))
+    if checkpoint.step > config.training.steps or (checkpoint.step == config.training.steps and drawn):
         raise ConfigError(f"{path} has done {checkpoint.step} steps already: ask for more with --steps")
     callbacks = Callbacks(config.callbacks, progress.say)
     dataset = dataset or open_data(config)
@@ -151,6 +189,9 @@ def resume(
     trainer.restore(checkpoint)
     (folder / "samples").mkdir(exist_ok=True)
     _write_config(folder, config)
+    rate, old = config.training.learning_rate, before.training.learning_rate
+    if rate != old:
+        progress.say(f"note: from here on the learning rate is {rate:g}, and no longer {old:g}")
     for note in plugin_notes(checkpoint):
         progress.say(f"note: {note}")
     progress.say(f"computed by: {there.describe()}")
@@ -159,8 +200,64 @@ def resume(
     return _Run(trainer, folder, progress, callbacks, record, {**checkpoint.state, "data": now}).train()
 
 
+def _edited(path: Path, before: Config, say: Callable[[str], None]) -> Config:
+    """Return a run's configuration as its file `config.toml` has it, which may have been edited since.
+
+    Raises:
+        ConfigError: the file cannot be read, or settings that a run keeps are others in it.
+    """
+    if not path.is_file():
+        return before
+    there = Config.from_dict(read_toml(path), str(path))
+    was, now = _settings_of(before), _settings_of(there)
+    changed = {key: now.get(key) for key in was | now if was.get(key) != now.get(key)}
+    kept = [f"{key} (it was {was.get(key)!r})" for key in changed if key not in MAY_CHANGE]
+    if kept:
+        raise ConfigError(
+            f"{path} was edited, and a run keeps {', '.join(kept)}: put it back, or start another run with --config"
+        )
+    for key, value in changed.items():
+        say(f"note: {path} was edited: {key} is {value!r}, and was {was.get(key)!r}")
+    return there
+
+
+def _settings_of(config: Config) -> dict[str, Any]:
+    """Return the settings of a configuration by table and name, such as `training.steps`."""
+    tables = {name: value if isinstance(value, dict) else {"": value} for name, value in config.to_dict().items()}
+    return {f"{name}.{key}".rstrip("."): value for name, table in tables.items() for key, value in table.items()}
+
+
+def _last_pictures(folder: Path, header: CheckpointHeader) -> list[Path]:
+    """Return the files of what a run draws when it ends; none where samples cannot be drawn."""
+    if not is_drawable(header.sample_shape):
+        return []
+    return [folder / GRID, folder / FILM, grid_of(folder, header.step)]
+
+
+def grid_of(folder: Path, step: int) -> Path:
+    """Return the file of the grid that is drawn after so many steps."""
+    return folder / "samples" / f"step_{step:07d}.png"
+
+
+def is_drawn(path: Path, step: int) -> bool:
+    """Return whether a picture is there that was drawn after so many steps."""
+    try:
+        made = read_mark(path) if path.is_file() else {}
+    except DataError:
+        return False
+    match made:
+        case {"checkpoint": {"step": found}}:
+            return bool(found == step)
+    return False
+
+
+def _refuse_used(folder: Path) -> None:
+    if folder.is_file() or (folder.is_dir() and in_folder(folder)):
+        raise ConfigError(f"{folder} is not empty: choose another folder with --out, or go on with --resume {folder}")
+
+
 def _write_config(folder: Path, config: Config) -> None:
-    with replacing(folder / "config.toml") as file:
+    with replacing(folder / CONFIG) as file:
         file.write(config.to_toml().encode())
 
 
@@ -187,7 +284,7 @@ class _Run:
         self.loss_count: int = state.get("loss_count", 0)
         self.validation: float | None = state.get("validation")
         self.saved_at: int | None = trainer.step or None
-        self.metrics = Metrics(folder / "metrics.jsonl", trainer.step)
+        self.metrics = Metrics(folder / "metrics.jsonl", trainer.step, progress.say)
         self.callbacks = callbacks
 
     def train(self) -> Outcome:
@@ -196,20 +293,10 @@ class _Run:
         self.began, self.first = time.monotonic(), trainer.step
         with interruptible() as self.interrupt, self.record:
             tell("started", step=trainer.step, steps=training.steps, folder=self.folder)
-            while trainer.step < training.steps and not (self.interrupt.signal or self.callbacks.stopped_by):
-                result = self._step()
-                self._log(result)
-                norm, rate = result.gradient_norm, result.learning_rate
-                tell("step", step=result.step, loss=result.loss, gradient_norm=norm, learning_rate=rate)
-                last = trainer.step == training.steps
-                if trainer.step % training.validate_every == 0 or last:
-                    self._validate()
-                if trainer.step % training.save_every == 0 or last or self.interrupt.signal:
-                    self._save()
-                if trainer.step % training.sample_every == 0 and not last:
-                    self._draw_grid(self.folder / "samples" / f"step_{trainer.step:07d}.png")
-            if self.saved_at != trainer.step:
-                self._save()
+            try:
+                self._go_on()
+            except DataError as error:
+                self._save_in_spite_of(error)
             complete = trainer.step == training.steps
             pictures = self._finish() if complete or self.callbacks.stopped_by else []
             tell("ended", step=trainer.step, complete=complete)
@@ -217,6 +304,40 @@ class _Run:
             outcome = Outcome(trainer.step, complete, pictures, self.interrupt.signal, stopped_by)
             self.record.ended(trainer.step, outcome.how)
         return outcome
+
+    def _go_on(self) -> None:
+        """Do the steps that are left, and all that is due between them; first the grid that a run was killed before."""
+        training, trainer = self.config.training, self.trainer
+        due = 0 < trainer.step < training.steps and trainer.step % training.sample_every == 0
+        if due and not is_drawn(grid_of(self.folder, trainer.step), trainer.step):
+            self._draw_grid()
+        while trainer.step < training.steps and not (self.interrupt.signal or self.callbacks.stopped_by):
+            result = self._step()
+            self._log(result)
+            norm, rate = result.gradient_norm, result.learning_rate
+            self.callbacks.tell("step", step=result.step, loss=result.loss, gradient_norm=norm, learning_rate=rate)
+            last = trainer.step == training.steps
+            if trainer.step % training.validate_every == 0 or last:
+                self._validate()
+            if trainer.step % training.save_every == 0 or last or self.interrupt.signal:
+                self._save()
+            if trainer.step % training.sample_every == 0 and not last:
+                self._draw_grid()
+        if self.saved_at != trainer.step:
+            self._save()
+
+    def _save_in_spite_of(self, error: DataError) -> NoReturn:
+        """Save, if that can be done, after something else could not be read or written; and raise what that was."""
+        self.progress.close()
+        try:
+            if self.saved_at != self.trainer.step:
+                self._save()
+        except CheckpointError as other:
+            last = f"; the last save is of step {self.saved_at}" if self.saved_at else ""
+            raise DataError(f"{error}; nor can step {self.trainer.step} be saved{last}") from other
+        raise DataError(
+            f"{error}; all {self.trainer.step} steps are saved: go on with --resume {self.folder}"
+        ) from error
 
     def _step(self) -> StepResult:
         try:
@@ -226,9 +347,17 @@ class _Run:
             raise TrainingError(f"{error}{self._smaller_parts()}") from error
         except TrainingError as error:
             self.progress.close()
-            last = f"the last good checkpoint is {self.folder / CHECKPOINT} (step {self.saved_at})"
-            advice = last if self.saved_at else "there is no checkpoint yet"
-            raise TrainingError(f"{error}: {advice}; try a lower --learning-rate or a longer --warmup") from error
+            raise self._diverged(str(error)) from error
+
+    def _diverged(self, what: str) -> TrainingError:
+        """Return the error of a run that has left the finite numbers, with what lets one go on."""
+        lower = f"--learning-rate {self.config.training.learning_rate / 10:g}"
+        if not self.saved_at:
+            return TrainingError(
+                f"{what}, and there is no checkpoint yet: start anew with {lower} or a longer --warmup"
+            )
+        good = f"the last good checkpoint is {self.folder / CHECKPOINT} (step {self.saved_at})"
+        return TrainingError(f"{what}: {good}; go on from there with --resume {self.folder} {lower}")
 
     def _smaller_parts(self) -> str:
         """Return which --accumulate takes half as many samples at a time; nothing if there is none."""
@@ -273,9 +402,14 @@ class _Run:
             "validation": self.validation,
             "data": self.data,
         }
+        backend = self.trainer.model.backend
         self.interrupt.saving = True
         try:
             self.trainer.save(self.folder / CHECKPOINT, state)
+        except CheckpointError as error:
+            if all(bool(backend.xp.all(backend.xp.isfinite(vector))) for vector in self.trainer.state):
+                raise
+            raise self._diverged(f"after step {self.trainer.step} the weights are no longer finite") from error
         finally:
             self.interrupt.saving = False
         self.saved_at = self.trainer.step
@@ -328,7 +462,9 @@ class _Run:
         )
         return samples, mark
 
-    def _draw_grid(self, path: Path) -> None:
+    def _draw_grid(self) -> None:
+        """Draw the grid of the step that was done last."""
+        path = grid_of(self.folder, self.trainer.step)
         if is_drawable(self.trainer.model.sample_shape):
             with suppress(_Stopped):
                 samples, mark = self._draw(frames=False)
@@ -336,14 +472,15 @@ class _Run:
                 self.callbacks.tell("drew", step=self.trainer.step, paths=[path])
 
     def _finish(self) -> list[Path]:
-        """Draw the samples and the denoising that a finished run ends with."""
-        grid, film = self.folder / "samples.png", self.folder / "denoising.gif"
+        """Draw the samples and the denoising that a finished run ends with, and the grid of its last step."""
+        grid, film = self.folder / GRID, self.folder / FILM
         if not is_drawable(self.trainer.model.sample_shape):
             return []
         with suppress(_Stopped):
             samples, mark = self._draw(frames=True)
             saved = {**mark["checkpoint"], "sha256": sha256_of(self.folder / CHECKPOINT)}
-            save_png(grid, picture(samples), {**mark, "checkpoint": saved})
+            for path in (grid, grid_of(self.folder, self.trainer.step)):
+                save_png(path, picture(samples), {**mark, "checkpoint": saved})
             save_gif(film, animation(samples), mark={**mark, "checkpoint": saved})
             self.callbacks.tell("drew", step=self.trainer.step, paths=[grid, film])
             return [grid, film]
