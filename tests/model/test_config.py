@@ -32,11 +32,7 @@ def test_presets_survive_toml(name: str) -> None:
     rate=st.floats(0, 1, allow_subnormal=False),
     source=NAMES,
     size=st.none() | NAMES,
-    option=INTEGERS
-    | st.booleans()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | NAMES
-    | st.lists(INTEGERS),
+    option=INTEGERS | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | NAMES | st.lists(INTEGERS),
 )
 def test_any_values_survive_toml(steps: int, rate: float, source: str, size: str | None, option: object) -> None:
     """Over values of every type that TOML has, quotes, control characters and other scripts in texts included."""
