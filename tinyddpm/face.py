@@ -21,6 +21,7 @@ from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.errors import ConfigError, unknown
 from tinyddpm.figures import images
 from tinyddpm.figures.points import point_picture
+from tinyddpm.files import unused
 from tinyddpm.model.checkpoint import read_checkpoint_header
 from tinyddpm.model.config import Config, GuidanceConfig, SamplingConfig, defaults_for, settings
 from tinyddpm.model.config import preset as find_preset
@@ -28,8 +29,8 @@ from tinyddpm.model.load import checkpoint_file, load_model
 from tinyddpm.model.model import Model
 from tinyddpm.model.sampling import class_names, class_numbers, draw
 from tinyddpm.progress import Progress
-from tinyddpm.training.run import free_folder, start
 from tinyddpm.training.run import resume as go_on
+from tinyddpm.training.run import start
 
 HostArray: TypeAlias = np.ndarray[Any, Any]
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -288,7 +289,7 @@ def train(
         name = "array"
     config = config.updated(_tables(given), "train")
     backend = load_backend(config.backend, config.device, config.precision, config.graph)
-    folder = Path(out) if out is not None else free_folder(Path("runs") / name)
+    folder = Path(out) if out is not None else unused(Path("runs") / name)
     start(config, backend, folder, Progress(None if progress else StringIO()), dataset)
     return _where_it_trained(folder)
 

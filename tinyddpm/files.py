@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 
 KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
@@ -19,3 +20,12 @@ def check_file(path: str | os.PathLike[str]) -> None:
     kind = KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
     if kind:
         raise OSError(errno.EINVAL, f"it is {kind} and no file", os.fspath(path))
+
+
+def unused(base: Path, suffix: str = "") -> Path:
+    """Return the first of `base`, `base`-2, `base`-3, … that, with the suffix, does not exist."""
+    path, number = base.with_name(base.name + suffix), 1
+    while path.exists():
+        number += 1
+        path = base.with_name(f"{base.name}-{number}{suffix}")
+    return path

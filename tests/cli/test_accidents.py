@@ -9,9 +9,8 @@ import warnings
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from tinyddpm.cli import _note, main
+from tinyddpm.cli import _note
 from tinyddpm.errors import TinyDDPMWarning
 from tinyddpm.model.checkpoint import read_checkpoint_header
 
@@ -19,13 +18,6 @@ SMALL = [
     "--data", "moons", "--steps", "6", "--timesteps", "20", "--batch-size", "16", "--sample-count", "9",
     "--set", "network.width=16", "--set", "network.depth=1",
 ]  # fmt: skip
-
-
-def run(*arguments: str) -> Result:
-    result = CliRunner().invoke(main, arguments)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 @pytest.fixture(params=["a pipe without a reader", "a full disk", "closed"])

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
 import tinyddpm
+from helpers.command_line import fails, run
 from helpers.site import Site
 from tinyddpm import registry
 from tinyddpm.cli import COMMANDS, main
@@ -27,29 +27,6 @@ SMALL = [
     "--data", "moons", "--steps", "6", "--timesteps", "20", "--batch-size", "16", "--sample-count", "9",
     "--set", "network.width=16", "--set", "network.depth=1",
 ]  # fmt: skip
-
-
-def run(*arguments: str, env: dict[str, str] | None = None) -> Result:
-    result = CliRunner().invoke(main, arguments, env=env)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def fails(*arguments: str, env: dict[str, str] | None = None) -> str:
-    """The one line of an error, whose exit code is 1 or 2."""
-    result = run(*arguments, env=env)
-    assert result.exit_code in (1, 2), result.output
-    error = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(error) == 1, result.stderr
-    assert "Traceback" not in result.output
-    return error[0]
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture(scope="module")

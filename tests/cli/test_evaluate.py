@@ -8,15 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from tinyddpm.cli import main
+from helpers import command_line
+from helpers.command_line import run, says
 from tinyddpm.figures.marks import read_mark
 from tinyddpm.metrics import evaluation
 from tinyddpm.metrics.plain import Pixels
@@ -24,33 +25,15 @@ from tinyddpm.metrics.plain import Pixels
 SMALL = ["--steps", "6", "--timesteps", "12", "--batch-size", "16", "--sample-count", "4", "--sample-every", "1000"]
 FEW = ["--count", "30", "--sampler", "ddim", "--steps", "3"]
 
-
-def run(*arguments: str) -> Result:
-    result = CliRunner().invoke(main, arguments)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def fails(*arguments: str) -> str:
-    """The one line of an error, whose exit code is 1 or 2."""
-    result = run("evaluate", *arguments)
-    assert result.exit_code in (1, 2), result.output
-    error = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(error) == 1, result.stderr
-    assert "Traceback" not in result.output
-    return error[0]
+fails = partial(command_line.fails, "evaluate")
 
 
 def report(*arguments: str) -> dict[str, Any]:
-    result = run("evaluate", *arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    return json.loads(says("evaluate", *arguments, "--json"))
 
 
 def trained(folder: Path, *arguments: str) -> str:
-    result = run("train", "--out", str(folder), *arguments, *SMALL)
-    assert result.exit_code == 0, result.output
+    says("train", "--out", folder, *arguments, *SMALL)
     return str(folder)
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
+from helpers import command_line
+from helpers.command_line import run, says
 from tinyddpm import __version__
-from tinyddpm.cli import main
 from tinyddpm.cli.figure import figure
 from tinyddpm.figures.marks import read_mark
 
@@ -27,33 +28,11 @@ TINY = [
     "--set", "network.blocks=1", "--condition-dropout", "0.2",
 ]  # fmt: skip
 
-
-def run(*arguments: str) -> Result:
-    result = CliRunner().invoke(main, arguments)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def draws(*arguments: str) -> str:
-    result = run("figure", *arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def fails(*arguments: str) -> str:
-    """The one line of an error, whose exit code is 1 or 2."""
-    result = run("figure", *arguments)
-    assert result.exit_code in (1, 2), result.output
-    error = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(error) == 1, result.stderr
-    assert "Traceback" not in result.output
-    return error[0]
+draws, fails = partial(says, "figure"), partial(command_line.fails, "figure")
 
 
 def trained(folder: Path, *arguments: str) -> str:
-    result = run("train", "--out", str(folder), *arguments, *SMALL)
-    assert result.exit_code == 0, result.output
+    says("train", "--out", folder, *arguments, *SMALL)
     return str(folder)
 
 
@@ -65,12 +44,6 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def points(tmp_path_factory: pytest.TempPathFactory) -> str:
     return trained(tmp_path_factory.mktemp("figure") / "points", "--data", "mixture-1d", "--schedule", "cosine")
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def test_every_figure_says_what_to_see_and_its_equation() -> None:

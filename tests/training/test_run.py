@@ -28,6 +28,7 @@ from tinyddpm.data import open_dataset
 from tinyddpm.data.base import ArrayDataset
 from tinyddpm.errors import CheckpointError, ConfigError, DataError, DrawingError, TrainingError
 from tinyddpm.figures.marks import read_mark
+from tinyddpm.files import unused
 from tinyddpm.model.checkpoint import Checkpoint, load_checkpoint
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import layout_of, load_model
@@ -37,7 +38,7 @@ from tinyddpm.training import run as run_module
 from tinyddpm.training.assembly import make_trainer, open_data
 from tinyddpm.training.lock import held, in_folder
 from tinyddpm.training.metrics import Metrics
-from tinyddpm.training.run import free_folder, resume, start
+from tinyddpm.training.run import resume, start
 
 NUMPY = load_backend("numpy")
 
@@ -273,7 +274,7 @@ def test_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not empty: choose another folder with --out, or go on with --resume"):
         start(config(POINTS), NUMPY, tmp_path, quiet())
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-    assert free_folder(tmp_path) == tmp_path.with_name(tmp_path.name + "-2")
+    assert unused(tmp_path) == tmp_path.with_name(tmp_path.name + "-2")
 
 
 HOLDER = """

@@ -24,11 +24,11 @@ from tinyddpm.errors import ConfigError, DataError, said_before
 from tinyddpm.figures.images import Pixels, grid, save_images, save_npz, save_png
 from tinyddpm.figures.marks import checkpoint_of, mark_of, said_of
 from tinyddpm.figures.samples import is_drawable
+from tinyddpm.files import unused
 from tinyddpm.model.sampling import on_host
 from tinyddpm.ops.images import to_model
 from tinyddpm.progress import Progress
 from tinyddpm.samplers import Noise, Step, make_sampler
-from tinyddpm.training.run import free_folder
 
 Numbers = NDArray[np.int64]
 """The numbers of images, or of their classes."""
@@ -355,7 +355,7 @@ class Editor:
             edit={key: value for key, value in options.items() if value is not None},
             embeddings=self.embeddings,
         )
-        folder = self.out or free_folder(Path("edits"))
+        folder = self.out or unused(Path("edits"))
         files = []
         if self.npz:
             files.append(folder / "edits.npz")

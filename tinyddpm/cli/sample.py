@@ -184,9 +184,9 @@ def sample(
     from tinyddpm.conditions import in_turn
     from tinyddpm.figures.marks import checkpoint_of, mark_of, samples_of
     from tinyddpm.figures.samples import write
+    from tinyddpm.files import unused
     from tinyddpm.model.sampling import draw
     from tinyddpm.progress import Progress, duration
-    from tinyddpm.training.run import free_folder
 
     model, weights, loaded = open_model(checkpoint, raw, **machine)
     sampling = chosen_sampling(
@@ -232,6 +232,6 @@ def sample(
         watch=watch,
     )
     progress.close()
-    folder = out or free_folder(Path("samples"))
+    folder = out or unused(Path("samples"))
     for path in write(samples, folder, mark, first=first, singles=singles, npz=npz, gif=gif, strip=film_strip):
         say(f"wrote {path}")

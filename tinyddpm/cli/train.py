@@ -51,9 +51,10 @@ def train(
     happened.
     """
     from tinyddpm.backend import load_backend
+    from tinyddpm.files import unused
     from tinyddpm.progress import Progress
-    from tinyddpm.training.run import free_folder, start
     from tinyddpm.training.run import resume as resume_run
+    from tinyddpm.training.run import start
 
     progress = Progress()
     if resume:
@@ -67,7 +68,7 @@ def train(
         if dry_run:
             _print_estimate(config, backend)
             return
-        folder = out or free_folder(Path("runs") / Path(config.data.source).stem)
+        folder = out or unused(Path("runs") / Path(config.data.source).stem)
         outcome = start(config, backend, folder, progress)
     if outcome.signal:
         command = f"sample {folder}" if outcome.pictures else f"train --resume {folder}"

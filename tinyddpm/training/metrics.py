@@ -9,6 +9,7 @@ from typing import Any
 
 from tinyddpm.errors import DataError
 from tinyddpm.figures.files import replacing
+from tinyddpm.files import unused
 
 
 class Metrics:
@@ -33,7 +34,7 @@ class Metrics:
         half = bool(lines) and steps[-1] is None and not content.endswith(b"\n")  # as a killed run leaves it
         damaged = steps.count(None) - half
         if damaged:
-            aside = self._aside()
+            aside = unused(path.with_name("metrics-damaged"), path.suffix)
             with replacing(aside) as file:
                 file.write(content)
             lost = f"{damaged} line{'s' if damaged > 1 else ''} of {path} cannot be read"
@@ -64,14 +65,6 @@ class Metrics:
             return b""
         except OSError as error:
             raise DataError(f"cannot read {self._path}: {error.strerror or error}; check its permissions") from error
-
-    def _aside(self) -> Path:
-        """Return the first of `metrics-damaged.jsonl`, `metrics-damaged-2.jsonl`, … that does not exist."""
-        aside, number = self._path.with_stem(f"{self._path.stem}-damaged"), 1
-        while aside.exists():
-            number += 1
-            aside = self._path.with_stem(f"{self._path.stem}-damaged-{number}")
-        return aside
 
 
 def _step(line: bytes) -> int | None:

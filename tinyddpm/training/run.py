@@ -35,13 +35,14 @@ from tinyddpm.figures.images import save_gif, save_png
 from tinyddpm.figures.marks import Mark, mark_of, read_mark, samples_of, sha256_of
 from tinyddpm.figures.samples import animation, is_drawable, picture
 from tinyddpm.model.checkpoint import CheckpointHeader, load_checkpoint, plugin_notes, read_checkpoint_header
-from tinyddpm.model.config import Config, read_toml
+from tinyddpm.model.config import Config
 from tinyddpm.model.load import CHECKPOINT, checkpoint_file, layout_of
 from tinyddpm.model.sampling import Samples, draw
 from tinyddpm.progress import Progress, duration
 from tinyddpm.samplers import Step
 from tinyddpm.training.assembly import make_trainer, open_data, with_learned, with_threads
 from tinyddpm.training.callbacks import Callbacks
+from tinyddpm.training.edited import edited
 from tinyddpm.training.interrupt import interruptible
 from tinyddpm.training.lock import held, in_folder
 from tinyddpm.training.metrics import Metrics
@@ -52,12 +53,6 @@ SAMPLE_BATCH = 128
 
 CONFIG, GRID, FILM = "config.toml", "samples.png", "denoising.gif"
 """A run's settings, and what it ends with."""
-
-MAY_CHANGE = {
-    "backend", "device", "precision", "graph", "training.steps", "training.recompute", "training.learning_rate",
-    "training.log_every", "training.validate_every", "training.save_every", "training.sample_every",
-}  # fmt: skip
-"""Settings that may be others when a run is resumed."""
 
 SHOWN = 8
 """Samples that a run holds out, whose like its pictures show where its condition needs an example."""
@@ -82,15 +77,6 @@ class Outcome:
         if self.complete:
             return "complete"
         return self.signal.name if self.signal else str(self.stopped_by)
-
-
-def free_folder(base: Path) -> Path:
-    """Return `base`, or the first of `base`-2, `base`-3, … that does not exist."""
-    folder, number = base, 1
-    while folder.exists():
-        number += 1
-        folder = base.with_name(f"{base.name}-{number}")
-    return folder
 
 
 def start(
@@ -168,7 +154,7 @@ def _resume(
 ) -> Outcome:
     folder = path.parent
     before = Config.from_dict(read_checkpoint_header(path).config, str(path))
-    config = with_changes(_edited(folder / CONFIG, before, progress.say))
+    config = with_changes(edited(folder / CONFIG, before, progress.say))
     there = load_backend(config.backend, config.device, config.precision, config.graph)
     checkpoint = load_checkpoint(path, layout_of(there))
     drawn = all(is_drawn(file, checkpoint.step) for file in _last_pictures(folder, checkpoint))
@@ -198,33 +184,6 @@ def _resume(
     progress.say(f"resuming {path} at step {trainer.step}")
     record = Record(folder, trainer, dataset.description, progress.say)
     return _Run(trainer, folder, progress, callbacks, record, {**checkpoint.state, "data": now}).train()
-
-
-def _edited(path: Path, before: Config, say: Callable[[str], None]) -> Config:
-    """Return a run's configuration as its file `config.toml` has it, which may have been edited since.
-
-    Raises:
-        ConfigError: the file cannot be read, or settings that a run keeps are others in it.
-    """
-    if not path.is_file():
-        return before
-    there = Config.from_dict(read_toml(path), str(path))
-    was, now = _settings_of(before), _settings_of(there)
-    changed = {key: now.get(key) for key in was | now if was.get(key) != now.get(key)}
-    kept = [f"{key} (it was {was.get(key)!r})" for key in changed if key not in MAY_CHANGE]
-    if kept:
-        raise ConfigError(
-            f"{path} was edited, and a run keeps {', '.join(kept)}: put it back, or start another run with --config"
-        )
-    for key, value in changed.items():
-        say(f"note: {path} was edited: {key} is {value!r}, and was {was.get(key)!r}")
-    return there
-
-
-def _settings_of(config: Config) -> dict[str, Any]:
-    """Return the settings of a configuration by table and name, such as `training.steps`."""
-    tables = {name: value if isinstance(value, dict) else {"": value} for name, value in config.to_dict().items()}
-    return {f"{name}.{key}".rstrip("."): value for name, table in tables.items() for key, value in table.items()}
 
 
 def _last_pictures(folder: Path, header: CheckpointHeader) -> list[Path]:
