@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from signal import Signals
 from typing import Any, NoReturn
@@ -30,16 +29,15 @@ from tinyddpm.errors import (
     TrainingError,
     said_before,
 )
-from tinyddpm.figures.files import replacing
 from tinyddpm.figures.images import save_gif, save_png
 from tinyddpm.figures.marks import Mark, mark_of, read_mark, samples_of, sha256_of
 from tinyddpm.figures.samples import animation, is_drawable, picture
+from tinyddpm.files import replacing
 from tinyddpm.model.checkpoint import CheckpointHeader, load_checkpoint, plugin_notes, read_checkpoint_header
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import CHECKPOINT, checkpoint_file, layout_of
 from tinyddpm.model.sampling import Samples, draw
 from tinyddpm.progress import Progress, duration
-from tinyddpm.samplers import Step
 from tinyddpm.training.assembly import make_trainer, open_data, with_learned, with_threads
 from tinyddpm.training.callbacks import Callbacks
 from tinyddpm.training.edited import edited
@@ -382,11 +380,9 @@ class _Run:
         held_out = self.trainer.held_out
         shown = model.known(held_out, np.arange(min(SHOWN, len(held_out))))
         asked = in_turn(model.condition.asked(Wish(), shown), numbers)
-        total = -(-sampling.count // SAMPLE_BATCH) * (sampling.steps or model.process.T)
-        done = count(1)
 
-        def watch(step: Step) -> None:
-            self.progress.update(next(done), total, f"drawing {sampling.count} samples")
+        def watch(done: int, steps: int) -> None:
+            self.progress.update(done, steps, f"drawing {sampling.count} samples")
             if self.interrupt.signal:
                 raise _Stopped
 

@@ -108,13 +108,12 @@ class Drawer:
         from tinyddpm.model.sampling import draw
         from tinyddpm.progress import Progress
 
-        progress, done, batches = Progress(), counter(1), -(-len(self.numbers) // self.batch_size)
-        total = batches * sum(sampling.steps or self.model.process.T for sampling, _ in variants.values())
+        progress, text = Progress(), f"drawing {len(self.numbers)} samples"
         drawn = [
             draw(
                 self.model, self.weights, self.numbers, self.asked, seed=self.seed, sampling=sampling,
                 guidance=guidance, batch_size=self.batch_size,
-                watch=lambda step: progress.update(next(done), total, f"drawing {len(self.numbers)} samples"),
+                watch=lambda done, steps: progress.update(done, steps, text),
             ).values
             for sampling, guidance in variants.values()
         ]  # fmt: skip
