@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 import time
 from collections.abc import Iterator
@@ -51,7 +50,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         DataError: the folder or the file cannot be written.
     """
     target = Path(path)
-    staged = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    staged = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(staged, "xb") as file:
