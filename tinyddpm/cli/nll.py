@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     type=click.IntRange(2),
     help="Estimate the sum over all steps from this many of them, an even number.",
     group="Estimate",
+    env=False,
 )
 @option(
     "--variance",

@@ -43,7 +43,7 @@ KEPT = "kept"
 @option("--npz", is_flag=True, help="Write all samples as one .npz file: uint8 images, or points.", group="Output")
 @option("--gif", is_flag=True, help="Write the denoising as an animated GIF.", group="Output")
 @option("--film-strip", is_flag=True, help="Write the denoising of a few images as one picture.", group="Output")
-@option("--resume", is_flag=True, help="Go on with what was stopped in the folder --out.", group="Output")
+@option("--resume", is_flag=True, help="Go on with what was stopped in the folder --out.", group="Output", env=False)
 @option(
     "--count",
     "number",
@@ -67,6 +67,7 @@ KEPT = "kept"
     help="Classes to draw, by name or number, separated by commas, names with commas in double quotes; all in turn if"
     " not given.",
     group="Samples",
+    env=False,
 )
 @option(
     "--prompt",

@@ -242,7 +242,7 @@ def guidance(
 @figure_command("steps", "The same noise in fewer and fewer steps.")
 @run_argument
 @count_option(10, "How many samples.")
-@option("--steps", "numbers", default="5,10,20,50,0", show_default=True,
+@option("--steps", "numbers", default="5,10,20,50,0", show_default=True, env=False,
         help="Numbers of steps, separated by commas; 0 is the whole chain.", group="Samples")  # fmt: skip
 def steps(out: Path | None, checkpoint: Path, count: int, numbers: str, **given: Any) -> None:
     """The same noise, drawn in fewer and more steps: a row for each number.
