@@ -12,6 +12,7 @@ import numpy as np
 
 from tinyddpm.backend import Array
 from tinyddpm.conditions import Known, some
+from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.errors import ConfigError, DrawingError, said_before, unknown
 from tinyddpm.kept import KeptRows
 from tinyddpm.model.config import GuidanceConfig, SamplingConfig
@@ -55,6 +56,7 @@ def draw(
     frames: bool = False,
     watch: Callable[[int, int], None] = lambda done, steps: None,
     kept: KeptRows | None = None,
+    group: Group = ALONE,
 ) -> Samples:
     """Draw the samples numbered `samples`, in batches.
 
@@ -70,6 +72,7 @@ def draw(
         frames: keep moments of the denoising.
         watch: called after every step with how many are done, and how many there are in all batches.
         kept: where each batch is written when it is drawn. What is there already is not drawn again.
+        group: ranks that draw together, a batch each at a time; all get all samples, and the first keeps them.
 
     Raises:
         DrawingError: a sample is not finite.
@@ -80,24 +83,39 @@ def draw(
     if kept is not None:
         told = (column for _, column in sorted(columns.items()))
         keys = kept.keys(samples, np.full(len(samples), frames), *told)
-        found = list(kept.find(keys))
+        found = group.broadcast(list(kept.find(keys)) if group.first else [])
     missing = np.setdiff1d(np.arange(len(samples)), np.concatenate([[], *(rows for rows, _ in found)]))
-    parts = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
+    rounds = [missing[i : i + batch_size * group.size] for i in range(0, len(missing), batch_size * group.size)]
     pairs = len(model.pairs(sampling))
     filmed = moments(pairs, FRAMES) if frames else []
     done = count(1)
-    for rows in parts:
+
+    def batch(rows: HostArray) -> dict[str, HostArray] | DrawingError:
+        """Return the frames and values of some samples, or what is wrong with them: after the last step in any case."""
         drawn = {}
         with said_before():
             steps = model.sample(weights, samples[rows], some(asked, rows), seed, sampling, guidance)
         for number, step in enumerate(steps):
-            watch(next(done), len(parts) * pairs)
+            watch(next(done), len(rounds) * pairs)
             if number in filmed:
-                drawn[f"frame {number:04d}"] = on_host(model, step.x)
-        drawn["values"] = on_host(model, step.x)
-        if kept is not None:
-            kept.add([keys[row] for row in rows], drawn)
-        found.append((rows, drawn))
+                drawn[f"frame {number:04d}"] = step.x
+        drawn["values"] = step.x
+        try:
+            return {name: on_host(model, x) for name, x in drawn.items()}
+        except DrawingError as error:
+            return error
+
+    for rows in rounds:
+        own = rows[group.parts(len(rows))[group.rank]]
+        # Ranks take the same steps: where there is none left for one, it draws another's again.
+        drawn = batch(own if len(own) else rows[:1])
+        for theirs, arrays in group.gather((own, drawn)):
+            if isinstance(arrays, DrawingError):
+                raise arrays
+            if len(theirs):
+                found.append((theirs, arrays))
+                if kept is not None and group.first:
+                    kept.add([keys[row] for row in theirs], arrays)
     order = np.argsort(np.concatenate([rows for rows, _ in found]))
     whole = {name: np.concatenate([drawn[name] for _, drawn in found])[order] for name in sorted(found[0][1])}
     return Samples(
