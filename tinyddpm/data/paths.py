@@ -96,10 +96,10 @@ def _open_file(path: Path, split: str, levels: Levels | None) -> Dataset:
     suffix = path.suffix.lower()
     if suffix == ".npz":
         return open_npz(path, split, levels)
-    if suffix in (".npy", ".csv", ".h5", ".hdf5"):
+    if suffix in (".h5", ".hdf5"):
+        return open_hdf5(path, split, levels)
+    if suffix in (".npy", ".csv"):
         require_split(split, ("train",), str(path))
-        if suffix in (".h5", ".hdf5"):
-            return levelled(open_hdf5(path), levels)
         return open_npy(path, levels) if suffix == ".npy" else open_table(path, levels)
     if suffix in SUFFIXES:
         raise DataError(f"{path} is a single image: give the folder that it is in")
