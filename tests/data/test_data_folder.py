@@ -411,8 +411,8 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"{tmp_path} holds no images .*: check the path"):
         open_dataset(str(tmp_path))
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "train-00000.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match=r"holds no images .* but such as data/train-00000\.parquet, nor do its subf"):
+    (tmp_path / "data" / "train-00000.tfrecord").write_bytes(b"\0")
+    with pytest.raises(DataError, match=r"holds no images .* but such as data/train-00000\.tfrecord, nor do its subf"):
         open_dataset(str(tmp_path))
 
 
