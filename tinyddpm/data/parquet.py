@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyddpm.data.base import CAPTIONS, ArrayDataset, Samples, check_memory, checked_labels, require_split
+from tinyddpm.data.captions import LABEL, TEXT
 from tinyddpm.data.folder import Listing, is_passed_over, open_listing, some
 from tinyddpm.data.image_files import Encoded, Reading
 from tinyddpm.data.splits import split_called
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from pyarrow import parquet
 
 SUFFIX = ".parquet"
-IMAGES, LABELS, TEXTS = ("image", "img"), ("label", "labels", "fine_label"), ("text", "caption")
+IMAGES, LABELS, TEXTS = ("image", "img"), (LABEL, "labels", "fine_label"), (TEXT, "caption")
 """Columns, the first of them that is there."""
 GROUPS = 2
 """Of rows, that are held at a time: threads that decode in turn are in one, or over the end of it in the next."""
