@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tinyddpm.data import open_dataset
+from tinyddpm.data.fingerprint import fingerprint
 from tinyddpm.data.image_files import decode_image
 from tinyddpm.errors import ConfigError, DataError, TinyDDPMWarning
 
@@ -438,6 +439,22 @@ def test_many_images_stay_in_order(tmp_path: Path) -> None:
     for k in range(100):
         save(tmp_path / f"{k:03d}.png", np.full((3, 3), k, np.uint8))
     assert everything(tmp_path)[:, 1, 1, 0].tolist() == list(range(100))
+
+
+def test_each_image_is_decoded_once(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turned, transparent, resized or not: from opening to the last sample read, and the fingerprint."""
+    exif = Image.Exif()
+    exif[274] = 6
+    for i in range(30):
+        save(tmp_path / f"{i}.jpg", rng.integers(0, 256, (12, 9, 3), np.uint8), **({"exif": exif} if i % 2 else {}))
+        save(tmp_path / f"{i}.png", rng.integers(0, 256, (12, 12, 4), np.uint8))
+    decoded, decoder = [], Image._getdecoder
+    monkeypatch.setattr(Image, "_getdecoder", lambda *arguments: decoded.append(1) or decoder(*arguments))
+    dataset = open_dataset(str(tmp_path), image_size=(6, 6))
+    for _ in range(2):
+        dataset.read(np.arange(60))
+    fingerprint(dataset)
+    assert len(decoded) == 60
 
 
 def test_decode_image_is_rgb_or_grey(tmp_path: Path) -> None:

@@ -85,17 +85,21 @@ def _decoded(folder: Path, listing: Listing, reading: Reading) -> ArrayDataset:
     images = np.empty((starts[-1], *first.shape), np.uint8)
     images[: len(begin)] = begin
 
-    def decode_into_place(i: int) -> None:
-        frames = files.read(i)
-        if frames[0].shape != first.shape:
-            raise DataError(
-                f"{sources[0]} is {_size(first)} and {sources[i]} is {_size(frames[0])}:"
-                " bring all images to one size with --image-size HxW"
-            )
-        images[starts[i] : starts[i + 1]] = frames
+    # Small files are decoded several to a task, which would else take longer to hand out than to do.
+    at_once = min(16, 1 + len(sources) // 64)
+
+    def decode_into_place(begin: int) -> None:
+        for i in range(begin, min(begin + at_once, len(sources))):
+            frames = files.read(i)
+            if frames[0].shape != first.shape:
+                raise DataError(
+                    f"{sources[0]} is {_size(first)} and {sources[i]} is {_size(frames[0])}:"
+                    " bring all images to one size with --image-size HxW"
+                )
+            images[starts[i] : starts[i + 1]] = frames
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(decode_into_place, range(1, len(sources))):
+        for _ in pool.map(decode_into_place, range(1, len(sources), at_once)):
             pass
     files.check_levels()
     _say_left_out(folder, int(starts[-1]), listing, files.further)
@@ -144,17 +148,17 @@ def _left_out(folder: Path, above: Path, used: Sequence[Path]) -> tuple[list[Pat
 
     They are those in `folder` and below, and the images beside it where it is a split of `above`.
     """
-    taken = set(used)
+    taken = {str(path) for path in used}
     elsewhere = _images_in(above) if above != folder else []
     others = []
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not is_passed_over(name))
-        for path in (Path(place, name) for name in sorted(names) if not name.startswith(".")):
-            suffix = path.suffix.lower()
-            if suffix in SUFFIXES and path not in taken and path.is_file():
-                elsewhere.append(path)
-            elif suffix not in SUFFIXES and suffix not in COMPANIONS and not path.stem.isupper():
-                others.append(path)
+        for name in sorted(names):
+            path, (stem, suffix) = os.path.join(place, name), os.path.splitext(name)
+            if _is_called_image(name) and path not in taken and os.path.isfile(path):
+                elsewhere.append(Path(path))
+            elif not name.startswith(".") and suffix.lower() not in SUFFIXES + COMPANIONS and not stem.isupper():
+                others.append(Path(path))
     return elsewhere, others
 
 
@@ -208,7 +212,8 @@ def some(names: Iterable[str]) -> str:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not is_passed_over(p.name))
+    with os.scandir(folder) as entries:  # knows what is a folder without asking for each
+        return sorted(folder / entry.name for entry in entries if entry.is_dir() and not is_passed_over(entry.name))
 
 
 def is_passed_over(folder: str) -> bool:
@@ -224,9 +229,13 @@ def holds_images(folder: Path) -> bool:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    return sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
-    )
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if _is_called_image(entry.name) and entry.is_file()]
+    return [folder / name for name in sorted(names)]
+
+
+def _is_called_image(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def _size(image: NDArray[Any]) -> str:

@@ -43,8 +43,8 @@ SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L")
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
 """Of grey that is more than a byte."""
-BITS_PER_SAMPLE, MAX_SAMPLE = 258, 281
-"""Tags of TIFF that say which value is white."""
+ORIENTATION, BITS_PER_SAMPLE, MAX_SAMPLE = 274, 258, 281
+"""Tags of EXIF and TIFF: which side is up, and which value is white."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class ImageFiles:
                 images.append(self._decoded(image, str(source)))
         if any(pixels.shape != images[0].shape for pixels in images):
             raise DataError(f"{source} has frames of several sizes: bring them to one with --image-size HxW")
-        return np.stack(images)
+        return np.stack(images) if len(images) > 1 else images[0][None]
 
     def check_levels(self) -> None:
         """Refuse what has been read so far if its levels are not certain.
@@ -143,12 +143,14 @@ class ImageFiles:
             certain(low, high, dtype, f"{name}{others}")
 
     def _decoded(self, image: Image.Image, name: str) -> NDArray[np.uint8]:
-        turned = ImageOps.exif_transpose(image)
+        is_turned = image.getexif().get(ORIENTATION, 1) != 1
+        turned = ImageOps.exif_transpose(image) if is_turned else image
         mode = "L" if self.channels == 1 else "RGB"
         if image.mode in DEEP_MODES:
             eight = self._of_deep(image, turned, name).convert(mode)
         else:
-            eight = self._of_bytes(self._on_background(turned).convert(mode), name)
+            solid = self._on_background(turned)
+            eight = self._of_bytes(solid if solid.mode == mode else solid.convert(mode), name)
         size = self._reading.image_size
         pixels = np.asarray(eight if size is None else fit(eight, size))
         return pixels.reshape(*pixels.shape[:2], self.channels)
@@ -156,8 +158,8 @@ class ImageFiles:
     def _of_bytes(self, image: Image.Image, name: str) -> Image.Image:
         levels = self._reading.levels
         if levels is None:
-            pixels = np.asarray(image)
-            self._seen.append((name, pixels.dtype, int(pixels.min()), int(pixels.max())))
+            extrema = np.asarray(image.getextrema())
+            self._seen.append((name, np.dtype(np.uint8), int(extrema.min()), int(extrema.max())))
             return image
         return image if self._any_deep else Image.fromarray(scaled(np.asarray(image), levels, name))
 

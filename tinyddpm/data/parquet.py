@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 SUFFIX = ".parquet"
 IMAGES, LABELS, TEXTS = ("image", "img"), (LABEL, "labels", "fine_label"), (TEXT, "caption")
 """Columns, the first of them that is there."""
-GROUPS = 2
-"""Of rows, that are held at a time: threads that decode in turn are in one, or over the end of it in the next."""
+GROUPS = 3
+"""Of rows, that are held at a time: threads that decode side by side are not all in the same."""
 AT_ONCE = 256
 """Rows that are unpacked at a time."""
 
