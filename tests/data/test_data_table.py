@@ -99,6 +99,8 @@ def test_colours_that_are_named(tmp_path: Path, names: list[str], by_colour: boo
         ),
         (row(sorted(COLOURED)) + row(range(75)), "column '2' comes after '19'"),
         (row([*NAMES, "label"]) + row(range(25)), "26 names in the first line, and 25 numbers in each below"),
+        (row(range(-1, 24)), "the images are float32 from -1 to 23, .*--levels -31:31"),
+        (row(range(232, 257)), "the images are float32 from 232 to 256, .*--levels 0:511"),
         ("a,b\nc,d\n", "is no table of numbers"),
         ("1,2\n3\n", "is no table of numbers"),
         (",".join(NAMES) + "\n", "is no table of numbers"),
@@ -110,6 +112,18 @@ def test_other_tables_are_refused(tmp_path: Path, text: str, line: str) -> None:
     with pytest.raises(DataError, match=rf"x\.csv.*{line}") as caught:
         open_dataset(str(tmp_path / "x.csv"))
     assert "\n" not in str(caught.value)
+
+
+def test_numbers_may_be_quoted(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(row(f'"{value}"' for value in IMAGES[0].flat))
+    np.testing.assert_array_equal(open_dataset(str(tmp_path / "x.csv")).read(np.arange(1))[0, ..., 0], IMAGES[0])
+
+
+def test_more_than_fits_into_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "x.csv", None, [IMAGES])
+    monkeypatch.setattr("tinyddpm.data.base.MEMORY_LIMIT", 2 * (tmp_path / "x.csv").stat().st_size - 1)
+    with pytest.raises(DataError, match=r"x\.csv: .* GiB"):
+        open_dataset(str(tmp_path / "x.csv"))
 
 
 def test_another_encoding_is_refused(tmp_path: Path) -> None:
