@@ -136,11 +136,11 @@ class _Table:
     def __init__(self, file: Path) -> None:
         _require_pyarrow(file)
         check_file(file)
-        self.file = file
+        self.file, self._metadata = file, None
         with self._opened() as opened:
             schema, metadata = opened.schema_arrow, opened.metadata
             self.groups = [metadata.row_group(k).num_rows for k in range(metadata.num_row_groups)]
-            rows = metadata.num_rows
+            rows, self._metadata = metadata.num_rows, metadata
         if min(self.groups, default=0) < 0 or sum(self.groups) != rows or not 0 < rows <= file.stat().st_size:
             raise DataError(f"{file} says that it holds {rows} rows, in {file.stat().st_size} bytes: save it anew")
         kinds = {field.name: field.type for field in schema}
@@ -193,7 +193,7 @@ class _Table:
         from pyarrow import parquet
 
         try:
-            with parquet.ParquetFile(self.file, page_checksum_verification=True) as opened:
+            with parquet.ParquetFile(self.file, metadata=self._metadata, page_checksum_verification=True) as opened:
                 yield opened
         except (pyarrow.ArrowException, OSError, ValueError, OverflowError, MemoryError) as cause:
             reason = " ".join(str(cause).split())[:200]
