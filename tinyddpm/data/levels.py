@@ -107,7 +107,8 @@ def uncertain(low: float, high: float, dtype: np.dtype[Any], name: str) -> DataE
 
 def _guess(low: float, high: float) -> str:
     """Return levels that values from `low` to `high` may have: up to a power of two less one."""
-    white = 1 if high <= 1 else 2 ** int(np.ceil(np.log2(high + 1))) - 1 if np.isfinite(high) else 255
+    most = max(-low, high)
+    white = 1 if most <= 1 else 2 ** int(np.ceil(np.log2(most + 1))) - 1 if np.isfinite(most) else 255
     return f"{-white if low < 0 else 0}:{white}"
 
 
