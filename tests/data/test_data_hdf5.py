@@ -301,6 +301,11 @@ def test_levels_that_are_not_certain_are_refused(tmp_path: Path, images: np.ndar
     refused(path, "the images are uint16 from .*--levels 0:4095")
     said = open_dataset(str(path), options={"levels": "0:4080"})
     np.testing.assert_array_equal(said.read(np.arange(N)), images)
+    with h5py.File(tmp_path / "whole.h5", "w") as file:
+        file["images"] = images.astype(np.int32)
+    found = open_dataset(str(tmp_path / "whole.h5"), options={"levels": "0:255"}).read(np.arange(N))
+    np.testing.assert_array_equal(found, images)
+    assert found.dtype == np.uint8
     for value, row, complaint in ((np.nan, 0, "are float32 from nan"), (3.0, 5, "are float32 from 0 to 3")):
         shares = (images / 255).astype(np.float32)
         shares[row, 0, 0, 0], shares[row, 0, 0, 1] = value, 0
