@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     type=click.IntRange(2),
     help="Estimate the sum over all steps from this many of them, an even number.",
     group="Estimate",
+    env=False,
 )
 @option(
     "--variance",
@@ -196,8 +197,8 @@ def _text(report: dict[str, Any], model: Model) -> list[str]:
 
 def _write(report: dict[str, Any], folder: Path, as_json: bool, mark: Mapping[str, Any]) -> None:
     """Write the report, and draw it with this mark where that is possible."""
-    from tinyddpm.figures.files import replacing
     from tinyddpm.figures.likelihood import draw_likelihood
+    from tinyddpm.files import replacing
 
     with replacing(folder / "nll.json") as file:
         file.write((json.dumps(report, indent=1) + "\n").encode())

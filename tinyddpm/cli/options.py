@@ -11,6 +11,7 @@ import click
 
 from tinyddpm import __version__
 from tinyddpm.data import PATH_OPTIONS
+from tinyddpm.distributed.launch import KINDS
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config, defaults_for, parse_toml, preset, read_toml, settings
 
@@ -23,12 +24,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class GroupedOption(click.Option):
-    """An option that help shows under the heading `group`, and that `TINYDDPM_<FLAG>` sets, such as TINYDDPM_COUNT."""
+    """An option that help shows under the heading `group`, and that `TINYDDPM_<FLAG>` sets, such as TINYDDPM_COUNT.
 
-    def __init__(self, *args: Any, group: str = "Options", **kwargs: Any) -> None:
+    `env` is False where the flag means something else than a setting of the same name does: the variable is the
+    setting's.
+    """
+
+    def __init__(self, *args: Any, group: str = "Options", env: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.group = group
-        self.envvar = None if self.multiple else ENV_PREFIX + flag_of(self).replace("-", "_").upper()
+        named = env and not self.multiple
+        self.envvar = ENV_PREFIX + flag_of(self).replace("-", "_").upper() if named else None
 
 
 def flag_of(given: click.Parameter) -> str:
@@ -76,6 +82,17 @@ def argument(name: str, told: str, **kwargs: Any) -> Callable[[F], F]:
 def option(*names: str, **kwargs: Any) -> Callable[[F], F]:
     """Return the decorator for one grouped option."""
     return click.option(*names, cls=GroupedOption, **kwargs)
+
+
+distributed_option = option(
+    "--distributed",
+    type=click.Choice(KINDS),
+    default="auto",
+    show_default=True,
+    help="What processes that mpiexec or srun started speak by; auto is NCCL between GPUs and MPI between CPUs.",
+    group="General",
+)
+"""The decorator that adds `--distributed`."""
 
 
 def setting_options(function: F) -> F:
