@@ -234,9 +234,21 @@ def test_images_that_lie_too_deep_are_named(tmp_path: Path) -> None:
 def test_where_nothing_is_left_out_nothing_is_said(tmp_path: Path) -> None:
     for name in ("cat/1.png", "dog/1.png"):
         save(tmp_path / name, np.full((4, 4), 200, np.uint8))
-    for name in ("notes.txt", "Thumbs.db", ".DS_Store", "LICENSE"):
+    for name in ("notes.txt", "Notes.TXT", "Thumbs.db", ".DS_Store", "LICENSE", "__MACOSX/1.png", "cat/.old/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("?")
+    (tmp_path / "cat" / "more").mkdir()
+    (tmp_path / "cat" / "more" / "gone.png").symlink_to("nowhere.png")
     assert len(open_dataset(str(tmp_path))) == 2
+
+
+def test_frames_are_counted_as_images(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "green", "blue")]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    for name in "abcd":
+        (tmp_path / f"{name}.heic").write_text("?")
+    with pytest.warns(TinyDDPMWarning, match=r": 3 of 7 images .*; 4 are of .* \(a\.heic, b\.heic, c\.heic, …\)$"):
+        open_dataset(str(tmp_path), options={"frames": "all"})
 
 
 def test_a_size_crops_the_middle_and_resizes(tmp_path: Path) -> None:
