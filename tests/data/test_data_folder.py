@@ -237,9 +237,20 @@ def test_where_nothing_is_left_out_nothing_is_said(tmp_path: Path) -> None:
     for name in ("notes.txt", "Notes.TXT", "Thumbs.db", ".DS_Store", "LICENSE", "__MACOSX/1.png", "cat/.old/1.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("?")
+    (tmp_path / "cat" / "folder.png").mkdir()
     (tmp_path / "cat" / "more").mkdir()
     (tmp_path / "cat" / "more" / "gone.png").symlink_to("nowhere.png")
     assert len(open_dataset(str(tmp_path))) == 2
+
+
+def test_each_frame_has_the_caption_of_its_file(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "green", "blue")]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "y.png")
+    for name, caption in (("x", "moving"), ("y", "still")):
+        (tmp_path / f"{name}.txt").write_text(caption)
+    dataset = open_dataset(str(tmp_path), options={"frames": "all"})
+    assert dataset.columns["text"].tolist() == ["moving", "moving", "moving", "still"]
 
 
 def test_frames_are_counted_as_images(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import tracemalloc
 from collections.abc import Sequence
@@ -167,7 +168,14 @@ def test_folders_of_several_things_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "a", "is named after the splits test and train: name it after one")
     (tmp_path / "a" / "train_test.parquet").unlink()
     write(tmp_path / "a" / "train-1.parquet", name="img")
-    refused(tmp_path / "a", "its files have other columns each")
+    refused(tmp_path / "a", "its files have other columns or classes each: give the folder of those")
+    write(tmp_path / "a" / "train-0.parquet", names=NAMES, label=[0] * 9)
+    for name in ("train-1", "test"):  # the number of a class is another's name there
+        write(tmp_path / "a" / f"{name}.parquet", names=NAMES[::-1], label=[0] * 9)
+        refused(tmp_path / "a", "its files have other columns or classes each")
+        (tmp_path / "a" / f"{name}.parquet").unlink()
+    os.mkfifo(tmp_path / "a" / "train-1.parquet")
+    refused(tmp_path / "a", r"train-1\.parquet is no Parquet file, or damaged \(.*it is a pipe and no file")
 
 
 def test_images_in_files_of_their_own_come_first(tmp_path: Path) -> None:

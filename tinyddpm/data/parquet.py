@@ -70,12 +70,15 @@ def open_parquet(path: Path, files: Sequence[Path], split: str, reading: Reading
     splits = _splits(path, files)
     require_split(split, tuple(splits), str(path))
     here = [_Table(file) for file in splits[split]]
-    if len({table.columns for table in here}) > 1:
-        raise DataError(f"{path}: its files have other columns each: give the folder of those that belong together")
-    _say_left_out(path, split, here)
     image, label, text = here[0].columns
     others = [_Table(file) for name, files in splits.items() if name != split for file in files] if label else []
-    labels, classes = _labels(here, [table for table in others if table.columns[1] == label], label, str(path))
+    others = [table for table in others if table.columns[1] == label]
+    if len({table.columns for table in here}) > 1 or len({table.classes for table in here + others}) > 1:
+        raise DataError(
+            f"{path}: its files have other columns or classes each: give the folder of those that belong together"
+        )
+    _say_left_out(path, split, here)
+    labels, classes = _labels(here, others, label, str(path))
     columns = {CAPTIONS: np.concatenate([table.read(text) for table in here])} if text else {}
     return open_listing(path, Listing(_Images(here, image), labels, classes, columns, [], []), reading)
 
@@ -135,7 +138,6 @@ class _Table:
 
     def __init__(self, file: Path) -> None:
         _require_pyarrow(file)
-        check_file(file)
         self.file, self._metadata = file, None
         with self._opened() as opened:
             schema, metadata = opened.schema_arrow, opened.metadata
@@ -193,6 +195,7 @@ class _Table:
         from pyarrow import parquet
 
         try:
+            check_file(self.file)
             with parquet.ParquetFile(self.file, metadata=self._metadata, page_checksum_verification=True) as opened:
                 yield opened
         except (pyarrow.ArrowException, OSError, ValueError, OverflowError, MemoryError) as cause:
