@@ -253,6 +253,14 @@ def test_each_frame_has_the_caption_of_its_file(tmp_path: Path) -> None:
     assert dataset.columns["text"].tolist() == ["moving", "moving", "moving", "still"]
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_preview_in_a_photo_is_no_frame(tmp_path: Path, rng: np.random.Generator) -> None:
+    photo, preview = (Image.fromarray(colours(rng, *size)) for size in ((16, 16), (8, 8)))
+    photo.save(tmp_path / "x.jpg", "MPO", save_all=True, append_images=[preview])
+    for frames in ("first", "all"):
+        assert everything(tmp_path, options={"frames": frames}).shape == (1, 16, 16, 3)
+
+
 def test_frames_are_counted_as_images(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "green", "blue")]
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
