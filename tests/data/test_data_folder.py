@@ -379,6 +379,19 @@ def test_levels_that_are_not_certain_are_refused(tmp_path: Path, name: str, valu
         np.testing.assert_array_equal(both, np.stack([expected.astype(np.uint8), SHADES]))
 
 
+def test_a_pgm_says_which_value_is_white(tmp_path: Path) -> None:
+    values = np.array([0, 100, 50, 321], ">u2")
+    (tmp_path / "x.pgm").write_bytes(b"P5 4 1 4095\n" + values.tobytes())
+    assert everything(tmp_path).ravel().tolist() == np.floor(values * (255 / 4095) + 0.5).tolist()
+
+
+def test_a_bright_image_of_another_depth_makes_nothing_certain(tmp_path: Path) -> None:
+    save(tmp_path / "mask.png", SHADES // 255)
+    save(tmp_path / "x.png", SHADES.astype(np.uint16) * 257)
+    with pytest.raises(DataError, match=r"mask\.png: the images are uint8 from 0 to 1, "):
+        open_dataset(str(tmp_path))
+
+
 def test_a_dark_image_among_others_is_dark(tmp_path: Path) -> None:
     for factor in (1, 257):
         Image.fromarray(SHADES.astype(np.uint16) * factor).save(tmp_path / f"{factor}.png")

@@ -267,6 +267,17 @@ def test_splits_by_the_names_that_keras_and_medmnist_give(tmp_path: Path, keys: 
         open_dataset(str(tmp_path / "x.h5"), split="validation")
 
 
+def test_classes_that_have_names_keep_them_in_each_split(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for split, labels in {"train": [0, 2], "test": [2, 0]}.items():
+            file[f"x_{split}"], file[f"y_{split}"] = np.full((2, 4, 4), 99, np.uint8), labels
+        file["classes"] = np.frombuffer(b'["a", "b", "c"]', np.uint8)
+    for split, numbers in {"train": [0, 2], "test": [2, 0]}.items():
+        dataset = open_dataset(str(tmp_path / "x.h5"), split=split)
+        assert dataset.labels is not None
+        assert (dataset.labels.tolist(), dataset.classes) == (numbers, ("a", "b", "c"))
+
+
 def test_labels_of_other_shapes_in_another_split_are_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["x_train"], file["y_train"], file["y_test"] = np.full((2, 4, 4), 99, np.uint8), np.arange(2), np.eye(2)
