@@ -70,6 +70,9 @@ def test_images_labels_and_captions(tmp_path: Path) -> None:
     for k, part in enumerate((slice(0, 5), slice(5, 9))):
         path = tmp_path / "data" / f"train-0000{k}-of-00002.parquet"
         write(path, PICTURES[part], names=NAMES, label=labels[part], text=texts[part])
+    for hidden in ("data/._train-00000-of-00002.parquet", "__MACOSX/train.parquet", ".cache/train.parquet"):
+        (tmp_path / hidden).parent.mkdir(exist_ok=True)
+        (tmp_path / hidden).write_bytes(b"none")
     dataset = open_dataset(str(tmp_path))
     assert dataset.description == f"{tmp_path}: 9 images 5x4x3, 3 classes, captions"
     np.testing.assert_array_equal(dataset.read(np.arange(9)), PICTURES)
