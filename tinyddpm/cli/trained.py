@@ -18,6 +18,7 @@ from tinyddpm.files import check_file
 if TYPE_CHECKING:
     from tinyddpm.backend import Array
     from tinyddpm.conditions import Wish
+    from tinyddpm.distributed.group import Group
     from tinyddpm.model.checkpoint import Checkpoint
     from tinyddpm.model.config import Config, GuidanceConfig, SamplingConfig
     from tinyddpm.model.model import Model
@@ -53,14 +54,29 @@ def machine_options(function: F) -> F:
 
 
 def open_model(
-    checkpoint: Path, raw: bool, *, backend: str, device: str | None, precision: str, graph: bool, threads: int
+    checkpoint: Path,
+    raw: bool,
+    *,
+    backend: str,
+    device: str | None,
+    precision: str,
+    graph: bool,
+    threads: int,
+    group: Group | None = None,
 ) -> tuple[Model, Array, Checkpoint]:
-    """Return what `load_model` returns, and tell the user what has changed about its plugins."""
-    from tinyddpm.backend import load_backend
+    """Return what `load_model` returns, and tell the user what has changed about its plugins.
+
+    Ranks of a group share the cores, if it is not said how many threads each has.
+    """
+    from tinyddpm.distributed.group import ALONE
     from tinyddpm.model.checkpoint import plugin_notes
     from tinyddpm.model.load import load_model
 
-    model, weights, loaded = load_model(checkpoint, load_backend(backend, device, precision, graph), raw, threads)
+    group = group or ALONE
+    there = group.load_backend(backend, device, precision, graph)
+    if group.size > 1 and not threads:
+        threads = min(there.threads(0), group.cores())
+    model, weights, loaded = load_model(checkpoint, there, raw, threads)
     for note in plugin_notes(loaded):
         say(f"note: {note}", err=True)
     return model, weights, loaded
@@ -164,7 +180,7 @@ def keeping(progress: Stoppable, kept: Callable[[], str]) -> Iterator[None]:
     from tinyddpm.training.interrupt import Stopped, interruptible
 
     try:
-        with interruptible() as progress.interrupt:
+        with interruptible(progress.interrupt):
             yield
     except Stopped as stopped:
         progress.close()

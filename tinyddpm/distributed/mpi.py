@@ -165,7 +165,9 @@ class MPIGroup(Group):
         self._watch.leave(failure)
         if self._watch.lost:
             self._end()
-        if self._watch.failure:  # and should a rank be lost now, MPI would wait for it
+        if self._watch.failure:  # should a rank be lost now, MPI would wait for it; of what is pending it complains
+            sys.stderr.flush()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             late = threading.Timer(PATIENCE, self._end)
             late.daemon = True
             late.start()
