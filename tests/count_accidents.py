@@ -12,12 +12,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from accidents import Count, damage, resumed
+from accidents import Count, damage, hostile, resumed
 
 COUNTS: dict[str, tuple[int, str, Callable[[int, Path, int], Count]]] = {
     "mutations": (100, "damaged checkpoints", lambda n, place, seed: damage.mutations(n, seed)),
     "kills": (5, "kills", lambda n, place, seed: damage.kills(n, seed)),
     "resumes": (20, "runs that stop and go on", resumed.resumes),
+    "attacks": (1, "1 for files that attack, 0 to leave them out", lambda n, place, seed: hostile.hostile(place)),
 }
 """What is counted: how often where nothing is said, its help, and how."""
 

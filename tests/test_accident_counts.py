@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from accidents import damage, resumed
+from accidents import attacks, damage, hostile, resumed
 
 
 def test_damaged_checkpoints_are_refused_or_read_as_they_were_saved() -> None:
@@ -30,3 +34,30 @@ def test_resumed_runs_are_the_straight_ones(tmp_path: Path) -> None:
     for values, found in zip(resumed.AXES.values(), zip(*resumed.cases(10), strict=True), strict=True):
         assert set(values) == set(found)
     assert resumed.resumes(10, tmp_path).wrong == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes among files")
+def test_files_that_attack_are_refused(tmp_path: Path) -> None:
+    """Each in one line, with nothing run, in a process that never takes half a gibibyte."""
+    found = hostile.hostile(tmp_path)
+    assert found.wrong == []
+    assert found.right[hostile.REFUSED] > 50
+
+
+def test_code_in_files_would_be_run_by_others(tmp_path: Path) -> None:
+    """A pickle by pickle, and a plugin by an HDF5 that nobody keeps from it: so what is counted are attacks."""
+    canary = tmp_path / "canary"
+    pickled = {path.name: path for _, path in attacks.pickles(tmp_path, canary)}
+    pickle.loads(pickled["pickle.pkl"].read_bytes()).close()
+    assert canary.exists()
+    canary.unlink()
+    plugins = attacks.write_plugin(tmp_path, canary)
+    if plugins is None:
+        pytest.skip("there is no compiler to make a plugin with")
+    attacks.write_targets(tmp_path)
+    path = next(path for name, path in attacks.hdf5_data(tmp_path) if "plugin" in name)
+    env = {**os.environ, "HDF5_PLUGIN_PATH": str(plugins)}
+    env.pop("HDF5_PLUGIN_PRELOAD", None)
+    code = "import h5py, sys; h5py.File(sys.argv[1])['images'][()]"
+    subprocess.run([sys.executable, "-c", code, path], env=env, capture_output=True, check=False)
+    assert canary.exists()

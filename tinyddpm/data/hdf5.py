@@ -91,8 +91,9 @@ def open_hdf5(path: Path) -> Dataset:
         file = stack.enter_context(open_file(path, DataError))
         datasets = checked_datasets(file, DataError)
         with reading(name, DataError):
-            labels, classes = _read(datasets, "labels", name), tuple(_strings(datasets, "classes", name))
-            columns = _columns(datasets, name)
+            n = _count(datasets)
+            labels, classes = _read(datasets, "labels", name, n), tuple(_strings(datasets, "classes", name))
+            columns = _columns(datasets, name, n)
             if "images" not in datasets:
                 return ArrayDataset(_points(datasets, name), labels, classes, columns=columns, name=name)
             dataset = HDF5Dataset(datasets["images"], labels, classes, columns=columns, name=name)
@@ -110,6 +111,12 @@ def hdf5_columns(path: Path) -> dict[str, Samples]:
         return _columns(checked_datasets(file, DataError), str(path))
 
 
+def _count(datasets: Datasets) -> int | None:
+    """Return how many samples there are, as the shape of the images or points has it; None without."""
+    samples = next((datasets[key] for key in ("images", "points") if key in datasets), None)
+    return samples.shape[0] if samples is not None and samples.shape else None
+
+
 def _points(datasets: Datasets, name: str) -> Samples:
     points = _read(datasets, "points", name)
     if points is None:
@@ -117,8 +124,8 @@ def _points(datasets: Datasets, name: str) -> Samples:
     return points
 
 
-def _columns(datasets: Datasets, name: str) -> dict[str, Samples]:
-    arrays = {key: _read(datasets, key, name) for key in (TOKENS, LENGTH)}
+def _columns(datasets: Datasets, name: str, n: int | None = None) -> dict[str, Samples]:
+    arrays = {key: _read(datasets, key, name, n) for key in (TOKENS, LENGTH)}
     columns = {key: array for key, array in arrays.items() if array is not None}
     if "captions" in datasets:
         columns[CAPTIONS] = np.asarray(_strings(datasets, "captions", name), object)
@@ -139,10 +146,12 @@ def _strings(datasets: Datasets, key: str, name: str) -> list[str]:
     return strings
 
 
-def _read(datasets: Datasets, key: str, name: str) -> Samples | None:
-    """Return a whole dataset, None if there is none of this name."""
+def _read(datasets: Datasets, key: str, name: str, n: int | None = None) -> Samples | None:
+    """Return a whole dataset, of n rows where n is given; None if there is none of this name."""
     if key not in datasets:
         return None
+    if n is not None and datasets[key].shape[:1] != (n,):
+        raise DataError(f"{name}: `{key}` has the shape {datasets[key].shape}: store a row for each of {n} samples")
     check_memory(datasets[key].nbytes, f"{name}, `{key}`", "of an HDF5 file only images are read as needed; shrink it")
     array: Samples = np.asarray(datasets[key][()])
     return array
