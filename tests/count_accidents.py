@@ -12,13 +12,37 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from accidents import Count, damage, hostile, resumed
+from accidents import Count, damage, hostile, repeated, resumed, surroundings
+
+
+def attacked(count: int, place: Path, seed: int) -> Count:
+    """Count files that attack."""
+    return hostile.hostile(place)
+
+
+def surrounded(count: int, place: Path, seed: int) -> Count:
+    """Count commands in all surroundings."""
+    return surroundings.surroundings(place)
+
+
+def twice(count: int, place: Path, seed: int) -> Count:
+    """Count files that are drawn by commands given twice."""
+    return repeated.repeated(place, resumed.AXES["backend"][:count])
+
+
+def batched(count: int, place: Path, seed: int) -> Count:
+    """Count samples drawn in batches of several sizes."""
+    return repeated.batches(place, resumed.AXES["backend"][:count])
+
 
 COUNTS: dict[str, tuple[int, str, Callable[[int, Path, int], Count]]] = {
     "mutations": (100, "damaged checkpoints", lambda n, place, seed: damage.mutations(n, seed)),
     "kills": (5, "kills", lambda n, place, seed: damage.kills(n, seed)),
     "resumes": (20, "runs that stop and go on", resumed.resumes),
-    "attacks": (1, "1 for files that attack, 0 to leave them out", lambda n, place, seed: hostile.hostile(place)),
+    "repeats": (1, "backends by which all is done twice", twice),
+    "batches": (1, "backends by which batches of all sizes are drawn", batched),
+    "attacks": (1, "1 for files that attack, 0 to leave them out", attacked),
+    "surroundings": (1, "1 for commands elsewhere, 0 to leave them out", surrounded),
 }
 """What is counted: how often where nothing is said, its help, and how."""
 

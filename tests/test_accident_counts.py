@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from accidents import attacks, damage, hostile, resumed
+from accidents import attacks, damage, hostile, repeated, resumed, surroundings
 
 
 def test_damaged_checkpoints_are_refused_or_read_as_they_were_saved() -> None:
@@ -34,6 +34,22 @@ def test_resumed_runs_are_the_straight_ones(tmp_path: Path) -> None:
     for values, found in zip(resumed.AXES.values(), zip(*resumed.cases(10), strict=True), strict=True):
         assert set(values) == set(found)
     assert resumed.resumes(10, tmp_path).wrong == []
+
+
+@pytest.mark.slow
+def test_the_same_commands_draw_the_same_bytes(tmp_path: Path) -> None:
+    """PNG, GIF and NPZ, each in a process of its own."""
+    found = repeated.repeated(tmp_path, ["numpy"], ["train", "sample", "edit"])
+    assert found.wrong == []
+    assert found.right[repeated.SAME] >= 8
+
+
+@pytest.mark.slow
+def test_batches_change_no_pixel_but_by_rounding(tmp_path: Path) -> None:
+    """With every sampler."""
+    found = repeated.batches(tmp_path, ["numpy"], [5])
+    assert found.wrong == []
+    assert found.tried >= 6
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes among files")
@@ -61,3 +77,10 @@ def test_code_in_files_would_be_run_by_others(tmp_path: Path) -> None:
     code = "import h5py, sys; h5py.File(sys.argv[1])['images'][()]"
     subprocess.run([sys.executable, "-c", code, path], env=env, capture_output=True, check=False)
     assert canary.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="homes and locales of POSIX")
+def test_commands_end_well_in_strict_and_poor_surroundings(tmp_path: Path) -> None:
+    """In all of them at once."""
+    assert surroundings.surroundings(tmp_path, {"all": surroundings.TOGETHER}).wrong == []

@@ -58,7 +58,7 @@ SETTINGS: dict[str, Any] = {
 
 UNET = {"name": "unet", "channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "dropout": 0.2}
 TEXT = {"name": "text", "dropout": 0.3, "token_width": 8, "depth": 1, "heads": 2, "length": 8}
-WORDS = ("a red apple", "two apples", "the sea", "a hand: waving")
+WORDS = ("a red apple", "two apples 🍏", "la forêt", "a hand: waving")
 SAME = "bit for bit"
 
 
@@ -78,9 +78,10 @@ def write_data(place: Path) -> None:
         for i, image in enumerate(images):
             Image.fromarray(image).save(place / name / f"{i:02d}.png")
     lines = (
-        json.dumps({"file_name": f"{i:02d}.png", "text": f"{WORDS[label]} {i}"}) for i, label in enumerate(classes)
+        json.dumps({"file_name": f"{i:02d}.png", "text": f"{WORDS[label]} {i}"}, ensure_ascii=False)
+        for i, label in enumerate(classes)
     )
-    (place / "captions" / "metadata.jsonl").write_text("\n".join(lines))
+    (place / "captions" / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
     (place / "idx").mkdir()
     for name, array in (
         ("train-images-idx3-ubyte.gz", images),
