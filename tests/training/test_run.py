@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.backend.numpy_backend import NumpyBackend
@@ -278,12 +280,12 @@ def test_folder_in_use_is_left_alone(tmp_path: Path) -> None:
 
 
 HOLDER = """
-import sys, time
+import sys
 from pathlib import Path
 from tinyddpm.training.lock import held
 with held(Path(sys.argv[1]), print):
     print("held", flush=True)
-    time.sleep(600)
+    sys.stdin.read()
 """
 
 
@@ -292,7 +294,7 @@ def test_a_folder_has_one_run_at_a_time(tmp_path: Path) -> None:
     start(config(POINTS, steps=3), NUMPY, tmp_path / "run", quiet())
     for folder in (tmp_path / "run", tmp_path / "new"):
         command = [sys.executable, "-c", HOLDER, str(folder)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
             assert holder.stdout.readline() == "held\n"
             who = f"{folder.name} is in use by process {holder.pid} on {platform.node()}, since 20"
             second = partial(resume, folder, quiet(), steps=5)
@@ -308,7 +310,15 @@ def test_a_folder_has_one_run_at_a_time(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.rglob(".*")} == {".lock"}
 
 
-def test_a_lock_outlives_no_error(tmp_path: Path) -> None:
+def test_a_lock_outlives_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is let go of, and not only forgotten."""
+    locks: list[FileLock] = []
+
+    def kept(*arguments: Any, **options: Any) -> FileLock:
+        locks.append(FileLock(*arguments, **options))
+        return locks[-1]
+
+    monkeypatch.setattr("tinyddpm.training.lock.FileLock", kept)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError), held(tmp_path / "run", print):
             raise ZeroDivisionError
@@ -316,6 +326,17 @@ def test_a_lock_outlives_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"^cannot write \S*file: "), held(tmp_path / "file", print):
         pass
+
+
+def test_where_nothing_can_be_locked_a_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def acquire(_: FileLock) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    said: list[str] = []
+    with held(tmp_path, said.append):
+        pass
+    assert said == [f"note: {tmp_path} cannot be locked (No locks available): let no other run write there"]
 
 
 @pytest.mark.parametrize("killed_at", [1, 2, 3, 4])
