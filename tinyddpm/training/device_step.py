@@ -47,7 +47,8 @@ class DeviceStep:
         self.own = group.parts(training.batch_size)[group.rank]
         self.feed: Feed = make_feed(backend, train, self.config, self.own)
         self.columns = {name: backend.asarray(column) for name, column in model.columns(train).items()}
-        self.slots = backend.asarray(np.arange(training.batch_size)[self.own])
+        slots = np.arange(training.batch_size)[self.own]
+        self.slots, self.rows = backend.asarray(slots), backend.asarray(slots - self.own.start)
         self.gradient = backend.asarray(np.zeros(model.layout.size, np.float32))
         self.descent = descent(training)
         self._part = own_part(model, group)
@@ -64,6 +65,7 @@ class DeviceStep:
         self.feed.load(step)
         (factors,) = self._advance(backend.asarray(np.concatenate([[step], places])))
         found = backend.to_numpy(factors)
+        self.group.check()
         return float(found[Factor.LOSS]), float(found[Factor.NORM])
 
     def _step(self, now: Array) -> Arrays:
@@ -115,7 +117,7 @@ class DeviceStep:
 
     def _noised(self, step: Array, places: Array, part: slice) -> Noised:
         """Return some of the batch with its noise."""
-        rows = places if self.feed.whole else self.slots
+        rows = places if self.feed.whole else self.rows
         return self.ops.noised(
             self.random, step, self.slots[part], self.feed.data, self.model.process.levels, rows[part],
             flip=self.config.data.flip,
