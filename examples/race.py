@@ -256,9 +256,9 @@ def run(
     runs: Path | None,
 ) -> None:
     """Find the twin's fastest variant, race, draw and tell."""
-    from tinyddpm.figures.files import replacing
     from tinyddpm.figures.images import save_png
     from tinyddpm.figures.lines import line_picture
+    from tinyddpm.files import replacing
     from tinyddpm.machine import cpu_model
 
     progress, whole, shown = Progress(), max(1, round(seconds)), 0

@@ -14,9 +14,9 @@ import tinyddpm
 ROOT = Path(tinyddpm.__file__).parent
 
 ROOMS = (
-    "errors", "files", "hdf5", "registry", "progress", "machine", "backend", "ops", "nn", "conditions", "diffusion",
-    "samplers", "guidance", "editing", "data", "presets", "model", "figures", "metrics", "training", "report",
-    "testing", "bench", "face", "cli",
+    "errors", "files", "kept", "hdf5", "registry", "progress", "machine", "backend", "distributed", "ops", "nn",
+    "conditions", "diffusion", "samplers", "guidance", "editing", "data", "presets", "model", "figures", "metrics",
+    "training", "report", "testing", "bench", "face", "cli",
 )  # fmt: skip
 """From the ground up."""
 

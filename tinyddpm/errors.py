@@ -62,6 +62,10 @@ class DrawingError(TinyDDPMError):
     """Samples cannot be drawn with these weights."""
 
 
+class RankError(TinyDDPMError):
+    """Another rank of the run is lost, or has given up."""
+
+
 class TinyDDPMWarning(UserWarning):
     """What a user should know and need not act on; the command line prints its one line as a note."""
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import StringIO
-from itertools import count
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -105,8 +104,7 @@ class Trained:
         if n < 1 or first < 0:
             raise ConfigError(f"{n} samples from number {first} on: give at least 1 sample, and a number from 0 on")
         chosen, numbers = self._sampling(**sampling), np.arange(first, first + n)
-        bar, done = Progress(None if progress else StringIO()), count(1)
-        total = -(-n // batch_size) * (chosen.steps or self.process.T)
+        bar = Progress(None if progress else StringIO())
         try:
             return draw(
                 self._model,
@@ -117,7 +115,7 @@ class Trained:
                 sampling=chosen,
                 guidance=self._guidance(guidance),
                 batch_size=batch_size,
-                watch=lambda step: bar.update(next(done), total, f"drawing {n} samples"),
+                watch=lambda done, steps: bar.update(done, steps, f"drawing {n} samples"),
             ).values
         finally:
             bar.close()

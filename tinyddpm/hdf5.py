@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import io
 import json
 import os
 import re
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from math import prod
@@ -136,12 +134,12 @@ def write_file(path: PathLike, arrays: Mapping[str, Array], header: Header, erro
         raise error(f"cannot save {target}: {listed(broken)}")
     stored = _with_manifest(arrays, header)
     image = _image(stored)
-    staged = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    staged = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
     try:
         for stale in target.parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * 8}.tmp"):
             stale.unlink(missing_ok=True)
         with open(staged, "xb") as file:
-            file.write(image.getbuffer())
+            file.write(image)
             file.flush()
             os.fsync(file.fileno())
         _verify(staged, error, stored)
@@ -280,7 +278,7 @@ def _with_manifest(arrays: Mapping[str, Array], header: Header) -> dict[str, Arr
     return {**arrays, **own}
 
 
-def _image(stored: Mapping[str, Array]) -> io.BytesIO:
+def _image(stored: Mapping[str, Array]) -> bytes:
     """Return the file to write, made in memory: h5py crashes the process when it writes to a disk that fills up.
 
     Datasets are made by HDF5's own functions: h5py's take several times as long, and there are hundreds.
@@ -290,8 +288,7 @@ def _image(stored: Mapping[str, Array]) -> io.BytesIO:
     h5py = import_h5py()
     links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
     links.set_create_intermediate_group(True)
-    image = io.BytesIO()
-    with h5py.File(image, "w", libver=LIBVER) as file:
+    with h5py.File("in memory", "w", driver="core", backing_store=False, libver=LIBVER) as file:
         for name, array in stored.items():
             array = np.asarray(array, order="C")
             layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -303,7 +300,8 @@ def _image(stored: Mapping[str, Array]) -> io.BytesIO:
             kind, space = h5py.h5t.py_create(array.dtype, logical=True), h5py.h5s.create_simple(array.shape)
             dataset = h5py.h5d.create(file.id, name.encode(), kind, space, layout, links)
             dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, array)
-    return image
+        file.flush()
+        return file.id.get_file_image()  # type: ignore[no-any-return]
 
 
 def _verify(path: Path, error: Error, stored: Mapping[str, Array]) -> None:
@@ -314,20 +312,24 @@ def _verify(path: Path, error: Error, stored: Mapping[str, Array]) -> None:
     """
     h5py = import_h5py()
     with open_file(path, error) as file, reading(os.fspath(path), error):
-        wrong = [name for name, array in stored.items() if not _is_same(h5py.h5d.open(file.id, name.encode()), array)]
+        wrong = [
+            name
+            for name, array in stored.items()
+            if not _is_same(h5py.h5d.open(file.id, name.encode()), array, h5py.h5s.ALL)
+        ]
     if wrong:
         raise error(f"{path} is damaged: {listed(f'{name!r} is not what was written' for name in wrong)}")
 
 
-def _is_same(dataset: h5py.h5d.DatasetID, array: Array) -> bool:
-    """Whether a dataset holds the bytes of an array."""
+def _is_same(dataset: h5py.h5d.DatasetID, array: Array, whole: h5py.h5s.SpaceID) -> bool:
+    """Whether a dataset holds the bytes of an array; `whole` is HDF5's word for all of both."""
     import numpy as np
 
     if dataset.shape != array.shape or dataset.dtype != array.dtype:
         return False
     found = np.empty(array.shape, array.dtype)
-    dataset.read(import_h5py().h5s.ALL, import_h5py().h5s.ALL, found)
-    return np.array_equal(_bytes(found), _bytes(array))
+    dataset.read(whole, whole, found)
+    return found.tobytes() == array.tobytes()
 
 
 def _bytes(array: Array) -> Array:

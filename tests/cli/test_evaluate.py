@@ -21,6 +21,7 @@ from helpers.command_line import run, says
 from tinyddpm.figures.marks import read_mark
 from tinyddpm.metrics import evaluation
 from tinyddpm.metrics.plain import Pixels
+from tinyddpm.model.model import Model
 
 SMALL = ["--steps", "6", "--timesteps", "12", "--batch-size", "16", "--sample-count", "4", "--sample-every", "1000"]
 FEW = ["--count", "30", "--sampler", "ddim", "--steps", "3"]
@@ -118,23 +119,23 @@ def test_the_same_again_is_computed_from_what_was_kept(
     monkeypatch.setattr(evaluation, "QUICK", 0.0)
     monkeypatch.setattr(evaluation, "CHUNK", 10)
     first = report(digits, *FEW, "--out", str(tmp_path))
-    drawn = evaluation.draw
+    sample = Model.sample
 
     def refuse(*arguments: Any, **options: Any) -> None:
         raise AssertionError("computed anew")
 
     with monkeypatch.context() as patch:
-        for module, name in ((evaluation, "draw"), (evaluation, "measure"), (Pixels, "__call__")):
+        for module, name in ((Model, "sample"), (evaluation, "measure"), (Pixels, "__call__")):
             patch.setattr(module, name, refuse)
         assert report(digits, *FEW, "--out", str(tmp_path)) == first
     numbers: list[int] = []
 
-    def counted(model: Any, weights: Any, samples: np.ndarray, asked: Any, **options: Any) -> Any:
+    def counted(model: Model, weights: Any, samples: np.ndarray, *given: Any) -> Any:
         numbers.extend(samples)
-        return drawn(model, weights, samples, asked, **options)
+        return sample(model, weights, samples, *given)
 
-    monkeypatch.setattr(evaluation, "draw", counted)
-    report(digits, "--count", "45", *FEW[2:], "--out", str(tmp_path))
+    monkeypatch.setattr(Model, "sample", counted)
+    report(digits, "--count", "45", *FEW[2:], "--batch-size", "7", "--out", str(tmp_path))
     assert numbers == list(range(30, 45))
 
 
@@ -145,43 +146,43 @@ def test_what_changes_the_samples_draws_them_anew(digits: str, tmp_path: Path, c
 
 
 def test_killed_in_the_middle_it_goes_on(digits: str, tmp_path: Path) -> None:
-    """By SIGKILL once a chunk is written: it stays, the rest is drawn, and the numbers are those of a straight run."""
+    """By SIGKILL once a batch is written: it stays, the rest is drawn, and the numbers are those of a straight run."""
     long = [digits, "--count", "700", "--sampler", "ddim", "--metrics", "frechet,kernel"]
     straight = report(*long, "--out", str(tmp_path / "straight"))
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "tinyddpm", "evaluate", *long, "--out", str(out)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while not (kept := list(out.glob("kept/drawn/*.npz"))) and process.poll() is None:
+        while not (kept := list(out.glob("kept/drawn/*/*.npz"))) and process.poll() is None:
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
-    assert len(kept) < 3
+    assert len(kept) < 6
     before = {path: path.stat().st_mtime_ns for path in kept}
     assert report(*long, "--out", str(out)) == straight
     assert before == {path: path.stat().st_mtime_ns for path in kept}
-    assert len(list(out.glob("kept/drawn/*.npz"))) == 3
+    assert len(list(out.glob("kept/drawn/*/*.npz"))) == 6
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_it_keeps_what_it_drew(
     number: signal.Signals, code: int, digits: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the middle of the second chunk: it says where the first one is, and does not draw it again."""
-    arguments = ["evaluate", digits, "--count", "300", *FEW[2:], "--metrics", "frechet", "--out", str(tmp_path)]
-    batches, draw = [], evaluation.draw
+    """In the middle of the second batch: it says where the first one is, and does not draw it again."""
+    arguments = ["evaluate", digits, "--count", "200", *FEW[2:], "--metrics", "frechet", "--out", str(tmp_path)]
+    batches, sample = [], Model.sample
 
-    def interrupted(*given: Any, **options: Any) -> Any:
+    def interrupted(*given: Any) -> Any:
         batches.append(given)
         if len(batches) == 2:
             signal.raise_signal(number)
-        return draw(*given, **options)
+        return sample(*given)
 
-    monkeypatch.setattr(evaluation, "draw", interrupted)
+    monkeypatch.setattr(Model, "sample", interrupted)
     result = run(*arguments)
     assert result.exit_code == code
     assert result.stderr.splitlines()[-1] == (
         f"stopped by {number.name}; what was drawn is kept: the same command goes on from {tmp_path / 'kept'}"
     )
-    assert len(list(tmp_path.glob("kept/drawn/*.npz"))) == 1
+    assert len(list(tmp_path.glob("kept/drawn/*/*.npz"))) == 1
     assert run(*arguments).exit_code == 0
     assert len(batches) == 3
 
@@ -268,7 +269,7 @@ def test_errors_are_one_line(digits: str, points: str, tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_named(digits: str, tmp_path: Path) -> None:
     report(digits, *FEW, "--metrics", "frechet", "--out", str(tmp_path))
-    (drawn,) = tmp_path.glob("kept/drawn/*.npz")
+    (drawn,) = tmp_path.glob("kept/drawn/*/*.npz")
     drawn.write_bytes(drawn.read_bytes()[:50])
     line = fails(digits, *FEW, "--metrics", "frechet", "--out", str(tmp_path))
     assert f"{drawn} cannot be read" in line

@@ -290,7 +290,7 @@ def test_a_large_data_set_moves_in_pieces(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(feed, "CHUNK", 100)
     settings = config(UNET)
     dataset = data(settings)
-    moved = feed.make_feed(ShimBackend(), dataset, settings)
+    moved = feed.make_feed(ShimBackend(), dataset, settings, slice(0, settings.training.batch_size))
     assert moved.whole
     np.testing.assert_array_equal(moved.data, dataset.read(np.arange(23)))
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tinyddpm.errors import ConfigError, DataError, TinyDDPMError
-from tinyddpm.figures.files import replacing
 from tinyddpm.figures.images import captioned, film_strip, grid, save_gif, save_images, save_npz, save_png
+from tinyddpm.files import replacing
 from tinyddpm.samplers.spacings import moments
 
 

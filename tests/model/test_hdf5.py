@@ -156,7 +156,7 @@ class TestAccidents:
         """Of a file that another program wrote: ours refuses to."""
         bad = {"a": np.array([1, np.nan], np.float32)}
         path = tmp_path / "nan.h5"
-        path.write_bytes(hdf5._image(hdf5._with_manifest(bad, {})).getvalue())
+        path.write_bytes(hdf5._image(hdf5._with_manifest(bad, {})))
         with pytest.raises(CheckpointError, match="'a' holds NaN or infinity"):
             read_file(path, CheckpointError, forms(bad))
 

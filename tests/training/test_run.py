@@ -36,7 +36,7 @@ from tinyddpm.model.config import Config
 from tinyddpm.model.load import layout_of, load_model
 from tinyddpm.model.sampling import draw
 from tinyddpm.progress import Progress
-from tinyddpm.training import run as run_module
+from tinyddpm.training import pictures as pictures_module
 from tinyddpm.training.assembly import make_trainer, open_data
 from tinyddpm.training.lock import held, in_folder
 from tinyddpm.training.metrics import Metrics
@@ -357,7 +357,7 @@ def test_pictures_that_a_kill_cost_are_drawn_on_resume(
         save(*arguments, **options)
 
     for name in ("save_png", "save_gif"):
-        monkeypatch.setattr(run_module, name, partial(dying, getattr(run_module, name)))
+        monkeypatch.setattr(pictures_module, name, partial(dying, getattr(pictures_module, name)))
     with pytest.raises(KeyboardInterrupt):
         start(settings, NUMPY, tmp_path / "killed", quiet())
     assert loaded(tmp_path / "killed").step == (6 if killed_at == 1 else 12)
@@ -412,7 +412,7 @@ def test_a_disk_that_fills_up_costs_no_step(what: str, tmp_path: Path, monkeypat
     """The file is named, the state saved, and the run goes on from there as if nothing had happened."""
     start(config(POINTS), NUMPY, tmp_path / "straight", quiet())
     folder = tmp_path / "full"
-    (place, name) = (Metrics, "append") if what == "metrics" else (run_module, "save_png")
+    (place, name) = (Metrics, "append") if what == "metrics" else (pictures_module, "save_png")
 
     def full(*_: Any, **values: Any) -> None:
         raise DataError("cannot write FILE: No space left on device")
@@ -509,7 +509,7 @@ def test_a_run_goes_on_where_nothing_can_be_drawn(tmp_path: Path, monkeypatch: p
     def nothing(*_: Any, **__: Any) -> None:
         raise DrawingError("sample 0 of 10 is not finite")
 
-    monkeypatch.setattr("tinyddpm.training.run.draw", nothing)
+    monkeypatch.setattr("tinyddpm.training.pictures.draw", nothing)
     said = StringIO()
     outcome = start(config(POINTS), NUMPY, tmp_path, Progress(said))
     assert (outcome.complete, outcome.pictures) == (True, [])

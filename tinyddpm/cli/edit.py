@@ -268,6 +268,7 @@ SHARED = [
         ["--labels", "classes"],
         help="The classes of the images, by name or number, separated by commas; their own if not given.",
         group="Edit",
+        env=False,
     ),
     GroupedOption(["--out"], type=click.Path(path_type=Path), help="Folder; edits if not given.", group="Output"),
     *(

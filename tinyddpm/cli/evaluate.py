@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +12,14 @@ import click
 from tinyddpm.cli.nll import nll
 from tinyddpm.cli.options import GroupedCommand, argument, command_mark, option, parse_assignments
 from tinyddpm.cli.output import say
+from tinyddpm.cli.ranks import shared
 from tinyddpm.cli.sample import sample
-from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model
+from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, keeping, open_model
 from tinyddpm.errors import ConfigError, DataError, unknown
 
 if TYPE_CHECKING:
     from tinyddpm.data.base import Dataset
+    from tinyddpm.distributed.group import Group
     from tinyddpm.metrics.evaluation import Pairs
     from tinyddpm.model.config import Config, GuidanceConfig, SamplingConfig
 
@@ -100,6 +101,7 @@ VARIED = ("guidance", "steps", "sampler")
     group="Output",
 )
 @option("--json", "as_json", is_flag=True, help="One JSON object.", group="Output")
+@shared
 def evaluate(
     checkpoint: Path,
     data: str | None,
@@ -128,6 +130,7 @@ def evaluate(
     scale: float | None,
     guide: str | None,
     guide_assignments: tuple[str, ...],
+    group: Group,
     **machine: Any,
 ) -> None:
     """Say how good the samples are that the model in CHECKPOINT, a file or a run folder, draws.
@@ -140,14 +143,14 @@ def evaluate(
     from tinyddpm.backend import load_backend
     from tinyddpm.cli.measurement import opened
     from tinyddpm.figures.marks import checkpoint_of
+    from tinyddpm.kept import Cache
     from tinyddpm.metrics.base import make_features
-    from tinyddpm.metrics.cache import Cache
     from tinyddpm.metrics.evaluation import Evaluation, Subject
     from tinyddpm.model.load import checkpoint_file
-    from tinyddpm.training.interrupt import Stoppable, Stopped, interruptible
+    from tinyddpm.training.interrupt import Stoppable
 
     metrics = _metrics(metrics_names.split(",") if metrics_names else METRICS, metric_assignments)
-    model, weights, loaded = open_model(checkpoint, raw, **machine)
+    model, weights, loaded = open_model(checkpoint, raw, group=group, **machine)
     varied, values = _sweep(sweep)
     ways = []
     for value in values:
@@ -175,7 +178,7 @@ def evaluate(
     features = make_features(features_name, load_backend(machine["backend"], machine["device"]), **options)
     about = checkpoint_of(checkpoint, loaded, raw)
     folder = out or checkpoint_file(checkpoint).parent / "evaluations"
-    progress = Stoppable()
+    progress = Stoppable(group)
     evaluation = Evaluation(
         Subject(model, weights, about),
         features,
@@ -188,15 +191,13 @@ def evaluate(
         seed=seed,
         batch_size=batch_size,
         progress=progress,
+        group=group,
     )
-    try:
-        with interruptible() as progress.interrupt:
-            floor = evaluation.floor()
-            found = [evaluation.measure(*way) for way in ways]
-    except Stopped as stopped:
-        progress.close()
-        say(f"stopped by {stopped}; what was drawn is kept: the same command goes on from {folder / 'kept'}", err=True)
-        sys.exit(128 + stopped.signal)
+    with keeping(progress, lambda: f"what was drawn is kept: the same command goes on from {folder / 'kept'}"):
+        floor = evaluation.floor()
+        found = [evaluation.measure(*way) for way in ways]
+    if not group.first:
+        return
     report = {
         "checkpoint": str(checkpoint),
         **about,
@@ -343,10 +344,10 @@ def _write(
 ) -> list[Path]:
     """Write the report and its pictures, that of a sweep with this mark; return the files."""
     from tinyddpm.figures.evaluation import draw_sweep, pairs_picture
-    from tinyddpm.figures.files import replacing
     from tinyddpm.figures.images import save_png
     from tinyddpm.figures.samples import is_drawable
-    from tinyddpm.metrics.cache import digest
+    from tinyddpm.files import replacing
+    from tinyddpm.kept import digest
 
     settings = {key: value for key, value in report.items() if key not in ("checkpoint", "floor", "drawn")}
     ways = [{key: way[key] for key in ("value", "sampling", "spacing", "guidance")} for way in report["drawn"]]

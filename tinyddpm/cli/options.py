@@ -23,12 +23,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class GroupedOption(click.Option):
-    """An option that help shows under the heading `group`, and that `TINYDDPM_<FLAG>` sets, such as TINYDDPM_COUNT."""
+    """An option that help shows under the heading `group`, and that `TINYDDPM_<FLAG>` sets, such as TINYDDPM_COUNT.
 
-    def __init__(self, *args: Any, group: str = "Options", **kwargs: Any) -> None:
+    `env` is False where the flag means something else than a setting of the same name does: the variable is the
+    setting's.
+    """
+
+    def __init__(self, *args: Any, group: str = "Options", env: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.group = group
-        self.envvar = None if self.multiple else ENV_PREFIX + flag_of(self).replace("-", "_").upper()
+        named = env and not self.multiple
+        self.envvar = ENV_PREFIX + flag_of(self).replace("-", "_").upper() if named else None
 
 
 def flag_of(given: click.Parameter) -> str:

@@ -36,7 +36,7 @@ def report(runs: tuple[Path, ...], likelihoods: tuple[Path, ...], out: Path | No
     """
     from datetime import datetime
 
-    from tinyddpm.figures.files import replacing
+    from tinyddpm.files import replacing
     from tinyddpm.report.folder import read_run
     from tinyddpm.report.metrics import run_names
     from tinyddpm.report.page import page

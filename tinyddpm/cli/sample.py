@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,23 +11,31 @@ import click
 
 from tinyddpm.cli.options import GroupedCommand, argument, option
 from tinyddpm.cli.output import say
+from tinyddpm.cli.ranks import shared
 from tinyddpm.cli.trained import (
     chosen_guidance,
     chosen_sampling,
+    keeping,
     machine_options,
     open_model,
     refuse_full,
     wish_of,
 )
+from tinyddpm.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tinyddpm.samplers import Step
+    from tinyddpm.distributed.group import Group
+    from tinyddpm.kept import KeptRows
 
 LAST = 2**32 - 1
 """The number of the last sample that there is noise for."""
 
 LONG = 60
 """Seconds from which on it is said, after the first batch, how long all will take."""
+
+
+KEPT = "kept"
+"""The folder below that of the samples for those that are drawn, until all are."""
 
 
 @click.command(cls=GroupedCommand)
@@ -37,6 +45,7 @@ LONG = 60
 @option("--npz", is_flag=True, help="Write all samples as one .npz file: uint8 images, or points.", group="Output")
 @option("--gif", is_flag=True, help="Write the denoising as an animated GIF.", group="Output")
 @option("--film-strip", is_flag=True, help="Write the denoising of a few images as one picture.", group="Output")
+@option("--resume", is_flag=True, help="Go on with what was stopped in the folder --out.", group="Output", env=False)
 @option(
     "--count",
     "number",
@@ -60,6 +69,7 @@ LONG = 60
     help="Classes to draw, by name or number, separated by commas, names with commas in double quotes; all in turn if"
     " not given.",
     group="Samples",
+    env=False,
 )
 @option(
     "--prompt",
@@ -147,6 +157,7 @@ LONG = 60
 )
 @option("--raw", is_flag=True, help="Use the weights as trained, not their average.", group="Sampling")
 @machine_options
+@shared
 def sample(
     checkpoint: Path,
     out: Path | None,
@@ -154,6 +165,7 @@ def sample(
     npz: bool,
     gif: bool,
     film_strip: bool,
+    resume: bool,
     number: int,
     first: int,
     classes: str | None,
@@ -173,6 +185,7 @@ def sample(
     guide: str | None,
     guide_assignments: tuple[str, ...],
     raw: bool,
+    group: Group,
     **machine: Any,
 ) -> None:
     """Draw samples from CHECKPOINT, a file or a run folder, and write them as a grid.
@@ -185,10 +198,12 @@ def sample(
     from tinyddpm.figures.marks import checkpoint_of, mark_of, samples_of
     from tinyddpm.figures.samples import write
     from tinyddpm.files import unused
+    from tinyddpm.kept import KeptRows
     from tinyddpm.model.sampling import draw
-    from tinyddpm.progress import Progress, duration
+    from tinyddpm.progress import duration
+    from tinyddpm.training.interrupt import Stoppable
 
-    model, weights, loaded = open_model(checkpoint, raw, **machine)
+    model, weights, loaded = open_model(checkpoint, raw, group=group, **machine)
     sampling = chosen_sampling(
         model.config, assignments, spacing, spacing_assignments,
         name=sampler, steps=sample_steps, threshold=threshold, percentile=percentile,
@@ -197,7 +212,6 @@ def sample(
     numbers = np.arange(first, first + number)
     turns = model.condition.asked(wish_of(model, classes, prompts, prompts_file, embeddings))
     asked = in_turn(turns, numbers)
-    refuse_full(out)
     mark = mark_of(
         model,
         "tinyddpm sample",
@@ -209,29 +223,57 @@ def sample(
         embeddings=embeddings,
     )
 
-    progress, done, began = Progress(), count(1), time.monotonic()
-    steps, batches = sampling.steps or model.process.T, -(-number // batch_size)
-
-    def watch(step: Step) -> None:
-        at = next(done)
-        left = (time.monotonic() - began) * (batches - 1)
-        if at == steps and left >= LONG:
-            progress.say(f"drawing {number} samples will take about {duration(left)}")
-        progress.update(at, steps * batches, f"drawing {number} samples")
-
-    samples = draw(
-        model,
-        weights,
-        numbers,
-        asked,
-        seed=seed,
-        sampling=sampling,
-        guidance=guidance,
-        batch_size=batch_size,
-        frames=gif or film_strip,
-        watch=watch,
-    )
-    progress.close()
     folder = out or unused(Path("samples"))
-    for path in write(samples, folder, mark, first=first, singles=singles, npz=npz, gif=gif, strip=film_strip):
-        say(f"wrote {path}")
+    kept = KeptRows(folder / KEPT, {**mark, "samples": []})
+    if group.first:
+        _check(folder, kept, resume)
+    progress, began = Stoppable(group), time.monotonic()
+    steps = len(model.pairs(sampling))
+
+    def watch(done: int, total: int) -> None:
+        left = (time.monotonic() - began) * (total / steps - 1)
+        if done == steps and left >= LONG:
+            progress.say(f"drawing {number} samples will take about {duration(left)}")
+        progress.update(done, total, f"drawing {number} samples")
+
+    def said() -> str:
+        go_on = f": go on with --resume --out {folder}" if len(kept) else ""
+        return f"{len(kept)} of {number} samples are kept{go_on}"
+
+    with keeping(progress, said):
+        samples = draw(
+            model,
+            weights,
+            numbers,
+            asked,
+            seed=seed,
+            sampling=sampling,
+            guidance=guidance,
+            batch_size=batch_size,
+            frames=gif or film_strip,
+            watch=watch,
+            kept=kept,
+            group=group,
+        )
+        progress.close()
+        if not group.first:
+            return
+        for path in write(samples, folder, mark, first=first, singles=singles, npz=npz, gif=gif, strip=film_strip):
+            say(f"wrote {path}")
+    shutil.rmtree(folder / KEPT)
+
+
+def _check(folder: Path, kept: KeptRows, resume: bool) -> None:
+    """Refuse a folder that holds other samples than those to go on with, or any if they are not to be gone on with.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if resume and not (folder / KEPT).is_dir():
+        raise ConfigError(f"{folder} holds no samples that were stopped: leave --resume out, or give their --out")
+    if resume and not len(kept):
+        raise ConfigError(f"{folder} holds samples of another command: repeat all that it said, with --resume")
+    if not resume and (folder / KEPT).is_dir():
+        raise ConfigError(f"{folder} holds samples that were stopped: go on with --resume, or choose another --out")
+    if not resume:
+        refuse_full(folder)

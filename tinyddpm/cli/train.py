@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from tinyddpm.cli.options import GroupedCommand, configuration, configuration_options, option
 from tinyddpm.cli.output import say
+from tinyddpm.cli.ranks import shared
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config
 
+if TYPE_CHECKING:
+    from tinyddpm.distributed.group import Group
+    from tinyddpm.training.run import Outcome
+
 CHANGED = ("steps", "backend", "device", "precision", "graph", "recompute", "learning_rate")
-RESUMABLE = {"resume", *CHANGED}
+RESUMABLE = {"resume", "distributed", *CHANGED}
 """The options that may be given with --resume: none of them changes what has been trained so far."""
 
 
@@ -32,6 +37,7 @@ RESUMABLE = {"resume", *CHANGED}
     group="Run",
 )
 @configuration_options
+@shared
 @click.pass_context
 def train(
     ctx: click.Context,
@@ -40,6 +46,7 @@ def train(
     resume: Path | None,
     dry_run: bool,
     callbacks: tuple[str, ...],
+    group: Group,
     preset_name: str | None,
     config_file: Path | None,
     assignments: tuple[str, ...],
@@ -49,8 +56,9 @@ def train(
 
     Ctrl-C, or closing the terminal, finishes the step, saves and exits; --resume goes on bit for bit as if nothing had
     happened.
+
+    Started by mpiexec or srun, its processes train one model together.
     """
-    from tinyddpm.backend import load_backend
     from tinyddpm.files import unused
     from tinyddpm.progress import Progress
     from tinyddpm.training.run import resume as resume_run
@@ -59,17 +67,22 @@ def train(
     progress = Progress()
     if resume:
         _refuse_changes(ctx)
-        outcome = resume_run(resume, progress, *(values[name] for name in CHANGED))
+        outcome = resume_run(resume, progress, group=group, **{name: values[name] for name in CHANGED})
         folder = resume if resume.is_dir() else resume.parent
     else:
         config = configuration(preset_name, config_file, assignments, values)
         config = config.updated({"callbacks": {name: {} for name in callbacks}}, "options")
-        backend = load_backend(config.backend, config.device, config.precision, config.graph)
+        backend = group.load_backend(config.backend, config.device, config.precision, config.graph)
         if dry_run:
-            _print_estimate(config, backend)
+            _print_estimate(config, backend, group)
             return
         folder = out or unused(Path("runs") / Path(config.data.source).stem)
-        outcome = start(config, backend, folder, progress)
+        outcome = start(config, backend, folder, progress, group=group)
+    _tell(outcome, folder)
+
+
+def _tell(outcome: Outcome, folder: Path) -> None:
+    """Say how a run ended; leave by the exit code of a signal that stopped it."""
     if outcome.signal:
         command = f"sample {folder}" if outcome.pictures else f"train --resume {folder}"
         say(f"stopped at step {outcome.step} by {outcome.signal.name}; all is saved, go on with: tinyddpm {command}")
@@ -95,11 +108,11 @@ def _refuse_changes(ctx: click.Context) -> None:
         )
 
 
-def _print_estimate(config: Config, backend: Any) -> None:
+def _print_estimate(config: Config, backend: Any, group: Group) -> None:
     from tinyddpm.progress import duration
     from tinyddpm.training.assembly import estimate
 
-    found = estimate(config, backend)
+    found = estimate(config, backend, group=group)
     speed = config.training.batch_size / found.seconds_per_step
     say(f"data         {found.data}")
     say(f"parameters   {found.parameters:,}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,15 +12,17 @@ import click
 
 from tinyddpm.cli.options import option, parse_assignments
 from tinyddpm.cli.output import say
-from tinyddpm.errors import ConfigError
+from tinyddpm.errors import ConfigError, DataError
 from tinyddpm.files import check_file
 
 if TYPE_CHECKING:
     from tinyddpm.backend import Array
     from tinyddpm.conditions import Wish
+    from tinyddpm.distributed.group import Group
     from tinyddpm.model.checkpoint import Checkpoint
     from tinyddpm.model.config import Config, GuidanceConfig, SamplingConfig
     from tinyddpm.model.model import Model
+    from tinyddpm.training.interrupt import Stoppable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,14 +54,29 @@ def machine_options(function: F) -> F:
 
 
 def open_model(
-    checkpoint: Path, raw: bool, *, backend: str, device: str | None, precision: str, graph: bool, threads: int
+    checkpoint: Path,
+    raw: bool,
+    *,
+    backend: str,
+    device: str | None,
+    precision: str,
+    graph: bool,
+    threads: int,
+    group: Group | None = None,
 ) -> tuple[Model, Array, Checkpoint]:
-    """Return what `load_model` returns, and tell the user what has changed about its plugins."""
-    from tinyddpm.backend import load_backend
+    """Return what `load_model` returns, and tell the user what has changed about its plugins.
+
+    Ranks of a group share the cores, if it is not said how many threads each has.
+    """
+    from tinyddpm.distributed.group import ALONE
     from tinyddpm.model.checkpoint import plugin_notes
     from tinyddpm.model.load import load_model
 
-    model, weights, loaded = load_model(checkpoint, load_backend(backend, device, precision, graph), raw, threads)
+    group = group or ALONE
+    there = group.load_backend(backend, device, precision, graph)
+    if group.size > 1 and not threads:
+        threads = min(there.threads(0), group.cores())
+    model, weights, loaded = load_model(checkpoint, there, raw, threads)
     for note in plugin_notes(loaded):
         say(f"note: {note}", err=True)
     return model, weights, loaded
@@ -153,6 +172,31 @@ def _lines(path: Path) -> list[str]:
     if not found:
         raise ConfigError(f"there are no prompts in {path}: write one a line")
     return found
+
+
+@contextmanager
+def keeping(progress: Stoppable, kept: Callable[[], str]) -> Iterator[None]:
+    """Do work in the block that keeps what it has done, and say what that is where it does not come to its end.
+
+    Args:
+        progress: of the work, which a signal ends between two steps: the command then exits as a shell says of it.
+        kept: returns what is kept, and how to go on.
+
+    Raises:
+        DataError: the work has raised it; what is kept is said, too.
+    """
+    from tinyddpm.training.interrupt import Stopped, interruptible
+
+    try:
+        with interruptible(progress.interrupt):
+            yield
+    except Stopped as stopped:
+        progress.close()
+        say(f"stopped by {stopped}; {kept()}", err=True)
+        sys.exit(128 + stopped.signal)
+    except DataError as error:
+        progress.close()
+        raise DataError(f"{error}; {kept()}") from error
 
 
 def refuse_full(folder: Path | None) -> None:

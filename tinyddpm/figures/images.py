@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinyddpm.errors import ConfigError, DataError
-from tinyddpm.figures.files import replacing
 from tinyddpm.figures.marks import KEY, Mark, of_sample, to_text
+from tinyddpm.files import replacing
 from tinyddpm.samplers.spacings import moments
 
 Pixels: TypeAlias = NDArray[np.uint8]

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyddpm.errors import ConfigError
-from tinyddpm.figures.files import replacing
 from tinyddpm.figures.images import Pixels, grid
 from tinyddpm.figures.marks import KEY, Mark, to_text
+from tinyddpm.files import replacing
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#888888")
 """Of curves, in this order: seven that colour-blind readers can tell apart (Okabe and Ito 2008, Tol 2021), and grey."""

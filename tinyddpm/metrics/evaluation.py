@@ -7,7 +7,7 @@ kept in a folder: the samples drawn, features, numbers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from tinyddpm.backend import Array, Purpose, Random
 from tinyddpm.conditions import Asked, some
 from tinyddpm.data.base import Dataset
+from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.errors import DataError
 from tinyddpm.figures.marks import Mark, mark_of, samples_of
+from tinyddpm.kept import Cache, KeptRows, digest
 from tinyddpm.metrics.base import Features, Numbers, Part, Sets, measure, needs
-from tinyddpm.metrics.cache import Cache, digest
 from tinyddpm.metrics.copies import closest_pairs
 from tinyddpm.model.config import GuidanceConfig, SamplingConfig
 from tinyddpm.model.model import Model
@@ -32,7 +33,7 @@ Indices: TypeAlias = NDArray[np.int64]
 Samples: TypeAlias = NDArray[Any]
 
 CHUNK = 256
-"""Samples that are drawn, and seen, between two writings to the disk."""
+"""Samples that are seen between two writings to the disk."""
 
 QUICK = 0.1
 """Seconds for a chunk below which features are not kept: they are as soon computed as read."""
@@ -103,6 +104,7 @@ class Evaluation:
         seed: of the noise, and of the order of the real samples.
         batch_size: samples that are drawn at a time.
         progress: where it is said how far this is.
+        group: ranks that draw and see together; the first one measures.
 
     Attributes:
         compared: how many real samples drawn ones are compared with.
@@ -126,10 +128,12 @@ class Evaluation:
         seed: int,
         batch_size: int,
         progress: Progress,
+        group: Group = ALONE,
     ) -> None:
         if len(real) < 4:
             raise DataError(f"{real.description}: {len(real)} samples have no halves to compare: give four or more")
         self.subject, self.features, self.features_key, self.metrics = subject, features, features_key, metrics
+        self.group = group
         self.cache, self.count, self.seed, self.batch_size, self.progress = cache, count, seed, batch_size, progress
         self.compared, self.halves = min(count, len(real)), min(count, len(real) // 2)
         self.real, self.training = real, training
@@ -166,52 +170,49 @@ class Evaluation:
         return Measured(numbers, self._pairs(samples, drawn, asked, mark))
 
     def _draw(self, sampling: SamplingConfig, guidance: GuidanceConfig, asked: Asked, mark: Mark) -> Samples:
-        """Return n samples, a chunk at a time, drawn or from the cache."""
-        model, weights, numbers = self.subject.model, self.subject.weights, np.arange(self.count)
-        columns = model.read(asked)
-
-        def key(rows: slice) -> str:
-            return digest(mark, numbers[rows], *(column[rows] for _, column in sorted(columns.items())))
-
-        chunks = [(rows, key(rows)) for rows in _chunks(self.count)]
-        missing = [rows for rows, name in chunks if not self.cache.has("drawn", name)]
-        batches = sum(-(-len(numbers[rows]) // self.batch_size) for rows in missing)
-        watch = Watch(self.progress, batches * len(model.pairs(sampling)), f"drawing {self.count} samples")
-
-        def drawn(rows: slice) -> Mapping[str, Samples]:
-            """Return a chunk as the cache keeps it."""
-            found = draw(
-                model,
-                weights,
-                numbers[rows],
-                some(asked, rows),
-                seed=self.seed,
-                sampling=sampling,
-                guidance=guidance,
-                batch_size=self.batch_size,
-                watch=lambda step: watch.add(1),
-            )
-            return {"samples": found.values}
-
-        found = [self.cache.arrays("drawn", name, partial(drawn, rows))["samples"] for rows, name in chunks]
-        return np.concatenate(found)
+        """Return n samples, drawn or from the cache."""
+        watch = Watch(self.progress, f"drawing {self.count} samples")
+        return draw(
+            self.subject.model,
+            self.subject.weights,
+            np.arange(self.count),
+            asked,
+            seed=self.seed,
+            sampling=sampling,
+            guidance=guidance,
+            batch_size=self.batch_size,
+            watch=watch.at,
+            kept=KeptRows(self.cache.folder / "drawn", mark),
+            group=self.group,
+        ).values
 
     def _of(self, dataset: Dataset, rows: Indices, text: str) -> Known:
         return self._see(lambda part: dataset.read(rows[part]), some(dataset, rows), len(rows), text)
 
     def _see(self, read: Callable[[slice], Samples], what: Asked, n: int, text: str) -> Known:
         """Return n samples as the features see them, a chunk at a time, with what they are or were asked for."""
-        watch, keys, seen = Watch(self.progress, n, f"looking at {text}"), [], []
-        for rows in _chunks(n):
-            samples = read(rows)
-            keys.append(digest(self.features_key, self.features.description, samples))
-            seen.append(self._look(samples, keys[-1]))
-            watch.add(len(samples))
+        watch, keys, seen = Watch(self.progress, f"looking at {text}"), list[str](), list[Mapping[str, Samples]]()
+        for turn in self._turns(n):
+            own = None
+            if self.group.rank < len(turn):
+                samples = read(turn[self.group.rank])
+                key = digest(self.features_key, self.features.description, samples)
+                own = key, self._look(samples, key)
+            for key, rows_by_name in filter(None, self.group.gather(own)):
+                keys.append(key)
+                seen.append(rows_by_name)
+            watch.at(turn[-1].stop, n)
         rows_by_name = {name: np.concatenate([chunk[name] for chunk in seen]) for name in seen[0]}
         model = self.subject.model
         labels, words = what.labels if model.condition_name else None, model.condition.words(what)
         key = digest(keys, None if labels is None else labels.tolist(), None if words is None else list(words))
         return Known(Part(**rows_by_name, labels=labels, words=words), key)
+
+    def _turns(self, n: int) -> Iterator[list[slice]]:
+        """Yield the chunks that the ranks see at the same time, one each."""
+        chunks = _chunks(n)
+        for start in range(0, len(chunks), self.group.size):
+            yield chunks[start : start + self.group.size]
 
     def _look(self, samples: Samples, key: str) -> Mapping[str, Samples]:
         """Return the features of a chunk, and its logits where there are any; from the cache where it pays."""
@@ -228,14 +229,16 @@ class Evaluation:
     def _numbers(self, drawn: Known, real: Known) -> Numbers:
         numbers: dict[str, float] = {}
         sets = Sets(drawn.part, real.part, self._training.part if self._training else None)
+        if not self.group.first:
+            return self.group.broadcast(numbers)
         for name, options in self.metrics.items():
             training = self._training.key if self._training and "training" in needs(name) else ""
             key = digest(name, options, drawn.key, real.key, training)
             numbers |= self.cache.numbers(key, partial(measure, name, sets, **options))
-        return numbers
+        return self.group.broadcast(numbers)
 
     def _pairs(self, samples: Samples, drawn: Known, asked: Asked, mark: Mark) -> Pairs | None:
-        if self._training is None or self.training is None:
+        if self._training is None or self.training is None or not self.group.first:
             return None
         sets = Sets(drawn.part, self._compared.part, self._training.part)
 
@@ -251,16 +254,14 @@ class Evaluation:
 class Watch:
     """A line that says how much of a work is done, and how long the rest will take at this rate."""
 
-    def __init__(self, progress: Progress, total: int, text: str) -> None:
-        self.progress, self.total, self.text = progress, total, text
-        self.done, self.began = 0, time.monotonic()
+    def __init__(self, progress: Progress, text: str) -> None:
+        self.progress, self.text, self.began = progress, text, time.monotonic()
 
-    def add(self, done: int) -> None:
-        """Say that so much more is done."""
-        self.done += done
-        left = (time.monotonic() - self.began) / self.done * (self.total - self.done)
-        self.progress.update(self.done, self.total, f"{self.text}, {duration(left)} left")
-        if self.done == self.total:
+    def at(self, done: int, total: int) -> None:
+        """Say that so much of all is done."""
+        left = (time.monotonic() - self.began) / done * (total - done)
+        self.progress.update(done, total, f"{self.text}, {duration(left)} left")
+        if done == total:
             self.progress.close()
 
 

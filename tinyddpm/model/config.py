@@ -91,6 +91,8 @@ class TrainingConfig:
         False, "Keep only the inputs of blocks and run these again on the way back, to save memory: the same gradient."
     )
     threads: int = setting(0, "Threads that share each batch; 0 for the cores there are.")
+    shard: bool = setting(False, "Ranks keep and step a part each of Adam's state and of the average, to save memory.")
+    sums: str = setting("fp32", "What ranks send each other of gradients: fp32, or bf16 for half as many bytes.")
     learning_rate: float = setting(2e-4, "Adam's learning rate.")
     warmup: int = setting(5000, "Steps over which the learning rate rises from 0.")
     clip: float = setting(1.0, "Largest global norm of the gradient; 0 to leave it as it is.")

@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
 
 from tinyddpm.backend import Array
 from tinyddpm.conditions import Known, some
+from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.errors import ConfigError, DrawingError, said_before, unknown
+from tinyddpm.kept import KeptRows
 from tinyddpm.model.config import GuidanceConfig, SamplingConfig
 from tinyddpm.model.model import Model
 from tinyddpm.ops.images import from_model
-from tinyddpm.samplers import Step
 from tinyddpm.samplers.spacings import moments
 
 HostArray = np.ndarray[Any, Any]
@@ -52,7 +54,9 @@ def draw(
     guidance: GuidanceConfig | None = None,
     batch_size: int,
     frames: bool = False,
-    watch: Callable[[Step], None] = lambda step: None,
+    watch: Callable[[int, int], None] = lambda done, steps: None,
+    kept: KeptRows | None = None,
+    group: Group = ALONE,
 ) -> Samples:
     """Draw the samples numbered `samples`, in batches.
 
@@ -66,30 +70,59 @@ def draw(
         guidance: which guidance and its options; the configuration's own by default.
         batch_size: how many at a time.
         frames: keep moments of the denoising.
-        watch: called with every step, for progress.
+        watch: called after every step with how many are done, and how many there are in all batches.
+        kept: where each batch is written when it is drawn. What is there already is not drawn again.
+        group: ranks that draw together, a batch each at a time; all get all samples, and the first keeps them.
 
     Raises:
         DrawingError: a sample is not finite.
+        DataError: what was kept cannot be read, or a batch cannot be written.
     """
-    model.read(asked)  # whole: what is to be said of it is said once
-    batches, films = [], []
-    for start in range(0, len(samples), batch_size):
-        part = slice(start, start + batch_size)
-        kept = set(moments(sampling.steps or model.process.T, FRAMES)) if frames else set()
-        film = []
+    columns = model.read(asked)  # whole: what is to be said of it is said once
+    keys, found = [""] * len(samples), []
+    if kept is not None:
+        told = (column for _, column in sorted(columns.items()))
+        keys = kept.keys(samples, np.full(len(samples), frames), *told)
+        found = group.broadcast(list(kept.find(keys)) if group.first else [])
+    missing = np.setdiff1d(np.arange(len(samples)), np.concatenate([[], *(rows for rows, _ in found)]))
+    rounds = [missing[i : i + batch_size * group.size] for i in range(0, len(missing), batch_size * group.size)]
+    pairs = len(model.pairs(sampling))
+    filmed = moments(pairs, FRAMES) if frames else []
+    done = count(1)
+
+    def batch(rows: HostArray) -> dict[str, HostArray] | DrawingError:
+        """Return the frames and values of some samples, or what is wrong with them: after the last step in any case."""
+        drawn = {}
         with said_before():
-            steps = model.sample(weights, samples[part], some(asked, part), seed, sampling, guidance)
+            steps = model.sample(weights, samples[rows], some(asked, rows), seed, sampling, guidance)
         for number, step in enumerate(steps):
-            watch(step)
-            if number in kept:
-                film.append(on_host(model, step.x))
-        batches.append(on_host(model, step.x))
-        films.append(film)
+            watch(next(done), len(rounds) * pairs)
+            if number in filmed:
+                drawn[f"frame {number:04d}"] = step.x
+        drawn["values"] = step.x
+        try:
+            return {name: on_host(model, x) for name, x in drawn.items()}
+        except DrawingError as error:
+            return error
+
+    for rows in rounds:
+        own = rows[group.parts(len(rows))[group.rank]]
+        # Ranks take the same steps: where there is none left for one, it draws another's again.
+        drawn = batch(own if len(own) else rows[:1])
+        for theirs, arrays in group.gather((own, drawn)):
+            if isinstance(arrays, DrawingError):
+                raise arrays
+            if len(theirs):
+                found.append((theirs, arrays))
+                if kept is not None and group.first:
+                    kept.add([keys[row] for row in theirs], arrays)
+    order = np.argsort(np.concatenate([rows for rows, _ in found]))
+    whole = {name: np.concatenate([drawn[name] for _, drawn in found])[order] for name in sorted(found[0][1])}
     return Samples(
-        values=np.concatenate(batches),
+        values=whole.pop("values"),
         labels=asked.labels if model.classes else None,
         words=model.condition.words(asked),
-        frames=[np.concatenate(parts) for parts in zip(*films, strict=True)],
+        frames=list(whole.values()),
     )
 
 

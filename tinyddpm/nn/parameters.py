@@ -9,7 +9,6 @@ from math import prod, sqrt
 from typing import Any, Literal, TypeAlias
 from zlib import crc32
 
-import array_api_compat.numpy
 import numpy as np
 
 from tinyddpm.backend import Array, Purpose, Random
@@ -126,7 +125,9 @@ class Layout:
 
         A parameter's numbers depend on the seed and its path alone, so adding one changes no other.
         """
-        random = Random(array_api_compat.numpy, seed)
+        import array_api_compat.numpy as xp  # when it is needed: it takes as long to import as half of NumPy
+
+        random = Random(xp, seed)
         buffer = np.empty(self.size, np.float32)
         for parameter, (start, end) in zip(self.parameters, self._spans, strict=True):
             shape, law = parameter.shape, parameter.init.law

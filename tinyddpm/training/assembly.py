@@ -15,6 +15,7 @@ from tinyddpm.data import PATH_OPTIONS, open_dataset, parse_size
 from tinyddpm.data.base import Dataset, split_dataset
 from tinyddpm.data.batching import check_batch_size
 from tinyddpm.diffusion.denoiser import Prediction
+from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.errors import ConfigError, said_before, unknown
 from tinyddpm.model.config import Config, DataConfig, settings
 from tinyddpm.model.model import Model
@@ -41,12 +42,13 @@ def _refuse_unknown(data: DataConfig) -> None:
             raise ConfigError(f"data: {unknown('key', key, [*names, *options])}")
 
 
-def with_threads(config: Config, backend: Backend) -> Config:
-    """Return `config` with a number of threads: as many as help if it leaves them open.
+def with_threads(config: Config, backend: Backend, group: Group = ALONE) -> Config:
+    """Return `config` with a number of threads: as many as help if it leaves them open, in each rank.
 
     A sum cut into other parts rounds otherwise, so a run keeps this number, wherever it goes on.
     """
-    threads = backend.threads(config.training.threads)
+    open_ = group.size > 1 and not config.training.threads
+    threads = min(backend.threads(0), group.cores()) if open_ else backend.threads(config.training.threads)
     return replace(config, training=replace(config.training, threads=threads))
 
 
@@ -66,11 +68,14 @@ def with_learned(config: Config, dataset: Dataset) -> Config:
     )
 
 
-def make_trainer(config: Config, backend: Backend, dataset: Dataset, ops: Operations | None = None) -> Trainer:
+def make_trainer(
+    config: Config, backend: Backend, dataset: Dataset, ops: Operations | None = None, group: Group = ALONE
+) -> Trainer:
     """Return a trainer at step 0 for `dataset`, some of which it holds out.
 
     Raises:
-        ConfigError: labels are asked for where there are none, or the network does not fit the samples.
+        ConfigError: labels are asked for where there are none, the network does not fit the samples, or a batch has
+            not a sample for each rank.
         DataError: there are too few samples.
     """
     if config.data.labels and not dataset.classes:
@@ -80,7 +85,12 @@ def make_trainer(config: Config, backend: Backend, dataset: Dataset, ops: Operat
     train, validation = split_held_out(config, dataset)
     _try_sampler(model, train)
     check_batch_size(len(train), config.training.batch_size)
-    return Trainer(model, train, validation, ops)
+    if config.training.batch_size < group.size:
+        raise ConfigError(
+            f"a batch of {config.training.batch_size} has no samples for {group.size} ranks: set --batch-size to at"
+            f" least {group.size}, or start fewer"
+        )
+    return Trainer(model, train, validation, ops, group)
 
 
 def split_held_out(config: Config, dataset: Dataset) -> tuple[Dataset, Dataset]:
@@ -118,10 +128,11 @@ class Estimate:
     seconds_per_step: float
 
 
-def estimate(config: Config, backend: Backend, steps: int = 3) -> Estimate:
+def estimate(config: Config, backend: Backend, steps: int = 3, group: Group = ALONE) -> Estimate:
     """Do a few training steps, writing nothing, and return what they took. The first, which warms up, is not timed."""
     dataset = open_data(config)
-    trainer = make_trainer(with_learned(config, dataset), backend, dataset)
+    config = with_learned(with_threads(config, backend, group), dataset)
+    trainer = make_trainer(config, backend, dataset, group=group)
     seconds = []
     for _ in range(1 + steps):
         began = time.perf_counter()

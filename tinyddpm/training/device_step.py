@@ -10,11 +10,12 @@ from __future__ import annotations
 import numpy as np
 
 from tinyddpm.backend import Array
-from tinyddpm.backend.captured import Arrays
+from tinyddpm.backend.captured import Arrays, Function
 from tinyddpm.backend.workers import parts
 from tinyddpm.conditions import Given
 from tinyddpm.data.base import Dataset
 from tinyddpm.data.batching import batch_indices
+from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.model.model import Model
 from tinyddpm.nn import DropoutNoise
 from tinyddpm.nn.parameters import ZeroGradients
@@ -22,6 +23,7 @@ from tinyddpm.ops import Operations
 from tinyddpm.ops.noising import Noised
 from tinyddpm.ops.optimisation import Factor
 from tinyddpm.training.feed import Feed, make_feed
+from tinyddpm.training.host_step import own_part
 from tinyddpm.training.state import State
 from tinyddpm.training.step import descent, training_gradient
 
@@ -34,24 +36,31 @@ class DeviceStep:
         train: the samples to learn from.
         state: changed in place.
         ops: operations that keep residuals.
+        group: the ranks that share each batch.
     """
 
-    def __init__(self, model: Model, train: Dataset, state: State, ops: Operations) -> None:
-        self.model, self.train, self.state, self.ops = model, train, state, ops
+    def __init__(self, model: Model, train: Dataset, state: State, ops: Operations, group: Group = ALONE) -> None:
+        self.model, self.train, self.state, self.ops, self.group = model, train, state, ops, group
         self.config, backend = model.config, model.backend
         training = self.config.training
         self.random = backend.random(self.config.seed)
-        self.feed: Feed = make_feed(backend, train, self.config)
+        self.own = group.parts(training.batch_size)[group.rank]
+        self.feed: Feed = make_feed(backend, train, self.config, self.own)
         self.columns = {name: backend.asarray(column) for name, column in model.columns(train).items()}
-        self.slots = backend.asarray(np.arange(training.batch_size))
+        self.slots = backend.asarray(np.arange(training.batch_size)[self.own])
         self.gradient = backend.asarray(np.zeros(model.layout.size, np.float32))
         self.descent = descent(training)
-        self._advance = backend.captured(self._step)
+        self._part = own_part(model, group)
+        # All of a step is recorded, or what lies between the sums where these cannot be.
+        between = backend.captured if not group.recordable else _as_it_is
+        self._gradient, self._lengths = between(self._gradient_of), between(self._lengths_of_part)
+        self._descend = between(self._descent)
+        self._advance = backend.captured(self._step) if group.recordable else self._step
 
     def __call__(self, step: int) -> tuple[float, float]:
         """Do one step and return its loss and the gradient's norm; where one is not finite, nothing is changed."""
         backend = self.model.backend
-        places = batch_indices(len(self.train), self.config.training.batch_size, step, self.config.seed)
+        places = batch_indices(len(self.train), self.config.training.batch_size, step, self.config.seed)[self.own]
         self.feed.load(step)
         (factors,) = self._advance(backend.asarray(np.concatenate([[step], places])))
         found = backend.to_numpy(factors)
@@ -59,13 +68,30 @@ class DeviceStep:
 
     def _step(self, now: Array) -> Arrays:
         """Do the step that `now` tells of, (1 + batch,) int64: its number, then the places of its samples."""
+        group, shard = self.group, self.config.training.shard
+        (loss,) = self._gradient(now)
+        if group.size > 1:
+            group.sum_(loss)
+            (group.sum_part if shard else group.sum_)(self.gradient, self.config.training.sums)
+        (lengths,) = self._lengths()
+        if shard:
+            squares = self.model.backend.xp.sum(lengths**2, keepdims=True)
+            group.sum_(squares)
+            lengths = squares**0.5
+        (factors,) = self._descend(now, loss, lengths)
+        if shard:
+            group.gather_parts(self.state.weights)
+        return (factors,)
+
+    def _gradient_of(self, now: Array) -> Arrays:
+        """Return what this rank's samples add to the loss; what they add to the gradient is left in its buffer."""
         model, training, xp = self.model, self.config.training, self.model.backend.xp
         step, places = now[:1], now[1:]
         self.gradient[...] = 0.0
         w = model.weights(self.state.weights, self.ops)
         dw = ZeroGradients(model.layout.views(self.gradient, xp))
         loss = xp.zeros((1,), dtype=xp.float32, device=model.backend.device)
-        for part in parts(training.batch_size, training.accumulate):
+        for part in parts(places.shape[0], training.accumulate):
             batch = self._noised(step, places, part)
             given: Given = {name: xp.take(column, places[part], axis=0) for name, column in self.columns.items()}
             given = model.in_training(given, batch.x_0, self.random, step, self.slots[part])
@@ -75,8 +101,16 @@ class DeviceStep:
                 DropoutNoise(self.random, step, self.slots[part]), share,
             )  # fmt: skip
             loss = loss + share * xp.mean(losses)
-        factors = self.ops.step_factors(self.descent, step, loss, self.ops.lengths(self.gradient))
-        self.ops.adam(self.descent, factors, self.gradient, *self.state)
+        return (loss,)
+
+    def _lengths_of_part(self) -> Arrays:
+        return (self.ops.lengths(self.gradient[self._part]),)
+
+    def _descent(self, now: Array, loss: Array, lengths: Array) -> Arrays:
+        """Do Adam's step and return its factors."""
+        factors = self.ops.step_factors(self.descent, now[:1], loss, lengths)
+        weights, *others = self.state
+        self.ops.adam(self.descent, factors, self.gradient[self._part], weights[self._part], *others)
         return (factors,)
 
     def _noised(self, step: Array, places: Array, part: slice) -> Noised:
@@ -86,3 +120,7 @@ class DeviceStep:
             self.random, step, self.slots[part], self.feed.data, self.model.process.levels, rows[part],
             flip=self.config.data.flip,
         )  # fmt: skip
+
+
+def _as_it_is(function: Function) -> Function:
+    return function

@@ -36,13 +36,16 @@ class Feed(Protocol):
         ...
 
 
-def make_feed(backend: Backend, train: Dataset, config: Config) -> Feed:
-    """Return the data set on the device if a quarter of the free memory holds it, else its batches one by one."""
+def make_feed(backend: Backend, train: Dataset, config: Config, own: slice) -> Feed:
+    """Return the data set on the device if a quarter of the free memory holds it, else its batches one by one.
+
+    `own` are the slots of a batch that this device computes.
+    """
     like = train.read(np.zeros(1, np.int64))
     size = len(train) * prod(train.shape) * like.itemsize
     if size <= SHARE * backend.free_memory():
         return WholeFeed(backend, train, like.dtype)
-    return BatchFeed(backend, train, config, like.dtype)
+    return BatchFeed(backend, train, config, own, like.dtype)
 
 
 class WholeFeed:
@@ -63,17 +66,18 @@ class WholeFeed:
 
 
 class BatchFeed:
-    """Each step's batch; while a step is computed, another thread reads the samples of the next into host memory.
+    """The own slots of each step's batch.
 
-    There are two such buffers: the device reads one while the other is filled.
+    While a step is computed, another thread reads the samples of the next into host memory. There are two such buffers:
+    the device reads one while the other is filled.
     """
 
     whole = False
 
-    def __init__(self, backend: Backend, train: Dataset, config: Config, dtype: Any) -> None:
-        self._backend, self._train, self._seed = backend, train, config.seed
+    def __init__(self, backend: Backend, train: Dataset, config: Config, own: slice, dtype: Any) -> None:
+        self._backend, self._train, self._seed, self._own = backend, train, config.seed, own
         self._batch_size = config.training.batch_size
-        shape = (self._batch_size, *train.shape)
+        shape = (own.stop - own.start, *train.shape)
         self.data = _empty(backend, shape, dtype)
         self._buffers = [backend.host_buffer(shape, dtype) for _ in range(2)]
         self._reader = ThreadPoolExecutor(1)
@@ -88,7 +92,7 @@ class BatchFeed:
         self._next = step + 1, self._reader.submit(self._read, step + 1)
 
     def _read(self, step: int) -> None:
-        places = batch_indices(len(self._train), self._batch_size, step, self._seed)
+        places = batch_indices(len(self._train), self._batch_size, step, self._seed)[self._own]
         self._buffers[step % 2][...] = self._train.read(places)
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tinyddpm.backend import Array
+from tinyddpm.backend import Array, Backend
 from tinyddpm.backend.workers import parts
 from tinyddpm.data.base import Dataset
 from tinyddpm.data.batching import batch_indices
 from tinyddpm.diffusion.times import Law
+from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.model.model import Model
 from tinyddpm.nn import DropoutNoise
 from tinyddpm.nn.parameters import ZeroGradients
@@ -41,18 +42,22 @@ class HostStep:
         state: changed in place.
         ops: operations that keep residuals.
         law: draws the times, and hears their losses.
+        group: the ranks that share each batch.
     """
 
-    def __init__(self, model: Model, train: Dataset, state: State, ops: Operations, law: Law) -> None:
-        self.model, self.train, self.state, self.ops, self.law = model, train, state, ops, law
+    def __init__(
+        self, model: Model, train: Dataset, state: State, ops: Operations, law: Law, group: Group = ALONE
+    ) -> None:
+        self.model, self.train, self.state, self.ops, self.law, self.group = model, train, state, ops, law, group
         self.config = model.config
         self.random = model.backend.random(self.config.seed)
         self.columns = model.columns(train)
         self.descent = descent(self.config.training)
         # One gradient for each worker, summed in order: no worker waits for another, and no sum depends on timing.
         size, asarray = model.layout.size, model.backend.asarray
-        self.gradients: list[Array] = [asarray(np.zeros(size, np.float32)) for _ in range(workers_of(model))]
-        self._blocks = model.backend.blocks(model.layout.size)
+        self.gradients: list[Array] = [asarray(np.zeros(size, np.float32)) for _ in range(workers_of(model, group))]
+        self._part = own_part(model, group)
+        self._blocks = model.backend.blocks(self._part.stop - self._part.start)
 
     def __call__(self, step: int) -> tuple[float, float]:
         """Do one step and return its loss and the gradient's norm; where one is not finite, nothing is changed."""
@@ -61,10 +66,15 @@ class HostStep:
         numbers = backend.asarray(np.asarray([step])), backend.asarray(np.asarray([loss], np.float32))
         factors = ops.step_factors(self.descent, *numbers, lengths)
 
+        gradient, weights = self.gradients[0][self._part], self.state.weights[self._part]
+
         def update(block: slice) -> None:
-            ops.adam(self.descent, factors, self.gradients[0][block], *(buffer[block] for buffer in self.state))
+            buffers = (buffer[block] for buffer in (weights, *self.state[1:]))
+            ops.adam(self.descent, factors, gradient[block], *buffers)
 
         self.model.workers.map(update, self._blocks)
+        if self.config.training.shard:
+            self.group.gather_parts(self.state.weights)
         norm = float(backend.to_numpy(factors)[Factor.NORM])
         if isfinite(loss) and isfinite(norm):
             self.law.hear(*heard)
@@ -73,14 +83,14 @@ class HostStep:
     def batch_gradient(self, step: int) -> tuple[float, Array, tuple[Array, Array]]:
         """Return the loss of the step's batch and the lengths of its gradient, which is left in the first buffer.
 
-        The batch is cut over the workers, and again for accumulation. The times of all samples and their losses come
-        third.
+        The batch is cut over the workers of all ranks, and again for accumulation. The times of all samples and their
+        losses come third.
         """
-        batch_size, workers = self.config.training.batch_size, len(self.gradients)
+        batch_size, workers, group = self.config.training.batch_size, len(self.gradients), self.group
         layout, xp = self.model.layout, self.model.backend.xp
         w = self.model.weights(self.state.weights, self.ops)
         slots = np.arange(batch_size)
-        cut = parts(batch_size, workers * self.config.training.accumulate)
+        cut = parts(batch_size, group.size * workers * self.config.training.accumulate)
         heard: dict[int, tuple[Array, Array]] = {}
 
         def work(worker: int) -> float:
@@ -89,24 +99,46 @@ class HostStep:
             gradient[...] = 0.0
             dw = ZeroGradients(layout.views(gradient, xp))
             loss = 0.0
-            for number in range(worker, len(cut), workers):
+            for number in range(worker * group.size + group.rank, len(cut), group.size * workers):
                 share, t, losses = self._part_gradient(step, w, dw, slots[cut[number]])
                 heard[number] = t, losses
                 loss += share
             return loss
 
-        losses = self.model.workers.map(work, range(workers))
-        t, each = (xp.concat(parts) for parts in zip(*(heard[number] for number in range(len(cut))), strict=True))
-        total, *others = self.gradients
+        loss = group.total(sum(self.model.workers.map(work, range(workers))))
+        return loss, self._summed(), self._joined(heard)
 
-        def lengths_of_sum(block: slice) -> Array:
+    def _summed(self) -> Array:
+        """Return the lengths of the sum of all gradients, which is left in the first buffer."""
+        total, *others = self.gradients
+        training, group, xp, backend = self.config.training, self.group, self.model.backend.xp, self.model.backend
+
+        def sum_of(block: slice) -> Array:
             gradient = total[block]
             for other in others:
                 gradient += other[block]
-            return self.ops.lengths(gradient)
+            return gradient
 
-        lengths = xp.concat(self.model.workers.map(lengths_of_sum, self._blocks))
-        return sum(losses), lengths, (t, each)
+        if group.size == 1:
+            return xp.concat(self.model.workers.map(lambda block: self.ops.lengths(sum_of(block)), self._blocks))
+        self.model.workers.map(sum_of, backend.blocks(self.model.layout.size))
+        (group.sum_part if training.shard else group.sum_)(total, training.sums)
+        gradient = total[self._part]
+        lengths = xp.concat(self.model.workers.map(lambda block: self.ops.lengths(gradient[block]), self._blocks))
+        return lengths if not training.shard else _concatenated(group, backend, lengths)
+
+    def _joined(self, heard: dict[int, tuple[Array, Array]]) -> tuple[Array, Array]:
+        """Return the times and the losses of the batch, if the law remembers them; else of this rank's parts of it."""
+        backend = self.model.backend
+        if self.group.size > 1 and self.law.packed() is not None:
+            ours = {number: tuple(map(backend.to_numpy, pair)) for number, pair in heard.items()}
+            heard = {
+                number: (backend.asarray(t), backend.asarray(losses))
+                for theirs in self.group.gather(ours)
+                for number, (t, losses) in theirs.items()
+            }
+        t, each = (backend.xp.concat(parts) for parts in zip(*(heard[number] for number in sorted(heard)), strict=True))
+        return t, each
 
     def _part_gradient(self, step: int, w: Any, dw: dict[str, Array], samples: Indices) -> tuple[float, Array, Array]:
         """Add to `dw` what some of the batch's samples, named by their places in it, add to its gradient.
@@ -127,12 +159,23 @@ class HostStep:
         return share * float(model.backend.xp.mean(weight * losses)), t, losses
 
 
-def workers_of(model: Model) -> int:
-    """Return how many threads share a batch: as many as the model has, if it is large enough for them."""
-    batch_size, threads = model.config.training.batch_size, model.workers.threads
+def workers_of(model: Model, group: Group = ALONE) -> int:
+    """Return how many threads share a rank's part of a batch: all the model's, if the part is large enough for them."""
+    batch_size, threads = model.config.training.batch_size // group.size, model.workers.threads
     if model.backend.spreads and model.layout.size * threads > PARAMETERS_PER_SAMPLE * batch_size:
         return 1
     return min(threads, max(1, batch_size // LEAST_PER_WORKER))
+
+
+def own_part(model: Model, group: Group) -> slice:
+    """Return which part of the flat buffers a rank steps: all, or its share where the ranks keep shards."""
+    size = model.layout.size
+    return group.parts(size)[group.rank] if model.config.training.shard else slice(0, size)
+
+
+def _concatenated(group: Group, backend: Backend, array: Array) -> Array:
+    """Return the arrays of all ranks, end to end."""
+    return backend.asarray(np.concatenate(group.gather(backend.to_numpy(array))))
 
 
 def read(model: Model, dataset: Dataset, places: Indices) -> HostArray:

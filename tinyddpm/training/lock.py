@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tinyddpm.errors import ConfigError, DataError
-from tinyddpm.figures.files import replacing
+from tinyddpm.files import replacing
 
 LOCK, HOLDER = ".lock", ".lock.json"
 """What is locked, and who holds it: on Windows what is locked cannot be read."""

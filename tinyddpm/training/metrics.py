@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyddpm.errors import DataError
-from tinyddpm.figures.files import replacing
-from tinyddpm.files import unused
+from tinyddpm.files import replacing, unused
 
 
 class Metrics:

@@ -29,8 +29,7 @@ from types import TracebackType
 from typing import Any
 
 from tinyddpm.errors import DataError
-from tinyddpm.figures.files import replacing
-from tinyddpm.files import check_file
+from tinyddpm.files import check_file, replacing
 from tinyddpm.machine import cpu_model, versions
 from tinyddpm.training.trainer import Trainer
 

@@ -8,54 +8,47 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from signal import Signals
 from typing import Any, NoReturn
 
-import numpy as np
-
 from tinyddpm.backend import Backend, load_backend
-from tinyddpm.conditions import Wish, in_turn
 from tinyddpm.data.base import Dataset
 from tinyddpm.data.fingerprint import differences, fingerprint
+from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.errors import (
     CheckpointError,
     ConfigError,
     DataError,
-    DrawingError,
     OutOfMemoryError,
+    RankError,
     TrainingError,
-    said_before,
 )
-from tinyddpm.figures.files import replacing
-from tinyddpm.figures.images import save_gif, save_png
-from tinyddpm.figures.marks import Mark, mark_of, read_mark, samples_of, sha256_of
-from tinyddpm.figures.samples import animation, is_drawable, picture
-from tinyddpm.model.checkpoint import CheckpointHeader, load_checkpoint, plugin_notes, read_checkpoint_header
+from tinyddpm.files import replacing
+from tinyddpm.machine import versions
+from tinyddpm.model.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    plugin_notes,
+    read_checkpoint_header,
+)
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import CHECKPOINT, checkpoint_file, layout_of
-from tinyddpm.model.sampling import Samples, draw
 from tinyddpm.progress import Progress, duration
-from tinyddpm.samplers import Step
 from tinyddpm.training.assembly import make_trainer, open_data, with_learned, with_threads
 from tinyddpm.training.callbacks import Callbacks
 from tinyddpm.training.edited import edited
-from tinyddpm.training.interrupt import interruptible
+from tinyddpm.training.interrupt import Interrupt, interruptible
 from tinyddpm.training.lock import held, in_folder
 from tinyddpm.training.metrics import Metrics
-from tinyddpm.training.record import Record
+from tinyddpm.training.pictures import Pictures, grid_of, is_drawn, last_pictures
+from tinyddpm.training.record import PACKAGES, Record
 from tinyddpm.training.trainer import StepResult, Trainer
 
-SAMPLE_BATCH = 128
-
-CONFIG, GRID, FILM = "config.toml", "samples.png", "denoising.gif"
-"""A run's settings, and what it ends with."""
-
-SHOWN = 8
-"""Samples that a run holds out, whose like its pictures show where its condition needs an example."""
+CONFIG = "config.toml"
+"""A run's settings."""
 
 
 @dataclass(frozen=True)
@@ -80,28 +73,39 @@ class Outcome:
 
 
 def start(
-    config: Config, backend: Backend, folder: Path, progress: Progress, dataset: Dataset | None = None
+    config: Config,
+    backend: Backend,
+    folder: Path,
+    progress: Progress,
+    dataset: Dataset | None = None,
+    group: Group = ALONE,
 ) -> Outcome:
     """Train from step 0 into `folder`, which must not hold a run already, on `dataset` or what the configuration names.
 
+    The ranks of a group train together; the first one writes.
+
     Raises:
-        ConfigError: the folder is not empty, or another run holds its lock.
+        ConfigError: the folder is not empty, another run holds its lock, or ranks differ.
         TrainingError: the loss left the finite numbers.
     """
-    _refuse_used(folder)
-    config = with_threads(config, backend)
-    callbacks = Callbacks(config.callbacks, progress.say)
+    if group.first:
+        _refuse_used(folder)
+    config = with_threads(config, backend, group)
+    callbacks = Callbacks(config.callbacks if group.first else {}, progress.say)
     dataset = dataset or open_data(config)
     config = with_learned(config, dataset)
-    trainer = make_trainer(config, backend, dataset)
-    with held(folder, progress.say):
-        _refuse_used(folder)
-        (folder / "samples").mkdir()
-        _write_config(folder, config)
+    trainer = make_trainer(config, backend, dataset, group=group)
+    data = fingerprint(dataset)
+    group.same({"versions": versions(PACKAGES), "settings": config.to_dict(), "data": data})
+    with held(folder, progress.say) if group.first else nullcontext():
+        if group.first:
+            _refuse_used(folder)
+            (folder / "samples").mkdir()
+            _write_config(folder, config)
         progress.say(f"data: {dataset.description}")
-        progress.say(f"computed by: {backend.describe()}")
+        progress.say(f"computed by: {backend.describe()}{_ranks(group)}")
         record = Record(folder, trainer, dataset.description, progress.say)
-        return _Run(trainer, folder, progress, callbacks, record, {"data": fingerprint(dataset)}).train()
+        return _Run(trainer, folder, progress, callbacks, record, {"data": data}).train()
 
 
 def resume(
@@ -115,19 +119,22 @@ def resume(
     recompute: bool | None = None,
     learning_rate: float | None = None,
     dataset: Dataset | None = None,
+    group: Group = ALONE,
 ) -> Outcome:
     """Go on where the checkpoint in `folder` was made: to `steps` in all, and elsewhere or otherwise, if so given.
 
     What is not given is as in the folder's `config.toml`. Where all steps are done, the pictures that are missing are
-    drawn. The data are `dataset` or what the configuration names: those it was trained on, in content and order.
+    drawn. The data are `dataset` or what the configuration names: those it was trained on, in content and order. The
+    first rank of a group reads and writes the folder.
 
     Raises:
         CheckpointError: there is no usable checkpoint, or the data set is not the one that it was trained on.
-        ConfigError: all is done already, another run holds the folder's lock, or settings in `config.toml` were edited
-            that a run keeps.
+        ConfigError: all is done already, another run holds the folder's lock, settings in `config.toml` were edited
+            that a run keeps, or ranks differ.
     """
-    path = checkpoint_file(folder)
-    read_checkpoint_header(path)  # refused before anything is written
+    path = checkpoint_file(folder) if group.first else folder
+    if group.first:
+        read_checkpoint_header(path)  # refused before anything is written
 
     def with_changes(before: Config) -> Config:
         training = before.training
@@ -145,22 +152,43 @@ def resume(
             ),
         )
 
-    with held(path.parent, progress.say):
-        return _resume(path, progress, with_changes, dataset)
+    with held(path.parent, progress.say) if group.first else nullcontext():
+        return _resume(path, progress, with_changes, dataset, group)
+
+
+def _read(path: Path, progress: Progress, with_changes: Callable[[Config], Config]) -> tuple[Config, Checkpoint]:
+    """Return the configuration to go on with, and the checkpoint.
+
+    Raises:
+        ConfigError: there is nothing left to do.
+    """
+    before = Config.from_dict(read_checkpoint_header(path).config, str(path))
+    config = with_changes(edited(path.parent / CONFIG, before, progress.say))
+    there = load_backend(config.backend, config.device, config.precision, config.graph)
+    checkpoint = load_checkpoint(path, layout_of(there))
+    drawn = all(is_drawn(file, checkpoint.step) for file in last_pictures(path.parent, checkpoint))
+    if checkpoint.step > config.training.steps or (checkpoint.step == config.training.steps and drawn):
+        raise ConfigError(f"{path} has done {checkpoint.step} steps already: ask for more with --steps")
+    return config, checkpoint
 
 
 def _resume(
-    path: Path, progress: Progress, with_changes: Callable[[Config], Config], dataset: Dataset | None
+    path: Path,
+    progress: Progress,
+    with_changes: Callable[[Config], Config],
+    dataset: Dataset | None,
+    group: Group,
 ) -> Outcome:
     folder = path.parent
-    before = Config.from_dict(read_checkpoint_header(path).config, str(path))
-    config = with_changes(edited(folder / CONFIG, before, progress.say))
-    there = load_backend(config.backend, config.device, config.precision, config.graph)
-    checkpoint = load_checkpoint(path, layout_of(there))
-    drawn = all(is_drawn(file, checkpoint.step) for file in _last_pictures(folder, checkpoint))
-    if checkpoint.step > config.training.steps or (checkpoint.step == config.training.steps and drawn):
-        raise ConfigError(f"{path} has done {checkpoint.step} steps already: ask for more with --steps")
-    callbacks = Callbacks(config.callbacks, progress.say)
+    found = group.broadcast(_read(path, progress, with_changes) if group.first else None)
+    assert found is not None
+    config, checkpoint = found
+    before = Config.from_dict(checkpoint.config, str(path))
+    ranks = checkpoint.state.get("ranks", 1)
+    if ranks != group.size:
+        config = _for_ranks(config, ranks, group, progress)
+    there = group.load_backend(config.backend, config.device, config.precision, config.graph)
+    callbacks = Callbacks(config.callbacks if group.first else {}, progress.say)
     dataset = dataset or open_data(config)
     now = fingerprint(dataset)
     changed = differences(checkpoint.state.get("data", {}), now)
@@ -171,43 +199,36 @@ def _resume(
             f"{path} was trained on other data than {dataset.description}: {' and '.join(changed)} changed; restore the"
             " data as they were, or train anew"
         )
-    trainer = make_trainer(config, there, dataset)
+    trainer = make_trainer(config, there, dataset, group=group)
     trainer.restore(checkpoint)
-    (folder / "samples").mkdir(exist_ok=True)
-    _write_config(folder, config)
+    group.same({"versions": versions(PACKAGES), "data": now})
+    if group.first:
+        (folder / "samples").mkdir(exist_ok=True)
+        _write_config(folder, config)
     rate, old = config.training.learning_rate, before.training.learning_rate
     if rate != old:
         progress.say(f"note: from here on the learning rate is {rate:g}, and no longer {old:g}")
     for note in plugin_notes(checkpoint):
         progress.say(f"note: {note}")
-    progress.say(f"computed by: {there.describe()}")
+    progress.say(f"computed by: {there.describe()}{_ranks(group)}")
     progress.say(f"resuming {path} at step {trainer.step}")
     record = Record(folder, trainer, dataset.description, progress.say)
     return _Run(trainer, folder, progress, callbacks, record, {**checkpoint.state, "data": now}).train()
 
 
-def _last_pictures(folder: Path, header: CheckpointHeader) -> list[Path]:
-    """Return the files of what a run draws when it ends; none where samples cannot be drawn."""
-    if not is_drawable(header.sample_shape):
-        return []
-    return [folder / GRID, folder / FILM, grid_of(folder, header.step)]
+def _for_ranks(config: Config, before: int, group: Group, progress: Progress) -> Config:
+    """Return the configuration for another number of ranks, which together have as many threads, if that can be."""
+    threads = config.training.threads
+    progress.say(
+        f"note: the steps until now were done by {before} {'rank' if before == 1 else 'ranks'}, and those from here on"
+        f" by {group.size}: sums are cut otherwise, so the same numbers come but for rounding"
+    )
+    shared = max(1, threads * before // group.size)
+    return replace(config, training=replace(config.training, threads=shared))
 
 
-def grid_of(folder: Path, step: int) -> Path:
-    """Return the file of the grid that is drawn after so many steps."""
-    return folder / "samples" / f"step_{step:07d}.png"
-
-
-def is_drawn(path: Path, step: int) -> bool:
-    """Return whether a picture is there that was drawn after so many steps."""
-    try:
-        made = read_mark(path) if path.is_file() else {}
-    except DataError:
-        return False
-    match made:
-        case {"checkpoint": {"step": found}}:
-            return bool(found == step)
-    return False
+def _ranks(group: Group) -> str:
+    return f", on {group.size} ranks" if group.size > 1 else ""
 
 
 def _refuse_used(folder: Path) -> None:
@@ -218,10 +239,6 @@ def _refuse_used(folder: Path) -> None:
 def _write_config(folder: Path, config: Config) -> None:
     with replacing(folder / CONFIG) as file:
         file.write(config.to_toml().encode())
-
-
-class _Stopped(Exception):  # noqa: N818 - not an error: samples are not drawn to the end, as somebody asked or none are
-    pass
 
 
 class _Run:
@@ -243,34 +260,43 @@ class _Run:
         self.loss_count: int = state.get("loss_count", 0)
         self.validation: float | None = state.get("validation")
         self.saved_at: int | None = trainer.step or None
-        self.metrics = Metrics(folder / "metrics.jsonl", trainer.step, progress.say)
+        self.group = trainer.group
+        self.metrics = Metrics(folder / "metrics.jsonl", trainer.step, progress.say) if self.group.first else None
         self.callbacks = callbacks
+        self.interrupt = Interrupt()
+        self.pictures = Pictures(trainer, folder, progress, callbacks.tell, self.interrupt)
 
     def train(self) -> Outcome:
         """Train to the configured number of steps, or until told to stop."""
         training, trainer, tell = self.config.training, self.trainer, self.callbacks.tell
         self.began, self.first = time.monotonic(), trainer.step
-        with interruptible() as self.interrupt, self.record:
+        with interruptible(self.interrupt), self.record if self.group.first else nullcontext():
             tell("started", step=trainer.step, steps=training.steps, folder=self.folder)
             try:
                 self._go_on()
-            except DataError as error:
+            except (DataError, RankError) as error:
                 self._save_in_spite_of(error)
             complete = trainer.step == training.steps
-            pictures = self._finish() if complete or self.callbacks.stopped_by else []
+            asked = None if self.interrupt.signal else self.group.broadcast(self.callbacks.stopped_by)
+            pictures = self.pictures.finish() if complete or asked else []
             tell("ended", step=trainer.step, complete=complete)
-            stopped_by = None if complete else self.callbacks.stopped_by
-            outcome = Outcome(trainer.step, complete, pictures, self.interrupt.signal, stopped_by)
-            self.record.ended(trainer.step, outcome.how)
+            outcome = Outcome(trainer.step, complete, pictures, self.interrupt.signal, None if complete else asked)
+            if self.group.first:
+                self.record.ended(trainer.step, outcome.how)
         return outcome
+
+    def _asked_to_stop(self) -> bool:
+        """Return whether a signal to any rank, or a callback of the first, has asked to stop."""
+        signal = self.interrupt.agree(self.group)
+        return bool(signal or self.group.most(bool(self.callbacks.stopped_by)))
 
     def _go_on(self) -> None:
         """Do the steps that are left, and all that is due between them; first the grid that a run was killed before."""
         training, trainer = self.config.training, self.trainer
         due = 0 < trainer.step < training.steps and trainer.step % training.sample_every == 0
-        if due and not is_drawn(grid_of(self.folder, trainer.step), trainer.step):
-            self._draw_grid()
-        while trainer.step < training.steps and not (self.interrupt.signal or self.callbacks.stopped_by):
+        if due and self.group.broadcast(not is_drawn(grid_of(self.folder, trainer.step), trainer.step)):
+            self.pictures.draw_grid()
+        while trainer.step < training.steps and not self._asked_to_stop():
             result = self._step()
             self._log(result)
             norm, rate = result.gradient_norm, result.learning_rate
@@ -278,23 +304,25 @@ class _Run:
             last = trainer.step == training.steps
             if trainer.step % training.validate_every == 0 or last:
                 self._validate()
-            if trainer.step % training.save_every == 0 or last or self.interrupt.signal:
+            if trainer.step % training.save_every == 0 or last:
                 self._save()
             if trainer.step % training.sample_every == 0 and not last:
-                self._draw_grid()
+                self.pictures.draw_grid()
         if self.saved_at != trainer.step:
             self._save()
 
-    def _save_in_spite_of(self, error: DataError) -> NoReturn:
-        """Save, if that can be done, after something else could not be read or written; and raise what that was."""
+    def _save_in_spite_of(self, error: DataError | RankError) -> NoReturn:
+        """Save, if that can be done, after something else could not be done; and raise what that was."""
         self.progress.close()
+        if not self.group.first or (self.group.size > 1 and self.config.training.shard):
+            raise error
         try:
             if self.saved_at != self.trainer.step:
                 self._save()
         except CheckpointError as other:
             last = f"; the last save is of step {self.saved_at}" if self.saved_at else ""
-            raise DataError(f"{error}; nor can step {self.trainer.step} be saved{last}") from other
-        raise DataError(
+            raise type(error)(f"{error}; nor can step {self.trainer.step} be saved{last}") from other
+        raise type(error)(
             f"{error}; all {self.trainer.step} steps are saved: go on with --resume {self.folder}"
         ) from error
 
@@ -340,7 +368,7 @@ class _Run:
         steps = self.config.training.steps
         self.progress.update(result.step, steps, f"loss {mean:.4f}{held_out}  {speed:.0f} samples/s  {left} left")
         if result.step % self.config.training.log_every == 0:
-            self.metrics.append(
+            self._record(
                 step=result.step,
                 loss=mean,
                 gradient_norm=result.gradient_norm,
@@ -351,11 +379,16 @@ class _Run:
 
     def _validate(self) -> None:
         self.validation = self.trainer.validation_loss()
-        self.metrics.append(step=self.trainer.step, validation_loss=self.validation)
+        self._record(step=self.trainer.step, validation_loss=self.validation)
         self.callbacks.tell("validated", step=self.trainer.step, loss=self.validation)
+
+    def _record(self, **values: Any) -> None:
+        if self.metrics:
+            self.metrics.append(**values)
 
     def _save(self) -> None:
         state = {
+            "ranks": self.group.size,
             "loss_sum": self.loss_sum,
             "loss_count": self.loss_count,
             "validation": self.validation,
@@ -372,75 +405,6 @@ class _Run:
         finally:
             self.interrupt.saving = False
         self.saved_at = self.trainer.step
-        self.record.saved(self.trainer.step)
+        if self.group.first:
+            self.record.saved(self.trainer.step)
         self.callbacks.tell("saved", step=self.trainer.step, path=self.folder / CHECKPOINT)
-
-    def _draw(self, frames: bool) -> tuple[Samples, Mark]:
-        """Return samples of the averaged weights, and the mark of what drew them but for how to find the checkpoint."""
-        sampling, model = self.config.sampling, self.trainer.model
-        numbers = np.arange(sampling.count)
-        held_out = self.trainer.held_out
-        shown = model.known(held_out, np.arange(min(SHOWN, len(held_out))))
-        asked = in_turn(model.condition.asked(Wish(), shown), numbers)
-        total = -(-sampling.count // SAMPLE_BATCH) * (sampling.steps or model.process.T)
-        done = count(1)
-
-        def watch(step: Step) -> None:
-            self.progress.update(next(done), total, f"drawing {sampling.count} samples")
-            if self.interrupt.signal:
-                raise _Stopped
-
-        try:
-            with said_before():
-                samples = draw(
-                    model,
-                    self.trainer.ema,
-                    numbers,
-                    asked,
-                    seed=self.config.seed,
-                    sampling=sampling,
-                    batch_size=SAMPLE_BATCH,
-                    frames=frames,
-                    watch=watch,
-                )
-        except DrawingError as error:
-            self.progress.say(
-                f"note: step {self.trainer.step}: {error}; there is no picture of it, and the run goes on"
-            )
-            raise _Stopped from error
-        finally:
-            self.progress.close()
-        mark = mark_of(
-            model,
-            "tinyddpm train",
-            {"step": self.trainer.step, "weights": "average"},
-            seed=self.config.seed,
-            sampling=sampling,
-            guidance=self.config.guidance,
-            samples=samples_of(model, asked, numbers),
-        )
-        return samples, mark
-
-    def _draw_grid(self) -> None:
-        """Draw the grid of the step that was done last."""
-        path = grid_of(self.folder, self.trainer.step)
-        if is_drawable(self.trainer.model.sample_shape):
-            with suppress(_Stopped):
-                samples, mark = self._draw(frames=False)
-                save_png(path, picture(samples), {**mark, "configuration": self.config.to_dict()})
-                self.callbacks.tell("drew", step=self.trainer.step, paths=[path])
-
-    def _finish(self) -> list[Path]:
-        """Draw the samples and the denoising that a finished run ends with, and the grid of its last step."""
-        grid, film = self.folder / GRID, self.folder / FILM
-        if not is_drawable(self.trainer.model.sample_shape):
-            return []
-        with suppress(_Stopped):
-            samples, mark = self._draw(frames=True)
-            saved = {**mark["checkpoint"], "sha256": sha256_of(self.folder / CHECKPOINT)}
-            for path in (grid, grid_of(self.folder, self.trainer.step)):
-                save_png(path, picture(samples), {**mark, "checkpoint": saved})
-            save_gif(film, animation(samples), mark={**mark, "checkpoint": saved})
-            self.callbacks.tell("drew", step=self.trainer.step, paths=[grid, film])
-            return [grid, film]
-        return []

@@ -12,6 +12,7 @@ from tinyddpm.backend import Array, Purpose
 from tinyddpm.backend.workers import parts
 from tinyddpm.data.base import Dataset
 from tinyddpm.diffusion.times import Uniform, make_law
+from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.errors import CheckpointError, TrainingError
 from tinyddpm.hdf5 import PathLike
 from tinyddpm.model.checkpoint import Checkpoint, plugins_of, save_checkpoint
@@ -20,7 +21,7 @@ from tinyddpm.model.model import Model
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.ops.optimisation import warmed_up
 from tinyddpm.training.device_step import DeviceStep
-from tinyddpm.training.host_step import HostStep, read, workers_of
+from tinyddpm.training.host_step import HostStep, own_part, read, workers_of
 from tinyddpm.training.state import State
 from tinyddpm.training.step import noised, training_losses
 
@@ -47,10 +48,13 @@ class Trainer:
         train: the samples to learn from.
         held_out: the samples of the validation loss.
         ops: the operations of training steps; the backend's own if None.
+        group: the ranks that train together. What is said to be done by one is then done by all, at the same time.
     """
 
-    def __init__(self, model: Model, train: Dataset, held_out: Dataset, ops: Operations | None = None) -> None:
-        self.model, self.train, self.held_out = model, train, held_out
+    def __init__(
+        self, model: Model, train: Dataset, held_out: Dataset, ops: Operations | None = None, group: Group = ALONE
+    ) -> None:
+        self.model, self.train, self.held_out, self.group = model, train, held_out, group
         self.config = model.config
         self.ops = ops or load_operations(model.backend, training=True, recompute=self.config.training.recompute)
         times = self.config.training.times
@@ -58,15 +62,17 @@ class Trainer:
         self.law = make_law(model.process, name, **self.config.times.options)
         self.columns = model.columns(held_out)
         self.step = 0
+        self._part = own_part(model, group)
         initial = model.layout.initialise(self.config.seed)
-        buffers = initial, initial.copy(), np.zeros_like(initial), np.zeros_like(initial)
+        own = initial[self._part]
+        buffers = initial, own.copy(), np.zeros_like(own), np.zeros_like(own)
         with model.backend.scope():
             self.state = State(*map(model.backend.asarray, buffers))
             # A device draws uniform times itself; all others are the host's to draw.
             self.advance: HostStep | DeviceStep = (
-                DeviceStep(model, train, self.state, self.ops)
+                DeviceStep(model, train, self.state, self.ops, group)
                 if model.backend.graphs and type(self.law) is Uniform
-                else HostStep(model, train, self.state, self.ops, self.law)
+                else HostStep(model, train, self.state, self.ops, self.law, group)
             )
 
     def train_step(self) -> StepResult:
@@ -103,34 +109,37 @@ class Trainer:
 
         with model.backend.scope():
             w = model.weights(self.ema, ops)
-            count = workers_of(model) * -(-n // self.config.training.batch_size)
-            return sum(model.workers.map(share_of_loss, parts(n, count)))
+            count = self.group.size * workers_of(model, self.group) * -(-n // self.config.training.batch_size)
+            cut = parts(n, count)
+            own = model.workers.map(share_of_loss, cut[self.group.rank :: self.group.size])
+            return self.group.total(sum(own))
 
     def checkpoint(self, state: dict[str, Any]) -> Checkpoint:
         """Return everything that it takes to go on; `state` is the caller's own."""
-        host = self.model.backend.to_numpy
         return Checkpoint(
             config=self.config.to_dict(),
             step=self.step,
             sample_shape=self.model.sample_shape,
             classes=self.model.classes,
             plugins=plugins_of(self.config),
-            weights=host(self.state.weights),
-            ema=host(self.state.ema),
-            adam_m=host(self.state.m),
-            adam_v=host(self.state.v),
+            weights=self.model.backend.to_numpy(self.state.weights),
+            ema=self._whole(self.state.ema),
+            adam_m=self._whole(self.state.m),
+            adam_v=self._whole(self.state.v),
             history=self.law.packed(),
             state=state,
         )
 
     def save(self, path: PathLike, state: dict[str, Any]) -> None:
-        """Write `checkpoint(state)` to `path`.
+        """Write `checkpoint(state)` to `path`, the first rank alone.
 
         Raises:
             CheckpointError: it cannot be written, or holds a value that is NaN or infinite.
         """
         layout = [(parameter.path, parameter.shape) for parameter in self.model.layout.parameters]
-        save_checkpoint(path, self.checkpoint(state), layout)
+        checkpoint = self.checkpoint(state)
+        if self.group.first:
+            save_checkpoint(path, checkpoint, layout)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to where `checkpoint` was made.
@@ -144,7 +153,10 @@ class Trainer:
                 raise CheckpointError("the checkpoint lacks the losses that times are drawn after: train anew")
             self.law.unpack(checkpoint.history)
         self.step = checkpoint.step
-        kept = State(checkpoint.weights, checkpoint.ema, checkpoint.adam_m, checkpoint.adam_v)
+        ema, m, v = checkpoint.ema, checkpoint.adam_m, checkpoint.adam_v
+        assert m is not None
+        assert v is not None
+        kept = State(checkpoint.weights, *(vector[self._part] for vector in (ema, m, v)))
         with self.model.backend.scope():
             for buffer, values in zip(self.state, kept, strict=True):
                 self.model.backend.upload(buffer, values)
@@ -156,5 +168,17 @@ class Trainer:
 
     @property
     def ema(self) -> Array:
-        """Their running average."""
-        return self.state.ema
+        """Their running average, whole on every rank."""
+        return self.state.ema if not self.config.training.shard else self._gathered(self.state.ema)
+
+    def _gathered(self, own: Array) -> Array:
+        """Return a buffer of which each rank keeps its part, whole on every rank."""
+        xp, backend = self.model.backend.xp, self.model.backend
+        whole = xp.empty((self.model.layout.size,), dtype=own.dtype, device=backend.device)
+        whole[self._part] = own
+        self.group.gather_parts(whole)
+        return whole
+
+    def _whole(self, own: Array) -> np.ndarray[Any, Any]:
+        """Return a buffer on the host, whole on every rank."""
+        return self.model.backend.to_numpy(self._gathered(own) if self.config.training.shard else own)

@@ -108,13 +108,12 @@ class Drawer:
         from tinyddpm.model.sampling import draw
         from tinyddpm.progress import Progress
 
-        progress, done, batches = Progress(), counter(1), -(-len(self.numbers) // self.batch_size)
-        total = batches * sum(sampling.steps or self.model.process.T for sampling, _ in variants.values())
+        progress, text = Progress(), f"drawing {len(self.numbers)} samples"
         drawn = [
             draw(
                 self.model, self.weights, self.numbers, self.asked, seed=self.seed, sampling=sampling,
                 guidance=guidance, batch_size=self.batch_size,
-                watch=lambda step: progress.update(next(done), total, f"drawing {len(self.numbers)} samples"),
+                watch=lambda done, steps: progress.update(done, steps, text),
             ).values
             for sampling, guidance in variants.values()
         ]  # fmt: skip
@@ -243,7 +242,7 @@ def guidance(
 @figure_command("steps", "The same noise in fewer and fewer steps.")
 @run_argument
 @count_option(10, "How many samples.")
-@option("--steps", "numbers", default="5,10,20,50,0", show_default=True,
+@option("--steps", "numbers", default="5,10,20,50,0", show_default=True, env=False,
         help="Numbers of steps, separated by commas; 0 is the whole chain.", group="Samples")  # fmt: skip
 def steps(out: Path | None, checkpoint: Path, count: int, numbers: str, **given: Any) -> None:
     """The same noise, drawn in fewer and more steps: a row for each number.

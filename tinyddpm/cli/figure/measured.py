@@ -126,6 +126,7 @@ times_option = option(
     type=click.IntRange(2),
     help="Estimate from this many of the times, an even number; all if not given.",
     group="Estimate",
+    env=False,
 )
 
 
@@ -134,7 +135,15 @@ times_option = option(
 @measure_options(default=100)
 @option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How often with other noise.",
         group="Estimate")  # fmt: skip
-@option("--levels", type=click.IntRange(2), default=16, show_default=True, help="How many times.", group="Estimate")
+@option(
+    "--levels",
+    type=click.IntRange(2),
+    default=16,
+    show_default=True,
+    help="How many times.",
+    group="Estimate",
+    env=False,
+)
 def single_step(out: Path | None, checkpoint: Path, seeds: int, levels: int, **given: Any) -> None:
     """How far the x_0 is off that is predicted from x_t in one step, against the noise level, by seed and class.
 

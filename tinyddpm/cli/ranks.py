@@ -1,0 +1,90 @@
+"""How a command shares its work with ranks that a launcher has started with it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from tinyddpm.cli.options import option
+from tinyddpm.cli.output import say
+from tinyddpm.distributed.launch import KINDS, join, launched
+from tinyddpm.errors import RankError, TinyDDPMError
+
+if TYPE_CHECKING:
+    from tinyddpm.distributed.group import Group
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def shared(function: F) -> F:
+    """Have a command do its work with the ranks that were launched together, as its argument `group`.
+
+    It gets the option `--distributed`, which says what they speak by.
+    """
+
+    @wraps(function)
+    def command(*given: Any, distributed: str, **options: Any) -> Any:
+        with ranks(distributed) as group:
+            return function(*given, group=group, **options)
+
+    return option(
+        "--distributed",
+        type=click.Choice(KINDS),
+        default="auto",
+        show_default=True,
+        help="What processes that mpiexec or srun started speak by; auto: NCCL between GPUs, MPI between CPUs.",
+        group="Ranks",
+    )(command)  # type: ignore[return-value]
+
+
+@contextmanager
+def ranks(kind: str) -> Iterator[Group]:
+    """Join the ranks that were launched together, do the block with them, and part.
+
+    The first one speaks; whatever ends one ends all, and is told by the first.
+
+    Args:
+        kind: what they speak by, one of `tinyddpm.distributed.KINDS`.
+
+    Raises:
+        ConfigError: there is no such kind, its library is missing, or the ranks do not see each other.
+    """
+    from tinyddpm.distributed.group import ALONE
+
+    launch = launched()
+    if launch.rank and kind != "none":
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+    group = ALONE
+    try:
+        group = join(kind, launch)
+        yield group
+    except SystemExit:  # at the same place in all ranks
+        group.leave()
+        raise
+    except BaseException as error:
+        if group is ALONE and (kind == "none" or not launch.rank):
+            raise
+        _give_up(group, error)
+    else:
+        group.leave()
+
+
+def _give_up(group: Group, error: BaseException) -> None:
+    """Tell the others why this rank ends, and end it."""
+    known = isinstance(error, TinyDDPMError | click.ClickException | MemoryError | OSError)
+    line = error.message if isinstance(error, click.ClickException) else str(error)
+    line = line or type(error).__name__
+    if not known:
+        line = f"{type(error).__name__}: {line}"
+        traceback.print_exception(error, file=sys.__stderr__)
+    elif group.first:
+        say(f"Error: {line}", err=True)
+    group.leave(None if isinstance(error, RankError) else line)
+    sys.exit(1)

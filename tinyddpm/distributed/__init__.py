@@ -1,0 +1,1 @@
+"""Ranks that share a run: processes that a launcher started together, which sum, gather and agree."""

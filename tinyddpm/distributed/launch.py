@@ -1,0 +1,77 @@
+"""How a process learns from its launcher that it is one of several ranks, and joins them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tinyddpm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tinyddpm.distributed.group import Group
+
+KINDS = ("auto", "mpi", "nccl", "none")
+"""What ranks speak by; "auto" is NCCL between GPUs and MPI otherwise, where a launcher has started several."""
+
+LAUNCHERS = {
+    "Open MPI's mpirun": (
+        "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE",
+    ),
+    "mpiexec": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+    "srun": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
+}  # fmt: skip
+"""The variables in which launchers tell a process its rank, their number, and the same among those of its machine.
+
+Within srun alone is there a number of the step's tasks: a batch script, which is one process, has that of the job.
+"""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a launcher says of a process: its rank, how many there are, and the same among those of its machine."""
+
+    by: str = ""
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+
+def launched(environment: Mapping[str, str] = os.environ) -> Launch:
+    """Return what the launcher says that started this process; that it is alone if none did."""
+    for by, names in LAUNCHERS.items():
+        rank, size, local_rank, local_size = (environment.get(name, "") for name in names)
+        if rank.isdecimal() and size.isdecimal():
+            # SLURM writes "4(x2),3" for machines with 4, 4 and 3 tasks.
+            most = local_size.replace("(", ",").split(",")[0]
+            return Launch(
+                by,
+                int(rank),
+                int(size),
+                int(local_rank) if local_rank.isdecimal() else 0,
+                int(most) if most.isdecimal() else 1,
+            )
+    return Launch()
+
+
+def join(kind: str, launch: Launch) -> Group:
+    """Return the group of the ranks that were launched together, once all are there.
+
+    Args:
+        kind: one of `KINDS`.
+        launch: what the launcher says.
+
+    Raises:
+        ConfigError: the kind is unknown, its library is missing, or the ranks do not see each other.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"--distributed {kind!r}: choose from {', '.join(KINDS)}")
+    from tinyddpm.distributed.group import ALONE
+
+    if kind == "none" or (kind == "auto" and launch.size == 1):
+        return ALONE
+    from tinyddpm.distributed.mpi import MPIGroup
+
+    return MPIGroup(launch, kind)

@@ -1,0 +1,259 @@
+"""Ranks that speak by MPI (mpi4py), on arrays of the host.
+
+All waiting is for requests that are tested: so a rank that waits for one that has died can be told.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import platform
+import sys
+import threading
+import time
+from multiprocessing import AuthenticationError
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from tinyddpm.backend import Array, Backend
+from tinyddpm.distributed.group import Group
+from tinyddpm.distributed.launch import Launch
+from tinyddpm.distributed.watch import PATIENCE, Door, Watch, connect, place
+from tinyddpm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tinyddpm.distributed.nccl import NCCL
+
+T = TypeVar("T")
+HostArray = np.ndarray[Any, Any]
+
+TESTS = 2000
+"""Tests of a request before the processor is let go of between two."""
+
+PAUSE = 50e-6
+"""Seconds between two tests then."""
+
+
+class MPIGroup(Group):
+    """The ranks of MPI's world.
+
+    Args:
+        launch: what the launcher says that there are.
+        kind: "mpi", or "nccl" or "auto" for arrays on GPUs that are summed by NCCL.
+
+    Raises:
+        ConfigError: mpi4py is missing, or MPI sees other ranks than were launched.
+    """
+
+    def __init__(self, launch: Launch, kind: str) -> None:
+        MPI = _import_mpi()
+        self._mpi, self._world = MPI, MPI.COMM_WORLD
+        super().__init__(self._world.rank, self._world.size)
+        self.recordable = False
+        self._local_rank, self._kind = launch.local_rank, kind
+        if self.size == 1 or self.size != launch.size:
+            library = MPI.Get_library_version().partition("\n")[0].strip("\0 ")
+            raise ConfigError(
+                f"{launch.by or 'no launcher'} started {launch.size} ranks, and MPI sees {self.size}: start them by the"
+                f" mpiexec of the MPI that mpi4py uses ({library}), or give --distributed none"
+            )
+        self._watch: Watch | None = None
+        self._backend: Backend | None = None
+        self._nccl: NCCL | None = None
+        self._watch = self._watched()
+
+    def load_backend(
+        self, name: str, device: str | None = None, precision: str = "fp32", graph: bool = True
+    ) -> Backend:
+        """Return the backend of these options. Its arrays are summed from now on, by NCCL where they are CuPy's.
+
+        Raises:
+            ConfigError: NCCL is asked for where there is no GPU, or missing.
+        """
+        on_gpu = name == "cupy" or (name == "torch" and device == "cuda")
+        if on_gpu and device in (None, "cuda"):
+            device = f"cuda:{self._local_rank}"
+        threadpool_limits(self.cores())  # of the BLAS, which would take those of the other ranks too
+        self._backend = super().load_backend(name, device, precision, graph)
+        if name == "cupy" and self._kind != "mpi":
+            from tinyddpm.distributed.nccl import NCCL
+
+            self._nccl = NCCL(self._backend, self.rank, self.size, self.broadcast)
+            self.recordable = True
+        elif self._kind == "nccl":
+            raise ConfigError(f"--distributed nccl is for GPUs, and backend {name!r} is not: use --backend cupy")
+        return self._backend
+
+    def sum_(self, flat: Array, sums: str = "fp32") -> None:
+        """Put the sum over all ranks in the place of `flat`. In bfloat16 each number is summed in float32."""
+        if self._nccl:
+            self._nccl.sum_(flat, sums)
+        elif sums == "fp32":
+            host = self._host(flat)
+            self._wait(self._world.Iallreduce(self._mpi.IN_PLACE, host))
+            self._device(flat, slice(None), host)
+        else:
+            self.sum_part(flat, sums)
+            self._gather_parts(flat, sums)
+
+    def sum_part(self, flat: Array, sums: str = "fp32") -> None:
+        """Put the sum over all ranks in the place of this rank's part of `flat`: added in the order of ranks."""
+        cut = self.parts(flat.shape[0])
+        if self._nccl:
+            self._nccl.sum_parts(flat, cut, sums)
+            return
+        mine = cut[self.rank]
+        sent, kind = _packed(self._host(flat), sums)
+        got = np.empty((self.size, mine.stop - mine.start), sent.dtype)
+        counts, starts = [part.stop - part.start for part in cut], [part.start for part in cut]
+        rows = [got.shape[1]] * self.size, [rank * got.shape[1] for rank in range(self.size)]
+        self._wait(self._world.Ialltoallv([sent, (counts, starts), kind], [got, rows, kind]))
+        total = _unpacked(got[0])
+        total = total.copy() if total.base is not None else total
+        for other in got[1:]:
+            total += _unpacked(other)
+        self._device(flat, mine, total)
+
+    def gather_parts(self, flat: Array) -> None:
+        """Put each rank's part of `flat` in its place on all ranks."""
+        if self._nccl:
+            self._nccl.gather_parts(flat, self.parts(flat.shape[0]))
+        else:
+            self._gather_parts(flat, "fp32")
+
+    def _gather_parts(self, flat: Array, sums: str) -> None:
+        cut = self.parts(flat.shape[0])
+        sent, kind = _packed(self._host(flat)[cut[self.rank]], sums)
+        got = np.empty(flat.shape[0], sent.dtype)
+        counts, starts = [part.stop - part.start for part in cut], [part.start for part in cut]
+        self._wait(self._world.Iallgatherv([sent, len(sent), kind], [got, (counts, starts), kind]))
+        self._device(flat, slice(None), _unpacked(got))
+
+    def gather(self, value: T) -> list[T]:
+        """Return what each rank gives, in the order of ranks."""
+        mine = np.frombuffer(pickle.dumps(value, pickle.HIGHEST_PROTOCOL), np.uint8)
+        lengths = np.empty(self.size, np.int64)
+        self._wait(self._world.Iallgather(np.array([len(mine)]), lengths))
+        starts = np.cumsum(lengths) - lengths
+        got = np.empty(int(lengths.sum()), np.uint8)
+        self._wait(self._world.Iallgatherv(mine, [got, (lengths, starts), self._mpi.BYTE]))
+        return [
+            value if rank == self.rank else pickle.loads(got[start : start + length].data)
+            for rank, (start, length) in enumerate(zip(starts, lengths, strict=True))
+        ]
+
+    def broadcast(self, value: T) -> T:
+        """Return what the first rank gives."""
+        mine = np.frombuffer(pickle.dumps(value, pickle.HIGHEST_PROTOCOL) if self.first else b"", np.uint8)
+        length = np.array([len(mine)])
+        self._wait(self._world.Ibcast(length))
+        got = mine.copy() if self.first else np.empty(length[0], np.uint8)
+        self._wait(self._world.Ibcast(got))
+        return value if self.first else pickle.loads(got.data)
+
+    def most(self, value: int) -> int:
+        """Return the largest number that a rank gives."""
+        found = np.array([value], np.int64)
+        self._wait(self._world.Iallreduce(self._mpi.IN_PLACE, found, self._mpi.MAX))
+        return int(found[0])
+
+    def leave(self, failure: str | None = None) -> None:
+        """Part from the others, and from MPI. Where a rank is lost, the process ends here: MPI would wait for it."""
+        assert self._watch is not None
+        self._watch.leave(failure)
+        if self._watch.lost:
+            self._end()
+        if self._watch.failure:  # should a rank be lost now, MPI would wait for it; of what is pending it complains
+            sys.stderr.flush()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            late = threading.Timer(PATIENCE, self._end)
+            late.daemon = True
+            late.start()
+        self._mpi.Finalize()
+
+    def _end(self) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+    def _wait(self, request: Any) -> None:
+        """Wait for a request.
+
+        Raises:
+            RankError: a rank is lost or has given up.
+        """
+        tests = 0
+        while not request.Test():
+            tests += 1
+            if self._watch:
+                self._watch.check()
+            if tests > TESTS:
+                time.sleep(PAUSE)
+
+    def _host(self, flat: Array) -> HostArray:
+        """Return a flat array on the host, its own memory where it lives there."""
+        return flat if self._backend is None else self._backend.to_numpy(flat)
+
+    def _device(self, flat: Array, part: slice, host: HostArray) -> None:
+        """Write part of a flat array, unless it was written in place."""
+        if self._backend is None or not np.may_share_memory(self._backend.to_numpy(flat[part]), host):
+            target = flat[part]
+            if self._backend is None:
+                target[...] = host
+            else:
+                self._backend.upload(target, host)
+
+    def _watched(self) -> Watch:
+        """Return the watch of these ranks, which tell each other by MPI where they are."""
+        places, hosts = zip(*self.gather((place(), platform.node())), strict=True)
+        near, key = len(set(hosts)) == 1, self.broadcast(os.urandom(32))
+        door = Door("localhost" if near else "", self.size - 1, key) if self.first else None
+        address = "localhost" if near else hosts[0], self.broadcast(door.port if door else 0)
+        trouble, found = "", {}
+        try:
+            if not door:
+                found = {0: connect(address, self.rank, key)}
+        except (OSError, EOFError, AuthenticationError) as error:
+            trouble = (
+                f"rank {self.rank} ({places[self.rank]}) cannot reach rank 0 at {address[0]}:{address[1]}: {error}"
+            )
+        for line in self.gather(trouble):
+            if line:
+                raise ConfigError(f"{line}; let these machines connect to each other")
+        return Watch(self.rank, places, door.all() if door else found)
+
+
+def _packed(host: HostArray, sums: str) -> tuple[HostArray, str]:
+    """Return float32 as it is sent, with MPI's word for it: itself, or rounded to bfloat16, to the even of a tie."""
+    if sums == "fp32":
+        return np.ascontiguousarray(host), "f"
+    bits = np.ascontiguousarray(host).view(np.uint32)
+    rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
+    return np.where(np.isnan(host), np.uint16(0x7FC0), rounded.astype(np.uint16)), "H"
+
+
+def _unpacked(sent: HostArray) -> HostArray:
+    """Return what was sent in float32."""
+    if sent.dtype == np.float32:
+        return sent
+    return (sent.astype(np.uint32) << 16).view(np.float32)
+
+
+def _import_mpi() -> Any:
+    """Return mpi4py's MPI, which is ended by `leave` alone: at a process's end it would wait for ranks that have died.
+
+    Raises:
+        ConfigError: it is not installed, or its library is not there.
+    """
+    try:
+        import mpi4py
+
+        mpi4py.rc.finalize = False
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise ConfigError(
+            f"ranks need MPI ({error}): run pip install 'tinyddpm[mpi]', or give --distributed none"
+        ) from error
+    return MPI

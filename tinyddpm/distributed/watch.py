@@ -1,0 +1,170 @@
+"""Whether the other ranks are still there: each tells rank 0 so once a second, and rank 0 tells all.
+
+A rank that waits in a sum for one that has died would wait for ever. So this goes by connections of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection, Listener, wait
+
+from tinyddpm.errors import RankError, shown
+
+BEAT = 1.0
+"""Seconds between two signs of life."""
+
+SILENCE = 15.0
+"""Seconds without one after which a rank counts as lost."""
+
+PATIENCE = 25.0
+"""Seconds that a rank is given to notice that another is lost, before its process is ended."""
+
+ALIVE, GOODBYE, FAILED = b".", b"bye", b"!"
+
+
+class Watch:
+    """The connections between rank 0 and the others, and a thread that listens to them.
+
+    Args:
+        rank: this one.
+        places: where each rank is, in words.
+        connections: by rank: rank 0's to all others, any other's to rank 0.
+
+    Attributes:
+        failure: what happened to a rank; None as long as all are well.
+        lost: the ranks that do nothing any more.
+    """
+
+    def __init__(self, rank: int, places: Sequence[str], connections: dict[int, Connection]) -> None:
+        self.rank, self.places = rank, places
+        self.failure: str | None = None
+        self.lost: set[int] = set()
+        self._connections = connections
+        self._left, self._noticed = False, False
+        self._thread = threading.Thread(target=self._listen, name="watch of ranks", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise a RankError if a rank is lost or has given up."""
+        if self.failure:
+            self._noticed = True
+            raise RankError(self.failure)
+
+    def leave(self, failure: str | None = None) -> None:
+        """Tell the others that this rank ends, and why if it gives up."""
+        self._noticed = True
+        if failure and not self.failure:
+            self._fail(f"rank {self.rank} ({self.places[self.rank]}) gave up: {shown(failure)}")
+        self._left = True
+        for connection in self._connections.values():
+            _send(connection, GOODBYE)
+
+    def _listen(self) -> None:
+        """Hear the others until all have left, or this rank's process ends."""
+        heard = dict.fromkeys(self._connections, time.monotonic())
+        ranks = {connection: rank for rank, connection in self._connections.items()}
+        woke, since = time.monotonic(), 0.0
+        while ranks:
+            for connection in wait(list(ranks), timeout=BEAT / 2):
+                assert isinstance(connection, Connection)
+                rank = ranks[connection]
+                try:
+                    said = connection.recv_bytes()
+                except (EOFError, OSError):
+                    said = GOODBYE if self._left else b""
+                heard[rank] = time.monotonic()
+                if said == GOODBYE or not said:
+                    del ranks[connection]
+                    if not said:
+                        self._lose(rank, "died")
+                elif said.startswith(FAILED):
+                    self._fail(said[1:].decode("utf-8", "replace"))
+            now = time.monotonic()
+            if now - woke > SILENCE / 2:  # this process was itself stopped, perhaps with all others
+                heard = dict.fromkeys(heard, now)
+            woke = now
+            for connection, rank in list(ranks.items()):
+                _send(connection, ALIVE)
+                if now - heard[rank] > SILENCE:
+                    del ranks[connection]
+                    self._lose(rank, f"has given no sign of life for {SILENCE:.0f} s")
+            if self.failure and not self._noticed:
+                since = since or now
+                if now - since > PATIENCE:
+                    self._end()
+            else:
+                since = 0.0
+
+    def _lose(self, rank: int, how: str) -> None:
+        self.lost.add(rank)
+        self._fail(f"rank {rank} ({self.places[rank]}) {how}")
+
+    def _fail(self, what: str) -> None:
+        """Note what happened, the first thing only, and tell it to the others that this rank is connected with."""
+        if self.failure is None:
+            self.failure = what
+            for connection in self._connections.values():
+                _send(connection, FAILED + what.encode())
+
+    def _end(self) -> None:
+        """End the process, whose main thread waits for what never comes."""
+        if self.rank == min({*range(len(self.places))} - self.lost):
+            with suppress(OSError, ValueError, AttributeError):
+                print(f"Error: {self.failure}", file=sys.__stderr__, flush=True)
+        os._exit(1)
+
+
+class Door:
+    """What the other ranks connect to, on a free port of rank 0's machine; a thread lets them in.
+
+    Args:
+        host: "localhost", or "" for all of the machine's addresses.
+        others: how many ranks will come.
+        key: what they have to know.
+
+    Attributes:
+        port: the port.
+    """
+
+    def __init__(self, host: str, others: int, key: bytes) -> None:
+        self._listener = Listener((host, 0), backlog=1024, authkey=key)
+        self.port = int(self._listener.address[1])
+        self._others, self._found = others, dict[int, Connection]()
+        self._thread = threading.Thread(target=self._let_in, name="door of ranks", daemon=True)
+        self._thread.start()
+
+    def all(self) -> dict[int, Connection]:
+        """Return the connection of each rank, when all are there."""
+        self._thread.join()
+        return self._found
+
+    def _let_in(self) -> None:
+        while len(self._found) < self._others:
+            with suppress(OSError, EOFError, AuthenticationError):  # somebody else knocked
+                connection = self._listener.accept()
+                self._found[int.from_bytes(connection.recv_bytes(8))] = connection
+        self._listener.close()
+
+
+def connect(address: tuple[str, int], rank: int, key: bytes) -> Connection:
+    """Return this rank's connection to rank 0."""
+    connection: Connection = Client(address, authkey=key)
+    connection.send_bytes(rank.to_bytes(8))
+    return connection
+
+
+def place() -> str:
+    """Return where this process is, in words."""
+    return f"process {os.getpid()} on {platform.node()}"
+
+
+def _send(connection: Connection, message: bytes) -> None:
+    with suppress(OSError, ValueError):  # the thread hears of it when it listens
+        connection.send_bytes(message)
