@@ -29,6 +29,7 @@ def test_killed_runs_are_readable_and_end_as_the_straight_one() -> None:
     assert found.right[damage.READABLE] > 0
 
 
+@pytest.mark.slow
 def test_resumed_runs_are_the_straight_ones(tmp_path: Path) -> None:
     """In ten combinations that have every backend, objective, law of times, condition and kind of data between them."""
     for values, found in zip(resumed.AXES.values(), zip(*resumed.cases(10), strict=True), strict=True):
@@ -83,4 +84,5 @@ def test_code_in_files_would_be_run_by_others(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="homes and locales of POSIX")
 def test_commands_end_well_in_strict_and_poor_surroundings(tmp_path: Path) -> None:
     """In all of them at once."""
-    assert surroundings.surroundings(tmp_path, {"all": surroundings.TOGETHER}).wrong == []
+    commands = ["train", "sample", "info", "nll", "plugins", "figure of a process"]
+    assert surroundings.surroundings(tmp_path, {"all": surroundings.TOGETHER}, commands).wrong == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,13 +63,15 @@ COMMANDS: dict[str, str] = {
 """Each with its arguments, in an order in which they find what they need."""
 
 
-def surroundings(place: Path, chosen: dict[str, Surroundings] = ALL, backend: str = "numpy") -> Count:
+def surroundings(
+    place: Path, chosen: Mapping[str, Surroundings] = ALL, commands: Sequence[str] = tuple(COMMANDS)
+) -> Count:
     """Return how commands end in each of some surroundings.
 
     Args:
         place: an empty folder.
         chosen: the surroundings by name.
-        backend: what the runs are trained by.
+        commands: those of `COMMANDS` that are given.
     """
     found = Count("commands in " + ", ".join(chosen))
     for i, (name, around) in enumerate(chosen.items()):
@@ -76,9 +79,8 @@ def surroundings(place: Path, chosen: dict[str, Surroundings] = ALL, backend: st
         here.mkdir()
         write_data(here)
         env = {key: value for key, value in {**os.environ, **around.env}.items() if value is not None}
-        for what, arguments in COMMANDS.items():
-            more = ["--backend", backend] if what == "train" else []
-            ended = command(*arguments.split(), *more, cwd=here, env=env, python=(*around.python, "-m", "tinyddpm"))
+        for what in commands:
+            ended = command(*COMMANDS[what].split(), cwd=here, env=env, python=(*around.python, "-m", "tinyddpm"))
             ours = "\n".join(line for line in ended.error.splitlines() if "/matplotlib/" not in line)
             complaint = COMPLAINT.search(ours)
             wrong = ended.last_words if ended.code else complaint and f"it says {complaint.group()!r}"
