@@ -16,7 +16,7 @@ ROOT = Path(tinyddpm.__file__).parent
 ROOMS = (
     "errors", "files", "kept", "hdf5", "registry", "progress", "machine", "backend", "distributed", "ops", "nn",
     "conditions", "diffusion", "samplers", "guidance", "editing", "data", "presets", "model", "figures", "metrics",
-    "training", "report", "testing", "bench", "face", "cli",
+    "training", "report", "exchange", "testing", "bench", "face", "cli",
 )  # fmt: skip
 """From the ground up."""
 

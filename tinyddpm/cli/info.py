@@ -45,6 +45,8 @@ def info(what: str, as_json: bool, hashed: bool) -> None:
     for key, value in found.items():
         if key == "plugins":
             value = ", ".join(f"{p['name']} ({p['distribution']} {p['version']})" for p in value)
+        elif isinstance(value, dict):
+            value = ", ".join(f"{name} {text}" for name, text in value.items())
         elif isinstance(value, list):
             value = ("x" if key == "sample_shape" else ", ").join(map(str, value)) or "none"
         say(f"{key:<14}{f'{value:,}' if isinstance(value, int) else value}")
@@ -117,6 +119,7 @@ def _checkpoint(path: Path, hashed: bool) -> dict[str, Any]:
         "sample_shape": list(header.sample_shape),
         "classes": list(header.classes),
         "plugins": header.plugins,
+        **{key: header.state[key] for key in ("imported",) if key in header.state},
         **digest,
         "config": Config.from_dict(header.config, str(file)).to_dict(),
     }

@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -78,7 +78,7 @@ def open_npz(path: Path, split: str = "train", levels: Levels | None = None) -> 
                     f"{path} holds {', '.join(keys) or 'nothing'}: save the array as `images` (or `points`)"
                 )
             require_split(split, tuple(samples_keys), str(path))
-            samples = _read_member(archive, samples_keys[split], path)
+            samples = read_member(archive, samples_keys[split], path)
             labels = {part: _read_labels(archive, key, path) for part, key in labels_keys.items()}
             columns = _columns(archive, keys, path)
     except DAMAGE as cause:
@@ -125,13 +125,13 @@ def npz_text(path: Path, key: str) -> str:
         with zipfile.ZipFile(path) as archive:
             if f"{key}.npy" not in archive.namelist():
                 return ""
-            return str(_strings(_read_member(archive, key, path), key, path).item())
+            return str(_strings(read_member(archive, key, path), key, path).item())
     except DAMAGE as cause:
         raise _unreadable(path, cause) from cause
 
 
 def _columns(archive: zipfile.ZipFile, keys: list[str], path: Path) -> dict[str, Samples]:
-    columns = {to: _read_member(archive, key, path) for key, to in COLUMN_KEYS.items() if key in keys}
+    columns = {to: read_member(archive, key, path) for key, to in COLUMN_KEYS.items() if key in keys}
     if CAPTIONS in columns:
         columns[CAPTIONS] = _strings(columns[CAPTIONS], "captions", path)
     return columns
@@ -147,25 +147,27 @@ def _strings(array: Samples, key: str, path: Path) -> Samples:
     return array.astype(object)
 
 
-def _read_member(archive: zipfile.ZipFile, key: str, path: Path) -> Samples:
+def read_member(archive: zipfile.ZipFile, key: str, path: Path) -> Samples:
     """Return one array. It must declare as many bytes as the archive holds, so nothing huge is allocated."""
     info = archive.getinfo(f"{key}.npy")
     check_memory(info.file_size, str(path))
     with archive.open(info) as stream:
-        declared = _declared_bytes(stream)
-        if declared != info.file_size - stream.tell():
-            raise ValueError(f"{key} declares {declared} bytes and holds {info.file_size - stream.tell()}")
+        shape, dtype = declared(stream)
+        size = math.prod(shape) * dtype.itemsize
+        if size != info.file_size - stream.tell():
+            raise ValueError(f"{key} declares {size} bytes and holds {info.file_size - stream.tell()}")
     with archive.open(info) as stream:
         array: Samples = npy.read_array(stream, allow_pickle=False)
         return array
 
 
 def _read_labels(archive: zipfile.ZipFile, key: str, path: Path) -> Samples:
-    labels = _read_member(archive, key, path)
+    labels = read_member(archive, key, path)
     return _strings(labels, key, path) if labels.dtype.kind == "U" else labels
 
 
-def _declared_bytes(stream: IO[bytes]) -> int:
+def declared(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return the shape and the type that an `.npy` declares; a ValueError says what is wrong with its header."""
     _check_header(stream)
     version = npy.read_magic(stream)
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
@@ -174,7 +176,7 @@ def _declared_bytes(stream: IO[bytes]) -> int:
     shape, _, dtype = readers[version](stream)
     if dtype.hasobject:
         raise ValueError("it holds Python objects")
-    return math.prod(shape) * dtype.itemsize
+    return shape, dtype
 
 
 def _check_header(stream: IO[bytes]) -> None:

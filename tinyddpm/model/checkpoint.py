@@ -229,6 +229,7 @@ _STATE: dict[str, Callable[[Any], bool]] = {
     "loss_count": lambda value: type(value) is int and 0 <= value <= LARGEST,
     "validation": lambda value: value is None or _is_number(value),
     "data": lambda value: isinstance(value, dict) and all(isinstance(digest, str) for digest in value.values()),
+    "imported": lambda value: isinstance(value, dict) and all(isinstance(text, str) for text in value.values()),
 }
 """What a run reads of its state, where it is there."""
 

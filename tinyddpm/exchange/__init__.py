@@ -1,0 +1,1 @@
+"""Other projects' formats, in and out: data, never code."""

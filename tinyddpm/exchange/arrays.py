@@ -1,0 +1,171 @@
+"""Arrays by name in one file, `.safetensors` or `.npz`. What is read cannot run code.
+
+The safetensors library checks a header whole, of at most 100 MB, before it hands anything out. Members of an `.npz` are
+never unpickled. Shapes are compared before an array is read: no file makes more be read than the model has.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.lib import format as npy
+
+from tinyddpm.data.arrays import DAMAGE, declared, read_member
+from tinyddpm.errors import CheckpointError, ConfigError
+from tinyddpm.files import check_file, replacing
+from tinyddpm.hdf5 import listed
+
+HostArray: TypeAlias = np.ndarray[Any, Any]
+Arrays: TypeAlias = Mapping[str, HostArray]
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+
+SAFETENSORS, NPZ = ".safetensors", ".npz"
+SUFFIXES = (SAFETENSORS, NPZ)
+
+TYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
+"""The types that are read, by their names in safetensors."""
+
+MOST_TOLD = 30
+"""Arrays that do not fit are listed up to so many."""
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each array in a file, of which no array is read.
+
+    Raises:
+        CheckpointError: it is missing, damaged or of another kind, or holds what are no floating-point numbers.
+    """
+    types = _safetensors_types(path) if _kind(path) == SAFETENSORS else _npz_types(path)
+    wrong = [f"{name} ({kind})" for name, (_, kind) in types.items() if kind not in TYPES]
+    if wrong:
+        raise CheckpointError(
+            f"{path} holds other types than F16, F32 and F64: {listed(wrong, MOST_TOLD)}: save it as float32"
+        )
+    return {name: shape for name, (shape, _) in types.items()}
+
+
+def read_arrays(path: Path, shapes: Shapes) -> dict[str, HostArray]:
+    """Return the arrays of a file as float32. It must have those in `shapes`, in these shapes, and no others.
+
+    Raises:
+        CheckpointError: it cannot be read, as in `read_shapes`; or arrays are missing, too many, or of other shapes,
+            all of which are named.
+    """
+    check_fit(path, read_shapes(path), shapes)
+    if _kind(path) == SAFETENSORS:
+        module = safetensors()
+        try:
+            with module.safe_open(path, framework="np") as file:
+                return {name: np.asarray(file.get_tensor(name), np.float32) for name in shapes}
+        except (module.SafetensorError, OSError, ValueError) as cause:
+            raise _unreadable(path, cause) from cause
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name: np.asarray(read_member(archive, name, path), np.float32) for name in shapes}
+    except DAMAGE as cause:
+        raise _unreadable(path, cause) from cause
+
+
+def check_fit(path: Path, found: Shapes, wanted: Shapes) -> None:
+    """Refuse a file whose arrays are not those that are wanted.
+
+    Raises:
+        CheckpointError: names are missing, surplus or of other shapes; the line lists all three.
+    """
+    wrong = [
+        *(f"{name} is {_text(found[name])} and not {_text(shape)}" for name, shape in wanted.items()
+          if name in found and found[name] != shape),
+        *(f"{name} is missing" for name in wanted if name not in found),
+        *(f"{name} is surplus" for name in found if name not in wanted),
+    ]  # fmt: skip
+    if wrong:
+        raise CheckpointError(
+            f"{path} does not fit, {len(wrong)} of {len(wanted)} arrays differ: {listed(wrong, MOST_TOLD)}: give the"
+            " file of a network with the same settings"
+        )
+
+
+def write_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, str] | None = None) -> None:
+    """Write float32 arrays by name to a file, whole or not at all.
+
+    Args:
+        path: its suffix says which kind.
+        arrays: by name.
+        metadata: texts in the header of a safetensors file.
+
+    Raises:
+        ConfigError: the suffix is another, or the library of safetensors is not installed.
+        DataError: it cannot be written.
+    """
+    whole = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+    if _kind(path) == SAFETENSORS:
+        packed = safetensors().numpy.save(whole, dict(metadata or {}))
+        with replacing(path) as file:
+            file.write(packed)
+        return
+    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, array in whole.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                npy.write_array(member, array, allow_pickle=False)
+
+
+def safetensors() -> ModuleType:
+    """Return the library of the format.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import safetensors
+        import safetensors.numpy
+    except ImportError as cause:
+        raise ConfigError(
+            "safetensors is not installed: run pip install 'tinyddpm[exchange]', or exchange .npz files"
+        ) from cause
+    return safetensors
+
+
+def _kind(path: Path) -> str:
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"{path} is no file of weights by its name: give one that ends in {' or '.join(SUFFIXES)}")
+    return path.suffix.lower()
+
+
+def _safetensors_types(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    module = safetensors()
+    try:
+        check_file(path)
+        with module.safe_open(path, framework="np") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {name: (tuple(each.get_shape()), str(each.get_dtype())) for name, each in slices.items()}
+    except (module.SafetensorError, OSError, ValueError) as cause:
+        raise _unreadable(path, cause) from cause
+
+
+def _npz_types(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    types = {}
+    names = {np.dtype(kind): name for name, kind in TYPES.items()}
+    try:
+        check_file(path)
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.namelist():
+                with archive.open(member) as stream:
+                    shape, dtype = declared(stream)
+                types[member.removesuffix(".npy")] = shape, names.get(dtype.newbyteorder("="), str(dtype))
+    except DAMAGE as cause:
+        raise _unreadable(path, cause) from cause
+    return types
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "a number"
+
+
+def _unreadable(path: Path, cause: Exception) -> CheckpointError:
+    reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else cause
+    return CheckpointError(f"{path} cannot be read as weights: {reason}; save it anew")

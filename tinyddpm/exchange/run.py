@@ -1,0 +1,70 @@
+"""What is imported, as a run: a folder that every command takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tinyddpm.backend import load_backend
+from tinyddpm.errors import ConfigError
+from tinyddpm.exchange.arrays import Arrays
+from tinyddpm.files import replacing
+from tinyddpm.model.checkpoint import Checkpoint, plugins_of, save_checkpoint
+from tinyddpm.model.config import Config
+from tinyddpm.model.load import CHECKPOINT
+from tinyddpm.model.model import Model
+from tinyddpm.training.run import CONFIG
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A model as a file of another project tells of it.
+
+    Attributes:
+        config: the settings.
+        sample_shape: (H, W, C) or (D,).
+        classes: the names of the classes, () without.
+        weights: float32 by path, all that the network has.
+    """
+
+    config: Config
+    sample_shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    weights: Arrays
+
+
+def write_run(folder: Path, imported: Imported, origin: dict[str, str]) -> None:
+    """Make a run of what is imported, at step 0: its weights are the average too, and Adam has seen nothing.
+
+    Args:
+        folder: where; what is there already must be nothing.
+        imported: the model.
+        origin: where it comes from, which `info` tells.
+
+    Raises:
+        ConfigError: the folder is not empty, or the settings make no model.
+        CheckpointError: a weight is not finite, or the run cannot be written.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise ConfigError(f"{folder} is not empty: choose another folder with --out")
+    config = imported.config
+    layout = Model(config, imported.sample_shape, imported.classes, load_backend("numpy")).layout
+    flat = np.concatenate([np.ravel(imported.weights[path]) for path in layout.paths])
+    checkpoint = Checkpoint(
+        config=config.to_dict(),
+        step=0,
+        sample_shape=imported.sample_shape,
+        classes=imported.classes,
+        plugins=plugins_of(config),
+        state={"imported": origin},
+        weights=flat,
+        ema=flat,
+        adam_m=np.zeros_like(flat),
+        adam_v=np.zeros_like(flat),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(folder / CHECKPOINT, checkpoint, list(zip(layout.paths, layout.shapes, strict=True)))
+    with replacing(folder / CONFIG) as file:
+        file.write(config.to_toml().encode())
