@@ -75,6 +75,25 @@ SKETCHES = {
     "unet-flat": Sketch(
         "unet", (3, 5, 3), 0, 3, {"channels": 4, "multipliers": (2,), "blocks": 1, "attention": (5,), "dropout": 0.0}
     ),
+    # All that other projects have otherwise: heads by their width, groups, eps, halving and frequencies.
+    "unet-variants": Sketch(
+        "unet",
+        (4, 8, 2),
+        3,
+        2,
+        {
+            "channels": 8,
+            "multipliers": (1, 2),
+            "blocks": 1,
+            "attention": (4,),
+            "head_channels": 4,
+            "dropout": 0.2,
+            "groups": 4,
+            "norm_eps": 0.1,
+            "halving": "around",
+            "frequency_shift": 0.0,
+        },
+    ),
     "mlp": Sketch("mlp", (2,), 0, 2, {"width": 6, "depth": 2}),
     "mlp-classes": Sketch("mlp", (3,), 5, 4, {"width": 4, "depth": 1}),
 }

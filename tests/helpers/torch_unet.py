@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,13 +17,16 @@ Words = tuple[Tensor, Tensor] | None
 """Tokens, and which of them are there."""
 
 
-def norm(channels: int) -> nn.GroupNorm:
-    """32 groups as in DDPM, fewer where they would have less than four channels."""
-    return nn.GroupNorm(min(32, channels // 4), channels, eps=1e-6)
+Norm = Callable[[int], nn.GroupNorm]
+
+
+def norms(groups: int, eps: float) -> Norm:
+    """With no number said, 32 groups as in DDPM, fewer where they would have less than four channels."""
+    return lambda channels: nn.GroupNorm(groups or min(32, channels // 4), channels, eps=eps)
 
 
 class ResidualBlock(nn.Module):
-    def __init__(self, c_in: int, c_out: int, c_time: int, adaptive: bool, dropout: float) -> None:
+    def __init__(self, c_in: int, c_out: int, c_time: int, adaptive: bool, dropout: float, norm: Norm) -> None:
         super().__init__()
         self.norm_1, self.norm_2 = norm(c_in), norm(c_out)
         self.conv_1 = nn.Conv2d(c_in, c_out, 3, padding=1)
@@ -50,7 +53,7 @@ class ResidualBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """Self-attention; with the width of tokens, also to those, by one softmax."""
 
-    def __init__(self, channels: int, heads: int, tokens: int = 0) -> None:
+    def __init__(self, channels: int, heads: int, norm: Norm, tokens: int = 0) -> None:
         super().__init__()
         self.norm = norm(channels)
         self.q, self.k, self.v, self.out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
@@ -76,7 +79,7 @@ class AttentionBlock(nn.Module):
 
 
 class CrossAttentionBlock(nn.Module):
-    def __init__(self, channels: int, heads: int, tokens: int) -> None:
+    def __init__(self, channels: int, heads: int, norm: Norm, tokens: int) -> None:
         super().__init__()
         self.norm = norm(channels)
         self.q, self.out = nn.Linear(channels, channels), nn.Linear(channels, channels)
@@ -98,6 +101,13 @@ class CrossAttentionBlock(nn.Module):
 class Downsample(nn.Conv2d):
     def forward(self, x: Tensor, temb: Tensor, masks: Masks, told: Words) -> Tensor:  # type: ignore[override]
         return super().forward(functional.pad(x, (0, 1, 0, 1)))
+
+
+class CentredDownsample(nn.Conv2d):
+    """Padded by one on all sides, with weights that are turned by half a circle."""
+
+    def forward(self, x: Tensor, temb: Tensor, masks: Masks, told: Words) -> Tensor:  # type: ignore[override]
+        return functional.conv2d(x, self.weight.flip(2, 3), self.bias, stride=2, padding=1)
 
 
 class Upsample(nn.Module):
@@ -132,21 +142,28 @@ class TorchUNet(nn.Module):
         image: int = 0,
         tokens: int = 0,
         text: str = "cross",
+        head_channels: int = 0,
+        groups: int = 0,
+        norm_eps: float = 1e-6,
+        halving: str = "from",
+        frequency_shift: float = 1.0,
     ) -> None:
         super().__init__()
         height, width, c_image = sample_shape
         c_time = 4 * channels
-        self.channels = channels
+        self.channels, self.shift = channels, frequency_shift
+        norm = norms(groups, norm_eps)
         self.steps = nn.ModuleDict()
 
         def residual(path: str, c_in: int, c_out: int) -> None:
-            self.steps[path] = ResidualBlock(c_in, c_out, c_time, adaptive, dropout)
+            self.steps[path] = ResidualBlock(c_in, c_out, c_time, adaptive, dropout, norm)
 
         def attend(folder: str, number: str, c: int) -> str:
-            self.steps[f"{folder}/attention{number}"] = AttentionBlock(c, heads, tokens if text == "concat" else 0)
+            own, beside = c // head_channels if head_channels else heads, tokens if text == "concat" else 0
+            self.steps[f"{folder}/attention{number}"] = AttentionBlock(c, own, norm, beside)
             if not tokens or text == "concat":
                 return f"{folder}/attention{number}"
-            self.steps[f"{folder}/cross{number}"] = CrossAttentionBlock(c, heads, tokens)
+            self.steps[f"{folder}/cross{number}"] = CrossAttentionBlock(c, own, norm, tokens)
             return f"{folder}/cross{number}"
 
         self.time = nn.ModuleDict({"dense_1": nn.Linear(channels, c_time), "dense_2": nn.Linear(c_time, c_time)})
@@ -171,7 +188,8 @@ class TorchUNet(nn.Module):
                 self.leave.add(last)
                 skips.append(c)
             if level + 1 < len(multipliers):
-                self.steps[f"down_{level}/halve"] = Downsample(c, c, 3, stride=2)
+                halve = Downsample if halving == "from" else CentredDownsample
+                self.steps[f"down_{level}/halve"] = halve(c, c, 3, stride=2)
                 self.leave.add(f"down_{level}/halve")
                 skips.append(c)
                 side //= 2
@@ -191,7 +209,7 @@ class TorchUNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None, masks: Masks, told: Words = None) -> Tensor:
         half = self.channels // 2
-        rates = torch.exp(-math.log(10000) * torch.arange(half, dtype=x.dtype, device=x.device) / (half - 1))
+        rates = torch.exp(-math.log(10000) * torch.arange(half, dtype=x.dtype, device=x.device) / (half - self.shift))
         angles = torch.outer(t.to(x.dtype), rates)
         temb = self.time["dense_1"](torch.cat([torch.sin(angles), torch.cos(angles)], dim=1))
         temb = self.time["dense_2"](functional.silu(temb))

@@ -15,7 +15,7 @@ from tinyddpm.backend import Backend
 from tinyddpm.errors import ConfigError, RegistryError, TinyDDPMError
 from tinyddpm.nn import Layout, Told, Widths, make_network
 from tinyddpm.nn.blocks import NEAR_ZERO
-from tinyddpm.nn.layers import GroupNorm
+from tinyddpm.nn.layers import GroupNorm, Norms
 from tinyddpm.ops import load_operations
 
 CIFAR10 = (32, 32, 3)
@@ -74,7 +74,7 @@ def test_starts_by_predicting_almost_nothing(numpy_backend: Backend) -> None:
 @given(channels=st.integers(1, 600), most=st.integers(1, 64))
 def test_groups_divide_the_channels(channels: int, most: int) -> None:
     """For any channels: the largest number of groups that divides them, at most `most`, of 4 channels or alone."""
-    groups = GroupNorm("norm", channels, most).groups
+    groups = GroupNorm("norm", channels, Norms(most)).groups
 
     def fits(g: int) -> bool:
         return g <= most and channels % g == 0 and (g == 1 or channels // g >= 4)
@@ -108,6 +108,13 @@ def test_groups_are_ddpms(channels: int) -> None:
         ((32, 32, 3), {"dropout": 1.0}, ["dropout is 1.0"]),
         ((32, 32, 3), {"dropout": -0.1}, ["dropout is -0.1"]),
         ((32, 32, 3), {"dropout": float("nan")}, ["dropout is nan"]),
+        ((32, 32, 3), {"groups": 48}, ["groups is 48", "divide", "128"]),
+        ((32, 32, 3), {"groups": -1}, ["groups is -1"]),
+        ((32, 32, 3), {"head_channels": 48}, ["head_channels is 48", "divide"]),
+        ((32, 32, 3), {"head_channels": 64, "heads": 2}, ["heads is 2 and head_channels 64"]),
+        ((32, 32, 3), {"norm_eps": 0.0}, ["norm_eps is 0.0"]),
+        ((32, 32, 3), {"halving": "middle"}, ["halving is 'middle'"]),
+        ((32, 32, 3), {"frequency_shift": 2.0}, ["frequency_shift is 2.0"]),
         ((2,), {}, ["points", "mlp"]),
     ],
 )

@@ -161,6 +161,7 @@ DECLARED = {
     "unet-adaptive": (261, "d8f35e9ee8d3e766"),
     "unet-deep": (155, "caddcd753ce6ec12"),
     "unet-flat": (106, "ca0949ab214f2a3c"),
+    "unet-variants": (145, "95639e596365d59c"),
     "mlp": (20, "c9b060e401798f00"),
     "mlp-classes": (15, "20ffefa2e62df3c7"),
 }

@@ -7,7 +7,7 @@ from typing import Protocol
 from array_api_compat import device
 
 from tinyddpm.backend import Array
-from tinyddpm.nn.layers import Conv, GroupNorm, GroupNormSiLU, Linear, Pass
+from tinyddpm.nn.layers import EDM_NORMS, Conv, GroupNorm, GroupNormSiLU, Linear, Norms, Pass
 from tinyddpm.nn.network import Told
 from tinyddpm.nn.parameters import Parts
 from tinyddpm.ops.activation import Dropout
@@ -34,14 +34,14 @@ class TimeEmbedding(Parts):
     It ends with the SiLU that DDPM applies in every block before projecting: done once, it is the same.
     """
 
-    def __init__(self, path: str, channels: int, dim: int) -> None:
-        self.channels = channels
+    def __init__(self, path: str, channels: int, dim: int, shift: float = 1.0) -> None:
+        self.channels, self.shift = channels, shift
         self.dense_1 = Linear(f"{path}/dense_1", channels, dim)
         self.dense_2 = Linear(f"{path}/dense_2", dim, dim)
 
     def forward(self, run: Pass, t: Array, told: Told) -> None:
         """(N,) steps, and a vector (N, dim) if one is told -> the "time" that blocks are told, (N, dim)."""
-        h = run.ops.sinusoidal(t, self.channels, next(iter(run.w.values())).dtype)
+        h = run.ops.sinusoidal(t, self.channels, next(iter(run.w.values())).dtype, self.shift)
         h = self.dense_1.forward(run, h)
         h = run.do(run.ops.silu, h)
         h = self.dense_2.forward(run, h)
@@ -66,13 +66,22 @@ class ResidualBlock(Parts):
     """
 
     def __init__(
-        self, path: str, c_in: int, c_out: int, c_time: int, *, adaptive: bool, dropout: float, layer: int
+        self,
+        path: str,
+        c_in: int,
+        c_out: int,
+        c_time: int,
+        *,
+        adaptive: bool,
+        dropout: float,
+        layer: int,
+        norms: Norms = EDM_NORMS,
     ) -> None:
         self.adaptive, self.dropout, self.layer = adaptive, dropout, layer
-        self.norm_1 = GroupNormSiLU(f"{path}/norm_1", c_in)
+        self.norm_1 = GroupNormSiLU(f"{path}/norm_1", c_in, norms)
         self.conv_1 = Conv(f"{path}/conv_1", c_in, c_out)
         self.time = Linear(f"{path}/time", c_time, 2 * c_out if adaptive else c_out)
-        self.norm_2 = GroupNormSiLU(f"{path}/norm_2", c_out)
+        self.norm_2 = GroupNormSiLU(f"{path}/norm_2", c_out, norms)
         self.conv_2 = Conv(f"{path}/conv_2", c_out, c_out, scale=NEAR_ZERO)
         self.shortcut = Linear(f"{path}/shortcut", c_in, c_out) if c_in != c_out else None
 
@@ -110,9 +119,9 @@ class AttentionBlock(Parts):
     section 3, after Nichol et al. 2021): one softmax weighs both.
     """
 
-    def __init__(self, path: str, channels: int, heads: int, tokens: int = 0) -> None:
+    def __init__(self, path: str, channels: int, heads: int, tokens: int = 0, norms: Norms = EDM_NORMS) -> None:
         self.heads = heads
-        self.norm = GroupNorm(f"{path}/norm", channels)
+        self.norm = GroupNorm(f"{path}/norm", channels, norms)
         self.q, self.k, self.v = (Linear(f"{path}/{name}", channels, channels) for name in "qkv")
         self.out = Linear(f"{path}/out", channels, channels, scale=NEAR_ZERO)
         self.context = [Linear(f"{path}/context_{name}", tokens, channels) for name in "kv"] if tokens else []
@@ -183,8 +192,8 @@ class CrossAttention(Parts):
 class CrossAttentionBlock(Parts):
     """Attention of all pixels to the tokens that are told, added to the input."""
 
-    def __init__(self, path: str, channels: int, tokens: int, heads: int) -> None:
-        self.norm = GroupNorm(f"{path}/norm", channels)
+    def __init__(self, path: str, channels: int, tokens: int, heads: int, norms: Norms = EDM_NORMS) -> None:
+        self.norm = GroupNorm(f"{path}/norm", channels, norms)
         self.attention = CrossAttention(path, channels, tokens, heads, scale=NEAR_ZERO)
 
     def forward(self, run: Pass, x: Array) -> Array:
@@ -226,6 +235,26 @@ class Chain(Parts):
         return _backward(first, run, dy, *added)
 
 
+class CentredHalving(Parts):
+    """A convolution of stride 2 whose output i reads the pixels 2i − 1, 2i and 2i + 1; `Conv` reads 2i, 2i + 1, 2i + 2.
+
+    Seen from the last pixel the one is the other: the image is mirrored both ways, convolved, and mirrored back. So the
+    weights are stored mirrored, too. Sides are even.
+    """
+
+    def __init__(self, path: str, channels: int) -> None:
+        self.conv = Conv(path, channels, channels, stride=2)
+
+    def forward(self, run: Pass, x: Array) -> Array:
+        """(N, H, W, C) -> (N, H/2, W/2, C)."""
+        return _mirrored(run, self.conv.forward(run, _mirrored(run, x)))
+
+    def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
+        """Return dx."""
+        dx = _mirrored(run, self.conv.backward(run, _mirrored(run, dy)))
+        return sum(added, start=dx)
+
+
 class Upsample(Parts):
     """Nearest-neighbour doubling, then a convolution."""
 
@@ -254,6 +283,12 @@ def _backward(block: Block, run: Pass, dy: Array, *added: Array) -> Array:
     if run.ops.recompute:
         block.forward(run, run.stack.pop())
     return block.backward(run, dy, *added)
+
+
+def _mirrored(run: Pass, x: Array) -> Array:
+    """Return images turned by half a circle."""
+    turned: Array = run.ops.xp.flip(x, axis=(1, 2))
+    return turned
 
 
 def _halves(a: Array) -> tuple[Array, Array]:

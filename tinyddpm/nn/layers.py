@@ -11,6 +11,7 @@ from tinyddpm.nn.network import DropoutNoise
 from tinyddpm.nn.parameters import ONES, ZEROS, Gradients, Init, Parameter, Parts, Weights, ZeroGradients, fan_average
 from tinyddpm.ops import Operations, Saved
 from tinyddpm.ops.activation import Dropout
+from tinyddpm.ops.normalisation import EPS
 
 
 @dataclass
@@ -124,23 +125,40 @@ class Linear(Layer):
         return dx
 
 
-class GroupNorm(Layer):
-    """Group norm with a scale and a shift per channel.
+@dataclass(frozen=True)
+class Norms:
+    """How channels are cut into groups, and what is added to the variance of each.
 
-    The number of groups is the largest divisor of the channels that is at most `groups` and leaves 4 channels to each:
-    32 from 128 channels on, as in DDPM, fewer below, where groups of one or two would wash the signal out (EDM's rule).
+    The number of groups is the largest divisor of the channels that is at most `most` and leaves `least` channels to
+    each: 32 from 128 channels on, as in DDPM, fewer below, where groups of one or two would wash the signal out (EDM's
+    rule).
     """
+
+    most: int = 32
+    least: int = 4
+    eps: float = EPS
+
+    def groups(self, channels: int) -> int:
+        """Return the number of groups of so many channels."""
+        most = max(1, min(self.most, channels // self.least))
+        return next(g for g in range(most, 0, -1) if channels % g == 0)
+
+
+EDM_NORMS = Norms()
+
+
+class GroupNorm(Layer):
+    """Group norm with a scale and a shift per channel."""
 
     names = ("scale", "shift")
 
-    def __init__(self, path: str, channels: int, groups: int = 32) -> None:
+    def __init__(self, path: str, channels: int, norms: Norms = EDM_NORMS) -> None:
         super().__init__(path, ((channels,), (channels,)), (ONES, ZEROS))
-        most = max(1, min(groups, channels // 4))
-        self.groups = next(g for g in range(most, 0, -1) if channels % g == 0)
+        self.groups, self.eps = norms.groups(channels), norms.eps
 
     def forward(self, run: Pass, x: Array) -> Array:
         """(N, ..., channels), standardised by groups."""
-        return run.do(run.ops.group_norm, x, *self._weights(run), self.groups)
+        return run.do(run.ops.group_norm, x, *self._weights(run), self.groups, self.eps)
 
     def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
         """Return dx, with what reaches x by other ways added."""
@@ -153,7 +171,7 @@ class GroupNormSiLU(GroupNorm):
 
     def forward(self, run: Pass, x: Array, modulation: tuple[Array, ...] = (), dropout: Dropout | None = None) -> Array:
         """(N, ..., channels), standardised by groups, modulated, activated, and some of it dropped."""
-        return run.do(run.ops.group_norm_silu, x, *self._weights(run), self.groups, modulation, dropout)
+        return run.do(run.ops.group_norm_silu, x, *self._weights(run), self.groups, modulation, dropout, self.eps)
 
     def modulated_backward(self, run: Pass, dy: Array, *added: Array) -> tuple[Array, tuple[Array, ...]]:
         """Return dx, with what reaches x by other ways added, and the gradients of the modulation."""

@@ -12,16 +12,18 @@ from tinyddpm.nn.blocks import (
     NEAR_ZERO,
     AttentionBlock,
     Block,
+    CentredHalving,
     Chain,
     CrossAttentionBlock,
     ResidualBlock,
     TimeEmbedding,
     Upsample,
 )
-from tinyddpm.nn.layers import Conv, GroupNormSiLU, Pass
+from tinyddpm.nn.layers import Conv, GroupNormSiLU, Norms, Pass
 from tinyddpm.nn.network import DEEPEST, WIDEST, DropoutNoise, Told, Widths
 from tinyddpm.nn.parameters import Gradients, Parts, Weights
 from tinyddpm.ops import Operations, Saved
+from tinyddpm.ops.normalisation import EPS
 
 MOST_LEVELS = 16
 
@@ -45,10 +47,15 @@ class UNet(Parts):
         attention: sizes of the feature maps (their larger side, in pixels) that attend; "auto" for all of at most 16
             pixels, and the smallest in any case.
         heads: attention heads.
+        head_channels: channels of each head, from which the number of heads follows; 0 for `heads` of them.
         adaptive: inject time by scale and shift (adaptive group norm) rather than by addition.
         dropout: rate, in each residual block.
         text: how tokens are attended to: "cross", after each self-attention by a cross-attention of its own (LDM,
             arXiv 2112.10752); or "concat", their keys and values beside the pixels' (GLIDE, arXiv 2112.10741).
+        groups: groups of every norm; 0 for as many as suit its channels, 32 from 128 channels on.
+        norm_eps: what norms add to the variance.
+        halving: which pixels an output i of the convolutions down reads: "from" 2i on (DDPM), or "around" 2i.
+        frequency_shift: s of the sinusoids of t, whose frequencies are 10000^(−i / (channels/2 − s)), from 0 to 1.
 
     Raises:
         ConfigError: an option is out of range, or the levels cannot halve the image.
@@ -68,28 +75,37 @@ class UNet(Parts):
         adaptive: bool = False,
         dropout: float = 0.1,
         text: Literal["cross", "concat"] = "cross",
+        head_channels: int = 0,
+        groups: int = 0,
+        norm_eps: float = EPS,
+        halving: Literal["from", "around"] = "from",
+        frequency_shift: float = 1.0,
     ) -> None:
         _check(sample_shape, channels, multipliers, blocks, attention, heads, dropout, text)
+        _check_variants(channels, multipliers, heads, head_channels, groups, norm_eps, halving, frequency_shift)
         height, width, c_image = sample_shape
         sides = [max(height, width) >> level for level in range(len(multipliers))]
         attending = [side for side in sides if side <= 16] or sides[-1:] if attention == "auto" else attention
         dim = 4 * channels
+        norms = Norms(groups, 1, norm_eps) if groups else Norms(eps=norm_eps)
         numbers = count()
 
         def residual(path: str, c_in: int, c_out: int) -> ResidualBlock:
-            return ResidualBlock(path, c_in, c_out, dim, adaptive=adaptive, dropout=dropout, layer=next(numbers))
+            layer = next(numbers)
+            return ResidualBlock(path, c_in, c_out, dim, adaptive=adaptive, dropout=dropout, layer=layer, norms=norms)
 
         def attend(folder: str, number: str, c: int) -> list[Block]:
             beside = told.tokens if text == "concat" else 0
-            found: list[Block] = [AttentionBlock(f"{folder}/attention{number}", c, heads, beside)]
+            own = c // head_channels if head_channels else heads
+            found: list[Block] = [AttentionBlock(f"{folder}/attention{number}", c, own, beside, norms)]
             if told.tokens and text == "cross":
-                found.append(CrossAttentionBlock(f"{folder}/cross{number}", c, told.tokens, heads))
+                found.append(CrossAttentionBlock(f"{folder}/cross{number}", c, told.tokens, own, norms))
             return found
 
         widths = [channels * m for m in multipliers]
         last = len(widths) - 1
         self.takes = Widths(vector=dim, tokens=told.tokens, image=told.image)
-        self.time = TimeEmbedding("time", channels, dim)
+        self.time = TimeEmbedding("time", channels, dim, frequency_shift)
         self.conv_in = Conv("conv_in", c_image + told.image, channels)
 
         # Every step down leaves a skip; the steps up, as many, take them in the opposite order.
@@ -106,7 +122,8 @@ class UNet(Parts):
                 c = c_out
                 skips.append(c)
             if level < last:
-                self.down.append(Conv(f"down_{level}/halve", c, c, stride=2))
+                path = f"down_{level}/halve"
+                self.down.append(Conv(path, c, c, stride=2) if halving == "from" else CentredHalving(path, c))
                 skips.append(c)
 
         self.middle = Chain(
@@ -127,7 +144,7 @@ class UNet(Parts):
                 )
                 c = c_out
 
-        self.norm_out = GroupNormSiLU("norm_out", c)
+        self.norm_out = GroupNormSiLU("norm_out", c, norms)
         self.conv_out = Conv("conv_out", c, out_channels, scale=NEAR_ZERO)
 
     def forward(
@@ -230,3 +247,30 @@ def _check(
                 f"U-Net attention at {side} meets no feature map of {height}x{width} images: give some of their sides,"
                 f" {sides}, or 'auto' for those of at most 16 and the smallest"
             )
+
+
+def _check_variants(
+    channels: int,
+    multipliers: Sequence[int],
+    heads: int,
+    head_channels: int,
+    groups: int,
+    norm_eps: float,
+    halving: str,
+    frequency_shift: float,
+) -> None:
+    """Refuse variants that cannot be built."""
+    for name, number in {"head_channels": head_channels, "groups": groups}.items():
+        if number < 0 or (number and any(channels * m % number for m in multipliers)):
+            raise ConfigError(
+                f"U-Net {name} is {number}: it must divide the channels of every level, {channels} times"
+                f" {list(multipliers)}, or be 0"
+            )
+    if head_channels and heads != 1:
+        raise ConfigError(f"U-Net heads is {heads} and head_channels {head_channels}: give one of them")
+    if not 0 < norm_eps <= 1:
+        raise ConfigError(f"U-Net norm_eps is {norm_eps}: it must lie above 0 and at most at 1")
+    if halving not in ("from", "around"):
+        raise ConfigError(f"U-Net halving is {halving!r}: give 'from' or 'around'")
+    if not 0 <= frequency_shift <= 1:
+        raise ConfigError(f"U-Net frequency_shift is {frequency_shift}: it must lie in [0, 1]")

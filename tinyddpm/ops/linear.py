@@ -62,22 +62,23 @@ class Linear(Family):
         onehot = self.xp.astype(each[:, None] == index[None, :], dy.dtype)
         return onehot @ dy
 
-    def sinusoidal(self, t: Array, dim: int, dtype: Any) -> Array:
-        """Return the sinusoidal embedding of time: sin(t ω_i), then cos(t ω_i), ω_i = 10000^(−i / (dim/2 − 1)).
+    def sinusoidal(self, t: Array, dim: int, dtype: Any, shift: float = 1.0) -> Array:
+        """Return the sinusoidal embedding of time: sin(t ω_i), then cos(t ω_i), ω_i = 10000^(−i / (dim/2 − s)).
 
-        i runs from 0 to dim/2 − 1, as in DDPM (after Vaswani et al. 2017, section 3.5). t is data, not a parameter:
-        there is no backward.
+        i runs from 0 to dim/2 − 1, with s = 1 as in DDPM (after Vaswani et al. 2017, section 3.5). t is data, not a
+        parameter: there is no backward.
 
         Args:
             t: (N,) 0-based steps, integer or real.
             dim: even, at least 4.
             dtype: of the result; angles are computed in float32 at least.
+            shift: s; 1 for frequencies down to 1/10000, 0 to end just before it.
 
         Returns:
             (N, dim).
         """
         half, wide = dim // 2, self.xp.result_type(dtype, self.xp.float32)
         i = self.xp.arange(half, dtype=wide, device=device(t))
-        omega = 10000.0 ** (-i / (half - 1))
+        omega = 10000.0 ** (-i / (half - shift))
         angle = self.xp.astype(t, wide)[:, None] * omega[None, :]
         return self.xp.astype(self.xp.concat([self.xp.sin(angle), self.xp.cos(angle)], axis=1), dtype, copy=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tinyddpm.backend import Array
 from tinyddpm.ops.activation import Activation, Dropout
 from tinyddpm.ops.base import Saved
-from tinyddpm.ops.normalisation import Normalisation
+from tinyddpm.ops.normalisation import EPS, Normalisation
 
 
 class NormActivation(Normalisation, Activation):
@@ -19,6 +19,7 @@ class NormActivation(Normalisation, Activation):
         groups: int,
         modulation: tuple[Array, ...] = (),
         dropout: Dropout | None = None,
+        eps: float = EPS,
     ) -> tuple[Array, Saved]:
         """Return dropout(silu(modulate(group_norm(x)))), modulation and dropout being left out where there is none.
 
@@ -31,11 +32,12 @@ class NormActivation(Normalisation, Activation):
             groups: number of groups; it divides C.
             modulation: scale and shift of `modulate`, (N, C) each, or nothing.
             dropout: as in `dropout`, or None.
+            eps: added to the variance.
 
         Returns:
             y of x's shape, and the residuals of each.
         """
-        h, saved_norm = self.group_norm(x, scale, shift, groups)
+        h, saved_norm = self.group_norm(x, scale, shift, groups, eps)
         saved_modulation = None
         if modulation:
             h, saved_modulation = self.modulate(h, *modulation)

@@ -53,6 +53,7 @@ class CpuNormActivation(NormActivation):
         groups: int,
         modulation: tuple[NDArray, ...] = (),
         dropout: Dropout | None = None,
+        eps: float = EPS,
     ) -> tuple[NDArray, Saved]:
         """Return silu(h), h = x̂ · scale + shift and its modulation: per sample and channel, h = (x − μ) slope + offset.
 
@@ -66,7 +67,7 @@ class CpuNormActivation(NormActivation):
         for x_i, y_i, mean_i, r_i, slope_i, offset_i, factor_i in sample_blocks(
             x, y, mean, r, slope, offset, np.broadcast_to(factor, mean.shape)
         ):
-            _standardised(x_i, y_i, mean_i, r_i, groups, EPS, together)
+            _standardised(x_i, y_i, mean_i, r_i, groups, eps, together)
             np.multiply(r_i, factor_i * SILU.share, out=slope_i)
             u = in_rows(y_i, together)
             u *= _tiled(slope_i, together)

@@ -72,11 +72,12 @@ class CudaNorms(CudaActivations):
         groups: int,
         modulation: tuple[Array, ...] = (),
         dropout: Dropout | None = None,
+        eps: float = EPS,
     ) -> tuple[Array, Saved]:
         """Return dropout(silu(modulate(group_norm(x)))) by one kernel, which draws the mask itself."""
         mask = mask_arguments(dropout) if dropout and self._takes(x) else NO_MASK
-        found = mask and self._norm(x, scale, shift, groups, EPS, modulation, silu=True, mask=mask)
-        return found or super().group_norm_silu(x, scale, shift, groups, modulation, dropout)
+        found = mask and self._norm(x, scale, shift, groups, eps, modulation, silu=True, mask=mask)
+        return found or super().group_norm_silu(x, scale, shift, groups, modulation, dropout, eps)
 
     def group_norm_silu_backward(
         self, saved: Saved, dy: Array, into: Places = None, added: tuple[Array, ...] = ()

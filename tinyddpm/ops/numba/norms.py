@@ -90,9 +90,10 @@ class NumbaNorms(NormActivation):
         groups: int,
         modulation: tuple[NDArray, ...] = (),
         dropout: Dropout | None = None,
+        eps: float = EPS,
     ) -> tuple[NDArray, Saved]:
         """Return dropout(silu(modulate(group_norm(x))))."""
-        return self._norm(x, scale, shift, groups, EPS, modulation, True, dropout)
+        return self._norm(x, scale, shift, groups, eps, modulation, True, dropout)
 
     def group_norm_silu_backward(
         self, saved: Saved, dy: NDArray, into: Places = None, added: tuple[NDArray, ...] = ()
