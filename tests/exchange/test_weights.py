@@ -82,7 +82,7 @@ def test_an_import_is_a_run(trained: Path, tmp_path: Path) -> None:
     told = json.loads(says("info", back, "--json"))
     assert told["imported"]["from"] == str(tmp_path / "w.npz")
     assert len(told["imported"]["sha256"]) == 64
-    assert f"imported      from {tmp_path / 'w.npz'}, sha256 " in says("info", back)
+    assert f"imported      from {tmp_path / 'w.npz'}, format weights alone, sha256 " in says("info", back)
     assert "imported" not in json.loads(says("info", trained, "--json"))
     says("edit", "from", back, "digits:3", "--count", "2", "--out", tmp_path / "edited")
     says("nll", back, "--count", "4")
@@ -128,7 +128,8 @@ def test_nothing_that_is_read_runs(trained: Path, tmp_path: Path) -> None:
     for name in "x.safetensors", "x.npz":
         (tmp_path / name).write_bytes(pickle.dumps(Runs()))
         assert "cannot be read as weights" in import_fails(tmp_path / name, "--like", trained, "--out", tmp_path / "r")
-    assert ".safetensors or .npz" in import_fails(tmp_path / "x.pt", "--like", trained, "--out", tmp_path / "r")
+    (tmp_path / "x.pt").write_bytes(pickle.dumps(Runs()))
+    assert "x.pt is not read: give FILE.safetensors" in import_fails(tmp_path / "x.pt", "--out", tmp_path / "r")
 
 
 def header(tensors: object) -> bytes:

@@ -71,6 +71,20 @@ def read_arrays(path: Path, shapes: Shapes) -> dict[str, HostArray]:
         raise _unreadable(path, cause) from cause
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return what a safetensors file says of itself.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    module = safetensors()
+    try:
+        with module.safe_open(path, framework="np") as file:
+            return dict(file.metadata() or {})
+    except (module.SafetensorError, OSError, ValueError) as cause:
+        raise _unreadable(path, cause) from cause
+
+
 def check_fit(path: Path, found: Shapes, wanted: Shapes) -> None:
     """Refuse a file whose arrays are not those that are wanted.
 

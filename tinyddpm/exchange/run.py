@@ -27,12 +27,16 @@ class Imported:
         sample_shape: (H, W, C) or (D,).
         classes: the names of the classes, () without.
         weights: float32 by path, all that the network has.
+        file: which holds them.
+        notes: what is not taken over as it was, a line each.
     """
 
     config: Config
     sample_shape: tuple[int, ...]
     classes: tuple[str, ...]
     weights: Arrays
+    file: Path
+    notes: tuple[str, ...] = ()
 
 
 def write_run(folder: Path, imported: Imported, origin: dict[str, str]) -> None:

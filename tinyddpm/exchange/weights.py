@@ -42,4 +42,5 @@ def read(path: Path, like: str) -> Imported:
         header = read_checkpoint_header(checkpoint_file(Path(like)))
         config, shape, classes = Config.from_dict(header.config, like), header.sample_shape, header.classes
     layout = Model(config, shape, classes, load_backend("numpy")).layout
-    return Imported(config, shape, classes, read_arrays(path, dict(zip(layout.paths, layout.shapes, strict=True))))
+    arrays = read_arrays(path, dict(zip(layout.paths, layout.shapes, strict=True)))
+    return Imported(config, shape, classes, arrays, path)

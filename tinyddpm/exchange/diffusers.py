@@ -1,0 +1,232 @@
+"""Folders of the library diffusers: a UNet2DModel, its scheduler, and the index of the pipeline of both.
+
+Times are the same: 0-based, from T − 1 down to 0. So are the parametrisations: `eps` is "epsilon", `x_0` "sample" and
+`v` "v_prediction". A learned variance is its "learned_range", which it takes wherever there is one; `small` is its
+"fixed_small" and `large` its "fixed_large". `static` thresholds are its clip_sample, at ±1. `dynamic` ones are its
+thresholding, but for its quantile, which lies between two pixels where ours is one of them.
+
+Of the spacings `trailing` is its "trailing" and `uniform` its "linspace"; its "leading" begins before T − 1 and has no
+equal, and `trailing` takes its place. At all T steps they are the same, and it is then that a DDPMPipeline draws our
+images of `ancestral` from the same noise. A DDIMPipeline draws those of `ddim` where the steps divide T, if called with
+use_clipped_model_output=True: without, eps does not follow the clipped x_0.
+
+Its tables of alpha_bar are float32, and ours float64.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyddpm.backend import load_backend
+from tinyddpm.errors import CheckpointError, ConfigError
+from tinyddpm.exchange.arrays import (
+    MOST_TOLD,
+    Arrays,
+    HostArray,
+    read_arrays,
+    read_metadata,
+    read_shapes,
+    write_arrays,
+)
+from tinyddpm.exchange.diffusers_scheduler import read_scheduler, scheduler_config
+from tinyddpm.exchange.diffusers_unet import Unet, read_unet, unet_config, unet_options
+from tinyddpm.exchange.run import Imported
+from tinyddpm.files import check_file, replacing
+from tinyddpm.hdf5 import listed
+from tinyddpm.model.config import Config, fault_in
+from tinyddpm.model.model import Model
+
+UNET, SCHEDULER = "unet", "scheduler"
+UNET_CONFIG, SCHEDULER_CONFIG, INDEX = "config.json", "scheduler_config.json", "model_index.json"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+LAYERS = {
+    "norm_1": "norm1", "conv_1": "conv1", "time": "time_emb_proj", "norm_2": "norm2", "conv_2": "conv2",
+    "shortcut": "conv_shortcut", "norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0",
+    "conv": "conv",
+}  # fmt: skip
+"""Layers of blocks, by our names and theirs."""
+
+WHOLE = {
+    "time/dense_1": "time_embedding.linear_1", "time/dense_2": "time_embedding.linear_2",
+    "time/label": "class_embedding", "conv_in": "conv_in", "norm_out": "conv_norm_out", "conv_out": "conv_out",
+}  # fmt: skip
+"""Layers that stand alone."""
+
+KINDS = {"w": "weight", "b": "bias", "scale": "weight", "shift": "bias", "table": "weight"}
+
+OLDER = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+"""Layers of attention, by the names they have and those they had until diffusers 0.15."""
+
+CLASSES = "tinyddpm classes"
+"""The names of the classes, in what the file of weights says of itself."""
+
+NULL_DROPOUT = 0.1
+"""The share of samples trained with nothing said, where a row of the class embedding is for that."""
+
+UNSAID = "it is not said what the model was trained on: give `evaluate` and `nll` their --data"
+
+LONGEST_JSON = 2**22
+
+BLOCK = re.compile(r"(down|up|middle)(?:_(\d+))?/(block|attention|halve|double)(?:_(\d+))?(?:/(\w+))?")
+
+
+def write(folder: Path, model: Model, weights: Arrays) -> None:
+    """Write what `DDPMPipeline.from_pretrained` and `DDIMPipeline.from_pretrained` load.
+
+    Args:
+        folder: where; missing folders are made.
+        model: the settings.
+        weights: its parameters by path.
+
+    Raises:
+        ConfigError: the model has no equal there, all reasons in one line; or safetensors is not installed.
+        DataError: something cannot be written.
+    """
+    unet, scheduler = unet_config(model), scheduler_config(model)
+    pipeline = {
+        "_class_name": "DDPMPipeline",
+        UNET: ["diffusers", "UNet2DModel"],
+        SCHEDULER: ["diffusers", "DDPMScheduler"],
+    }
+    options = unet_options(model.config)
+    theirs = {
+        their_name(path, len(options["multipliers"])): to_theirs(path, array, options)
+        for path, array in weights.items()
+    }
+    classes = {CLASSES: json.dumps(model.classes)} if model.classes else {}
+    write_arrays(folder / UNET / WEIGHTS, theirs, {"format": "pt", **classes})
+    _write_json(folder / UNET / UNET_CONFIG, unet)
+    _write_json(folder / SCHEDULER / SCHEDULER_CONFIG, scheduler)
+    _write_json(folder / INDEX, pipeline)
+
+
+def read(folder: Path) -> Imported:
+    """Return the model in a folder of a pipeline, or of a UNet2DModel alone: then its chain is taken to be DDPM's.
+
+    The names that the attention of older folders has are known too.
+
+    Raises:
+        CheckpointError: the folder lacks a file, or one cannot be read; or the weights do not fit, all that differ
+            named.
+        ConfigError: something has no equal here, all of it in one line; or safetensors is not installed.
+    """
+    own = folder / UNET if (folder / UNET / UNET_CONFIG).is_file() else folder
+    chain = folder / SCHEDULER / SCHEDULER_CONFIG
+    chain = chain if chain.is_file() else folder / SCHEDULER_CONFIG
+    notes = [] if chain.is_file() else ["there is no scheduler: the chain is taken to be DDPM's, linear, T = 1000"]
+    unet, wrong = read_unet(_read_json(own / UNET_CONFIG))
+    tables, others, more = read_scheduler(_read_json(chain) if chain.is_file() else {}, unet.learned if unet else None)
+    if unet is None or others:
+        raise ConfigError(f"{folder} has no equal here: {listed([*wrong, *others], MOST_TOLD)}")
+
+    file = own / WEIGHTS
+    if not file.is_file():
+        raise CheckpointError(f"{own} has no {WEIGHTS}: save it with diffusers' safe_serialization=True")
+    classes = _classes(file, unet.classes)
+    null = len(classes) < unet.classes
+    tables |= {"network": {"name": "unet", **unet.options}, "condition": {"dropout": NULL_DROPOUT if null else 0.0}}
+    tables |= {"data": {"labels": bool(classes)}}
+    config = Config.from_dict(tables, str(folder))
+    layout = Model(config, unet.sample_shape, classes, load_backend("numpy")).layout
+    levels, stored = len(unet.options["multipliers"]), read_shapes(file)
+    shapes, names = {}, {}
+    for path, shape in zip(layout.paths, layout.shapes, strict=True):
+        name = their_name(path, levels)
+        names[path] = name if name in stored else _older(name, stored)
+        shapes[names[path]] = to_theirs(path, np.broadcast_to(np.float32(0), shape), unet.options).shape
+    arrays = read_arrays(file, shapes)
+    weights = {path: to_ours(path, arrays[name], unet) for path, name in names.items()}
+    return Imported(config, unet.sample_shape, classes, weights, file, (*notes, *more, UNSAID))
+
+
+def _classes(file: Path, rows: int) -> tuple[str, ...]:
+    """Return the names of the classes: those in the file, which may leave a row for none of them, or their numbers."""
+    try:
+        names = json.loads(read_metadata(file).get(CLASSES, "null"))
+    except (ValueError, RecursionError):
+        names = None
+    known = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return tuple(names) if known and 0 <= rows - len(names) <= 1 else tuple(map(str, range(rows)))
+
+
+def _older(name: str, stored: Mapping[str, Any]) -> str:
+    """Return the name that a layer of attention had before it had this one, if it is there."""
+    for now, before in OLDER.items():
+        older = name.replace(f".{now}.", f".{before}.")
+        if older in stored:
+            return older
+    return name
+
+
+def their_name(path: str, levels: int) -> str:
+    """Return the name in a UNet2DModel of a parameter of ours; its levels up are counted from the lowest."""
+    layer, _, kind = path.rpartition("/")
+    if layer in WHOLE:
+        return f"{WHOLE[layer]}.{KINDS[kind]}"
+    found = BLOCK.fullmatch(layer)
+    assert found, path
+    way, level, what, number, inner = found.groups()
+    block = {"down": f"down_blocks.{level}", "middle": "mid_block"}.get(way) or f"up_blocks.{levels - 1 - int(level)}"
+    part = {
+        "block": f"resnets.{number}", "attention": f"attentions.{number or 0}",
+        "halve": "downsamplers.0", "double": "upsamplers.0",
+    }[what]  # fmt: skip
+    return f"{block}.{part}.{LAYERS[inner or 'conv']}.{KINDS[kind]}"
+
+
+def to_theirs(path: str, array: HostArray, options: Mapping[str, Any]) -> HostArray:
+    """Return a parameter of ours as theirs: (out, in, …) for (…, in, out), a shortcut as a 1×1 convolution."""
+    if not path.endswith("/w"):
+        return array
+    array = _mirrored(path, array, options)
+    axes = (array.ndim - 1, array.ndim - 2, *range(array.ndim - 2))
+    turned = np.transpose(array, axes)
+    return turned[:, :, None, None] if path.endswith("/shortcut/w") else turned
+
+
+def to_ours(path: str, array: HostArray, unet: Unet) -> HostArray:
+    """Return a parameter of theirs as ours, what `to_theirs` undoes; with its cosines behind its sines."""
+    if not path.endswith("/w"):
+        return array
+    if path.endswith("/shortcut/w"):
+        array = array[:, :, 0, 0]
+    array = _mirrored(path, np.transpose(array, (*range(2, array.ndim), 1, 0)), unet.options)
+    return np.roll(array, len(array) // 2, axis=0) if unet.swapped and path == "time/dense_1/w" else array
+
+
+def _mirrored(path: str, array: HostArray, options: Mapping[str, Any]) -> HostArray:
+    """Return the weights of a convolution down the other way round, where that is how they are stored."""
+    around = path.endswith("/halve/w") and options["halving"] == "around"
+    return np.flip(array, axis=(0, 1)) if around else array
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a file of JSON.
+
+    Raises:
+        CheckpointError: it cannot be read, is long, or holds something else.
+    """
+    try:
+        check_file(path)
+        if path.stat().st_size > LONGEST_JSON:
+            raise CheckpointError(f"{path} is longer than any configuration: give a folder of diffusers")
+        value = json.loads(path.read_bytes())
+    except OSError as cause:
+        raise CheckpointError(f"cannot read {path}: {cause.strerror}; give a folder of diffusers") from cause
+    except (ValueError, RecursionError) as cause:
+        raise CheckpointError(f"{path} is no JSON: {cause}; give a folder of diffusers") from cause
+    if not isinstance(value, dict) or fault_in(value):
+        raise CheckpointError(f"{path} is no configuration: give a folder of diffusers")
+    return value
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    with replacing(path) as file:
+        file.write((json.dumps(value, indent=2) + "\n").encode())

@@ -1,0 +1,145 @@
+"""The configuration of a scheduler of diffusers, of our chain and sampling and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from tinyddpm import registry
+from tinyddpm.diffusion.schedules import make_betas
+from tinyddpm.errors import ConfigError, RegistryError
+from tinyddpm.model.model import Model
+
+PREDICTIONS = {"eps": "epsilon", "x_0": "sample", "v": "v_prediction"}
+SPACINGS = {"trailing": "trailing", "uniform": "linspace"}
+SCHEDULES = {"linear": "linear", "quadratic": "scaled_linear", "cosine": "squaredcos_cap_v2"}
+VARIANCES = {"small": "fixed_small", "large": "fixed_large", "auto": "fixed_large", "learned": "learned_range"}
+
+UNBOUNDED = 1e9
+"""As sample_max_value: dynamic thresholds have no limit of ours."""
+
+
+def scheduler_config(model: Model) -> dict[str, Any]:
+    """Return the configuration of a DDPMScheduler of the model's chain, prediction, variance and threshold."""
+    config = model.config
+    schedule, sampling = config.schedule, config.sampling
+    betas = make_betas(schedule.name, schedule.timesteps, **schedule.options)
+    named = schedule.name in ("linear", "quadratic") or (schedule.name == "cosine" and not schedule.options)
+    variance = sampling.options.get("variance", "auto") if sampling.name == "ancestral" else "auto"
+    if model.objective.learned_variance:
+        variance = "learned"
+    return {
+        "_class_name": "DDPMScheduler",
+        "num_train_timesteps": len(betas),
+        "beta_start": float(betas[0]),
+        "beta_end": float(betas[-1]),
+        "beta_schedule": SCHEDULES[schedule.name] if named else "linear",
+        "trained_betas": None if named else betas.tolist(),
+        "variance_type": VARIANCES[variance],
+        "prediction_type": PREDICTIONS[config.training.predict],
+        "clip_sample": sampling.threshold == "static",
+        "clip_sample_range": 1.0,
+        "thresholding": sampling.threshold == "dynamic",
+        "dynamic_thresholding_ratio": sampling.percentile,
+        "sample_max_value": UNBOUNDED,
+        "timestep_spacing": SPACINGS.get(sampling.spacing.name, "trailing"),
+        "steps_offset": 0,
+        "rescale_betas_zero_snr": schedule.zero_terminal_snr,
+    }
+
+
+READ: dict[str, tuple[Any, tuple[type, ...]]] = {
+    "num_train_timesteps": (1000, (int,)),
+    "beta_start": (1e-4, (float,)),
+    "beta_end": (0.02, (float,)),
+    "beta_schedule": ("linear", (str,)),
+    "trained_betas": (None, (list, type(None))),
+    "variance_type": (None, (str, type(None))),
+    "prediction_type": ("epsilon", (str,)),
+    "clip_sample": (True, (bool,)),
+    "clip_sample_range": (1.0, (int, float)),
+    "thresholding": (False, (bool,)),
+    "dynamic_thresholding_ratio": (0.995, (float, int)),
+    "sample_max_value": (1.0, (int, float)),
+    "timestep_spacing": ("leading", (str,)),
+    "rescale_betas_zero_snr": (False, (bool,)),
+}
+"""What is read of a configuration: what stands for it where it is missing, and its types."""
+
+SMALL_TOO = "fixed_small_log"
+"""A name more of the small variance."""
+
+
+def read_scheduler(config: Mapping[str, Any], learned: bool | None) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Return the tables of our configuration that say what a scheduler does.
+
+    Args:
+        config: its configuration, as anyone may have written it.
+        learned: whether the network learns the variance; None where that is not known.
+
+    Returns:
+        The tables, what has no equal, and what is only drawn otherwise in fewer than T steps, or by another sampler.
+    """
+    found = {name: config.get(name, default) for name, (default, _) in READ.items()}
+    wrong = [f"{name} is {found[name]!r}" for name, (_, types) in READ.items() if type(found[name]) not in types]
+    if wrong:
+        return {}, wrong, []
+    kind, spacing = config.get("_class_name", "DDPMScheduler"), found["timestep_spacing"]
+    if found["variance_type"] is None:
+        found["variance_type"] = "learned_range" if learned else "fixed_small"
+    predict = {theirs: ours for ours, theirs in PREDICTIONS.items()}.get(found["prediction_type"])
+    variances = {SMALL_TOO: "small", "fixed_small": "small", "fixed_large": "large", "learned_range": "learned"}
+    variance = variances.get(found["variance_type"])
+    schedule = _schedule(found)
+    static = found["thresholding"] and found["sample_max_value"] <= 1
+    checks = {
+        "beta_schedule" if found["trained_betas"] is None else "trained_betas": schedule is not None,
+        "prediction_type": predict is not None,
+        "variance_type": variance is not None and learned in (None, variance == "learned"),
+        "clip_sample_range": found["thresholding"] or not found["clip_sample"] or found["clip_sample_range"] == 1,
+    }
+    wrong = [f"{name} is {str(found[name])[:60]}" for name, is_alike in checks.items() if not is_alike]
+    notes = [] if spacing in SPACINGS.values() else [f"the spacing {spacing!r} has no equal: fewer steps are trailing"]
+    if kind not in ("DDPMScheduler", "DDIMScheduler"):
+        notes.append(f"the sampler of {kind} is not taken over: ancestral sampling stands for it")
+    tables = {
+        "schedule": {**(schedule or {}), "zero_terminal_snr": found["rescale_betas_zero_snr"]},
+        "training": {"predict": predict or "eps", "loss": "hybrid" if learned else "simple"},
+        "weighting": {"name": "simple" if predict == "eps" else "uniform"},
+        "sampling": {
+            **({"name": "ddim"} if kind == "DDIMScheduler" else {"name": "ancestral", "variance": variance}),
+            "threshold": "dynamic" if found["thresholding"] and not static else
+            "static" if found["clip_sample"] or static else "none",
+            "percentile": float(found["dynamic_thresholding_ratio"]),
+        },
+        "spacing": {"name": {theirs: ours for ours, theirs in SPACINGS.items()}.get(spacing, "trailing")},
+    }  # fmt: skip
+    return tables, wrong, notes
+
+
+def _schedule(found: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return our schedule of the same betas, None if there is none."""
+    T, betas = found["num_train_timesteps"], found["trained_betas"]
+    if betas is not None:
+        return _schedule_of(betas) if len(betas) == T else None
+    name = {theirs: ours for ours, theirs in SCHEDULES.items()}.get(found["beta_schedule"])
+    if name is None:
+        return None
+    if name == "cosine":
+        return {"name": name, "timesteps": T}
+    ends = {end: found[end] for end in ("beta_start", "beta_end")}
+    return {"name": name, "timesteps": T, **ends, "rescale": False}
+
+
+def _schedule_of(betas: list[Any]) -> dict[str, Any] | None:
+    """Return the schedule that has these betas with its own settings."""
+    if not all(type(beta) is float for beta in betas):
+        return None
+    for name in sorted({entry.name for entry in registry.entries("schedules")}):
+        with suppress(ConfigError, RegistryError):  # such as one that has no chain of this length
+            if np.allclose(make_betas(name, len(betas)), betas, rtol=1e-5, atol=0):
+                return {"name": name, "timesteps": len(betas)}
+    return None

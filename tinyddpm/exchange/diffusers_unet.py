@@ -1,0 +1,222 @@
+"""The configuration of a UNet2DModel of diffusers, of our U-Net's options and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tinyddpm import registry
+from tinyddpm.errors import ConfigError
+from tinyddpm.exchange.diffusers_scheduler import PREDICTIONS
+from tinyddpm.hdf5 import listed
+from tinyddpm.model.config import Config
+from tinyddpm.model.model import Model
+from tinyddpm.nn.layers import Norms
+
+
+def unet_options(config: Config) -> dict[str, Any]:
+    """Return all options of the U-Net, those that are not set by their defaults."""
+    defaults = {name: option.default for name, option in registry.options(registry.load("networks", "unet")).items()}
+    return {**defaults, **config.network.options}
+
+
+def unet_config(model: Model) -> dict[str, Any]:
+    """Return the configuration of a UNet2DModel that computes what the model's network does.
+
+    Raises:
+        ConfigError: there is none; all reasons in one line.
+    """
+    config = model.config
+    wrong = []
+    if config.network.name != "unet":
+        raise ConfigError(f"the network {config.network.name!r} has no equal in diffusers: export a U-Net")
+    if model.condition_name not in ("", "label"):
+        wrong.append(f"the condition {model.condition_name!r}")
+    if config.training.predict not in PREDICTIONS:
+        wrong.append(f"predict {config.training.predict!r} (there is {', '.join(PREDICTIONS)})")
+    options = unet_options(config)
+    layout = dict(zip(model.layout.paths, model.layout.shapes, strict=True))
+    norms = Norms(options["groups"], 1) if options["groups"] else Norms()
+    groups = {norms.groups(shape[0]) for path, shape in layout.items() if path.endswith("/scale")}
+    if len(groups) > 1:
+        numbers = " and ".join(map(str, sorted(groups)))
+        wrong.append(f"norms of {numbers} groups (train with --set network.groups={min(groups)})")
+    attended = {shape[0] for path, shape in layout.items() if path.endswith("/q/w")}
+    heads = {options["head_channels"] or c // options["heads"] for c in attended}
+    head = None if options["heads"] == 1 and not options["head_channels"] else min(heads)
+    if head is not None and len(heads) > 1:
+        numbers = " and ".join(map(str, sorted(heads)))
+        wrong.append(f"heads of {numbers} channels (train with --set network.head_channels={min(heads)})")
+    if wrong:
+        raise ConfigError(f"no UNet2DModel of diffusers is equal to this model: it has {listed(wrong, len(wrong))}")
+
+    height, width, c_image = model.sample_shape
+    levels = range(len(options["multipliers"]))
+    attends = [f"down_{level}/attention_0/q/w" in layout for level in levels]
+    return {
+        "_class_name": "UNet2DModel",
+        "sample_size": height if height == width else [height, width],
+        "in_channels": c_image,
+        "out_channels": layout["conv_out/b"][0],
+        "center_input_sample": False,
+        "time_embedding_type": "positional",
+        "freq_shift": options["frequency_shift"],
+        "flip_sin_to_cos": False,
+        "down_block_types": ["AttnDownBlock2D" if attends[level] else "DownBlock2D" for level in levels],
+        "mid_block_type": "UNetMidBlock2D",
+        "up_block_types": ["AttnUpBlock2D" if attends[level] else "UpBlock2D" for level in reversed(levels)],
+        "block_out_channels": [options["channels"] * m for m in options["multipliers"]],
+        "layers_per_block": options["blocks"],
+        "mid_block_scale_factor": 1,
+        "downsample_padding": 1 if options["halving"] == "around" else 0,
+        "downsample_type": "conv",
+        "upsample_type": "conv",
+        "dropout": options["dropout"],
+        "act_fn": "silu",
+        "attention_head_dim": head,
+        "norm_num_groups": min(groups),
+        "attn_norm_num_groups": min(groups),
+        "norm_eps": options["norm_eps"],
+        "resnet_time_scale_shift": "scale_shift" if options["adaptive"] else "default",
+        "add_attention": True,
+        "class_embed_type": None,
+        "num_class_embeds": layout["time/label/table"][0] if "time/label/table" in layout else None,
+    }
+
+
+@dataclass(frozen=True)
+class Unet:
+    """A UNet2DModel as ours.
+
+    Attributes:
+        options: of our U-Net.
+        sample_shape: (H, W, C).
+        classes: the rows of its class embedding, 0 without.
+        learned: whether it learns the variance.
+        swapped: whether its sinusoids begin with the cosines.
+    """
+
+    options: dict[str, Any]
+    sample_shape: tuple[int, int, int]
+    classes: int
+    learned: bool
+    swapped: bool
+
+
+MOST = 2**20
+"""No size, number of channels or of classes goes beyond it."""
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int and 0 < value <= MOST
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _is_wholes(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_whole, value))
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+READ: dict[str, tuple[Any, Callable[[Any], bool]]] = {
+    "sample_size": (None, lambda value: _is_whole(value) or (_is_wholes(value) and len(value) == 2)),
+    "in_channels": (3, _is_whole),
+    "out_channels": (3, _is_whole),
+    "freq_shift": (0, _is_number),
+    "flip_sin_to_cos": (True, lambda value: isinstance(value, bool)),
+    "down_block_types": (["DownBlock2D", *["AttnDownBlock2D"] * 3], _is_names),
+    "up_block_types": ([*["AttnUpBlock2D"] * 3, "UpBlock2D"], _is_names),
+    "block_out_channels": ([224, 448, 672, 896], _is_wholes),
+    "layers_per_block": (2, _is_whole),
+    "downsample_padding": (1, lambda value: type(value) is int),
+    "dropout": (0.0, _is_number),
+    "attention_head_dim": (8, lambda value: value is None or _is_whole(value)),
+    "norm_num_groups": (32, _is_whole),
+    "attn_norm_num_groups": (None, lambda value: value is None or _is_whole(value)),
+    "norm_eps": (1e-5, _is_number),
+    "resnet_time_scale_shift": ("default", lambda value: isinstance(value, str)),
+    "num_class_embeds": (None, lambda value: value is None or _is_whole(value)),
+    "time_embedding_dim": (None, lambda value: value is None or _is_whole(value)),
+}
+"""What is read of a configuration: what stands for it where it is missing, and whether a value is of its kind."""
+
+ALIKE: dict[str, tuple[Any, ...]] = {
+    "_class_name": ("UNet2DModel",),
+    "center_input_sample": (False,),
+    "time_embedding_type": ("positional",),
+    "mid_block_type": ("UNetMidBlock2D",),
+    "mid_block_scale_factor": (1,),
+    "downsample_type": ("conv",),
+    "upsample_type": ("conv",),
+    "act_fn": ("silu", "swish"),
+    "add_attention": (True,),
+    "class_embed_type": (None,),
+    "num_train_timesteps": (None,),
+}
+"""What our U-Net is like, the first being what stands for it where it is missing."""
+
+
+def read_unet(config: Mapping[str, Any]) -> tuple[Unet | None, list[str]]:
+    """Return the U-Net of ours that computes what a UNet2DModel does, and all that has no equal.
+
+    Args:
+        config: its configuration, as anyone may have written it.
+
+    Returns:
+        None with what has no equal, or the U-Net with nothing.
+    """
+    found = {name: config.get(name, default) for name, (default, _) in READ.items()}
+    fixed = {name: config.get(name, alike[0]) for name, alike in ALIKE.items()}
+    wrong = [f"{name} is {fixed[name]!r}" for name, alike in ALIKE.items() if fixed[name] not in alike]
+    wrong += [f"{name} is {found[name]!r}" for name, (_, is_valid) in READ.items() if not is_valid(found[name])]
+    wrong += [name for name in config if name not in READ and name not in ALIKE and not name.startswith("_")]
+    if wrong:
+        return None, wrong
+
+    widths, levels = found["block_out_channels"], range(len(found["block_out_channels"]))
+    size = found["sample_size"]
+    height, width = size if isinstance(size, list) else (size, size)
+    attends = {"DownBlock2D": False, "AttnDownBlock2D": True, "UpBlock2D": False, "AttnUpBlock2D": True}
+    down, up = ([attends.get(name) for name in found[f"{way}_block_types"]] for way in ("down", "up"))
+    c_in, groups, adaptive = found["in_channels"], found["norm_num_groups"], found["resnet_time_scale_shift"]
+    of_middle = found["attn_norm_num_groups"] or (groups if adaptive == "default" else None)
+    checks = {
+        "down_block_types": None not in down and len(down) == len(levels),
+        "up_block_types": up == down[::-1],
+        "block_out_channels": not any(c % widths[0] for c in widths),
+        "out_channels": found["out_channels"] in (c_in, 2 * c_in),
+        "downsample_padding": found["downsample_padding"] in (0, 1),
+        "resnet_time_scale_shift": adaptive in ("default", "scale_shift"),
+        "attn_norm_num_groups": of_middle == groups,
+        "time_embedding_dim": found["time_embedding_dim"] in (None, 4 * widths[0]),
+    }
+    wrong = [f"{name} is {found[name]!r}" for name, is_alike in checks.items() if not is_alike]
+    if wrong:
+        return None, wrong
+    options = {
+        "channels": widths[0],
+        "multipliers": [c // widths[0] for c in widths],
+        "blocks": found["layers_per_block"],
+        "attention": [max(height, width) >> level for level in levels if down[level]],
+        "adaptive": adaptive == "scale_shift",
+        "dropout": float(found["dropout"]),
+        "head_channels": found["attention_head_dim"] or 0,
+        "groups": groups,
+        "norm_eps": float(found["norm_eps"]),
+        "halving": "around" if found["downsample_padding"] else "from",
+        "frequency_shift": float(found["freq_shift"]),
+    }
+    unet = Unet(
+        options,
+        (height, width, c_in),
+        found["num_class_embeds"] or 0,
+        learned=found["out_channels"] == 2 * c_in,
+        swapped=found["flip_sin_to_cos"],
+    )
+    return unet, []
