@@ -23,7 +23,7 @@ from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.distributed.launch import launched
 from tinyddpm.distributed.mpi import MPIGroup
 from tinyddpm.model.config import Config
-from tinyddpm.training import feed
+from tinyddpm.training import feed, pieces
 from tinyddpm.training.assembly import make_trainer
 
 STEPS = 4
@@ -54,12 +54,14 @@ class Case:
     graph: bool = True
     pictures: bool = False
     precision: str = "fp32"
+    cut: bool = False
 
 
 CASES = [
     *(Case(*case) for case in product(("nccl", "mpi"), (False, True), ("fp32", "bf16"), (1, 3), (True, False))),
     *(Case(kind, shard, graph=False) for kind, shard in product(("nccl", "mpi"), (False, True))),
     *(Case(kind, pictures=True, precision=p) for kind, p in product(("nccl", "mpi"), ("fp32", "bf16"))),
+    *(Case(sums=sums, accumulate=parts, cut=True) for sums, parts in product(("fp32", "bf16"), (1, 3))),
 ]
 
 
@@ -111,6 +113,7 @@ def find(case: Case, group: Group) -> Found:
     training = {"shard": case.shard, "sums": case.sums, "accumulate": case.accumulate}
     config = Config.from_dict(PICTURES if case.pictures else POINTS).updated({"training": training})
     feed.SHARE = 0.25 if case.whole else 0.0
+    pieces.LEAST = 60 if case.cut else 1 << 22
     cupy_stand_in.ASKED.clear()
     nccl_stand_in.LAUNCHED.clear()
     backend = group.load_backend("cupy", None, case.precision, case.graph)

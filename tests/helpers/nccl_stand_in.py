@@ -110,6 +110,8 @@ class NcclCommunicator:
             raise NcclError("NCCL_ERROR_INVALID_ARGUMENT: invalid argument")
         assert len(Stream.current) > 1, "the stream is not that of the backend"
         assert stream == Stream.current[-1].ptr
+        if Stream.current[-1].non_blocking:  # beside the one that computes, whose work it must wait for
+            assert Stream.current[-2].ptr in Stream.current[-1].seen
         assert call.count > 0
         groupStart()
         _Grouped.calls.append(call)

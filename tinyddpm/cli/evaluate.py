@@ -12,12 +12,14 @@ import click
 from tinyddpm.cli.nll import nll
 from tinyddpm.cli.options import GroupedCommand, argument, command_mark, option, parse_assignments
 from tinyddpm.cli.output import say
+from tinyddpm.cli.ranks import shared
 from tinyddpm.cli.sample import sample
 from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, keeping, open_model
 from tinyddpm.errors import ConfigError, DataError, unknown
 
 if TYPE_CHECKING:
     from tinyddpm.data.base import Dataset
+    from tinyddpm.distributed.group import Group
     from tinyddpm.metrics.evaluation import Pairs
     from tinyddpm.model.config import Config, GuidanceConfig, SamplingConfig
 
@@ -99,6 +101,7 @@ VARIED = ("guidance", "steps", "sampler")
     group="Output",
 )
 @option("--json", "as_json", is_flag=True, help="One JSON object.", group="Output")
+@shared
 def evaluate(
     checkpoint: Path,
     data: str | None,
@@ -127,6 +130,7 @@ def evaluate(
     scale: float | None,
     guide: str | None,
     guide_assignments: tuple[str, ...],
+    group: Group,
     **machine: Any,
 ) -> None:
     """Say how good the samples are that the model in CHECKPOINT, a file or a run folder, draws.
@@ -146,7 +150,7 @@ def evaluate(
     from tinyddpm.training.interrupt import Stoppable
 
     metrics = _metrics(metrics_names.split(",") if metrics_names else METRICS, metric_assignments)
-    model, weights, loaded = open_model(checkpoint, raw, **machine)
+    model, weights, loaded = open_model(checkpoint, raw, group=group, **machine)
     varied, values = _sweep(sweep)
     ways = []
     for value in values:
@@ -174,7 +178,7 @@ def evaluate(
     features = make_features(features_name, load_backend(machine["backend"], machine["device"]), **options)
     about = checkpoint_of(checkpoint, loaded, raw)
     folder = out or checkpoint_file(checkpoint).parent / "evaluations"
-    progress = Stoppable()
+    progress = Stoppable(group)
     evaluation = Evaluation(
         Subject(model, weights, about),
         features,
@@ -187,10 +191,13 @@ def evaluate(
         seed=seed,
         batch_size=batch_size,
         progress=progress,
+        group=group,
     )
     with keeping(progress, lambda: f"what was drawn is kept: the same command goes on from {folder / 'kept'}"):
         floor = evaluation.floor()
         found = [evaluation.measure(*way) for way in ways]
+    if not group.first:
+        return
     report = {
         "checkpoint": str(checkpoint),
         **about,

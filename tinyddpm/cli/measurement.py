@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import count
+from itertools import count, zip_longest
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from tinyddpm.data.base import Dataset, Subset
 from tinyddpm.diffusion.bound import Bound, Estimate, Floats, Times, estimate, together, variational_bound
 from tinyddpm.diffusion.flow import BIN, bits_per_dimension, flow_log_density
 from tinyddpm.diffusion.process import Variance
+from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.errors import DataError, said_before
 from tinyddpm.model.denoiser import NetworkDenoiser, NetworkFlow
 from tinyddpm.model.model import Model
@@ -23,6 +25,8 @@ from tinyddpm.ops import load_operations
 from tinyddpm.ops.images import to_model
 from tinyddpm.progress import Progress
 from tinyddpm.training.assembly import split_held_out
+
+T = TypeVar("T")
 
 
 class Measurement:
@@ -36,6 +40,7 @@ class Measurement:
         batch_size: how many at a time.
         draws: of the noise.
         seed: of the noise.
+        group: ranks that measure together, each its batches.
     """
 
     def __init__(
@@ -47,11 +52,15 @@ class Measurement:
         batch_size: int,
         draws: int,
         seed: int,
+        group: Group = ALONE,
     ) -> None:
         self.model, self.weights, self.dataset, self.draws = model, weights, dataset, draws
         self.random = model.backend.random(seed)
         model.columns(Subset(dataset, numbers))  # whole: what is to be said of it is said once
-        self.batches = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)]
+        self.group = group
+        # Cut so that each rank has as many, if there are enough samples.
+        batches = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)]
+        self.batches = batches[group.rank :: group.size]
         self.progress, self.text = Progress(), f"of {len(numbers)} samples"
 
     def bound(self, times: Times, variance: Variance | None) -> Bound:
@@ -75,14 +84,19 @@ class Measurement:
                     )
                 )
         self.progress.close()
-        return together(bounds)
+        return together(self._in_order(bounds))
 
     def flow(self, times: Sequence[int]) -> Estimate:
         """Return the bits per dimension by the probability flow."""
         watch = self._watch(len(times), "the flow")
         rows = [[self._flow(batch, draw, times, watch) for draw in range(self.draws)] for batch in self.batches]
         self.progress.close()
-        return estimate(np.concatenate([np.stack(draws, axis=1) for draws in rows]))
+        return estimate(np.concatenate([np.stack(draws, axis=1) for draws in self._in_order(rows)]))
+
+    def _in_order(self, own: list[T]) -> list[T]:
+        """Return what was found of all batches, each rank's in turn."""
+        turns = zip_longest(*self.group.gather(own))
+        return [found for turn in turns for found in turn if found is not None]
 
     def _flow(self, batch: NDArray[np.int64], draw: int, times: Sequence[int], watch: Callable[[], None]) -> Floats:
         """Return the bits per dimension of one batch, by one draw of the places in the bins and of the probes."""

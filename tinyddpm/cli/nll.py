@@ -10,6 +10,7 @@ import click
 
 from tinyddpm.cli.options import GroupedCommand, argument, command_mark, option
 from tinyddpm.cli.output import say
+from tinyddpm.cli.ranks import shared
 from tinyddpm.cli.trained import machine_options, open_model, refuse_full
 from tinyddpm.errors import ConfigError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from tinyddpm.diffusion.bound import Bound, Estimate
     from tinyddpm.diffusion.process import Variance
+    from tinyddpm.distributed.group import Group
     from tinyddpm.model.model import Model
 
 
@@ -89,6 +91,7 @@ if TYPE_CHECKING:
 )
 @option("--json", "as_json", is_flag=True, help="One JSON object.", group="Output")
 @machine_options
+@shared
 def nll(
     checkpoint: Path,
     data: str | None,
@@ -105,6 +108,7 @@ def nll(
     raw: bool,
     out: Path | None,
     as_json: bool,
+    group: Group,
     **machine: Any,
 ) -> None:
     """Say how likely the model in CHECKPOINT, a file or a run folder, finds images that it was not trained on.
@@ -120,17 +124,18 @@ def nll(
     from tinyddpm.diffusion.flow import flow_times
     from tinyddpm.figures.marks import checkpoint_of
 
-    refuse_full(out)
+    if group.first:
+        refuse_full(out)
     if flow_steps and not flow:
         raise ConfigError("--flow-steps is for the probability flow: give --flow with it")
-    model, weights, loaded = open_model(checkpoint, raw, **machine)
+    model, weights, loaded = open_model(checkpoint, raw, group=group, **machine)
     about = checkpoint_of(checkpoint, loaded, raw)
     dataset, split = opened(model, data, data_dir, split)
     n = min(number or len(dataset), len(dataset))
     numbers = np.arange(n) * len(dataset) // n
     T = model.process.T
     times = some_times(T, steps, Random(np, seed)) if steps else all_times(T)
-    work = Measurement(model, weights, dataset, numbers, batch_size, draws, seed)
+    work = Measurement(model, weights, dataset, numbers, batch_size, draws, seed, group)
     path = flow_times(model.process, flow_steps) if flow else None
     fixed: dict[str, Variance | None] = {"auto": None, "large": "large", "small": "small"}
     bound = work.bound(times, fixed[variance])
@@ -153,7 +158,7 @@ def nll(
     if path:
         report["flow"] = {**_table(work.flow(path)), "steps": len(path) - 1}
     say(*([json.dumps(report)] if as_json else _text(report, model)))
-    if out:
+    if out and group.first:
         _write(report, out, as_json, command_mark(about))
 
 

@@ -11,7 +11,6 @@ import click
 
 from tinyddpm import __version__
 from tinyddpm.data import PATH_OPTIONS
-from tinyddpm.distributed.launch import KINDS
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config, defaults_for, parse_toml, preset, read_toml, settings
 
@@ -82,17 +81,6 @@ def argument(name: str, told: str, **kwargs: Any) -> Callable[[F], F]:
 def option(*names: str, **kwargs: Any) -> Callable[[F], F]:
     """Return the decorator for one grouped option."""
     return click.option(*names, cls=GroupedOption, **kwargs)
-
-
-distributed_option = option(
-    "--distributed",
-    type=click.Choice(KINDS),
-    default="auto",
-    show_default=True,
-    help="What processes that mpiexec or srun started speak by; auto is NCCL between GPUs and MPI between CPUs.",
-    group="General",
-)
-"""The decorator that adds `--distributed`."""
 
 
 def setting_options(function: F) -> F:

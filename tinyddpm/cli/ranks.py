@@ -5,15 +5,43 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tinyddpm.cli.options import option
 from tinyddpm.cli.output import say
-from tinyddpm.distributed.group import ALONE, Group
-from tinyddpm.distributed.launch import join, launched
+from tinyddpm.distributed.launch import KINDS, join, launched
 from tinyddpm.errors import RankError, TinyDDPMError
+
+if TYPE_CHECKING:
+    from tinyddpm.distributed.group import Group
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def shared(function: F) -> F:
+    """Have a command do its work with the ranks that were launched together, as its argument `group`.
+
+    It gets the option `--distributed`, which says what they speak by.
+    """
+
+    @wraps(function)
+    def command(*given: Any, distributed: str, **options: Any) -> Any:
+        with ranks(distributed) as group:
+            return function(*given, group=group, **options)
+
+    return option(
+        "--distributed",
+        type=click.Choice(KINDS),
+        default="auto",
+        show_default=True,
+        help="What processes that mpiexec or srun started speak by; auto: NCCL between GPUs, MPI between CPUs.",
+        group="Ranks",
+    )(command)  # type: ignore[return-value]
 
 
 @contextmanager
@@ -28,6 +56,8 @@ def ranks(kind: str) -> Iterator[Group]:
     Raises:
         ConfigError: there is no such kind, its library is missing, or the ranks do not see each other.
     """
+    from tinyddpm.distributed.group import ALONE
+
     launch = launched()
     if launch.rank and kind != "none":
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the process ends

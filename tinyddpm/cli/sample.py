@@ -11,6 +11,7 @@ import click
 
 from tinyddpm.cli.options import GroupedCommand, argument, option
 from tinyddpm.cli.output import say
+from tinyddpm.cli.ranks import shared
 from tinyddpm.cli.trained import (
     chosen_guidance,
     chosen_sampling,
@@ -23,6 +24,7 @@ from tinyddpm.cli.trained import (
 from tinyddpm.errors import ConfigError
 
 if TYPE_CHECKING:
+    from tinyddpm.distributed.group import Group
     from tinyddpm.kept import KeptRows
 
 LAST = 2**32 - 1
@@ -155,6 +157,7 @@ KEPT = "kept"
 )
 @option("--raw", is_flag=True, help="Use the weights as trained, not their average.", group="Sampling")
 @machine_options
+@shared
 def sample(
     checkpoint: Path,
     out: Path | None,
@@ -182,6 +185,7 @@ def sample(
     guide: str | None,
     guide_assignments: tuple[str, ...],
     raw: bool,
+    group: Group,
     **machine: Any,
 ) -> None:
     """Draw samples from CHECKPOINT, a file or a run folder, and write them as a grid.
@@ -199,7 +203,7 @@ def sample(
     from tinyddpm.progress import duration
     from tinyddpm.training.interrupt import Stoppable
 
-    model, weights, loaded = open_model(checkpoint, raw, **machine)
+    model, weights, loaded = open_model(checkpoint, raw, group=group, **machine)
     sampling = chosen_sampling(
         model.config, assignments, spacing, spacing_assignments,
         name=sampler, steps=sample_steps, threshold=threshold, percentile=percentile,
@@ -221,8 +225,9 @@ def sample(
 
     folder = out or unused(Path("samples"))
     kept = KeptRows(folder / KEPT, {**mark, "samples": []})
-    _check(folder, kept, resume)
-    progress, began = Stoppable(), time.monotonic()
+    if group.first:
+        _check(folder, kept, resume)
+    progress, began = Stoppable(group), time.monotonic()
     steps = len(model.pairs(sampling))
 
     def watch(done: int, total: int) -> None:
@@ -248,8 +253,11 @@ def sample(
             frames=gif or film_strip,
             watch=watch,
             kept=kept,
+            group=group,
         )
         progress.close()
+        if not group.first:
+            return
         for path in write(samples, folder, mark, first=first, singles=singles, npz=npz, gif=gif, strip=film_strip):
             say(f"wrote {path}")
     shutil.rmtree(folder / KEPT)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from tinyddpm.cli.options import GroupedCommand, configuration, configuration_options, distributed_option, option
+from tinyddpm.cli.options import GroupedCommand, configuration, configuration_options, option
 from tinyddpm.cli.output import say
+from tinyddpm.cli.ranks import shared
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config
 
@@ -35,8 +36,8 @@ RESUMABLE = {"resume", "distributed", *CHANGED}
     help="Tell a callback of the run, such as early-stop; its options by --set callbacks.NAME.KEY=VALUE.",
     group="Run",
 )
-@distributed_option
 @configuration_options
+@shared
 @click.pass_context
 def train(
     ctx: click.Context,
@@ -45,7 +46,7 @@ def train(
     resume: Path | None,
     dry_run: bool,
     callbacks: tuple[str, ...],
-    distributed: str,
+    group: Group,
     preset_name: str | None,
     config_file: Path | None,
     assignments: tuple[str, ...],
@@ -58,28 +59,26 @@ def train(
 
     Started by mpiexec or srun, its processes train one model together.
     """
-    from tinyddpm.cli.ranks import ranks
     from tinyddpm.files import unused
     from tinyddpm.progress import Progress
     from tinyddpm.training.run import resume as resume_run
     from tinyddpm.training.run import start
 
-    with ranks(distributed) as group:
-        progress = Progress()
-        if resume:
-            _refuse_changes(ctx)
-            outcome = resume_run(resume, progress, group=group, **{name: values[name] for name in CHANGED})
-            folder = resume if resume.is_dir() else resume.parent
-        else:
-            config = configuration(preset_name, config_file, assignments, values)
-            config = config.updated({"callbacks": {name: {} for name in callbacks}}, "options")
-            backend = group.load_backend(config.backend, config.device, config.precision, config.graph)
-            if dry_run:
-                _print_estimate(config, backend, group)
-                return
-            folder = out or unused(Path("runs") / Path(config.data.source).stem)
-            outcome = start(config, backend, folder, progress, group=group)
-        _tell(outcome, folder)
+    progress = Progress()
+    if resume:
+        _refuse_changes(ctx)
+        outcome = resume_run(resume, progress, group=group, **{name: values[name] for name in CHANGED})
+        folder = resume if resume.is_dir() else resume.parent
+    else:
+        config = configuration(preset_name, config_file, assignments, values)
+        config = config.updated({"callbacks": {name: {} for name in callbacks}}, "options")
+        backend = group.load_backend(config.backend, config.device, config.precision, config.graph)
+        if dry_run:
+            _print_estimate(config, backend, group)
+            return
+        folder = out or unused(Path("runs") / Path(config.data.source).stem)
+        outcome = start(config, backend, folder, progress, group=group)
+    _tell(outcome, folder)
 
 
 def _tell(outcome: Outcome, folder: Path) -> None:

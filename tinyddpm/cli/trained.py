@@ -18,6 +18,7 @@ from tinyddpm.files import check_file
 if TYPE_CHECKING:
     from tinyddpm.backend import Array
     from tinyddpm.conditions import Wish
+    from tinyddpm.distributed.group import Group
     from tinyddpm.model.checkpoint import Checkpoint
     from tinyddpm.model.config import Config, GuidanceConfig, SamplingConfig
     from tinyddpm.model.model import Model
@@ -53,14 +54,29 @@ def machine_options(function: F) -> F:
 
 
 def open_model(
-    checkpoint: Path, raw: bool, *, backend: str, device: str | None, precision: str, graph: bool, threads: int
+    checkpoint: Path,
+    raw: bool,
+    *,
+    backend: str,
+    device: str | None,
+    precision: str,
+    graph: bool,
+    threads: int,
+    group: Group | None = None,
 ) -> tuple[Model, Array, Checkpoint]:
-    """Return what `load_model` returns, and tell the user what has changed about its plugins."""
-    from tinyddpm.backend import load_backend
+    """Return what `load_model` returns, and tell the user what has changed about its plugins.
+
+    Ranks of a group share the cores, if it is not said how many threads each has.
+    """
+    from tinyddpm.distributed.group import ALONE
     from tinyddpm.model.checkpoint import plugin_notes
     from tinyddpm.model.load import load_model
 
-    model, weights, loaded = load_model(checkpoint, load_backend(backend, device, precision, graph), raw, threads)
+    group = group or ALONE
+    there = group.load_backend(backend, device, precision, graph)
+    if group.size > 1 and not threads:
+        threads = min(there.threads(0), group.cores())
+    model, weights, loaded = load_model(checkpoint, there, raw, threads)
     for note in plugin_notes(loaded):
         say(f"note: {note}", err=True)
     return model, weights, loaded
@@ -123,16 +139,24 @@ def wish_of(
         embeddings: a file of tokens.
 
     Raises:
-        ConfigError: a class is unknown, or the file of captions cannot be read or has none.
+        ConfigError: a class is unknown, the file of captions cannot be read or has none, or a text is no UTF-8.
         DataError: the file of tokens cannot be read or has none.
     """
     from tinyddpm.conditions import Wish
     from tinyddpm.data.paths import open_tokens
     from tinyddpm.model.sampling import class_names, class_numbers
 
-    labels = None if classes is None else class_numbers(model.classes, class_names(model.classes, classes))
-    captions = [*prompts, *(_lines(prompts_file) if prompts_file else ())]
+    labels = None if classes is None else class_numbers(model.classes, class_names(model.classes, _unicode(classes)))
+    captions = [*map(_unicode, prompts), *(_lines(prompts_file) if prompts_file else ())]
     return Wish(labels, captions or None, open_tokens(embeddings) if embeddings else None)
+
+
+def _unicode(text: str) -> str:
+    """Return an argument as Unicode: where the locale knows ASCII alone, Python hands on the bytes of others."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError as error:
+        raise ConfigError(f"{text!r} is no Unicode text: write it as UTF-8") from error
 
 
 def _lines(path: Path) -> list[str]:
@@ -164,7 +188,7 @@ def keeping(progress: Stoppable, kept: Callable[[], str]) -> Iterator[None]:
     from tinyddpm.training.interrupt import Stopped, interruptible
 
     try:
-        with interruptible() as progress.interrupt:
+        with interruptible(progress.interrupt):
             yield
     except Stopped as stopped:
         progress.close()

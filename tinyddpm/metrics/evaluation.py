@@ -7,7 +7,7 @@ kept in a folder: the samples drawn, features, numbers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tinyddpm.backend import Array, Purpose, Random
 from tinyddpm.conditions import Asked, some
 from tinyddpm.data.base import Dataset
+from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.errors import DataError
 from tinyddpm.figures.marks import Mark, mark_of, samples_of
 from tinyddpm.kept import Cache, KeptRows, digest
@@ -103,6 +104,7 @@ class Evaluation:
         seed: of the noise, and of the order of the real samples.
         batch_size: samples that are drawn at a time.
         progress: where it is said how far this is.
+        group: ranks that draw and see together; the first one measures.
 
     Attributes:
         compared: how many real samples drawn ones are compared with.
@@ -126,10 +128,12 @@ class Evaluation:
         seed: int,
         batch_size: int,
         progress: Progress,
+        group: Group = ALONE,
     ) -> None:
         if len(real) < 4:
             raise DataError(f"{real.description}: {len(real)} samples have no halves to compare: give four or more")
         self.subject, self.features, self.features_key, self.metrics = subject, features, features_key, metrics
+        self.group = group
         self.cache, self.count, self.seed, self.batch_size, self.progress = cache, count, seed, batch_size, progress
         self.compared, self.halves = min(count, len(real)), min(count, len(real) // 2)
         self.real, self.training = real, training
@@ -179,6 +183,7 @@ class Evaluation:
             batch_size=self.batch_size,
             watch=watch.at,
             kept=KeptRows(self.cache.folder / "drawn", mark),
+            group=self.group,
         ).values
 
     def _of(self, dataset: Dataset, rows: Indices, text: str) -> Known:
@@ -186,17 +191,28 @@ class Evaluation:
 
     def _see(self, read: Callable[[slice], Samples], what: Asked, n: int, text: str) -> Known:
         """Return n samples as the features see them, a chunk at a time, with what they are or were asked for."""
-        watch, keys, seen = Watch(self.progress, f"looking at {text}"), [], []
-        for rows in _chunks(n):
-            samples = read(rows)
-            keys.append(digest(self.features_key, self.features.description, samples))
-            seen.append(self._look(samples, keys[-1]))
-            watch.at(rows.stop, n)
+        watch, keys, seen = Watch(self.progress, f"looking at {text}"), list[str](), list[Mapping[str, Samples]]()
+        for turn in self._turns(n):
+            own = None
+            if self.group.rank < len(turn):
+                samples = read(turn[self.group.rank])
+                key = digest(self.features_key, self.features.description, samples)
+                own = key, self._look(samples, key)
+            for key, rows_by_name in filter(None, self.group.gather(own)):
+                keys.append(key)
+                seen.append(rows_by_name)
+            watch.at(turn[-1].stop, n)
         rows_by_name = {name: np.concatenate([chunk[name] for chunk in seen]) for name in seen[0]}
         model = self.subject.model
         labels, words = what.labels if model.condition_name else None, model.condition.words(what)
         key = digest(keys, None if labels is None else labels.tolist(), None if words is None else list(words))
         return Known(Part(**rows_by_name, labels=labels, words=words), key)
+
+    def _turns(self, n: int) -> Iterator[list[slice]]:
+        """Yield the chunks that the ranks see at the same time, one each."""
+        chunks = _chunks(n)
+        for start in range(0, len(chunks), self.group.size):
+            yield chunks[start : start + self.group.size]
 
     def _look(self, samples: Samples, key: str) -> Mapping[str, Samples]:
         """Return the features of a chunk, and its logits where there are any; from the cache where it pays."""
@@ -213,14 +229,16 @@ class Evaluation:
     def _numbers(self, drawn: Known, real: Known) -> Numbers:
         numbers: dict[str, float] = {}
         sets = Sets(drawn.part, real.part, self._training.part if self._training else None)
+        if not self.group.first:
+            return self.group.broadcast(numbers)
         for name, options in self.metrics.items():
             training = self._training.key if self._training and "training" in needs(name) else ""
             key = digest(name, options, drawn.key, real.key, training)
             numbers |= self.cache.numbers(key, partial(measure, name, sets, **options))
-        return numbers
+        return self.group.broadcast(numbers)
 
     def _pairs(self, samples: Samples, drawn: Known, asked: Asked, mark: Mark) -> Pairs | None:
-        if self._training is None or self.training is None:
+        if self._training is None or self.training is None or not self.group.first:
             return None
         sets = Sets(drawn.part, self._compared.part, self._training.part)
 

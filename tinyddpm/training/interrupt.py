@@ -40,14 +40,14 @@ class Interrupt:
 
 
 @contextmanager
-def interruptible() -> Iterator[Interrupt]:
-    """Turn signals into a note on the yielded object.
+def interruptible(interrupt: Interrupt | None = None) -> Iterator[Interrupt]:
+    """Turn signals into a note on the yielded object: a new one, or `interrupt`.
 
     One that comes a second time acts as it would without this, but for those of a terminal that closes, and while the
     object is `saving`. A SIGHUP that is ignored, as by `nohup`, stays so. Outside the main thread, where signals cannot
     be caught, nothing is changed.
     """
-    interrupt = Interrupt()
+    interrupt = interrupt or Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
@@ -82,10 +82,15 @@ class Stopped(Exception):  # noqa: N818 - not an error: somebody asked to stop
 
 
 class Stoppable(Progress):
-    """A progress line of work that ends between two steps when its `interrupt`, or that of any rank, noted a signal."""
+    """A progress line of work that ends between two steps when its `interrupt` has noted a signal.
 
-    interrupt = Interrupt()
-    group = ALONE
+    Args:
+        group: ranks that do the work together, whose steps are as many: all end when one has noted a signal.
+    """
+
+    def __init__(self, group: Group = ALONE) -> None:
+        super().__init__()
+        self.group, self.interrupt = group, Interrupt()
 
     def update(self, done: int, total: int, text: str) -> None:
         """Say that `done` of `total` are done, and `text`.

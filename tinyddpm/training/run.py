@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import Signals
 from typing import Any, NoReturn
 
-import numpy as np
-
 from tinyddpm.backend import Backend, load_backend
-from tinyddpm.conditions import Wish, in_turn
 from tinyddpm.data.base import Dataset
 from tinyddpm.data.fingerprint import differences, fingerprint
 from tinyddpm.distributed.group import ALONE, Group
@@ -25,45 +22,34 @@ from tinyddpm.errors import (
     CheckpointError,
     ConfigError,
     DataError,
-    DrawingError,
     OutOfMemoryError,
     RankError,
     SumLostError,
     TrainingError,
-    said_before,
 )
-from tinyddpm.figures.images import save_gif, save_png
-from tinyddpm.figures.marks import Mark, mark_of, read_mark, samples_of, sha256_of
-from tinyddpm.figures.samples import animation, is_drawable, picture
 from tinyddpm.files import replacing
 from tinyddpm.machine import versions
 from tinyddpm.model.checkpoint import (
     Checkpoint,
-    CheckpointHeader,
     load_checkpoint,
     plugin_notes,
     read_checkpoint_header,
 )
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import CHECKPOINT, checkpoint_file, layout_of
-from tinyddpm.model.sampling import Samples, draw
 from tinyddpm.progress import Progress, duration
 from tinyddpm.training.assembly import make_trainer, open_data, with_learned, with_threads
 from tinyddpm.training.callbacks import Callbacks
 from tinyddpm.training.edited import edited
-from tinyddpm.training.interrupt import interruptible
+from tinyddpm.training.interrupt import Interrupt, interruptible
 from tinyddpm.training.lock import held, in_folder
 from tinyddpm.training.metrics import Metrics
+from tinyddpm.training.pictures import Pictures, grid_of, is_drawn, last_pictures
 from tinyddpm.training.record import PACKAGES, Record
 from tinyddpm.training.trainer import StepResult, Trainer
 
-SAMPLE_BATCH = 128
-
-CONFIG, GRID, FILM = "config.toml", "samples.png", "denoising.gif"
-"""A run's settings, and what it ends with."""
-
-SHOWN = 8
-"""Samples that a run holds out, whose like its pictures show where its condition needs an example."""
+CONFIG = "config.toml"
+"""A run's settings."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +167,7 @@ def _read(path: Path, progress: Progress, with_changes: Callable[[Config], Confi
     config = with_changes(edited(path.parent / CONFIG, before, progress.say))
     there = load_backend(config.backend, config.device, config.precision, config.graph)
     checkpoint = load_checkpoint(path, layout_of(there))
-    drawn = all(is_drawn(file, checkpoint.step) for file in _last_pictures(path.parent, checkpoint))
+    drawn = all(is_drawn(file, checkpoint.step) for file in last_pictures(path.parent, checkpoint))
     if checkpoint.step > config.training.steps or (checkpoint.step == config.training.steps and drawn):
         raise ConfigError(f"{path} has done {checkpoint.step} steps already: ask for more with --steps")
     return config, checkpoint
@@ -246,30 +232,6 @@ def _ranks(group: Group) -> str:
     return f", on {group.size} ranks" if group.size > 1 else ""
 
 
-def _last_pictures(folder: Path, header: CheckpointHeader) -> list[Path]:
-    """Return the files of what a run draws when it ends; none where samples cannot be drawn."""
-    if not is_drawable(header.sample_shape):
-        return []
-    return [folder / GRID, folder / FILM, grid_of(folder, header.step)]
-
-
-def grid_of(folder: Path, step: int) -> Path:
-    """Return the file of the grid that is drawn after so many steps."""
-    return folder / "samples" / f"step_{step:07d}.png"
-
-
-def is_drawn(path: Path, step: int) -> bool:
-    """Return whether a picture is there that was drawn after so many steps."""
-    try:
-        made = read_mark(path) if path.is_file() else {}
-    except DataError:
-        return False
-    match made:
-        case {"checkpoint": {"step": found}}:
-            return bool(found == step)
-    return False
-
-
 def _refuse_used(folder: Path) -> None:
     if folder.is_file() or (folder.is_dir() and in_folder(folder)):
         raise ConfigError(f"{folder} is not empty: choose another folder with --out, or go on with --resume {folder}")
@@ -278,10 +240,6 @@ def _refuse_used(folder: Path) -> None:
 def _write_config(folder: Path, config: Config) -> None:
     with replacing(folder / CONFIG) as file:
         file.write(config.to_toml().encode())
-
-
-class _Stopped(Exception):  # noqa: N818 - not an error: samples are not drawn to the end, as somebody asked or none are
-    pass
 
 
 class _Run:
@@ -306,12 +264,14 @@ class _Run:
         self.group = trainer.group
         self.metrics = Metrics(folder / "metrics.jsonl", trainer.step, progress.say) if self.group.first else None
         self.callbacks = callbacks
+        self.interrupt = Interrupt()
+        self.pictures = Pictures(trainer, folder, progress, callbacks.tell, self.interrupt)
 
     def train(self) -> Outcome:
         """Train to the configured number of steps, or until told to stop."""
         training, trainer, tell = self.config.training, self.trainer, self.callbacks.tell
         self.began, self.first = time.monotonic(), trainer.step
-        with interruptible() as self.interrupt, self.record if self.group.first else nullcontext():
+        with interruptible(self.interrupt), self.record if self.group.first else nullcontext():
             tell("started", step=trainer.step, steps=training.steps, folder=self.folder)
             try:
                 self._go_on()
@@ -319,7 +279,7 @@ class _Run:
                 self._save_in_spite_of(error)
             complete = trainer.step == training.steps
             asked = None if self.interrupt.signal else self.group.broadcast(self.callbacks.stopped_by)
-            pictures = self._finish() if complete or asked else []
+            pictures = self.pictures.finish() if complete or asked else []
             tell("ended", step=trainer.step, complete=complete)
             outcome = Outcome(trainer.step, complete, pictures, self.interrupt.signal, None if complete else asked)
             if self.group.first:
@@ -336,7 +296,7 @@ class _Run:
         training, trainer = self.config.training, self.trainer
         due = 0 < trainer.step < training.steps and trainer.step % training.sample_every == 0
         if due and self.group.broadcast(not is_drawn(grid_of(self.folder, trainer.step), trainer.step)):
-            self._draw_grid()
+            self.pictures.draw_grid()
         while trainer.step < training.steps and not self._asked_to_stop():
             result = self._step()
             self._log(result)
@@ -348,7 +308,7 @@ class _Run:
             if trainer.step % training.save_every == 0 or last:
                 self._save()
             if trainer.step % training.sample_every == 0 and not last:
-                self._draw_grid()
+                self.pictures.draw_grid()
         if self.saved_at != trainer.step:
             self._save()
 
@@ -450,76 +410,3 @@ class _Run:
         if self.group.first:
             self.record.saved(self.trainer.step)
         self.callbacks.tell("saved", step=self.trainer.step, path=self.folder / CHECKPOINT)
-
-    def _draw(self, frames: bool) -> tuple[Samples, Mark]:
-        """Return samples of the averaged weights, and the mark of what drew them but for how to find the checkpoint."""
-        sampling, model = self.config.sampling, self.trainer.model
-        numbers = np.arange(sampling.count)
-        held_out = self.trainer.held_out
-        shown = model.known(held_out, np.arange(min(SHOWN, len(held_out))))
-        asked = in_turn(model.condition.asked(Wish(), shown), numbers)
-
-        def watch(done: int, steps: int) -> None:
-            self.progress.update(done, steps, f"drawing {sampling.count} samples")
-            if self.interrupt.agree(self.group):
-                raise _Stopped
-
-        try:
-            with said_before():
-                samples = draw(
-                    model,
-                    self.trainer.ema,
-                    numbers,
-                    asked,
-                    seed=self.config.seed,
-                    sampling=sampling,
-                    batch_size=SAMPLE_BATCH,
-                    frames=frames,
-                    watch=watch,
-                    group=self.group,
-                )
-        except DrawingError as error:
-            self.progress.say(
-                f"note: step {self.trainer.step}: {error}; there is no picture of it, and the run goes on"
-            )
-            raise _Stopped from error
-        finally:
-            self.progress.close()
-        mark = mark_of(
-            model,
-            "tinyddpm train",
-            {"step": self.trainer.step, "weights": "average"},
-            seed=self.config.seed,
-            sampling=sampling,
-            guidance=self.config.guidance,
-            samples=samples_of(model, asked, numbers),
-        )
-        return samples, mark
-
-    def _draw_grid(self) -> None:
-        """Draw the grid of the step that was done last."""
-        path = grid_of(self.folder, self.trainer.step)
-        if is_drawable(self.trainer.model.sample_shape):
-            with suppress(_Stopped):
-                samples, mark = self._draw(frames=False)
-                if not self.group.first:
-                    return
-                save_png(path, picture(samples), {**mark, "configuration": self.config.to_dict()})
-                self.callbacks.tell("drew", step=self.trainer.step, paths=[path])
-
-    def _finish(self) -> list[Path]:
-        """Draw the samples and the denoising that a finished run ends with, and the grid of its last step."""
-        grid, film = self.folder / GRID, self.folder / FILM
-        if not is_drawable(self.trainer.model.sample_shape):
-            return []
-        with suppress(_Stopped):
-            samples, mark = self._draw(frames=True)
-            if not self.group.first:
-                return [grid, film]
-            saved = {**mark["checkpoint"], "sha256": sha256_of(self.folder / CHECKPOINT)}
-            for path in (grid, grid_of(self.folder, self.trainer.step)):
-                save_png(path, picture(samples), {**mark, "checkpoint": saved})
-            save_gif(film, animation(samples), mark={**mark, "checkpoint": saved})
-            self.callbacks.tell("drew", step=self.trainer.step, paths=[grid, film])
-            return [grid, film]
-        return []
