@@ -87,6 +87,7 @@ class NcclCommunicator:
         assert set(self._comm.allgather(commId)) == {commId}
         self._aborted, self._recorded = False, False
         self._kept: list[Any] = []
+        self._streams: set[Stream] = set()
 
     def allReduce(self, sendbuf: int, recvbuf: int, count: int, datatype: int, op: int, stream: int) -> None:  # noqa: N802
         assert op == SUM
@@ -109,9 +110,14 @@ class NcclCommunicator:
         if self._aborted:
             raise NcclError("NCCL_ERROR_INVALID_ARGUMENT: invalid argument")
         assert len(Stream.current) > 1, "the stream is not that of the backend"
-        assert stream == Stream.current[-1].ptr
-        if Stream.current[-1].non_blocking:  # beside the one that computes, whose work it must wait for
-            assert Stream.current[-2].ptr in Stream.current[-1].seen
+        before, here = Stream.current[-2:]
+        assert stream == here.ptr
+        if here.non_blocking:  # beside the one that computes, all of whose work it must wait for
+            assert here.seen[before.ptr][1] == len(TAPE.launches)
+        else:
+            assert all(other.sums == here.seen[other.ptr][0] for other in self._streams - {here})
+        self._streams.add(here)
+        here.sums += 1
         assert call.count > 0
         groupStart()
         _Grouped.calls.append(call)

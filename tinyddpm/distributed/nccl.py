@@ -162,7 +162,7 @@ def _import_nccl() -> Any:
     Raises:
         ConfigError: there is none.
     """
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True, action="always") as said:
         from cupy.cuda import nccl
     if not nccl.available:
         why = re.search(r"Reason: (.*)", "\n".join(str(warning.message) for warning in said))
