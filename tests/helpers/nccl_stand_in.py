@@ -56,8 +56,8 @@ class _Grouped:
     launch: Callable[[list[_Call]], None]
 
 
-def get_unique_id() -> tuple[int, ...]:
-    return tuple(byte - 128 for byte in os.urandom(128))
+def get_unique_id() -> bytes:
+    return os.urandom(128)
 
 
 def groupStart() -> None:  # noqa: N802 - NCCL's name
@@ -77,12 +77,13 @@ def groupEnd() -> None:  # noqa: N802 - NCCL's name
 class NcclCommunicator:
     """As CuPy's, made by all ranks at once."""
 
-    def __init__(self, ndev: int, commId: tuple[int, ...], rank: int) -> None:
+    def __init__(self, ndev: int, commId: bytes, rank: int) -> None:
         from mpi4py import MPI
 
         assert len(Stream.current) > 1, "a communicator is of the device that is current"
         self._comm = MPI.COMM_WORLD.Dup()
         assert (ndev, rank) == (self._comm.size, self._comm.rank)
+        assert isinstance(commId, bytes)
         assert len(commId) == 128
         assert set(self._comm.allgather(commId)) == {commId}
         self._aborted, self._recorded = False, False

@@ -131,7 +131,7 @@ class NCCL:
                 yield
             finally:
                 self._module.groupEnd()
-        except (RuntimeError, KeyError) as error:  # CuPy has no names for NCCL's newer errors
+        except RuntimeError as error:
             self._group.check()
             raise BackendError(
                 f"NCCL cannot sum ({error}): NCCL_DEBUG=WARN tells more; or give --distributed mpi"
