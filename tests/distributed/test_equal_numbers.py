@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from helpers.mpi import mpiexec
+from helpers.ranks import started
 from tinyddpm.backend import load_backend
 from tinyddpm.model.checkpoint import load_checkpoint, read_checkpoint_header
 from tinyddpm.model.load import layout_of
@@ -23,6 +24,11 @@ POINTS = [
     "--set", "network.depth=1", "--sample-count", "4", "--sample-steps", "2", "--log-every", "1", "--warmup", "5",
 ]  # fmt: skip
 VECTORS = ("weights", "ema", "adam_m", "adam_v")
+
+
+def mpiexec(ranks: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """What `tinyddpm` says with these arguments, and its exit code, when so many ranks run it."""
+    return started(ranks, "tinyddpm", *arguments)
 
 
 def trained(folder: Path, ranks: int, *arguments: object) -> Path:

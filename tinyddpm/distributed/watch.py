@@ -10,7 +10,7 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener, wait
@@ -23,8 +23,11 @@ BEAT = 1.0
 SILENCE = 15.0
 """Seconds without one after which a rank counts as lost."""
 
+NOTICE = 2.0
+"""Seconds that a rank is given to notice that another is lost, before sums on its device are given up."""
+
 PATIENCE = 25.0
-"""Seconds that a rank is given to notice that another is lost, before its process is ended."""
+"""Seconds that it is given before its process is ended."""
 
 ALIVE, GOODBYE, FAILED = b".", b"bye", b"!"
 
@@ -40,22 +43,26 @@ class Watch:
     Attributes:
         failure: what happened to a rank; None as long as all are well.
         lost: the ranks that do nothing any more.
+        wake: what has the device give up its sums; None where there are none.
+        woken: whether it was called.
     """
 
     def __init__(self, rank: int, places: Sequence[str], connections: dict[int, Connection]) -> None:
         self.rank, self.places = rank, places
         self.failure: str | None = None
         self.lost: set[int] = set()
+        self.wake: Callable[[], None] | None = None
+        self.woken = False
         self._connections = connections
         self._left, self._noticed = False, False
         self._thread = threading.Thread(target=self._listen, name="watch of ranks", daemon=True)
         self._thread.start()
 
-    def check(self) -> None:
-        """Raise a RankError if a rank is lost or has given up."""
+    def check(self, error: type[RankError] = RankError) -> None:
+        """Raise an error if a rank is lost or has given up."""
         if self.failure:
             self._noticed = True
-            raise RankError(self.failure)
+            raise error(self.failure)
 
     def leave(self, failure: str | None = None) -> None:
         """Tell the others that this rank ends, and why if it gives up."""
@@ -71,7 +78,7 @@ class Watch:
         heard = dict.fromkeys(self._connections, time.monotonic())
         ranks = {connection: rank for rank, connection in self._connections.items()}
         woke, since = time.monotonic(), 0.0
-        while ranks:
+        while ranks or (self.failure and not self._noticed):
             for connection in wait(list(ranks), timeout=BEAT / 2):
                 assert isinstance(connection, Connection)
                 rank = ranks[connection]
@@ -97,6 +104,9 @@ class Watch:
                     self._lose(rank, f"has given no sign of life for {SILENCE:.0f} s")
             if self.failure and not self._noticed:
                 since = since or now
+                if now - since > NOTICE and self.wake and not self.woken:
+                    self.woken = True
+                    threading.Thread(target=self.wake, name="end of sums", daemon=True).start()
                 if now - since > PATIENCE:
                     self._end()
             else:

@@ -24,6 +24,7 @@ from tinyddpm.errors import (
     DataError,
     OutOfMemoryError,
     RankError,
+    SumLostError,
     TrainingError,
 )
 from tinyddpm.files import replacing
@@ -314,7 +315,8 @@ class _Run:
     def _save_in_spite_of(self, error: DataError | RankError) -> NoReturn:
         """Save, if that can be done, after something else could not be done; and raise what that was."""
         self.progress.close()
-        if not self.group.first or (self.group.size > 1 and self.config.training.shard):
+        lost = isinstance(error, SumLostError) or (self.group.size > 1 and self.config.training.shard)
+        if lost or not self.group.first:
             raise error
         try:
             if self.saved_at != self.trainer.step:
