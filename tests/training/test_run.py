@@ -378,7 +378,7 @@ def test_pictures_of_an_earlier_end_are_drawn_anew(tmp_path: Path, monkeypatch: 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(run_module, "save_gif", dying)
+        patched.setattr(pictures_module, "save_gif", dying)
         with pytest.raises(KeyboardInterrupt):
             resume(tmp_path / "killed", quiet(), steps=12)
     assert resume(tmp_path / "killed", quiet()).complete
