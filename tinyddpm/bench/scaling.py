@@ -67,7 +67,9 @@ class Link:
     latency: float
 
     def __str__(self) -> str:
-        return f"{self.bandwidth / 1e9:,.3g} GB/s, {1e6 * self.latency:,.3g} µs"
+        bandwidth, latency = self.bandwidth, self.latency
+        speed = f"{bandwidth / 1e9:.4g} GB/s" if bandwidth >= 1e8 else f"{bandwidth / 1e6:.4g} MB/s"
+        return f"{speed}, {f'{1e3 * latency:.3g} ms' if latency >= 1e-3 else f'{1e6 * latency:.3g} µs'}"
 
 
 def parse_link(text: str) -> Link:
