@@ -20,11 +20,11 @@ from tinyddpm.errors import DataError, TinyDDPMError
 
 def pack(folder: Path, target: Path, image_size: tuple[int, int] | None) -> None:
     listing = list_images(folder)
-    files = ImageFiles(listing.paths, Reading(image_size))
+    files = ImageFiles(listing.images, Reading(image_size))
     shape = files.read(0)[0].shape
     with h5py.File(target, "x") as file:
-        images = file.create_dataset("images", (len(listing.paths), *shape), "uint8")
-        for i, path in enumerate(listing.paths):
+        images = file.create_dataset("images", (len(listing.images), *shape), "uint8")
+        for i, path in enumerate(listing.images):
             image = files.read(i)[0]
             if image.shape != shape:
                 raise DataError(f"{path} is {image.shape}, the first image {shape}: give a size, such as 64x64")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional
 
 from helpers.comparison import assert_close
@@ -84,6 +88,39 @@ def test_what_is_too_long_is_cut_with_one_warning_that_counts() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ours.read(known(["b" * 11]))
+
+
+LETTERS = st.text("aAbB1_ ,.-\n\r\t\x00\x1c\x85\u2028ΣσςİßÅ山é\u0301😀\ud83d", max_size=40)
+
+
+@given(captions=st.lists(LETTERS | st.text(max_size=20), max_size=9), at_once=st.integers(1, 4))
+@pytest.mark.parametrize("vocabulary", ["words", "bytes"])
+def test_captions_become_numbers_all_at_once_as_one_by_one(vocabulary: str, captions: list[str], at_once: int) -> None:
+    """Beside the definition, word by word, whatever the letters, and however many captions are cut at a time."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("tinyddpm.conditions.text.AT_ONCE", at_once)
+        ours = (
+            text(vocabulary=vocabulary) if vocabulary == "bytes" else Text((4, 4, 1), 0, 6, True, **learned(captions))
+        )
+        rows = ours.read(known(captions))["text"]
+    cut = [re.findall(r"\w+|[^\w\s]", caption.lower()) for caption in captions]
+    counts = Counter(word for words in cut for word in words)
+    if vocabulary == "words":
+        assert [*ours.numbers] == sorted(word for word in counts if counts[word] >= 2)
+    for row, caption, words in zip(rows, captions, cut, strict=True):
+        tokens: list[int] = []
+        for word in words if vocabulary == "words" else [caption]:
+            spelled = [FIRST_BYTE + byte for byte in f"{word} ".encode("utf-8", "replace")]
+            tokens += (
+                spelled[:-1] if vocabulary == "bytes" else [ours.numbers[word]] if word in ours.numbers else spelled
+            )
+        assert ours.tokens(caption) == tokens
+        padded = [START, *tokens, *[EMPTY] * ours.length]
+        assert row.tolist() == padded[: ours.length]
+
+
+def learned(captions: Sequence[str]) -> dict[str, Any]:
+    return dict(Text.learned(known(captions), **SMALL))
 
 
 @pytest.mark.parametrize(

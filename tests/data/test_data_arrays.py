@@ -90,7 +90,7 @@ def test_points(tmp_path: Path, rng: np.random.Generator, dimension: int, dtype:
         (np.eye(4, dtype=np.uint8)[None], r"images are uint8 from 0 to 1, .*--levels 0:1"),
         (np.full((4, 3, 2), 16, np.uint8), r"images are uint8 from 16 to 16, .*--levels 0:31"),
         (np.full((4, 3, 2), 4095, np.uint16), r"images are uint16 from 4095 to 4095, .*--levels 0:4095"),
-        (np.full((4, 3, 2), -2.5), r"images are float64 from -2.5 to -2.5, .*--levels -1:1"),
+        (np.full((4, 3, 2), -2.5), r"images are float64 from -2.5 to -2.5, .*--levels -3:3"),
         (np.array([[[0.5, np.nan]]]), "images are float64 from nan to nan"),
         (np.zeros((4, 2), np.uint8), "is no data set: store uint8 images"),
         (np.zeros(4, np.float32), r"is no data set: .* floating points \(n, D\)"),
@@ -272,6 +272,20 @@ def test_a_lying_header_is_refused_before_anything_is_allocated(tmp_path: Path) 
     for name in ("x.npy", "x.npz"):
         with pytest.raises(DataError, match=rf"{name}: cannot be read"):
             open_dataset(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_a_long_header_is_refused_unread(tmp_path: Path, suffix: str) -> None:
+    """Before it is missed that the file has less."""
+    header = b"\x93NUMPY\x02\x00" + (2**31).to_bytes(4, "little") + b"{'descr': "
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".npy":
+        path.write_bytes(header)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("images.npy", header)
+    with pytest.raises(DataError, match="it has a header of 2147483648 bytes"):
+        open_dataset(str(path))
 
 
 def test_an_archive_too_large_for_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

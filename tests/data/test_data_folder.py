@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tinyddpm.data import open_dataset
+from tinyddpm.data.fingerprint import fingerprint
 from tinyddpm.data.image_files import decode_image
 from tinyddpm.errors import ConfigError, DataError, TinyDDPMWarning
 
@@ -233,9 +234,40 @@ def test_images_that_lie_too_deep_are_named(tmp_path: Path) -> None:
 def test_where_nothing_is_left_out_nothing_is_said(tmp_path: Path) -> None:
     for name in ("cat/1.png", "dog/1.png"):
         save(tmp_path / name, np.full((4, 4), 200, np.uint8))
-    for name in ("notes.txt", "Thumbs.db", ".DS_Store", "LICENSE"):
+    for name in ("notes.txt", "Notes.TXT", "Thumbs.db", ".DS_Store", "LICENSE", "__MACOSX/1.png", "cat/.old/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("?")
+    (tmp_path / "cat" / "folder.png").mkdir()
+    (tmp_path / "cat" / "more").mkdir()
+    (tmp_path / "cat" / "more" / "gone.png").symlink_to("nowhere.png")
     assert len(open_dataset(str(tmp_path))) == 2
+
+
+def test_each_frame_has_the_caption_of_its_file(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "green", "blue")]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "y.png")
+    for name, caption in (("x", "moving"), ("y", "still")):
+        (tmp_path / f"{name}.txt").write_text(caption)
+    dataset = open_dataset(str(tmp_path), options={"frames": "all"})
+    assert dataset.columns["text"].tolist() == ["moving", "moving", "moving", "still"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_preview_in_a_photo_is_no_frame(tmp_path: Path, rng: np.random.Generator) -> None:
+    photo, preview = (Image.fromarray(colours(rng, *size)) for size in ((16, 16), (8, 8)))
+    photo.save(tmp_path / "x.jpg", "MPO", save_all=True, append_images=[preview])
+    for frames in ("first", "all"):
+        assert everything(tmp_path, options={"frames": frames}).shape == (1, 16, 16, 3)
+
+
+def test_frames_are_counted_as_images(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "green", "blue")]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    for name in "abcd":
+        (tmp_path / f"{name}.heic").write_text("?")
+    with pytest.warns(TinyDDPMWarning, match=r": 3 of 7 images .*; 4 are of .* \(a\.heic, b\.heic, c\.heic, …\)$"):
+        open_dataset(str(tmp_path), options={"frames": "all"})
 
 
 def test_a_size_crops_the_middle_and_resizes(tmp_path: Path) -> None:
@@ -347,6 +379,19 @@ def test_levels_that_are_not_certain_are_refused(tmp_path: Path, name: str, valu
         np.testing.assert_array_equal(both, np.stack([expected.astype(np.uint8), SHADES]))
 
 
+def test_a_pgm_says_which_value_is_white(tmp_path: Path) -> None:
+    values = np.array([0, 100, 50, 321], ">u2")
+    (tmp_path / "x.pgm").write_bytes(b"P5 4 1 4095\n" + values.tobytes())
+    assert everything(tmp_path).ravel().tolist() == np.floor(values * (255 / 4095) + 0.5).tolist()
+
+
+def test_a_bright_image_of_another_depth_makes_nothing_certain(tmp_path: Path) -> None:
+    save(tmp_path / "mask.png", SHADES // 255)
+    save(tmp_path / "x.png", SHADES.astype(np.uint16) * 257)
+    with pytest.raises(DataError, match=r"mask\.png: the images are uint8 from 0 to 1, "):
+        open_dataset(str(tmp_path))
+
+
 def test_a_dark_image_among_others_is_dark(tmp_path: Path) -> None:
     for factor in (1, 257):
         Image.fromarray(SHADES.astype(np.uint16) * factor).save(tmp_path / f"{factor}.png")
@@ -411,8 +456,8 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"{tmp_path} holds no images .*: check the path"):
         open_dataset(str(tmp_path))
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "train-00000.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match=r"holds no images .* but such as data/train-00000\.parquet, nor do its subf"):
+    (tmp_path / "data" / "train-00000.tfrecord").write_bytes(b"\0")
+    with pytest.raises(DataError, match=r"holds no images .* but such as data/train-00000\.tfrecord, nor do its subf"):
         open_dataset(str(tmp_path))
 
 
@@ -438,6 +483,22 @@ def test_many_images_stay_in_order(tmp_path: Path) -> None:
     for k in range(100):
         save(tmp_path / f"{k:03d}.png", np.full((3, 3), k, np.uint8))
     assert everything(tmp_path)[:, 1, 1, 0].tolist() == list(range(100))
+
+
+def test_each_image_is_decoded_once(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turned, transparent, resized or not: from opening to the last sample read, and the fingerprint."""
+    exif = Image.Exif()
+    exif[274] = 6
+    for i in range(30):
+        save(tmp_path / f"{i}.jpg", rng.integers(0, 256, (12, 9, 3), np.uint8), **({"exif": exif} if i % 2 else {}))
+        save(tmp_path / f"{i}.png", rng.integers(0, 256, (12, 12, 4), np.uint8))
+    decoded, decoder = [], Image._getdecoder
+    monkeypatch.setattr(Image, "_getdecoder", lambda *arguments: decoded.append(1) or decoder(*arguments))
+    dataset = open_dataset(str(tmp_path), image_size=(6, 6))
+    for _ in range(2):
+        dataset.read(np.arange(60))
+    fingerprint(dataset)
+    assert len(decoded) == 60
 
 
 def test_decode_image_is_rgb_or_grey(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyddpm.data import open_dataset
+from tinyddpm.data.fingerprint import fingerprint
 from tinyddpm.data.hdf5 import HDF5Dataset
 from tinyddpm.errors import DataError
 
@@ -106,6 +109,16 @@ def test_what_is_read_into_memory_must_fit(tmp_path: Path, monkeypatch: pytest.M
         refused(tmp_path / "x.h5", f"`{key}`: .* GiB .* only images are read as needed; shrink it")
 
 
+@pytest.mark.parametrize("key", ["labels", "tokens", "length"])
+def test_columns_of_other_lengths_are_refused_unread(tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few megabytes may unfold to gigabytes."""
+    monkeypatch.setattr("tinyddpm.data.hdf5.check_memory", lambda *_: pytest.fail("it is read"))
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["images"] = np.zeros((4, 8, 8), np.uint8)
+        file[key] = np.zeros(5)
+    refused(tmp_path / "x.h5", rf"`{key}` has the shape \(5,\): store a row for each of 4 samples")
+
+
 def refused(path: Path, complaint: str) -> None:
     with pytest.raises(DataError, match=rf"{path.name}.*{complaint}") as error:
         open_dataset(str(path))
@@ -179,7 +192,8 @@ def test_other_names_are_listed(tmp_path: Path) -> None:
 
 def test_other_types_are_refused(tmp_path: Path) -> None:
     for value, complaint in {
-        "float": (np.zeros((3, 2, 2), np.float32), "images are float32: store them as uint8"),
+        "float": (np.zeros((3, 2, 2), np.float32), "images are float32 from 0 to 0, .*--levels 0:1"),
+        "complex": (np.zeros((3, 2, 2), np.complex64), "holds complex64 and not numbers"),
         "text": (np.array([b"abc"] * 3), "holds .* and not numbers"),
     }.values():
         with h5py.File(tmp_path / "x.h5", "w") as file:
@@ -236,3 +250,121 @@ def test_large_images_are_resized_one_after_the_other(
         asked.clear()
         np.testing.assert_array_equal(dataset.read(np.arange(7)), whole)
         assert asked == counts
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("x_train", "y_train", "x_test", "y_test"),
+        ("X_train", "Y_train", "X_test", "Y_test"),
+        ("train_images", "train_labels", "test_images", "test_labels"),
+        ("train/images", "train/labels", "test/images", "test/labels"),
+    ],
+)
+def test_splits_by_the_names_that_keras_and_medmnist_give(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    """As in an .npz: a class has the same number in each split, also where one split lacks it."""
+    images = np.random.default_rng(0).integers(0, 256, (7, 5, 5)).astype(np.uint8)
+    arrays = [images[:4], np.array([[7], [2], [7], [9]]), images[4:], np.array([[9], [9], [2]])]
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for key, array in zip(keys, arrays, strict=True):
+            file[key] = array
+    for split, part, numbers in (("train", images[:4], [1, 0, 1, 2]), ("test", images[4:], [2, 2, 0])):
+        dataset = open_dataset(str(tmp_path / "x.h5"), split=split)
+        np.testing.assert_array_equal(dataset.read(np.arange(len(part)))[..., 0], part)
+        assert dataset.labels is not None
+        assert (dataset.labels.tolist(), dataset.classes) == (numbers, ("2", "7", "9"))
+    with pytest.raises(DataError, match=r"has no split 'validation': use '(train|test)' or '"):
+        open_dataset(str(tmp_path / "x.h5"), split="validation")
+
+
+def test_classes_that_have_names_keep_them_in_each_split(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for split, labels in {"train": [0, 2], "test": [2, 0]}.items():
+            file[f"x_{split}"], file[f"y_{split}"] = np.full((2, 4, 4), 99, np.uint8), labels
+        file["classes"] = np.frombuffer(b'["a", "b", "c"]', np.uint8)
+    for split, numbers in {"train": [0, 2], "test": [2, 0]}.items():
+        dataset = open_dataset(str(tmp_path / "x.h5"), split=split)
+        assert dataset.labels is not None
+        assert (dataset.labels.tolist(), dataset.classes) == (numbers, ("a", "b", "c"))
+
+
+def test_labels_of_other_shapes_in_another_split_are_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["x_train"], file["y_train"], file["y_test"] = np.full((2, 4, 4), 99, np.uint8), np.arange(2), np.eye(2)
+    refused(tmp_path / "x.h5", "the labels of (train, test|test, train) have different shapes: store them alike")
+
+
+@pytest.mark.parametrize(
+    ("stored", "levels"),
+    [
+        (lambda images: (images / 255).astype(np.float32), "0:1"),
+        (lambda images: images / 127.5 - 1, "-1:1"),
+        (lambda images: images.astype(np.uint16) * 257, "0:65535"),
+        (lambda images: images > 127, "0:1"),
+    ],
+)
+def test_images_of_other_types_are_scaled_as_they_are_read(
+    tmp_path: Path, images: np.ndarray, stored: Callable[[np.ndarray], np.ndarray], levels: str
+) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["images"] = stored(images)
+    dataset = open_dataset(str(tmp_path / "x.h5"))
+    expected = 255 * (images > 127) if stored(images).dtype == bool else images
+    np.testing.assert_array_equal(dataset.read(np.arange(N)[::-1]), expected[::-1])
+    assert dataset.description.endswith(f"12 images 4x3x2, levels {levels}")
+
+
+def test_levels_that_are_not_certain_are_refused(tmp_path: Path, images: np.ndarray) -> None:
+    """12 bits in 16, until the levels are said; what is not finite, and values beyond what was looked at."""
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["images"] = images.astype(np.uint16) * 16
+    refused(path, "the images are uint16 from .*--levels 0:4095")
+    said = open_dataset(str(path), options={"levels": "0:4080"})
+    np.testing.assert_array_equal(said.read(np.arange(N)), images)
+    with h5py.File(tmp_path / "whole.h5", "w") as file:
+        file["images"] = images.astype(np.int32)
+    found = open_dataset(str(tmp_path / "whole.h5"), options={"levels": "0:255"}).read(np.arange(N))
+    np.testing.assert_array_equal(found, images)
+    assert found.dtype == np.uint8
+    for value, row, complaint in ((np.nan, 0, "are float32 from nan"), (3.0, 5, "are float32 from 0 to 3")):
+        shares = (images / 255).astype(np.float32)
+        shares[row, 0, 0, 0], shares[row, 0, 0, 1] = value, 0
+        with h5py.File(tmp_path / f"{row}.h5", "w") as file:
+            file["images"] = shares
+        refused(tmp_path / f"{row}.h5", complaint)
+
+
+def test_what_was_not_looked_at_is_checked_as_it_is_read(
+    tmp_path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = (images / 255).astype(np.float32)
+    shares[1] = -1
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["images"] = shares
+    monkeypatch.setattr("tinyddpm.data.levels.LOOKED_AT", 2 * images[0].size)
+    dataset = open_dataset(str(tmp_path / "x.h5"))
+    np.testing.assert_array_equal(dataset.read(np.array([0, 2])), images[[0, 2]])
+    with pytest.raises(DataError, match="values from -1 to -1 are not all in --levels 0:1: widen it"):
+        dataset.read(np.array([1]))
+
+
+@pytest.mark.parametrize(("stored", "most"), [(np.uint8, 2.2), (np.float32, 6.2)])
+def test_large_pictures_take_memory_for_one_of_them(tmp_path: Path, stored: type[np.generic], most: float) -> None:
+    """Opened, all resized, and hashed: never two pictures, counted in bytes of one at 8 bits.
+
+    One of floats is four of these, and its bytes are a fifth.
+    """
+    picture = np.random.default_rng(0).integers(0, 256, (1, 1500, 2000, 3)).astype(np.uint8)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        pictures = file.create_dataset("images", (5, *picture.shape[1:]), stored)
+        for i in range(5):
+            pictures[i] = picture[0] if stored == np.uint8 else picture[0] / 255
+    tracemalloc.start()
+    try:
+        dataset = open_dataset(str(tmp_path / "x.h5"), image_size=(8, 8))
+        dataset.read(np.arange(5))
+        fingerprint(dataset)
+        assert tracemalloc.get_traced_memory()[1] < most * picture.size
+    finally:
+        tracemalloc.stop()

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from itertools import chain, count
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +32,9 @@ FIRST_WORD = FIRST_BYTE + 256
 """What the numbers mean: an empty place after the caption, its start, one of 256 bytes, and words from there on."""
 
 WORD = re.compile(r"\w+|[^\w\s]")
+
+AT_ONCE = 2**16
+"""Captions that are cut at spaces at a time. A piece that many have, such as "skin:", is cut into words once."""
 
 LEAST = 2
 """How often a word must occur to be learned as one: what occurs once teaches no more than its bytes, and those must
@@ -77,7 +81,7 @@ class Text(Parts):
         self.gives = Widths(vector=width, tokens=token_width)
         self.knows_null, self.length, self.spells = null, length, vocabulary == "bytes"
         self.numbers = {word: FIRST_WORD + number for number, word in enumerate(words)}
-        self.null: Mapping[str, HostArray] = {CAPTIONS: self._row([])}
+        self.null: Mapping[str, HostArray] = {CAPTIONS: self._rows([""])[0][0]}
         self.embedding = Embedding("text/embedding", FIRST_WORD + len(words), token_width)
         self.positions = Parameter("text/positions", (length, token_width), Init("normal", 0.1))
         self.blocks = Chain(
@@ -95,7 +99,12 @@ class Text(Parts):
         """
         if options.get("vocabulary", "words") != "words" or "words" in options:
             return options
-        counts = Counter(word for caption in _captions(known) for word in words_of(caption))
+        captions, counts = _captions(known), Counter[str]()
+        for begin in range(0, len(captions), AT_ONCE):
+            pieces = Counter(chain.from_iterable(map(str.split, captions[begin : begin + AT_ONCE])))
+            for piece, times in pieces.items():
+                for word in words_of(piece):
+                    counts[word] += times
         return {**options, "words": sorted(word for word, count in counts.items() if count >= LEAST)}
 
     def read(self, known: Known) -> Mapping[str, HostArray]:
@@ -104,17 +113,17 @@ class Text(Parts):
         Raises:
             ConfigError: there are no captions.
         """
-        captions = [self.tokens(caption) for caption in _captions(known)]
-        cut = sum(len(tokens) >= self.length for tokens in captions)
+        captions = _captions(known)
+        rows, counts = self._rows(captions)
+        cut = int((counts >= self.length).sum())
         if cut:
-            longest = 1 + max(map(len, captions))
+            longest = 1 + int(counts.max())
             message = (
                 f"{cut} of {len(captions)} captions are cut after {self.length} tokens, the longest has {longest}: "
                 f"--set condition.length={longest} would hold all"
             )
             warnings.warn(message, TinyDDPMWarning, stacklevel=2)
-        rows = [self._row(tokens) for tokens in captions]
-        return {CAPTIONS: np.stack(rows) if rows else np.empty((0, self.length), np.int64)}
+        return {CAPTIONS: rows}
 
     def asked(self, wish: Wish, shown: Known | None = None) -> Asked:
         """Return the captions that are said, or else those of the samples shown, or else the empty one.
@@ -143,11 +152,7 @@ class Text(Parts):
 
         A word that was not learned becomes its bytes in UTF-8 and a space, which ends it.
         """
-        return (
-            list(_bytes(caption))
-            if self.spells
-            else [number for word in words_of(caption) for number in self._word(word)]
-        )
+        return [int(number) for number in self._numbers([caption])[0]]
 
     def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
         """Return a vector and (N, length, token_width) tokens, of which the mask says whether they are there."""
@@ -171,28 +176,61 @@ class Text(Parts):
         dw[path] += xp.sum(dh, axis=0, dtype=dw[path].dtype)
         self.embedding.backward(run, xp.reshape(dh, (-1, dh.shape[-1])))
 
+    def _rows(self, captions: Sequence[str] | HostArray) -> tuple[HostArray, HostArray]:
+        """Return the row of each of n captions, (n, length), and how many tokens it has without its start, (n,).
+
+        A row is the start, the tokens as far as there is room, and empty places.
+        """
+        rows = np.full((len(captions), self.length), EMPTY, np.int64)
+        rows[:, 0] = START
+        counts = np.zeros(len(captions), np.int64)
+        for begin in range(0, len(captions), AT_ONCE):
+            part = slice(begin, begin + AT_ONCE)
+            numbers, counts[part] = self._numbers(captions[part])
+            row, column = np.repeat(np.arange(len(counts[part])), counts[part]), 1 + _count_up(counts[part])
+            fits = column < self.length
+            rows[part][row[fits], column[fits]] = numbers[fits]
+        return rows, counts
+
+    def _numbers(self, captions: Sequence[str] | HostArray) -> tuple[HostArray, HostArray]:
+        """Return the numbers of all tokens of n captions, one after the other, and how many each caption has, (n,)."""
+        if self.spells:
+            spelled = [caption.encode("utf-8", "replace") for caption in captions]
+            return np.frombuffer(b"".join(spelled), np.uint8) + np.int64(FIRST_BYTE), _lengths(spelled)
+        cut = [caption.split() for caption in captions]
+        places: defaultdict[str, int] = defaultdict(count().__next__)  # each new piece has the next number
+        place = np.fromiter(map(places.__getitem__, chain.from_iterable(cut)), np.int64)
+        numbers = [[number for word in words_of(piece) for number in self._word(word)] for piece in places]
+        table, lengths = np.fromiter(chain.from_iterable(numbers), np.int64), _lengths(numbers)
+        of_piece = lengths[place]
+        of_caption = np.diff(_starts(of_piece)[_starts(_lengths(cut))])
+        return table[np.repeat(_starts(lengths)[place], of_piece) + _count_up(of_piece)], of_caption
+
     def _word(self, word: str) -> Iterator[int]:
         if word in self.numbers:
             yield self.numbers[word]
         else:
-            yield from _bytes(f"{word} ")
+            yield from (FIRST_BYTE + byte for byte in f"{word} ".encode("utf-8", "replace"))
 
-    def _row(self, tokens: Sequence[int]) -> HostArray:
-        """Return the numbers of the start, the tokens as far as there is room, and empty places."""
-        row = np.full(self.length, EMPTY, np.int64)
-        row[0] = START
-        kept = tokens[: self.length - 1]
-        row[1 : 1 + len(kept)] = kept
-        return row
+
+def _lengths(parts: Sequence[Sized]) -> HostArray:
+    return np.fromiter(map(len, parts), np.int64, len(parts))
+
+
+def _starts(lengths: HostArray) -> HostArray:
+    """Return where parts of these lengths start, one after the other, and where the last ends, (k + 1,)."""
+    return np.concatenate([[0], np.cumsum(lengths)])
+
+
+def _count_up(counts: HostArray) -> HostArray:
+    """Return 0, 1, ... to below each of `counts`, one after the other."""
+    starts: HostArray = np.repeat(_starts(counts)[:-1], counts)
+    return np.arange(len(starts)) - starts
 
 
 def words_of(caption: str) -> list[str]:
     """Return the words of a caption in lower case, and its punctuation marks."""
     return WORD.findall(caption.lower())
-
-
-def _bytes(text: str) -> Iterator[int]:
-    return (FIRST_BYTE + byte for byte in text.encode("utf-8", "replace"))
 
 
 def _captions(known: Known) -> HostArray:

@@ -1,10 +1,9 @@
 """Arrays that NumPy saved: `.npy` is memory-mapped, `.npz` is read into memory. Neither is ever unpickled.
 
 The array is images (n, H, W) or (n, H, W, C), uint8 or of another type whose levels are certain or said (`levels.py`),
-or floating points (n, D). In `.npz` it is called `images`, `points`, `x` or `arr_0`, and the labels, if there are any,
-`labels`, `y` or `arr_1`. A file with splits has them in the names, as "x_train" and "y_test" of Keras, or
-"train_images" and "val_labels" of MedMNIST. There may be `captions`, strings
-(n,), and `tokens`, float16 or float32 (n, L, D), of which each sample has the first `length`, integers (n,), or all.
+or floating points (n, D). In `.npz` it and its labels have one of some names, see `keys.py`. There may be `captions`,
+strings (n,), and `tokens`, float16 or float32 (n, L, D), of which each sample has the first `length`, integers (n,), or
+all.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import sys
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -29,17 +28,16 @@ from tinyddpm.data.base import (
     Dataset,
     Samples,
     check_memory,
-    checked_labels,
     require_split,
 )
+from tinyddpm.data.keys import LABEL_KEYS, SAMPLE_KEYS, by_split, labels_of
 from tinyddpm.data.levels import BYTES, Levels, eight_bits, levelled
-from tinyddpm.data.splits import split_called
 from tinyddpm.errors import DataError
 
-SAMPLE_KEYS = ("images", "points", "x", "arr_0")
-LABEL_KEYS = ("labels", "y", "arr_1")
 COLUMN_KEYS = {"captions": CAPTIONS, "tokens": TOKENS, "length": LENGTH}
 """Under which names columns are kept in a file, and what they are called in a data set."""
+LONGEST_HEADER = 10_000
+"""Bytes of the header of an `.npy`; NumPy trusts none that is longer."""
 DAMAGE = (
     OSError, ValueError, TypeError, OverflowError, MemoryError, EOFError, RuntimeError, tokenize.TokenError,
     zipfile.BadZipFile, zlib.error,
@@ -54,6 +52,8 @@ def open_npy(path: Path, levels: Levels | None = None) -> Dataset:
         DataError: the file is damaged, pickled, or holds something else.
     """
     try:
+        with path.open("rb") as stream:
+            _check_header(stream)
         samples = np.load(path, mmap_mode="r", allow_pickle=False)
     except DAMAGE as cause:
         raise _unreadable(path, cause) from cause
@@ -72,7 +72,7 @@ def open_npz(path: Path, split: str = "train", levels: Levels | None = None) -> 
     try:
         with zipfile.ZipFile(path) as archive:
             keys = [member.removesuffix(".npy") for member in archive.namelist()]
-            samples_keys, labels_keys = _by_split(keys, SAMPLE_KEYS), _by_split(keys, LABEL_KEYS)
+            samples_keys, labels_keys = by_split(keys, SAMPLE_KEYS), by_split(keys, LABEL_KEYS)
             if not samples_keys:
                 raise DataError(
                     f"{path} holds {', '.join(keys) or 'nothing'}: save the array as `images` (or `points`)"
@@ -83,15 +83,8 @@ def open_npz(path: Path, split: str = "train", levels: Levels | None = None) -> 
             columns = _columns(archive, keys, path)
     except DAMAGE as cause:
         raise _unreadable(path, cause) from cause
-    here, others = labels.pop(split, None), list(labels.values())
-    if here is None or not others:
-        return _dataset(samples, levels, path, here, columns=columns)
-    if any(part.ndim == 0 or part.shape[1:] != here.shape[1:] for part in others):
-        raise DataError(f"{path}: {', '.join(labels_keys.values())} have different shapes: store them alike")
-    # The classes are those of all splits, so that they have the same numbers in each.
-    n = len(samples) + sum(map(len, others))
-    numbers, classes = checked_labels(np.concatenate([here, *others]), n, (), str(path))
-    return _dataset(samples, levels, path, None if numbers is None else numbers[: len(samples)], classes, columns)
+    here, classes = labels_of(split, labels, (), str(path))
+    return _dataset(samples, levels, path, here, classes, columns)
 
 
 def _dataset(
@@ -107,16 +100,6 @@ def _dataset(
         check_memory(samples.size, str(path))
         samples, levels = eight_bits(samples, levels, str(path)), BYTES
     return levelled(ArrayDataset(samples, labels, classes, columns=columns, name=str(path)), levels)
-
-
-def _by_split(keys: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
-    """Return which of `keys` is one of the names `wanted`: that of the split "train", or each split's own."""
-    whole = next((key for key in wanted if key in keys), None)
-    if whole:
-        return {"train": whole}
-    words = [(key, key.lower().split("_")) for key in keys]
-    pairs = [(key, pair) for key, word in words if len(word) == 2 for pair in (word, word[::-1])]
-    return {split: key for key, (name, part) in pairs if name in wanted and (split := split_called(part))}
 
 
 def npz_columns(path: Path) -> dict[str, Samples]:
@@ -183,6 +166,7 @@ def _read_labels(archive: zipfile.ZipFile, key: str, path: Path) -> Samples:
 
 
 def _declared_bytes(stream: IO[bytes]) -> int:
+    _check_header(stream)
     version = npy.read_magic(stream)
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     if version not in readers:
@@ -191,6 +175,16 @@ def _declared_bytes(stream: IO[bytes]) -> int:
     if dtype.hasobject:
         raise ValueError("it holds Python objects")
     return math.prod(shape) * dtype.itemsize
+
+
+def _check_header(stream: IO[bytes]) -> None:
+    """Raise a ValueError if an `.npy` says that its header is longer than any is: NumPy reads all of it into memory."""
+    start = stream.read(12)
+    stream.seek(0)
+    if start.startswith(npy.MAGIC_PREFIX) and start[6] > 1:
+        length = int.from_bytes(start[8:], "little")
+        if length > LONGEST_HEADER:
+            raise ValueError(f"it has a header of {length} bytes")
 
 
 def _unreadable(path: Path, cause: Exception) -> DataError:

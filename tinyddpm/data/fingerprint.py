@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 
 import numpy as np
@@ -29,7 +29,7 @@ def fingerprint(dataset: Dataset) -> dict[str, str]:
     return {
         "the number of samples": str(len(dataset)),
         "the classes": _digest([json.dumps(dataset.classes).encode()]),
-        "the labels": _digest([] if dataset.labels is None else [_bytes(dataset.labels)]),
+        "the labels": _digest([] if dataset.labels is None else _bytes(dataset.labels)),
         "the captions and columns": _digest(part for key in sorted(columns) for part in _column(key, columns[key])),
         "the samples": _samples(dataset),
     }
@@ -45,19 +45,21 @@ def _samples(dataset: Dataset) -> str:
     n = len(dataset)
     indices = np.unique(np.linspace(0, n - 1, min(n, max(1, READ // size))).astype(np.int64))
     count = max(1, AT_ONCE // size)
-    return _digest(_bytes(dataset.read(indices[i : i + count])) for i in range(0, len(indices), count))
+    pieces = range(0, len(indices), count)
+    return _digest(part for i in pieces for part in _bytes(dataset.read(indices[i : i + count])))
 
 
-def _column(key: str, column: Samples) -> tuple[bytes, bytes]:
-    values = json.dumps(column.tolist()).encode() if column.dtype == object else _bytes(column)
-    return key.encode(), values
+def _column(key: str, column: Samples) -> Iterator[bytes | memoryview]:
+    yield key.encode()
+    yield from [json.dumps(column.tolist()).encode()] if column.dtype == object else _bytes(column)
 
 
-def _bytes(array: Samples) -> bytes:
-    return f"{array.dtype.str} {array.shape} ".encode() + array.tobytes()
+def _bytes(array: Samples) -> Iterator[bytes | memoryview]:
+    yield f"{array.dtype.str} {array.shape} ".encode()
+    yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def _digest(parts: Iterable[bytes]) -> str:
+def _digest(parts: Iterable[bytes | memoryview]) -> str:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from tinyddpm.data.base import CAPTIONS, ArrayDataset, Labels, Samples, check_memory, require_split
 from tinyddpm.data.captions import LABEL, TEXT, read_annotations
-from tinyddpm.data.image_files import AS_IT_IS, SUFFIXES, ImageFiles, Reading, refuse_broken
+from tinyddpm.data.image_files import AS_IT_IS, SUFFIXES, BrokenImageError, ImageFiles, Reading, Sources, refuse_broken
 from tinyddpm.data.splits import split_called
 from tinyddpm.errors import DataError, TinyDDPMWarning
 
@@ -38,12 +38,12 @@ COMPANIONS = (
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a folder: their paths, the class of each if there are classes, and what else is known of them.
+    """The images of a folder, the class of each if there are classes, and what else is known of them.
 
     And what is left out: images in other folders, and files of kinds that are not read.
     """
 
-    paths: list[Path]
+    images: Sources
     labels: Labels | None
     classes: tuple[str, ...]
     columns: Mapping[str, Samples]
@@ -63,18 +63,21 @@ def open_folder(folder: Path, split: str, reading: Reading = AS_IT_IS) -> ArrayD
         DataError: there are no images, one is broken, sizes differ, their levels are not certain, or they take more
             memory than a data set may.
     """
-    listing = list_images(folder, split)
+    return open_listing(folder, list_images(folder, split), reading)
+
+
+def open_listing(folder: Path, listing: Listing, reading: Reading) -> ArrayDataset:
+    """Return the images that are listed, decoded into memory; see `open_folder`."""
     try:
         return _decoded(folder, listing, reading)
-    except DataError:
-        refuse_broken(listing.paths)  # all of them are named at once
+    except BrokenImageError:
+        refuse_broken(listing.images)  # all of them are named at once
         raise
 
 
 def _decoded(folder: Path, listing: Listing, reading: Reading) -> ArrayDataset:
-    """Return the images that are listed, decoded into memory."""
-    paths = listing.paths
-    files = ImageFiles(paths, reading)
+    sources = listing.images
+    files = ImageFiles(sources, reading)
     starts = np.concatenate([[0], np.cumsum(files.frames)])
     begin = files.read(0)
     first = begin[0]
@@ -82,17 +85,21 @@ def _decoded(folder: Path, listing: Listing, reading: Reading) -> ArrayDataset:
     images = np.empty((starts[-1], *first.shape), np.uint8)
     images[: len(begin)] = begin
 
-    def decode_into_place(i: int) -> None:
-        frames = files.read(i)
-        if frames[0].shape != first.shape:
-            raise DataError(
-                f"{paths[0]} is {_size(first)} and {paths[i]} is {_size(frames[0])}:"
-                " bring all images to one size with --image-size HxW"
-            )
-        images[starts[i] : starts[i + 1]] = frames
+    # Small files are decoded several to a task, which would else take longer to hand out than to do.
+    at_once = min(16, 1 + len(sources) // 64)
+
+    def decode_into_place(begin: int) -> None:
+        for i in range(begin, min(begin + at_once, len(sources))):
+            frames = files.read(i)
+            if frames[0].shape != first.shape:
+                raise DataError(
+                    f"{sources[0]} is {_size(first)} and {sources[i]} is {_size(frames[0])}:"
+                    " bring all images to one size with --image-size HxW"
+                )
+            images[starts[i] : starts[i + 1]] = frames
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(decode_into_place, range(1, len(paths))):
+        for _ in pool.map(decode_into_place, range(1, len(sources), at_once)):
             pass
     files.check_levels()
     _say_left_out(folder, int(starts[-1]), listing, files.further)
@@ -141,17 +148,17 @@ def _left_out(folder: Path, above: Path, used: Sequence[Path]) -> tuple[list[Pat
 
     They are those in `folder` and below, and the images beside it where it is a split of `above`.
     """
-    taken = set(used)
+    taken = {str(path) for path in used}
     elsewhere = _images_in(above) if above != folder else []
     others = []
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _is_passed_over(name))
-        for path in (Path(place, name) for name in sorted(names) if not name.startswith(".")):
-            suffix = path.suffix.lower()
-            if suffix in SUFFIXES and path not in taken and path.is_file():
-                elsewhere.append(path)
-            elif suffix not in SUFFIXES and suffix not in COMPANIONS and not path.stem.isupper():
-                others.append(path)
+        folders[:] = sorted(name for name in folders if not is_passed_over(name))
+        for name in sorted(names):
+            path, (stem, suffix) = os.path.join(place, name), os.path.splitext(name)
+            if _is_called_image(name) and path not in taken and os.path.isfile(path):
+                elsewhere.append(Path(path))
+            elif not name.startswith(".") and suffix.lower() not in SUFFIXES + COMPANIONS and not stem.isupper():
+                others.append(Path(path))
     return elsewhere, others
 
 
@@ -160,10 +167,10 @@ def _say_left_out(folder: Path, used: int, listing: Listing, further: int) -> No
     elsewhere, others = listing.elsewhere, listing.others
     reasons = []
     if elsewhere:
-        names = _some(path.relative_to(folder).as_posix() for path in elsewhere)
+        names = some(path.relative_to(folder).as_posix() for path in elsewhere)
         reasons.append(f"{len(elsewhere)} lie in other folders ({names})")
     if others:
-        names = _some(path.relative_to(folder).as_posix() for path in others)
+        names = some(path.relative_to(folder).as_posix() for path in others)
         reasons.append(f"{len(others)} are of kinds that are not read ({names})")
     if further:
         reasons.append(f"{further} are further frames of a file, which --frames all takes")
@@ -180,7 +187,7 @@ def _split_folder(folder: Path, split: str) -> Path:
     Raises:
         DataError: there is no such split, there are two, or other folders of images are beside the splits.
     """
-    holding = [sub for sub in _subfolders(folder) if _holds_images(sub)]
+    holding = [sub for sub in _subfolders(folder) if holds_images(sub)]
     splits = [sub for sub in holding if split_called(sub.name)]
     if not splits:
         require_split(split, ("train",), str(folder))
@@ -188,42 +195,47 @@ def _split_folder(folder: Path, split: str) -> Path:
     others = [sub.name for sub in holding if sub not in splits]
     if others:
         raise DataError(
-            f"{folder} holds splits ({_some(sub.name for sub in splits)}) beside other folders of images"
-            f" ({_some(others)}): move the others out of it, or rename what is a class and no split"
+            f"{folder} holds splits ({some(sub.name for sub in splits)}) beside other folders of images"
+            f" ({some(others)}): move the others out of it, or rename what is a class and no split"
         )
     require_split(split, tuple(dict.fromkeys(str(split_called(sub.name)) for sub in splits)), str(folder))
     found = [sub for sub in splits if split_called(sub.name) == split]
     if len(found) > 1:
-        raise DataError(f"{folder} holds the split {split!r} as {_some(sub.name for sub in found)}: keep one of them")
+        raise DataError(f"{folder} holds the split {split!r} as {some(sub.name for sub in found)}: keep one of them")
     return found[0]
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
     """Return the first names of many."""
     names = list(names)
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not _is_passed_over(p.name))
+    with os.scandir(folder) as entries:  # knows what is a folder without asking for each
+        return sorted(folder / entry.name for entry in entries if entry.is_dir() and not is_passed_over(entry.name))
 
 
-def _is_passed_over(folder: str) -> bool:
+def is_passed_over(folder: str) -> bool:
     """Whether a folder of this name is hidden, or what macOS adds to archives."""
     return folder.startswith(".") or folder == "__MACOSX"
 
 
-def _holds_images(folder: Path) -> bool:
+def holds_images(folder: Path) -> bool:
     """Whether there are images in `folder` or below. Links to folders below are not followed: they may lead back."""
     if _images_in(folder):
         return True
-    return any(_holds_images(sub) for sub in _subfolders(folder) if not sub.is_symlink())
+    return any(holds_images(sub) for sub in _subfolders(folder) if not sub.is_symlink())
 
 
 def _images_in(folder: Path) -> list[Path]:
-    return sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
-    )
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if _is_called_image(entry.name) and entry.is_file()]
+    return [folder / name for name in sorted(names)]
+
+
+def _is_called_image(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def _size(image: NDArray[Any]) -> str:

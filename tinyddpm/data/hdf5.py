@@ -1,10 +1,11 @@
 """Data sets in HDF5 files, whose images are read as they are asked for.
 
-A file holds `images`, uint8 (n, H, W) or (n, H, W, C), or `points`, floating (n, D); and it may hold `labels`, integers
-(n,), and `classes`, the names of the classes as a JSON list in UTF-8, uint8 (bytes,). `captions` are kept as `classes`
-are, n of them. `tokens` are float16 or float32 (n, L, D), of which each sample has the first `length`, integers (n,),
-or all. All but the images is read into memory at once. Whatever else the file holds must be plain numbers too: strings
-of HDF5's own are refused, as is a file that points out of itself (`tinyddpm.hdf5`).
+A file holds `images`, (n, H, W) or (n, H, W, C), or `points`, floating (n, D); and it may hold `labels`, integers (n,);
+other names and splits are in `keys.py`. Images that are not uint8 are scaled as they are read, if their levels are
+certain or said (`levels.py`). `classes` are the names of the classes as a JSON list in UTF-8, uint8 (bytes,).
+`captions` are kept as `classes` are, n of them. `tokens` are float16 or float32 (n, L, D), of which each sample has the
+first `length`, integers (n,), or all. All but the images is read into memory at once. Whatever else the file holds must
+be plain numbers too: strings of HDF5's own are refused, as is a file that points out of itself (`tinyddpm.hdf5`).
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ from tinyddpm.data.base import (
     checked_columns,
     checked_labels,
     describe,
+    require_split,
     sample_shape,
 )
+from tinyddpm.data.keys import LABEL_KEYS, SAMPLE_KEYS, by_split, labels_of
+from tinyddpm.data.levels import Levels, levelled
 from tinyddpm.errors import DataError
 from tinyddpm.hdf5 import checked_datasets, open_file, reading
 
@@ -39,7 +43,9 @@ if TYPE_CHECKING:
 
 
 class HDF5Dataset:
-    """A `Dataset` over a dataset of images in an open HDF5 file. Threads may read at once: h5py takes turns.
+    """A `Dataset` over a dataset of images in an open HDF5 file, of any plain type, which `levelled` scales to uint8.
+
+    Threads may read at once: h5py takes turns.
 
     Raises:
         DataError: the images or labels are of another type or shape, or there are none.
@@ -54,7 +60,8 @@ class HDF5Dataset:
         columns: Mapping[str, Samples] = {},
         name: str,
     ) -> None:
-        self.shape = sample_shape(images.shape, images.dtype, name)
+        is_plain = images.ndim in (3, 4) and images.dtype.kind in "biuf"
+        self.shape = sample_shape(images.shape, np.dtype(np.uint8) if is_plain else images.dtype, name)
         if len(self.shape) != 3:
             raise DataError(f"{name}: `images` are points in {self.shape[0]} dimensions: name the dataset `points`")
         self.labels, self.classes = checked_labels(labels, len(images), classes, name)
@@ -77,27 +84,40 @@ class HDF5Dataset:
         once, places = np.unique(indices, return_inverse=True)
         with reading(self._name, DataError):
             images: Samples = self._images[once]
-        return images[places].reshape(len(indices), *self.shape)
+        in_order = np.array_equal(once, indices)  # a copy of large pictures would be felt
+        return (images if in_order else images[places]).reshape(len(indices), *self.shape)
 
 
-def open_hdf5(path: Path) -> Dataset:
+def open_hdf5(path: Path, split: str = "train", levels: Levels | None = None) -> Dataset:
     """Return the data set in an HDF5 file. The file stays open as long as its images are in use.
 
     Raises:
-        DataError: the file is damaged, lacks the dataset, holds something else, or points out of itself.
+        DataError: the file is damaged, lacks the dataset or the split, holds something else, or points out of itself.
     """
     name = str(path)
     with ExitStack() as stack:
         file = stack.enter_context(open_file(path, DataError))
         datasets = checked_datasets(file, DataError)
         with reading(name, DataError):
-            labels, classes = _read(datasets, "labels", name), tuple(_strings(datasets, "classes", name))
-            columns = _columns(datasets, name)
-            if "images" not in datasets:
-                return ArrayDataset(_points(datasets, name), labels, classes, columns=columns, name=name)
-            dataset = HDF5Dataset(datasets["images"], labels, classes, columns=columns, name=name)
+            samples_keys, labels_keys = by_split([*datasets], SAMPLE_KEYS), by_split([*datasets], LABEL_KEYS)
+            if not samples_keys:
+                raise DataError(
+                    f"{name} holds {', '.join(datasets) or 'nothing'}: name the dataset `images` or `points`"
+                )
+            require_split(split, tuple(samples_keys), name)
+            counts = {part: _count(datasets[key]) for part, key in samples_keys.items()}
+            key, classes = samples_keys[split], tuple(_strings(datasets, "classes", name))
+            stored = {part: _read(datasets, of, name, counts.get(part)) for part, of in labels_keys.items()}
+            labels, classes = labels_of(split, stored, classes, name)
+            columns = _columns(datasets, name, counts[split])
+            if datasets[key].ndim == 2 and "images" not in key:
+                return levelled(
+                    ArrayDataset(_read(datasets, key, name), labels, classes, columns=columns, name=name), levels
+                )
+            dataset = HDF5Dataset(datasets[key], labels, classes, columns=columns, name=name)
+        scaled = levelled(dataset, levels)
         stack.pop_all()  # the file stays open
-        return dataset
+        return scaled
 
 
 def hdf5_columns(path: Path) -> dict[str, Samples]:
@@ -110,16 +130,13 @@ def hdf5_columns(path: Path) -> dict[str, Samples]:
         return _columns(checked_datasets(file, DataError), str(path))
 
 
-def _points(datasets: Datasets, name: str) -> Samples:
-    points = _read(datasets, "points", name)
-    if points is None:
-        raise DataError(f"{name} holds {', '.join(datasets) or 'nothing'}: name the dataset `images` or `points`")
-    return points
+def _count(samples: Any) -> int | None:
+    """Return how many samples there are; None where it is no array of any."""
+    return samples.shape[0] if samples.shape else None
 
 
-def _columns(datasets: Datasets, name: str) -> dict[str, Samples]:
-    arrays = {key: _read(datasets, key, name) for key in (TOKENS, LENGTH)}
-    columns = {key: array for key, array in arrays.items() if array is not None}
+def _columns(datasets: Datasets, name: str, n: int | None = None) -> dict[str, Samples]:
+    columns = {key: _read(datasets, key, name, n) for key in (TOKENS, LENGTH) if key in datasets}
     if "captions" in datasets:
         columns[CAPTIONS] = np.asarray(_strings(datasets, "captions", name), object)
     return columns
@@ -127,11 +144,10 @@ def _columns(datasets: Datasets, name: str) -> dict[str, Samples]:
 
 def _strings(datasets: Datasets, key: str, name: str) -> list[str]:
     """Return a list of strings, which is kept as JSON in UTF-8; none if there is no dataset of this name."""
-    text = _read(datasets, key, name)
-    if text is None:
+    if key not in datasets:
         return []
     try:
-        strings = json.loads(text.astype(np.uint8).tobytes())
+        strings = json.loads(_read(datasets, key, name).astype(np.uint8).tobytes())
     except (ValueError, RecursionError):
         strings = None
     if not isinstance(strings, list) or not strings or not all(isinstance(s, str) for s in strings):
@@ -139,10 +155,10 @@ def _strings(datasets: Datasets, key: str, name: str) -> list[str]:
     return strings
 
 
-def _read(datasets: Datasets, key: str, name: str) -> Samples | None:
-    """Return a whole dataset, None if there is none of this name."""
-    if key not in datasets:
-        return None
+def _read(datasets: Datasets, key: str, name: str, n: int | None = None) -> Samples:
+    """Return a whole dataset, of n rows where n is given."""
+    if n is not None and datasets[key].shape[:1] != (n,):
+        raise DataError(f"{name}: `{key}` has the shape {datasets[key].shape}: store a row for each of {n} samples")
     check_memory(datasets[key].nbytes, f"{name}, `{key}`", "of an HDF5 file only images are read as needed; shrink it")
     array: Samples = np.asarray(datasets[key][()])
     return array

@@ -6,15 +6,16 @@ several frames the first is taken, or all of them. What values mean is in `level
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +43,8 @@ SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L")
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
 """Of grey that is more than a byte."""
-BITS_PER_SAMPLE, MAX_SAMPLE = 258, 281
-"""Tags of TIFF that say which value is white."""
+ORIENTATION, BITS_PER_SAMPLE, MAX_SAMPLE = 274, 258, 281
+"""Tags of EXIF and TIFF: which side is up, and which value is white."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,25 @@ class Reading:
 AS_IT_IS = Reading()
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """An image file that lies in another file: what errors call it, and its bytes."""
+
+    name: str
+    data: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Sources(Protocol):
+    """Image files, each a path or its bytes. Those that are made as they are asked for need not fit in memory."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Path | Encoded]: ...
+    def __getitem__(self, i: int, /) -> Path | Encoded: ...
+
+
 class ImageFiles:
     """Image files that are decoded one at a time, after all of their headers have been read.
 
@@ -85,14 +105,14 @@ class ImageFiles:
         further: how many there are beside them.
     """
 
-    def __init__(self, paths: Sequence[Path], reading: Reading, channels: int | None = None) -> None:
-        self.paths, self._reading = paths, reading
-        heads = [_head(path) for path in paths]
+    def __init__(self, sources: Sources, reading: Reading, channels: int | None = None) -> None:
+        self.sources, self._reading = sources, reading
+        heads = [_head(source) for source in sources]
         self.channels = channels or (1 if all(mode in GREY_MODES for mode, _ in heads) else 3)
         self.frames = [count if reading.frames == "all" else 1 for _, count in heads]
         self.further = sum(count for _, count in heads) - sum(self.frames)
         self._any_deep = any(mode in DEEP_MODES for mode, _ in heads)
-        self._seen: list[tuple[Path, np.dtype[Any], float, float]] = []
+        self._seen: list[tuple[str, np.dtype[Any], float, float]] = []
 
     def read(self, i: int) -> NDArray[np.uint8]:
         """Return the frames of file `i`, uint8 (frames, H, W, channels). Threads may read at once.
@@ -100,15 +120,15 @@ class ImageFiles:
         Raises:
             DataError: the file is no image, is damaged, or has too many pixels; it is named.
         """
-        path, images = self.paths[i], []
-        with opened(path) as image:
+        source, images = self.sources[i], []
+        with opened(source) as image:
             for frame in range(self.frames[i]):
                 if frame:
                     image.seek(frame)
-                images.append(self._decoded(image, path))
+                images.append(self._decoded(image, str(source)))
         if any(pixels.shape != images[0].shape for pixels in images):
-            raise DataError(f"{path} has frames of several sizes: bring them to one with --image-size HxW")
-        return np.stack(images)
+            raise DataError(f"{source} has frames of several sizes: bring them to one with --image-size HxW")
+        return np.stack(images) if len(images) > 1 else images[0][None]
 
     def check_levels(self) -> None:
         """Refuse what has been read so far if its levels are not certain.
@@ -117,31 +137,33 @@ class ImageFiles:
             DataError: they are not.
         """
         for dtype in {dtype for _, dtype, _, _ in self._seen}:
-            seen = [(path, low, high) for path, kind, low, high in self._seen if kind == dtype]
-            path, low, high = seen[0][0], min(low for _, low, _ in seen), max(high for *_, high in seen)
+            seen = [(name, low, high) for name, kind, low, high in self._seen if kind == dtype]
+            name, low, high = seen[0][0], min(low for _, low, _ in seen), max(high for *_, high in seen)
             others = f" and {len(seen) - 1} more" if len(seen) > 1 else ""
-            certain(low, high, dtype, f"{path}{others}")
+            certain(low, high, dtype, f"{name}{others}")
 
-    def _decoded(self, image: Image.Image, path: Path) -> NDArray[np.uint8]:
-        turned = ImageOps.exif_transpose(image)
+    def _decoded(self, image: Image.Image, name: str) -> NDArray[np.uint8]:
+        is_turned = image.getexif().get(ORIENTATION, 1) != 1
+        turned = ImageOps.exif_transpose(image) if is_turned else image
         mode = "L" if self.channels == 1 else "RGB"
         if image.mode in DEEP_MODES:
-            eight = self._of_deep(image, turned, path).convert(mode)
+            eight = self._of_deep(image, turned, name).convert(mode)
         else:
-            eight = self._of_bytes(self._on_background(turned).convert(mode), path)
+            solid = self._on_background(turned)
+            eight = self._of_bytes(solid if solid.mode == mode else solid.convert(mode), name)
         size = self._reading.image_size
         pixels = np.asarray(eight if size is None else fit(eight, size))
         return pixels.reshape(*pixels.shape[:2], self.channels)
 
-    def _of_bytes(self, image: Image.Image, path: Path) -> Image.Image:
+    def _of_bytes(self, image: Image.Image, name: str) -> Image.Image:
         levels = self._reading.levels
         if levels is None:
-            pixels = np.asarray(image)
-            self._seen.append((path, pixels.dtype, int(pixels.min()), int(pixels.max())))
+            extrema = np.asarray(image.getextrema())
+            self._seen.append((name, np.dtype(np.uint8), int(extrema.min()), int(extrema.max())))
             return image
-        return image if self._any_deep else Image.fromarray(scaled(np.asarray(image), levels, str(path)))
+        return image if self._any_deep else Image.fromarray(scaled(np.asarray(image), levels, name))
 
-    def _of_deep(self, image: Image.Image, turned: Image.Image, path: Path) -> Image.Image:
+    def _of_deep(self, image: Image.Image, turned: Image.Image, name: str) -> Image.Image:
         """Return an image of more than 8 bits, as it was turned, as grey of 8."""
         values = np.asarray(turned)
         if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
@@ -151,9 +173,9 @@ class ImageFiles:
             low, high = float(values.min()), float(values.max())
             levels = {"u": WORDS, "f": SHARES}.get(values.dtype.kind)
             if levels is None or not (levels.black <= low and high <= levels.white):
-                raise uncertain(low, high, values.dtype, str(path))
-            self._seen.append((path, values.dtype, low, high))
-        grey = scaled(values, levels, str(path))
+                raise uncertain(low, high, values.dtype, name)
+            self._seen.append((name, values.dtype, low, high))
+        grey = scaled(values, levels, name)
         clear = image.info.get("transparency")
         if isinstance(clear, int):
             grey[values == clear] = ImageColor.getcolor(self._reading.background, "L")
@@ -181,18 +203,24 @@ def decode_image(path: Path, channels: int, image_size: tuple[int, int] | None =
     return pixels
 
 
+class BrokenImageError(DataError):
+    """An image file that is none, is broken, or has too many pixels."""
+
+
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def opened(source: Path | Encoded) -> Iterator[Image.Image]:
     """Open an image; what goes wrong inside the block is put down to the file."""
-    is_tga = path.suffix.lower() in FORMATS["TGA"]  # these have no signature: nothing else is tried to be one
+    file = source if isinstance(source, Path) else io.BytesIO(source.data)
+    # TGA has no signature: nothing else is tried to be one.
+    is_tga = isinstance(source, Path) and source.suffix.lower() in FORMATS["TGA"]
     formats = [name for name in FORMATS if (name == "TGA") == is_tga]
     try:
-        with Image.open(path, formats=formats) as image:
+        with Image.open(file, formats=formats) as image:
             yield image
     except Image.DecompressionBombError as cause:
-        raise DataError(f"{path} is too large an image ({cause}): make it smaller") from cause
+        raise BrokenImageError(f"{source} is too large an image ({cause}): make it smaller") from cause
     except UnidentifiedImageError as cause:
-        raise DataError(f"{path} is no image, whatever its name says: remove it, or save it anew") from cause
+        raise BrokenImageError(f"{source} is no image, whatever its name says: remove it, or save it anew") from cause
     except (
         OSError,
         SyntaxError,
@@ -204,36 +232,36 @@ def opened(path: Path) -> Iterator[Image.Image]:
         struct.error,
         zlib.error,
     ) as cause:
-        raise DataError(f"{path} is a broken image ({cause}): remove it, or save it anew") from cause
+        raise BrokenImageError(f"{source} is a broken image ({cause}): remove it, or save it anew") from cause
 
 
-def refuse_broken(paths: Sequence[Path]) -> None:
+def refuse_broken(sources: Sources) -> None:
     """Name the images that cannot be read, if there are several.
 
     Raises:
         DataError: there are.
     """
 
-    def is_broken(path: Path) -> bool:
+    def is_broken(i: int) -> bool:
         try:
-            with opened(path) as image:
+            with opened(sources[i]) as image:
                 image.load()
         except DataError:
             return True
         return False
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        broken = [str(path) for path, fault in zip(paths, pool.map(is_broken, paths), strict=True) if fault]
+        broken = [str(sources[i]) for i, fault in enumerate(pool.map(is_broken, range(len(sources)))) if fault]
     if len(broken) > 1:
         names = listed(broken, most=100)
         raise DataError(
-            f"{len(broken)} of {len(paths)} images are none or broken: {names}: remove them, or save them anew"
+            f"{len(broken)} of {len(sources)} images are none or broken: {names}: remove them, or save them anew"
         )
 
 
-def _head(path: Path) -> tuple[str, int]:
+def _head(source: Path | Encoded) -> tuple[str, int]:
     """Return the mode of an image and the number of its frames. Reads no more than headers."""
-    with opened(path) as image:
+    with opened(source) as image:
         several = image.format in ("PNG", "GIF", "WEBP", "TIFF", "AVIF")  # others keep previews there
         return image.mode, int(getattr(image, "n_frames", 1)) if several else 1
 

@@ -21,9 +21,9 @@ from tinyddpm.errors import ConfigError, DataError
 LEAST_BYTE, LEAST_WORD = 2**5, 2**14
 """What the brightest of bytes, or of 16 bits, must reach to be certain."""
 LOOKED_AT = 2**24
-"""Bytes of a data set that are looked at for its levels at most, spread evenly over it."""
+"""Values of a data set that are looked at for its levels at most, spread evenly over it."""
 
-AT_ONCE = 2**20
+AT_ONCE = 2**16
 """Values that are scaled at a time."""
 
 
@@ -59,16 +59,22 @@ def scaled(values: NDArray[Any], levels: Levels, name: str) -> NDArray[np.uint8]
         DataError: a value lies outside the levels, or is not finite.
     """
     black, white = levels
-    low, high = values.min(), values.max()
+    low, high = float(values.min()), float(values.max())
     if not (black <= low and high <= white):
         raise DataError(
             f"{name}: values from {low:g} to {high:g} are not all in --levels {black:g}:{white:g}: widen it"
         )
     out = np.empty(values.shape, np.uint8)
-    rows = max(1, AT_ONCE * len(values) // values.size)
-    for i in range(0, len(values), rows):
-        shares = (values[i : i + rows].astype(np.float64) - black) * 255 / (white - black)
-        out[i : i + rows] = np.floor(shares + 0.5)
+    with np.nditer(
+        [values, out],
+        ["external_loop", "buffered"],
+        [["readonly"], ["writeonly"]],
+        [np.float64, np.uint8],
+        casting="same_kind",
+        buffersize=AT_ONCE,
+    ) as pieces:
+        for values_at_once, out_at_once in pieces:
+            out_at_once[...] = np.floor((values_at_once - black) * 255 / (white - black) + 0.5)
     return out
 
 
@@ -101,7 +107,8 @@ def uncertain(low: float, high: float, dtype: np.dtype[Any], name: str) -> DataE
 
 def _guess(low: float, high: float) -> str:
     """Return levels that values from `low` to `high` may have: up to a power of two less one."""
-    white = 1 if high <= 1 else 2 ** int(np.ceil(np.log2(high + 1))) - 1 if np.isfinite(high) else 255
+    most = max(-low, high)
+    white = 1 if most <= 1 else 2 ** int(np.ceil(np.log2(most + 1))) - 1 if np.isfinite(most) else 255
     return f"{-white if low < 0 else 0}:{white}"
 
 
@@ -117,7 +124,7 @@ def eight_bits(images: Samples, levels: Levels | None, name: str) -> NDArray[np.
 
 
 def levelled(dataset: Dataset, levels: Levels | None = None) -> Dataset:
-    """Return `dataset` with its images from 0 to 255.
+    """Return `dataset` with its images, of any plain type, as uint8 from 0 to 255.
 
     Raises:
         DataError: the levels are not certain, or wrong.
@@ -126,16 +133,17 @@ def levelled(dataset: Dataset, levels: Levels | None = None) -> Dataset:
         if levels:
             raise DataError(f"{dataset.description}: points have no levels: leave out --levels")
         return dataset
+    dtype = dataset.read(np.arange(1)).dtype
     if levels is None:
         n = len(dataset)
-        low, high = 255, 0
+        low, high = np.float64(np.inf), np.float64(-np.inf)
         for i in np.linspace(0, n - 1, min(n, max(1, LOOKED_AT // prod(dataset.shape)))).astype(np.int64):
             image = dataset.read(i[None])
-            low, high = min(low, int(image.min())), max(high, int(image.max()))
-            if high >= LEAST_BYTE:
+            low, high = np.minimum(low, image.min()), np.maximum(high, image.max())
+            if dtype == np.uint8 and high >= LEAST_BYTE:
                 break
-        certain(low, high, np.dtype(np.uint8), dataset.description)
-    return dataset if levels is None or levels == BYTES else Levelled(dataset, levels)
+        levels = certain(float(low), float(high), dtype, dataset.description)
+    return dataset if levels == BYTES and dtype == np.uint8 else Levelled(dataset, levels)
 
 
 class Levelled:

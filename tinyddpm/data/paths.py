@@ -9,10 +9,12 @@ from typing import Any
 from tinyddpm.data import PATH_OPTIONS, cifar, idx
 from tinyddpm.data.arrays import npz_columns, open_npy, open_npz
 from tinyddpm.data.base import TOKENS, Dataset, Samples, checked_columns, require_split
-from tinyddpm.data.folder import open_folder
+from tinyddpm.data.folder import holds_images, open_folder
 from tinyddpm.data.hdf5 import hdf5_columns, open_hdf5
 from tinyddpm.data.image_files import SUFFIXES, Reading
 from tinyddpm.data.levels import Levels, levelled, parse_levels
+from tinyddpm.data.parquet import SUFFIX as PARQUET
+from tinyddpm.data.parquet import find_parquet, open_parquet
 from tinyddpm.data.resize import resized
 from tinyddpm.data.table import open_table
 from tinyddpm.errors import ConfigError, DataError, unknown
@@ -26,8 +28,8 @@ def open_path(path: Path, image_size: tuple[int, int] | None, split: str, option
         path: the file or folder.
         image_size: (H, W) of the images.
         split: which part of it.
-        options: "levels": the values that are black and white, as "0:4095" (`levels.py`); and of a folder of images
-            "background" and "frames" (`image_files.py`).
+        options: "levels": the values that are black and white, as "0:4095" (`levels.py`); and of image files, in a
+            folder or in Parquet, "background" and "frames" (`image_files.py`).
 
     Raises:
         DataError: the path holds nothing that is understood, it is damaged, or there is no such split.
@@ -41,8 +43,11 @@ def open_path(path: Path, image_size: tuple[int, int] | None, split: str, option
     others = dict(options)
     levels = parse_levels(others.pop("levels", ""))
     try:
+        reading = Reading(image_size, **others, levels=levels)
         if path.is_dir():
-            return _open_folder(path, split, Reading(image_size, **others, levels=levels), others)
+            return _open_folder(path, split, reading, others)
+        if path.suffix.lower() == PARQUET:
+            return open_parquet(path, [path], split, reading)
         _refuse(others, path)
         return resized(_open_file(path, split, levels), image_size)
     except OSError as cause:
@@ -76,6 +81,9 @@ def _open_folder(path: Path, split: str, reading: Reading, others: Mapping[str, 
     elif images:
         found = idx.open_idx(images)
     else:
+        files = find_parquet(path)
+        if files and not holds_images(path):
+            return open_parquet(path, files, split, reading)
         return open_folder(path, split, reading)
     _refuse(others, path)
     return resized(levelled(found, reading.levels), reading.image_size)
@@ -96,10 +104,10 @@ def _open_file(path: Path, split: str, levels: Levels | None) -> Dataset:
     suffix = path.suffix.lower()
     if suffix == ".npz":
         return open_npz(path, split, levels)
-    if suffix in (".npy", ".csv", ".h5", ".hdf5"):
+    if suffix in (".h5", ".hdf5"):
+        return open_hdf5(path, split, levels)
+    if suffix in (".npy", ".csv"):
         require_split(split, ("train",), str(path))
-        if suffix in (".h5", ".hdf5"):
-            return levelled(open_hdf5(path), levels)
         return open_npy(path, levels) if suffix == ".npy" else open_table(path, levels)
     if suffix in SUFFIXES:
         raise DataError(f"{path} is a single image: give the folder that it is in")
@@ -107,5 +115,5 @@ def _open_file(path: Path, split: str, levels: Levels | None) -> Dataset:
         raise DataError(f"{path}: CIFAR-10 comes in several files: give the folder that holds them")
     raise DataError(
         f"{path} is not understood: give a folder of images, IDX files, CIFAR-10's binary files, .npy, .npz, .csv,"
-        " .h5 or .hdf5"
+        " .h5, .hdf5 or .parquet"
     )

@@ -78,13 +78,16 @@ class Resized:
         return np.asarray(self._kept[indices])
 
     def _resize(self, indices: NDArray[np.integer[Any]]) -> Samples:
-        from PIL import Image
-
         out = np.empty((len(indices), *self.shape), np.uint8)
         count = max(1, AT_ONCE // math.prod(self.source.shape))
         for begin in range(0, len(indices), count):
-            for i, image in enumerate(self.source.read(indices[begin : begin + count]), begin):
-                for c in range(self.shape[2]):
-                    channel = Image.fromarray(np.ascontiguousarray(image[..., c]))
-                    out[i, ..., c] = np.asarray(fit(channel, self._size))
+            self._resize_at_once(indices[begin : begin + count], out[begin : begin + count])
         return out
+
+    def _resize_at_once(self, indices: NDArray[np.integer[Any]], out: Samples) -> None:
+        from PIL import Image
+
+        for resized_image, image in zip(out, self.source.read(indices), strict=True):
+            for c in range(self.shape[2]):
+                channel = Image.fromarray(np.ascontiguousarray(image[..., c]))
+                resized_image[..., c] = np.asarray(fit(channel, self._size))

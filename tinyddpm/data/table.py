@@ -1,11 +1,13 @@
-"""Tables of pixels, `.csv`, as MNIST and its kin are handed around: a square grey image in each row, and its label.
+"""Tables of pixels, `.csv`, as MNIST and its kin are handed around: a square image in each row, and its label.
 
 The label is the column that the first line calls `label`, `class`, `target` or `y`; without names, it is the first
-column where the others make a square.
+column where the others make a square. Images are grey, or of three colours that the names tell apart, pixel by pixel
+(`r0`, `g0`, `b0`, `r1`, …) or colour by colour (`red_0`, `red_1`, …).
 """
 
 from __future__ import annotations
 
+import re
 import warnings
 from math import isqrt
 from pathlib import Path
@@ -19,6 +21,8 @@ from tinyddpm.data.levels import BYTES, Levels, eight_bits, levelled
 from tinyddpm.errors import DataError
 
 LABELS = ("label", "labels", "class", "target", "y")
+COLOUR = re.compile("(?<![a-z])(r|g|b|red|green|blue)(?![a-z])")
+"""A colour in the name of a column."""
 LEAST_SIDE = 4
 """Of an image: fewer numbers in a row are more likely something else."""
 
@@ -34,18 +38,53 @@ def open_table(path: Path, levels: Levels | None = None) -> Dataset:
     if not names and _side(rows.shape[1] - 1):
         where = 0
     pixels = rows if where is None else np.delete(rows, where, axis=1)
-    side = _side(pixels.shape[1])
-    if not side:
-        raise DataError(
-            f"{path}: rows of {pixels.shape[1]} numbers are no square grey images: save them as `images` (n, H, W[, C])"
-            " or `points` (n, D) in an .npz"
-        )
-    images = pixels.reshape(-1, side, side)
+    images = _as_images(pixels, [name.lower() for k, name in enumerate(names) if k != where], path)
     if images.min() >= 0 and images.max() <= BYTES.white and (images == np.rint(images)).all():
         images = images.astype(np.uint8)
     else:
         images, levels = eight_bits(images, levels, str(path)), BYTES
     return levelled(ArrayDataset(images, None if where is None else rows[:, where], name=str(path)), levels)
+
+
+def _as_images(pixels: NDArray[Any], names: list[str], path: Path) -> NDArray[Any]:
+    """Return rows of pixels, (n, columns), as images (n, H, W) or (n, H, W, 3).
+
+    Raises:
+        DataError: they are no square images, or their columns are in an order that is not certain.
+    """
+    count = pixels.shape[1]
+    if side := _side(count):
+        _check_order(names, path)
+        return pixels.reshape(-1, side, side)
+    side = 0 if count % 3 else _side(count // 3)
+    if not side:
+        raise DataError(
+            f"{path}: rows of {count} numbers are no square images, grey or of three colours: save them as `images`"
+            " (n, H, W[, C]) or `points` (n, D) in an .npz"
+        )
+    columns: dict[str, list[int]] = {"r": [], "g": [], "b": []}
+    for k, name in enumerate(names):
+        for colour in COLOUR.findall(name):
+            columns[colour[0]].append(k)
+    places = [[COLOUR.sub("", names[k]) for k in of_colour] for of_colour in columns.values()]
+    if places != [places[0]] * 3 or len(places[0]) != side * side:
+        raise DataError(
+            f"{path}: rows of {count} numbers may be {side}x{side} pixels of three colours, pixel by pixel or colour by"
+            " colour: name each column by colour and pixel, such as r0, in the first line"
+        )
+    _check_order(places[0], path)
+    return pixels[:, np.transpose([*columns.values()])].reshape(-1, side, side, 3)
+
+
+def _check_order(names: list[str], path: Path) -> None:
+    """Refuse pixels that are in the order of texts, in which 10 comes before 2."""
+    numbers = [tuple(map(int, re.findall("[0-9]{1,9}", name))) for name in names]
+    wrong = next((k for k in range(1, len(names)) if () < numbers[k] < numbers[k - 1]), None)
+    if wrong:
+        raise DataError(
+            f"{path}: the column {names[wrong]!r} comes after {names[wrong - 1]!r}: put the pixels in order, or leave"
+            " the names out"
+        )
 
 
 def _side(count: int) -> int:
@@ -68,6 +107,8 @@ def _read(path: Path) -> tuple[list[str], NDArray[Any]]:
         raise DataError(
             f"{path} is no table of numbers ({str(cause).splitlines()[0]}): save it anew, as UTF-8"
         ) from cause
+    if names and len(names) != rows.shape[1]:
+        raise DataError(f"{path}: {len(names)} names in the first line, and {rows.shape[1]} numbers in each below")
     return names, rows
 
 

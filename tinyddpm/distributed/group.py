@@ -56,6 +56,15 @@ class Group:
             sums: what is sent: "fp32", or "bf16" for half as many bytes, each number and each sum rounded to bfloat16.
         """
 
+    def begin_sum(self, flat: Array, part: slice, sums: str = "fp32") -> None:
+        """Begin to sum a part of `flat`, while other work is launched; see `sum_`. All that was begun is there, in its
+        place, for what is launched after `end_sums`.
+        """
+        self.sum_(flat[part], sums)
+
+    def end_sums(self) -> None:
+        """Have what is launched from now on see the sums that were begun."""
+
     def sum_part(self, flat: Array, sums: str = "fp32") -> None:
         """Put the sum over all ranks in the place of this rank's part of `flat`, of `parts(n)`; the rest is not set.
 

@@ -106,6 +106,18 @@ class MPIGroup(Group):
             self.sum_part(flat, sums)
             self._gather_parts(flat, sums)
 
+    def begin_sum(self, flat: Array, part: slice, sums: str = "fp32") -> None:
+        """Begin to sum a part of `flat`: beside what is computed if NCCL does it, and at once otherwise."""
+        if self._nccl:
+            self._nccl.begin_sum(flat, part, sums)
+        else:
+            super().begin_sum(flat, part, sums)
+
+    def end_sums(self) -> None:
+        """Have what is launched from now on see the sums that were begun."""
+        if self._nccl:
+            self._nccl.end_sums()
+
     def sum_part(self, flat: Array, sums: str = "fp32") -> None:
         """Put the sum over all ranks in the place of this rank's part of `flat`: added in the order of ranks."""
         cut = self.parts(flat.shape[0])

@@ -42,6 +42,9 @@ class NCCL:
                 f"NCCL cannot join the ranks ({error}): each needs a GPU of its own, and NCCL_DEBUG=WARN tells more; or"
                 " give --distributed mpi"
             ) from error
+        self._beside: Any = None
+        self._begun: list[tuple[Array, Any]] = []
+        self._halves: Any = None
         # It ends with the process: its end would wait for that of the graphs that it was recorded in.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._nccl))
 
@@ -51,6 +54,34 @@ class NCCL:
         with self._one_launch():
             self._nccl.allReduce(sent.data.ptr, sent.data.ptr, sent.size, kind, SUM, self._stream())
         self._received(flat, sent)
+
+    def begin_sum(self, flat: Array, part: slice, sums: str) -> None:
+        """Begin to sum a part of `flat`, on a stream beside the one that computes; see `Group.begin_sum`."""
+        import cupy
+
+        compute = cupy.cuda.get_current_stream()
+        if self._beside is None:
+            self._beside = cupy.cuda.Stream(non_blocking=True)
+        sent, kind = flat[part], FLOAT32
+        if sums == "bf16":
+            if self._halves is None or self._halves.shape != flat.shape:
+                self._halves, _ = self._sent(flat, sums)  # of its own: what a recording allocates may be used again
+            sent, kind = self._halves[part], BFLOAT16
+            sent[...] = flat[part]
+        self._follow(self._beside, compute)
+        with self._beside, self._one_launch():
+            self._nccl.allReduce(sent.data.ptr, sent.data.ptr, sent.size, kind, SUM, self._stream())
+        self._begun.append((flat[part], sent))
+
+    def end_sums(self) -> None:
+        """Have the stream that computes wait for the sums that were begun."""
+        import cupy
+
+        if self._begun:
+            self._follow(cupy.cuda.get_current_stream(), self._beside)
+        for flat, sent in self._begun:
+            self._received(flat, sent)
+        self._begun = []
 
     def sum_parts(self, flat: Array, cut: Sequence[slice], sums: str) -> None:
         """Put the sum over all ranks in the place of this rank's part of `flat`, of the parts in `cut`."""
@@ -77,6 +108,14 @@ class NCCL:
         This returns when all graphs that sums were recorded in are gone, if ever.
         """
         self._nccl.abort()
+
+    def _follow(self, later: Any, earlier: Any) -> None:
+        """Have a stream wait for what another has been asked for; where that is recorded, both are."""
+        import cupy
+
+        event = cupy.cuda.Event(disable_timing=True)
+        event.record(earlier)
+        later.wait_event(event)
 
     @contextmanager
     def _one_launch(self) -> Iterator[None]:

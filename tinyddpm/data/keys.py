@@ -1,0 +1,54 @@
+"""What arrays are called in a file of several: samples and labels, of the whole or of each split.
+
+Samples are `images`, `points`, `x` or `arr_0`, and labels, if there are any, `labels`, `y` or `arr_1`. A file with
+splits has them in the names, as "x_train" and "y_test" of Keras, "train_images" and "val_labels" of MedMNIST, or
+"train/images" in the groups of HDF5.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tinyddpm.data.base import Samples, checked_labels
+from tinyddpm.data.splits import split_called
+from tinyddpm.errors import DataError
+
+SAMPLE_KEYS = ("images", "points", "x", "arr_0")
+LABEL_KEYS = ("labels", "y", "arr_1")
+
+
+def by_split(keys: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
+    """Return which of `keys` is one of the names `wanted`: that of the split "train", or each split's own."""
+    whole = next((key for key in wanted if key in keys), None)
+    if whole:
+        return {"train": whole}
+    words = [(key, re.split("[_/]", key.lower())) for key in keys]
+    pairs = [(key, pair) for key, word in words if len(word) == 2 for pair in (word, word[::-1])]
+    return {split: key for key, (name, part) in pairs if name in wanted and (split := split_called(part))}
+
+
+def labels_of(
+    split: str, labels: Mapping[str, Samples], classes: tuple[str, ...], name: str
+) -> tuple[Samples | None, tuple[str, ...]]:
+    """Return the labels of a split and the names of the classes, which have the same numbers in each split.
+
+    Args:
+        split: whose labels.
+        labels: of each split, as they are stored.
+        classes: the names, if the file has them; see `checked_labels`.
+        name: of the file.
+
+    Raises:
+        DataError: the labels are no labels, or of other shapes from split to split.
+    """
+    here, others = labels.get(split), [part for key, part in labels.items() if key != split]
+    if here is None or not others or classes:
+        return here, classes
+    if any(part.ndim == 0 or part.shape[1:] != here.shape[1:] for part in [here, *others]):
+        raise DataError(f"{name}: the labels of {', '.join(labels)} have different shapes: store them alike")
+    n = len(here) + sum(map(len, others))
+    numbers, classes = checked_labels(np.concatenate([here, *others]), n, (), name)
+    return None if numbers is None else numbers[: len(here)], classes
