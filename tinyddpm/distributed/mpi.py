@@ -9,7 +9,6 @@ import os
 import pickle
 import platform
 import sys
-import threading
 import time
 from multiprocessing import AuthenticationError
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from tinyddpm.backend import Array, Backend
 from tinyddpm.distributed.group import Group
 from tinyddpm.distributed.launch import Launch, own_gpu
-from tinyddpm.distributed.watch import PATIENCE, Door, Watch, connect, place
+from tinyddpm.distributed.watch import BEAT, Door, Watch, connect, place
 from tinyddpm.errors import ConfigError, SumLostError
 
 if TYPE_CHECKING:
@@ -34,6 +33,9 @@ TESTS = 2000
 
 PAUSE = 50e-6
 """Seconds between two tests then."""
+
+PARTING = 0.01
+"""Seconds between two tests of whether all ranks have come to their end."""
 
 
 class MPIGroup(Group):
@@ -59,6 +61,9 @@ class MPIGroup(Group):
                 f"{launch.by or 'no launcher'} started {launch.size} ranks, and MPI sees {self.size}: start them by the"
                 f" mpiexec of the MPI that mpi4py uses ({library}), or give --distributed none"
             )
+        # Where a rank gives up, the others' sums are left half done; they meet once more all the same.
+        self._apart = self._world.Dup()
+        self._parting: Any = None
         self._watch: Watch | None = None
         self._backend: Backend | None = None
         self._nccl: NCCL | None = None
@@ -184,23 +189,48 @@ class MPIGroup(Group):
         self._wait(self._world.Iallreduce(self._mpi.IN_PLACE, found, self._mpi.MAX))
         return int(found[0])
 
+    @property
+    def speaks(self) -> bool:
+        """Whether this is the first of the ranks that are not lost."""
+        return self._watch.speaks if self._watch else self.first
+
     def leave(self, failure: str | None = None) -> None:
-        """Part from the others, and from MPI. Where a rank is lost, the process ends here: MPI would wait for it."""
-        assert self._watch is not None
-        self._watch.leave(failure)
-        if self._watch.lost:
-            self._end()
-        if self._watch.failure:  # should a rank be lost now, MPI would wait for it; of what is pending it complains
+        """Part from the others, and from MPI, when all are there. The process ends here where that cannot be.
+
+        Raises:
+            RankError: another rank is lost or has given up, of which this one has not heard before.
+        """
+        watch = self._watch
+        assert watch is not None
+        if failure:
+            watch.give_up(failure)
+        self._parting = self._parting or self._apart.Ibarrier()
+        while not self._parting.Test():
+            if not watch.noticed:
+                watch.check()
+            elif watch.lost:
+                self._end()
+            time.sleep(PARTING)
+        watch.leave()
+        if watch.failure:  # of what is pending, MPI complains
             sys.stderr.flush()
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            late = threading.Timer(PATIENCE, self._end)
-            late.daemon = True
-            late.start()
         self._mpi.Finalize()
-        if self._watch.failure and self._nccl:  # the end of the device's work would be waited for, which may not come
-            self._end()
+        if watch.failure and self._nccl:  # the end of the device's work would be waited for, which may not come
+            os._exit(1)
 
     def _end(self) -> None:
+        """End the process without MPI, which would wait for ranks that are lost.
+
+        The rank that speaks ends first: some launchers end all ranks as soon as one ends like this.
+        """
+        watch = self._watch
+        assert watch is not None
+        if 0 in watch.lost and not watch.speaks:
+            time.sleep(2 * BEAT)
+        while not watch.speaks and not {0} & (watch.left | watch.lost):
+            time.sleep(PARTING)
+        watch.leave()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)

@@ -318,7 +318,9 @@ class _Run:
         self.progress.close()
         lost = isinstance(error, SumLostError) or (self.group.size > 1 and self.config.training.shard)
         if lost or not self.group.first:
-            raise error
+            if not (self.folder / CHECKPOINT).is_file():
+                raise error
+            raise type(error)(f"{error}; go on from the last save with --resume {self.folder}") from error
         try:
             if self.saved_at != self.trainer.step:
                 self._save()
