@@ -19,11 +19,12 @@ TRAIN = (
 """Steps that are recorded from the second on."""
 
 SILENT = r"rank 1 \(process \d+ on \S+\) has given no sign of life for 4 s"
+RESUME = "; go on from the last save with --resume .*"
 SAYS = {
-    "stops": SILENT,
+    "stops": SILENT + RESUME,
     "stops, and the device is deaf": SILENT,
-    "gives up": r"rank 1 \(process \d+ on \S+\) gave up: .*Unable to allocate 40.0 GiB for an array.*",
-    "stops in its sum": SILENT,
+    "gives up": r"rank 1 \(process \d+ on \S+\) gave up: .*Unable to allocate 40.0 GiB for an array.*" + RESUME,
+    "stops in its sum": SILENT + RESUME,
     "stops after it": SILENT + "; all 5 steps are saved: go on with --resume .*",
 }
 

@@ -119,7 +119,7 @@ class MPIGroup(Group):
             self._nccl.end_sums()
 
     def sum_part(self, flat: Array, sums: str = "fp32") -> None:
-        """Put the sum over all ranks in the place of this rank's part of `flat`: added in their order, and not rounded again."""
+        """Put the sum of all ranks in the place of this rank's part of `flat`; in bfloat16 it is not rounded again."""
         cut = self.parts(flat.shape[0])
         if self._nccl:
             self._nccl.sum_parts(flat, cut, sums)
@@ -217,6 +217,7 @@ class MPIGroup(Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         self._mpi.Finalize()
         if watch.failure and self._nccl:  # the end of the device's work would be waited for, which may not come
+            sys.stdout.flush()
             os._exit(1)
 
     def _end(self) -> None:
