@@ -66,6 +66,10 @@ class RankError(TinyDDPMError):
     """Another rank of the run is lost, or has given up."""
 
 
+class SumLostError(RankError):
+    """So it is, and a sum on this rank's device was given up, in the middle of a step."""
+
+
 class TinyDDPMWarning(UserWarning):
     """What a user should know and need not act on; the command line prints its one line as a note."""
 

@@ -93,7 +93,7 @@ class Trained:
             guidance: 1 is none, 3 goes thrice as far; or a table, such as {"name": "auto", "weak": "runs/small"}.
                 The run's own if not given.
             first: the number of the first sample.
-            batch_size: how many at a time; changes nothing but memory.
+            batch_size: how many at a time; changes nothing but memory, and how products of matrices round.
             progress: show a bar.
             sampling: `sampler`, `steps`, `spacing`, `threshold`, `percentile`, where they are not to be the run's own.
 

@@ -44,7 +44,7 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 def _of_cpu(field: str) -> str:
     """Return what Linux says of the first processor; "" where there is nothing."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return ""
     return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == field), "")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from helpers.mpi import MPIEXEC
+from helpers.ranks import mpiexec
 from tinyddpm.bench.scaling import Link, ring_seconds
 from tinyddpm.bench.task import make_task
 from tinyddpm.errors import ConfigError, TinyDDPMError
@@ -71,10 +71,7 @@ def test_turns_come_to_medians_and_to_what_the_model_makes_of_them(ranks: Any) -
 
 def test_ranks_take_turns_with_one_process() -> None:
     """Two ranks and a small network, two turns of each; whatever their speed, it is all told."""
-    pytest.importorskip("mpi4py", reason="mpi4py is not installed: run pip install 'tinyddpm[mpi]'")
-    if MPIEXEC is None:
-        pytest.skip("there is no mpiexec: run pip install 'tinyddpm[mpi]'")
-    done = run(*SMALL, "--ranks", "2", "--launcher", MPIEXEC, "--json")
+    done = run(*SMALL, "--ranks", "2", "--launcher", mpiexec(), "--json")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     found = json.loads(done.stdout)

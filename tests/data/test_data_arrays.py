@@ -274,6 +274,20 @@ def test_a_lying_header_is_refused_before_anything_is_allocated(tmp_path: Path) 
             open_dataset(str(tmp_path / name))
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_a_long_header_is_refused_unread(tmp_path: Path, suffix: str) -> None:
+    """Before it is missed that the file has less."""
+    header = b"\x93NUMPY\x02\x00" + (2**31).to_bytes(4, "little") + b"{'descr': "
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".npy":
+        path.write_bytes(header)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("images.npy", header)
+    with pytest.raises(DataError, match="it has a header of 2147483648 bytes"):
+        open_dataset(str(path))
+
+
 def test_an_archive_too_large_for_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_member(tmp_path / "x.npz", npy_bytes(np.zeros((64, 64, 64), np.uint8)))
     monkeypatch.setattr("tinyddpm.data.base.MEMORY_LIMIT", 2**18)

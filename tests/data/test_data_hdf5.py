@@ -109,6 +109,16 @@ def test_what_is_read_into_memory_must_fit(tmp_path: Path, monkeypatch: pytest.M
         refused(tmp_path / "x.h5", f"`{key}`: .* GiB .* only images are read as needed; shrink it")
 
 
+@pytest.mark.parametrize("key", ["labels", "tokens", "length"])
+def test_columns_of_other_lengths_are_refused_unread(tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few megabytes may unfold to gigabytes."""
+    monkeypatch.setattr("tinyddpm.data.hdf5.check_memory", lambda *_: pytest.fail("it is read"))
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["images"] = np.zeros((4, 8, 8), np.uint8)
+        file[key] = np.zeros(5)
+    refused(tmp_path / "x.h5", rf"`{key}` has the shape \(5,\): store a row for each of 4 samples")
+
+
 def refused(path: Path, complaint: str) -> None:
     with pytest.raises(DataError, match=rf"{path.name}.*{complaint}") as error:
         open_dataset(str(path))

@@ -181,6 +181,18 @@ def test_prompts_on_the_command_line(run: Path, model: Trained, tmp_path: Path) 
     assert "note: no prompt is given" in tinyddpm_says("sample", run, "--count", "1", "--out", tmp_path / "silent")
 
 
+def test_prompts_where_the_locale_is_ascii(run: Path, tmp_path: Path) -> None:
+    """There Python hands on the bytes of an argument as halves of characters."""
+    for name, prompt in (("as bytes", "la for\udcc3\udcaat"), ("as text", "la forêt")):
+        done = CliRunner().invoke(
+            main, ["sample", str(run), "--count", "2", "--prompt", prompt, "--out", f"{tmp_path / name}"]
+        )
+        assert done.exit_code == 0, done.output
+    assert (tmp_path / "as bytes" / "grid.png").read_bytes() == (tmp_path / "as text" / "grid.png").read_bytes()
+    done = CliRunner().invoke(main, ["sample", str(run), "--prompt", "half \ud83d"])
+    assert done.stderr.endswith("Error: 'half \\ud83d' is no Unicode text: write it as UTF-8\n")
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [(None, "cannot read the prompts"), (b"\n \n", "there are no prompts in"), (b"\xff\xfe", "are no UTF-8 text")],

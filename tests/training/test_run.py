@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.backend.numpy_backend import NumpyBackend
@@ -39,6 +41,7 @@ from tinyddpm.training.assembly import make_trainer, open_data
 from tinyddpm.training.lock import held, in_folder
 from tinyddpm.training.metrics import Metrics
 from tinyddpm.training.run import resume, start
+from tinyddpm.training.trainer import StepResult, Trainer
 
 NUMPY = load_backend("numpy")
 
@@ -257,7 +260,8 @@ def test_run_folder_holds_what_it_should(tmp_path: Path) -> None:
 
 def test_pictures_of_a_run_say_what_made_them(tmp_path: Path) -> None:
     """Those at the end name the checkpoint by its hash, those on the way have the configuration instead."""
-    start(config(POINTS), NUMPY, tmp_path / "run", quiet())
+    outcome = start(config(POINTS), NUMPY, tmp_path / "run", quiet())
+    assert outcome.how == "complete"  # a signal to whoever tests would be caught by the run, which then ends early
     made = read_mark(tmp_path / "run" / "samples" / "step_0000006.png")
     assert made["checkpoint"] == {"step": 6, "weights": "average"}
     assert Config.from_dict(made["configuration"]) == Config.from_dict(loaded(tmp_path / "run").config)
@@ -278,12 +282,12 @@ def test_folder_in_use_is_left_alone(tmp_path: Path) -> None:
 
 
 HOLDER = """
-import sys, time
+import sys
 from pathlib import Path
 from tinyddpm.training.lock import held
 with held(Path(sys.argv[1]), print):
     print("held", flush=True)
-    time.sleep(600)
+    sys.stdin.read()
 """
 
 
@@ -292,7 +296,7 @@ def test_a_folder_has_one_run_at_a_time(tmp_path: Path) -> None:
     start(config(POINTS, steps=3), NUMPY, tmp_path / "run", quiet())
     for folder in (tmp_path / "run", tmp_path / "new"):
         command = [sys.executable, "-c", HOLDER, str(folder)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
             assert holder.stdout.readline() == "held\n"
             who = f"{folder.name} is in use by process {holder.pid} on {platform.node()}, since 20"
             second = partial(resume, folder, quiet(), steps=5)
@@ -308,7 +312,15 @@ def test_a_folder_has_one_run_at_a_time(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.rglob(".*")} == {".lock"}
 
 
-def test_a_lock_outlives_no_error(tmp_path: Path) -> None:
+def test_a_lock_outlives_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is let go of, and not only forgotten."""
+    locks: list[FileLock] = []
+
+    def kept(*arguments: Any, **options: Any) -> FileLock:
+        locks.append(FileLock(*arguments, **options))
+        return locks[-1]
+
+    monkeypatch.setattr("tinyddpm.training.lock.FileLock", kept)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError), held(tmp_path / "run", print):
             raise ZeroDivisionError
@@ -316,6 +328,17 @@ def test_a_lock_outlives_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"^cannot write \S*file: "), held(tmp_path / "file", print):
         pass
+
+
+def test_where_nothing_can_be_locked_a_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def acquire(_: FileLock) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    said: list[str] = []
+    with held(tmp_path, said.append):
+        pass
+    assert said == [f"note: {tmp_path} cannot be locked (No locks available): let no other run write there"]
 
 
 @pytest.mark.parametrize("killed_at", [1, 2, 3, 4])
@@ -344,6 +367,40 @@ def test_pictures_that_a_kill_cost_are_drawn_on_resume(
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name
     with pytest.raises(ConfigError, match="has done 12 steps already"):
         resume(tmp_path / "killed", quiet())
+
+
+def test_pictures_of_an_earlier_end_are_drawn_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a run that went on was killed before its last picture, which there is one of, but of fewer steps."""
+    start(config(POINTS), NUMPY, tmp_path / "straight", quiet())
+    start(config(POINTS, steps=6), NUMPY, tmp_path / "killed", quiet())
+
+    def dying(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pictures_module, "save_gif", dying)
+        with pytest.raises(KeyboardInterrupt):
+            resume(tmp_path / "killed", quiet(), steps=12)
+    assert resume(tmp_path / "killed", quiet()).complete
+    straight, killed = (tmp_path / name / "denoising.gif" for name in ("straight", "killed"))
+    assert killed.read_bytes() == straight.read_bytes()
+
+
+def test_a_line_that_is_rewritten_ends_before_a_stop_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    step = Trainer.train_step
+
+    def stopped(trainer: Trainer) -> StepResult:
+        signal.raise_signal(signal.SIGINT)
+        return step(trainer)
+
+    monkeypatch.setattr(Trainer, "train_step", stopped)
+    terminal = Terminal()
+    assert start(config(POINTS), NUMPY, tmp_path / "run", Progress(terminal)).signal == signal.SIGINT
+    assert re.search(r"\r1/12  loss [^\n]*\n$", terminal.getvalue())
 
 
 def test_an_edited_configuration_is_honoured_or_refused(tmp_path: Path) -> None:
@@ -388,8 +445,32 @@ def test_a_disk_that_fills_up_costs_no_step(what: str, tmp_path: Path, monkeypat
     assert_same_arrays(loaded(folder), loaded(tmp_path / "straight"))
 
 
+@pytest.mark.parametrize(("save_every", "last"), [(5, ""), (2, "; the last save is of step 2")])
+def test_a_full_disk_that_takes_no_save_either(
+    save_every: int, last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it is said what is lost."""
+    save = Trainer.save
+
+    def full(*_: Any, **__: Any) -> None:
+        raise DataError("cannot write FILE: No space left on device")
+
+    def full_from_step_3_on(trainer: Trainer, *arguments: Any) -> None:
+        if trainer.step > 2:
+            raise CheckpointError("cannot write checkpoint.h5: No space left on device")
+        save(trainer, *arguments)
+
+    monkeypatch.setattr(Metrics, "append", full)
+    monkeypatch.setattr(Trainer, "save", full_from_step_3_on)
+    line = f"cannot write FILE: No space left on device; nor can step 4 be saved{last}"
+    with pytest.raises(DataError, match=f"^{line}$"):
+        start(config(POINTS, save_every=save_every), NUMPY, tmp_path, quiet())
+
+
 def test_the_advice_to_a_diverged_run_can_be_followed(tmp_path: Path) -> None:
     folder, said = tmp_path / "run", StringIO()
+    with pytest.raises(TrainingError, match=r"^after step 1 the weights are no longer finite, and there is no checkp"):
+        start(config(POINTS, learning_rate=1e38, warmup=0, clip=0.0, save_every=1), NUMPY, tmp_path / "huge", quiet())
     with pytest.raises(TrainingError, match=r"there is no checkpoint yet: start anew with --learning-rate 1e\+11 or a"):
         start(config(POINTS, learning_rate=1e12, warmup=0, clip=0.0, steps=60), NUMPY, tmp_path / "early", quiet())
     start(config(POINTS, steps=3), NUMPY, folder, quiet())

@@ -134,7 +134,19 @@ def test_metrics_of_steps_to_be_done_again_are_cut(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [b"", b"{", b"[" * 100_000, b"[1]", b"3", b'{"loss": 1}', b'{"step": "5"}', b'{"step": -1}', b"\xff", b"\x00"],
+    [
+        b"",
+        b"{",
+        b"[" * 100_000,
+        b"[1]",
+        b"3",
+        b'{"loss": 1}',
+        b'{"step": "5"}',
+        b'{"step": -1}',
+        b'{"step": true}',
+        b"\xff",
+        b"\x00",
+    ],
 )
 def test_one_bad_line_of_metrics_costs_no_other(bad: bytes, tmp_path: Path) -> None:
     """What can be read is kept to the byte, and the file as it was is set aside; a line that is empty is no loss."""

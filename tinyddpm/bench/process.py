@@ -184,7 +184,7 @@ def _resident_bytes(field: str) -> int | None:
     getrusage would not do: its peak includes the parent's at the moment of the start.
     """
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)

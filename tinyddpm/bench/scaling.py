@@ -20,7 +20,8 @@ A step is then its compute C on one rank, and what it waits for sums:
 S is the sum of the whole gradient, S_k that of one of k equal pieces, G the gathering of weights where ranks keep
 shards. Pieces are ready one after the other during the backward, which is two thirds of the compute as it has two
 products for each of the forward; each waits for the one before it, and nothing hides the last. The k is the quickest,
-with pieces no smaller than those of Li et al., "PyTorch Distributed" (2020). This library sums after the backward.
+with pieces no smaller than those of Li et al., "PyTorch Distributed" (2020). By NCCL
+this library sums within the backward, unless ranks keep shards; by MPI after it.
 
 Not counted: the additions of a sum, the loss and the stop that ranks agree on each step (a few times ceil(log2 p) a),
 ranks that wait for the slowest, and the data.
@@ -35,11 +36,12 @@ from math import ceil, isfinite
 from typing import Any
 
 from tinyddpm.errors import ConfigError
+from tinyddpm.training.pieces import LEAST
 
 BACKWARD = 2 / 3
 """The part of a step's compute in which gradients become ready."""
 
-PIECE = 25 * 2**20
+PIECE = 4 * LEAST
 """Bytes of a piece of the gradient, at least: more pieces have more latencies."""
 
 EFFICIENT = 0.9
@@ -313,9 +315,9 @@ def as_text(job: Job, link: Link, ranks: Sequence[int], how: str) -> Iterator[st
         )
     yield ""
     yield (
-        "Of it: the part of the step that is compute. 90 % from: the batch a rank from which that is 90 %. Sums come "
-        "after the backward in this library; within it, they would begin with the first gradients. No activations are "
-        "in the memory."
+        "Of it: the part of the step that is compute. 90 % from: the batch a rank from which that is 90 %. By MPI, and "
+        "with shards, sums come after the backward; by NCCL they begin with the first gradients. No activations are in "
+        "the memory."
     )
 
 

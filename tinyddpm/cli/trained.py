@@ -139,16 +139,24 @@ def wish_of(
         embeddings: a file of tokens.
 
     Raises:
-        ConfigError: a class is unknown, or the file of captions cannot be read or has none.
+        ConfigError: a class is unknown, the file of captions cannot be read or has none, or a text is no UTF-8.
         DataError: the file of tokens cannot be read or has none.
     """
     from tinyddpm.conditions import Wish
     from tinyddpm.data.paths import open_tokens
     from tinyddpm.model.sampling import class_names, class_numbers
 
-    labels = None if classes is None else class_numbers(model.classes, class_names(model.classes, classes))
-    captions = [*prompts, *(_lines(prompts_file) if prompts_file else ())]
+    labels = None if classes is None else class_numbers(model.classes, class_names(model.classes, _unicode(classes)))
+    captions = [*map(_unicode, prompts), *(_lines(prompts_file) if prompts_file else ())]
     return Wish(labels, captions or None, open_tokens(embeddings) if embeddings else None)
+
+
+def _unicode(text: str) -> str:
+    """Return an argument as Unicode: where the locale knows ASCII alone, Python hands on the bytes of others."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError as error:
+        raise ConfigError(f"{text!r} is no Unicode text: write it as UTF-8") from error
 
 
 def _lines(path: Path) -> list[str]:

@@ -36,6 +36,8 @@ from tinyddpm.errors import DataError
 
 COLUMN_KEYS = {"captions": CAPTIONS, "tokens": TOKENS, "length": LENGTH}
 """Under which names columns are kept in a file, and what they are called in a data set."""
+LONGEST_HEADER = 10_000
+"""Bytes of the header of an `.npy`; NumPy trusts none that is longer."""
 DAMAGE = (
     OSError, ValueError, TypeError, OverflowError, MemoryError, EOFError, RuntimeError, tokenize.TokenError,
     zipfile.BadZipFile, zlib.error,
@@ -50,6 +52,8 @@ def open_npy(path: Path, levels: Levels | None = None) -> Dataset:
         DataError: the file is damaged, pickled, or holds something else.
     """
     try:
+        with path.open("rb") as stream:
+            _check_header(stream)
         samples = np.load(path, mmap_mode="r", allow_pickle=False)
     except DAMAGE as cause:
         raise _unreadable(path, cause) from cause
@@ -162,6 +166,7 @@ def _read_labels(archive: zipfile.ZipFile, key: str, path: Path) -> Samples:
 
 
 def _declared_bytes(stream: IO[bytes]) -> int:
+    _check_header(stream)
     version = npy.read_magic(stream)
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     if version not in readers:
@@ -170,6 +175,16 @@ def _declared_bytes(stream: IO[bytes]) -> int:
     if dtype.hasobject:
         raise ValueError("it holds Python objects")
     return math.prod(shape) * dtype.itemsize
+
+
+def _check_header(stream: IO[bytes]) -> None:
+    """Raise a ValueError if an `.npy` says that its header is longer than any is: NumPy reads all of it into memory."""
+    start = stream.read(12)
+    stream.seek(0)
+    if start.startswith(npy.MAGIC_PREFIX) and start[6] > 1:
+        length = int.from_bytes(start[8:], "little")
+        if length > LONGEST_HEADER:
+            raise ValueError(f"it has a header of {length} bytes")
 
 
 def _unreadable(path: Path, cause: Exception) -> DataError:

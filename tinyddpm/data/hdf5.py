@@ -105,10 +105,11 @@ def open_hdf5(path: Path, split: str = "train", levels: Levels | None = None) ->
                     f"{name} holds {', '.join(datasets) or 'nothing'}: name the dataset `images` or `points`"
                 )
             require_split(split, tuple(samples_keys), name)
+            counts = {part: _count(datasets[key]) for part, key in samples_keys.items()}
             key, classes = samples_keys[split], tuple(_strings(datasets, "classes", name))
-            stored = {part: _read(datasets, key, name) for part, key in labels_keys.items()}
+            stored = {part: _read(datasets, of, name, counts.get(part)) for part, of in labels_keys.items()}
             labels, classes = labels_of(split, stored, classes, name)
-            columns = _columns(datasets, name)
+            columns = _columns(datasets, name, counts[split])
             if datasets[key].ndim == 2 and "images" not in key:
                 return levelled(
                     ArrayDataset(_read(datasets, key, name), labels, classes, columns=columns, name=name), levels
@@ -129,8 +130,13 @@ def hdf5_columns(path: Path) -> dict[str, Samples]:
         return _columns(checked_datasets(file, DataError), str(path))
 
 
-def _columns(datasets: Datasets, name: str) -> dict[str, Samples]:
-    columns = {key: _read(datasets, key, name) for key in (TOKENS, LENGTH) if key in datasets}
+def _count(samples: Any) -> int | None:
+    """Return how many samples there are; None where it is no array of any."""
+    return samples.shape[0] if samples.shape else None
+
+
+def _columns(datasets: Datasets, name: str, n: int | None = None) -> dict[str, Samples]:
+    columns = {key: _read(datasets, key, name, n) for key in (TOKENS, LENGTH) if key in datasets}
     if "captions" in datasets:
         columns[CAPTIONS] = np.asarray(_strings(datasets, "captions", name), object)
     return columns
@@ -149,8 +155,10 @@ def _strings(datasets: Datasets, key: str, name: str) -> list[str]:
     return strings
 
 
-def _read(datasets: Datasets, key: str, name: str) -> Samples:
-    """Return a whole dataset."""
+def _read(datasets: Datasets, key: str, name: str, n: int | None = None) -> Samples:
+    """Return a whole dataset, of n rows where n is given."""
+    if n is not None and datasets[key].shape[:1] != (n,):
+        raise DataError(f"{name}: `{key}` has the shape {datasets[key].shape}: store a row for each of {n} samples")
     check_memory(datasets[key].nbytes, f"{name}, `{key}`", "of an HDF5 file only images are read as needed; shrink it")
     array: Samples = np.asarray(datasets[key][()])
     return array

@@ -28,8 +28,8 @@ def open_path(path: Path, image_size: tuple[int, int] | None, split: str, option
         path: the file or folder.
         image_size: (H, W) of the images.
         split: which part of it.
-        options: "levels": the values that are black and white, as "0:4095" (`levels.py`); and of a folder of images
-            "background" and "frames" (`image_files.py`).
+        options: "levels": the values that are black and white, as "0:4095" (`levels.py`); and of image files, in a
+            folder or in Parquet, "background" and "frames" (`image_files.py`).
 
     Raises:
         DataError: the path holds nothing that is understood, it is damaged, or there is no such split.

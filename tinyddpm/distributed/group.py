@@ -34,6 +34,11 @@ class Group:
         """Whether this rank is the one that writes and speaks."""
         return self.rank == 0
 
+    @property
+    def speaks(self) -> bool:
+        """Whether this rank says what went wrong: the first of those that are left."""
+        return True
+
     def load_backend(
         self, name: str, device: str | None = None, precision: str = "fp32", graph: bool = True
     ) -> Backend:
@@ -50,6 +55,15 @@ class Group:
             flat: (n,) float32.
             sums: what is sent: "fp32", or "bf16" for half as many bytes, each number and each sum rounded to bfloat16.
         """
+
+    def begin_sum(self, flat: Array, part: slice, sums: str = "fp32") -> None:
+        """Begin to sum a part of `flat`, while other work is launched; see `sum_`. All that was begun is there, in its
+        place, for what is launched after `end_sums`.
+        """
+        self.sum_(flat[part], sums)
+
+    def end_sums(self) -> None:
+        """Have what is launched from now on see the sums that were begun."""
 
     def sum_part(self, flat: Array, sums: str = "fp32") -> None:
         """Put the sum over all ranks in the place of this rank's part of `flat`, of `parts(n)`; the rest is not set.
@@ -93,6 +107,13 @@ class Group:
         found = parts(n, self.size) if n else []
         return found + [slice(n, n)] * (self.size - len(found))
 
+    def check(self) -> None:
+        """See to it that what was summed on the device was summed to the end.
+
+        Raises:
+            SumLostError: it was not, as a rank is lost.
+        """
+
     def same(self, what: Mapping[str, Any]) -> None:
         """Refuse ranks that differ.
 
@@ -110,7 +131,7 @@ class Group:
                     raise ConfigError(f"rank {rank} has other {name} than rank 0 ({how}): start all ranks alike")
 
     def leave(self, failure: str | None = None) -> None:
-        """Part from the others; `failure` is what they are told where this rank gives up."""
+        """Part from the others, when all are there; `failure` is what they are told where this rank gives up."""
 
 
 ALONE = Group()

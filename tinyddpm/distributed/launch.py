@@ -56,6 +56,12 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launch:
     return Launch()
 
 
+def own_gpu(launch: Launch, environment: Mapping[str, str] = os.environ) -> int:
+    """Return which GPU falls to a process, of those that it sees: by its rank, or the only one that it was given."""
+    given = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return launch.local_rank % len(given) if given != [""] else launch.local_rank
+
+
 def join(kind: str, launch: Launch) -> Group:
     """Return the group of the ranks that were launched together, once all are there.
 

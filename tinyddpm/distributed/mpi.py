@@ -9,7 +9,6 @@ import os
 import pickle
 import platform
 import sys
-import threading
 import time
 from multiprocessing import AuthenticationError
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,9 +18,9 @@ from threadpoolctl import threadpool_limits
 
 from tinyddpm.backend import Array, Backend
 from tinyddpm.distributed.group import Group
-from tinyddpm.distributed.launch import Launch
-from tinyddpm.distributed.watch import PATIENCE, Door, Watch, connect, place
-from tinyddpm.errors import ConfigError
+from tinyddpm.distributed.launch import Launch, own_gpu
+from tinyddpm.distributed.watch import BEAT, Door, Watch, connect, place
+from tinyddpm.errors import ConfigError, SumLostError
 
 if TYPE_CHECKING:
     from tinyddpm.distributed.nccl import NCCL
@@ -34,6 +33,9 @@ TESTS = 2000
 
 PAUSE = 50e-6
 """Seconds between two tests then."""
+
+PARTING = 0.01
+"""Seconds between two tests of whether all ranks have come to their end."""
 
 
 class MPIGroup(Group):
@@ -52,13 +54,16 @@ class MPIGroup(Group):
         self._mpi, self._world = MPI, MPI.COMM_WORLD
         super().__init__(self._world.rank, self._world.size)
         self.recordable = False
-        self._local_rank, self._kind = launch.local_rank, kind
+        self._launch, self._kind = launch, kind
         if self.size == 1 or self.size != launch.size:
             library = MPI.Get_library_version().partition("\n")[0].strip("\0 ")
             raise ConfigError(
                 f"{launch.by or 'no launcher'} started {launch.size} ranks, and MPI sees {self.size}: start them by the"
                 f" mpiexec of the MPI that mpi4py uses ({library}), or give --distributed none"
             )
+        # Where a rank gives up, the others' sums are left half done; they meet once more all the same.
+        self._apart = self._world.Dup()
+        self._parting: Any = None
         self._watch: Watch | None = None
         self._backend: Backend | None = None
         self._nccl: NCCL | None = None
@@ -74,13 +79,15 @@ class MPIGroup(Group):
         """
         on_gpu = name == "cupy" or (name == "torch" and device == "cuda")
         if on_gpu and device in (None, "cuda"):
-            device = f"cuda:{self._local_rank}"
+            device = f"cuda:{own_gpu(self._launch)}"
         threadpool_limits(self.cores())  # of the BLAS, which would take those of the other ranks too
         self._backend = super().load_backend(name, device, precision, graph)
         if name == "cupy" and self._kind != "mpi":
             from tinyddpm.distributed.nccl import NCCL
 
-            self._nccl = NCCL(self._backend, self.rank, self.size, self.broadcast)
+            assert self._watch is not None
+            self._nccl = NCCL(self._backend, self)
+            self._watch.wake = self._nccl.abort
             self.recordable = True
         elif self._kind == "nccl":
             raise ConfigError(f"--distributed nccl is for GPUs, and backend {name!r} is not: use --backend cupy")
@@ -93,10 +100,23 @@ class MPIGroup(Group):
         elif sums == "fp32":
             host = self._host(flat)
             self._wait(self._world.Iallreduce(self._mpi.IN_PLACE, host))
-            self._device(flat, slice(None), host)
+            if not np.may_share_memory(self._host(flat[:1]), host):
+                self._device(flat, host)
         else:
             self.sum_part(flat, sums)
             self._gather_parts(flat, sums)
+
+    def begin_sum(self, flat: Array, part: slice, sums: str = "fp32") -> None:
+        """Begin to sum a part of `flat`: beside what is computed if NCCL does it, and at once otherwise."""
+        if self._nccl:
+            self._nccl.begin_sum(flat, part, sums)
+        else:
+            super().begin_sum(flat, part, sums)
+
+    def end_sums(self) -> None:
+        """Have what is launched from now on see the sums that were begun."""
+        if self._nccl:
+            self._nccl.end_sums()
 
     def sum_part(self, flat: Array, sums: str = "fp32") -> None:
         """Put the sum over all ranks in the place of this rank's part of `flat`: added in the order of ranks."""
@@ -114,7 +134,7 @@ class MPIGroup(Group):
         total = total.copy() if total.base is not None else total
         for other in got[1:]:
             total += _unpacked(other)
-        self._device(flat, mine, total)
+        self._device(flat[mine], total)
 
     def gather_parts(self, flat: Array) -> None:
         """Put each rank's part of `flat` in its place on all ranks."""
@@ -129,7 +149,7 @@ class MPIGroup(Group):
         got = np.empty(flat.shape[0], sent.dtype)
         counts, starts = [part.stop - part.start for part in cut], [part.start for part in cut]
         self._wait(self._world.Iallgatherv([sent, len(sent), kind], [got, (counts, starts), kind]))
-        self._device(flat, slice(None), _unpacked(got))
+        self._device(flat, _unpacked(got))
 
     def gather(self, value: T) -> list[T]:
         """Return what each rank gives, in the order of ranks."""
@@ -153,27 +173,64 @@ class MPIGroup(Group):
         self._wait(self._world.Ibcast(got))
         return value if self.first else pickle.loads(got.data)
 
+    def check(self) -> None:
+        """See to it that what was summed on the device was summed to the end.
+
+        Raises:
+            SumLostError: it was not, as a rank is lost.
+        """
+        assert self._watch is not None
+        if self._watch.woken:
+            self._watch.check(SumLostError)
+
     def most(self, value: int) -> int:
         """Return the largest number that a rank gives."""
         found = np.array([value], np.int64)
         self._wait(self._world.Iallreduce(self._mpi.IN_PLACE, found, self._mpi.MAX))
         return int(found[0])
 
+    @property
+    def speaks(self) -> bool:
+        """Whether this is the first of the ranks that are not lost."""
+        return self._watch.speaks if self._watch else self.first
+
     def leave(self, failure: str | None = None) -> None:
-        """Part from the others, and from MPI. Where a rank is lost, the process ends here: MPI would wait for it."""
-        assert self._watch is not None
-        self._watch.leave(failure)
-        if self._watch.lost:
-            self._end()
-        if self._watch.failure:  # should a rank be lost now, MPI would wait for it; of what is pending it complains
+        """Part from the others, and from MPI, when all are there. The process ends here where that cannot be.
+
+        Raises:
+            RankError: another rank is lost or has given up, of which this one has not heard before.
+        """
+        watch = self._watch
+        assert watch is not None
+        if failure:
+            watch.give_up(failure)
+        self._parting = self._parting or self._apart.Ibarrier()
+        while not self._parting.Test():
+            if not watch.noticed:
+                watch.check()
+            elif watch.lost:
+                self._end()
+            time.sleep(PARTING)
+        watch.leave()
+        if watch.failure:  # of what is pending, MPI complains
             sys.stderr.flush()
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            late = threading.Timer(PATIENCE, self._end)
-            late.daemon = True
-            late.start()
         self._mpi.Finalize()
+        if watch.failure and self._nccl:  # the end of the device's work would be waited for, which may not come
+            os._exit(1)
 
     def _end(self) -> None:
+        """End the process without MPI, which would wait for ranks that are lost.
+
+        The rank that speaks ends first: some launchers end all ranks as soon as one ends like this.
+        """
+        watch = self._watch
+        assert watch is not None
+        if 0 in watch.lost and not watch.speaks:
+            time.sleep(2 * BEAT)
+        while not watch.speaks and not {0} & (watch.left | watch.lost):
+            time.sleep(PARTING)
+        watch.leave()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
@@ -196,14 +253,12 @@ class MPIGroup(Group):
         """Return a flat array on the host, its own memory where it lives there."""
         return flat if self._backend is None else self._backend.to_numpy(flat)
 
-    def _device(self, flat: Array, part: slice, host: HostArray) -> None:
-        """Write part of a flat array, unless it was written in place."""
-        if self._backend is None or not np.may_share_memory(self._backend.to_numpy(flat[part]), host):
-            target = flat[part]
-            if self._backend is None:
-                target[...] = host
-            else:
-                self._backend.upload(target, host)
+    def _device(self, flat: Array, host: HostArray) -> None:
+        """Write a flat array."""
+        if self._backend is None:
+            flat[...] = host
+        else:
+            self._backend.upload(flat, host)
 
     def _watched(self) -> Watch:
         """Return the watch of these ranks, which tell each other by MPI where they are."""
@@ -253,7 +308,8 @@ def _import_mpi() -> Any:
         mpi4py.rc.finalize = False
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
         raise ConfigError(
-            f"ranks need MPI ({error}): run pip install 'tinyddpm[mpi]', or give --distributed none"
+            f"ranks need MPI ({reason}): run pip install 'tinyddpm[mpi]', or give --distributed none"
         ) from error
     return MPI

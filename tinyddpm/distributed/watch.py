@@ -10,7 +10,7 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener, wait
@@ -23,8 +23,11 @@ BEAT = 1.0
 SILENCE = 15.0
 """Seconds without one after which a rank counts as lost."""
 
-PATIENCE = 25.0
-"""Seconds that a rank is given to notice that another is lost, before its process is ended."""
+NOTICE = 2.0
+"""Seconds that a rank is given to notice that another is lost, before sums on its device are given up."""
+
+PATIENCE = 12.0
+"""Seconds that it is given before its process is ended: so all end within half a minute of the last sign of life."""
 
 ALIVE, GOODBYE, FAILED = b".", b"bye", b"!"
 
@@ -40,29 +43,43 @@ class Watch:
     Attributes:
         failure: what happened to a rank; None as long as all are well.
         lost: the ranks that do nothing any more.
+        left: those that have said goodbye.
+        noticed: whether this rank knows of the failure, and ends by itself.
+        wake: what has the device give up its sums; None where there are none.
+        woken: whether it was called.
     """
 
     def __init__(self, rank: int, places: Sequence[str], connections: dict[int, Connection]) -> None:
         self.rank, self.places = rank, places
         self.failure: str | None = None
         self.lost: set[int] = set()
+        self.left: set[int] = set()
+        self.wake: Callable[[], None] | None = None
+        self.woken = False
         self._connections = connections
-        self._left, self._noticed = False, False
+        self.noticed, self._leaving = False, False
         self._thread = threading.Thread(target=self._listen, name="watch of ranks", daemon=True)
         self._thread.start()
 
-    def check(self) -> None:
-        """Raise a RankError if a rank is lost or has given up."""
+    def check(self, error: type[RankError] = RankError) -> None:
+        """Raise an error if a rank is lost or has given up."""
         if self.failure:
-            self._noticed = True
-            raise RankError(self.failure)
+            self.noticed = True
+            raise error(self.failure)
 
-    def leave(self, failure: str | None = None) -> None:
-        """Tell the others that this rank ends, and why if it gives up."""
-        self._noticed = True
-        if failure and not self.failure:
-            self._fail(f"rank {self.rank} ({self.places[self.rank]}) gave up: {shown(failure)}")
-        self._left = True
+    @property
+    def speaks(self) -> bool:
+        """Whether this is the first of the ranks that are not lost."""
+        return self.lost.issuperset(range(self.rank))
+
+    def give_up(self, why: str) -> None:
+        """Tell the others why this rank gives up."""
+        self.noticed = True
+        self._fail(f"rank {self.rank} ({self.places[self.rank]}) gave up: {shown(why)}")
+
+    def leave(self) -> None:
+        """Tell the others that this rank ends."""
+        self._leaving = True
         for connection in self._connections.values():
             _send(connection, GOODBYE)
 
@@ -71,21 +88,24 @@ class Watch:
         heard = dict.fromkeys(self._connections, time.monotonic())
         ranks = {connection: rank for rank, connection in self._connections.items()}
         woke, since = time.monotonic(), 0.0
-        while ranks:
+        while ranks or (self.failure and not self.noticed):
             for connection in wait(list(ranks), timeout=BEAT / 2):
                 assert isinstance(connection, Connection)
                 rank = ranks[connection]
                 try:
                     said = connection.recv_bytes()
                 except (EOFError, OSError):
-                    said = GOODBYE if self._left else b""
+                    said = GOODBYE if self._leaving else b""
                 heard[rank] = time.monotonic()
                 if said == GOODBYE or not said:
                     del ranks[connection]
-                    if not said:
+                    if said:
+                        self.left.add(rank)
+                    else:
                         self._lose(rank, "died")
                 elif said.startswith(FAILED):
-                    self._fail(said[1:].decode("utf-8", "replace"))
+                    lost, _, what = said[1:].decode("utf-8", "replace").partition(" ")
+                    self._fail(what, int(lost) if lost else None)
             now = time.monotonic()
             if now - woke > SILENCE / 2:  # this process was itself stopped, perhaps with all others
                 heard = dict.fromkeys(heard, now)
@@ -95,27 +115,31 @@ class Watch:
                 if now - heard[rank] > SILENCE:
                     del ranks[connection]
                     self._lose(rank, f"has given no sign of life for {SILENCE:.0f} s")
-            if self.failure and not self._noticed:
+            if self.failure and not self.noticed:
                 since = since or now
+                if now - since > NOTICE and self.wake and not self.woken:
+                    self.woken = True
+                    threading.Thread(target=self.wake, name="end of sums", daemon=True).start()
                 if now - since > PATIENCE:
                     self._end()
             else:
                 since = 0.0
 
     def _lose(self, rank: int, how: str) -> None:
-        self.lost.add(rank)
-        self._fail(f"rank {rank} ({self.places[rank]}) {how}")
+        self._fail(f"rank {rank} ({self.places[rank]}) {how}", rank)
 
-    def _fail(self, what: str) -> None:
+    def _fail(self, what: str, lost: int | None = None) -> None:
         """Note what happened, the first thing only, and tell it to the others that this rank is connected with."""
+        if lost is not None:
+            self.lost.add(lost)
         if self.failure is None:
             self.failure = what
             for connection in self._connections.values():
-                _send(connection, FAILED + what.encode())
+                _send(connection, FAILED + f"{'' if lost is None else lost} {what}".encode())
 
     def _end(self) -> None:
         """End the process, whose main thread waits for what never comes."""
-        if self.rank == min({*range(len(self.places))} - self.lost):
+        if self.speaks:
             with suppress(OSError, ValueError, AttributeError):
                 print(f"Error: {self.failure}", file=sys.__stderr__, flush=True)
         os._exit(1)

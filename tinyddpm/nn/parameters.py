@@ -113,6 +113,8 @@ class Layout:
                 raise ConfigError(f"parameter path {path!r} is used twice, or is also a folder: make it unique")
         ends = np.cumsum([prod(parameter.shape) for parameter in self.parameters], dtype=np.int64).tolist()
         self._spans = list(zip([0, *ends[:-1]], ends, strict=True)) if ends else []
+        self.spans = dict(zip(paths, self._spans, strict=True))
+        """Where each begins and ends in the flat buffer, in their order."""
         self.size: int = ends[-1] if ends else 0
         """The number of scalar parameters."""
 

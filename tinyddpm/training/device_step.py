@@ -24,6 +24,7 @@ from tinyddpm.ops.noising import Noised
 from tinyddpm.ops.optimisation import Factor
 from tinyddpm.training.feed import Feed, make_feed
 from tinyddpm.training.host_step import own_part
+from tinyddpm.training.pieces import Pieces, WatchedGradients
 from tinyddpm.training.state import State
 from tinyddpm.training.step import descent, training_gradient
 
@@ -47,10 +48,12 @@ class DeviceStep:
         self.own = group.parts(training.batch_size)[group.rank]
         self.feed: Feed = make_feed(backend, train, self.config, self.own)
         self.columns = {name: backend.asarray(column) for name, column in model.columns(train).items()}
-        self.slots = backend.asarray(np.arange(training.batch_size)[self.own])
+        slots = np.arange(training.batch_size)[self.own]
+        self.slots, self.rows = backend.asarray(slots), backend.asarray(slots - self.own.start)
         self.gradient = backend.asarray(np.zeros(model.layout.size, np.float32))
         self.descent = descent(training)
         self._part = own_part(model, group)
+        self.pieces = Pieces(model.layout) if group.size > 1 and group.recordable and not training.shard else None
         # All of a step is recorded, or what lies between the sums where these cannot be.
         between = backend.captured if not group.recordable else _as_it_is
         self._gradient, self._lengths = between(self._gradient_of), between(self._lengths_of_part)
@@ -64,6 +67,7 @@ class DeviceStep:
         self.feed.load(step)
         (factors,) = self._advance(backend.asarray(np.concatenate([[step], places])))
         found = backend.to_numpy(factors)
+        self.group.check()
         return float(found[Factor.LOSS]), float(found[Factor.NORM])
 
     def _step(self, now: Array) -> Arrays:
@@ -72,6 +76,7 @@ class DeviceStep:
         (loss,) = self._gradient(now)
         if group.size > 1:
             group.sum_(loss)
+        if group.size > 1 and not self.pieces:
             (group.sum_part if shard else group.sum_)(self.gradient, self.config.training.sums)
         (lengths,) = self._lengths()
         if shard:
@@ -84,12 +89,16 @@ class DeviceStep:
         return (factors,)
 
     def _gradient_of(self, now: Array) -> Arrays:
-        """Return what this rank's samples add to the loss; what they add to the gradient is left in its buffer."""
+        """Return what this rank's samples add to the loss; what they add to the gradient is left in its buffer.
+
+        Where sums can be launched, the gradient is that of all ranks: each piece of it is sent when all is in it.
+        """
         model, training, xp = self.model, self.config.training, self.model.backend.xp
         step, places = now[:1], now[1:]
         self.gradient[...] = 0.0
         w = model.weights(self.state.weights, self.ops)
-        dw = ZeroGradients(model.layout.views(self.gradient, xp))
+        views = model.layout.views(self.gradient, xp)
+        dw = self.pieces.watched(views, self._begin_sum) if self.pieces else ZeroGradients(views)
         loss = xp.zeros((1,), dtype=xp.float32, device=model.backend.device)
         for part in parts(places.shape[0], training.accumulate):
             batch = self._noised(step, places, part)
@@ -101,7 +110,13 @@ class DeviceStep:
                 DropoutNoise(self.random, step, self.slots[part]), share,
             )  # fmt: skip
             loss = loss + share * xp.mean(losses)
+        if isinstance(dw, WatchedGradients):
+            dw.close()
+            self.group.end_sums()
         return (loss,)
+
+    def _begin_sum(self, piece: slice) -> None:
+        self.group.begin_sum(self.gradient, piece, self.config.training.sums)
 
     def _lengths_of_part(self) -> Arrays:
         return (self.ops.lengths(self.gradient[self._part]),)
@@ -115,7 +130,7 @@ class DeviceStep:
 
     def _noised(self, step: Array, places: Array, part: slice) -> Noised:
         """Return some of the batch with its noise."""
-        rows = places if self.feed.whole else self.slots
+        rows = places if self.feed.whole else self.rows
         return self.ops.noised(
             self.random, step, self.slots[part], self.feed.data, self.model.process.levels, rows[part],
             flip=self.config.data.flip,

@@ -174,11 +174,14 @@ class Trainer:
     def _gathered(self, own: Array) -> Array:
         """Return a buffer of which each rank keeps its part, whole on every rank."""
         xp, backend = self.model.backend.xp, self.model.backend
-        whole = xp.empty((self.model.layout.size,), dtype=own.dtype, device=backend.device)
-        whole[self._part] = own
-        self.group.gather_parts(whole)
+        with backend.scope():
+            whole = xp.empty((self.model.layout.size,), dtype=own.dtype, device=backend.device)
+            whole[self._part] = own
+            self.group.gather_parts(whole)
         return whole
 
     def _whole(self, own: Array) -> np.ndarray[Any, Any]:
         """Return a buffer on the host, whole on every rank."""
-        return self.model.backend.to_numpy(self._gathered(own) if self.config.training.shard else own)
+        host = self.model.backend.to_numpy(self._gathered(own) if self.config.training.shard else own)
+        self.group.check()
+        return host

@@ -89,7 +89,7 @@ def _with_headers(name: str, seen: set[str]) -> str:
         seen.add(found[1])
         return _with_headers(found[1], seen)
 
-    return INCLUDE.sub(header, (FOLDER / name).read_text())
+    return INCLUDE.sub(header, (FOLDER / name).read_text(encoding="utf-8"))
 
 
 def _argument(name: str, value: Any) -> Any:

@@ -1,6 +1,4 @@
-"""Count what accidents do: damaged checkpoints that are read wrongly, and runs that a kill loses.
-
-python tests/accidents.py --mutations 2000 --kills 200
+"""Damaged checkpoints that are read wrongly, and runs that a kill loses.
 
 Each damaged checkpoint must be refused in one line, or be read as what was saved, bit for bit. A run that is killed at
 random moments, most of them in a save, must always be found readable, and end, resumed, as the straight run does.
@@ -8,7 +6,6 @@ random moments, most of them in a save, must always be found readable, and end, 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import random
 import shutil
@@ -17,11 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from accidents import PATIENCE, SCRIPT, Count
 from tinyddpm.backend import load_backend
 from tinyddpm.errors import TinyDDPMError
 from tinyddpm.model.checkpoint import Checkpoint, load_checkpoint
@@ -41,11 +38,8 @@ POINTS: dict[str, Any] = {
 }  # fmt: skip
 """A run that does little but save."""
 
-PATIENCE = 60.0
-"""Seconds after which reading a file, or a run, hangs."""
-
 REFUSED, AS_SAVED = "refused in one line", "read as saved"
-READABLE, STRAIGHT = "killed, and readable", "ended as the straight run"
+EARLY, READABLE, STRAIGHT = "before the first save", "readable", "as the straight run"
 
 
 def train(folder: Path) -> None:
@@ -91,32 +85,31 @@ def read_all(original: Path, first: int, last: int) -> None:
         for seed in range(first, last):
             path.write_bytes(damaged(content, seed))
             try:
-                found = AS_SAVED if digest(load_checkpoint(path, layout)) == saved else f"read WRONGLY (seed {seed})"
+                found = AS_SAVED if digest(load_checkpoint(path, layout)) == saved else "read wrongly"
             except TinyDDPMError as error:
-                found = REFUSED if len(str(error).splitlines()) == 1 else f"refused in several lines (seed {seed})"
+                found = REFUSED if len(str(error).splitlines()) == 1 else "refused in several lines"
             print(found, flush=True)
 
 
-def mutations(count: int, seed: int = 0) -> Counter[str]:
+def mutations(count: int, seed: int = 0) -> Count:
     """Return what became of so many damaged checkpoints. Each is read in another process, which may crash or hang."""
-    found: Counter[str] = Counter()
+    found = Count("checkpoints with bits flipped, pieces cut, zeroed, repeated or made noise")
     with tempfile.TemporaryDirectory() as folder:
         train(Path(folder, "run"))
         checkpoint = Path(folder, "run", "checkpoint.h5")
-        first, last = seed, seed + count
-        while first < last:
-            command = [sys.executable, __file__, "--read", str(checkpoint), str(first), str(last)]
+        while found.tried < count:
+            first = seed + found.tried
+            command = [sys.executable, SCRIPT, "--read", checkpoint, str(first), str(seed + count)]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
                 timer = Watch(process)
                 assert process.stdout is not None
                 for line in process.stdout:
                     timer.again()
-                    found[line.strip()] += 1
-                    first += 1
+                    end = line.strip()
+                    found.add(f"seed {seed + found.tried}", end, "" if end in (REFUSED, AS_SAVED) else end)
                 timer.stop()
-            if first < last:
-                found[f"crashed or hung (seed {first})"] += 1
-                first += 1
+            if found.tried < count:
+                found.add(f"seed {seed + found.tried}", "", "it crashed or hung")
     return found
 
 
@@ -137,15 +130,16 @@ class Watch:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def kills(count: int, seed: int = 0) -> Counter[str]:
+def kills(count: int, seed: int = 0) -> Count:
     """Return what became of so many kills of a run that saves at every step; each time it is resumed, until it ends."""
-    rng, found, layout = random.Random(seed), Counter[str](), layout_of(load_backend("numpy"))
+    rng, layout = random.Random(seed), layout_of(load_backend("numpy"))
+    found, done = Count("kills of a run that saves at every step, and ends of it, resumed"), 0
     with tempfile.TemporaryDirectory() as folder:
         straight, killed, settings = Path(folder, "straight"), Path(folder, "killed"), Path(folder, "settings.toml")
         train(straight)
         wanted = digest(load_checkpoint(straight / "checkpoint.h5", layout))
         settings.write_text(Config.from_dict(POINTS).to_toml())
-        checkpoint, done = killed / "checkpoint.h5", 0
+        checkpoint = killed / "checkpoint.h5"
         while done < count:
             if not checkpoint.exists():
                 shutil.rmtree(killed, ignore_errors=True)
@@ -153,17 +147,18 @@ def kills(count: int, seed: int = 0) -> Counter[str]:
             killed_it = run_for_a_while([sys.executable, "-m", "tinyddpm", "train", *map(str, how)], checkpoint, rng)
             done += killed_it
             if not checkpoint.exists():
-                found["killed before the first save"] += 1
+                found.add(f"kill {done}", EARLY)
                 continue
             try:
                 reached = load_checkpoint(checkpoint, layout)
-            except TinyDDPMError:
-                found["killed, and UNREADABLE"] += 1
+            except TinyDDPMError as error:
+                found.add(f"kill {done}", "", str(error))
                 checkpoint.unlink()
                 continue
-            found[READABLE] += killed_it
+            if killed_it:
+                found.add(f"kill {done}", READABLE)
             if reached.step == POINTS["training"]["steps"]:
-                found[STRAIGHT if digest(reached) == wanted else "ended as ANOTHER run"] += 1
+                found.add(f"end after kill {done}", STRAIGHT, "" if digest(reached) == wanted else "another run's end")
                 shutil.rmtree(killed)
     return found
 
@@ -186,26 +181,3 @@ def run_for_a_while(command: list[str], checkpoint: Path, rng: random.Random) ->
     if code:
         raise RuntimeError(f"a run that was resumed failed: {said}")
     return code is None
-
-
-def main() -> None:
-    """Count, and print a line for each kind of end."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mutations", type=int, default=100, metavar="N", help="damaged checkpoints")
-    parser.add_argument("--kills", type=int, default=5, metavar="N", help="kills")
-    parser.add_argument("--seed", type=int, default=0, help="of the accidents")
-    parser.add_argument("--read", nargs=3, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.read:
-        read_all(Path(chosen.read[0]), *map(int, chosen.read[1:]))
-        return
-    for name, found in (
-        ("mutations", mutations(chosen.mutations, chosen.seed)),
-        ("kills", kills(chosen.kills, chosen.seed)),
-    ):
-        for end, times in sorted(found.items()):
-            print(f"{name}: {times} {end}")
-
-
-if __name__ == "__main__":
-    main()

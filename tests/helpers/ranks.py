@@ -1,0 +1,49 @@
+"""Ranks as a user starts them: by mpiexec."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+
+
+def mpiexec() -> str:
+    """The launcher, beside this Python or on the path; the test is skipped where there is none."""
+    pytest.importorskip("mpi4py", reason="mpi4py is not installed: run pip install 'tinyddpm[mpi]'")
+    found = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if found is None:
+        pytest.skip("there is no mpiexec: run pip install 'tinyddpm[mpi]'")
+    return found
+
+
+def on_ranks(count: int, module: str, *arguments: object, options: tuple[str, ...] = (), timeout: float = 200) -> str:
+    """Run `python -m MODULE ARGUMENTS …` on so many ranks, and return what they say; all of them end well."""
+    done = started(count, module, *arguments, options=options, timeout=timeout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def started(
+    count: int, module: str, *arguments: object, options: tuple[str, ...] = (), timeout: float = 200
+) -> subprocess.CompletedProcess[str]:
+    """Run a module on so many ranks, and return how they ended. None is left behind."""
+    command = [mpiexec(), *options, "-n", str(count), sys.executable, "-m", module, *map(str, arguments)]
+    paths = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
+    env = {**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, start_new_session=True
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)

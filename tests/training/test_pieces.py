@@ -1,0 +1,67 @@
+"""Pieces of the gradient are sent while the backward pass runs: each when all is in it, and not before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinyddpm.backend import load_backend
+from tinyddpm.data import open_dataset
+from tinyddpm.model.config import Config
+from tinyddpm.training import pieces as pieces_module
+from tinyddpm.training.assembly import make_trainer, with_learned
+from tinyddpm.training.host_step import HostStep
+from tinyddpm.training.pieces import Pieces
+
+CASES: dict[str, dict[str, Any]] = {
+    "points": {"data": {"source": "moons"}, "network": {"name": "mlp", "width": 8, "depth": 3}},
+    "images by class": {
+        "data": {"source": "digits", "labels": True},
+        "network": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "dropout": 0.1},
+    },
+}
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("case", CASES)
+def test_a_piece_that_is_complete_changes_no_more(
+    case: str, accumulate: int, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the second step on, most are complete before the last layer's gradient is; all are told of once."""
+    if backend == "numba":
+        pytest.importorskip("numba")
+    monkeypatch.setattr(pieces_module, "LEAST", 100)
+    there = load_backend(backend)
+    config = Config.from_dict(
+        {**CASES[case], "training": {"batch_size": 8, "threads": 1}, "schedule": {"timesteps": 30}}
+    )
+    dataset = open_dataset(config.data.source)
+    step = make_trainer(with_learned(config, dataset), there, dataset).advance
+    assert isinstance(step, HostStep)
+    layout = step.model.layout
+    pieces, w = Pieces(layout), step.model.weights(step.state.weights, step.ops)
+    assert [i for piece in pieces.slices for i in (piece.start, piece.stop)][1:-1:2] == [
+        piece.start for piece in pieces.slices[1:]
+    ]
+    for number in range(3):
+        gradient = np.zeros(layout.size, np.float32)
+        told: list[tuple[slice, np.ndarray]] = []
+        early = 0
+
+        def complete(piece: slice, gradient: np.ndarray = gradient, told: list[Any] = told) -> None:
+            told.append((piece, gradient[piece].copy()))
+
+        dw = pieces.watched(layout.views(gradient, there.xp), complete)
+        with there.scope():
+            for part in np.array_split(np.arange(8), accumulate):
+                step._part_gradient(number, w, dw, part)
+        early = len(told)
+        dw.close()
+        assert sorted(piece.start for piece, _ in told) == [piece.start for piece in pieces.slices]
+        for piece, then in told:
+            np.testing.assert_array_equal(then, gradient[piece])
+        assert early == 0 if number == 0 else early > 0.6 * len(pieces.slices)
+        assert np.any(gradient)
