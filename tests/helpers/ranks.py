@@ -23,12 +23,17 @@ def on_ranks(count: int, module: str, *arguments: object, options: tuple[str, ..
 
 
 def started(
-    count: int, module: str, *arguments: object, options: tuple[str, ...] = (), timeout: float = 200
+    count: int,
+    module: str,
+    *arguments: object,
+    launcher: str = "mpiexec",
+    options: tuple[str, ...] = (),
+    timeout: float = 200,
 ) -> subprocess.CompletedProcess[str]:
     """Run a module on so many ranks, and return how they ended. None is left behind."""
-    mpiexec = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    mpiexec = shutil.which(launcher, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if mpiexec is None:
-        pytest.skip("there is no mpiexec: pip install mpich")
+        pytest.skip(f"there is no {launcher}: pip install mpich")
     command = [mpiexec, *options, "-n", str(count), sys.executable, "-m", module, *map(str, arguments)]
     paths = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
     env = {**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
