@@ -1,4 +1,4 @@
-"""The command line, in which something goes wrong: in one rank, when it begins a step.
+"""The command line, in which something goes wrong: in one rank (-1: in all), from the start or when it begins a step.
 
 python -m helpers.faulty_rank FOLDER FAULT RANK STEP train --data moons …
 
@@ -8,6 +8,7 @@ Each rank writes the number of its process to FOLDER. Waits for ranks that are s
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import os
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tinyddpm.cli import main
-from tinyddpm.distributed import watch
+from tinyddpm.distributed import mpi, watch
 from tinyddpm.distributed.launch import launched
 from tinyddpm.errors import CheckpointError
 from tinyddpm.training import metrics
@@ -88,6 +89,23 @@ def _nan(folder: Path, trainer: Trainer) -> None:
     trainer.train.read = lambda places: np.full_like(read(places), np.nan)  # type: ignore[method-assign]
 
 
+def _other_version() -> None:
+    version = importlib.metadata.version
+    importlib.metadata.version = lambda name: "0.1" if name == "numpy" else version(name)
+
+
+def _no_mpi() -> None:
+    sys.modules["mpi4py"] = None  # type: ignore[assignment]
+
+
+STARTS: dict[str, Callable[[], object]] = {
+    "another version": _other_version,
+    "another learning rate": lambda: sys.argv.extend(["--learning-rate", "0.25"]),
+    "another folder": lambda: os.chdir("other"),
+    "no mpi4py": _no_mpi,
+}
+"""What is wrong from the start, by what it is called."""
+
 FAULTS: dict[str, Fault] = {
     "none": lambda *given: None,
     "killed": _signal(signal.SIGKILL),
@@ -102,14 +120,16 @@ FAULTS: dict[str, Fault] = {
     "full disk at a save": _full_at_save,
     "NaN": _nan,
 }
-"""What goes wrong, by what it is called."""
+"""What goes wrong in the middle, by what it is called."""
 
 
 def run(folder: Path, fault: str, at_rank: int, at_step: int) -> None:
     """Run the command of the arguments that are left, with a fault in it."""
     rank = launched().rank
-    watch.BEAT, watch.SILENCE, watch.PATIENCE = 0.2, SILENCE, SILENCE
+    watch.BEAT, watch.SILENCE, watch.PATIENCE, mpi.START = 0.2, SILENCE, SILENCE, 10.0
     (folder / f"process-{rank}").write_text(str(os.getpid()))
+    if fault in STARTS and at_rank in (rank, -1):
+        STARTS[fault]()
     train_step = Trainer.train_step
 
     def step(self: Trainer) -> StepResult:

@@ -277,6 +277,7 @@ class _Run:
                 self._go_on()
             except (DataError, RankError) as error:
                 self._save_in_spite_of(error)
+            self.progress.close()
             complete = trainer.step == training.steps
             asked = None if self.interrupt.signal else self.group.broadcast(self.callbacks.stopped_by)
             pictures = self.pictures.finish() if complete or asked else []
