@@ -81,13 +81,17 @@ def ranks(kind: str) -> Iterator[Group]:
 def _give_up(group: Group, error: BaseException) -> None:
     """Say why this rank ends, if it speaks, tell the others, and end it."""
     from tinyddpm.distributed.group import ALONE
+    from tinyddpm.distributed.watch import place
 
     line = "interrupted" if isinstance(error, KeyboardInterrupt) else line_of(error)
+    launch = launched()
+    # What keeps the first rank of a machine from joining need not be so on that of rank 0.
+    where = f"rank {launch.rank} ({place()}): " if group is ALONE else ""
     with suppress(OSError, ValueError):
         if line is None:
             traceback.print_exception(error, file=sys.__stderr__)
-        elif group.speaks and group is not ALONE:
+        elif group.speaks if group is not ALONE else not launch.local_rank:
             sys.stderr = sys.__stderr__  # which was closed to all but the first rank
-            say(f"Error: {line}", err=True)
+            say(f"Error: {where}{line}", err=True)
     group.leave(None if isinstance(error, RankError) else line or f"{type(error).__name__}: {error}")
     sys.exit(1)

@@ -5,11 +5,15 @@ All waiting is for requests that are tested: so a rank that waits for one that h
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import pickle
 import platform
 import sys
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import AuthenticationError
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,6 +38,9 @@ TESTS = 2000
 PAUSE = 50e-6
 """Seconds between two tests then."""
 
+START = 300.0
+"""Seconds that ranks are given to find each other."""
+
 PARTING = 0.01
 """Seconds between two tests of whether all ranks have come to their end."""
 
@@ -50,13 +57,17 @@ class MPIGroup(Group):
     """
 
     def __init__(self, launch: Launch, kind: str) -> None:
+        with _in_time():
+            self._join(launch, kind)
+
+    def _join(self, launch: Launch, kind: str) -> None:
         MPI = _import_mpi()
         self._mpi, self._world = MPI, MPI.COMM_WORLD
         super().__init__(self._world.rank, self._world.size)
         self.recordable = False
         self._launch, self._kind = launch, kind
         if self.size == 1 or self.size != launch.size:
-            library = MPI.Get_library_version().partition("\n")[0].strip("\0 ")
+            library = " ".join(MPI.Get_library_version().partition("\n")[0].strip("\0 ").split())
             raise ConfigError(
                 f"{launch.by or 'no launcher'} started {launch.size} ranks, and MPI sees {self.size}: start them by the"
                 f" mpiexec of the MPI that mpi4py uses ({library}), or give --distributed none"
@@ -296,6 +307,20 @@ def _unpacked(sent: HostArray) -> HostArray:
     return (sent.astype(np.uint32) << 16).view(np.float32)
 
 
+@contextmanager
+def _in_time() -> Iterator[None]:
+    """End the process if a block takes longer than `START`, as when a rank cannot join the others.
+
+    They would wait in MPI for ever, with the GIL held: so neither a thread nor a signal of Python's can end it, and
+    what is said is where it waited.
+    """
+    faulthandler.dump_traceback_later(START, exit=True, file=2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
 def _import_mpi() -> Any:
     """Return mpi4py's MPI, which is ended by `leave` alone: at a process's end it would wait for ranks that have died.
 
@@ -306,7 +331,9 @@ def _import_mpi() -> Any:
         import mpi4py
 
         mpi4py.rc.finalize = False
-        from mpi4py import MPI
+        # That another MPI's launcher is used, it warns of, and the caller refuses.
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+            from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
