@@ -130,7 +130,7 @@ class MPIGroup(Group):
             self._nccl.end_sums()
 
     def sum_part(self, flat: Array, sums: str = "fp32") -> None:
-        """Put the sum over all ranks in the place of this rank's part of `flat`: added in their order, and not rounded again."""
+        """Put the sum over all ranks in the place of this rank's part of `flat`: added in their order, in float32."""
         cut = self.parts(flat.shape[0])
         if self._nccl:
             self._nccl.sum_parts(flat, cut, sums)
