@@ -148,7 +148,9 @@ def run(command: list[str]) -> Found:
     # The launcher's own variables, where this is itself one of its processes, would be the turn's too.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PMI_", "OMPI_", "MPI_"))}
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
     except OSError as error:
         raise TinyDDPMError(
             f"{command[0]} cannot be run ({error.strerror}): give --launcher, such as mpiexec"
