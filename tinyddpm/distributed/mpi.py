@@ -141,8 +141,7 @@ class MPIGroup(Group):
         counts, starts = [part.stop - part.start for part in cut], [part.start for part in cut]
         rows = [got.shape[1]] * self.size, [rank * got.shape[1] for rank in range(self.size)]
         self._wait(self._world.Ialltoallv([sent, (counts, starts), kind], [got, rows, kind]))
-        total = _unpacked(got[0])
-        total = total.copy() if total.base is not None else total
+        total = np.array(_unpacked(got[0]))
         for other in got[1:]:
             total += _unpacked(other)
         self._device(flat[mine], total)
@@ -295,16 +294,18 @@ def _packed(host: HostArray, sums: str) -> tuple[HostArray, str]:
     """Return float32 as it is sent, with MPI's word for it: itself, or rounded to bfloat16, to the even of a tie."""
     if sums == "fp32":
         return np.ascontiguousarray(host), "f"
-    bits = np.ascontiguousarray(host).view(np.uint32)
-    rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
-    return np.where(np.isnan(host), np.uint16(0x7FC0), rounded.astype(np.uint16)), "H"
+    from ml_dtypes import bfloat16
+
+    return host.astype(bfloat16).view(np.uint16), "H"
 
 
 def _unpacked(sent: HostArray) -> HostArray:
     """Return what was sent in float32."""
     if sent.dtype == np.float32:
         return sent
-    return (sent.astype(np.uint32) << 16).view(np.float32)
+    from ml_dtypes import bfloat16
+
+    return sent.view(bfloat16).astype(np.float32)
 
 
 @contextmanager
