@@ -296,7 +296,8 @@ def _packed(host: HostArray, sums: str) -> tuple[HostArray, str]:
         return np.ascontiguousarray(host), "f"
     from ml_dtypes import bfloat16
 
-    return host.astype(bfloat16).view(np.uint16), "H"
+    with np.errstate(invalid="ignore"):  # that a number is none shows in the loss
+        return host.astype(bfloat16).view(np.uint16), "H"
 
 
 def _unpacked(sent: HostArray) -> HostArray:
@@ -305,7 +306,8 @@ def _unpacked(sent: HostArray) -> HostArray:
         return sent
     from ml_dtypes import bfloat16
 
-    return sent.view(bfloat16).astype(np.float32)
+    found: HostArray = sent.view(bfloat16).astype(np.float32)
+    return found
 
 
 @contextmanager
