@@ -23,7 +23,7 @@ RESUME = "; go on from the last save with --resume .*"
 SAYS = {
     "stops": SILENT + RESUME,
     "stops, and the device is deaf": SILENT,
-    "gives up": r"rank 1 \(process \d+ on \S+\) gave up: .*Unable to allocate 40.0 GiB for an array.*" + RESUME,
+    "gives up": r"rank 1 \(process \d+ on \S+\) gave up: .*Unable to allocate 40.0 GiB.*; (go on from|all 4 steps).*",
     "stops in its sum": SILENT + RESUME,
     "stops after it": SILENT + "; all 5 steps are saved: go on with --resume .*",
 }

@@ -5,11 +5,15 @@ All waiting is for requests that are tested: so a rank that waits for one that h
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import pickle
 import platform
 import sys
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import AuthenticationError
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,6 +38,9 @@ TESTS = 2000
 PAUSE = 50e-6
 """Seconds between two tests then."""
 
+START = 300.0
+"""Seconds that ranks are given to find each other."""
+
 PARTING = 0.01
 """Seconds between two tests of whether all ranks have come to their end."""
 
@@ -50,13 +57,17 @@ class MPIGroup(Group):
     """
 
     def __init__(self, launch: Launch, kind: str) -> None:
+        with _in_time():
+            self._join(launch, kind)
+
+    def _join(self, launch: Launch, kind: str) -> None:
         MPI = _import_mpi()
         self._mpi, self._world = MPI, MPI.COMM_WORLD
         super().__init__(self._world.rank, self._world.size)
         self.recordable = False
         self._launch, self._kind = launch, kind
         if self.size == 1 or self.size != launch.size:
-            library = MPI.Get_library_version().partition("\n")[0].strip("\0 ")
+            library = " ".join(MPI.Get_library_version().partition("\n")[0].strip("\0 ").split())
             raise ConfigError(
                 f"{launch.by or 'no launcher'} started {launch.size} ranks, and MPI sees {self.size}: start them by the"
                 f" mpiexec of the MPI that mpi4py uses ({library}), or give --distributed none"
@@ -119,7 +130,7 @@ class MPIGroup(Group):
             self._nccl.end_sums()
 
     def sum_part(self, flat: Array, sums: str = "fp32") -> None:
-        """Put the sum of all ranks in the place of this rank's part of `flat`; in bfloat16 it is not rounded again."""
+        """Put the sum over all ranks in the place of this rank's part of `flat`: added in their order, in float32."""
         cut = self.parts(flat.shape[0])
         if self._nccl:
             self._nccl.sum_parts(flat, cut, sums)
@@ -130,8 +141,7 @@ class MPIGroup(Group):
         counts, starts = [part.stop - part.start for part in cut], [part.start for part in cut]
         rows = [got.shape[1]] * self.size, [rank * got.shape[1] for rank in range(self.size)]
         self._wait(self._world.Ialltoallv([sent, (counts, starts), kind], [got, rows, kind]))
-        total = _unpacked(got[0])
-        total = total.copy() if total.base is not None else total
+        total = np.array(_unpacked(got[0]))
         for other in got[1:]:
             total += _unpacked(other)
         self._device(flat[mine], total)
@@ -285,16 +295,34 @@ def _packed(host: HostArray, sums: str) -> tuple[HostArray, str]:
     """Return float32 as it is sent, with MPI's word for it: itself, or rounded to bfloat16, to the even of a tie."""
     if sums == "fp32":
         return np.ascontiguousarray(host), "f"
-    bits = np.ascontiguousarray(host).view(np.uint32)
-    rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
-    return np.where(np.isnan(host), np.uint16(0x7FC0), rounded.astype(np.uint16)), "H"
+    from ml_dtypes import bfloat16
+
+    with np.errstate(invalid="ignore"):  # that a number is none shows in the loss
+        return host.astype(bfloat16).view(np.uint16), "H"
 
 
 def _unpacked(sent: HostArray) -> HostArray:
     """Return what was sent in float32."""
     if sent.dtype == np.float32:
         return sent
-    return (sent.astype(np.uint32) << 16).view(np.float32)
+    from ml_dtypes import bfloat16
+
+    found: HostArray = sent.view(bfloat16).astype(np.float32)
+    return found
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    """End the process if a block takes longer than `START`, as when a rank cannot join the others.
+
+    They would wait in MPI for ever, with the GIL held: so neither a thread nor a signal of Python's can end it, and
+    what is said is where it waited.
+    """
+    faulthandler.dump_traceback_later(START, exit=True, file=2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _import_mpi() -> Any:
@@ -307,7 +335,9 @@ def _import_mpi() -> Any:
         import mpi4py
 
         mpi4py.rc.finalize = False
-        from mpi4py import MPI
+        # That another MPI's launcher is used, it warns of, and the caller refuses.
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+            from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
