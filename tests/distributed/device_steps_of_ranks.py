@@ -113,7 +113,7 @@ def find(case: Case, group: Group) -> Found:
     training = {"shard": case.shard, "sums": case.sums, "accumulate": case.accumulate}
     config = Config.from_dict(PICTURES if case.pictures else POINTS).updated({"training": training})
     feed.SHARE = 0.25 if case.whole else 0.0
-    pieces.LEAST = 60 if case.cut else 1 << 22
+    pieces.LEAST = 60 if case.cut else 10**7
     cupy_stand_in.ASKED.clear()
     nccl_stand_in.LAUNCHED.clear()
     backend = group.load_backend("cupy", None, case.precision, case.graph)

@@ -26,14 +26,14 @@ POINTS = [
 VECTORS = ("weights", "ema", "adam_m", "adam_v")
 
 
-def mpiexec(ranks: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+def tinyddpm(ranks: int, *arguments: object) -> subprocess.CompletedProcess[str]:
     """What `tinyddpm` says with these arguments, and its exit code, when so many ranks run it."""
     return started(ranks, "tinyddpm", *arguments)
 
 
 def trained(folder: Path, ranks: int, *arguments: object) -> Path:
     """The folder of a run of so many ranks."""
-    done = mpiexec(ranks, *arguments, "--out", folder)
+    done = tinyddpm(ranks, *arguments, "--out", folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -105,7 +105,7 @@ def test_a_run_of_two_ranks_goes_on_under(ranks: int, tmp_path: Path) -> None:
     """The same bits under two, and the same numbers but for rounding under others, which is said."""
     straight = trained(tmp_path / "straight", 2, *IMAGES, "--steps", "8", "--threads", "2")
     stopped = trained(tmp_path / "stopped", 2, *IMAGES, "--steps", "4", "--threads", "2")
-    done = mpiexec(ranks, "train", "--resume", stopped, "--steps", "8")
+    done = tinyddpm(ranks, "train", "--resume", stopped, "--steps", "8")
     assert done.returncode == 0, done.stderr
     if ranks == 2:
         assert_same_bits(stopped, straight)
@@ -122,7 +122,7 @@ def test_shards_of_the_state_train_as_the_whole(ranks: int, tmp_path: Path) -> N
     """Resumed whole, and cut again. The gradient's length is summed otherwise: so the same but for rounding."""
     whole = trained(tmp_path / "whole", ranks, *IMAGES, "--steps", "8", "--clip", "0.1")
     shards = trained(tmp_path / "shards", ranks, *IMAGES, "--steps", "5", "--clip", "0.1", "--shard")
-    assert mpiexec(ranks, "train", "--resume", shards, "--steps", "8").returncode == 0
+    assert tinyddpm(ranks, "train", "--resume", shards, "--steps", "8").returncode == 0
     assert_close(shards, whole)
     assert losses(shards)[-1] != losses(shards)[0]
 
@@ -144,7 +144,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_samples_are_the_same_files(ranks: int, run: Path, tmp_path: Path) -> None:
     """Seven in batches of two: the last batch has none for some ranks."""
     for n in (1, ranks):
-        done = mpiexec(
+        done = tinyddpm(
             n, "sample", run, "--count", "7", "--batch-size", "2", "--npz", "--gif", "--out", tmp_path / str(n)
         )
         assert done.returncode == 0, done.stderr
@@ -157,7 +157,7 @@ def test_an_evaluation_says_the_same(run: Path, tmp_path: Path) -> None:
     said = []
     for n in (1, 3):
         chosen = ["--count", "60", "--steps", "2", "--batch-size", "16", "--metrics", "frechet,memorisation", "--json"]
-        done = mpiexec(n, "evaluate", run, *chosen, "--out", tmp_path / str(n))
+        done = tinyddpm(n, "evaluate", run, *chosen, "--out", tmp_path / str(n))
         assert done.returncode == 0, done.stderr
         said.append(json.loads(done.stdout))
     assert said[0] == said[1]
@@ -168,7 +168,7 @@ def test_a_likelihood_is_the_same(run: Path) -> None:
     """To rounding: a rank has fewer threads, which cut a batch otherwise."""
     found: list[dict[str, Any]] = []
     for n in (1, 3):
-        done = mpiexec(n, "nll", run, "--count", "10", "--batch-size", "3", "--flow", "--flow-steps", "3", "--json")
+        done = tinyddpm(n, "nll", run, "--count", "10", "--batch-size", "3", "--flow", "--flow-steps", "3", "--json")
         assert done.returncode == 0, done.stderr
         found.append(json.loads(done.stdout))
     for part in ("L_T", "L_t", "L_0", "total"):

@@ -96,13 +96,13 @@ class Stream:
     broken: ClassVar[bool] = False
 
     def __init__(self, non_blocking: bool = False) -> None:
-        self.ptr, self.non_blocking = id(self), non_blocking
-        self.seen: set[int] = set()
+        self.ptr, self.non_blocking, self.sums = id(self), non_blocking, 0
+        self.seen: dict[int, tuple[int, int]] = {}
 
     def wait_event(self, event: Event) -> None:
         """From here on the stream sees what another had been asked for when the event was recorded there."""
-        assert event.of is not None
-        self.seen.add(event.of)
+        of, *then = event.of
+        self.seen[of] = then
 
     def __enter__(self) -> None:
         self.current.append(self)
@@ -151,7 +151,8 @@ class Graph:
 class Event:
     """A moment of a stream's work, by the card's clock."""
 
-    of: int | None = None
+    of: tuple[int, int, int]
+    """The stream, and how many sums it had been asked for, and how many launches had been recorded, by then."""
 
     def __init__(self, disable_timing: bool = False) -> None:
         self.timed = not disable_timing
@@ -159,7 +160,7 @@ class Event:
     def record(self, stream: Stream | None = None) -> None:
         if not self.timed:
             assert stream is not None
-            self.of = stream.ptr
+            self.of = stream.ptr, stream.sums, len(TAPE.launches)
             return
         assert not TAPE.active
         ASKED.append("record event")

@@ -56,8 +56,8 @@ class _Grouped:
     launch: Callable[[list[_Call]], None]
 
 
-def get_unique_id() -> tuple[int, ...]:
-    return tuple(byte - 128 for byte in os.urandom(128))
+def get_unique_id() -> bytes:
+    return os.urandom(128)
 
 
 def groupStart() -> None:  # noqa: N802 - NCCL's name
@@ -77,16 +77,18 @@ def groupEnd() -> None:  # noqa: N802 - NCCL's name
 class NcclCommunicator:
     """As CuPy's, made by all ranks at once."""
 
-    def __init__(self, ndev: int, commId: tuple[int, ...], rank: int) -> None:
+    def __init__(self, ndev: int, commId: bytes, rank: int) -> None:
         from mpi4py import MPI
 
         assert len(Stream.current) > 1, "a communicator is of the device that is current"
         self._comm = MPI.COMM_WORLD.Dup()
         assert (ndev, rank) == (self._comm.size, self._comm.rank)
+        assert isinstance(commId, bytes)
         assert len(commId) == 128
         assert set(self._comm.allgather(commId)) == {commId}
         self._aborted, self._recorded = False, False
         self._kept: list[Any] = []
+        self._streams: set[Stream] = set()
 
     def allReduce(self, sendbuf: int, recvbuf: int, count: int, datatype: int, op: int, stream: int) -> None:  # noqa: N802
         assert op == SUM
@@ -109,9 +111,14 @@ class NcclCommunicator:
         if self._aborted:
             raise NcclError("NCCL_ERROR_INVALID_ARGUMENT: invalid argument")
         assert len(Stream.current) > 1, "the stream is not that of the backend"
-        assert stream == Stream.current[-1].ptr
-        if Stream.current[-1].non_blocking:  # beside the one that computes, whose work it must wait for
-            assert Stream.current[-2].ptr in Stream.current[-1].seen
+        before, here = Stream.current[-2:]
+        assert stream == here.ptr
+        if here.non_blocking:  # beside the one that computes, all of whose work it must wait for
+            assert here.seen[before.ptr][1] == len(TAPE.launches)
+        else:
+            assert all(other.sums == here.seen[other.ptr][0] for other in self._streams - {here})
+        self._streams.add(here)
+        here.sums += 1
         assert call.count > 0
         groupStart()
         _Grouped.calls.append(call)

@@ -15,6 +15,15 @@ import pytest
 TESTS = Path(__file__).parents[1]
 
 
+def mpiexec(name: str = "mpiexec") -> str:
+    """A launcher, beside this Python or on the path; the test is skipped where there is none."""
+    pytest.importorskip("mpi4py", reason="mpi4py is not installed: run pip install 'tinyddpm[mpi]'")
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if found is None:
+        pytest.skip(f"there is no {name}: run pip install 'tinyddpm[mpi]'")
+    return found
+
+
 def on_ranks(count: int, module: str, *arguments: object, options: tuple[str, ...] = (), timeout: float = 200) -> str:
     """Run `python -m MODULE ARGUMENTS …` on so many ranks, and return what they say; all of them end well."""
     done = started(count, module, *arguments, options=options, timeout=timeout)
@@ -23,13 +32,15 @@ def on_ranks(count: int, module: str, *arguments: object, options: tuple[str, ..
 
 
 def started(
-    count: int, module: str, *arguments: object, options: tuple[str, ...] = (), timeout: float = 200
+    count: int,
+    module: str,
+    *arguments: object,
+    launcher: str = "mpiexec",
+    options: tuple[str, ...] = (),
+    timeout: float = 200,
 ) -> subprocess.CompletedProcess[str]:
     """Run a module on so many ranks, and return how they ended. None is left behind."""
-    mpiexec = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if mpiexec is None:
-        pytest.skip("there is no mpiexec: pip install mpich")
-    command = [mpiexec, *options, "-n", str(count), sys.executable, "-m", module, *map(str, arguments)]
+    command = [mpiexec(launcher), *options, "-n", str(count), sys.executable, "-m", module, *map(str, arguments)]
     paths = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
     env = {**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(

@@ -41,7 +41,7 @@ from tinyddpm.training.assembly import make_trainer, open_data
 from tinyddpm.training.lock import held, in_folder
 from tinyddpm.training.metrics import Metrics
 from tinyddpm.training.run import resume, start
-from tinyddpm.training.trainer import Trainer
+from tinyddpm.training.trainer import StepResult, Trainer
 
 NUMPY = load_backend("numpy")
 
@@ -384,6 +384,23 @@ def test_pictures_of_an_earlier_end_are_drawn_anew(tmp_path: Path, monkeypatch: 
     assert resume(tmp_path / "killed", quiet()).complete
     straight, killed = (tmp_path / name / "denoising.gif" for name in ("straight", "killed"))
     assert killed.read_bytes() == straight.read_bytes()
+
+
+def test_a_line_that_is_rewritten_ends_before_a_stop_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    step = Trainer.train_step
+
+    def stopped(trainer: Trainer) -> StepResult:
+        signal.raise_signal(signal.SIGINT)
+        return step(trainer)
+
+    monkeypatch.setattr(Trainer, "train_step", stopped)
+    terminal = Terminal()
+    assert start(config(POINTS), NUMPY, tmp_path / "run", Progress(terminal)).signal == signal.SIGINT
+    assert re.search(r"\r1/12  loss [^\n]*\n$", terminal.getvalue())
 
 
 def test_an_edited_configuration_is_honoured_or_refused(tmp_path: Path) -> None:

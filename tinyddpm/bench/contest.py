@@ -205,6 +205,18 @@ def run_contest(
         return Outcome(our_standings | standings, ratios, left_out, matrix_rate, profiles)
 
 
+def step_seconds(task: Task, rounds: int) -> list[float]:
+    """Return the seconds of a training step of this library, alone, in each of some turns.
+
+    Raises:
+        BenchError: it cannot start, or fails.
+    """
+    with closing(Runner(f"{OURS} {task.config.backend}", None, "", task)) as ours:
+        ours.ready()
+        _take_steps(ours, "train_step")
+        return alternate([ours], "train_step", rounds)[ours.name]
+
+
 def rivals(task: Task, peer: Path | None, chosen: Sequence[str] | None, compiled: bool) -> dict[str, str]:
     """Return the variants of the peer that take part, by the name that they go by.
 

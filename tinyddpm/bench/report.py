@@ -69,10 +69,9 @@ def as_text(task: Task, outcome: Outcome, explain: bool) -> Iterator[str]:
     unit = "images" if len(task.sample_shape) == 3 else "points"
     shape = "x".join(map(str, task.sample_shape))
     network = task.config.network.name
-    place = task.gpu or f"{cpu_model()}, {task.threads} thread{'s' if task.threads > 1 else ''}"
     yield f"{network}, {task.parameters:,} parameters, {unit} {shape}, batch {task.batch_size}"
     storage = "bfloat16" if task.config.precision == "bf16" else "float32"
-    yield f"{place}, {outcome.matrix_rate / 1e9:,.1f} GFLOP/s in large {storage} matrix products"
+    yield f"{task.place}, {outcome.matrix_rate / 1e9:,.1f} GFLOP/s in large {storage} matrix products"
     yield f"vector instructions of the processor: {', '.join(vector_instructions()) or 'unknown'}"
     for description in dict.fromkeys(standing.description for standing in outcome.standings.values()):
         names = (name for name, standing in outcome.standings.items() if standing.description == description)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tinyddpm.errors import ConfigError
+from tinyddpm.machine import cpu_model
 from tinyddpm.model.config import TOYS, Config, Preset, preset, presets
 
 
@@ -41,6 +42,11 @@ class Task:
         if self.config.backend == "cupy":
             return f"cuda:{device.removeprefix('cuda').removeprefix(':') or 0}"
         return device if device.startswith("cuda") else None
+
+    @property
+    def place(self) -> str:
+        """What all contestants compute on, in words."""
+        return self.gpu or f"{cpu_model()}, {self.threads} thread{'s' if self.threads > 1 else ''}"
 
     @property
     def batch_size(self) -> int:

@@ -12,7 +12,7 @@ import click
 
 from tinyddpm import __version__, registry
 from tinyddpm.cli.options import ENV_PREFIX
-from tinyddpm.cli.output import say
+from tinyddpm.cli.output import line_of, say
 from tinyddpm.errors import RegistryError, TinyDDPMError, TinyDDPMWarning, shown, unknown
 
 COMMANDS = (
@@ -90,15 +90,11 @@ def _in_one_line() -> Iterator[None]:
     except click.ClickException as error:
         vars(error).update(message=shown(error.message))
         raise
-    except TinyDDPMError as error:
-        raise click.ClickException(str(error)) from error
-    except MemoryError as error:
-        what = shown(str(error)) or "it is not said for what"
-        raise click.ClickException(f"memory does not suffice: {what}: ask for less at once") from error
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise click.ClickException(shown(f"{error.filename or 'input or output'}: {error.strerror}")) from error
+    except (TinyDDPMError, MemoryError, OSError) as error:
+        line = line_of(error)
+        if line is None:
+            raise
+        raise click.ClickException(line) from error
 
 
 def _note(

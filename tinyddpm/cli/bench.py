@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import click
 
 from tinyddpm.cli.options import GroupedCommand, configuration, configuration_options, option
 from tinyddpm.cli.output import say
+from tinyddpm.errors import ConfigError
+from tinyddpm.model.config import Config
 
 
 @click.command(cls=GroupedCommand)
@@ -28,6 +32,15 @@ from tinyddpm.cli.output import say
     group="Benchmark",
 )
 @option("--explain", is_flag=True, help="Say how each convolution is computed, and why.", group="Benchmark")
+@option("--ranks", help="Foretell a training step on as many, such as 1,8,64,1024.", group="Ranks")
+@option("--link", metavar="BANDWIDTH,LATENCY", help="What lies between ranks, such as 50GB/s,3us.", group="Ranks")
+@option(
+    "--compute-ms",
+    type=click.FloatRange(0, min_open=True),
+    help="Milliseconds of a step of --batch-size on one alone; measured here if not given.",
+    group="Ranks",
+)
+@option("--parameters", help="Of the network of that step, such as 35.7M; of this one if not given.", group="Ranks")
 @option("--json", "as_json", is_flag=True, help="One JSON object with all that was measured.", group="Benchmark")
 @configuration_options
 def bench(
@@ -38,6 +51,10 @@ def bench(
     backends: str | None,
     rounds: int,
     explain: bool,
+    ranks: str | None,
+    link: str | None,
+    compute_ms: float | None,
+    parameters: str | None,
     as_json: bool,
     preset_name: str | None,
     config_file: Path | None,
@@ -49,8 +66,16 @@ def bench(
     On samples of noise; nothing is read or written. Training and denoising steps are as `train` and `sample` take them.
     Each contestant runs in a process of its own. Those of this library, one a backend, take turns, with --peer beside
     one of the peer's after the other. Ctrl-C then ends it early, with the peers that have had all their turns.
+
+    With --ranks, it foretells what a training step takes on many machines or GPUs, each of which has a batch of
+    --batch-size. --shard and --sums are heeded.
     """
     config = configuration(preset_name, config_file, assignments, values)
+    if any(value is not None for value in (ranks, link, compute_ms, parameters)):
+        contest = {"--peer": peer, "--variants": variants, "--compile": compiled, "--backends": backends}
+        _refuse(name for name, value in {**contest, "--explain": explain}.items() if value)
+        _foretell(config, preset_name, rounds, ranks, link, compute_ms, parameters, as_json)
+        return
     ours = names(backends) if backends is not None else [config.backend]
     config = replace(config, backend=ours[0])
 
@@ -75,6 +100,53 @@ def bench(
         say(json.dumps(to_json(task, outcome)))
         return
     for line in as_text(task, outcome, explain):
+        say(line)
+
+
+def _refuse(given: Iterable[str]) -> None:
+    if found := ", ".join(given):
+        raise ConfigError(f"--ranks foretells our own training step: leave out {found}")
+
+
+def _foretell(
+    config: Config,
+    preset_name: str | None,
+    rounds: int,
+    ranks: str | None,
+    link: str | None,
+    compute_ms: float | None,
+    parameters: str | None,
+    as_json: bool,
+) -> None:
+    """Say what a training step takes on ranks, whose compute is measured unless it is given."""
+    from tinyddpm.bench.scaling import Job, as_text, parse_link, parse_parameters, parse_ranks
+    from tinyddpm.bench.scaling import as_json as to_json
+
+    if ranks is None or link is None:
+        raise ConfigError(
+            "a step is foretold for --ranks with a --link between them: give both, as 1,8,64 and 50GB/s,3us"
+        )
+    if parameters is not None and compute_ms is None:
+        raise ConfigError("--parameters is of a network that is not measured here: give --compute-ms too")
+    numbers, joined = parse_ranks(ranks), parse_link(link)
+    measured, how = list[float](), "given"
+    if parameters is not None:
+        count = parse_parameters(parameters)
+    else:
+        from tinyddpm.bench.contest import step_seconds
+        from tinyddpm.bench.task import make_task
+
+        task = make_task(config, preset_name)
+        count = task.parameters
+        if compute_ms is None:
+            measured, how = step_seconds(task, rounds), f"measured on {task.place}"
+    compute = median(measured) if compute_ms is None else compute_ms / 1e3
+    training = config.training
+    job = Job(count, training.batch_size, compute, training.sums, training.shard)
+    if as_json:
+        say(json.dumps(to_json(job, joined, numbers, measured)))
+        return
+    for line in as_text(job, joined, numbers, how):
         say(line)
 
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     default=64,
     show_default=True,
-    help="Samples at a time; changes nothing but memory.",
+    help="Samples at a time; changes memory, and how products round.",
     group="Data",
 )
 @option(

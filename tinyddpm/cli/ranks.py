@@ -6,16 +6,17 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from tinyddpm.cli.options import option
-from tinyddpm.cli.output import say
-from tinyddpm.distributed.launch import KINDS, join, launched
-from tinyddpm.errors import RankError, TinyDDPMError
+from tinyddpm.cli.output import line_of, say
+from tinyddpm.distributed.join import KINDS, join
+from tinyddpm.distributed.launch import launched
+from tinyddpm.errors import RankError
 
 if TYPE_CHECKING:
     from tinyddpm.distributed.group import Group
@@ -51,7 +52,7 @@ def ranks(kind: str) -> Iterator[Group]:
     The first one speaks; whatever ends one ends all, and is told by the first.
 
     Args:
-        kind: what they speak by, one of `tinyddpm.distributed.KINDS`.
+        kind: what they speak by, one of `tinyddpm.distributed.join.KINDS`.
 
     Raises:
         ConfigError: there is no such kind, its library is missing, or the ranks do not see each other.
@@ -64,27 +65,34 @@ def ranks(kind: str) -> Iterator[Group]:
     group = ALONE
     try:
         group = join(kind, launch)
-        yield group
-    except SystemExit:  # at the same place in all ranks
+        try:
+            yield group
+        except SystemExit:  # at the same place in all ranks
+            group.leave()
+            raise
         group.leave()
+    except SystemExit:
         raise
     except BaseException as error:
         if group is ALONE and (kind == "none" or not launch.rank):
             raise
         _give_up(group, error)
-    else:
-        group.leave()
 
 
 def _give_up(group: Group, error: BaseException) -> None:
-    """Tell the others why this rank ends, and end it."""
-    known = isinstance(error, TinyDDPMError | click.ClickException | MemoryError | OSError)
-    line = error.message if isinstance(error, click.ClickException) else str(error)
-    line = line or type(error).__name__
-    if not known:
-        line = f"{type(error).__name__}: {line}"
-        traceback.print_exception(error, file=sys.__stderr__)
-    elif group.first:
-        say(f"Error: {line}", err=True)
-    group.leave(None if isinstance(error, RankError) else line)
+    """Say why this rank ends, if it speaks, tell the others, and end it."""
+    from tinyddpm.distributed.group import ALONE
+    from tinyddpm.distributed.watch import place
+
+    line = "interrupted" if isinstance(error, KeyboardInterrupt) else line_of(error)
+    launch = launched()
+    # What keeps the first rank of a machine from joining need not be so on that of rank 0.
+    where = f"rank {launch.rank} ({place()}): " if group is ALONE else ""
+    with suppress(OSError, ValueError):
+        if line is None:
+            traceback.print_exception(error, file=sys.__stderr__)
+        elif group.speaks if group is not ALONE else not launch.local_rank:
+            sys.stderr = sys.__stderr__  # which was closed to all but the first rank
+            say(f"Error: {where}{line}", err=True)
+    group.leave(None if isinstance(error, RankError) else line or f"{type(error).__name__}: {error}")
     sys.exit(1)

@@ -97,7 +97,7 @@ KEPT = "kept"
     type=click.IntRange(1),
     default=128,
     show_default=True,
-    help="Samples at a time; changes nothing but memory.",
+    help="Samples at a time; changes memory, and how products round.",
     group="Samples",
 )
 @option("--sampler", help="The sampler, a registered name; the run's own if not given.", group="Sampling")

@@ -76,7 +76,7 @@ def train(
         if dry_run:
             _print_estimate(config, backend, group)
             return
-        folder = out or unused(Path("runs") / Path(config.data.source).stem)
+        folder = group.broadcast(out or unused(Path("runs") / Path(config.data.source).stem))
         outcome = start(config, backend, folder, progress, group=group)
     _tell(outcome, folder)
 

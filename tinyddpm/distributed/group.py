@@ -34,6 +34,11 @@ class Group:
         """Whether this rank is the one that writes and speaks."""
         return self.rank == 0
 
+    @property
+    def speaks(self) -> bool:
+        """Whether this rank says what went wrong: the first of those that are left."""
+        return True
+
     def load_backend(
         self, name: str, device: str | None = None, precision: str = "fp32", graph: bool = True
     ) -> Backend:
@@ -126,7 +131,7 @@ class Group:
                     raise ConfigError(f"rank {rank} has other {name} than rank 0 ({how}): start all ranks alike")
 
     def leave(self, failure: str | None = None) -> None:
-        """Part from the others; `failure` is what they are told where this rank gives up."""
+        """Part from the others, when all are there; `failure` is what they are told where this rank gives up."""
 
 
 ALONE = Group()

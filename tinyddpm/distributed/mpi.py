@@ -5,12 +5,15 @@ All waiting is for requests that are tested: so a rank that waits for one that h
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import pickle
 import platform
 import sys
-import threading
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import AuthenticationError
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from tinyddpm.backend import Array, Backend
 from tinyddpm.distributed.group import Group
 from tinyddpm.distributed.launch import Launch, own_gpu
-from tinyddpm.distributed.watch import PATIENCE, Door, Watch, connect, place
+from tinyddpm.distributed.watch import BEAT, Door, Watch, connect, place
 from tinyddpm.errors import ConfigError, SumLostError
 
 if TYPE_CHECKING:
@@ -35,6 +38,12 @@ TESTS = 2000
 PAUSE = 50e-6
 """Seconds between two tests then."""
 
+START = 300.0
+"""Seconds that ranks are given to find each other."""
+
+PARTING = 0.01
+"""Seconds between two tests of whether all ranks have come to their end."""
+
 
 class MPIGroup(Group):
     """The ranks of MPI's world.
@@ -48,17 +57,24 @@ class MPIGroup(Group):
     """
 
     def __init__(self, launch: Launch, kind: str) -> None:
+        with _in_time():
+            self._join(launch, kind)
+
+    def _join(self, launch: Launch, kind: str) -> None:
         MPI = _import_mpi()
         self._mpi, self._world = MPI, MPI.COMM_WORLD
         super().__init__(self._world.rank, self._world.size)
         self.recordable = False
         self._launch, self._kind = launch, kind
         if self.size == 1 or self.size != launch.size:
-            library = MPI.Get_library_version().partition("\n")[0].strip("\0 ")
+            library = " ".join(MPI.Get_library_version().partition("\n")[0].strip("\0 ").split())
             raise ConfigError(
                 f"{launch.by or 'no launcher'} started {launch.size} ranks, and MPI sees {self.size}: start them by the"
                 f" mpiexec of the MPI that mpi4py uses ({library}), or give --distributed none"
             )
+        # Where a rank gives up, the others' sums are left half done; they meet once more all the same.
+        self._apart = self._world.Dup()
+        self._parting: Any = None
         self._watch: Watch | None = None
         self._backend: Backend | None = None
         self._nccl: NCCL | None = None
@@ -114,7 +130,7 @@ class MPIGroup(Group):
             self._nccl.end_sums()
 
     def sum_part(self, flat: Array, sums: str = "fp32") -> None:
-        """Put the sum over all ranks in the place of this rank's part of `flat`: added in the order of ranks."""
+        """Put the sum over all ranks in the place of this rank's part of `flat`: added in their order, in float32."""
         cut = self.parts(flat.shape[0])
         if self._nccl:
             self._nccl.sum_parts(flat, cut, sums)
@@ -125,8 +141,7 @@ class MPIGroup(Group):
         counts, starts = [part.stop - part.start for part in cut], [part.start for part in cut]
         rows = [got.shape[1]] * self.size, [rank * got.shape[1] for rank in range(self.size)]
         self._wait(self._world.Ialltoallv([sent, (counts, starts), kind], [got, rows, kind]))
-        total = _unpacked(got[0])
-        total = total.copy() if total.base is not None else total
+        total = np.array(_unpacked(got[0]))
         for other in got[1:]:
             total += _unpacked(other)
         self._device(flat[mine], total)
@@ -184,23 +199,49 @@ class MPIGroup(Group):
         self._wait(self._world.Iallreduce(self._mpi.IN_PLACE, found, self._mpi.MAX))
         return int(found[0])
 
+    @property
+    def speaks(self) -> bool:
+        """Whether this is the first of the ranks that are not lost."""
+        return self._watch.speaks if self._watch else self.first
+
     def leave(self, failure: str | None = None) -> None:
-        """Part from the others, and from MPI. Where a rank is lost, the process ends here: MPI would wait for it."""
-        assert self._watch is not None
-        self._watch.leave(failure)
-        if self._watch.lost:
-            self._end()
-        if self._watch.failure:  # should a rank be lost now, MPI would wait for it; of what is pending it complains
+        """Part from the others, and from MPI, when all are there. The process ends here where that cannot be.
+
+        Raises:
+            RankError: another rank is lost or has given up, of which this one has not heard before.
+        """
+        watch = self._watch
+        assert watch is not None
+        if failure:
+            watch.give_up(failure)
+        self._parting = self._parting or self._apart.Ibarrier()
+        while not self._parting.Test():
+            if not watch.noticed:
+                watch.check()
+            elif watch.lost:
+                self._end()
+            time.sleep(PARTING)
+        watch.leave()
+        if watch.failure:  # of what is pending, MPI complains
             sys.stderr.flush()
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            late = threading.Timer(PATIENCE, self._end)
-            late.daemon = True
-            late.start()
         self._mpi.Finalize()
-        if self._watch.failure and self._nccl:  # the end of the device's work would be waited for, which may not come
-            self._end()
+        if watch.failure and self._nccl:  # the end of the device's work would be waited for, which may not come
+            sys.stdout.flush()
+            os._exit(1)
 
     def _end(self) -> None:
+        """End the process without MPI, which would wait for ranks that are lost.
+
+        The rank that speaks ends first: some launchers end all ranks as soon as one ends like this.
+        """
+        watch = self._watch
+        assert watch is not None
+        if 0 in watch.lost and not watch.speaks:
+            time.sleep(2 * BEAT)
+        while not watch.speaks and not {0} & (watch.left | watch.lost):
+            time.sleep(PARTING)
+        watch.leave()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
@@ -254,16 +295,34 @@ def _packed(host: HostArray, sums: str) -> tuple[HostArray, str]:
     """Return float32 as it is sent, with MPI's word for it: itself, or rounded to bfloat16, to the even of a tie."""
     if sums == "fp32":
         return np.ascontiguousarray(host), "f"
-    bits = np.ascontiguousarray(host).view(np.uint32)
-    rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
-    return np.where(np.isnan(host), np.uint16(0x7FC0), rounded.astype(np.uint16)), "H"
+    from ml_dtypes import bfloat16
+
+    with np.errstate(invalid="ignore"):  # that a number is none shows in the loss
+        return host.astype(bfloat16).view(np.uint16), "H"
 
 
 def _unpacked(sent: HostArray) -> HostArray:
     """Return what was sent in float32."""
     if sent.dtype == np.float32:
         return sent
-    return (sent.astype(np.uint32) << 16).view(np.float32)
+    from ml_dtypes import bfloat16
+
+    found: HostArray = sent.view(bfloat16).astype(np.float32)
+    return found
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    """End the process if a block takes longer than `START`, as when a rank cannot join the others.
+
+    They would wait in MPI for ever, with the GIL held: so neither a thread nor a signal of Python's can end it, and
+    what is said is where it waited.
+    """
+    faulthandler.dump_traceback_later(START, exit=True, file=2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _import_mpi() -> Any:
@@ -276,7 +335,9 @@ def _import_mpi() -> Any:
         import mpi4py
 
         mpi4py.rc.finalize = False
-        from mpi4py import MPI
+        # That another MPI's launcher is used, it warns of, and the caller refuses.
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+            from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(

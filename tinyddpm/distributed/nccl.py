@@ -131,7 +131,7 @@ class NCCL:
                 yield
             finally:
                 self._module.groupEnd()
-        except (RuntimeError, KeyError) as error:  # CuPy has no names for NCCL's newer errors
+        except RuntimeError as error:
             self._group.check()
             raise BackendError(
                 f"NCCL cannot sum ({error}): NCCL_DEBUG=WARN tells more; or give --distributed mpi"
@@ -162,7 +162,7 @@ def _import_nccl() -> Any:
     Raises:
         ConfigError: there is none.
     """
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True, action="always") as said:
         from cupy.cuda import nccl
     if not nccl.available:
         why = re.search(r"Reason: (.*)", "\n".join(str(warning.message) for warning in said))

@@ -26,8 +26,8 @@ SILENCE = 15.0
 NOTICE = 2.0
 """Seconds that a rank is given to notice that another is lost, before sums on its device are given up."""
 
-PATIENCE = 25.0
-"""Seconds that it is given before its process is ended."""
+PATIENCE = 12.0
+"""Seconds that it is given before its process is ended: so all end within half a minute of the last sign of life."""
 
 ALIVE, GOODBYE, FAILED = b".", b"bye", b"!"
 
@@ -43,6 +43,8 @@ class Watch:
     Attributes:
         failure: what happened to a rank; None as long as all are well.
         lost: the ranks that do nothing any more.
+        left: those that have said goodbye.
+        noticed: whether this rank knows of the failure, and ends by itself.
         wake: what has the device give up its sums; None where there are none.
         woken: whether it was called.
     """
@@ -51,25 +53,33 @@ class Watch:
         self.rank, self.places = rank, places
         self.failure: str | None = None
         self.lost: set[int] = set()
+        self.left: set[int] = set()
         self.wake: Callable[[], None] | None = None
         self.woken = False
         self._connections = connections
-        self._left, self._noticed = False, False
+        self.noticed, self._leaving = False, False
         self._thread = threading.Thread(target=self._listen, name="watch of ranks", daemon=True)
         self._thread.start()
 
     def check(self, error: type[RankError] = RankError) -> None:
         """Raise an error if a rank is lost or has given up."""
         if self.failure:
-            self._noticed = True
+            self.noticed = True
             raise error(self.failure)
 
-    def leave(self, failure: str | None = None) -> None:
-        """Tell the others that this rank ends, and why if it gives up."""
-        self._noticed = True
-        if failure and not self.failure:
-            self._fail(f"rank {self.rank} ({self.places[self.rank]}) gave up: {shown(failure)}")
-        self._left = True
+    @property
+    def speaks(self) -> bool:
+        """Whether this is the first of the ranks that are not lost."""
+        return self.lost.issuperset(range(self.rank))
+
+    def give_up(self, why: str) -> None:
+        """Tell the others why this rank gives up."""
+        self.noticed = True
+        self._fail(f"rank {self.rank} ({self.places[self.rank]}) gave up: {shown(why)}")
+
+    def leave(self) -> None:
+        """Tell the others that this rank ends."""
+        self._leaving = True
         for connection in self._connections.values():
             _send(connection, GOODBYE)
 
@@ -78,21 +88,24 @@ class Watch:
         heard = dict.fromkeys(self._connections, time.monotonic())
         ranks = {connection: rank for rank, connection in self._connections.items()}
         woke, since = time.monotonic(), 0.0
-        while ranks or (self.failure and not self._noticed):
+        while ranks or (self.failure and not self.noticed):
             for connection in wait(list(ranks), timeout=BEAT / 2):
                 assert isinstance(connection, Connection)
                 rank = ranks[connection]
                 try:
                     said = connection.recv_bytes()
                 except (EOFError, OSError):
-                    said = GOODBYE if self._left else b""
+                    said = GOODBYE if self._leaving else b""
                 heard[rank] = time.monotonic()
                 if said == GOODBYE or not said:
                     del ranks[connection]
-                    if not said:
+                    if said:
+                        self.left.add(rank)
+                    else:
                         self._lose(rank, "died")
                 elif said.startswith(FAILED):
-                    self._fail(said[1:].decode("utf-8", "replace"))
+                    lost, _, what = said[1:].decode("utf-8", "replace").partition(" ")
+                    self._fail(what, int(lost) if lost else None)
             now = time.monotonic()
             if now - woke > SILENCE / 2:  # this process was itself stopped, perhaps with all others
                 heard = dict.fromkeys(heard, now)
@@ -102,7 +115,7 @@ class Watch:
                 if now - heard[rank] > SILENCE:
                     del ranks[connection]
                     self._lose(rank, f"has given no sign of life for {SILENCE:.0f} s")
-            if self.failure and not self._noticed:
+            if self.failure and not self.noticed:
                 since = since or now
                 if now - since > NOTICE and self.wake and not self.woken:
                     self.woken = True
@@ -113,19 +126,20 @@ class Watch:
                 since = 0.0
 
     def _lose(self, rank: int, how: str) -> None:
-        self.lost.add(rank)
-        self._fail(f"rank {rank} ({self.places[rank]}) {how}")
+        self._fail(f"rank {rank} ({self.places[rank]}) {how}", rank)
 
-    def _fail(self, what: str) -> None:
+    def _fail(self, what: str, lost: int | None = None) -> None:
         """Note what happened, the first thing only, and tell it to the others that this rank is connected with."""
+        if lost is not None:
+            self.lost.add(lost)
         if self.failure is None:
             self.failure = what
             for connection in self._connections.values():
-                _send(connection, FAILED + what.encode())
+                _send(connection, FAILED + f"{'' if lost is None else lost} {what}".encode())
 
     def _end(self) -> None:
         """End the process, whose main thread waits for what never comes."""
-        if self.rank == min({*range(len(self.places))} - self.lost):
+        if self.speaks:
             with suppress(OSError, ValueError, AttributeError):
                 print(f"Error: {self.failure}", file=sys.__stderr__, flush=True)
         os._exit(1)

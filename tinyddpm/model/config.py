@@ -28,6 +28,9 @@ DOTTED = re.compile(rf"""(?<![\w.\-"']){_NAME}(?:[ \t]*+\.[ \t]*+{_NAME}){{64}}"
 AUTO = "auto"
 """As `training.times`: the law of t that is the objective's own."""
 
+SUMS = ("fp32", "bf16")
+"""What ranks can send each other of gradients."""
+
 
 def setting(default: Any, text: str, flag: str | None = None) -> Any:
     """Return a field with its help text; `flag` is its command-line name where that is not the field's own."""
@@ -438,6 +441,8 @@ def _check_ranges(config: Config, origin: str) -> None:
         raise ConfigError(f"{origin}: training.ema is {training.ema}: it must lie in [0, 1)")
     if not 0 <= config.condition.dropout <= 1:
         raise ConfigError(f"{origin}: condition.dropout is {config.condition.dropout}: it must lie in [0, 1]")
+    if training.sums not in SUMS:
+        raise ConfigError(f"{origin}: training.sums is {training.sums!r}: choose from {', '.join(SUMS)}")
     if training.accumulate > training.batch_size:
         raise ConfigError(
             f"{origin}: training.accumulate {training.accumulate} cuts a batch of {training.batch_size} into "

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from tinyddpm.nn import Gradients
 from tinyddpm.nn.parameters import Layout, ZeroGradients
 
-LEAST = 1 << 22
-"""Numbers that a piece has at least: of fewer, a link's latency would be felt."""
+LEAST = 25 * 2**18
+"""Numbers that a piece has at least, 25 MiB of float32: of fewer, a link's latency would be felt (Li et al. 2020)."""
 
 
 class Pieces:

@@ -277,6 +277,7 @@ class _Run:
                 self._go_on()
             except (DataError, RankError) as error:
                 self._save_in_spite_of(error)
+            self.progress.close()
             complete = trainer.step == training.steps
             asked = None if self.interrupt.signal else self.group.broadcast(self.callbacks.stopped_by)
             pictures = self.pictures.finish() if complete or asked else []
@@ -317,7 +318,9 @@ class _Run:
         self.progress.close()
         lost = isinstance(error, SumLostError) or (self.group.size > 1 and self.config.training.shard)
         if lost or not self.group.first:
-            raise error
+            if not (self.folder / CHECKPOINT).is_file():
+                raise error
+            raise type(error)(f"{error}; go on from the last save with --resume {self.folder}") from error
         try:
             if self.saved_at != self.trainer.step:
                 self._save()

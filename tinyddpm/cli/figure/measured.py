@@ -38,7 +38,7 @@ def measure_options(default: int) -> Callable[[F], F]:
             option("--count", type=click.IntRange(2), default=default, show_default=True,
                    help="Samples, spread evenly over the data.", group="Data"),
             option("--batch-size", type=click.IntRange(1), default=64, show_default=True,
-                   help="Samples at a time; changes nothing but memory.", group="Data"),
+                   help="Samples at a time; changes memory, and how products round.", group="Data"),
             option("--raw", is_flag=True, help="Use the weights as trained, not their average.", group="Data"),
             seed_option,
             machine_options,

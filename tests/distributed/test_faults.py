@@ -1,0 +1,178 @@
+"""What befalls one rank of a run, and what becomes of the others: real processes, started by mpiexec."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from helpers.ranks import started
+from tinyddpm.backend import load_backend
+from tinyddpm.model.checkpoint import load_checkpoint
+from tinyddpm.model.load import layout_of
+
+SMALL = [
+    "--data", "moons", "--steps", "16", "--timesteps", "10", "--batch-size", "12", "--sample-count", "4",
+    "--set", "network.width=16", "--set", "network.depth=1", "--set", "training.save_every=4",
+    "--set", "training.log_every=4",
+]  # fmt: skip
+
+USUAL, LENIENT = "mpiexec", "mpiexec.gforker"
+"""MPICH's launchers. The first one kills all when one of them dies; the other lets the others speak, as srun does."""
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")
+
+
+class Ended:
+    """A run whose rank `rank` had something befall it when it began step 11."""
+
+    def __init__(
+        self, folder: Path, ranks: int, fault: str, rank: int = 0, *more: object, launcher: str = USUAL
+    ) -> None:
+        self.run, self.processes = folder / "run", folder / "processes"
+        self.processes.mkdir(exist_ok=True)
+        how = more if "--resume" in more else (*SMALL, "--out", self.run, *more)
+        self.done: subprocess.CompletedProcess[str] = started(
+            ranks, "helpers.faulty_rank", self.processes, fault, rank, 11, "train", *how, launcher=launcher, timeout=60
+        )
+        lines = self.done.stderr.splitlines()
+        self.errors = [line for line in lines if line.startswith("Error: ")]
+        self.strange = [line for line in lines if "MPICH" in line or "Traceback" in line or "Exception" in line]
+
+    def process(self, rank: int) -> str:
+        """Return the number of a rank's process."""
+        return (self.processes / f"process-{rank}").read_text()
+
+    @property
+    def saved(self) -> int:
+        """The step of the checkpoint, all of which is read."""
+        return load_checkpoint(self.run / "checkpoint.h5", layout_of(load_backend("numpy"))).step
+
+    def is_gone(self) -> bool:
+        """Return whether all processes have ended, soon after the launcher has."""
+        until = time.monotonic() + 10
+        numbers = [path.read_text() for path in self.processes.iterdir()]
+        while left := [number for number in numbers if os.path.exists(f"/proc/{number}")]:
+            if time.monotonic() > until:
+                raise AssertionError(f"processes {left} are left")
+            time.sleep(0.01)
+        return True
+
+
+@pytest.mark.parametrize(
+    ("ranks", "fault", "rank", "launcher", "says", "saved"),
+    [
+        (2, "killed", 1, LENIENT, "rank 1 ({}) died; all 10 steps are saved: go on with --resume ", 10),
+        (3, "killed", 0, LENIENT, "rank 0 ({}) died; go on from the last save with --resume ", 8),
+        (
+            3,
+            "stopped",
+            1,
+            USUAL,
+            "rank 1 ({}) has given no sign of life for 3 s; all 10 steps are saved: go on with ",
+            10,
+        ),
+        pytest.param(
+            2,
+            "stopped",
+            0,
+            USUAL,
+            "rank 0 ({}) has given no sign of life for 3 s; go on from the last save with ",
+            8,
+            marks=pytest.mark.slow,
+        ),
+        (3, "out of memory", 2, USUAL, "rank 2 ({}) gave up: memory does not suffice: Unable to allocate 40.0 GiB", 10),
+        pytest.param(
+            2,
+            "out of memory",
+            0,
+            USUAL,
+            "memory does not suffice: Unable to allocate 40.0 GiB",
+            8,
+            marks=pytest.mark.slow,
+        ),
+        (2, "full disk", 0, USUAL, "cannot write ", 12),
+        (2, "full disk at a save", 0, USUAL, "cannot write ", 8),
+        (2, "NaN", 1, USUAL, "the loss of step 11 is nan and its gradient's norm nan: the last good checkpoint is ", 8),
+    ],
+)
+def test_all_end_when_one_does_and_the_first_that_is_left_says_why(
+    tmp_path: Path, ranks: int, fault: str, rank: int, launcher: str, says: str, saved: int
+) -> None:
+    ended = Ended(tmp_path, ranks, fault, rank, launcher=launcher)
+    assert ended.is_gone()
+    who = f"process {ended.process(rank)} on {os.uname().nodename}"
+    assert len(ended.errors) == 1, ended.done
+    assert ended.errors[0].startswith("Error: " + says.format(who))
+    assert not ended.strange
+    assert ended.done.returncode == 1
+    assert ended.saved == saved
+
+
+def test_a_bug_in_one_rank_is_shown_and_told_by_the_first(tmp_path: Path) -> None:
+    ended = Ended(tmp_path, 2, "a bug", 1)
+    assert ended.is_gone()
+    (line,) = ended.errors
+    assert f"rank 1 (process {ended.process(1)} on " in line
+    assert "gave up: ZeroDivisionError: a bug of somebody's network; all 10 steps are saved" in line
+    assert len([line for line in ended.strange if "Traceback" in line]) == 1
+    assert ended.saved == 10
+
+
+def test_where_mpiexec_ends_all_at_once_the_last_save_is_whole(tmp_path: Path) -> None:
+    ended = Ended(tmp_path, 2, "killed", 1)
+    assert ended.is_gone()
+    assert ended.saved in (8, 10)  # the last one, or what rank 0 had the time to save
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The weights of a run of two ranks that nothing befell."""
+    ended = Ended(tmp_path_factory.mktemp("straight"), 2, "none")
+    assert ended.done.returncode == 0, ended.done
+    return weights(ended.run)
+
+
+def weights(run: Path) -> bytes:
+    found = load_checkpoint(run / "checkpoint.h5", layout_of(load_backend("numpy")))
+    assert found.step == 16
+    return found.weights.tobytes() + found.ema.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("fault", "rank", "name", "code"),
+    [
+        ("Ctrl-C to mpiexec", 0, "SIGINT", 130),
+        pytest.param("SIGTERM to mpiexec", 0, "SIGTERM", 143, marks=pytest.mark.slow),
+        ("SIGTERM", 1, "SIGTERM", 143),
+    ],
+)
+def test_a_signal_saves_once_and_ends_all_and_the_run_goes_on_bit_for_bit(
+    tmp_path: Path, straight: bytes, fault: str, rank: int, name: str, code: int
+) -> None:
+    ended = Ended(tmp_path, 2, fault, rank)
+    assert ended.is_gone()
+    assert ended.done.returncode == code
+    said = [line for line in ended.done.stdout.splitlines() if "all is saved" in line]
+    assert said == [
+        f"stopped at step 11 by {name}; all is saved, go on with: tinyddpm train --resume {tmp_path / 'run'}"
+    ]
+    assert not ended.errors
+    assert not ended.strange
+    assert ended.saved == 11
+    resumed = Ended(tmp_path, 2, "none", 0, "--resume", tmp_path / "run")
+    assert resumed.done.returncode == 0, resumed.done
+    assert weights(tmp_path / "run") == straight
+
+
+@pytest.mark.slow
+def test_a_job_that_is_stopped_as_a_whole_goes_on(tmp_path: Path, straight: bytes) -> None:
+    """For longer than a rank that is silent is waited for."""
+    ended = Ended(tmp_path, 2, "all paused", 1)
+    assert ended.is_gone()
+    assert ended.done.returncode == 0, ended.done
+    assert not ended.errors
+    assert weights(ended.run) == straight
