@@ -20,7 +20,7 @@ TRAIN = (
 
 SILENT = r"rank 1 \(process \d+ on \S+\) has given no sign of life for 4 s"
 SAYS = {
-    "stops": SILENT,
+    "stops": SILENT + "; go on from the last save with --resume .*",
     "stops, and the device is deaf": SILENT,
     "gives up": r"rank 1 \(process \d+ on \S+\) gave up: .*Unable to allocate 40.0 GiB for an array.*",
     "stops after it": SILENT + "; all 5 steps are saved: go on with --resume .*",
