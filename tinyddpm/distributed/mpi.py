@@ -39,7 +39,7 @@ PAUSE = 50e-6
 """Seconds between two tests then."""
 
 START = 300.0
-"""Seconds that ranks are given to find each other."""
+"""Seconds that ranks are given to find each other, and to part."""
 
 PARTING = 0.01
 """Seconds between two tests of whether all ranks have come to their end."""
@@ -226,7 +226,8 @@ class MPIGroup(Group):
         if watch.failure:  # of what is pending, MPI complains
             sys.stderr.flush()
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        self._mpi.Finalize()
+        with _in_time():
+            self._mpi.Finalize()
         if watch.failure and self._nccl:  # the end of the device's work would be waited for, which may not come
             os._exit(1)
 
@@ -309,7 +310,7 @@ def _unpacked(sent: HostArray) -> HostArray:
 
 @contextmanager
 def _in_time() -> Iterator[None]:
-    """End the process if a block takes longer than `START`, as when a rank cannot join the others.
+    """End the process if a block takes longer than `START`, as when a rank cannot join the others, or part from them.
 
     They would wait in MPI for ever, with the GIL held: so neither a thread nor a signal of Python's can end it, and
     what is said is where it waited.
