@@ -215,13 +215,15 @@ class MPIGroup(Group):
         assert watch is not None
         if failure:
             watch.give_up(failure)
-        self._parting = self._parting or self._apart.Ibarrier()
-        while not self._parting.Test():
+        together = False
+        while not together:  # MPI is not called once a rank is known to be lost: its calls may wait for that one
             if not watch.noticed:
                 watch.check()
             elif watch.lost:
                 self._end()
-            time.sleep(PARTING)
+            self._parting = self._parting or self._apart.Ibarrier()
+            together = self._parting.Test()
+            time.sleep(0 if together else PARTING)
         watch.leave()
         if watch.failure:  # of what is pending, MPI complains
             sys.stderr.flush()
