@@ -38,7 +38,7 @@ from tinyddpm.model.config import SUMS, Config, preset
 from tinyddpm.progress import Progress
 
 if TYPE_CHECKING:
-    from tinyddpm.backend import Array
+    from tinyddpm.backend import Array, Backend
     from tinyddpm.distributed.group import Group
     from tinyddpm.training.trainer import Trainer
 
@@ -148,7 +148,9 @@ def run(command: list[str]) -> Found:
     # The launcher's own variables, where this is itself one of its processes, would be the turn's too.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PMI_", "OMPI_", "MPI_"))}
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
     except OSError as error:
         raise TinyDDPMError(
             f"{command[0]} cannot be run ({error.strerror}): give --launcher, such as mpiexec"
@@ -198,7 +200,7 @@ def turn(wanted: str, group: Group) -> None:
     sums = {}
     for size in sorted({*told["sizes"], task.parameters}):
         flat = backend.asarray(np.zeros(size, np.float32))
-        sums[size] = {kind: timed_sums(group, flat, kind) for kind in SUMS}
+        sums[size] = {kind: timed_sums(group, backend, flat, kind) for kind in SUMS}
     click.echo(json.dumps({"threads": task.threads, **found, "sums": sums}))
 
 
@@ -213,13 +215,15 @@ def timed(trainer: Trainer, steps: int) -> list[float]:
     return seconds
 
 
-def timed_sums(group: Group, flat: Array, kind: str) -> list[float]:
+def timed_sums(group: Group, backend: Backend, flat: Array, kind: str) -> list[float]:
     """Return the seconds of each of some sums of an array."""
     seconds, count = [], min(MOST_SUMS, max(3, NUMBERS // flat.shape[0]))
     for _ in range(WARM_UP + count):
         group.barrier()
         began = time.perf_counter()
-        group.sum_(flat, kind)
+        with backend.scope():
+            group.sum_(flat, kind)
+        backend.synchronize()
         seconds.append(time.perf_counter() - began)
     return slowest(group, seconds[WARM_UP:])
 

@@ -73,7 +73,16 @@ class Job:
         lines = (self.place / "said").read_text(errors="replace").splitlines()
         return [line for line in lines if line.startswith(("Error: ", "Traceback", "Timeout"))]
 
-    def wait(self, victim: int | None = None) -> str:
+    def finish(self) -> str:
+        """Wait for a job that nothing befalls; return what went wrong."""
+        try:
+            code = self.launcher.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._end()
+            return "it hung"
+        return "" if code == 0 else f"exit {code}"
+
+    def wait(self, victim: int) -> str:
         """Return what did not end in time, of the launcher and of all ranks but `victim`; then end what is left."""
         until = time.monotonic() + PATIENCE / 2
         others = [number for rank, number in self.numbers.items() if rank != victim]
@@ -81,17 +90,17 @@ class Job:
             time.sleep(0.01)
         with suppress(subprocess.TimeoutExpired):
             self.launcher.wait(5)
-        if victim in self.numbers:
-            _signal(self.numbers[victim], Signals.SIGKILL)
-        for number in left:
-            _signal(number, Signals.SIGKILL)
-        try:
-            self.launcher.wait(5)
-        except subprocess.TimeoutExpired:
-            self.launcher.kill()
-            self.launcher.wait()
-            return "the launcher did not end"
+        self._end()
         return f"{len(left)} ranks did not end" if left else ""
+
+    def _end(self) -> None:
+        """End what is left, such as the rank that was stopped, and the launcher that waits for it."""
+        for number in self.numbers.values():
+            _signal(number, Signals.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            self.launcher.wait(5)
+        self.launcher.kill()
+        self.launcher.wait()
 
 
 def lost_ranks(count: int, place: Path, seed: int) -> Count:
@@ -119,7 +128,7 @@ def lost_ranks(count: int, place: Path, seed: int) -> Count:
         found.add(case, f"{how.name}, {_end(job)}" if befell else DONE, wrong)
         while not wrong and not _is_complete(job, layout):
             job = Job(here, ranks)
-            wrong = job.wait() or _not_whole(job, layout) or " ".join(job.errors)
+            wrong = job.finish() or _not_whole(job, layout) or " ".join(job.errors)
         same = not wrong and digest(load_checkpoint(job.checkpoint, layout)) == straight[ranks]
         found.add(f"{case}, resumed", "resumed runs as the straight one", "" if same else wrong or "another run's end")
         shutil.rmtree(here)

@@ -156,7 +156,7 @@ def test_backends_and_variants_are_named(here: Path) -> None:
     ],
 )
 def test_vector_instructions(cpuinfo: str, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "read_text", lambda path: cpuinfo)
+    monkeypatch.setattr(Path, "read_text", lambda path, encoding: cpuinfo)
     assert vector_instructions() == expected
 
 

@@ -15,9 +15,14 @@ from helpers import cupy_stand_in, nccl_stand_in
 from tinyddpm.cli import main
 from tinyddpm.distributed import mpi, watch
 from tinyddpm.distributed.launch import launched
+from tinyddpm.distributed.nccl import NCCL
 from tinyddpm.training.trainer import StepResult, Trainer
 
-FAULTS = ("stops", "stops, and the device is deaf", "gives up", "stops after it")
+FAULTS = ("stops", "stops, and the device is deaf", "gives up", "stops in its sum", "stops after it")
+
+
+def stop() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def fail(fault: str, step: int) -> None:
@@ -32,11 +37,13 @@ def fail(fault: str, step: int) -> None:
         here = launched().rank == 1 and self.step + 1 == step
         if here and fault == "gives up":
             raise MemoryError("Unable to allocate 40.0 GiB for an array")
-        if here and fault != "stops after it":
-            os.kill(os.getpid(), signal.SIGSTOP)
+        if here and fault == "stops in its sum":
+            NCCL.sum_ = lambda *_: stop()  # type: ignore[method-assign]
+        elif here and fault != "stops after it":
+            stop()
         result = train_step(self)
         if here:
-            os.kill(os.getpid(), signal.SIGSTOP)
+            stop()
         return result
 
     Trainer.train_step = do  # type: ignore[method-assign]

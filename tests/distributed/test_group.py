@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyddpm.distributed.group import ALONE, Group
-from tinyddpm.distributed.launch import Launch, join, launched
+from tinyddpm.distributed.join import join
+from tinyddpm.distributed.launch import Launch, launched
 from tinyddpm.errors import ConfigError
 
 ENVIRONMENTS = [

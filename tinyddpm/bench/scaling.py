@@ -19,9 +19,8 @@ A step is then its compute C on one rank, and what it waits for sums:
 
 S is the sum of the whole gradient, S_k that of one of k equal pieces, G the gathering of weights where ranks keep
 shards. Pieces are ready one after the other during the backward, which is two thirds of the compute as it has two
-products for each of the forward; each waits for the one before it, and nothing hides the last. The k is the quickest,
-with pieces no smaller than those of Li et al., "PyTorch Distributed" (2020). By NCCL
-this library sums within the backward, unless ranks keep shards; by MPI after it.
+products for each of the forward; each waits for the one before it, and nothing hides the last (Li et al., "PyTorch
+Distributed", 2020). By NCCL this library sums within the backward, unless ranks keep shards; by MPI after it.
 
 Not counted: the additions of a sum, the loss and the stop that ranks agree on each step (a few times ceil(log2 p) a),
 ranks that wait for the slowest, and the data.
@@ -40,9 +39,6 @@ from tinyddpm.training.pieces import LEAST
 
 BACKWARD = 2 / 3
 """The part of a step's compute in which gradients become ready."""
-
-PIECE = 4 * LEAST
-"""Bytes of a piece of the gradient, at least: more pieces have more latencies."""
 
 EFFICIENT = 0.9
 """The part of a step that is compute where more ranks are said to pay."""
@@ -205,11 +201,10 @@ class Exchange:
         return max((self.piece + self.gather) / share, (self.count * self.piece + self.gather) / (share + hidden))
 
 
-def exchanges(job: Job, p: int, link: Link) -> Iterator[Exchange]:
-    """Yield what p ranks can send in a step of the job: the gradient whole, in two pieces, and so on."""
+def exchange(job: Job, p: int, link: Link, count: int) -> Exchange:
+    """Return what p ranks send in a step of the job, whose gradient is cut in so many pieces."""
     gather = half_ring_seconds(4 * job.parameters, p, link) if job.shard else 0.0
-    for count in range(1, max(1, job.sent // PIECE) + 1):
-        yield Exchange(count, sum_seconds(job, job.sent / count, p, link)[0], gather)
+    return Exchange(count, sum_seconds(job, job.sent / count, p, link)[0], gather)
 
 
 def sum_seconds(job: Job, n: float, p: int, link: Link) -> tuple[float, str]:
@@ -240,7 +235,7 @@ class Foretold:
         by: "ring" or "tree".
         sent: seconds in which the ranks send, the gathering of weights included.
         after: where sums follow the backward.
-        within: where they begin within it.
+        within: where they begin within it, in pieces as large as the library's.
     """
 
     ranks: int
@@ -252,15 +247,14 @@ class Foretold:
 
 def foretell(job: Job, p: int, link: Link) -> Foretold:
     """Return what a step of the job takes on p ranks."""
-    whole, *cut = exchanges(job, p, link)
+    whole, cut = (exchange(job, p, link, count) for count in (1, max(1, job.parameters // LEAST)))
     _, by = sum_seconds(job, job.sent, p, link)
-    return Foretold(p, by, whole.wait(job.compute), _timing(job, [whole]), _timing(job, [whole, *cut]))
+    return Foretold(p, by, whole.wait(job.compute), _timing(job, whole), _timing(job, cut))
 
 
-def _timing(job: Job, found: Sequence[Exchange]) -> Timing:
-    """Return the timing by the quickest of these."""
-    seconds = job.compute + min(exchange.wait(job.compute) for exchange in found)
-    least = min(exchange.least_compute(EFFICIENT) for exchange in found)
+def _timing(job: Job, found: Exchange) -> Timing:
+    seconds = job.compute + found.wait(job.compute)
+    least = found.least_compute(EFFICIENT)
     return Timing(seconds, job.compute / seconds, max(1, ceil(job.batch * least / job.compute)))
 
 

@@ -14,7 +14,8 @@ import click
 
 from tinyddpm.cli.options import option
 from tinyddpm.cli.output import line_of, say
-from tinyddpm.distributed.launch import KINDS, join, launched
+from tinyddpm.distributed.join import KINDS, join
+from tinyddpm.distributed.launch import launched
 from tinyddpm.errors import RankError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def ranks(kind: str) -> Iterator[Group]:
     The first one speaks; whatever ends one ends all, and is told by the first.
 
     Args:
-        kind: what they speak by, one of `tinyddpm.distributed.KINDS`.
+        kind: what they speak by, one of `tinyddpm.distributed.join.KINDS`.
 
     Raises:
         ConfigError: there is no such kind, its library is missing, or the ranks do not see each other.

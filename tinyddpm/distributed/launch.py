@@ -1,19 +1,10 @@
-"""How a process learns from its launcher that it is one of several ranks, and joins them."""
+"""How a process learns from its launcher that it is one of several ranks."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from tinyddpm.errors import ConfigError
-
-if TYPE_CHECKING:
-    from tinyddpm.distributed.group import Group
-
-KINDS = ("auto", "mpi", "nccl", "none")
-"""What ranks speak by; "auto" is NCCL between GPUs and MPI otherwise, where a launcher has started several."""
 
 LAUNCHERS = {
     "Open MPI's mpirun": (
@@ -60,24 +51,3 @@ def own_gpu(launch: Launch, environment: Mapping[str, str] = os.environ) -> int:
     """Return which GPU falls to a process, of those that it sees: by its rank, or the only one that it was given."""
     given = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
     return launch.local_rank % len(given) if given != [""] else launch.local_rank
-
-
-def join(kind: str, launch: Launch) -> Group:
-    """Return the group of the ranks that were launched together, once all are there.
-
-    Args:
-        kind: one of `KINDS`.
-        launch: what the launcher says.
-
-    Raises:
-        ConfigError: the kind is unknown, its library is missing, or the ranks do not see each other.
-    """
-    if kind not in KINDS:
-        raise ConfigError(f"--distributed {kind!r}: choose from {', '.join(KINDS)}")
-    from tinyddpm.distributed.group import ALONE
-
-    if kind == "none" or (kind == "auto" and launch.size == 1):
-        return ALONE
-    from tinyddpm.distributed.mpi import MPIGroup
-
-    return MPIGroup(launch, kind)

@@ -67,7 +67,6 @@ class DeviceStep:
         self.feed.load(step)
         (factors,) = self._advance(backend.asarray(np.concatenate([[step], places])))
         found = backend.to_numpy(factors)
-        self.group.check()
         return float(found[Factor.LOSS]), float(found[Factor.NORM])
 
     def _step(self, now: Array) -> Arrays:

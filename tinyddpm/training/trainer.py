@@ -80,10 +80,12 @@ class Trainer:
 
         Raises:
             TrainingError: the loss or the gradient is not finite. The weights are those of the step before.
+            SumLostError: another rank is lost, and the step half done.
         """
         training, step = self.config.training, self.step
         with self.model.backend.scope():
             loss, norm = self.advance(step)
+        self.group.check()
         if not (isfinite(loss) and isfinite(norm)):
             raise TrainingError(f"the loss of step {step + 1} is {loss:g} and its gradient's norm {norm:g}")
         self.step += 1

@@ -1,0 +1,35 @@
+"""How a process joins the ranks that were launched with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinyddpm.distributed.launch import Launch
+from tinyddpm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tinyddpm.distributed.group import Group
+
+KINDS = ("auto", "mpi", "nccl", "none")
+"""What ranks speak by; "auto" is NCCL between GPUs and MPI otherwise, where a launcher has started several."""
+
+
+def join(kind: str, launch: Launch) -> Group:
+    """Return the group of the ranks that were launched together, once all are there.
+
+    Args:
+        kind: one of `KINDS`.
+        launch: what the launcher says.
+
+    Raises:
+        ConfigError: the kind is unknown, its library is missing, or the ranks do not see each other.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"--distributed {kind!r}: choose from {', '.join(KINDS)}")
+    from tinyddpm.distributed.group import ALONE
+
+    if kind == "none" or (kind == "auto" and launch.size == 1):
+        return ALONE
+    from tinyddpm.distributed.mpi import MPIGroup
+
+    return MPIGroup(launch, kind)
