@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from accidents import Count, damage, hostile, repeated, resumed, surroundings
+from accidents import Count, damage, hostile, ranks, repeated, resumed, surroundings
 
 
 def attacked(count: int, place: Path, seed: int) -> Count:
@@ -38,6 +38,7 @@ def batched(count: int, place: Path, seed: int) -> Count:
 COUNTS: dict[str, tuple[int, str, Callable[[int, Path, int], Count]]] = {
     "mutations": (100, "damaged checkpoints", lambda n, place, seed: damage.mutations(n, seed)),
     "kills": (5, "kills", lambda n, place, seed: damage.kills(n, seed)),
+    "ranks": (4, "ranks that something befalls", ranks.lost_ranks),
     "resumes": (20, "runs that stop and go on", resumed.resumes),
     "repeats": (1, "backends by which all is done twice", twice),
     "batches": (1, "backends by which batches of all sizes are drawn", batched),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from accidents import attacks, damage, hostile, repeated, resumed, surroundings
+from accidents import attacks, damage, hostile, ranks, repeated, resumed, surroundings
 
 
 def test_damaged_checkpoints_are_refused_or_read_as_they_were_saved() -> None:
@@ -27,6 +27,15 @@ def test_killed_runs_are_readable_and_end_as_the_straight_one() -> None:
     found = damage.kills(4)
     assert found.wrong == []
     assert found.right[damage.READABLE] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")
+def test_what_befalls_one_rank_ends_all_and_loses_nothing(tmp_path: Path) -> None:
+    """Each of four things once, at a random moment."""
+    found = ranks.lost_ranks(len(ranks.BEFALLS), tmp_path, 0)
+    assert found.wrong == []
+    assert found.tried == 2 * len(ranks.BEFALLS)
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ PAUSE = 50e-6
 """Seconds between two tests then."""
 
 START = 300.0
-"""Seconds that ranks are given to find each other."""
+"""Seconds that ranks are given to find each other, and to part."""
 
 PARTING = 0.01
 """Seconds between two tests of whether all ranks have come to their end."""
@@ -214,18 +214,21 @@ class MPIGroup(Group):
         assert watch is not None
         if failure:
             watch.give_up(failure)
-        self._parting = self._parting or self._apart.Ibarrier()
-        while not self._parting.Test():
+        together = False
+        while not together:  # MPI is not called once a rank is known to be lost: its calls may wait for that one
             if not watch.noticed:
                 watch.check()
             elif watch.lost:
                 self._end()
-            time.sleep(PARTING)
+            self._parting = self._parting or self._apart.Ibarrier()
+            together = self._parting.Test()
+            time.sleep(0 if together else PARTING)
         watch.leave()
         if watch.failure:  # of what is pending, MPI complains
             sys.stderr.flush()
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        self._mpi.Finalize()
+        with _in_time():
+            self._mpi.Finalize()
         if watch.failure and self._nccl:  # the end of the device's work would be waited for, which may not come
             sys.stdout.flush()
             os._exit(1)
@@ -313,7 +316,7 @@ def _unpacked(sent: HostArray) -> HostArray:
 
 @contextmanager
 def _in_time() -> Iterator[None]:
-    """End the process if a block takes longer than `START`, as when a rank cannot join the others.
+    """End the process if a block takes longer than `START`, as when a rank cannot join the others, or part from them.
 
     They would wait in MPI for ever, with the GIL held: so neither a thread nor a signal of Python's can end it, and
     what is said is where it waited.
