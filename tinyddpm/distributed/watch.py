@@ -87,7 +87,7 @@ class Watch:
         """Hear the others until all have left, or this rank's process ends."""
         heard = dict.fromkeys(self._connections, time.monotonic())
         ranks = {connection: rank for rank, connection in self._connections.items()}
-        woke, since = time.monotonic(), 0.0
+        woke, since, told = time.monotonic(), 0.0, 0.0
         while ranks or (self.failure and not self.noticed):
             for connection in wait(list(ranks), timeout=BEAT / 2):
                 assert isinstance(connection, Connection)
@@ -110,8 +110,11 @@ class Watch:
             if now - woke > SILENCE / 2:  # this process was itself stopped, perhaps with all others
                 heard = dict.fromkeys(heard, now)
             woke = now
+            due = now - told >= BEAT
+            told = now if due else told
             for connection, rank in list(ranks.items()):
-                _send(connection, ALIVE)
+                if due:  # and no oftener: each sign would be answered by another
+                    _send(connection, ALIVE)
                 if now - heard[rank] > SILENCE:
                     del ranks[connection]
                     self._lose(rank, f"has given no sign of life for {SILENCE:.0f} s")
