@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinyddpm import registry
+from tinyddpm.conditions import OF_CLASSES
 from tinyddpm.errors import ConfigError
 from tinyddpm.exchange.diffusers_scheduler import PREDICTIONS
 from tinyddpm.hdf5 import listed
@@ -31,7 +32,7 @@ def unet_config(model: Model) -> dict[str, Any]:
     wrong = []
     if config.network.name != "unet":
         raise ConfigError(f"the network {config.network.name!r} has no equal in diffusers: export a U-Net")
-    if model.condition_name not in ("", "label"):
+    if model.condition_name not in ("", OF_CLASSES):
         wrong.append(f"the condition {model.condition_name!r}")
     if config.training.predict not in PREDICTIONS:
         wrong.append(f"predict {config.training.predict!r} (there is {', '.join(PREDICTIONS)})")
