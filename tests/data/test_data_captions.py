@@ -271,7 +271,7 @@ def test_hdf5(tmp_path: Path, samples: str) -> None:
         ("captions", np.frombuffer(b'["\xe4", "b", "c"]', np.uint8), "`captions` is no JSON list of strings in UTF-8"),
         ("captions", np.full(100_000, ord("["), np.uint8), "`captions` is no JSON list"),
         ("captions", np.frombuffer(rb'["\ud83d", "b", "c"]', np.uint8), "caption 0 holds half a character"),
-        ("tokens", TOKENS[:2], r"column 'tokens' is of shape \(2, 5, 2\): give an array of 3 rows"),
+        ("tokens", TOKENS[:2], r"`tokens` has the shape \(2, 5, 2\): store a row for each of 3 samples"),
         ("tokens", np.full((3, 5, 2), np.nan, np.float32), "the tokens of sample 0 are not finite"),
     ],
 )
