@@ -38,6 +38,9 @@ TESTS = 2000
 PAUSE = 50e-6
 """Seconds between two tests then."""
 
+GRACE = 0.5
+"""Seconds that a request is still tested when a rank has given up."""
+
 START = 300.0
 """Seconds that ranks are given to find each other, and to part."""
 
@@ -255,11 +258,14 @@ class MPIGroup(Group):
         Raises:
             RankError: a rank is lost or has given up.
         """
-        tests = 0
+        tests, heard = 0, 0.0
         while not request.Test():
             tests += 1
-            if self._watch:
-                self._watch.check()
+            if self._watch and self._watch.failure:
+                heard = heard or time.monotonic()
+                # What all had joined before one gave up still comes to its end.
+                if self._watch.lost or time.monotonic() - heard > GRACE:
+                    self._watch.check()
             if tests > TESTS:
                 time.sleep(PAUSE)
 
