@@ -108,7 +108,8 @@ def test_all_end_when_one_does_and_the_first_that_is_left_says_why(
     assert len(ended.errors) == 1, ended.done
     assert ended.errors[0].startswith("Error: " + says.format(who))
     assert not ended.strange
-    assert ended.done.returncode == 1 or launcher == LENIENT  # whose code is not always that of the ranks
+    # A launcher may have a code of its own: by what a rank died, or how it ended one that was stopped.
+    assert ended.done.returncode == 1 or (ended.done.returncode and (launcher == LENIENT or fault == "stopped"))
     assert ended.saved == saved
 
 
