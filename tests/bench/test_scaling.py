@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from math import ceil, isclose, log2
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
+from helpers import command_line
 from tinyddpm.bench import contest
 from tinyddpm.bench.scaling import (
     BACKWARD,
@@ -26,7 +27,6 @@ from tinyddpm.bench.scaling import (
     sum_seconds,
     tree_seconds,
 )
-from tinyddpm.cli import main
 from tinyddpm.errors import ConfigError
 from tinyddpm.training.pieces import LEAST
 
@@ -36,17 +36,13 @@ SMALL = ["--set", "network.channels=8", "--batch-size", "4", "--threads", "1", "
 GIVEN = ["--ranks", "1,8,64,1024", "--link", "50GB/s,3us", "--compute-ms", "16.3"]
 
 
-def run(*arguments: str) -> Result:
-    result = CliRunner().invoke(main, ["bench", *arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+run = partial(command_line.run, "bench")
 
 
 def fails(*arguments: str) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 1, result.output
-    (line,) = result.stderr.splitlines()
+    """The line of an error, alone on standard error."""
+    line = command_line.fails("bench", *arguments)
+    assert run(*arguments).stderr.splitlines() == [line]
     return line
 
 

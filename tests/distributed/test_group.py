@@ -13,20 +13,19 @@ from tinyddpm.errors import ConfigError
 
 ENVIRONMENTS = [
     ({}, Launch()),
-    ({"PMI_RANK": "1", "PMI_SIZE": "4", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}, Launch("mpiexec", 1, 4, 1, 2)),
+    ({"PMI_RANK": "1", "PMI_SIZE": "4", "MPI_LOCALRANKID": "1"}, Launch("mpiexec", 1, 4, 1)),
     (
         {
             "OMPI_COMM_WORLD_RANK": "5", "OMPI_COMM_WORLD_SIZE": "8", "OMPI_COMM_WORLD_LOCAL_RANK": "1",
-            "OMPI_COMM_WORLD_LOCAL_SIZE": "4", "SLURM_PROCID": "0",
+            "SLURM_PROCID": "0",
         },
-        Launch("Open MPI's mpirun", 5, 8, 1, 4),
+        Launch("Open MPI's mpirun", 5, 8, 1),
     ),
     (
         {
             "SLURM_PROCID": "6", "SLURM_STEP_NUM_TASKS": "11", "SLURM_LOCALID": "2",
-            "SLURM_STEP_TASKS_PER_NODE": "4(x2),3",
         },
-        Launch("srun", 6, 11, 2, 4),
+        Launch("srun", 6, 11, 2),
     ),
     ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, Launch()),  # a batch script, which is one process
     ({"PMI_RANK": "none", "PMI_SIZE": "4"}, Launch()),

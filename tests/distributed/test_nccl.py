@@ -92,4 +92,4 @@ def test_sums_that_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_rank_has_a_gpu_of_those_that_it_sees(visible: str | None, local_rank: int, gpu: int) -> None:
     """The only one, where the launcher lets each rank see its own."""
     environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    assert own_gpu(Launch("srun", 3, 8, local_rank, 4), environment) == gpu
+    assert own_gpu(Launch("srun", 3, 8, local_rank), environment) == gpu

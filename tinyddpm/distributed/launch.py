@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 LAUNCHERS = {
-    "Open MPI's mpirun": (
-        "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE",
-    ),
-    "mpiexec": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
-    "srun": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
-}  # fmt: skip
-"""The variables in which launchers tell a process its rank, their number, and the same among those of its machine.
+    "Open MPI's mpirun": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    "mpiexec": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
+    "srun": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
+}
+"""The variables in which launchers tell a process its rank, how many there are, and its rank on its machine.
 
 Within srun alone is there a number of the step's tasks: a batch script, which is one process, has that of the job.
 """
@@ -21,29 +19,20 @@ Within srun alone is there a number of the step's tasks: a batch script, which i
 
 @dataclass(frozen=True)
 class Launch:
-    """What a launcher says of a process: its rank, how many there are, and the same among those of its machine."""
+    """What a launcher says of a process: its rank, how many there are, and its rank on its machine."""
 
     by: str = ""
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    local_size: int = 1
 
 
 def launched(environment: Mapping[str, str] = os.environ) -> Launch:
     """Return what the launcher says that started this process; that it is alone if none did."""
     for by, names in LAUNCHERS.items():
-        rank, size, local_rank, local_size = (environment.get(name, "") for name in names)
+        rank, size, local_rank = (environment.get(name, "") for name in names)
         if rank.isdecimal() and size.isdecimal():
-            # SLURM writes "4(x2),3" for machines with 4, 4 and 3 tasks.
-            most = local_size.replace("(", ",").split(",")[0]
-            return Launch(
-                by,
-                int(rank),
-                int(size),
-                int(local_rank) if local_rank.isdecimal() else 0,
-                int(most) if most.isdecimal() else 1,
-            )
+            return Launch(by, int(rank), int(size), int(local_rank) if local_rank.isdecimal() else 0)
     return Launch()
 
 
