@@ -17,6 +17,7 @@ from helpers import command_line
 from helpers.command_line import says
 from helpers.comparison import HostArray, assert_close
 from helpers.networks import random_weights
+from helpers.peers import import_peer
 from tinyddpm.backend import Purpose, load_backend
 from tinyddpm.conditions import Asked
 from tinyddpm.exchange.diffusers_unet import read_unet
@@ -26,7 +27,7 @@ from tinyddpm.model.load import load_model
 from tinyddpm.model.model import Model
 
 safetensors_numpy = pytest.importorskip("safetensors.numpy", reason="needs the extra exchange")
-diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install -e '.[peers]'")
+diffusers = import_peer("diffusers", "0.42")
 
 NUMPY = load_backend("numpy")
 NETWORK: dict[str, Any] = {

@@ -35,7 +35,7 @@ from tinyddpm.training.assembly import make_trainer, open_data
 try:
     from diffusers import UNet2DModel
     from diffusers import __version__ as diffusers_version
-except ImportError:
+except (ImportError, RuntimeError):  # diffusers raises the latter where a package that it uses is broken
     UNet2DModel = None
 
 
