@@ -33,7 +33,8 @@ from tinyddpm.bench.task import Task, make_task
 from tinyddpm.cli.bench import names
 from tinyddpm.cli.options import configuration, configuration_options, option
 from tinyddpm.errors import ConfigError, TinyDDPMError
-from tinyddpm.model.config import AUTO, ConditionConfig, Config
+from tinyddpm.model.config import Config
+from tinyddpm.model.tables import AUTO, ConditionConfig
 from tinyddpm.progress import Progress, duration
 
 HERE = Path(__file__).resolve()

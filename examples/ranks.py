@@ -34,7 +34,8 @@ from tinyddpm.cli.options import parse_assignments
 from tinyddpm.cli.ranks import shared
 from tinyddpm.errors import ConfigError, TinyDDPMError
 from tinyddpm.machine import cpu_model, versions
-from tinyddpm.model.config import SUMS, Config, preset
+from tinyddpm.model.config import Config, preset
+from tinyddpm.model.tables import SUMS
 from tinyddpm.progress import Progress
 
 if TYPE_CHECKING:

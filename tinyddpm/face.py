@@ -22,11 +22,12 @@ from tinyddpm.figures import images
 from tinyddpm.figures.points import point_picture
 from tinyddpm.files import unused
 from tinyddpm.model.checkpoint import read_checkpoint_header
-from tinyddpm.model.config import Config, GuidanceConfig, SamplingConfig, defaults_for, settings
+from tinyddpm.model.config import Config, defaults_for, settings
 from tinyddpm.model.config import preset as find_preset
 from tinyddpm.model.load import checkpoint_file, load_model
 from tinyddpm.model.model import Model
 from tinyddpm.model.sampling import class_names, class_numbers, draw
+from tinyddpm.model.tables import GuidanceConfig, SamplingConfig
 from tinyddpm.progress import Progress
 from tinyddpm.training.run import resume as go_on
 from tinyddpm.training.run import start

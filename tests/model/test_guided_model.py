@@ -14,9 +14,10 @@ from tinyddpm.cli import main
 from tinyddpm.conditions import Asked
 from tinyddpm.diffusion.denoiser import static_threshold
 from tinyddpm.errors import ConfigError
-from tinyddpm.model.config import Config, GuidanceConfig
+from tinyddpm.model.config import Config
 from tinyddpm.model.load import load_model
 from tinyddpm.model.model import Model
+from tinyddpm.model.tables import GuidanceConfig
 
 NUMPY = load_backend("numpy")
 SMALL = {"name": "unet", "channels": 8, "multipliers": [1, 1], "blocks": 1, "attention": [], "heads": 1}

@@ -15,7 +15,8 @@ from tinyddpm.model.config import Config
 from tinyddpm.model.load import load_model
 from tinyddpm.progress import Progress
 from tinyddpm.training.callbacks import EVENTS, EarlyStop
-from tinyddpm.training.run import Outcome, resume, start
+from tinyddpm.training.loop import Outcome
+from tinyddpm.training.run import resume, start
 
 NUMPY = load_backend("numpy")
 

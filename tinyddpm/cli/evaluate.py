@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from tinyddpm.data.base import Dataset
     from tinyddpm.distributed.group import Group
     from tinyddpm.metrics.evaluation import Pairs
-    from tinyddpm.model.config import Config, GuidanceConfig, SamplingConfig
+    from tinyddpm.model.config import Config
+    from tinyddpm.model.tables import GuidanceConfig, SamplingConfig
 
 METRICS = (
     "frechet", "kernel", "precision-recall", "density-coverage", "inception-score", "obedience", "memorisation",

@@ -17,7 +17,7 @@ from tinyddpm.model.config import Config
 
 if TYPE_CHECKING:
     from tinyddpm.distributed.group import Group
-    from tinyddpm.training.run import Outcome
+    from tinyddpm.training.loop import Outcome
 
 CHANGED = ("steps", "backend", "device", "precision", "graph", "recompute", "learning_rate")
 RESUMABLE = {"resume", "distributed", *CHANGED}

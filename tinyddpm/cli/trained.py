@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from tinyddpm.conditions import Wish
     from tinyddpm.distributed.group import Group
     from tinyddpm.model.checkpoint import Checkpoint
-    from tinyddpm.model.config import Config, GuidanceConfig, SamplingConfig
+    from tinyddpm.model.config import Config
     from tinyddpm.model.model import Model
+    from tinyddpm.model.tables import GuidanceConfig, SamplingConfig
     from tinyddpm.training.interrupt import Stoppable
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -16,8 +16,8 @@ from tinyddpm.figures.line_law import Floats
 from tinyddpm.figures.marks import Mark
 from tinyddpm.figures.style import COLOURS, INK, QUIET, draw_tiles, drawing, show_tiles, tiles_size
 from tinyddpm.figures.tiles import in_columns
-from tinyddpm.model.config import GuidanceConfig, SamplingConfig
 from tinyddpm.model.model import Model
+from tinyddpm.model.tables import GuidanceConfig, SamplingConfig
 from tinyddpm.samplers.spacings import moments
 
 HostArray = np.ndarray[Any, Any]

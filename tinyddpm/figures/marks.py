@@ -24,9 +24,9 @@ from tinyddpm.data.arrays import npz_text
 from tinyddpm.data.image_files import opened
 from tinyddpm.errors import CheckpointError, DataError
 from tinyddpm.model.checkpoint import CheckpointHeader, read_checkpoint_header
-from tinyddpm.model.config import GuidanceConfig, SamplingConfig
 from tinyddpm.model.load import checkpoint_file
 from tinyddpm.model.model import Model
+from tinyddpm.model.tables import GuidanceConfig, SamplingConfig
 
 KEY = "tinyddpm"
 """What the JSON object is called."""

@@ -24,9 +24,9 @@ from tinyddpm.figures.marks import Mark, mark_of, samples_of
 from tinyddpm.kept import Cache, KeptRows, digest
 from tinyddpm.metrics.base import Features, Numbers, Part, Sets, measure, needs
 from tinyddpm.metrics.copies import closest_pairs
-from tinyddpm.model.config import GuidanceConfig, SamplingConfig
 from tinyddpm.model.model import Model
 from tinyddpm.model.sampling import draw
+from tinyddpm.model.tables import GuidanceConfig, SamplingConfig
 from tinyddpm.progress import Progress, duration
 
 Indices: TypeAlias = NDArray[np.int64]

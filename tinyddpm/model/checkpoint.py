@@ -18,7 +18,8 @@ import numpy as np
 from tinyddpm import __version__, registry
 from tinyddpm.errors import CheckpointError
 from tinyddpm.hdf5 import Header, PathLike, listed, read_file, read_outline, write_file
-from tinyddpm.model.config import AUTO, Config
+from tinyddpm.model.config import Config
+from tinyddpm.model.tables import AUTO
 
 Vector: TypeAlias = np.ndarray[Any, Any]
 Layout: TypeAlias = Sequence[tuple[str, tuple[int, ...]]]

@@ -35,9 +35,10 @@ from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
 from tinyddpm.diffusion.weightings import make_weights
 from tinyddpm.errors import ConfigError
 from tinyddpm.guidance import make_guidance
-from tinyddpm.model.config import ConditionConfig, Config, GuidanceConfig, SamplingConfig, WeightingConfig
+from tinyddpm.model.config import Config
 from tinyddpm.model.denoiser import NetworkDenoiser
 from tinyddpm.model.scaled import ScaledInput
+from tinyddpm.model.tables import ConditionConfig, GuidanceConfig, SamplingConfig, WeightingConfig
 from tinyddpm.nn import Layout, Network, Weights, Widths, make_network
 from tinyddpm.nn.precision import MixedPrecision
 from tinyddpm.ops import Operations, load_operations

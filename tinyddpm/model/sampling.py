@@ -15,8 +15,8 @@ from tinyddpm.conditions import Known, some
 from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.errors import ConfigError, DrawingError, said_before, unknown
 from tinyddpm.kept import KeptRows
-from tinyddpm.model.config import GuidanceConfig, SamplingConfig
 from tinyddpm.model.model import Model
+from tinyddpm.model.tables import GuidanceConfig, SamplingConfig
 from tinyddpm.ops.images import from_model
 from tinyddpm.samplers.spacings import moments
 

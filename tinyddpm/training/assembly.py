@@ -17,8 +17,9 @@ from tinyddpm.data.batching import check_batch_size
 from tinyddpm.diffusion.denoiser import Prediction
 from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.errors import ConfigError, said_before, unknown
-from tinyddpm.model.config import Config, DataConfig, settings
+from tinyddpm.model.config import Config, settings
 from tinyddpm.model.model import Model
+from tinyddpm.model.tables import DataConfig
 from tinyddpm.ops import Operations
 from tinyddpm.samplers import make_sampler
 from tinyddpm.training.trainer import Trainer

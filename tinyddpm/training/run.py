@@ -6,13 +6,10 @@ the last one under `samples/`, and at the end `samples.png` and `denoising.gif`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from signal import Signals
-from typing import Any, NoReturn
 
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.data.base import Dataset
@@ -21,11 +18,6 @@ from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.errors import (
     CheckpointError,
     ConfigError,
-    DataError,
-    OutOfMemoryError,
-    RankError,
-    SumLostError,
-    TrainingError,
 )
 from tinyddpm.files import replacing
 from tinyddpm.machine import versions
@@ -36,41 +28,18 @@ from tinyddpm.model.checkpoint import (
     read_checkpoint_header,
 )
 from tinyddpm.model.config import Config
-from tinyddpm.model.load import CHECKPOINT, checkpoint_file, layout_of
-from tinyddpm.progress import Progress, duration
+from tinyddpm.model.load import checkpoint_file, layout_of
+from tinyddpm.progress import Progress
 from tinyddpm.training.assembly import make_trainer, open_data, with_learned, with_threads
 from tinyddpm.training.callbacks import Callbacks
 from tinyddpm.training.edited import edited
-from tinyddpm.training.interrupt import Interrupt, interruptible
 from tinyddpm.training.lock import held, in_folder
-from tinyddpm.training.metrics import Metrics
-from tinyddpm.training.pictures import Pictures, grid_of, is_drawn, last_pictures
+from tinyddpm.training.loop import Outcome, Run
+from tinyddpm.training.pictures import is_drawn, last_pictures
 from tinyddpm.training.record import PACKAGES, Record
-from tinyddpm.training.trainer import StepResult, Trainer
 
 CONFIG = "config.toml"
 """A run's settings."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: the steps done, whether they were all, the pictures written, and what stopped it.
-
-    That is a signal, or the callback of the name `stopped_by`; None where neither did.
-    """
-
-    step: int
-    complete: bool
-    pictures: list[Path]
-    signal: Signals | None = None
-    stopped_by: str | None = None
-
-    @property
-    def how(self) -> str:
-        """How the run ended, in a word: "complete", or the name of the signal or the callback that stopped it."""
-        if self.complete:
-            return "complete"
-        return self.signal.name if self.signal else str(self.stopped_by)
 
 
 def start(
@@ -106,7 +75,7 @@ def start(
         progress.say(f"data: {dataset.description}")
         progress.say(f"computed by: {backend.describe()}{_ranks(group)}")
         record = Record(folder, trainer, dataset.description, progress.say)
-        return _Run(trainer, folder, progress, callbacks, record, {"data": data}).train()
+        return Run(trainer, folder, progress, callbacks, record, {"data": data}).train()
 
 
 def resume(
@@ -214,7 +183,7 @@ def _resume(
     progress.say(f"computed by: {there.describe()}{_ranks(group)}")
     progress.say(f"resuming {path} at step {trainer.step}")
     record = Record(folder, trainer, dataset.description, progress.say)
-    return _Run(trainer, folder, progress, callbacks, record, {**checkpoint.state, "data": now}).train()
+    return Run(trainer, folder, progress, callbacks, record, {**checkpoint.state, "data": now}).train()
 
 
 def _for_ranks(config: Config, before: int, group: Group, progress: Progress) -> Config:
@@ -240,176 +209,3 @@ def _refuse_used(folder: Path) -> None:
 def _write_config(folder: Path, config: Config) -> None:
     with replacing(folder / CONFIG) as file:
         file.write(config.to_toml().encode())
-
-
-class _Run:
-    """The loop around a trainer. `state` is what else must survive a stop, such as the loss since the last log line."""
-
-    def __init__(
-        self,
-        trainer: Trainer,
-        folder: Path,
-        progress: Progress,
-        callbacks: Callbacks,
-        record: Record,
-        state: dict[str, Any],
-    ) -> None:
-        self.trainer, self.folder, self.progress, self.record = trainer, folder, progress, record
-        self.config = trainer.config
-        self.data: dict[str, str] = state["data"]
-        self.loss_sum: float = state.get("loss_sum", 0.0)
-        self.loss_count: int = state.get("loss_count", 0)
-        self.validation: float | None = state.get("validation")
-        self.saved_at: int | None = trainer.step or None
-        self.group = trainer.group
-        self.metrics = Metrics(folder / "metrics.jsonl", trainer.step, progress.say) if self.group.first else None
-        self.callbacks = callbacks
-        self.interrupt = Interrupt()
-        self.pictures = Pictures(trainer, folder, progress, callbacks.tell, self.interrupt)
-
-    def train(self) -> Outcome:
-        """Train to the configured number of steps, or until told to stop."""
-        training, trainer, tell = self.config.training, self.trainer, self.callbacks.tell
-        self.began, self.first = time.monotonic(), trainer.step
-        with interruptible(self.interrupt), self.record if self.group.first else nullcontext():
-            tell("started", step=trainer.step, steps=training.steps, folder=self.folder)
-            try:
-                self._go_on()
-            except (DataError, RankError) as error:
-                self._save_in_spite_of(error)
-            self.progress.close()
-            complete = trainer.step == training.steps
-            asked = None if self.interrupt.signal else self.group.broadcast(self.callbacks.stopped_by)
-            pictures = self.pictures.finish() if complete or asked else []
-            tell("ended", step=trainer.step, complete=complete)
-            outcome = Outcome(trainer.step, complete, pictures, self.interrupt.signal, None if complete else asked)
-            if self.group.first:
-                self.record.ended(trainer.step, outcome.how)
-        return outcome
-
-    def _asked_to_stop(self) -> bool:
-        """Return whether a signal to any rank, or a callback of the first, has asked to stop."""
-        signal = self.interrupt.agree(self.group)
-        return bool(signal or self.group.most(bool(self.callbacks.stopped_by)))
-
-    def _go_on(self) -> None:
-        """Do the steps that are left, and all that is due between them; first the grid that a run was killed before."""
-        training, trainer = self.config.training, self.trainer
-        due = 0 < trainer.step < training.steps and trainer.step % training.sample_every == 0
-        if due and self.group.broadcast(not is_drawn(grid_of(self.folder, trainer.step), trainer.step)):
-            self.pictures.draw_grid()
-        while trainer.step < training.steps and not self._asked_to_stop():
-            result = self._step()
-            self._log(result)
-            norm, rate = result.gradient_norm, result.learning_rate
-            self.callbacks.tell("step", step=result.step, loss=result.loss, gradient_norm=norm, learning_rate=rate)
-            last = trainer.step == training.steps
-            if trainer.step % training.validate_every == 0 or last:
-                self._validate()
-            if trainer.step % training.save_every == 0 or last:
-                self._save()
-            if trainer.step % training.sample_every == 0 and not last:
-                self.pictures.draw_grid()
-        if self.saved_at != trainer.step:
-            self._save()
-
-    def _save_in_spite_of(self, error: DataError | RankError) -> NoReturn:
-        """Save, if that can be done, after something else could not be done; and raise what that was."""
-        self.progress.close()
-        lost = isinstance(error, SumLostError) or (self.group.size > 1 and self.config.training.shard)
-        if lost or not self.group.first:
-            if not (self.folder / CHECKPOINT).is_file():
-                raise error
-            raise type(error)(f"{error}; go on from the last save with --resume {self.folder}") from error
-        try:
-            if self.saved_at != self.trainer.step:
-                self._save()
-        except CheckpointError as other:
-            last = f"; the last save is of step {self.saved_at}" if self.saved_at else ""
-            raise type(error)(f"{error}; nor can step {self.trainer.step} be saved{last}") from other
-        raise type(error)(
-            f"{error}; all {self.trainer.step} steps are saved: go on with --resume {self.folder}"
-        ) from error
-
-    def _step(self) -> StepResult:
-        try:
-            return self.trainer.train_step()
-        except OutOfMemoryError as error:
-            self.progress.close()
-            raise TrainingError(f"{error}{self._smaller_parts()}") from error
-        except TrainingError as error:
-            self.progress.close()
-            raise self._diverged(str(error)) from error
-
-    def _diverged(self, what: str) -> TrainingError:
-        """Return the error of a run that has left the finite numbers, with what lets one go on."""
-        lower = f"--learning-rate {self.config.training.learning_rate / 10:g}"
-        if not self.saved_at:
-            return TrainingError(
-                f"{what}, and there is no checkpoint yet: start anew with {lower} or a longer --warmup"
-            )
-        good = f"the last good checkpoint is {self.folder / CHECKPOINT} (step {self.saved_at})"
-        return TrainingError(f"{what}: {good}; go on from there with --resume {self.folder} {lower}")
-
-    def _smaller_parts(self) -> str:
-        """Return which --accumulate takes half as many samples at a time; nothing if there is none."""
-        training = self.config.training
-        cut = 2 * training.accumulate
-        if cut > training.batch_size:
-            return ""
-        return (
-            f", or keep the batch of {training.batch_size}: --accumulate {cut} takes {-(-training.batch_size // cut)} "
-            "at a time, with about half the memory and the same gradient"
-        )
-
-    def _log(self, result: StepResult) -> None:
-        self.loss_sum += result.loss
-        self.loss_count += 1
-        elapsed = (time.monotonic() - self.began) / (result.step - self.first)
-        speed = self.config.training.batch_size / elapsed
-        left = duration(elapsed * (self.config.training.steps - result.step))
-        held_out = "" if self.validation is None else f"  held out {self.validation:.4f}"
-        mean = self.loss_sum / self.loss_count
-        steps = self.config.training.steps
-        self.progress.update(result.step, steps, f"loss {mean:.4f}{held_out}  {speed:.0f} samples/s  {left} left")
-        if result.step % self.config.training.log_every == 0:
-            self._record(
-                step=result.step,
-                loss=mean,
-                gradient_norm=result.gradient_norm,
-                learning_rate=result.learning_rate,
-                samples_per_second=round(speed, 1),
-            )
-            self.loss_sum, self.loss_count = 0.0, 0
-
-    def _validate(self) -> None:
-        self.validation = self.trainer.validation_loss()
-        self._record(step=self.trainer.step, validation_loss=self.validation)
-        self.callbacks.tell("validated", step=self.trainer.step, loss=self.validation)
-
-    def _record(self, **values: Any) -> None:
-        if self.metrics:
-            self.metrics.append(**values)
-
-    def _save(self) -> None:
-        state = {
-            "ranks": self.group.size,
-            "loss_sum": self.loss_sum,
-            "loss_count": self.loss_count,
-            "validation": self.validation,
-            "data": self.data,
-        }
-        backend = self.trainer.model.backend
-        self.interrupt.saving = True
-        try:
-            self.trainer.save(self.folder / CHECKPOINT, state)
-        except CheckpointError as error:
-            if all(bool(backend.xp.all(backend.xp.isfinite(vector))) for vector in self.trainer.state):
-                raise
-            raise self._diverged(f"after step {self.trainer.step} the weights are no longer finite") from error
-        finally:
-            self.interrupt.saving = False
-        self.saved_at = self.trainer.step
-        if self.group.first:
-            self.record.saved(self.trainer.step)
-        self.callbacks.tell("saved", step=self.trainer.step, path=self.folder / CHECKPOINT)

@@ -6,7 +6,7 @@ from tinyddpm.backend import Array
 from tinyddpm.conditions import Conditioned, Given
 from tinyddpm.diffusion.objectives import Objective
 from tinyddpm.diffusion.process import GaussianProcess
-from tinyddpm.model.config import TrainingConfig
+from tinyddpm.model.tables import TrainingConfig
 from tinyddpm.nn import DropoutNoise, Gradients, Weights
 from tinyddpm.ops import Operations
 from tinyddpm.ops.noising import Noised

@@ -16,8 +16,8 @@ from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.errors import CheckpointError, TrainingError
 from tinyddpm.hdf5 import PathLike
 from tinyddpm.model.checkpoint import Checkpoint, plugins_of, save_checkpoint
-from tinyddpm.model.config import AUTO
 from tinyddpm.model.model import Model
+from tinyddpm.model.tables import AUTO
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.ops.optimisation import warmed_up
 from tinyddpm.training.device_step import DeviceStep

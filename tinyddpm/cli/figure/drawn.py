@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tinyddpm.model.config import GuidanceConfig, SamplingConfig
+    from tinyddpm.model.tables import GuidanceConfig, SamplingConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
 
