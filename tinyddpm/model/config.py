@@ -259,6 +259,25 @@ def settings() -> Iterator[tuple[str, str, str, Any, Any]]:
                     yield part, key, inner.metadata["flag"] or key, get_type_hints(kind)[key], inner.metadata["help"]
 
 
+def tables_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the nested tables that settings by their command-line names make; a mapping is a table as it is.
+
+    Raises:
+        ConfigError: there is no setting of a name.
+    """
+    places = {name: (table, key) for table, key, name, *_ in settings()}
+    tables: dict[str, Any] = {}
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            tables.setdefault(name, {}).update(value)
+        elif name not in places:
+            raise ConfigError(unknown("setting", name, places))
+        else:
+            table, key = places[name]
+            (tables.setdefault(table, {}) if table else tables)[key] = value
+    return tables
+
+
 def _fields(table: Any) -> dict[str, Field[Any]]:
     return {item.name: item for item in fields(table)}
 
@@ -316,7 +335,7 @@ def _check_ranges(config: Config, origin: str) -> None:
             for key, least in {
                 "steps": 1, "batch_size": 1, "accumulate": 1, "warmup": 0, "threads": 0, "clip": 0.0, "log_every": 1,
                 "validate_every": 1, "save_every": 1, "sample_every": 1, "learning_rate": 0.0, "vlb_weight": 0.0,
-                "weight_decay": 0.0,
+                "weight_decay": 0.0, "keep": 0,
             }.items()
         },
     }  # fmt: skip

@@ -84,6 +84,8 @@ class TrainingConfig:
     log_every: int = setting(10, "Steps between lines of metrics.jsonl.")
     validate_every: int = setting(1000, "Steps between validation losses.")
     save_every: int = setting(1000, "Steps between checkpoints.")
+    keep: int = setting(0, "Checkpoints to keep beside the last one, those saved before it.")
+    keep_best: bool = setting(False, "Keep the checkpoint with the least validation loss too.")
     sample_every: int = setting(10_000, "Steps between sample grids.")
 
 

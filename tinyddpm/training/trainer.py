@@ -15,7 +15,7 @@ from tinyddpm.diffusion.times import Uniform, make_law
 from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.errors import CheckpointError, TrainingError
 from tinyddpm.hdf5 import PathLike
-from tinyddpm.model.checkpoint import Checkpoint, plugins_of, save_checkpoint
+from tinyddpm.model.checkpoint import Checkpoint, Vector, plugins_of, save_checkpoint
 from tinyddpm.model.model import Model
 from tinyddpm.model.tables import AUTO
 from tinyddpm.ops import Operations, load_operations
@@ -64,7 +64,7 @@ class Trainer:
         self.step = 0
         self.learning_rates = learning_rates(self.config)
         self._part = own_part(model, group)
-        initial = model.layout.initialise(self.config.seed)
+        initial = self.initial()
         own = initial[self._part]
         buffers = initial, own.copy(), np.zeros_like(own), np.zeros_like(own)
         with model.backend.scope():
@@ -75,6 +75,17 @@ class Trainer:
                 if model.backend.graphs and type(self.law) is Uniform
                 else HostStep(model, train, self.state, self.ops, self.law, group)
             )
+
+    def initial(self) -> Vector:
+        """Return the flat weights that the seed draws, (n,) float32."""
+        return self.model.layout.initialise(self.config.seed)
+
+    def begin_with(self, weights: Vector) -> None:
+        """Begin at other flat weights, (n,) float32: the average is of them, and Adam has seen nothing."""
+        backend = self.model.backend
+        with backend.scope():
+            backend.upload(self.state.weights, weights)
+            backend.upload(self.state.ema, weights[self._part])
 
     def train_step(self) -> StepResult:
         """Do one step of Algorithm 1 and return what it did.
