@@ -107,9 +107,9 @@ class Run:
             self._draw_grid()
         while trainer.step < training.steps and not self._asked_to_stop():
             result = self._step()
-            self._log(result)
             norm, rate = result.gradient_norm, result.learning_rate
             self.callbacks.tell("step", step=result.step, loss=result.loss, gradient_norm=norm, learning_rate=rate)
+            self._log(result)
             last = trainer.step == training.steps
             if trainer.step % training.validate_every == 0 or last:
                 self._validate()
@@ -180,13 +180,15 @@ class Run:
         self.progress.update(result.step, training.steps, f"loss {mean:.4f}{held_out}  {speed}")
         due = result.step % training.log_every == 0
         if due or result.step == training.steps:
-            self._record(
-                step=result.step,
-                loss=mean,
-                gradient_norm=result.gradient_norm,
-                learning_rate=result.learning_rate,
-                samples_per_second=self._samples_per_second(),
-            )
+            values = {
+                "step": result.step,
+                "loss": mean,
+                "gradient_norm": result.gradient_norm,
+                "learning_rate": result.learning_rate,
+                "samples_per_second": self._samples_per_second(),
+            }
+            self._record(**values)
+            self.callbacks.tell("logged", **values)
         if due:  # and not at the end alone, so that a run that is given more steps goes on as the straight one
             self.loss_sum, self.loss_count = 0.0, 0
 
