@@ -65,7 +65,9 @@ class TrainingConfig:
 
     predict: str = setting("eps", "What the network predicts, a registered parametrisation: eps, x_0, v, flow or edm.")
     loss: str = setting("simple", "The objective, a registered name: simple, or with a learned variance hybrid or vlb.")
-    times: str = setting(AUTO, "How times are drawn, a registered law: uniform, history, log-normal; auto: the loss's.")
+    times: str = setting(
+        AUTO, "How times are drawn, a registered law: uniform, history, log-normal, logit-normal; auto: the loss's."
+    )
     vlb_weight: float = setting(0.001, "What the bound counts in the hybrid loss.")
     steps: int = setting(800_000, "Training steps; the run ends there.")
     batch_size: int = setting(128, "Samples per step.")
