@@ -26,7 +26,7 @@ from tinyddpm.training.feed import Feed, make_feed
 from tinyddpm.training.host_step import own_part
 from tinyddpm.training.pieces import Pieces, WatchedGradients
 from tinyddpm.training.state import State
-from tinyddpm.training.step import descent, training_gradient
+from tinyddpm.training.step import descent, exponents, training_gradient
 
 
 class DeviceStep:
@@ -51,7 +51,7 @@ class DeviceStep:
         slots = np.arange(training.batch_size)[self.own]
         self.slots, self.rows = backend.asarray(slots), backend.asarray(slots - self.own.start)
         self.gradient = backend.asarray(np.zeros(model.layout.size, np.float32))
-        self.descent = descent(training)
+        self.descent, self.exponents = descent(training), exponents(training)
         self._part = own_part(model, group)
         self.pieces = Pieces(model.layout) if group.size > 1 and group.recordable and not training.shard else None
         # All of a step is recorded, or what lies between the sums where these cannot be.
@@ -121,10 +121,13 @@ class DeviceStep:
         return (self.ops.lengths(self.gradient[self._part]),)
 
     def _descent(self, now: Array, loss: Array, lengths: Array) -> Arrays:
-        """Do Adam's step and return its factors."""
+        """Do Adam's step, count its weights in the averages, and return its factors."""
         factors = self.ops.step_factors(self.descent, now[:1], loss, lengths)
-        weights, *others = self.state
-        self.ops.adam(self.descent, factors, self.gradient[self._part], weights[self._part], *others)
+        weights, ema, m, v, averages = self.state
+        own = weights[self._part]
+        self.ops.adam(self.descent, factors, self.gradient[self._part], own, ema, m, v)
+        for exponent, average in zip(self.exponents, averages, strict=True):
+            self.ops.power_average(exponent, now[:1], factors, own, average)
         return (factors,)
 
     def _noised(self, step: Array, places: Array, part: slice) -> Noised:

@@ -20,7 +20,7 @@ from tinyddpm.ops import Operations
 from tinyddpm.ops.images import to_model
 from tinyddpm.ops.optimisation import Factor
 from tinyddpm.training.state import State
-from tinyddpm.training.step import descent, training_gradient
+from tinyddpm.training.step import descent, exponents, training_gradient
 
 LEAST_PER_WORKER = 4
 """Samples below which a thread of its own does not pay."""
@@ -52,7 +52,7 @@ class HostStep:
         self.config = model.config
         self.random = model.backend.random(self.config.seed)
         self.columns = model.columns(train)
-        self.descent = descent(self.config.training)
+        self.descent, self.exponents = descent(self.config.training), exponents(self.config.training)
         # One gradient for each worker, summed in order: no worker waits for another, and no sum depends on timing.
         size, asarray = model.layout.size, model.backend.asarray
         self.gradients: list[Array] = [asarray(np.zeros(size, np.float32)) for _ in range(workers_of(model, group))]
@@ -63,14 +63,17 @@ class HostStep:
         """Do one step and return its loss and the gradient's norm; where one is not finite, nothing is changed."""
         ops, backend = self.ops, self.model.backend
         loss, lengths, heard = self.batch_gradient(step)
-        numbers = backend.asarray(np.asarray([step])), backend.asarray(np.asarray([loss], np.float32))
-        factors = ops.step_factors(self.descent, *numbers, lengths)
+        number, loss_there = backend.asarray(np.asarray([step])), backend.asarray(np.asarray([loss], np.float32))
+        factors = ops.step_factors(self.descent, number, loss_there, lengths)
 
         gradient, weights = self.gradients[0][self._part], self.state.weights[self._part]
+        _, ema, m, v, averages = self.state
 
         def update(block: slice) -> None:
-            buffers = (buffer[block] for buffer in (weights, *self.state[1:]))
+            buffers = (buffer[block] for buffer in (weights, ema, m, v))
             ops.adam(self.descent, factors, gradient[block], *buffers)
+            for exponent, average in zip(self.exponents, averages, strict=True):
+                ops.power_average(exponent, number, factors, weights[block], average[block])
 
         self.model.workers.map(update, self._blocks)
         if self.config.training.shard:

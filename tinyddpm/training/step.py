@@ -6,6 +6,7 @@ from tinyddpm.backend import Array
 from tinyddpm.conditions import Conditioned, Given
 from tinyddpm.diffusion.objectives import Objective
 from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.model.averages import exponent_of, lengths_of
 from tinyddpm.model.tables import TrainingConfig
 from tinyddpm.nn import DropoutNoise, Gradients, Weights
 from tinyddpm.ops import Operations
@@ -16,6 +17,11 @@ from tinyddpm.ops.optimisation import Descent
 def descent(training: TrainingConfig) -> Descent:
     """Return what a training's steps of Adam have in common."""
     return Descent(training.learning_rate, training.warmup, training.clip, training.ema)
+
+
+def exponents(training: TrainingConfig) -> tuple[float, ...]:
+    """Return the exponents of the power-function averages that a training keeps."""
+    return tuple(map(exponent_of, lengths_of(training.average_lengths)))
 
 
 def noised(process: GaussianProcess, x_0: Array, t: Array, eps: Array) -> Noised:
