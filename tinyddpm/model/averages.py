@@ -17,13 +17,14 @@ and this is what the update θ̂ ← β_t θ̂ + (1 − β_t) θ_t with β_t = (
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tinyddpm.errors import ConfigError
 
-Vector: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+if TYPE_CHECKING:  # whoever reads settings need not wait for NumPy
+    import numpy as np
+
+    Vector: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
 LONGEST = 12**-0.5
 """The relative length of the mean of all weights so far, γ = 0. Beyond it late weights would count less than early."""
@@ -53,6 +54,8 @@ def name_of(length: float) -> str:
 
 def exponent_of(length: float) -> float:
     """Return γ ≥ 0 of a relative length σ: (γ + 1) / ((γ + 2)² (γ + 3)) = σ² (EDM2, eq. 123)."""
+    import numpy as np
+
     squared = length**-2
     return max(0.0, float(np.roots([1, 7, 16 - squared, 12 - squared]).real.max()))
 
@@ -68,6 +71,8 @@ def inner_product(t_a: Any, exponent_a: Any, t_b: Any, exponent_b: Any) -> Any:
     Both are powers up to the shorter time s, so it is (γ_a + 1) (γ_b + 1) s^(γ_a+γ_b+1) / ((γ_a + γ_b + 1) t_a^(γ_a+1)
     t_b^(γ_b+1)). With the longer time l it is written so that no power overflows: s to the exponent of the longer one.
     """
+    import numpy as np
+
     longer = np.maximum(t_a, t_b)
     share = (np.minimum(t_a, t_b) / longer) ** np.where(t_a < t_b, exponent_b, exponent_a)
     return (exponent_a + 1) * (exponent_b + 1) * share / ((exponent_a + exponent_b + 1) * longer)
@@ -102,6 +107,8 @@ def fit(times: Vector, exponents: Vector, t: float, exponent: float) -> Fit:
         t: steps, at least 1.
         exponent: of the profile that is wanted.
     """
+    import numpy as np
+
     n, times = len(times), times / t
     grid = inner_product(times[:, None], exponents[:, None], times, exponents)
     wanted = inner_product(times, exponents, 1.0, exponent)

@@ -23,6 +23,7 @@ from tinyddpm.model.tables import (
     GuidanceConfig,
     NetworkConfig,
     OptionsConfig,
+    RateConfig,
     SamplingConfig,
     ScheduleConfig,
     TrainingConfig,
@@ -56,6 +57,7 @@ class Config:
     condition: ConditionConfig = field(default_factory=ConditionConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    rate: RateConfig = field(default_factory=RateConfig)
     parametrisation: OptionsConfig = field(default_factory=OptionsConfig)
     objective: OptionsConfig = field(default_factory=OptionsConfig)
     times: OptionsConfig = field(default_factory=OptionsConfig)
@@ -315,6 +317,7 @@ def _check_ranges(config: Config, origin: str) -> None:
             for key, least in {
                 "steps": 1, "batch_size": 1, "accumulate": 1, "warmup": 0, "threads": 0, "clip": 0.0, "log_every": 1,
                 "validate_every": 1, "save_every": 1, "sample_every": 1, "learning_rate": 0.0, "vlb_weight": 0.0,
+                "weight_decay": 0.0,
             }.items()
         },
     }  # fmt: skip

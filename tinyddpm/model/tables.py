@@ -76,8 +76,9 @@ class TrainingConfig:
     threads: int = setting(0, "Threads that share each batch; 0 for the cores there are.")
     shard: bool = setting(False, "Ranks keep and step a part each of Adam's state and of the average, to save memory.")
     sums: str = setting("fp32", "What ranks send each other of gradients: fp32, or bf16 for half as many bytes.")
-    learning_rate: float = setting(2e-4, "Adam's learning rate.")
+    learning_rate: float = setting(2e-4, "Adam's learning rate, at its highest.")
     warmup: int = setting(5000, "Steps over which the learning rate rises from 0.")
+    weight_decay: float = setting(0.0, "AdamW's decay of matrices, times the learning rate; 0 for plain Adam.")
     clip: float = setting(1.0, "Largest global norm of the gradient; 0 to leave it as it is.")
     ema: float = setting(0.9999, "Decay of the average of the weights that is sampled from.")
     average_lengths: str = setting(
@@ -87,6 +88,14 @@ class TrainingConfig:
     validate_every: int = setting(1000, "Steps between validation losses.")
     save_every: int = setting(1000, "Steps between checkpoints.")
     sample_every: int = setting(10_000, "Steps between sample grids.")
+
+
+@dataclass(frozen=True)
+class RateConfig:
+    """How the learning rate goes on after the warm-up; the rate's own options stand beside its name."""
+
+    name: str = setting("constant", "The learning rate after its warm-up, a registered name.", "rate")
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@
     check_guidance("cfg")
     check_feature("pixels")
     check_metric("frechet")
+    check_rate("cosine", last=0.1)
 
 Each takes the registered name or the object itself, and raises AssertionError with one line that names what fails.
 """
@@ -26,6 +27,7 @@ from tinyddpm.testing.networks import check_network, random_weights
 from tinyddpm.testing.objectives import check_objective
 from tinyddpm.testing.parametrisations import check_parametrisation
 from tinyddpm.testing.presets import check_preset
+from tinyddpm.testing.rates import check_rate
 from tinyddpm.testing.samplers import check_sampler
 from tinyddpm.testing.schedules import check_schedule
 from tinyddpm.testing.spacings import check_spacing
@@ -46,6 +48,7 @@ __all__ = [
     "check_parametrisation",
     "check_preset",
     "check_projection",
+    "check_rate",
     "check_sampler",
     "check_schedule",
     "check_spacing",

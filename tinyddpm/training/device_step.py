@@ -1,7 +1,7 @@
 """A training step done by the device alone, so that it can be recorded whole: Algorithm 1 of DDPM, then Adam.
 
 What changes from one step to the next, its number and the places of its samples in the data set, comes in one small
-array; times, noise, flips and dropout are drawn on the device from the number, the learning rate follows from it there,
+array; times, noise, flips and dropout are drawn on the device from the number, the learning rate is looked up there,
 and only the loss and the gradient's norm go back.
 """
 
@@ -25,8 +25,9 @@ from tinyddpm.ops.optimisation import Factor
 from tinyddpm.training.feed import Feed, make_feed
 from tinyddpm.training.host_step import own_part
 from tinyddpm.training.pieces import Pieces, WatchedGradients
+from tinyddpm.training.rates import learning_rates
 from tinyddpm.training.state import State
-from tinyddpm.training.step import descent, exponents, training_gradient
+from tinyddpm.training.step import descent, exponents, matrices, training_gradient
 
 
 class DeviceStep:
@@ -53,6 +54,9 @@ class DeviceStep:
         self.gradient = backend.asarray(np.zeros(model.layout.size, np.float32))
         self.descent, self.exponents = descent(training), exponents(training)
         self._part = own_part(model, group)
+        rates = learning_rates(self.config)
+        self.rates, self.last = backend.asarray(rates), backend.asarray(np.asarray([len(rates) - 1]))
+        self.matrices = backend.asarray(matrices(model)[self._part]) if self.descent.weight_decay else None
         self.pieces = Pieces(model.layout) if group.size > 1 and group.recordable and not training.shard else None
         # All of a step is recorded, or what lies between the sums where these cannot be.
         between = backend.captured if not group.recordable else _as_it_is
@@ -122,12 +126,16 @@ class DeviceStep:
 
     def _descent(self, now: Array, loss: Array, lengths: Array) -> Arrays:
         """Do Adam's step, count its weights in the averages, and return its factors."""
-        factors = self.ops.step_factors(self.descent, now[:1], loss, lengths)
-        weights, ema, m, v, averages = self.state
-        own = weights[self._part]
-        self.ops.adam(self.descent, factors, self.gradient[self._part], own, ema, m, v)
+        xp, step = self.model.backend.xp, now[:1]
+        rate = xp.take(self.rates, xp.minimum(step, self.last))
+        factors = self.ops.step_factors(self.descent, step, rate, loss, lengths)
+        whole, ema, m, v, averages = self.state
+        weights = whole[self._part]
+        if self.matrices is not None:
+            self.ops.decay(self.descent, factors, rate, self.matrices, weights)
+        self.ops.adam(self.descent, factors, self.gradient[self._part], weights, ema, m, v)
         for exponent, average in zip(self.exponents, averages, strict=True):
-            self.ops.power_average(exponent, now[:1], factors, own, average)
+            self.ops.power_average(exponent, step, factors, weights, average)
         return (factors,)
 
     def _noised(self, step: Array, places: Array, part: slice) -> Noised:

@@ -19,8 +19,9 @@ from tinyddpm.nn.parameters import ZeroGradients
 from tinyddpm.ops import Operations
 from tinyddpm.ops.images import to_model
 from tinyddpm.ops.optimisation import Factor
+from tinyddpm.training.rates import learning_rates
 from tinyddpm.training.state import State
-from tinyddpm.training.step import descent, exponents, training_gradient
+from tinyddpm.training.step import descent, exponents, matrices, training_gradient
 
 LEAST_PER_WORKER = 4
 """Samples below which a thread of its own does not pay."""
@@ -57,19 +58,24 @@ class HostStep:
         size, asarray = model.layout.size, model.backend.asarray
         self.gradients: list[Array] = [asarray(np.zeros(size, np.float32)) for _ in range(workers_of(model, group))]
         self._part = own_part(model, group)
+        self._rates = learning_rates(self.config)
+        self._matrices = asarray(matrices(model)[self._part]) if self.descent.weight_decay else None
         self._blocks = model.backend.blocks(self._part.stop - self._part.start)
 
     def __call__(self, step: int) -> tuple[float, float]:
         """Do one step and return its loss and the gradient's norm; where one is not finite, nothing is changed."""
         ops, backend = self.ops, self.model.backend
         loss, lengths, heard = self.batch_gradient(step)
+        rate = backend.asarray(self._rates[[min(step, len(self._rates) - 1)]])
         number, loss_there = backend.asarray(np.asarray([step])), backend.asarray(np.asarray([loss], np.float32))
-        factors = ops.step_factors(self.descent, number, loss_there, lengths)
+        factors = ops.step_factors(self.descent, number, rate, loss_there, lengths)
 
         gradient, weights = self.gradients[0][self._part], self.state.weights[self._part]
         _, ema, m, v, averages = self.state
 
         def update(block: slice) -> None:
+            if self._matrices is not None:
+                ops.decay(self.descent, factors, rate, self._matrices[block], weights[block])
             buffers = (buffer[block] for buffer in (weights, ema, m, v))
             ops.adam(self.descent, factors, gradient[block], *buffers)
             for exponent, average in zip(self.exponents, averages, strict=True):

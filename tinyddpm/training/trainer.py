@@ -20,9 +20,9 @@ from tinyddpm.model.checkpoint import Checkpoint, plugins_of, save_checkpoint
 from tinyddpm.model.model import Model
 from tinyddpm.model.tables import AUTO
 from tinyddpm.ops import Operations, load_operations
-from tinyddpm.ops.optimisation import warmed_up
 from tinyddpm.training.device_step import DeviceStep
 from tinyddpm.training.host_step import HostStep, own_part, read, workers_of
+from tinyddpm.training.rates import learning_rates
 from tinyddpm.training.state import State
 from tinyddpm.training.step import noised, training_losses
 
@@ -63,6 +63,7 @@ class Trainer:
         self.law = make_law(model.process, name, **self.config.times.options)
         self.columns = model.columns(held_out)
         self.step = 0
+        self.learning_rates = learning_rates(self.config)
         self._part = own_part(model, group)
         initial = model.layout.initialise(self.config.seed)
         own = initial[self._part]
@@ -86,14 +87,14 @@ class Trainer:
             TrainingError: the loss or the gradient is not finite. The weights are those of the step before.
             SumLostError: another rank is lost, and the step half done.
         """
-        training, step = self.config.training, self.step
+        step = self.step
         with self.model.backend.scope():
             loss, norm = self.advance(step)
         self.group.check()
         if not (isfinite(loss) and isfinite(norm)):
             raise TrainingError(f"the loss of step {step + 1} is {loss:g} and its gradient's norm {norm:g}")
         self.step += 1
-        return StepResult(self.step, loss, norm, warmed_up(training.learning_rate, step, training.warmup))
+        return StepResult(self.step, loss, norm, float(self.learning_rates[min(step, len(self.learning_rates) - 1)]))
 
     def validation_loss(self) -> float:
         """Return the loss of the averaged weights on the held-out samples, at times and noise that never change.

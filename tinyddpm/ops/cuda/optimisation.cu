@@ -20,8 +20,8 @@ extern "C" __global__ void lengths(const float* gradient, float* partial, long l
 // `decay` is the running average's largest. What is 1 minus a decay is worked out in double: in float32 it would be off
 // by 1e-4 of itself.
 extern "C" __global__ void step_factors(
-    const float* partial, const float* loss, const long long* step, float* factors, int count, double learning_rate,
-    double clip, double decay, double beta_1, double beta_2, int warmup
+    const float* partial, const float* loss, const long long* step, const double* rate, float* factors, int count,
+    double clip, double decay, double beta_1, double beta_2
 ) {
     double sum = 0;
     for (int i = threadIdx.x; i < count; i += blockDim.x) sum += (double)partial[i] * partial[i];
@@ -29,7 +29,6 @@ extern "C" __global__ void step_factors(
     if (threadIdx.x != 0) return;
 
     double k = (double)*step + 1;
-    double rate = learning_rate * (warmup ? fmin(1.0, k / warmup) : 1.0);
     bool finite = isfinite(norm) && isfinite(*loss);
     decay = fmin(decay, k / (9 + k));
     factors[FINITE] = finite;
@@ -38,7 +37,7 @@ extern "C" __global__ void step_factors(
     factors[M_NEW] = finite ? 1 - beta_1 : 0;
     factors[V_KEPT] = finite ? beta_2 : 1;
     factors[V_NEW] = finite ? 1 - beta_2 : 0;
-    factors[RATE] = finite ? rate / (1 - pow(beta_1, k)) : 0;
+    factors[RATE] = finite ? *rate / (1 - pow(beta_1, k)) : 0;
     factors[ROOT_V] = sqrt(1 - pow(beta_2, k));
     factors[EMA_KEPT] = finite ? decay : 1;
     factors[EMA_NEW] = finite ? 1 - decay : 0;
