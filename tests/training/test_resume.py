@@ -260,9 +260,7 @@ def test_other_settings_are_those_of_the_run_that_it_starts_from(run: Path, tmp_
 def test_what_does_not_fit_is_listed_and_left_out_if_asked(run: Path, tmp_path: Path) -> None:
     """A network of two blocks takes what it can from one of one: all but the second block's parameters."""
     deeper = config(steps=1, learning_rate=0.0).updated({"network": {"depth": 2}})
-    with pytest.raises(
-        CheckpointError, match=r"does not fit: .* is missing.* leave out what .* with --init-p"
-    ):
+    with pytest.raises(CheckpointError, match=r"does not fit: .* is missing.* leave out what .* with --init-p"):
         start(deeper, NUMPY, tmp_path / "refused", Progress(StringIO()), initial=Initial(run))
     assert not (tmp_path / "refused").exists()
     said = StringIO()

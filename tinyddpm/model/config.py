@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 from tinyddpm import registry
 from tinyddpm.errors import ConfigError, unknown
 from tinyddpm.files import check_file
+from tinyddpm.model.averages import lengths_of
 from tinyddpm.model.tables import (
     HOLDERS,
     NAMED_IN_TRAINING,
@@ -344,6 +345,10 @@ def _check_ranges(config: Config, origin: str) -> None:
             raise ConfigError(f"{origin}: {name} is {value}: it must be at least {least}")
     if not 0 <= training.ema < 1:
         raise ConfigError(f"{origin}: training.ema is {training.ema}: it must lie in [0, 1)")
+    try:
+        lengths_of(training.average_lengths)
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: training.average_lengths {error}") from error
     if not 0 <= config.condition.dropout <= 1:
         raise ConfigError(f"{origin}: condition.dropout is {config.condition.dropout}: it must lie in [0, 1]")
     if training.sums not in SUMS:

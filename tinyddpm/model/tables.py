@@ -83,6 +83,9 @@ class TrainingConfig:
     weight_decay: float = setting(0.0, "AdamW's decay of matrices, times the learning rate; 0 for plain Adam.")
     clip: float = setting(1.0, "Largest global norm of the gradient; 0 to leave it as it is.")
     ema: float = setting(0.9999, "Decay of the average of the weights that is sampled from.")
+    average_lengths: str = setting(
+        "", "Also average the weights over these shares of the training so far, such as 0.05,0.10 (EDM2)."
+    )
     log_every: int = setting(10, "Steps between lines of metrics.jsonl.")
     validate_every: int = setting(1000, "Steps between validation losses.")
     save_every: int = setting(1000, "Steps between checkpoints.")

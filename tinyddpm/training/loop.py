@@ -248,7 +248,7 @@ class Run:
             with self.spent.on("saving"):
                 self.trainer.save(self.folder / CHECKPOINT, state)
         except CheckpointError as error:
-            if all(bool(backend.xp.all(backend.xp.isfinite(vector))) for vector in self.trainer.state):
+            if all(bool(backend.xp.all(backend.xp.isfinite(vector))) for vector in self.trainer.state.buffers):
                 raise
             raise self._diverged(f"after step {self.trainer.step} the weights are no longer finite") from error
         finally:
