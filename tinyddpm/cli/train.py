@@ -37,6 +37,14 @@ RESUMABLE = {"resume", "distributed", *CHANGED}
     group="Run",
 )
 @configuration_options
+@option(
+    "--transform",
+    "transforms",
+    multiple=True,
+    metavar="NAME",
+    help="Do this to samples before they are learned from, such as shift; --set transforms.NAME.KEY=VALUE.",
+    group="Data",
+)
 @shared
 @click.pass_context
 def train(
@@ -46,6 +54,7 @@ def train(
     resume: Path | None,
     dry_run: bool,
     callbacks: tuple[str, ...],
+    transforms: tuple[str, ...],
     group: Group,
     preset_name: str | None,
     config_file: Path | None,
@@ -70,6 +79,7 @@ def train(
         outcome = resume_run(resume, progress, group=group, **{name: values[name] for name in CHANGED})
         folder = resume if resume.is_dir() else resume.parent
     else:
+        assignments = (*(f"transforms.{name}={{}}" for name in transforms), *assignments)
         config = configuration(preset_name, config_file, assignments, values)
         config = config.updated({"callbacks": {name: {} for name in callbacks}}, "options")
         backend = group.load_backend(config.backend, config.device, config.precision, config.graph)
