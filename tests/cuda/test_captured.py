@@ -54,6 +54,13 @@ TOKENS = {
     "network": {**UNET["network"], "text": "concat"},
 }
 PICTURES = {**UNET, "data": {"flip": True}, "condition": {"name": "image", "dropout": 0.5}}
+TRANSFORMED = {
+    **UNET,
+    "data": {"labels": True, "tell_transforms": True},
+    "transforms": {"colour": {"p": 0.5}, "shift": {"most": 1, "p": 0.5}, "flip": {}, "crop": {"p": 0.5}},
+    "condition": {"dropout": 0.5},
+    "training": {**UNET["training"], "accumulate": 2},
+}
 RUNS = {
     "unet": UNET,
     "adaptive, hybrid": ADAPTIVE,
@@ -62,8 +69,9 @@ RUNS = {
     "captions": CAPTIONS,
     "tokens": TOKENS,
     "pictures": PICTURES,
+    "transformed, told": TRANSFORMED,
 }
-RECORDED = [*zip(RUNS, ("bf16", "tf32", "fp32", "bf16", "bf16", "fp32", "bf16"), strict=True)]
+RECORDED = [*zip(RUNS, ("bf16", "tf32", "fp32", "bf16", "bf16", "fp32", "bf16", "bf16"), strict=True)]
 """Each kind of run, and each precision, is recorded."""
 
 

@@ -44,6 +44,14 @@ BESIDE = {"resume", "distributed"}
     group="Run",
 )
 @configuration_options
+@option(
+    "--transform",
+    "transforms",
+    multiple=True,
+    metavar="NAME",
+    help="Do this to samples before they are learned from, such as shift; --set transforms.NAME.KEY=VALUE.",
+    group="Data",
+)
 @shared
 @click.pass_context
 def train(
@@ -56,6 +64,7 @@ def train(
     init_partly: bool,
     dry_run: bool,
     callbacks: tuple[str, ...],
+    transforms: tuple[str, ...],
     group: Group,
     preset_name: str | None,
     config_file: Path | None,
@@ -83,6 +92,7 @@ def train(
         if (init_raw or init_partly) and not init_from:
             raise ConfigError("--init-raw and --init-partly go with --init-from: say which run to start from")
         base = base_of(init_from) if init_from and not (preset_name or config_file) else None
+        assignments = (*(f"transforms.{name}={{}}" for name in transforms), *assignments)
         config = configuration(preset_name, config_file, assignments, values, base)
         config = config.updated({"callbacks": {name: {} for name in callbacks}}, "options")
         backend = group.load_backend(config.backend, config.device, config.precision, config.graph)

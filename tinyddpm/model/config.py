@@ -35,6 +35,9 @@ TOYS = ("mixture", "mixture-1d", "moons", "ring", "swiss-roll")
 """The data sets of points on a line and in the plane, which the preset `toy` is for."""
 
 
+SEVERAL = {"transforms": "shift", "callbacks": "early-stop"}
+"""Tables of as many parts as are wanted, each a table of its options, and a part that there is."""
+
 DEEPEST = 8
 """Tables of tables and lists of lists go no further."""
 
@@ -64,6 +67,8 @@ class Config:
     weighting: WeightingConfig = field(default_factory=WeightingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    transforms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What is done to samples before they are learned from, in this order: the options of each, by its name."""
     callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What is told of the run: the options of each callback, by its registered name."""
 
@@ -73,7 +78,7 @@ class Config:
         for name, value in asdict(self).items():
             if value is None:
                 continue
-            if name == "callbacks":
+            if name in SEVERAL:
                 tables |= {name: value} if value else {}
             elif isinstance(value, dict):
                 held = {key: value.pop(key) for key, holder in HOLDERS.items() if holder == name}
@@ -106,8 +111,9 @@ class Config:
         for name, value in tables.items():
             if name not in (known := {*_fields(Config), *HOLDERS}):
                 raise ConfigError(f"{origin}: {unknown('key', name, known)}")
-            if name == "callbacks":
-                config = replace(config, callbacks=_with_callbacks(config.callbacks, value, origin))
+            if name in SEVERAL:
+                others: dict[str, Any] = {name: _with_others(name, getattr(config, name), value, origin)}
+                config = replace(config, **others)
                 continue
             holder = HOLDERS.get(name)
             current = getattr(getattr(config, holder) if holder else config, name)
@@ -137,8 +143,10 @@ class Config:
         """Return the configuration as TOML."""
         lines = []
         tables = self.to_dict()
-        callbacks = {f"callbacks.{_toml(name)}": options for name, options in tables.pop("callbacks", {}).items()}
-        for name, value in {**tables, **callbacks}.items():
+        parts = {
+            f"{table}.{_toml(name)}": options for table in SEVERAL for name, options in tables.pop(table, {}).items()
+        }
+        for name, value in {**tables, **parts}.items():
             if isinstance(value, dict):
                 lines += ["", f"[{name}]", *(f"{key} = {_toml(item)}" for key, item in value.items())]
             else:
@@ -251,7 +259,7 @@ def settings() -> Iterator[tuple[str, str, str, Any, Any]]:
             yield "", name, item.metadata["flag"] or name, get_type_hints(Config)[name], item.metadata["help"]
             continue
         table = item.default_factory
-        if table is dict:  # of callbacks, whose names are not known here
+        if table is dict:  # of parts whose names are not known here
             continue
         held = {key: _fields(table)[key].default_factory for key, holder in HOLDERS.items() if holder == name}
         for part, kind in {name: table, **held}.items():
@@ -304,11 +312,11 @@ def _updated(current: Any, values: Mapping[str, Any], where: str) -> Any:
     return replace(current, **plain)
 
 
-def _with_callbacks(current: dict[str, dict[str, Any]], values: Any, origin: str) -> dict[str, dict[str, Any]]:
-    """Return the callbacks with others, or with other options."""
+def _with_others(table: str, current: dict[str, dict[str, Any]], values: Any, origin: str) -> dict[str, dict[str, Any]]:
+    """Return the parts of a table of `SEVERAL` with others after them, or with other options."""
     if not isinstance(values, Mapping) or not all(isinstance(options, Mapping) for options in values.values()):
         raise ConfigError(
-            f"{origin}: callbacks is {values!r}: give a table of options for each, such as [callbacks.early-stop]"
+            f"{origin}: {table} is {values!r}: give a table of options for each, such as [{table}.{SEVERAL[table]}]"
         )
     return current | {name: {**current.get(name, {}), **options} for name, options in values.items()}
 

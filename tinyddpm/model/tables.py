@@ -27,7 +27,10 @@ class DataConfig:
     data_dir: str | None = setting(None, "Where the files of a registered data set lie.")
     image_size: str | None = setting(None, "Crop and scale images to HxW, such as 32x32.")
     labels: bool = setting(False, "Learn the classes too: a class-conditional model.")
-    flip: bool = setting(False, "Mirror half of the images at random.")
+    flip: bool = setting(False, "Mirror half of the images at random, untold: the quick form of the transform flip.")
+    tell_transforms: bool = setting(
+        False, "Tell the network what transforms do, so that samples show none of it (EDM)."
+    )
     validation: int = setting(256, "Samples held out for the validation loss; at most a tenth of the data.")
     options: dict[str, Any] = field(default_factory=dict)
 

@@ -1,8 +1,8 @@
 """A training step done by the device alone, so that it can be recorded whole: Algorithm 1 of DDPM, then Adam.
 
 What changes from one step to the next, its number and the places of its samples in the data set, comes in one small
-array; times, noise, flips and dropout are drawn on the device from the number, the learning rate is looked up there,
-and only the loss and the gradient's norm go back.
+array; times, noise, transforms and dropout are drawn on the device from the number, the learning rate is looked up
+there, and only the loss and the gradient's norm go back.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from tinyddpm.model.model import Model
 from tinyddpm.nn import DropoutNoise
 from tinyddpm.nn.parameters import ZeroGradients
 from tinyddpm.ops import Operations
-from tinyddpm.ops.noising import Noised
 from tinyddpm.ops.optimisation import Factor
 from tinyddpm.training.feed import Feed, make_feed
 from tinyddpm.training.host_step import own_part
 from tinyddpm.training.pieces import Pieces, WatchedGradients
 from tinyddpm.training.rates import learning_rates
 from tinyddpm.training.state import State
-from tinyddpm.training.step import descent, exponents, matrices, training_gradient
+from tinyddpm.training.step import descent, drawn, exponents, matrices, training_gradient
 
 
 class DeviceStep:
@@ -48,6 +47,7 @@ class DeviceStep:
         self.random = backend.random(self.config.seed)
         self.own = group.parts(training.batch_size)[group.rank]
         self.feed: Feed = make_feed(backend, train, self.config, self.own)
+        self.transforms = model.transforms
         self.columns = {name: backend.asarray(column) for name, column in model.columns(train).items()}
         slots = np.arange(training.batch_size)[self.own]
         self.slots, self.rows = backend.asarray(slots), backend.asarray(slots - self.own.start)
@@ -104,13 +104,14 @@ class DeviceStep:
         dw = self.pieces.watched(views, self._begin_sum) if self.pieces else ZeroGradients(views)
         loss = xp.zeros((1,), dtype=xp.float32, device=model.backend.device)
         for part in parts(places.shape[0], training.accumulate):
-            batch = self._noised(step, places, part)
+            slots, rows = self.slots[part], (places if self.feed.whole else self.rows)[part]
+            batch, done = drawn(model, self.transforms, self.ops, self.random, step, slots, self.feed.data, rows)
             given: Given = {name: xp.take(column, places[part], axis=0) for name, column in self.columns.items()}
-            given = model.in_training(given, batch.x_0, self.random, step, self.slots[part])
+            given = model.in_training(given, batch.x_0, self.random, step, slots, done)
             share = (part.stop - part.start) / training.batch_size
             losses = training_gradient(
                 model.objective, model.network, self.ops, w, dw, batch, given,
-                DropoutNoise(self.random, step, self.slots[part]), share,
+                DropoutNoise(self.random, step, slots), share,
             )  # fmt: skip
             loss = loss + share * xp.mean(losses)
         if isinstance(dw, WatchedGradients):
@@ -137,14 +138,6 @@ class DeviceStep:
         for exponent, average in zip(self.exponents, averages, strict=True):
             self.ops.power_average(exponent, step, factors, weights, average)
         return (factors,)
-
-    def _noised(self, step: Array, places: Array, part: slice) -> Noised:
-        """Return some of the batch with its noise."""
-        rows = places if self.feed.whole else self.rows
-        return self.ops.noised(
-            self.random, step, self.slots[part], self.feed.data, self.model.process.levels, rows[part],
-            flip=self.config.data.flip,
-        )  # fmt: skip
 
 
 def _as_it_is(function: Function) -> Function:

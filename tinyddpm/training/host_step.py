@@ -21,7 +21,7 @@ from tinyddpm.ops.images import to_model
 from tinyddpm.ops.optimisation import Factor
 from tinyddpm.training.rates import learning_rates
 from tinyddpm.training.state import State
-from tinyddpm.training.step import descent, exponents, matrices, training_gradient
+from tinyddpm.training.step import descent, drawn, exponents, matrices, training_gradient
 
 LEAST_PER_WORKER = 4
 """Samples below which a thread of its own does not pay."""
@@ -52,6 +52,7 @@ class HostStep:
         self.model, self.train, self.state, self.ops, self.law, self.group = model, train, state, ops, law, group
         self.config = model.config
         self.random = model.backend.random(self.config.seed)
+        self.transforms = model.transforms
         self.columns = model.columns(train)
         self.descent, self.exponents = descent(self.config.training), exponents(self.config.training)
         # One gradient for each worker, summed in order: no worker waits for another, and no sum depends on timing.
@@ -159,8 +160,8 @@ class HostStep:
         places = batch_indices(len(self.train), training.batch_size, step, config.seed)[samples]
         data = model.backend.asarray(self.train.read(places))
         t, weight = self.law.draw(self.random, step, samples)
-        batch = self.ops.noised(self.random, step, samples, data, model.process.levels, t=t, flip=config.data.flip)
-        given = model.in_training(model.given(self.columns, places), batch.x_0, self.random, step, samples)
+        batch, done = drawn(model, self.transforms, self.ops, self.random, step, samples, data, t=t)
+        given = model.in_training(model.given(self.columns, places), batch.x_0, self.random, step, samples, done)
         losses = training_gradient(
             model.objective, model.network, self.ops, w, dw, batch, given,
             DropoutNoise(self.random, step, samples), share * weight,
