@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import inf, isfinite
 from pathlib import Path
 from signal import Signals
 from typing import Any, NoReturn
@@ -20,6 +21,7 @@ from tinyddpm.model.load import CHECKPOINT
 from tinyddpm.progress import Progress, duration
 from tinyddpm.training.callbacks import Callbacks
 from tinyddpm.training.interrupt import Interrupt, interruptible
+from tinyddpm.training.kept import keep_best, keep_last
 from tinyddpm.training.metrics import Metrics
 from tinyddpm.training.pictures import Pictures, grid_of, is_drawn
 from tinyddpm.training.record import Record
@@ -62,10 +64,12 @@ class Run:
         self.trainer, self.folder, self.progress, self.record = trainer, folder, progress, record
         self.spent = record.spent
         self.config = trainer.config
-        self.data: dict[str, str] = state["data"]
+        self.origins: dict[str, Any] = {key: state[key] for key in ("data", "initial") if key in state}
         self.loss_sum: float = state.get("loss_sum", 0.0)
         self.loss_count: int = state.get("loss_count", 0)
         self.validation: float | None = state.get("validation")
+        self.best: float = inf if state.get("best") is None else state["best"]
+        self.improved = False
         self.saved_at: int | None = trainer.step or None
         self.logged_at, self.trained_then = trainer.step, 0.0
         self.group = trainer.group
@@ -113,7 +117,7 @@ class Run:
             last = trainer.step == training.steps
             if trainer.step % training.validate_every == 0 or last:
                 self._validate()
-            if trainer.step % training.save_every == 0 or last:
+            if trainer.step % training.save_every == 0 or last or (training.keep_best and self.improved):
                 self._save()
             if trainer.step % training.sample_every == 0 and not last:
                 self._draw_grid()
@@ -213,6 +217,8 @@ class Run:
         with self.spent.on("validating"):
             self.validation = self.trainer.validation_loss()
         self._record(step=self.trainer.step, validation_loss=self.validation)
+        self.improved = self.validation < self.best
+        self.best = min(self.best, self.validation)
         self.callbacks.tell("validated", step=self.trainer.step, loss=self.validation)
 
     def _draw_grid(self) -> None:
@@ -228,12 +234,13 @@ class Run:
             self.metrics.append(**values)
 
     def _save(self) -> None:
-        state = {
+        state: dict[str, Any] = {
             "ranks": self.group.size,
             "loss_sum": self.loss_sum,
             "loss_count": self.loss_count,
             "validation": self.validation,
-            "data": self.data,
+            "best": self.best if isfinite(self.best) else None,
+            **self.origins,
         }
         backend = self.trainer.model.backend
         self.interrupt.saving = True
@@ -241,12 +248,22 @@ class Run:
             with self.spent.on("saving"):
                 self.trainer.save(self.folder / CHECKPOINT, state)
         except CheckpointError as error:
-            if all(bool(backend.xp.all(backend.xp.isfinite(vector))) for vector in self.trainer.state):
+            if all(bool(backend.xp.all(backend.xp.isfinite(vector))) for vector in self.trainer.state.buffers):
                 raise
             raise self._diverged(f"after step {self.trainer.step} the weights are no longer finite") from error
         finally:
             self.interrupt.saving = False
         self.saved_at = self.trainer.step
         if self.group.first:
+            self._keep()
             self.record.saved(self.trainer.step)
+        self.improved = False
         self.callbacks.tell("saved", step=self.trainer.step, path=self.folder / CHECKPOINT)
+
+    def _keep(self) -> None:
+        """Keep what was saved last, as the settings say."""
+        training = self.config.training
+        if training.keep:
+            keep_last(self.folder, self.trainer.step, training.keep)
+        if training.keep_best and self.improved:
+            keep_best(self.folder)
