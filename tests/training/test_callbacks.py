@@ -136,7 +136,7 @@ def test_a_callback_that_fails_ends_nothing(
     listener = Listener(validated=error)
     outcome, said = trained(tmp_path / "r", listener, monkeypatch)
     assert outcome.complete
-    notes = [line for line in said.splitlines() if line.startswith("note: ")]
+    notes = [line for line in said.splitlines() if line.startswith("note: callback")]
     assert len(notes) == 1
     assert f"callback 'made-up' failed at 'validated': {type(error).__name__}: " in notes[0]
     assert [event for event, _ in listener.heard][-1] == "validated", "it is told no more"
