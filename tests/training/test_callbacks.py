@@ -175,7 +175,7 @@ def test_readmes_callback_tells_all(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     begun.clear()
     sent.clear()
     _, said = trained(tmp_path / "r", names["WandB"](), monkeypatch)
-    assert "note: " not in said
+    assert "note: callback" not in said
     told, end = begun
     assert (told["id"], told["config"]["training"]["steps"], end) == ("r", 6, {})
     lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
