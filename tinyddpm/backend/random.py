@@ -68,6 +68,8 @@ class Purpose(IntEnum):
     """Whether a training sample's condition is its null."""
     AUGMENTATION = 19
     """The noise put on a picture that is to be enlarged: layer 0 is how much, in training, and layer 1 is the noise."""
+    TRANSFORM = 20
+    """What is done to a training sample; the layer tells the transform, and which of its draws."""
 
 
 class Random:

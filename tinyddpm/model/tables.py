@@ -27,7 +27,10 @@ class DataConfig:
     data_dir: str | None = setting(None, "Where the files of a registered data set lie.")
     image_size: str | None = setting(None, "Crop and scale images to HxW, such as 32x32.")
     labels: bool = setting(False, "Learn the classes too: a class-conditional model.")
-    flip: bool = setting(False, "Mirror half of the images at random.")
+    flip: bool = setting(False, "Mirror half of the images at random, untold: the quick form of the transform flip.")
+    tell_transforms: bool = setting(
+        False, "Tell the network what transforms do, so that samples show none of it (EDM)."
+    )
     validation: int = setting(256, "Samples held out for the validation loss; at most a tenth of the data.")
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -83,9 +86,14 @@ class TrainingConfig:
     weight_decay: float = setting(0.0, "AdamW's decay of matrices, times the learning rate; 0 for plain Adam.")
     clip: float = setting(1.0, "Largest global norm of the gradient; 0 to leave it as it is.")
     ema: float = setting(0.9999, "Decay of the average of the weights that is sampled from.")
+    average_lengths: str = setting(
+        "", "Also average the weights over these shares of the training so far, such as 0.05,0.10 (EDM2)."
+    )
     log_every: int = setting(10, "Steps between lines of metrics.jsonl.")
     validate_every: int = setting(1000, "Steps between validation losses.")
     save_every: int = setting(1000, "Steps between checkpoints.")
+    keep: int = setting(0, "Checkpoints to keep beside the last one, those saved before it.")
+    keep_best: bool = setting(False, "Keep the checkpoint with the least validation loss too.")
     sample_every: int = setting(10_000, "Steps between sample grids.")
 
 

@@ -1,8 +1,8 @@
 """A training step done by the device alone, so that it can be recorded whole: Algorithm 1 of DDPM, then Adam.
 
 What changes from one step to the next, its number and the places of its samples in the data set, comes in one small
-array; times, noise, flips and dropout are drawn on the device from the number, the learning rate is looked up there,
-and only the loss and the gradient's norm go back.
+array; times, noise, transforms and dropout are drawn on the device from the number, the learning rate is looked up
+there, and only the loss and the gradient's norm go back.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from tinyddpm.model.model import Model
 from tinyddpm.nn import DropoutNoise
 from tinyddpm.nn.parameters import ZeroGradients
 from tinyddpm.ops import Operations
-from tinyddpm.ops.noising import Noised
 from tinyddpm.ops.optimisation import Factor
 from tinyddpm.training.feed import Feed, make_feed
 from tinyddpm.training.host_step import own_part
 from tinyddpm.training.pieces import Pieces, WatchedGradients
 from tinyddpm.training.rates import learning_rates
 from tinyddpm.training.state import State
-from tinyddpm.training.step import descent, matrices, training_gradient
+from tinyddpm.training.step import descent, drawn, exponents, matrices, training_gradient
 
 
 class DeviceStep:
@@ -48,11 +47,12 @@ class DeviceStep:
         self.random = backend.random(self.config.seed)
         self.own = group.parts(training.batch_size)[group.rank]
         self.feed: Feed = make_feed(backend, train, self.config, self.own)
+        self.transforms = model.transforms
         self.columns = {name: backend.asarray(column) for name, column in model.columns(train).items()}
         slots = np.arange(training.batch_size)[self.own]
         self.slots, self.rows = backend.asarray(slots), backend.asarray(slots - self.own.start)
         self.gradient = backend.asarray(np.zeros(model.layout.size, np.float32))
-        self.descent = descent(training)
+        self.descent, self.exponents = descent(training), exponents(training)
         self._part = own_part(model, group)
         rates = learning_rates(self.config)
         self.rates, self.last = backend.asarray(rates), backend.asarray(np.asarray([len(rates) - 1]))
@@ -104,13 +104,14 @@ class DeviceStep:
         dw = self.pieces.watched(views, self._begin_sum) if self.pieces else ZeroGradients(views)
         loss = xp.zeros((1,), dtype=xp.float32, device=model.backend.device)
         for part in parts(places.shape[0], training.accumulate):
-            batch = self._noised(step, places, part)
+            slots, rows = self.slots[part], (places if self.feed.whole else self.rows)[part]
+            batch, done = drawn(model, self.transforms, self.ops, self.random, step, slots, self.feed.data, rows)
             given: Given = {name: xp.take(column, places[part], axis=0) for name, column in self.columns.items()}
-            given = model.in_training(given, batch.x_0, self.random, step, self.slots[part])
+            given = model.in_training(given, batch.x_0, self.random, step, slots, done)
             share = (part.stop - part.start) / training.batch_size
             losses = training_gradient(
                 model.objective, model.network, self.ops, w, dw, batch, given,
-                DropoutNoise(self.random, step, self.slots[part]), share,
+                DropoutNoise(self.random, step, slots), share,
             )  # fmt: skip
             loss = loss + share * xp.mean(losses)
         if isinstance(dw, WatchedGradients):
@@ -125,23 +126,18 @@ class DeviceStep:
         return (self.ops.lengths(self.gradient[self._part]),)
 
     def _descent(self, now: Array, loss: Array, lengths: Array) -> Arrays:
-        """Do Adam's step and return its factors."""
-        xp = self.model.backend.xp
-        rate = xp.take(self.rates, xp.minimum(now[:1], self.last))
-        factors = self.ops.step_factors(self.descent, now[:1], rate, loss, lengths)
-        weights, *others = self.state
+        """Do Adam's step, count its weights in the averages, and return its factors."""
+        xp, step = self.model.backend.xp, now[:1]
+        rate = xp.take(self.rates, xp.minimum(step, self.last))
+        factors = self.ops.step_factors(self.descent, step, rate, loss, lengths)
+        whole, ema, m, v, averages = self.state
+        weights = whole[self._part]
         if self.matrices is not None:
-            self.ops.decay(self.descent, factors, rate, self.matrices, weights[self._part])
-        self.ops.adam(self.descent, factors, self.gradient[self._part], weights[self._part], *others)
+            self.ops.decay(self.descent, factors, rate, self.matrices, weights)
+        self.ops.adam(self.descent, factors, self.gradient[self._part], weights, ema, m, v)
+        for exponent, average in zip(self.exponents, averages, strict=True):
+            self.ops.power_average(exponent, step, factors, weights, average)
         return (factors,)
-
-    def _noised(self, step: Array, places: Array, part: slice) -> Noised:
-        """Return some of the batch with its noise."""
-        rows = places if self.feed.whole else self.rows
-        return self.ops.noised(
-            self.random, step, self.slots[part], self.feed.data, self.model.process.levels, rows[part],
-            flip=self.config.data.flip,
-        )  # fmt: skip
 
 
 def _as_it_is(function: Function) -> Function:
