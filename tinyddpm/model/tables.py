@@ -31,6 +31,9 @@ class DataConfig:
     tell_transforms: bool = setting(
         False, "Tell the network what transforms do, so that samples show none of it (EDM)."
     )
+    balance: str = setting(
+        "none", "Classes count alike: order (each comes as often), weights (in the loss), or a weight for each: 1,2,1."
+    )
     validation: int = setting(256, "Samples held out for the validation loss; at most a tenth of the data.")
     options: dict[str, Any] = field(default_factory=dict)
 
