@@ -26,7 +26,7 @@ class DataConfig:
     )
     data_dir: str | None = setting(None, "Where the files of a registered data set lie.")
     image_size: str | None = setting(None, "Crop and scale images to HxW, such as 32x32.")
-    labels: bool = setting(False, "Learn the classes too: a class-conditional model.")
+    labels: bool | None = setting(None, "Learn by class; if not said, where there are classes and no other condition.")
     flip: bool = setting(False, "Mirror half of the images at random.")
     validation: int = setting(256, "Samples held out for the validation loss; at most a tenth of the data.")
     options: dict[str, Any] = field(default_factory=dict)

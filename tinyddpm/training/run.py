@@ -30,7 +30,7 @@ from tinyddpm.model.checkpoint import (
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import checkpoint_file, layout_of
 from tinyddpm.progress import Progress
-from tinyddpm.training.assembly import make_trainer, open_data, with_learned, with_threads
+from tinyddpm.training.assembly import learns, make_trainer, open_data, with_learned, with_threads
 from tinyddpm.training.callbacks import Callbacks
 from tinyddpm.training.edited import edited
 from tinyddpm.training.lock import held, in_folder
@@ -73,6 +73,7 @@ def start(
             (folder / "samples").mkdir()
             _write_config(folder, config)
         progress.say(f"data: {dataset.description}")
+        progress.say(f"learns: {learns(trainer.model, dataset)}")
         progress.say(f"computed by: {backend.describe()}{_ranks(group)}")
         record = Record(folder, trainer, dataset.description, progress.say)
         return Run(trainer, folder, progress, callbacks, record, {"data": data}).train()
