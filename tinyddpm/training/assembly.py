@@ -21,16 +21,17 @@ from tinyddpm.model.config import Config, settings
 from tinyddpm.model.model import Model, classes_learned
 from tinyddpm.model.tables import DataConfig
 from tinyddpm.ops import Operations
+from tinyddpm.progress import Progress, Watch, late, unwatched
 from tinyddpm.samplers import make_sampler
 from tinyddpm.training.trainer import Trainer
 
 
-def open_data(config: Config) -> Dataset:
-    """Return the data set that `config` names."""
+def open_data(config: Config, watch: Watch = unwatched) -> Dataset:
+    """Return the data set that `config` names; `watch` is told how far the reading of image files is."""
     data = config.data
     _refuse_unknown(data)
     size = parse_size(data.image_size) if data.image_size else None
-    return open_dataset(data.source, image_size=size, data_dir=data.data_dir, options=data.options)
+    return open_dataset(data.source, image_size=size, data_dir=data.data_dir, options=data.options, watch=watch)
 
 
 def _refuse_unknown(data: DataConfig) -> None:
@@ -154,7 +155,8 @@ class Estimate:
 
 def estimate(config: Config, backend: Backend, steps: int = 3, group: Group = ALONE) -> Estimate:
     """Do a few training steps, writing nothing, and return what they took. The first, which warms up, is not timed."""
-    dataset = open_data(config)
+    with late(Progress()) as watch:
+        dataset = open_data(config, watch)
     config = with_learned(with_threads(config, backend, group), dataset)
     trainer = make_trainer(config, backend, dataset, group=group)
     seconds = []

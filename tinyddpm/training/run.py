@@ -29,7 +29,7 @@ from tinyddpm.model.checkpoint import (
 )
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import checkpoint_file, layout_of
-from tinyddpm.progress import Progress
+from tinyddpm.progress import Progress, late
 from tinyddpm.training.assembly import learns, make_trainer, open_data, with_learned, with_threads
 from tinyddpm.training.callbacks import Callbacks
 from tinyddpm.training.edited import edited
@@ -62,10 +62,11 @@ def start(
         _refuse_used(folder)
     config = with_threads(config, backend, group)
     callbacks = Callbacks(config.callbacks if group.first else {}, progress.say)
-    dataset = dataset or open_data(config)
-    config = with_learned(config, dataset)
-    trainer = make_trainer(config, backend, dataset, group=group)
-    data = fingerprint(dataset)
+    with late(progress) as watch:
+        dataset = dataset or open_data(config, watch)
+        config = with_learned(config, dataset)
+        trainer = make_trainer(config, backend, dataset, group=group)
+        data = fingerprint(dataset, watch)
     group.same({"versions": versions(PACKAGES), "settings": config.to_dict(), "data": data})
     with held(folder, progress.say) if group.first else nullcontext():
         if group.first:
@@ -160,8 +161,9 @@ def _resume(
         config = _for_ranks(config, ranks, group, progress)
     there = group.load_backend(config.backend, config.device, config.precision, config.graph)
     callbacks = Callbacks(config.callbacks if group.first else {}, progress.say)
-    dataset = dataset or open_data(config)
-    now = fingerprint(dataset)
+    with late(progress) as watch:
+        dataset = dataset or open_data(config, watch)
+        now = fingerprint(dataset, watch)
     changed = differences(checkpoint.state.get("data", {}), now)
     if checkpoint.sample_shape != dataset.shape:
         changed.append("the shape of a sample")
