@@ -254,6 +254,7 @@ def train(
     preset: str | None = None,
     out: PathLike | None = None,
     progress: bool = True,
+    cache: bool = True,
     **given: Any,
 ) -> Trained:
     """Train a model, and return it. Its run folder is as `tinyddpm train` writes it.
@@ -269,6 +270,7 @@ def train(
             points.
         out: the run's folder; the first that is free under `runs` if not given.
         progress: show a bar.
+        cache: keep images that take long to decode for the next start, or take those that are kept.
         given: settings by their names on the command line, such as `steps=500` or `batch_size=32`; and tables, such as
             `network={"channels": 64}`.
 
@@ -290,7 +292,7 @@ def train(
     config = config.updated(_tables(given), "train")
     backend = load_backend(config.backend, config.device, config.precision, config.graph)
     folder = Path(out) if out is not None else unused(Path("runs") / name)
-    start(config, backend, folder, Progress(None if progress else StringIO()), dataset)
+    start(config, backend, folder, Progress(None if progress else StringIO()), dataset, cache=cache)
     return _where_it_trained(folder)
 
 
@@ -309,6 +311,7 @@ def resume(
     recompute: bool | None = None,
     learning_rate: float | None = None,
     progress: bool = True,
+    cache: bool = True,
 ) -> Trained:
     """Go on with a run that was stopped, or with more steps, as if it had never stopped; and return the model.
 
@@ -320,6 +323,7 @@ def resume(
         backend, device, precision, graph: where and how to compute from now on, see `load_backend`.
         recompute, learning_rate: as the settings of these names, from now on.
         progress: show a bar.
+        cache: see `train`.
 
     Raises:
         CheckpointError: there is none, it is damaged, or the data are others.
@@ -337,6 +341,7 @@ def resume(
         recompute,
         learning_rate,
         dataset,
+        cache=cache,
     )
     return _where_it_trained(Path(run))
 

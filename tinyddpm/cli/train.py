@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from tinyddpm.cli.options import GroupedCommand, configuration, configuration_options, option
+from tinyddpm.cli.options import GroupedCommand, cache_option, configuration, configuration_options, option
 from tinyddpm.cli.output import say
 from tinyddpm.cli.ranks import shared
 from tinyddpm.errors import ConfigError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tinyddpm.training.loop import Outcome
 
 CHANGED = ("steps", "backend", "device", "precision", "graph", "recompute", "learning_rate")
-RESUMABLE = {"resume", "distributed", *CHANGED}
+RESUMABLE = {"resume", "distributed", "no_cache", *CHANGED}
 """The options that may be given with --resume: none of them changes what has been trained so far."""
 
 
@@ -37,6 +37,7 @@ RESUMABLE = {"resume", "distributed", *CHANGED}
     group="Run",
 )
 @configuration_options
+@cache_option
 @shared
 @click.pass_context
 def train(
@@ -46,6 +47,7 @@ def train(
     resume: Path | None,
     dry_run: bool,
     callbacks: tuple[str, ...],
+    no_cache: bool,
     group: Group,
     preset_name: str | None,
     config_file: Path | None,
@@ -67,17 +69,18 @@ def train(
     progress = Progress()
     if resume:
         _refuse_changes(ctx)
-        outcome = resume_run(resume, progress, group=group, **{name: values[name] for name in CHANGED})
+        changes = {name: values[name] for name in CHANGED}
+        outcome = resume_run(resume, progress, group=group, cache=not no_cache, **changes)
         folder = resume if resume.is_dir() else resume.parent
     else:
         config = configuration(preset_name, config_file, assignments, values)
         config = config.updated({"callbacks": {name: {} for name in callbacks}}, "options")
         backend = group.load_backend(config.backend, config.device, config.precision, config.graph)
         if dry_run:
-            _print_estimate(config, backend, group)
+            _print_estimate(config, backend, group, cache=not no_cache)
             return
         folder = group.broadcast(out or unused(Path("runs") / Path(config.data.source).stem))
-        outcome = start(config, backend, folder, progress, group=group)
+        outcome = start(config, backend, folder, progress, group=group, cache=not no_cache)
     _tell(outcome, folder)
 
 
@@ -108,11 +111,11 @@ def _refuse_changes(ctx: click.Context) -> None:
         )
 
 
-def _print_estimate(config: Config, backend: Any, group: Group) -> None:
+def _print_estimate(config: Config, backend: Any, group: Group, cache: bool) -> None:
     from tinyddpm.progress import duration
     from tinyddpm.training.assembly import estimate
 
-    found = estimate(config, backend, group=group)
+    found = estimate(config, backend, group=group, cache=cache)
     speed = config.training.batch_size / found.seconds_per_step
     say(f"data         {found.data}")
     say(f"learns       {found.learns}")

@@ -49,10 +49,11 @@ def start(
     progress: Progress,
     dataset: Dataset | None = None,
     group: Group = ALONE,
+    cache: bool = True,
 ) -> Outcome:
     """Train from step 0 into `folder`, which must not hold a run already, on `dataset` or what the configuration names.
 
-    The ranks of a group train together; the first one writes.
+    The ranks of a group train together; the first one writes. For `cache` see `open_dataset`.
 
     Raises:
         ConfigError: the folder is not empty, another run holds its lock, or ranks differ.
@@ -63,7 +64,7 @@ def start(
     config = with_threads(config, backend, group)
     callbacks = Callbacks(config.callbacks if group.first else {}, progress.say)
     with late(progress) as watch:
-        dataset = dataset or open_data(config, watch)
+        dataset = dataset or open_data(config, watch, cache)
         config = with_learned(config, dataset)
         trainer = make_trainer(config, backend, dataset, group=group)
         data = fingerprint(dataset, watch)
@@ -73,7 +74,8 @@ def start(
             _refuse_used(folder)
             (folder / "samples").mkdir()
             _write_config(folder, config)
-        progress.say(f"data: {dataset.description}")
+        origin = getattr(dataset, "origin", "")
+        progress.say(f"data: {dataset.description}{origin and f', {origin}'}")
         progress.say(f"learns: {learns(trainer.model, dataset)}")
         progress.say(f"computed by: {backend.describe()}{_ranks(group)}")
         record = Record(folder, trainer, dataset.description, progress.say)
@@ -92,6 +94,7 @@ def resume(
     learning_rate: float | None = None,
     dataset: Dataset | None = None,
     group: Group = ALONE,
+    cache: bool = True,
 ) -> Outcome:
     """Go on where the checkpoint in `folder` was made: to `steps` in all, and elsewhere or otherwise, if so given.
 
@@ -125,7 +128,7 @@ def resume(
         )
 
     with held(path.parent, progress.say) if group.first else nullcontext():
-        return _resume(path, progress, with_changes, dataset, group)
+        return _resume(path, progress, with_changes, dataset, group, cache)
 
 
 def _read(path: Path, progress: Progress, with_changes: Callable[[Config], Config]) -> tuple[Config, Checkpoint]:
@@ -150,6 +153,7 @@ def _resume(
     with_changes: Callable[[Config], Config],
     dataset: Dataset | None,
     group: Group,
+    cache: bool,
 ) -> Outcome:
     folder = path.parent
     found = group.broadcast(_read(path, progress, with_changes) if group.first else None)
@@ -162,7 +166,7 @@ def _resume(
     there = group.load_backend(config.backend, config.device, config.precision, config.graph)
     callbacks = Callbacks(config.callbacks if group.first else {}, progress.say)
     with late(progress) as watch:
-        dataset = dataset or open_data(config, watch)
+        dataset = dataset or open_data(config, watch, cache)
         now = fingerprint(dataset, watch)
     changed = differences(checkpoint.state.get("data", {}), now)
     if checkpoint.sample_shape != dataset.shape:
