@@ -11,7 +11,7 @@ from tinyddpm.model.config import Config, read_toml
 
 MAY_CHANGE = {
     "backend", "device", "precision", "graph", "training.steps", "training.recompute", "training.learning_rate",
-    "training.shard",
+    "training.shard", "training.snapshot_every",
     "training.log_every", "training.validate_every", "training.save_every", "training.sample_every",
 }  # fmt: skip
 """Settings that may be others when a run is resumed."""

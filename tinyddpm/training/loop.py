@@ -24,6 +24,7 @@ from tinyddpm.training.interrupt import Interrupt, interruptible
 from tinyddpm.training.metrics import Metrics
 from tinyddpm.training.pictures import Pictures, grid_of, is_drawn
 from tinyddpm.training.record import Record
+from tinyddpm.training.snapshots import Snapshots
 from tinyddpm.training.trainer import StepResult, Trainer
 
 
@@ -71,6 +72,7 @@ class Run:
         self.metrics = Metrics(folder / "metrics.jsonl", trainer.step, progress.say) if self.group.first else None
         self.callbacks = callbacks
         self.interrupt = Interrupt()
+        self.snapshots = Snapshots(trainer, folder, progress.say)
         self.pictures = Pictures(trainer, folder, progress, callbacks.tell, self.interrupt)
 
     def train(self) -> Outcome:
@@ -78,6 +80,7 @@ class Run:
         training, trainer, tell = self.config.training, self.trainer, self.callbacks.tell
         self.began, self.first = time.monotonic(), trainer.step
         with interruptible(self.interrupt), self.record if self.group.first else nullcontext():
+            self.snapshots.begin()
             tell("started", step=trainer.step, steps=training.steps, folder=self.folder)
             try:
                 self._go_on()
@@ -114,10 +117,12 @@ class Run:
                 self._validate()
             if trainer.step % training.save_every == 0 or last:
                 self._save()
+            self.snapshots.take_if_due()
             if trainer.step % training.sample_every == 0 and not last:
                 self.pictures.draw_grid()
         if self.saved_at != trainer.step:
             self._save()
+        self.snapshots.take()
 
     def _save_in_spite_of(self, error: DataError | RankError) -> NoReturn:
         """Save, if that can be done, after something else could not be done; and raise what that was."""
