@@ -265,7 +265,8 @@ def train(
     Args:
         data: uint8 images (n, H, W) or (n, H, W, C), points (n, D), a data set, or what names one: a registered name or
             a path.
-        labels: the class of each sample of an array, integers (n,); of a data set, whether to learn its classes.
+        labels: the class of each sample of an array, integers (n,); of a data set, whether to learn its classes, which
+            it is as the preset says if not given, or where there are any.
         classes: the names of an array's classes; their numbers if not given.
         captions: of the samples of an array, for `condition="text"`.
         preset: the preset to start from. If not given: the settings of `init_from`, if that is given; else for a name
@@ -291,7 +292,7 @@ def train(
     else:
         assert dataset is not None
         config = base or find_preset(preset or ("small" if len(dataset.shape) == 3 else "toy")).config
-        learned = isinstance(labels, np.ndarray) or bool(labels)
+        learned = isinstance(labels, np.ndarray) or (config.data.labels if labels is None else labels)
         config = replace(config, data=replace(config.data, source="array", image_size=None, options={}, labels=learned))
         name = "array"
     config = config.updated(tables_of(given), "train")

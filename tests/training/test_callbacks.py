@@ -27,7 +27,7 @@ from tinyddpm.training.run import resume, start
 NUMPY = load_backend("numpy")
 
 TABLES: dict[str, Any] = {
-    "data": {"source": "moons"},
+    "data": {"source": "moons", "labels": False},
     "network": {"name": "mlp", "width": 8, "depth": 1},
     "schedule": {"name": "cosine", "timesteps": 10},
     "training": {

@@ -87,8 +87,8 @@ def setting_options(function: F) -> F:
     """Add one option for every setting of the configuration, under its table's name; unset ones are None."""
     for table, _, name, kind, text in reversed(list(settings())):
         flag = name.replace("_", "-")
-        declaration = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
         plain = next((k for k in get_args(kind) if k is not NoneType), kind)
+        declaration = f"--{flag}/--no-{flag}" if plain is bool else f"--{flag}"
         decorate = option(
             declaration, name, type=plain, default=None, help=text, group=(table or "general").capitalize()
         )

@@ -146,6 +146,7 @@ def _print_estimate(config: Config, backend: Any, group: Group) -> None:
     found = estimate(config, backend, group=group)
     speed = config.training.batch_size / found.seconds_per_step
     say(f"data         {found.data}")
+    say(f"learns       {found.learns}")
     say(f"parameters   {found.parameters:,}")
     say(f"memory       {found.memory / 2**20:,.0f} MiB at its peak, measured on {backend.describe()}")
     say(f"step         {found.seconds_per_step:.3g} s, {speed:.1f} samples/s")

@@ -325,7 +325,9 @@ def _checked(table: Any, key: str, value: Any, where: str) -> Any:
     kind = get_type_hints(table)[key]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    wanted = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a text")
+    wanted = {int: "a whole number", float: "a number", bool: "true or false", bool | None: "true or false"}.get(
+        kind, "a text"
+    )
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ConfigError(f"{where} is {value!r}: give {wanted}")
     return value

@@ -25,11 +25,14 @@ class DataConfig:
         "digits", "A registered data set, or a path: IDX, CIFAR-10, image folder, .npy, .npz, HDF5.", "data"
     )
     data_dir: str | None = setting(None, "Where the files of a registered data set lie.")
-    image_size: str | None = setting(None, "Crop and scale images to HxW, such as 32x32.")
-    labels: bool = setting(False, "Learn the classes too: a class-conditional model.")
+    image_size: str | int | None = setting(None, "Crop and scale images to HxW, such as 32x48; 32 is 32x32.")
+    labels: bool | None = setting(None, "Learn by class; if not said, where there are classes and no other condition.")
     flip: bool = setting(False, "Mirror half of the images at random, untold: the quick form of the transform flip.")
     tell_transforms: bool = setting(
         False, "Tell the network what transforms do, so that samples show none of it (EDM)."
+    )
+    balance: str = setting(
+        "none", "Classes count alike: order (each comes as often), weights (in the loss), or a weight for each: 1,2,1."
     )
     validation: int = setting(256, "Samples held out for the validation loss; at most a tenth of the data.")
     options: dict[str, Any] = field(default_factory=dict)

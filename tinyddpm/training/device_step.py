@@ -14,7 +14,7 @@ from tinyddpm.backend.captured import Arrays, Function
 from tinyddpm.backend.workers import parts
 from tinyddpm.conditions import Given
 from tinyddpm.data.base import Dataset
-from tinyddpm.data.batching import batch_indices
+from tinyddpm.data.batching import class_weights, make_order
 from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.model.model import Model
 from tinyddpm.nn import DropoutNoise
@@ -46,7 +46,11 @@ class DeviceStep:
         training = self.config.training
         self.random = backend.random(self.config.seed)
         self.own = group.parts(training.batch_size)[group.rank]
-        self.feed: Feed = make_feed(backend, train, self.config, self.own)
+        balance = self.config.data.balance
+        self.order = make_order(train, training.batch_size, self.config.seed, balance)
+        self.feed: Feed = make_feed(backend, train, self.order, self.own)
+        weights = class_weights(train, balance)
+        self.class_weights = None if weights is None else backend.asarray(weights)
         self.transforms = model.transforms
         self.columns = {name: backend.asarray(column) for name, column in model.columns(train).items()}
         slots = np.arange(training.batch_size)[self.own]
@@ -67,7 +71,7 @@ class DeviceStep:
     def __call__(self, step: int) -> tuple[float, float]:
         """Do one step and return its loss and the gradient's norm; where one is not finite, nothing is changed."""
         backend = self.model.backend
-        places = batch_indices(len(self.train), self.config.training.batch_size, step, self.config.seed)[self.own]
+        places = self.order(step)[self.own]
         self.feed.load(step)
         (factors,) = self._advance(backend.asarray(np.concatenate([[step], places])))
         found = backend.to_numpy(factors)
@@ -109,11 +113,12 @@ class DeviceStep:
             given: Given = {name: xp.take(column, places[part], axis=0) for name, column in self.columns.items()}
             given = model.in_training(given, batch.x_0, self.random, step, slots, done)
             share = (part.stop - part.start) / training.batch_size
+            weight = None if self.class_weights is None else xp.take(self.class_weights, places[part], axis=0)
             losses = training_gradient(
                 model.objective, model.network, self.ops, w, dw, batch, given,
-                DropoutNoise(self.random, step, slots), share,
+                DropoutNoise(self.random, step, slots), share if weight is None else share * weight,
             )  # fmt: skip
-            loss = loss + share * xp.mean(losses)
+            loss = loss + share * xp.mean(losses if weight is None else weight * losses)
         if isinstance(dw, WatchedGradients):
             dw.close()
             self.group.end_sums()

@@ -10,7 +10,7 @@ import numpy as np
 from tinyddpm.backend import Array, Backend
 from tinyddpm.backend.workers import parts
 from tinyddpm.data.base import Dataset
-from tinyddpm.data.batching import batch_indices
+from tinyddpm.data.batching import class_weights, make_order
 from tinyddpm.diffusion.times import Law
 from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.model.model import Model
@@ -53,6 +53,9 @@ class HostStep:
         self.config = model.config
         self.random = model.backend.random(self.config.seed)
         self.transforms = model.transforms
+        data = self.config.data
+        self.order = make_order(train, self.config.training.batch_size, self.config.seed, data.balance)
+        self.class_weights = class_weights(train, data.balance)
         self.columns = model.columns(train)
         self.descent, self.exponents = descent(self.config.training), exponents(self.config.training)
         # One gradient for each worker, summed in order: no worker waits for another, and no sum depends on timing.
@@ -155,11 +158,13 @@ class HostStep:
 
         Returned are what they add to its loss, their times, and their losses.
         """
-        model, training, config = self.model, self.config.training, self.config
+        model, training = self.model, self.config.training
         share = len(samples) / training.batch_size
-        places = batch_indices(len(self.train), training.batch_size, step, config.seed)[samples]
+        places = self.order(step)[samples]
         data = model.backend.asarray(self.train.read(places))
         t, weight = self.law.draw(self.random, step, samples)
+        if self.class_weights is not None:
+            weight = weight * model.backend.asarray(self.class_weights[places])
         batch, done = drawn(model, self.transforms, self.ops, self.random, step, samples, data, t=t)
         given = model.in_training(model.given(self.columns, places), batch.x_0, self.random, step, samples, done)
         losses = training_gradient(

@@ -30,8 +30,8 @@ from tinyddpm.model.checkpoint import (
 )
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import checkpoint_file, layout_of
-from tinyddpm.progress import Progress
-from tinyddpm.training.assembly import make_trainer, open_data, with_learned, with_threads
+from tinyddpm.progress import Progress, late
+from tinyddpm.training.assembly import learns, make_trainer, open_data, with_learned, with_threads
 from tinyddpm.training.callbacks import Callbacks
 from tinyddpm.training.edited import edited, with_changes
 from tinyddpm.training.initial import Initial
@@ -68,10 +68,11 @@ def start(
     found = group.broadcast(initial.read() if initial and group.first else None)
     config = with_threads(config, backend, group)
     callbacks = Callbacks(config.callbacks if group.first else {}, progress.say)
-    dataset = dataset or open_data(config)
-    config = with_learned(config, dataset)
-    trainer = make_trainer(config, backend, dataset, group=group)
-    state: dict[str, Any] = {"data": fingerprint(dataset)}
+    with late(progress) as watch:
+        dataset = dataset or open_data(config, watch)
+        config = with_learned(config, dataset)
+        trainer = make_trainer(config, backend, dataset, group=group)
+        state: dict[str, Any] = {"data": fingerprint(dataset, watch)}
     if initial and found:
         trainer.begin_with(initial.weights(found, trainer.model, trainer.initial(), progress.say))
         state["initial"] = initial.origin(found)
@@ -82,6 +83,7 @@ def start(
             (folder / "samples").mkdir()
             _write_config(folder, config)
         progress.say(f"data: {dataset.description}")
+        progress.say(f"learns: {learns(trainer.model, dataset)}")
         progress.say(f"computed by: {backend.describe()}{_ranks(group)}")
         for note in warnings_of(config):
             progress.say(f"note: {note}")
@@ -144,8 +146,9 @@ def _resume(
         config = _for_ranks(config, ranks, group, progress)
     there = group.load_backend(config.backend, config.device, config.precision, config.graph)
     callbacks = Callbacks(config.callbacks if group.first else {}, progress.say)
-    dataset = dataset or open_data(config)
-    now = fingerprint(dataset)
+    with late(progress) as watch:
+        dataset = dataset or open_data(config, watch)
+        now = fingerprint(dataset, watch)
     changed = differences(checkpoint.state.get("data", {}), now)
     if checkpoint.sample_shape != dataset.shape:
         changed.append("the shape of a sample")
