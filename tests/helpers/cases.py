@@ -21,7 +21,7 @@ NUMPY = load_backend("numpy")
 NOT_DIFFERENTIABLE = {"sinusoidal"}
 """Operations on data alone: they have no backward."""
 
-NOT_OPERATIONS = {"conv2d_costs", "weights", "noised", "lengths", "step_factors", "adam"}
+NOT_OPERATIONS = {"conv2d_costs", "weights", "noised", "lengths", "step_factors", "decay", "adam", "power_average"}
 """What else an operations class can be asked."""
 
 
