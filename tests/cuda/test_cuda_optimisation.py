@@ -51,6 +51,21 @@ def test_steps(cuda: Backend, size: int, first: int, changed: dict[str, Any]) ->
             assert_close(cuda.to_numpy(found), wanted.astype(np.float32), 1e-6, name)
 
 
+@pytest.mark.parametrize("size", [1, 777])
+@pytest.mark.parametrize("first", [0, 200_000])
+def test_power_averages(cuda: Backend, size: int, first: int) -> None:
+    """Four steps, from the start and late in a training, and one that is not finite: exact to 1e-6."""
+    ops, rng = load_operations(cuda), np.random.default_rng(5)
+    exact = rng.normal(size=size)
+    ours = cuda.asarray(exact.astype(np.float32))
+    for step, finite in zip(range(first, first + 5), (True, True, False, True, True), strict=True):
+        weights, factors = rng.normal(size=size).astype(np.float32), np.full(len(Factor), finite, np.float32)
+        numbers = np.asarray([step])
+        ops.power_average(6.94, cuda.asarray(numbers), *map(cuda.asarray, (factors, weights)), ours)
+        REFERENCE.power_average(6.94, numbers, factors, weights, exact)
+        np.testing.assert_allclose(cuda.to_numpy(ours), exact, rtol=1e-6, atol=1e-6)
+
+
 def test_small_shares_are_exact(cuda: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """From moments and an average of 0, what one late step adds, a ten-thousandth, is exact to 1e-6 of itself.
 

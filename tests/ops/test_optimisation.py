@@ -42,6 +42,7 @@ class Run:
         self.matrices = self.on(np.ones(len(start)) if matrices is None else matrices)
         zeros = np.zeros_like(start)
         self.weights, self.ema, self.m, self.v = map(self.on, (start, start, zeros, zeros))
+        self.average = self.on(start)
 
     def on(self, values: Any) -> Any:
         return self.ops.backend.asarray(np.array(values, self.dtype))
@@ -155,6 +156,35 @@ def test_a_step_that_is_not_finite_changes_nothing(
         assert (buffer != kept).all() if finite else (buffer == kept).all()
 
 
+@pytest.mark.parametrize("exponent", [0.0, 6.94, 16.97])
+def test_power_averages_count_weights_by_a_power_of_their_step(
+    ops: Operations, rng: np.random.Generator, exponent: float
+) -> None:
+    """After each of 30 steps, in float64: step k counts (k^(γ+1) − (k − 1)^(γ+1)) / t^(γ+1), and the start nothing."""
+    factors = np.ones(len(Factor))
+    weights, average = rng.standard_normal((30, 4)), np.full(4, 1e6)
+    for t, step in enumerate(weights, 1):
+        ops.power_average(exponent, np.asarray([t - 1]), factors, step, average)
+        counts = np.diff((np.arange(t + 1) / t) ** (exponent + 1))
+        np.testing.assert_allclose(average, counts @ weights[:t], rtol=1e-9, atol=1e-9)
+
+
+def test_a_late_step_counts_what_it_should_in_float32(ops: Operations) -> None:
+    """The millionth of weights of 1 adds 1.8e-5 to an average of 0, to 1e-6 of that; of an average of 1 nothing."""
+    factors = np.ones(len(Factor), np.float32)
+    for start, expected in ((0.0, 1 - (1 - 1e-6) ** 17.97), (1.0, 1.0)):
+        average = np.full(3, start, np.float32)
+        ops.power_average(16.97, np.asarray([10**6 - 1]), factors, np.ones(3, np.float32), average)
+        np.testing.assert_allclose(average, expected, rtol=1e-6)
+
+
+def test_a_step_that_is_not_finite_counts_nothing(ops: Operations) -> None:
+    factors = ops.step_factors(PLAIN, np.asarray([4]), np.asarray([0.1]), np.asarray([np.nan]), np.ones(1))
+    average = np.ones(3)
+    ops.power_average(6.94, np.asarray([4]), factors, np.zeros(3), average)
+    np.testing.assert_array_equal(average, 1.0)
+
+
 def test_the_gradient_is_left_as_it_is(ops: Operations, rng: np.random.Generator) -> None:
     gradient = rng.standard_normal(8)
     gradient.flags.writeable = False
@@ -172,6 +202,9 @@ def test_on_other_backends(other_backend: Backend, rng: np.random.Generator) -> 
     for step in range(3):
         found, expected = there.step(step, gradient), host.step(step, gradient)
         assert found == pytest.approx(expected, rel=1e-6)
-    for name in ("weights", "ema", "m", "v"):
+        for run, ops in ((there, there.ops), (host, host.ops)):
+            of_step = run.on([found[place] for place in Factor])
+            ops.power_average(6.94, ops.backend.asarray(np.asarray([step])), of_step, run.weights, run.average)
+    for name in ("weights", "ema", "m", "v", "average"):
         ours = other_backend.to_numpy(getattr(there, name))
         np.testing.assert_allclose(ours, getattr(host, name), atol=1e-6, err_msg=name)

@@ -106,6 +106,11 @@ class ForgetsTheAverage(Operations):
         super().adam(descent, factors, gradient, weights, self.xp.asarray(ema, copy=True), *moments)
 
 
+class AveragesThePast(Operations):
+    def power_average(self, exponent: float, step: Array, factors: Array, weights: Array, average: Array) -> None:
+        super().power_average(exponent, step - 1, factors, weights, average)
+
+
 class StepsOnWhatIsNotFinite(Operations):
     def step_factors(self, descent: Descent, step: Array, rate: Array, loss: Array, lengths: Array) -> Array:
         return super().step_factors(descent, step, rate, self.xp.ones_like(loss), lengths)
@@ -136,6 +141,7 @@ def with_operations(operations: type[Operations]) -> type[Backend]:
         (with_operations(NoFlips), "noised gives another x_0 than the reference"),
         (with_operations(DecaysAll), "decay and adam give other weights than the reference where the loss is 0.5"),
         (with_operations(ForgetsTheAverage), "decay and adam give other ema than the reference where the loss is 0.5"),
+        (with_operations(AveragesThePast), "power_average gives other average than the reference"),
         (with_operations(StepsOnWhatIsNotFinite), "a loss of nan is not told from others"),
         (int, "is no subclass of tinyddpm.backend.Backend"),
         (lambda device: NumpyBackend(), "is no subclass of tinyddpm.backend.Backend"),

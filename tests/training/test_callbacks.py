@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,9 @@ def test_all_is_heard_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     outcome, _ = trained(tmp_path / "r", listener, monkeypatch)
     assert (outcome.complete, outcome.stopped_by) == (True, None)
     assert [(event, values["step"]) for event, values in listener.heard] == [
-        ("started", 0), ("step", 1), ("step", 2), ("validated", 2), ("step", 3), ("saved", 3), ("step", 4),
-        ("validated", 4), ("drew", 4), ("step", 5), ("step", 6), ("validated", 6), ("saved", 6), ("drew", 6),
-        ("ended", 6),
+        ("started", 0), ("step", 1), ("step", 2), ("logged", 2), ("validated", 2), ("step", 3), ("saved", 3),
+        ("step", 4), ("logged", 4), ("validated", 4), ("drew", 4), ("step", 5), ("step", 6), ("logged", 6),
+        ("validated", 6), ("saved", 6), ("drew", 6), ("ended", 6),
     ]  # fmt: skip
     first = dict(reversed(listener.heard))
     assert first["started"] == {"step": 0, "steps": 6, "folder": tmp_path / "r"}
@@ -83,7 +84,31 @@ def test_all_is_heard_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert all(isinstance(value, int | float | Path | list) for value in values.values()), event
 
 
-@pytest.mark.parametrize(("event", "step"), [("step", 1), ("validated", 2), ("saved", 3), ("drew", 4)])
+class Reader:
+    """Notes what it is told of the lines of metrics, beside the last line that is there then."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[dict[str, Any], dict[str, Any]]] = []
+
+    def started(self, step: int, steps: int, folder: Path) -> None:
+        self.file = folder / "metrics.jsonl"
+
+    def logged(self, **values: Any) -> None:
+        self.pairs.append((values, json.loads(self.file.read_text().splitlines()[-1])))
+
+    def validated(self, step: int, loss: float) -> None:
+        self.logged(step=step, validation_loss=loss)
+
+
+def test_what_is_logged_is_heard_once_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Reader()
+    trained(tmp_path / "r", reader, monkeypatch)
+    assert [told["step"] for told, _ in reader.pairs] == [2, 2, 4, 4, 6, 6]
+    for told, written in reader.pairs:
+        assert told == written
+
+
+@pytest.mark.parametrize(("event", "step"), [("step", 1), ("logged", 2), ("validated", 2), ("saved", 3), ("drew", 4)])
 def test_a_callback_stops_the_run_where_it_asks(
     event: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,7 +131,7 @@ def test_a_callback_that_fails_ends_nothing(
     listener = Listener(validated=error)
     outcome, said = trained(tmp_path / "r", listener, monkeypatch)
     assert outcome.complete
-    notes = [line for line in said.splitlines() if line.startswith("note: ")]
+    notes = [line for line in said.splitlines() if line.startswith("note: callback")]
     assert len(notes) == 1
     assert f"callback 'made-up' failed at 'validated': {type(error).__name__}: " in notes[0]
     assert [event for event, _ in listener.heard][-1] == "validated", "it is told no more"

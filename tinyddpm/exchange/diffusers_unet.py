@@ -37,6 +37,10 @@ def unet_config(model: Model) -> dict[str, Any]:
     if config.training.predict not in PREDICTIONS:
         wrong.append(f"predict {config.training.predict!r} (there is {', '.join(PREDICTIONS)})")
     options = unet_options(config)
+    if options["time_scale"] != 1:
+        wrong.append(f"network.time_scale {options['time_scale']}")
+    if options["resampling"] != "convolutions":
+        wrong.append(f"network.resampling {options['resampling']!r}")
     layout = dict(zip(model.layout.paths, model.layout.shapes, strict=True))
     norms = Norms(options["groups"], 1) if options["groups"] else Norms()
     groups = {norms.groups(shape[0]) for path, shape in layout.items() if path.endswith("/scale")}

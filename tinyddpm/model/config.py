@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 from tinyddpm import registry
 from tinyddpm.errors import ConfigError, unknown
 from tinyddpm.files import check_file
+from tinyddpm.model.averages import lengths_of
 from tinyddpm.model.tables import (
     HOLDERS,
     NAMED_IN_TRAINING,
@@ -267,6 +268,25 @@ def settings() -> Iterator[tuple[str, str, str, Any, Any]]:
                     yield part, key, inner.metadata["flag"] or key, get_type_hints(kind)[key], inner.metadata["help"]
 
 
+def tables_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the nested tables that settings by their command-line names make; a mapping is a table as it is.
+
+    Raises:
+        ConfigError: there is no setting of a name.
+    """
+    places = {name: (table, key) for table, key, name, *_ in settings()}
+    tables: dict[str, Any] = {}
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            tables.setdefault(name, {}).update(value)
+        elif name not in places:
+            raise ConfigError(unknown("setting", name, places))
+        else:
+            table, key = places[name]
+            (tables.setdefault(table, {}) if table else tables)[key] = value
+    return tables
+
+
 def _fields(table: Any) -> dict[str, Field[Any]]:
     return {item.name: item for item in fields(table)}
 
@@ -324,7 +344,7 @@ def _check_ranges(config: Config, origin: str) -> None:
             for key, least in {
                 "steps": 1, "batch_size": 1, "accumulate": 1, "warmup": 0, "threads": 0, "clip": 0.0, "log_every": 1,
                 "validate_every": 1, "save_every": 1, "sample_every": 1, "learning_rate": 0.0, "vlb_weight": 0.0,
-                "weight_decay": 0.0,
+                "weight_decay": 0.0, "keep": 0,
             }.items()
         },
     }  # fmt: skip
@@ -333,6 +353,10 @@ def _check_ranges(config: Config, origin: str) -> None:
             raise ConfigError(f"{origin}: {name} is {value}: it must be at least {least}")
     if not 0 <= training.ema < 1:
         raise ConfigError(f"{origin}: training.ema is {training.ema}: it must lie in [0, 1)")
+    try:
+        lengths_of(training.average_lengths)
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: training.average_lengths {error}") from error
     if not 0 <= config.condition.dropout <= 1:
         raise ConfigError(f"{origin}: condition.dropout is {config.condition.dropout}: it must lie in [0, 1]")
     if training.sums not in SUMS:

@@ -71,7 +71,9 @@ class TrainingConfig:
 
     predict: str = setting("eps", "What the network predicts, a registered parametrisation: eps, x_0, v, flow or edm.")
     loss: str = setting("simple", "The objective, a registered name: simple, or with a learned variance hybrid or vlb.")
-    times: str = setting(AUTO, "How times are drawn, a registered law: uniform, history, log-normal; auto: the loss's.")
+    times: str = setting(
+        AUTO, "How times are drawn, a registered law: uniform, history, log-normal, logit-normal; auto: the loss's."
+    )
     vlb_weight: float = setting(0.001, "What the bound counts in the hybrid loss.")
     steps: int = setting(800_000, "Training steps; the run ends there.")
     batch_size: int = setting(128, "Samples per step.")
@@ -87,9 +89,14 @@ class TrainingConfig:
     weight_decay: float = setting(0.0, "AdamW's decay of matrices, times the learning rate; 0 for plain Adam.")
     clip: float = setting(1.0, "Largest global norm of the gradient; 0 to leave it as it is.")
     ema: float = setting(0.9999, "Decay of the average of the weights that is sampled from.")
+    average_lengths: str = setting(
+        "", "Also average the weights over these shares of the training so far, such as 0.05,0.10 (EDM2)."
+    )
     log_every: int = setting(10, "Steps between lines of metrics.jsonl.")
     validate_every: int = setting(1000, "Steps between validation losses.")
     save_every: int = setting(1000, "Steps between checkpoints.")
+    keep: int = setting(0, "Checkpoints to keep beside the last one, those saved before it.")
+    keep_best: bool = setting(False, "Keep the checkpoint with the least validation loss too.")
     sample_every: int = setting(10_000, "Steps between sample grids.")
 
 

@@ -1,4 +1,4 @@
-"""The end of a training step: the gradient's length, clipping, Adam and the running average, over flat buffers.
+"""The end of a training step: the gradient's length, clipping, Adam and running averages, over flat buffers.
 
 Whatever depends on the step comes in one small array of factors. Nothing is asked of the device before all is done, so
 that it can be recorded.
@@ -147,3 +147,21 @@ class Optimisation(Family):
         weights -= f[Factor.RATE] * m / (v**0.5 / f[Factor.ROOT_V] + descent.eps)
         ema *= f[Factor.EMA_KEPT]
         ema += f[Factor.EMA_NEW] * weights
+
+    def power_average(self, exponent: float, step: Array, factors: Array, weights: Array, average: Array) -> None:
+        """Count a step's weights in a power-function average, or do nothing if the step is not finite.
+
+        average ← β average + (1 − β) w with β = (1 − 1/k)^(γ+1), k = step + 1 (EDM2, 2312.02696, section 3.1): the
+        first step's weights alone, then all weights in proportion to k^γ. Only 1 − β is used, for in float32 a β near 1
+        would lose most of what it says.
+
+        Args:
+            exponent: γ.
+            step: (1,) int64, 0-based.
+            factors: of the step.
+            weights: (n,), part of the flat weights as the step left them.
+            average: (n,), the same part of their average, changed in place.
+        """
+        share = 1 - (1 - 1 / (self.xp.astype(step, self.xp.float64) + 1)) ** (exponent + 1)
+        share = self.xp.where(factors[Factor.FINITE] > 0, share, self.xp.zeros_like(share))
+        average += self.xp.astype(share, average.dtype) * (weights - average)

@@ -26,7 +26,7 @@ from tinyddpm.training.host_step import own_part
 from tinyddpm.training.pieces import Pieces, WatchedGradients
 from tinyddpm.training.rates import learning_rates
 from tinyddpm.training.state import State
-from tinyddpm.training.step import descent, drawn, matrices, training_gradient
+from tinyddpm.training.step import descent, drawn, exponents, matrices, training_gradient
 
 
 class DeviceStep:
@@ -56,7 +56,7 @@ class DeviceStep:
         slots = np.arange(training.batch_size)[self.own]
         self.slots, self.rows = backend.asarray(slots), backend.asarray(slots - self.own.start)
         self.gradient = backend.asarray(np.zeros(model.layout.size, np.float32))
-        self.descent = descent(training)
+        self.descent, self.exponents = descent(training), exponents(training)
         self._part = own_part(model, group)
         rates = learning_rates(self.config)
         self.rates, self.last = backend.asarray(rates), backend.asarray(np.asarray([len(rates) - 1]))
@@ -131,14 +131,17 @@ class DeviceStep:
         return (self.ops.lengths(self.gradient[self._part]),)
 
     def _descent(self, now: Array, loss: Array, lengths: Array) -> Arrays:
-        """Do Adam's step and return its factors."""
-        xp = self.model.backend.xp
-        rate = xp.take(self.rates, xp.minimum(now[:1], self.last))
-        factors = self.ops.step_factors(self.descent, now[:1], rate, loss, lengths)
-        weights, *others = self.state
+        """Do Adam's step, count its weights in the averages, and return its factors."""
+        xp, step = self.model.backend.xp, now[:1]
+        rate = xp.take(self.rates, xp.minimum(step, self.last))
+        factors = self.ops.step_factors(self.descent, step, rate, loss, lengths)
+        whole, ema, m, v, averages = self.state
+        weights = whole[self._part]
         if self.matrices is not None:
-            self.ops.decay(self.descent, factors, rate, self.matrices, weights[self._part])
-        self.ops.adam(self.descent, factors, self.gradient[self._part], weights[self._part], *others)
+            self.ops.decay(self.descent, factors, rate, self.matrices, weights)
+        self.ops.adam(self.descent, factors, self.gradient[self._part], weights, ema, m, v)
+        for exponent, average in zip(self.exponents, averages, strict=True):
+            self.ops.power_average(exponent, step, factors, weights, average)
         return (factors,)
 
 

@@ -21,7 +21,7 @@ from tinyddpm.ops.images import to_model
 from tinyddpm.ops.optimisation import Factor
 from tinyddpm.training.rates import learning_rates
 from tinyddpm.training.state import State
-from tinyddpm.training.step import descent, drawn, matrices, training_gradient
+from tinyddpm.training.step import descent, drawn, exponents, matrices, training_gradient
 
 LEAST_PER_WORKER = 4
 """Samples below which a thread of its own does not pay."""
@@ -57,7 +57,7 @@ class HostStep:
         self.order = make_order(train, self.config.training.batch_size, self.config.seed, data.balance)
         self.class_weights = class_weights(train, data.balance)
         self.columns = model.columns(train)
-        self.descent = descent(self.config.training)
+        self.descent, self.exponents = descent(self.config.training), exponents(self.config.training)
         # One gradient for each worker, summed in order: no worker waits for another, and no sum depends on timing.
         size, asarray = model.layout.size, model.backend.asarray
         self.gradients: list[Array] = [asarray(np.zeros(size, np.float32)) for _ in range(workers_of(model, group))]
@@ -71,16 +71,19 @@ class HostStep:
         ops, backend = self.ops, self.model.backend
         loss, lengths, heard = self.batch_gradient(step)
         rate = backend.asarray(self._rates[[min(step, len(self._rates) - 1)]])
-        numbers = backend.asarray(np.asarray([step])), rate, backend.asarray(np.asarray([loss], np.float32))
-        factors = ops.step_factors(self.descent, *numbers, lengths)
+        number, loss_there = backend.asarray(np.asarray([step])), backend.asarray(np.asarray([loss], np.float32))
+        factors = ops.step_factors(self.descent, number, rate, loss_there, lengths)
 
         gradient, weights = self.gradients[0][self._part], self.state.weights[self._part]
+        _, ema, m, v, averages = self.state
 
         def update(block: slice) -> None:
             if self._matrices is not None:
                 ops.decay(self.descent, factors, rate, self._matrices[block], weights[block])
-            buffers = (buffer[block] for buffer in (weights, *self.state[1:]))
+            buffers = (buffer[block] for buffer in (weights, ema, m, v))
             ops.adam(self.descent, factors, gradient[block], *buffers)
+            for exponent, average in zip(self.exponents, averages, strict=True):
+                ops.power_average(exponent, number, factors, weights[block], average[block])
 
         self.model.workers.map(update, self._blocks)
         if self.config.training.shard:

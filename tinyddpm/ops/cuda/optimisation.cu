@@ -1,5 +1,6 @@
 // The end of a training step over the flat buffers, formulas as in tinyddpm/ops/optimisation.py: the gradient's norm,
-// what depends on it and on the step, then Adam and the running average in one pass. All scalars stay on the device.
+// what depends on it and on the step, then Adam and the running average in one pass, and each further average in another.
+// All scalars stay on the device.
 #include "common.cuh"
 
 // Places in the array of factors.
@@ -59,4 +60,15 @@ extern "C" __global__ void adam_ema(
     v[i] = v_i;
     weights[i] = w;
     ema[i] = factors[EMA_KEPT] * ema[i] + factors[EMA_NEW] * w;
+}
+
+// A power-function average after step number *step (0-based), of weights that the step has left. One thread an element;
+// the step's share is worked out once a block.
+extern "C" __global__ void power_average(
+    const float* weights, const float* factors, const long long* step, float* average, double exponent, long long size
+) {
+    if (threadIdx.x == 0) shared[0] = 1 - pow(1 - 1 / ((double)*step + 1), exponent + 1);
+    __syncthreads();
+    long long i = element();
+    if (i < size && factors[FINITE]) average[i] += shared[0] * (weights[i] - average[i]);
 }

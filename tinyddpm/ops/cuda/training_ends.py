@@ -79,3 +79,13 @@ class CudaTrainingEnds(Launching):
         size = gradient.size
         where = geometry.elements(size)
         self._launch("optimisation", "adam_ema", where, gradient, factors, *buffers[1:], descent.eps, np.int64(size))
+
+    def power_average(self, exponent: float, step: Array, factors: Array, weights: Array, average: Array) -> None:
+        """Count a step's weights in an average in place, by one kernel."""
+        if not self._takes(factors, weights, average) or weights.dtype != self.xp.float32:
+            super().power_average(exponent, step, factors, weights, average)
+            return
+        self._launch(
+            "optimisation", "power_average", geometry.elements(weights.size, shared=4), weights, factors, step, average,
+            np.float64(exponent), np.int64(weights.size),
+        )  # fmt: skip
