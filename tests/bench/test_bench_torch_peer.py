@@ -152,6 +152,9 @@ def test_variants(peer: Any) -> None:
     assert peer.variants(task(), True) == [*VARIANTS, "compile"]
     with pytest.raises(ConfigError, match="no network 'mlp'"):
         peer.variants(make_task(preset("toy").config, "toy"), False)
+    decaying = preset("digits").config.updated({"training": {"weight_decay": 0.1}})
+    with pytest.raises(ConfigError, match="by Adam without decay"):
+        peer.variants(make_task(decaying, "digits"), False)
 
 
 @pytest.fixture

@@ -148,7 +148,7 @@ def test_settings_come_from_preset_file_environment_and_flags(here: Path) -> Non
 def test_resume_goes_on(here: Path) -> None:
     run("train", *SMALL, "--out", "r")
     assert "--steps" in fails("train", "--resume", "r")
-    assert "--batch-size cannot be given with it" in fails("train", "--resume", "r", "--batch-size", "4")
+    assert "a run keeps training.batch_size (it was 16)" in fails("train", "--resume", "r", "--batch-size", "4")
     assert "so --set cannot be given" in fails("train", "--resume", "r", "--set", "network.channels=4")
     result = run("train", "--resume", "r", "--steps", "9")
     assert result.stdout.startswith("trained 9 steps: r")

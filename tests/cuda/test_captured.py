@@ -16,6 +16,7 @@ from tinyddpm.backend.captured import Captured
 from tinyddpm.conditions import Asked
 from tinyddpm.data import open_dataset
 from tinyddpm.data.base import ArrayDataset, Dataset
+from tinyddpm.data.batching import make_order
 from tinyddpm.errors import TrainingError
 from tinyddpm.model.config import Config
 from tinyddpm.model.sampling import draw
@@ -44,7 +45,7 @@ POINTS = {
     "data": {"source": "moons", "labels": False},
     "network": {"name": "mlp", "width": 8, "depth": 2},
     "schedule": {"name": "linear", "timesteps": 40},
-    "training": {"batch_size": 5, "learning_rate": 1e-2, "warmup": 0, "threads": 1},
+    "training": {"batch_size": 5, "learning_rate": 1e-2, "warmup": 0, "threads": 1, "average_lengths": "0.05,0.2"},
 }
 TEXT = {"name": "text", "dropout": 0.5, "token_width": 8, "depth": 1, "heads": 2, "length": 6, "words": ["red", "up"]}
 CAPTIONS = {**UNET, "data": {"flip": True}, "condition": TEXT}
@@ -54,6 +55,13 @@ TOKENS = {
     "network": {**UNET["network"], "text": "concat"},
 }
 PICTURES = {**UNET, "data": {"flip": True}, "condition": {"name": "image", "dropout": 0.5}}
+TRANSFORMED = {
+    **UNET,
+    "data": {"labels": True, "tell_transforms": True, "balance": "weights"},
+    "transforms": {"colour": {"p": 0.5}, "shift": {"most": 1, "p": 0.5}, "flip": {}, "crop": {"p": 0.5}},
+    "condition": {"dropout": 0.5},
+    "training": {**UNET["training"], "accumulate": 2},
+}
 RUNS = {
     "unet": UNET,
     "adaptive, hybrid": ADAPTIVE,
@@ -62,8 +70,9 @@ RUNS = {
     "captions": CAPTIONS,
     "tokens": TOKENS,
     "pictures": PICTURES,
+    "transformed, told": TRANSFORMED,
 }
-RECORDED = [*zip(RUNS, ("bf16", "tf32", "fp32", "bf16", "bf16", "fp32", "bf16"), strict=True)]
+RECORDED = [*zip(RUNS, ("bf16", "tf32", "fp32", "bf16", "bf16", "fp32", "bf16", "bf16"), strict=True)]
 """Each kind of run, and each precision, is recorded."""
 
 
@@ -172,7 +181,8 @@ def test_recorded_training_is_the_same_training(tape: TapeBackend, name: str, pr
     results = [(recorded.train_step(), plain.train_step()) for _ in range(4)]
     assert [a for a, _ in results] == [b for _, b in results]
     assert len({a.loss for a, _ in results}) == 4
-    np.testing.assert_array_equal(tape.to_numpy(recorded.ema), plain.ema)
+    for ours, theirs in zip(recorded.state.buffers, plain.state.buffers, strict=True):
+        np.testing.assert_array_equal(tape.to_numpy(ours), theirs)
     assert len(tape.recorded) == 1
 
 
@@ -236,9 +246,13 @@ def test_a_recording_goes_on_from_what_is_restored(tape: TapeBackend) -> None:
     kept.weights, kept.ema, kept.adam_m, kept.adam_v = (
         buffer.copy() for buffer in (kept.weights, kept.ema, kept.adam_m, kept.adam_v)
     )
+    kept.averages = {name: buffer.copy() for name, buffer in kept.averages.items()}
     last = [trainer.train_step() for _ in range(2)]
+    came_to = [tape.to_numpy(buffer).copy() for buffer in trainer.state.buffers]
     trainer.restore(kept)
     assert [trainer.train_step() for _ in range(2)] == last
+    for ours, theirs in zip(trainer.state.buffers, came_to, strict=True):
+        np.testing.assert_array_equal(tape.to_numpy(ours), theirs)
     assert len(tape.recorded) == 1
 
 
@@ -290,7 +304,7 @@ def test_a_large_data_set_moves_in_pieces(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(feed, "CHUNK", 100)
     settings = config(UNET)
     dataset = data(settings)
-    moved = feed.make_feed(ShimBackend(), dataset, settings, slice(0, settings.training.batch_size))
+    moved = feed.make_feed(ShimBackend(), dataset, make_order(dataset, 3, 0, "none"), slice(0, 3))
     assert moved.whole
     np.testing.assert_array_equal(moved.data, dataset.read(np.arange(23)))
 
@@ -303,8 +317,8 @@ def test_a_step_that_is_not_finite_changes_nothing(backend: Callable[[], Backend
     for _ in range(3):
         trainer.train_step()
     trainer.weights[0] = np.inf
-    before = [np.array(buffer) for buffer in trainer.state]
+    before = [np.array(buffer) for buffer in trainer.state.buffers]
     with pytest.raises(TrainingError, match="step 4"):
         trainer.train_step()
-    for buffer, expected in zip(trainer.state, before, strict=True):
+    for buffer, expected in zip(trainer.state.buffers, before, strict=True):
         np.testing.assert_array_equal(np.array(buffer), expected)

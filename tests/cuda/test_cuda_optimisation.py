@@ -14,7 +14,7 @@ from tinyddpm.ops import Operations, load_operations
 from tinyddpm.ops.cuda import geometry
 from tinyddpm.ops.optimisation import Descent, Factor
 
-SETTINGS = Descent(learning_rate=1e-3, warmup=3, clip=1.0, decay=0.9999)
+SETTINGS = Descent(clip=1.0, decay=0.9999)
 BUFFERS = ("weights", "ema", "m", "v")
 REFERENCE = Operations(load_backend("numpy"))
 
@@ -24,13 +24,16 @@ def do_step(
 ) -> np.ndarray:
     """Do a step in the type of the gradient, and return its factors."""
     on = ops.backend.asarray
-    g, numbers = on(gradient), (on(np.asarray([step])), on(np.asarray([loss], gradient.dtype)))
-    factors = ops.step_factors(descent, *numbers, ops.lengths(g))
+    g, number, rate = on(gradient), on(np.asarray([step])), on(np.asarray([1e-3 * min(1, (step + 1) / 3)]))
+    factors = ops.step_factors(descent, number, rate, on(np.asarray([loss], gradient.dtype)), ops.lengths(g))
+    if descent.weight_decay:
+        matrices = on((np.arange(len(gradient)) % 2).astype(gradient.dtype))
+        ops.decay(descent, factors, rate, matrices, buffers[0])
     ops.adam(descent, factors, g, *buffers)
     return ops.backend.to_numpy(factors)
 
 
-@pytest.mark.parametrize("changed", [{}, {"clip": 0.0}, {"clip": 1e6}, {"warmup": 0}, {"decay": 0.3}], ids=str)
+@pytest.mark.parametrize("changed", [{}, {"clip": 0.0}, {"clip": 1e6}, {"decay": 0.3}, {"weight_decay": 10.0}], ids=str)
 @pytest.mark.parametrize(("size", "first"), [(1, 0), (777, 0), (777, 200_000)])
 def test_steps(cuda: Backend, size: int, first: int, changed: dict[str, Any]) -> None:
     """Four steps, from the start and late in a training: every buffer within 1e-6 of its largest element, and the
@@ -46,6 +49,21 @@ def test_steps(cuda: Backend, size: int, first: int, changed: dict[str, Any]) ->
         np.testing.assert_allclose(factors, expected, rtol=1e-6)
         for name, found, wanted in zip(BUFFERS, ours, exact, strict=True):
             assert_close(cuda.to_numpy(found), wanted.astype(np.float32), 1e-6, name)
+
+
+@pytest.mark.parametrize("size", [1, 777])
+@pytest.mark.parametrize("first", [0, 200_000])
+def test_power_averages(cuda: Backend, size: int, first: int) -> None:
+    """Four steps, from the start and late in a training, and one that is not finite: exact to 1e-6."""
+    ops, rng = load_operations(cuda), np.random.default_rng(5)
+    exact = rng.normal(size=size)
+    ours = cuda.asarray(exact.astype(np.float32))
+    for step, finite in zip(range(first, first + 5), (True, True, False, True, True), strict=True):
+        weights, factors = rng.normal(size=size).astype(np.float32), np.full(len(Factor), finite, np.float32)
+        numbers = np.asarray([step])
+        ops.power_average(6.94, cuda.asarray(numbers), *map(cuda.asarray, (factors, weights)), ours)
+        REFERENCE.power_average(6.94, numbers, factors, weights, exact)
+        np.testing.assert_allclose(cuda.to_numpy(ours), exact, rtol=1e-6, atol=1e-6)
 
 
 def test_small_shares_are_exact(cuda: Backend, monkeypatch: pytest.MonkeyPatch) -> None:

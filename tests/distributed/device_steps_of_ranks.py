@@ -32,7 +32,7 @@ POINTS: dict[str, Any] = {
     "data": {"source": "moons", "labels": False},
     "network": {"name": "mlp", "width": 8, "depth": 2},
     "schedule": {"name": "linear", "timesteps": 40},
-    "training": {"batch_size": 7, "learning_rate": 1e-2, "warmup": 0, "threads": 1},
+    "training": {"batch_size": 7, "learning_rate": 1e-2, "warmup": 0, "threads": 1, "average_lengths": "0.05,0.2"},
 }
 PICTURES: dict[str, Any] = {
     "data": {"labels": True, "flip": True},
@@ -70,7 +70,7 @@ class Found:
     """What a rank has found: of each step, the loss and the norm; and what it came to, and how.
 
     Attributes:
-        state: the weights, their average and Adam's moments, whole.
+        state: the weights, their average, Adam's moments and further averages, whole.
         graphs: how many launches each graph has, and how many graphs a step launches, at the last.
         sums: what of NCCL's was launched.
         read: the places that were read, of one batch after the other, where these come so.
@@ -135,7 +135,7 @@ def find(case: Case, group: Group) -> Found:
     return Found(
         [one.loss for one in done],
         [one.gradient_norm for one in done],
-        [np.array(vector) for vector in (kept.weights, kept.ema, kept.adam_m, kept.adam_v)],
+        [np.array(vector) for vector in (kept.weights, kept.ema, kept.adam_m, kept.adam_v, *kept.averages.values())],
         (len(graphs), len(replays) // (STEPS - 1)),
         sums,
         counted.places,

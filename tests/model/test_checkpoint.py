@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tinyddpm import registry
 from tinyddpm.errors import CheckpointError, ConfigError
-from tinyddpm.hdf5 import import_h5py, write_file
+from tinyddpm.hdf5 import import_h5py, read_header, write_file
 from tinyddpm.model.checkpoint import (
     Checkpoint,
     CheckpointHeader,
@@ -32,6 +32,7 @@ from tinyddpm.model.config import Config
 
 LAYOUT: Layout = [("conv_in/w", (3, 3, 1, 4)), ("conv_in/b", (4,)), ("down_0/block_0/scale", ()), ("a", (2, 3))]
 VECTORS = ("weights", "ema", "adam_m", "adam_v")
+OF_TRAINING = ("averages", "history")
 
 
 def built_in(name: str) -> dict[str, str]:
@@ -72,6 +73,44 @@ def test_a_history_comes_back_for_training_alone(tmp_path: Path) -> None:
     assert found.history is not None
     assert found.history.tobytes() == history.tobytes()
     assert load_checkpoint(tmp_path / "checkpoint.h5", lambda header: LAYOUT, moments=False).history is None
+
+
+def test_averages_come_back_for_training_alone(tmp_path: Path) -> None:
+    """In their order, bit for bit; one length's name begins as the other's does."""
+    rng = np.random.default_rng(1)
+    averages = {name: rng.normal(size=47).astype(np.float32) for name in ("0.100", "0.1005")}
+    save_checkpoint(tmp_path / "checkpoint.h5", make(averages=averages), LAYOUT)
+    found = load_checkpoint(tmp_path / "checkpoint.h5", lambda header: LAYOUT).averages
+    assert [(name, vector.tobytes()) for name, vector in found.items()] == [
+        (name, vector.tobytes()) for name, vector in averages.items()
+    ]
+    assert load_checkpoint(tmp_path / "checkpoint.h5", lambda header: LAYOUT, moments=False).averages == {}
+
+
+def test_a_checkpoint_without_moments_is_for_sampling(tmp_path: Path) -> None:
+    """It is half as large; whoever would train on is told."""
+    saved = make(adam_m=None, adam_v=None)
+    save_checkpoint(tmp_path / "checkpoint.h5", saved, LAYOUT)
+    found = load_checkpoint(tmp_path / "checkpoint.h5", lambda header: LAYOUT, moments=False)
+    assert found.ema.tobytes() == saved.ema.tobytes()
+    with import_h5py().File(tmp_path / "checkpoint.h5") as file:
+        assert "adam" not in file
+    assert "is for drawing samples, without Adam's moments" in refusal(tmp_path / "checkpoint.h5")
+
+
+def test_a_checkpoint_from_before_averages_is_read(path: Path) -> None:
+    """Its header says nothing of averages, nor that there are moments."""
+    with import_h5py().File(path) as file:
+        arrays = {
+            f"{kind}/{name}": file[kind][name][()]
+            for kind in ("weights", "ema", "adam/m", "adam/v")
+            for name, _ in LAYOUT
+        }
+    header = {
+        key: value for key, value in read_header(path, CheckpointError).items() if key not in ("moments", "averages")
+    }
+    write_file(path, arrays, header, CheckpointError)
+    assert_same(load_checkpoint(path, lambda header: LAYOUT), make())
 
 
 @pytest.fixture
@@ -168,7 +207,9 @@ class TestRoundTrip:
 
     def test_header(self, path: Path) -> None:
         header, saved = read_checkpoint_header(path), make()
-        assert vars(header) == {name: value for name, value in vars(saved).items() if name not in {*VECTORS, "history"}}
+        assert vars(header) == {
+            name: value for name, value in vars(saved).items() if name not in {*VECTORS, *OF_TRAINING}
+        }
 
     @pytest.mark.parametrize("vector", [None, np.zeros(3, np.float32), np.zeros(47), np.zeros((47, 1), np.float32)])
     def test_vectors_that_the_layout_does_not_fit(self, path: Path, vector: Any) -> None:

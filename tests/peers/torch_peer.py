@@ -29,7 +29,6 @@ from tinyddpm.diffusion.schedules import make_betas
 from tinyddpm.errors import BackendError, ConfigError
 from tinyddpm.nn.unet import UNet
 from tinyddpm.ops.images import flip_horizontally, to_model
-from tinyddpm.ops.optimisation import warmed_up
 from tinyddpm.training.assembly import make_trainer, open_data
 
 try:
@@ -51,6 +50,8 @@ def variants(task: Task, compiled: bool) -> list[str]:
     config = task.config
     if config.network.name != "unet":
         raise ConfigError(f"the Torch peer has no network {config.network.name!r}, only 'unet': leave --peer out")
+    if config.training.weight_decay:
+        raise ConfigError("the Torch peer trains by Adam without decay: give --weight-decay 0, or leave --peer out")
     if task.gpu and not torch.cuda.is_available():
         raise BackendError(f"the Torch peer cannot use {task.gpu}: Torch {torch.__version__} finds no GPU")
     if task.gpu:
@@ -219,7 +220,7 @@ class TorchRacer(TorchContestant):
             batch = self._batch()
             began = time.perf_counter()
             for group in self.adam.param_groups:
-                group["lr"] = warmed_up(training.learning_rate, self.step, training.warmup)
+                group["lr"] = self.trainer.learning_rates[min(self.step, training.steps - 1)]
             self.decay = min(training.ema, (1 + self.step) / (10 + self.step))
             self.learn(*batch)
             spent += time.perf_counter() - began

@@ -106,9 +106,19 @@ class ForgetsTheAverage(Operations):
         super().adam(descent, factors, gradient, weights, self.xp.asarray(ema, copy=True), *moments)
 
 
+class AveragesThePast(Operations):
+    def power_average(self, exponent: float, step: Array, factors: Array, weights: Array, average: Array) -> None:
+        super().power_average(exponent, step - 1, factors, weights, average)
+
+
 class StepsOnWhatIsNotFinite(Operations):
-    def step_factors(self, descent: Descent, step: Array, loss: Array, lengths: Array) -> Array:
-        return super().step_factors(descent, step, self.xp.ones_like(loss), lengths)
+    def step_factors(self, descent: Descent, step: Array, rate: Array, loss: Array, lengths: Array) -> Array:
+        return super().step_factors(descent, step, rate, self.xp.ones_like(loss), lengths)
+
+
+class DecaysAll(Operations):
+    def decay(self, descent: Descent, factors: Array, rate: Array, matrices: Array, weights: Array) -> None:
+        super().decay(descent, factors, rate, self.xp.ones_like(matrices), weights)
 
 
 def with_operations(operations: type[Operations]) -> type[Backend]:
@@ -129,7 +139,9 @@ def with_operations(operations: type[Operations]) -> type[Backend]:
         (with_operations(Writes), "upsample writes to its input x"),
         (with_operations(Keeps), "add_vector keeps residuals without training"),
         (with_operations(NoFlips), "noised gives another x_0 than the reference"),
-        (with_operations(ForgetsTheAverage), "adam gives other ema than the reference where the loss is 0.5"),
+        (with_operations(DecaysAll), "decay and adam give other weights than the reference where the loss is 0.5"),
+        (with_operations(ForgetsTheAverage), "decay and adam give other ema than the reference where the loss is 0.5"),
+        (with_operations(AveragesThePast), "power_average gives other average than the reference"),
         (with_operations(StepsOnWhatIsNotFinite), "a loss of nan is not told from others"),
         (int, "is no subclass of tinyddpm.backend.Backend"),
         (lambda device: NumpyBackend(), "is no subclass of tinyddpm.backend.Backend"),

@@ -1,4 +1,4 @@
-"""The kits for weightings and spacings pass what keeps the contract, and name what does not."""
+"""The kits for weightings, spacings and rates pass what keeps the contract, and name what does not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tinyddpm import registry
-from tinyddpm.testing import check_spacing, check_weighting
+from tinyddpm.testing import check_rate, check_spacing, check_weighting
 
 HostArray = np.ndarray[Any, Any]
 
@@ -24,7 +24,13 @@ def test_the_built_in_spacings_keep_the_contract(name: str) -> None:
     check_spacing(name)
 
 
+@pytest.mark.parametrize("name", [entry.name for entry in registry.entries("rates")])
+def test_the_built_in_rates_keep_the_contract(name: str) -> None:
+    check_rate(name)
+
+
 def test_options_are_passed_on() -> None:
+    check_rate("inverse-sqrt", after=3)
     check_weighting("p2", k=2.0, gamma=0.5)
     check_spacing("karras", rho=1.0)
 
@@ -102,3 +108,20 @@ def test_a_broken_spacing_is_named(broken: Callable[..., Any], line: str) -> Non
     check_spacing(falling)
     with pytest.raises(AssertionError, match=line):
         check_spacing(broken)
+
+
+@pytest.mark.parametrize(
+    ("broken", "line"),
+    [
+        (lambda steps: np.ones(steps + 1), r"for 1 steps gives an array of shape \(2,\), not \(1,\)"),
+        (lambda steps: np.ones(steps, np.float32), "for 1 steps gives float32, not float64"),
+        (lambda steps: np.linspace(1, -1, steps), "for 2 steps gives a share below 0"),
+        (lambda steps: np.linspace(0, 1, steps), "for 1 steps starts at 0"),
+        (lambda steps: np.ones(steps) * np.inf, "not finite"),
+        (lambda steps: np.random.default_rng().uniform(1, 2, steps), "gives other shares at the second call"),
+        (lambda steps, total: np.ones(steps), "option total is not keyword-only"),
+    ],
+)
+def test_a_broken_rate_is_named(broken: Callable[..., Any], line: str) -> None:
+    with pytest.raises(AssertionError, match=line):
+        check_rate(broken)

@@ -101,11 +101,11 @@ def _checkpoint(path: Path, hashed: bool) -> dict[str, Any]:
     from tinyddpm.model.checkpoint import read_checkpoint_outline
     from tinyddpm.model.load import checkpoint_file
 
-    if not path.exists():
+    file = checkpoint_file(path)
+    if not file.exists() and not path.exists():
         raise ConfigError(
             f"{path} is neither a checkpoint nor a run folder, nor one of the presets {', '.join(presets())}"
         )
-    file = checkpoint_file(path)
     header, parameters = read_checkpoint_outline(file)
     digest = {}
     if hashed:
@@ -119,7 +119,7 @@ def _checkpoint(path: Path, hashed: bool) -> dict[str, Any]:
         "sample_shape": list(header.sample_shape),
         "classes": list(header.classes),
         "plugins": header.plugins,
-        **{key: header.state[key] for key in ("imported",) if key in header.state},
+        **{key: header.state[key] for key in ("imported", "initial") if key in header.state},
         **digest,
         "config": Config.from_dict(header.config, str(file)).to_dict(),
     }

@@ -130,16 +130,23 @@ def configuration_options(function: F) -> F:
 
 
 def configuration(
-    preset_name: str | None, config_file: Path | None, assignments: tuple[str, ...], values: dict[str, Any]
+    preset_name: str | None,
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    values: dict[str, Any],
+    base: Config | None = None,
 ) -> Config:
-    """Return the settings that the options of `configuration_options` make: preset, file, environment and flags."""
+    """Return the settings that the options of `configuration_options` make: preset, file, environment and flags.
+
+    Without a preset they start from `base`, or else from those of the data set.
+    """
     from_file = read_toml(config_file) if config_file else {}
     of_data = {name: values[name] for name in PATH_OPTIONS if values.get(name) is not None}
     from_flags = merged(chosen_settings(values), {"data": of_data} if of_data else {})
     from_flags = merged(from_flags, parse_assignments(assignments, depth=3))
     wanted = merged(from_file, from_flags).get("data")
     source = wanted.get("source", "digits") if isinstance(wanted, dict) else "digits"
-    config = preset(preset_name).config if preset_name else defaults_for(str(source))
+    config = preset(preset_name).config if preset_name else base or defaults_for(str(source))
     if from_file:
         config = config.updated(from_file, str(config_file))
     return config.updated(from_flags, "options")

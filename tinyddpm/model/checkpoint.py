@@ -1,14 +1,15 @@
 """Checkpoints: everything that it takes to sample or to go on training, in one HDF5 file that holds data and no code.
 
-The flat vectors are stored as one dataset per parameter, by its path: `weights/<path>`, `ema/<path>`, `adam/m/<path>`
-and `adam/v/<path>`. The header is JSON. The configuration in it names registry entries, never import paths.
+The flat vectors are stored as one dataset per parameter, by its path: `weights/<path>`, `ema/<path>`, `adam/m/<path>`,
+`adam/v/<path>`, and `averages/<length>/<path>` for each length. The header is JSON. The configuration in it names
+registry entries, never import paths.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, TypeAlias
@@ -32,11 +33,16 @@ SCHEMA = 2
 HISTORY = "history"
 """The array of the losses that times are drawn after; the header has its shape under the same name."""
 
+MOMENTS, AVERAGES = "moments", "averages"
+"""What the header says of vectors that only some checkpoints have: whether of Adam's moments, and of which averages."""
+
 PLUGIN_KEYS = ("group", "name", "distribution", "version")
 
 DISTRIBUTION = re.compile("[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 VERSION = re.compile("[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 """How packages and versions are written (PEP 508, PEP 440); what begins otherwise could be an option of pip."""
+
+FLOAT32 = np.dtype(np.float32).str
 
 LARGEST = 2**48
 """No number of elements, steps or bytes goes beyond it."""
@@ -72,6 +78,7 @@ class Checkpoint(CheckpointHeader):
         ema: flat.
         adam_m: flat, None for sampling only.
         adam_v: flat, None for sampling only.
+        averages: power-function averages by the names of their lengths, each flat; none for sampling only.
         history: the losses that times are drawn after, (T, n); None without, and for sampling only.
     """
 
@@ -79,6 +86,7 @@ class Checkpoint(CheckpointHeader):
     ema: Vector
     adam_m: Vector | None
     adam_v: Vector | None
+    averages: dict[str, Vector] = field(default_factory=dict)
     history: Vector | None = None
 
 
@@ -88,15 +96,12 @@ def save_checkpoint(path: PathLike, checkpoint: Checkpoint, layout: Layout) -> N
     Raises:
         CheckpointError: it cannot be written, or holds a value that is NaN or infinite.
     """
-    vectors = {
-        "weights": checkpoint.weights,
-        "ema": checkpoint.ema,
-        "adam/m": checkpoint.adam_m,
-        "adam/v": checkpoint.adam_v,
-    }
-    arrays = {
-        f"{kind}/{parameter}": array for kind, vector in vectors.items() for parameter, array in _split(vector, layout)
-    }
+    vectors: dict[str, Vector | None] = {"weights": checkpoint.weights, "ema": checkpoint.ema}
+    moments = checkpoint.adam_m is not None
+    if moments:
+        vectors |= {"adam/m": checkpoint.adam_m, "adam/v": checkpoint.adam_v}
+    vectors |= {f"{AVERAGES}/{name}": vector for name, vector in checkpoint.averages.items()}
+    arrays = split(vectors, layout)
     header = {
         "format": FORMAT,
         "schema": SCHEMA,
@@ -106,6 +111,8 @@ def save_checkpoint(path: PathLike, checkpoint: Checkpoint, layout: Layout) -> N
         "classes": checkpoint.classes,
         "plugins": checkpoint.plugins,
         "state": checkpoint.state,
+        MOMENTS: moments,
+        AVERAGES: list(checkpoint.averages),
         "history": None if checkpoint.history is None else checkpoint.history.shape,
     }
     if checkpoint.history is not None:
@@ -122,35 +129,41 @@ def load_checkpoint(
         path: the file.
         layout_of: builds the network that the header's configuration describes and returns its layout. It is called
             before any array is read, so that a wrong file is refused early.
-        moments: whether to read Adam's moments and the history, which only training needs.
+        moments: whether to read Adam's moments, the averages and the history, which only training needs.
 
     Raises:
         CheckpointError: the file is missing, foreign, damaged or of a newer tinyddpm, a plugin that it needs is not
-            installed, or its arrays do not fit the layout.
+            installed, its arrays do not fit the layout, or it lacks the moments that are asked for.
     """
 
     def expected(raw: Header) -> dict[str, tuple[tuple[int, ...], str]]:
         """Return the shape and the type of each array that belongs to such a header."""
         header = _parse(path, raw)
         _require_plugins(path, header)
-        layout = layout_of(header)
-        shapes = {
-            f"{kind}/{parameter}": tuple(shape)
-            for kind in ("weights", "ema", "adam/m", "adam/v")
-            for parameter, shape in layout
-        }
+        kinds = ["weights", "ema"]
+        if raw.get(MOMENTS) is not False:
+            kinds += ["adam/m", "adam/v"]
+        elif moments:
+            raise CheckpointError(
+                f"{os.fspath(path)} is for drawing samples, without Adam's moments: go on with the run that it is of"
+            )
+        kinds += [f"{AVERAGES}/{name}" for name in raw.get(AVERAGES) or ()]
+        arrays = shapes(kinds, layout_of(header))
         if raw.get(HISTORY):
-            shapes[HISTORY] = tuple(raw[HISTORY])
-        return {name: (shape, np.dtype(np.float32).str) for name, shape in shapes.items()}
+            arrays[HISTORY] = tuple(raw[HISTORY]), FLOAT32
+        return arrays
 
-    raw, arrays = read_file(path, CheckpointError, expected, skip=() if moments else ("adam/", HISTORY))
+    skip = () if moments else ("adam/", f"{AVERAGES}/", HISTORY)
+    raw, arrays = read_file(path, CheckpointError, expected, skip)
     header = _parse(path, raw)
+    averages = (raw.get(AVERAGES) or ()) if moments else ()
     return Checkpoint(
         **vars(header),
-        weights=_join(arrays, "weights/"),
-        ema=_join(arrays, "ema/"),
-        adam_m=_join(arrays, "adam/m/") if moments else None,
-        adam_v=_join(arrays, "adam/v/") if moments else None,
+        weights=join(arrays, "weights"),
+        ema=join(arrays, "ema"),
+        adam_m=join(arrays, "adam/m") if moments else None,
+        adam_v=join(arrays, "adam/v") if moments else None,
+        averages={name: join(arrays, f"{AVERAGES}/{name}") for name in averages},
         history=arrays.get(HISTORY),
     )
 
@@ -185,7 +198,25 @@ def plugin_notes(header: CheckpointHeader) -> list[str]:
     return notes
 
 
-def _split(vector: Vector | None, layout: Layout) -> Iterator[tuple[str, Vector]]:
+def split(vectors: Mapping[str, Vector | None], layout: Layout) -> dict[str, Vector]:
+    """Return flat vectors by kind as one array per parameter, `<kind>/<path>`: views."""
+    return {
+        f"{kind}/{parameter}": array for kind, vector in vectors.items() for parameter, array in _parts(vector, layout)
+    }
+
+
+def shapes(kinds: Iterable[str], layout: Layout) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return the shape and the type of each array that vectors of these kinds are stored as."""
+    return {f"{kind}/{parameter}": (tuple(shape), FLOAT32) for kind in kinds for parameter, shape in layout}
+
+
+def join(arrays: Mapping[str, Vector], kind: str) -> Vector:
+    """Return the arrays of a kind as one flat vector."""
+    parts = [array.ravel() for name, array in arrays.items() if name.startswith(f"{kind}/")]
+    return np.concatenate([np.empty(0, np.float32), *parts])
+
+
+def _parts(vector: Vector | None, layout: Layout) -> Iterator[tuple[str, Vector]]:
     """Yield each parameter's path and its part of the flat `vector`, as a view of its shape."""
     size = sum(prod(shape) for _, shape in layout)
     if vector is None or vector.shape != (size,) or vector.dtype != np.float32:
@@ -195,12 +226,6 @@ def _split(vector: Vector | None, layout: Layout) -> Iterator[tuple[str, Vector]
     for path, shape in layout:
         yield path, vector[start : start + prod(shape)].reshape(shape)
         start += prod(shape)
-
-
-def _join(arrays: dict[str, Vector], prefix: str) -> Vector:
-    """Return the arrays under `prefix` as one flat vector."""
-    parts = [array.ravel() for name, array in arrays.items() if name.startswith(prefix)]
-    return np.concatenate([np.empty(0, np.float32), *parts])
 
 
 def _is_shape(value: Any, dimensions: tuple[int, ...] = (2,)) -> bool:
@@ -221,6 +246,10 @@ def _is_plugin(value: Any) -> bool:
     return all(names) and value["name"].isprintable() and value["group"].isprintable()
 
 
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, float) or (isinstance(value, int) and abs(value) <= LARGEST)
 
@@ -228,9 +257,12 @@ def _is_number(value: Any) -> bool:
 _STATE: dict[str, Callable[[Any], bool]] = {
     "loss_sum": _is_number,
     "loss_count": lambda value: type(value) is int and 0 <= value <= LARGEST,
+    "best": lambda value: value is None or _is_number(value),
     "validation": lambda value: value is None or _is_number(value),
-    "data": lambda value: isinstance(value, dict) and all(isinstance(digest, str) for digest in value.values()),
-    "imported": lambda value: isinstance(value, dict) and all(isinstance(text, str) for text in value.values()),
+    "data": _is_texts,
+    "imported": _is_texts,
+    "averaged": _is_texts,
+    "initial": _is_texts,
 }
 """What a run reads of its state, where it is there."""
 
@@ -239,6 +271,8 @@ _VALID: dict[str, Callable[[Any], bool]] = {
     "step": lambda value: type(value) is int and 0 <= value <= LARGEST,
     "sample_shape": lambda value: _is_shape(value, dimensions=(1, 3)),
     "history": lambda value: value is None or _is_shape(value),
+    MOMENTS: lambda value: value is None or isinstance(value, bool),
+    AVERAGES: lambda value: value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value)),
     "classes": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
     "plugins": lambda value: isinstance(value, list) and all(map(_is_plugin, value)),
     "state": lambda value: isinstance(value, dict) and all(ok(value[k]) for k, ok in _STATE.items() if k in value),

@@ -27,7 +27,13 @@ class DataConfig:
     data_dir: str | None = setting(None, "Where the files of a registered data set lie.")
     image_size: str | int | None = setting(None, "Crop and scale images to HxW, such as 32x48; 32 is 32x32.")
     labels: bool | None = setting(None, "Learn by class; if not said, where there are classes and no other condition.")
-    flip: bool = setting(False, "Mirror half of the images at random.")
+    flip: bool = setting(False, "Mirror half of the images at random, untold: the quick form of the transform flip.")
+    tell_transforms: bool = setting(
+        False, "Tell the network what transforms do, so that samples show none of it (EDM)."
+    )
+    balance: str = setting(
+        "none", "Classes count alike: order (each comes as often), weights (in the loss), or a weight for each: 1,2,1."
+    )
     validation: int = setting(256, "Samples held out for the validation loss; at most a tenth of the data.")
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -65,7 +71,9 @@ class TrainingConfig:
 
     predict: str = setting("eps", "What the network predicts, a registered parametrisation: eps, x_0, v, flow or edm.")
     loss: str = setting("simple", "The objective, a registered name: simple, or with a learned variance hybrid or vlb.")
-    times: str = setting(AUTO, "How times are drawn, a registered law: uniform, history, log-normal; auto: the loss's.")
+    times: str = setting(
+        AUTO, "How times are drawn, a registered law: uniform, history, log-normal, logit-normal; auto: the loss's."
+    )
     vlb_weight: float = setting(0.001, "What the bound counts in the hybrid loss.")
     steps: int = setting(800_000, "Training steps; the run ends there.")
     batch_size: int = setting(128, "Samples per step.")
@@ -76,14 +84,28 @@ class TrainingConfig:
     threads: int = setting(0, "Threads that share each batch; 0 for the cores there are.")
     shard: bool = setting(False, "Ranks keep and step a part each of Adam's state and of the average, to save memory.")
     sums: str = setting("fp32", "What ranks send each other of gradients: fp32, or bf16 for half as many bytes.")
-    learning_rate: float = setting(2e-4, "Adam's learning rate.")
+    learning_rate: float = setting(2e-4, "Adam's learning rate, at its highest.")
     warmup: int = setting(5000, "Steps over which the learning rate rises from 0.")
+    weight_decay: float = setting(0.0, "AdamW's decay of matrices, times the learning rate; 0 for plain Adam.")
     clip: float = setting(1.0, "Largest global norm of the gradient; 0 to leave it as it is.")
     ema: float = setting(0.9999, "Decay of the average of the weights that is sampled from.")
+    average_lengths: str = setting(
+        "", "Also average the weights over these shares of the training so far, such as 0.05,0.10 (EDM2)."
+    )
     log_every: int = setting(10, "Steps between lines of metrics.jsonl.")
     validate_every: int = setting(1000, "Steps between validation losses.")
     save_every: int = setting(1000, "Steps between checkpoints.")
+    keep: int = setting(0, "Checkpoints to keep beside the last one, those saved before it.")
+    keep_best: bool = setting(False, "Keep the checkpoint with the least validation loss too.")
     sample_every: int = setting(10_000, "Steps between sample grids.")
+
+
+@dataclass(frozen=True)
+class RateConfig:
+    """How the learning rate goes on after the warm-up; the rate's own options stand beside its name."""
+
+    name: str = setting("constant", "The learning rate after its warm-up, a registered name.", "rate")
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

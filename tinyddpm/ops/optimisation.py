@@ -1,4 +1,4 @@
-"""The end of a training step: the gradient's length, clipping, Adam and the running average, over flat buffers.
+"""The end of a training step: the gradient's length, clipping, Adam and running averages, over flat buffers.
 
 Whatever depends on the step comes in one small array of factors. Nothing is asked of the device before all is done, so
 that it can be recorded.
@@ -20,19 +20,17 @@ class Descent:
     """What does not change from one step of a training to the next.
 
     Attributes:
-        learning_rate: after the warm-up.
-        warmup: steps over which the learning rate rises in a straight line; 0 for none.
         clip: the length that the gradient may have; 0 for any.
         decay: the running average's, in the long run.
+        weight_decay: what a matrix loses of itself in a step, times the learning rate.
         beta_1: Adam's decay of the running mean of the gradient.
         beta_2: of the running mean of its square.
         eps: what Adam adds to a root.
     """
 
-    learning_rate: float
-    warmup: int
     clip: float
     decay: float
+    weight_decay: float = 0.0
     beta_1: float = 0.9
     beta_2: float = 0.999
     eps: float = 1e-8
@@ -57,11 +55,6 @@ class Factor(IntEnum):
     NORM = 11
 
 
-def warmed_up(learning_rate: float, step: int, warmup: int) -> float:
-    """Return the learning rate of `step` (0-based), which rises in a straight line over the first `warmup` steps."""
-    return learning_rate * min(1.0, (step + 1) / warmup) if warmup else learning_rate
-
-
 class Optimisation(Family):
     """Operations that change what they are given: a state's buffers are written in place."""
 
@@ -69,7 +62,7 @@ class Optimisation(Family):
         """Return the Euclidean lengths of parts of `gradient`, (k,): the squares of all parts' add up to |g|²."""
         return self.xp.reshape(gradient @ gradient, (1,)) ** 0.5
 
-    def step_factors(self, descent: Descent, step: Array, loss: Array, lengths: Array) -> Array:
+    def step_factors(self, descent: Descent, step: Array, rate: Array, loss: Array, lengths: Array) -> Array:
         """Return the factors of a step, in the type of `lengths`: see `Factor`.
 
         The gradient is scaled to be at most `clip` long. Adam's averages start at 0, and so are divided by 1 − βᵏ,
@@ -80,6 +73,7 @@ class Optimisation(Family):
         Args:
             descent: the training's settings.
             step: (1,) int64, 0-based.
+            rate: (1,) float64, the step's learning rate.
             loss: (1,).
             lengths: (k,), of the whole gradient.
         """
@@ -89,7 +83,6 @@ class Optimisation(Family):
         finite = xp.isfinite(loss) & xp.isfinite(norm)
         one, zero = xp.ones_like(k), xp.zeros_like(k)
         b_1, b_2 = descent.beta_1, descent.beta_2
-        rate = descent.learning_rate * (xp.minimum(one, k / descent.warmup) if descent.warmup else one)
         decay = xp.minimum(descent.decay * one, k / (9 + k))
         clip = xp.where(norm > descent.clip, descent.clip / norm, one) if descent.clip else one
 
@@ -111,6 +104,21 @@ class Optimisation(Family):
             Factor.NORM: norm,
         }
         return xp.astype(xp.concat([by_place[place] for place in Factor]), lengths.dtype)
+
+    def decay(self, descent: Descent, factors: Array, rate: Array, matrices: Array, weights: Array) -> None:
+        """Take from the matrices among the weights what AdamW does: w ← w − lr λ w (arXiv 1711.05101, Algorithm 2).
+
+        It comes before Adam's step. Where that step is not finite, nothing is changed.
+
+        Args:
+            descent: the training's settings.
+            factors: of the step.
+            rate: (1,) float64, its learning rate.
+            matrices: (n,), 1 where the weight is an element of a matrix, 0 elsewhere.
+            weights: (n,), changed in place.
+        """
+        taken = self.xp.astype(descent.weight_decay * rate, weights.dtype) * factors[Factor.FINITE]
+        weights *= 1 - taken * matrices
 
     def adam(
         self, descent: Descent, factors: Array, gradient: Array, weights: Array, ema: Array, m: Array, v: Array
@@ -139,3 +147,21 @@ class Optimisation(Family):
         weights -= f[Factor.RATE] * m / (v**0.5 / f[Factor.ROOT_V] + descent.eps)
         ema *= f[Factor.EMA_KEPT]
         ema += f[Factor.EMA_NEW] * weights
+
+    def power_average(self, exponent: float, step: Array, factors: Array, weights: Array, average: Array) -> None:
+        """Count a step's weights in a power-function average, or do nothing if the step is not finite.
+
+        average ← β average + (1 − β) w with β = (1 − 1/k)^(γ+1), k = step + 1 (EDM2, 2312.02696, section 3.1): the
+        first step's weights alone, then all weights in proportion to k^γ. Only 1 − β is used, for in float32 a β near 1
+        would lose most of what it says.
+
+        Args:
+            exponent: γ.
+            step: (1,) int64, 0-based.
+            factors: of the step.
+            weights: (n,), part of the flat weights as the step left them.
+            average: (n,), the same part of their average, changed in place.
+        """
+        share = 1 - (1 - 1 / (self.xp.astype(step, self.xp.float64) + 1)) ** (exponent + 1)
+        share = self.xp.where(factors[Factor.FINITE] > 0, share, self.xp.zeros_like(share))
+        average += self.xp.astype(share, average.dtype) * (weights - average)

@@ -8,8 +8,11 @@
     check_condition("caption", known)
     check_sampler("ab2")
     check_guidance("cfg")
+    check_callback("early-stop", patience=3)
+    check_transform("shift", most=1)
     check_feature("pixels")
     check_metric("frechet")
+    check_rate("cosine", last=0.1)
 
 Each takes the registered name or the object itself, and raises AssertionError with one line that names what fails.
 """
@@ -26,10 +29,12 @@ from tinyddpm.testing.networks import check_network, random_weights
 from tinyddpm.testing.objectives import check_objective
 from tinyddpm.testing.parametrisations import check_parametrisation
 from tinyddpm.testing.presets import check_preset
+from tinyddpm.testing.rates import check_rate
 from tinyddpm.testing.samplers import check_sampler
 from tinyddpm.testing.schedules import check_schedule
 from tinyddpm.testing.spacings import check_spacing
 from tinyddpm.testing.times import check_time
+from tinyddpm.testing.transforms import check_transform
 from tinyddpm.testing.weightings import check_weighting
 
 __all__ = [
@@ -46,10 +51,12 @@ __all__ = [
     "check_parametrisation",
     "check_preset",
     "check_projection",
+    "check_rate",
     "check_sampler",
     "check_schedule",
     "check_spacing",
     "check_time",
+    "check_transform",
     "check_weighting",
     "direction",
     "random_weights",

@@ -35,6 +35,7 @@ CALLS: tuple[tuple[str, dict[str, tuple[int, ...]], dict[str, Any]], ...] = (
         {"heads": 2, "mask": np.arange(7) < np.asarray([[3], [7]])},
     ),
     ("upsample", {"x": (2, 3, 5, 4)}, {}),
+    ("average_pool", {"x": (2, 6, 4, 3)}, {}),
     ("concat", {"a": (2, 3, 4), "b": (2, 3, 1)}, {}),
 )
 """Operations with the shapes of their inputs, and their options."""
@@ -158,28 +159,33 @@ def _check_noising(ops: Operations, what: str) -> None:
 
 
 def _check_optimisation(ops: Operations, what: str) -> None:
-    """Check a clipped step of Adam with its average against the reference in float64, and one that is not finite."""
+    """Check a clipped step of AdamW with its averages against the reference in float64, and one that is not finite."""
     rng, backend = np.random.default_rng(20), ops.backend
-    descent = Descent(learning_rate=0.1, warmup=2, clip=1.0, decay=0.9)
-    gradient, *state = rng.standard_normal((5, 40))
-    state[-1] **= 2
+    descent = Descent(clip=1.0, decay=0.9, weight_decay=0.5)
+    gradient, *state = rng.standard_normal((6, 40))
+    state[3] **= 2
     ours = [backend.asarray(values.astype(np.float32)) for values in (gradient, *state)]
     reference = Operations(load_backend("numpy"))
     for loss in (0.5, np.nan):
         found = _descended(ops, descent, loss, *ours)
         _descended(reference, descent, loss, gradient, *state)
         assert bool(found[Factor.FINITE]) == np.isfinite(loss), f"{what}: a loss of {loss} is not told from others"
-        for name, got, expected in zip(("weights", "ema", "m", "v"), ours[1:], state, strict=True):
+        for name, got, expected in zip(("weights", "ema", "m", "v", "average"), ours[1:], state, strict=True):
+            operation = "power_average gives" if name == "average" else "decay and adam give"
             close = np.allclose(backend.to_numpy(got), expected, rtol=1e-5, atol=1e-5)
-            assert close, f"{what}: adam gives other {name} than the reference where the loss is {loss}"
+            assert close, f"{what}: {operation} other {name} than the reference where the loss is {loss}"
 
 
-def _descended(ops: Operations, descent: Descent, loss: float, gradient: Any, *state: Any) -> HostArray:
+def _descended(ops: Operations, descent: Descent, loss: float, gradient: Any, weights: Any, *state: Any) -> HostArray:
     """Do one step in place, and return its factors."""
     asarray = ops.backend.asarray
-    numbers = asarray(np.asarray([3])), asarray(np.asarray([loss], np.float32))
-    factors = ops.step_factors(descent, *numbers, ops.lengths(gradient))
-    ops.adam(descent, factors, gradient, *state)
+    step, rate = asarray(np.asarray([3])), asarray(np.asarray([0.1]))
+    factors = ops.step_factors(descent, step, rate, asarray(np.asarray([loss], np.float32)), ops.lengths(gradient))
+    matrices = asarray((np.arange(weights.shape[0]) % 2).astype(np.float32))
+    *moments, average = state
+    ops.decay(descent, factors, rate, matrices, weights)
+    ops.adam(descent, factors, gradient, weights, *moments)
+    ops.power_average(6.94, step, factors, weights, average)
     return ops.backend.to_numpy(factors)
 
 

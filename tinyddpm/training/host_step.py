@@ -10,7 +10,7 @@ import numpy as np
 from tinyddpm.backend import Array, Backend
 from tinyddpm.backend.workers import parts
 from tinyddpm.data.base import Dataset
-from tinyddpm.data.batching import batch_indices
+from tinyddpm.data.batching import class_weights, make_order
 from tinyddpm.diffusion.times import Law
 from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.model.model import Model
@@ -19,8 +19,9 @@ from tinyddpm.nn.parameters import ZeroGradients
 from tinyddpm.ops import Operations
 from tinyddpm.ops.images import to_model
 from tinyddpm.ops.optimisation import Factor
+from tinyddpm.training.rates import learning_rates
 from tinyddpm.training.state import State
-from tinyddpm.training.step import descent, training_gradient
+from tinyddpm.training.step import descent, drawn, exponents, matrices, training_gradient
 
 LEAST_PER_WORKER = 4
 """Samples below which a thread of its own does not pay."""
@@ -51,26 +52,38 @@ class HostStep:
         self.model, self.train, self.state, self.ops, self.law, self.group = model, train, state, ops, law, group
         self.config = model.config
         self.random = model.backend.random(self.config.seed)
+        self.transforms = model.transforms
+        data = self.config.data
+        self.order = make_order(train, self.config.training.batch_size, self.config.seed, data.balance)
+        self.class_weights = class_weights(train, data.balance)
         self.columns = model.columns(train)
-        self.descent = descent(self.config.training)
+        self.descent, self.exponents = descent(self.config.training), exponents(self.config.training)
         # One gradient for each worker, summed in order: no worker waits for another, and no sum depends on timing.
         size, asarray = model.layout.size, model.backend.asarray
         self.gradients: list[Array] = [asarray(np.zeros(size, np.float32)) for _ in range(workers_of(model, group))]
         self._part = own_part(model, group)
+        self._rates = learning_rates(self.config)
+        self._matrices = asarray(matrices(model)[self._part]) if self.descent.weight_decay else None
         self._blocks = model.backend.blocks(self._part.stop - self._part.start)
 
     def __call__(self, step: int) -> tuple[float, float]:
         """Do one step and return its loss and the gradient's norm; where one is not finite, nothing is changed."""
         ops, backend = self.ops, self.model.backend
         loss, lengths, heard = self.batch_gradient(step)
-        numbers = backend.asarray(np.asarray([step])), backend.asarray(np.asarray([loss], np.float32))
-        factors = ops.step_factors(self.descent, *numbers, lengths)
+        rate = backend.asarray(self._rates[[min(step, len(self._rates) - 1)]])
+        number, loss_there = backend.asarray(np.asarray([step])), backend.asarray(np.asarray([loss], np.float32))
+        factors = ops.step_factors(self.descent, number, rate, loss_there, lengths)
 
         gradient, weights = self.gradients[0][self._part], self.state.weights[self._part]
+        _, ema, m, v, averages = self.state
 
         def update(block: slice) -> None:
-            buffers = (buffer[block] for buffer in (weights, *self.state[1:]))
+            if self._matrices is not None:
+                ops.decay(self.descent, factors, rate, self._matrices[block], weights[block])
+            buffers = (buffer[block] for buffer in (weights, ema, m, v))
             ops.adam(self.descent, factors, gradient[block], *buffers)
+            for exponent, average in zip(self.exponents, averages, strict=True):
+                ops.power_average(exponent, number, factors, weights[block], average[block])
 
         self.model.workers.map(update, self._blocks)
         if self.config.training.shard:
@@ -145,13 +158,15 @@ class HostStep:
 
         Returned are what they add to its loss, their times, and their losses.
         """
-        model, training, config = self.model, self.config.training, self.config
+        model, training = self.model, self.config.training
         share = len(samples) / training.batch_size
-        places = batch_indices(len(self.train), training.batch_size, step, config.seed)[samples]
+        places = self.order(step)[samples]
         data = model.backend.asarray(self.train.read(places))
         t, weight = self.law.draw(self.random, step, samples)
-        batch = self.ops.noised(self.random, step, samples, data, model.process.levels, t=t, flip=config.data.flip)
-        given = model.in_training(model.given(self.columns, places), batch.x_0, self.random, step, samples)
+        if self.class_weights is not None:
+            weight = weight * model.backend.asarray(self.class_weights[places])
+        batch, done = drawn(model, self.transforms, self.ops, self.random, step, samples, data, t=t)
+        given = model.in_training(model.given(self.columns, places), batch.x_0, self.random, step, samples, done)
         losses = training_gradient(
             model.objective, model.network, self.ops, w, dw, batch, given,
             DropoutNoise(self.random, step, samples), share * weight,

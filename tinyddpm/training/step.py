@@ -2,25 +2,60 @@
 
 from __future__ import annotations
 
-from tinyddpm.backend import Array
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from tinyddpm.backend import Array, Random
+from tinyddpm.backend.random import Samples, Step
 from tinyddpm.conditions import Conditioned, Given
 from tinyddpm.diffusion.objectives import Objective
 from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.model.averages import exponent_of, lengths_of
+from tinyddpm.model.model import Model
 from tinyddpm.model.tables import TrainingConfig
 from tinyddpm.nn import DropoutNoise, Gradients, Weights
 from tinyddpm.ops import Operations
 from tinyddpm.ops.noising import Noised
 from tinyddpm.ops.optimisation import Descent
+from tinyddpm.transforms import Transforms
 
 
 def descent(training: TrainingConfig) -> Descent:
     """Return what a training's steps of Adam have in common."""
-    return Descent(training.learning_rate, training.warmup, training.clip, training.ema)
+    return Descent(training.clip, training.ema, training.weight_decay)
+
+
+def matrices(model: Model) -> np.ndarray[Any, Any]:
+    """Return which weights are elements of matrices, (n,) float32: 1 for them, 0 for biases and the norms' scales."""
+    parameters = model.layout.parameters
+    return np.concatenate([np.full(prod(p.shape), len(p.shape) > 1, np.float32) for p in parameters])
+
+
+def exponents(training: TrainingConfig) -> tuple[float, ...]:
+    """Return the exponents of the power-function averages that a training keeps."""
+    return tuple(map(exponent_of, lengths_of(training.average_lengths)))
 
 
 def noised(process: GaussianProcess, x_0: Array, t: Array, eps: Array) -> Noised:
     """Return x_0 with the noise of time t: x_t = √alpha_bar_t x_0 + √(1 − alpha_bar_t) eps."""
     return Noised(x_0, t, eps, process.q_sample(x_0, t, eps))
+
+
+def drawn(
+    model: Model, transforms: Transforms, ops: Operations, random: Random, step: Step, samples: Samples, data: Array,
+    places: Array = None, t: Array = None,
+) -> tuple[Noised, Array]:  # fmt: skip
+    """Return samples of a batch in training, transformed and noised: lines 2 to 4 of Algorithm 1; see `Noising.noised`.
+
+    What transforms did comes second, (N, k); None where there are none.
+    """
+    flip, levels = model.config.data.flip, model.process.levels
+    if not transforms:
+        return ops.noised(random, step, samples, data, levels, places, t, flip), None
+    x_0, done = transforms(random, step, samples, ops.x_0(random, step, samples, data, places, flip))
+    return ops.noised(random, step, samples, x_0, levels, t=t), done
 
 
 def training_losses(

@@ -15,13 +15,14 @@ from tinyddpm.diffusion.times import Uniform, make_law
 from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.errors import CheckpointError, TrainingError
 from tinyddpm.hdf5 import PathLike
-from tinyddpm.model.checkpoint import Checkpoint, plugins_of, save_checkpoint
+from tinyddpm.model.averages import lengths_of, name_of
+from tinyddpm.model.checkpoint import Checkpoint, Vector, plugins_of, save_checkpoint
 from tinyddpm.model.model import Model
 from tinyddpm.model.tables import AUTO
 from tinyddpm.ops import Operations, load_operations
-from tinyddpm.ops.optimisation import warmed_up
 from tinyddpm.training.device_step import DeviceStep
 from tinyddpm.training.host_step import HostStep, own_part, read, workers_of
+from tinyddpm.training.rates import learning_rates
 from tinyddpm.training.state import State
 from tinyddpm.training.step import noised, training_losses
 
@@ -62,18 +63,34 @@ class Trainer:
         self.law = make_law(model.process, name, **self.config.times.options)
         self.columns = model.columns(held_out)
         self.step = 0
+        self.learning_rates = learning_rates(self.config)
         self._part = own_part(model, group)
-        initial = model.layout.initialise(self.config.seed)
+        initial = self.initial()
         own = initial[self._part]
+        self.averaged = tuple(map(name_of, lengths_of(self.config.training.average_lengths)))
         buffers = initial, own.copy(), np.zeros_like(own), np.zeros_like(own)
         with model.backend.scope():
-            self.state = State(*map(model.backend.asarray, buffers))
+            weights, ema, m, v = map(model.backend.asarray, buffers)
+            averages = tuple(model.backend.asarray(own.copy()) for _ in self.averaged)
+            self.state = State(weights, ema, m, v, averages)
             # A device draws uniform times itself; all others are the host's to draw.
             self.advance: HostStep | DeviceStep = (
                 DeviceStep(model, train, self.state, self.ops, group)
                 if model.backend.graphs and type(self.law) is Uniform
                 else HostStep(model, train, self.state, self.ops, self.law, group)
             )
+
+    def initial(self) -> Vector:
+        """Return the flat weights that the seed draws, (n,) float32."""
+        return self.model.layout.initialise(self.config.seed)
+
+    def begin_with(self, weights: Vector) -> None:
+        """Begin at other flat weights, (n,) float32: the average is of them, and Adam has seen nothing."""
+        backend = self.model.backend
+        with backend.scope():
+            backend.upload(self.state.weights, weights)
+            for average in (self.state.ema, *self.state.averages):
+                backend.upload(average, weights[self._part])
 
     def train_step(self) -> StepResult:
         """Do one step of Algorithm 1 and return what it did.
@@ -82,14 +99,14 @@ class Trainer:
             TrainingError: the loss or the gradient is not finite. The weights are those of the step before.
             SumLostError: another rank is lost, and the step half done.
         """
-        training, step = self.config.training, self.step
+        step = self.step
         with self.model.backend.scope():
             loss, norm = self.advance(step)
         self.group.check()
         if not (isfinite(loss) and isfinite(norm)):
             raise TrainingError(f"the loss of step {step + 1} is {loss:g} and its gradient's norm {norm:g}")
         self.step += 1
-        return StepResult(self.step, loss, norm, warmed_up(training.learning_rate, step, training.warmup))
+        return StepResult(self.step, loss, norm, float(self.learning_rates[min(step, len(self.learning_rates) - 1)]))
 
     def validation_loss(self) -> float:
         """Return the loss of the averaged weights on the held-out samples, at times and noise that never change.
@@ -128,9 +145,14 @@ class Trainer:
             ema=self._whole(self.state.ema),
             adam_m=self._whole(self.state.m),
             adam_v=self._whole(self.state.v),
+            averages=self.averages(),
             history=self.law.packed(),
             state=state,
         )
+
+    def averages(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the power-function averages by the names of their lengths, whole on every rank."""
+        return {name: self._whole(own) for name, own in zip(self.averaged, self.state.averages, strict=True)}
 
     def save(self, path: PathLike, state: dict[str, Any]) -> None:
         """Write `checkpoint(state)` to `path`, the first rank alone.
@@ -147,20 +169,22 @@ class Trainer:
         """Go back to where `checkpoint` was made.
 
         Raises:
-            CheckpointError: it lacks the losses that times are drawn after.
+            CheckpointError: it lacks the losses that times are drawn after, or an average.
         """
         remembered = self.law.packed()
         if remembered is not None:
             if checkpoint.history is None or checkpoint.history.shape != remembered.shape:
                 raise CheckpointError("the checkpoint lacks the losses that times are drawn after: train anew")
             self.law.unpack(checkpoint.history)
+        if tuple(checkpoint.averages) != self.averaged:
+            raise CheckpointError("the checkpoint lacks averages of the lengths that the settings name: train anew")
         self.step = checkpoint.step
         ema, m, v = checkpoint.ema, checkpoint.adam_m, checkpoint.adam_v
         assert m is not None
         assert v is not None
-        kept = State(checkpoint.weights, *(vector[self._part] for vector in (ema, m, v)))
+        kept = checkpoint.weights, *(vector[self._part] for vector in (ema, m, v, *checkpoint.averages.values()))
         with self.model.backend.scope():
-            for buffer, values in zip(self.state, kept, strict=True):
+            for buffer, values in zip(self.state.buffers, kept, strict=True):
                 self.model.backend.upload(buffer, values)
 
     @property

@@ -78,9 +78,9 @@ class NormGeometry:
     tiled: bool
 
 
-def elements(size: int) -> Geometry:
-    """One thread an element."""
-    return Geometry((_ceil(size, THREADS),), (THREADS,))
+def elements(size: int, shared: int = 0) -> Geometry:
+    """One thread an element; a block has so many bytes of shared memory."""
+    return Geometry((_ceil(size, THREADS),), (THREADS,), shared)
 
 
 def packs(size: int, itemsize: int) -> Geometry:

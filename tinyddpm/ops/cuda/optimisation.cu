@@ -1,5 +1,6 @@
 // The end of a training step over the flat buffers, formulas as in tinyddpm/ops/optimisation.py: the gradient's norm,
-// what depends on it and on the step, then Adam and the running average in one pass. All scalars stay on the device.
+// what depends on it and on the step, then Adam and the running average in one pass, and each further average in another.
+// All scalars stay on the device.
 #include "common.cuh"
 
 // Places in the array of factors.
@@ -19,8 +20,8 @@ extern "C" __global__ void lengths(const float* gradient, float* partial, long l
 // `decay` is the running average's largest. What is 1 minus a decay is worked out in double: in float32 it would be off
 // by 1e-4 of itself.
 extern "C" __global__ void step_factors(
-    const float* partial, const float* loss, const long long* step, float* factors, int count, double learning_rate,
-    double clip, double decay, double beta_1, double beta_2, int warmup
+    const float* partial, const float* loss, const long long* step, const double* rate, float* factors, int count,
+    double clip, double decay, double beta_1, double beta_2
 ) {
     double sum = 0;
     for (int i = threadIdx.x; i < count; i += blockDim.x) sum += (double)partial[i] * partial[i];
@@ -28,7 +29,6 @@ extern "C" __global__ void step_factors(
     if (threadIdx.x != 0) return;
 
     double k = (double)*step + 1;
-    double rate = learning_rate * (warmup ? fmin(1.0, k / warmup) : 1.0);
     bool finite = isfinite(norm) && isfinite(*loss);
     decay = fmin(decay, k / (9 + k));
     factors[FINITE] = finite;
@@ -37,7 +37,7 @@ extern "C" __global__ void step_factors(
     factors[M_NEW] = finite ? 1 - beta_1 : 0;
     factors[V_KEPT] = finite ? beta_2 : 1;
     factors[V_NEW] = finite ? 1 - beta_2 : 0;
-    factors[RATE] = finite ? rate / (1 - pow(beta_1, k)) : 0;
+    factors[RATE] = finite ? *rate / (1 - pow(beta_1, k)) : 0;
     factors[ROOT_V] = sqrt(1 - pow(beta_2, k));
     factors[EMA_KEPT] = finite ? decay : 1;
     factors[EMA_NEW] = finite ? 1 - decay : 0;
@@ -60,4 +60,15 @@ extern "C" __global__ void adam_ema(
     v[i] = v_i;
     weights[i] = w;
     ema[i] = factors[EMA_KEPT] * ema[i] + factors[EMA_NEW] * w;
+}
+
+// A power-function average after step number *step (0-based), of weights that the step has left. One thread an element;
+// the step's share is worked out once a block.
+extern "C" __global__ void power_average(
+    const float* weights, const float* factors, const long long* step, float* average, double exponent, long long size
+) {
+    if (threadIdx.x == 0) shared[0] = 1 - pow(1 - 1 / ((double)*step + 1), exponent + 1);
+    __syncthreads();
+    long long i = element();
+    if (i < size && factors[FINITE]) average[i] += shared[0] * (weights[i] - average[i]);
 }

@@ -56,15 +56,15 @@ class CudaTrainingEnds(Launching):
         self._launch("optimisation", "lengths", sums, gradient, partial, np.int64(gradient.size))
         return partial
 
-    def step_factors(self, descent: Descent, step: Array, loss: Array, lengths: Array) -> Array:
+    def step_factors(self, descent: Descent, step: Array, rate: Array, loss: Array, lengths: Array) -> Array:
         """Return the factors, by one block of threads."""
         if lengths.dtype != self.xp.float32 or loss.dtype != self.xp.float32:
-            return super().step_factors(descent, step, loss, lengths)
+            return super().step_factors(descent, step, rate, loss, lengths)
         factors = self._empty((len(Factor),), lengths.dtype)
-        settings = (descent.learning_rate, descent.clip, descent.decay, descent.beta_1, descent.beta_2)
+        settings = (descent.clip, descent.decay, descent.beta_1, descent.beta_2)
         self._launch(
-            "optimisation", "step_factors", geometry.one_block(itemsize=8), lengths, loss, step, factors,
-            lengths.shape[0], *map(np.float64, settings), descent.warmup,
+            "optimisation", "step_factors", geometry.one_block(itemsize=8), lengths, loss, step, rate, factors,
+            lengths.shape[0], *map(np.float64, settings),
         )  # fmt: skip
         return factors
 
@@ -79,3 +79,13 @@ class CudaTrainingEnds(Launching):
         size = gradient.size
         where = geometry.elements(size)
         self._launch("optimisation", "adam_ema", where, gradient, factors, *buffers[1:], descent.eps, np.int64(size))
+
+    def power_average(self, exponent: float, step: Array, factors: Array, weights: Array, average: Array) -> None:
+        """Count a step's weights in an average in place, by one kernel."""
+        if not self._takes(factors, weights, average) or weights.dtype != self.xp.float32:
+            super().power_average(exponent, step, factors, weights, average)
+            return
+        self._launch(
+            "optimisation", "power_average", geometry.elements(weights.size, shared=4), weights, factors, step, average,
+            np.float64(exponent), np.int64(weights.size),
+        )  # fmt: skip

@@ -1,0 +1,83 @@
+"""Learning rates: how a training's rate goes on after its warm-up.
+
+A rate is `steps, **options -> shares`: of the full learning rate, (steps,) float64, one for each step after the
+warm-up. An entry of group `tinyddpm.rates` is such a function.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tinyddpm import registry
+from tinyddpm.errors import ConfigError, RegistryError
+from tinyddpm.model.config import Config
+
+Table: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def constant(steps: int) -> Table:
+    """Return 1 for every step, as DDPM trains."""
+    return np.ones(steps)
+
+
+def linear(steps: int, *, last: float = 0.0) -> Table:
+    """Return shares that fall in a straight line from 1 towards `last`, in [0, 1], which follows the last step.
+
+    Raises:
+        ConfigError: `last` lies outside.
+    """
+    _check_last(last)
+    return 1 - (1 - last) * np.arange(steps) / steps
+
+
+def cosine(steps: int, *, last: float = 0.0) -> Table:
+    """Return shares that fall by half a cosine from 1 towards `last`, in [0, 1] (SGDR, arXiv 1608.03983, eq. 5).
+
+    Raises:
+        ConfigError: `last` lies outside.
+    """
+    _check_last(last)
+    return last + (1 - last) * (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
+
+
+def inverse_sqrt(steps: int, *, after: int = 70_000) -> Table:
+    """Return 1 / √max(k / after, 1) for step k, from 1 on (EDM2, arXiv 2312.02696, eq. 67).
+
+    Args:
+        steps: how many.
+        after: the step from which on the rate falls. EDM2 has 70,000 for ImageNet-512.
+
+    Raises:
+        ConfigError: `after` is below 1.
+    """
+    if after < 1:
+        raise ConfigError(f"after is {after}: give a number of steps from 1 on")
+    return 1 / np.sqrt(np.maximum(np.arange(1, steps + 1) / after, 1.0))
+
+
+def learning_rates(config: Config) -> Table:
+    """Return the learning rate of each step of a training, (steps,).
+
+    It rises in a straight line over the warm-up, and then goes on as the configuration's rate says.
+
+    Raises:
+        RegistryError: the rate is not installed, or what it gives is no table of rates.
+        ConfigError: an option is wrong.
+    """
+    training, name = config.training, config.rate.name
+    after = max(1, training.steps - training.warmup)
+    shares = np.asarray(registry.build("rates", name, (after,), config.rate.options))
+    if shares.shape != (after,) or shares.dtype != np.float64 or not np.all(np.isfinite(shares) & (shares >= 0)):
+        raise RegistryError(
+            f"rate {name!r} gives {shares.dtype} of shape {shares.shape}: it must give float64 of shape ({after},),"
+            " finite and from 0 on"
+        )
+    rise = np.arange(1, training.warmup + 1) / training.warmup if training.warmup else np.ones(0)
+    return training.learning_rate * np.concatenate([rise * shares[0], shares])[: training.steps]
+
+
+def _check_last(last: float) -> None:
+    if not 0 <= last <= 1:
+        raise ConfigError(f"last is {last}: give a share of the learning rate from 0 to 1")
