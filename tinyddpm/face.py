@@ -301,7 +301,8 @@ def train(
     backend = load_backend(config.backend, config.device, config.precision, config.graph)
     folder = Path(out) if out is not None else unused(Path("runs") / name)
     initial = None if init_from is None else Initial(Path(init_from), init_raw, init_partly)
-    start(config, backend, folder, Progress(None if progress else StringIO()), dataset, initial=initial, cache=cache)
+    bar = Progress(None if progress else StringIO())
+    start(config, backend, folder, bar, dataset, initial=initial, cache=cache)
     return _where_it_trained(folder)
 
 

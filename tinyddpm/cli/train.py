@@ -44,6 +44,7 @@ BESIDE = {"resume", "distributed", "no_cache"}
     group="Run",
 )
 @configuration_options
+@cache_option
 @option(
     "--transform",
     "transforms",
@@ -52,7 +53,6 @@ BESIDE = {"resume", "distributed", "no_cache"}
     help="Do this to samples before they are learned from, such as shift; --set transforms.NAME.KEY=VALUE.",
     group="Data",
 )
-@cache_option
 @shared
 @click.pass_context
 def train(
@@ -65,8 +65,8 @@ def train(
     init_partly: bool,
     dry_run: bool,
     callbacks: tuple[str, ...],
-    transforms: tuple[str, ...],
     no_cache: bool,
+    transforms: tuple[str, ...],
     group: Group,
     preset_name: str | None,
     config_file: Path | None,
