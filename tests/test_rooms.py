@@ -15,8 +15,8 @@ ROOT = Path(tinyddpm.__file__).parent
 
 ROOMS = (
     "errors", "files", "kept", "hdf5", "registry", "progress", "machine", "backend", "distributed", "ops", "nn",
-    "conditions", "diffusion", "samplers", "guidance", "editing", "data", "presets", "model", "figures", "metrics",
-    "training", "report", "exchange", "testing", "bench", "face", "cli",
+    "conditions", "diffusion", "samplers", "guidance", "editing", "data", "transforms", "presets", "model", "figures",
+    "metrics", "training", "report", "exchange", "testing", "bench", "face", "cli",
 )  # fmt: skip
 """From the ground up."""
 

@@ -17,18 +17,19 @@ from tinyddpm.conditions import Known, Wish, in_turn
 from tinyddpm.data.base import CAPTIONS, ArrayDataset, Dataset, checked_columns, checked_dataset
 from tinyddpm.data.levels import levelled
 from tinyddpm.diffusion.denoiser import Denoiser
-from tinyddpm.errors import ConfigError, unknown
+from tinyddpm.errors import ConfigError
 from tinyddpm.figures import images
 from tinyddpm.figures.points import point_picture
 from tinyddpm.files import unused
 from tinyddpm.model.checkpoint import read_checkpoint_header
-from tinyddpm.model.config import Config, defaults_for, settings
+from tinyddpm.model.config import Config, defaults_for, tables_of
 from tinyddpm.model.config import preset as find_preset
 from tinyddpm.model.load import checkpoint_file, load_model
 from tinyddpm.model.model import Model
 from tinyddpm.model.sampling import class_names, class_numbers, draw
 from tinyddpm.model.tables import GuidanceConfig, SamplingConfig
 from tinyddpm.progress import Progress
+from tinyddpm.training.initial import Initial, base_of
 from tinyddpm.training.run import resume as go_on
 from tinyddpm.training.run import start
 
@@ -253,6 +254,9 @@ def train(
     captions: Sequence[str] | None = None,
     preset: str | None = None,
     out: PathLike | None = None,
+    init_from: PathLike | None = None,
+    init_raw: bool = False,
+    init_partly: bool = False,
     progress: bool = True,
     **given: Any,
 ) -> Trained:
@@ -261,11 +265,15 @@ def train(
     Args:
         data: uint8 images (n, H, W) or (n, H, W, C), points (n, D), a data set, or what names one: a registered name or
             a path.
-        labels: the class of each sample of an array, integers (n,); of a data set, whether to learn its classes.
+        labels: the class of each sample of an array, integers (n,); of a data set, whether to learn its classes, which
+            it is as the preset says if not given, or where there are any.
         classes: the names of an array's classes; their numbers if not given.
         captions: of the samples of an array, for `condition="text"`.
-        preset: the preset to start from. If not given: for a name its own, else `small` for images and `toy` for
-            points.
+        preset: the preset to start from. If not given: the settings of `init_from`, if that is given; else for a name
+            its own, `small` for images and `toy` for points.
+        init_from: a run or a checkpoint whose weights to start from.
+        init_raw: its weights as trained, instead of their average.
+        init_partly: leave out of it what does not fit.
         out: the run's folder; the first that is free under `runs` if not given.
         progress: show a bar.
         given: settings by their names on the command line, such as `steps=500` or `batch_size=32`; and tables, such as
@@ -276,20 +284,22 @@ def train(
         DataError: the array is no data set.
     """
     dataset = None if isinstance(data, str) else _dataset(data, labels, classes, captions)
+    base = base_of(Path(init_from)) if init_from is not None and not preset else None
     if isinstance(data, str):
-        config = find_preset(preset).config if preset else defaults_for(data)
+        config = find_preset(preset).config if preset else base or defaults_for(data)
         config = config.updated({"data": {"source": data} | ({} if labels is None else {"labels": labels})}, "train")
         name = Path(data).stem
     else:
         assert dataset is not None
-        config = find_preset(preset or ("small" if len(dataset.shape) == 3 else "toy")).config
-        learned = isinstance(labels, np.ndarray) or bool(labels)
+        config = base or find_preset(preset or ("small" if len(dataset.shape) == 3 else "toy")).config
+        learned = isinstance(labels, np.ndarray) or (config.data.labels if labels is None else labels)
         config = replace(config, data=replace(config.data, source="array", image_size=None, options={}, labels=learned))
         name = "array"
-    config = config.updated(_tables(given), "train")
+    config = config.updated(tables_of(given), "train")
     backend = load_backend(config.backend, config.device, config.precision, config.graph)
     folder = Path(out) if out is not None else unused(Path("runs") / name)
-    start(config, backend, folder, Progress(None if progress else StringIO()), dataset)
+    initial = None if init_from is None else Initial(Path(init_from), init_raw, init_partly)
+    start(config, backend, folder, Progress(None if progress else StringIO()), dataset, initial=initial)
     return _where_it_trained(folder)
 
 
@@ -300,14 +310,8 @@ def resume(
     labels: HostArray | None = None,
     classes: Sequence[str] = (),
     captions: Sequence[str] | None = None,
-    steps: int | None = None,
-    backend: str | None = None,
-    device: str | None = None,
-    precision: str | None = None,
-    graph: bool | None = None,
-    recompute: bool | None = None,
-    learning_rate: float | None = None,
     progress: bool = True,
+    **changes: Any,
 ) -> Trained:
     """Go on with a run that was stopped, or with more steps, as if it had never stopped; and return the model.
 
@@ -315,28 +319,16 @@ def resume(
         run: its folder, or its checkpoint.
         data: the array or data set that it was trained on; not needed where its settings name one.
         labels, classes, captions: as they were given to `train` with an array.
-        steps: how many in all; as many as were asked for if not given.
-        backend, device, precision, graph: where and how to compute from now on, see `load_backend`.
-        recompute, learning_rate: as the settings of these names, from now on.
         progress: show a bar.
+        changes: settings by their names on the command line, of those that `train --resume` takes, such as `steps=500`,
+            which are all that are done in the end, or `backend="cupy"`.
 
     Raises:
         CheckpointError: there is none, it is damaged, or the data are others.
         ConfigError: it has done that many steps, or another run holds its folder.
     """
     dataset = None if data is None else _dataset(data, labels, classes, captions)
-    go_on(
-        Path(run),
-        Progress(None if progress else StringIO()),
-        steps,
-        backend,
-        device,
-        precision,
-        graph,
-        recompute,
-        learning_rate,
-        dataset,
-    )
+    go_on(Path(run), Progress(None if progress else StringIO()), dataset, **changes)
     return _where_it_trained(Path(run))
 
 
@@ -383,18 +375,3 @@ def _table(part: Part | None) -> dict[str, Any]:
     if part is None:
         return {}
     return {"name": part} if isinstance(part, str) else dict(part)
-
-
-def _tables(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the nested tables that settings by their command-line names make; a mapping is a table as it is."""
-    places = {name: (table, key) for table, key, name, *_ in settings()}
-    tables: dict[str, Any] = {}
-    for name, value in given.items():
-        if isinstance(value, Mapping):
-            tables.setdefault(name, {}).update(value)
-        elif name not in places:
-            raise ConfigError(unknown("setting", name, places))
-        else:
-            table, key = places[name]
-            (tables.setdefault(table, {}) if table else tables)[key] = value
-    return tables

@@ -62,6 +62,20 @@ def listed(problems: Iterable[str], most: int = 5) -> str:
     return "; ".join(problems[:most] + rest)
 
 
+def misfits(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Return how arrays by name are not those that are wanted: of other shapes, missing, surplus."""
+    return [
+        *(f"{name} is {_text(found[name])} and not {_text(shape)}" for name, shape in wanted.items()
+          if name in found and found[name] != shape),
+        *(f"{name} is missing" for name in wanted if name not in found),
+        *(f"{name} is surplus" for name in found if name not in wanted),
+    ]  # fmt: skip
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "a number"
+
+
 @contextmanager
 def reading(what: str, error: Error) -> Iterator[None]:
     """Turn every error of h5py inside the block into the one line "`what` is damaged: ..."."""

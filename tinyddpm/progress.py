@@ -5,40 +5,59 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from contextlib import suppress
-from typing import TextIO
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TextIO, TypeAlias, TypeVar
 
 from tinyddpm.errors import shown
+
+T = TypeVar("T")
+
+Watch: TypeAlias = Callable[[int, int, str], None]
+"""Is told how many are done, of how many, and of what work."""
+
+FIRST, NEXT = 5.0, 30.0
+"""Seconds before the first line that is printed, and between two."""
+
+REWRITTEN = 0.1
+"""Seconds between two looks of a line that is rewritten."""
+
+PATIENCE = 1.0
+"""Seconds of a work of which nothing is said."""
+
+
+def unwatched(done: int, total: int, text: str) -> None:
+    """Let work go on that nobody watches."""
 
 
 class Progress:
     """A progress line on `stream`, standard error by default.
 
-    On a terminal and in a notebook the line is rewritten, at most ten times a second. Elsewhere lines are printed, one
-    for each twentieth of the way. What cannot be written, as to a pipe that nobody reads any more, is left out: it ends
-    no work.
+    On a terminal and in a notebook the line is rewritten, at most ten times a second. Elsewhere, as in a log file,
+    lines are printed: the first after five seconds, then one every half minute, and one when the work is done. What
+    cannot be written, as to a pipe that nobody reads any more, is left out: it ends no work.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream: TextIO | None = stream or sys.stderr  # which is None where it is closed
         notebook = type(self.stream).__module__.startswith("ipykernel")
         self.terminal = notebook or (self.stream is not None and not self.stream.closed and self.stream.isatty())
-        self._shown, self._twentieths = 0.0, 0
+        self._due = 0.0 if self.terminal else time.monotonic() + FIRST
         self._open = False
 
     def update(self, done: int, total: int, text: str) -> None:
         """Say that `done` of `total` are done, and `text`."""
-        now, last = time.monotonic(), done == total
+        now = time.monotonic()
+        if done < total and now < self._due:
+            return
         line = shown(f"{done}/{total}  {text}")
-        if not self.terminal:
-            twentieths = done * 20 // total
-            if last or twentieths > self._twentieths:
-                self.say(line)
-            self._twentieths = 0 if last else twentieths
-        elif last or now - self._shown >= 0.1:
+        if self.terminal:
             width = shutil.get_terminal_size().columns - 1
             self._write("\r" + line[:width].ljust(width))
-            self._shown, self._open = now, True
+            self._due, self._open = now + REWRITTEN, True
+        else:
+            self.say(line)
+            self._due = now + NEXT
 
     def say(self, line: str) -> None:
         """Print a line of its own."""
@@ -56,6 +75,35 @@ class Progress:
             with suppress(OSError, ValueError):  # the latter of a stream that a host program has closed
                 self.stream.write(text)
                 self.stream.flush()
+
+
+@contextmanager
+def late(progress: Progress) -> Iterator[Watch]:
+    """Give the block what tells `progress` of work that is mostly over at once: it is silent for a second of each.
+
+    Works are told apart by their texts.
+    """
+    now, began, told = "", 0.0, False
+
+    def watch(done: int, total: int, text: str) -> None:
+        nonlocal now, began, told
+        if text != now:
+            now, began, told = text, time.monotonic(), False
+        told = told or (done < total and time.monotonic() - began >= PATIENCE)
+        if told:
+            progress.update(done, total, text)
+
+    try:
+        yield watch
+    finally:
+        progress.close()
+
+
+def watched(things: Iterable[T], total: int, watch: Watch, text: str) -> Iterator[T]:
+    """Yield `things`, of which there are `total`, and after each tell `watch` how many have been worked on."""
+    for done, thing in enumerate(things, 1):
+        yield thing
+        watch(done, total, text)
 
 
 def duration(seconds: float) -> str:

@@ -25,7 +25,8 @@ from tinyddpm.errors import ConfigError, RegistryError, unknown
 
 GROUPS = (
     "schedules", "parametrisations", "objectives", "weightings", "times", "networks", "conditions", "samplers",
-    "spacings", "guidance", "datasets", "backends", "presets", "rates", "callbacks", "features", "metrics", "commands",
+    "spacings", "guidance", "datasets", "transforms", "backends", "presets", "rates", "callbacks", "features",
+    "metrics", "commands",
 )  # fmt: skip
 """The kinds of plugin; each is the entry-point group `tinyddpm.<kind>`."""
 

@@ -44,7 +44,10 @@ AXES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 STEPS, STOP = 5, 3
-"""A run validates where it ends, so one that stops there is due to do so; its lines of metrics are not."""
+"""A run validates where it ends, so one that stops there is due to do so; its lines of metrics are not.
+
+The loss is logged there too, of the steps since the last line, which the next line counts again.
+"""
 
 SETTINGS: dict[str, Any] = {
     "schedule": {"name": "cosine", "timesteps": 4},
@@ -134,7 +137,8 @@ def go_on(folders: Sequence[str]) -> None:
 def resumes(count: int, place: Path, seed: int = 0) -> Count:
     """Return how so many runs that were stopped, and resumed by another process, ended beside straight ones.
 
-    Compared are all that the checkpoint holds, the lines of the metrics but for their speed, and the last pictures.
+    Compared are all that the checkpoint holds, the lines of the metrics but for their speed and for the loss where the
+    run was stopped, and the last pictures.
 
     Args:
         count: how many.
@@ -161,7 +165,8 @@ def resumes(count: int, place: Path, seed: int = 0) -> Count:
 def _left_by(folder: Path) -> dict[str, Any]:
     """Return what a run has left behind, by name."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    logged = [{key: value for key, value in line.items() if key != "samples_per_second"} for line in lines]
+    due = [line for line in lines if "loss" not in line or line["step"] != STOP]
+    logged = [{key: value for key, value in line.items() if key != "samples_per_second"} for line in due]
     pictures = {path.name: path.read_bytes() for path in (*folder.glob("*.png"), *folder.glob("*.gif"))}
     checkpoint = load_checkpoint(folder / "checkpoint.h5", layout_of(load_backend("numpy")))
     return {"checkpoint": digest(checkpoint), "metrics": logged, **pictures}

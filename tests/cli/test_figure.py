@@ -21,7 +21,7 @@ pytest.importorskip("matplotlib", reason="needs the figures extra")
 
 SMALL = ["--steps", "2", "--timesteps", "12", "--batch-size", "8", "--sample-count", "4", "--threads", "1"]
 PROCESS = ["forward", "schedules", "diffused", "kernel", "posterior"]
-DRAWN = ["denoising", "content-detail", "guidance", "steps", "text-attention"]
+DRAWN = ["denoising", "content-detail", "guidance", "steps", "straightness", "text-attention"]
 MEASURED = ["single-step", "loss-by-time", "rate-distortion", "vae"]
 TINY = [
     "--schedule", "cosine", "--set", "network.channels=8", "--set", "network.multipliers=[1,2]",
@@ -107,6 +107,31 @@ def test_figures_of_what_is_drawn(here: Path, digits: str, points: str) -> None:
     assert "RMSE between two endings" in draws("content-detail", digits, "--starts", "2", "--endings", "2", *few)
     written = {path.name for path in Path("figures").iterdir()}
     assert written == {"denoising.png", "steps.png", "guidance.png", "content-detail.png"}
+
+
+def test_straightness_of_several_runs(here: Path, digits: str) -> None:
+    """A number for each run, which batches leave alone, and samples and steps do not."""
+    learns = ["--steps", "60", "--learning-rate", "1e-2", "--set", "training.ema=0.5", "--set", "training.warmup=0"]
+    points = str(here / "points")
+    says("train", "--out", points, "--data", "mixture-1d", "--schedule", "cosine", "--predict", "v", *SMALL, *learns)
+
+    def numbers(*arguments: str) -> dict[str, float]:
+        lines = draws("straightness", *arguments, "--out", "s.svg").splitlines()
+        assert lines[-1] == "wrote s.svg"
+        return {line.split(": ")[-1]: float(line.split()[2]) for line in lines if line.startswith("S = ")}
+
+    few = "--count", "4"
+    both = numbers(digits, points, *few)
+    # What has learned nothing predicts eps = 0: its x_0 is the same all the way, and a line leads there.
+    assert both == {"digits": 0.0, "points": pytest.approx(both["points"])}
+    assert both["points"] > 0.05
+    assert numbers(points, *few, "--batch-size", "1") == pytest.approx({"points": both["points"]}, rel=1e-3)
+    for other in (["--steps", "3"], ["--seed", "1"], ["--spacing", "karras", "--steps", "5"]):
+        assert numbers(points, *few, *other)["points"] != pytest.approx(both["points"], rel=0.01)
+    mark = read_mark(Path("s.svg"))
+    assert mark["checkpoints"]["points"]["sha256"] == sha256((here / "points/checkpoint.h5").read_bytes()).hexdigest()
+    assert mark["options"]["runs"] == [points]
+    assert "give 1 to 6" in fails("straightness", *(str(here / str(number)) for number in range(9)))
 
 
 def test_a_figure_says_what_made_it(here: Path, digits: str) -> None:

@@ -26,7 +26,7 @@ EXACT = Operations(NUMPY, training=True)
 
 OPERATIONS = {
     "group_norm", "group_norm_silu", "layer_norm", "modulate", "add_vector", "silu", "gelu", "dropout", "upsample",
-    "concat",
+    "average_pool", "concat",
 }  # fmt: skip
 """Those of a network that are no products."""
 
@@ -41,6 +41,7 @@ LARGE: list[tuple[str, dict[str, Any]]] = [
     ("modulate", {"n": 3, "pixels": (21, 19), "c": 72}),
     ("add_vector", {"n": 3, "pixels": (21, 19), "c": 72}),
     ("upsample", {"n": 2, "h": 9, "w": 7, "c": 72}),
+    ("average_pool", {"n": 2, "h": 9, "w": 7, "c": 72}),
     ("concat", {"leading": (2, 21, 19), "c_a": 8, "c_b": 16}),
     ("concat", {"leading": (7,), "c_a": 2104, "c_b": 8}),
 ]

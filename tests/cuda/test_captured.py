@@ -16,6 +16,7 @@ from tinyddpm.backend.captured import Captured
 from tinyddpm.conditions import Asked
 from tinyddpm.data import open_dataset
 from tinyddpm.data.base import ArrayDataset, Dataset
+from tinyddpm.data.batching import make_order
 from tinyddpm.errors import TrainingError
 from tinyddpm.model.config import Config
 from tinyddpm.model.sampling import draw
@@ -41,7 +42,7 @@ CUT = {
     "weighting": {"name": "min-snr"},
 }
 POINTS = {
-    "data": {"source": "moons"},
+    "data": {"source": "moons", "labels": False},
     "network": {"name": "mlp", "width": 8, "depth": 2},
     "schedule": {"name": "linear", "timesteps": 40},
     "training": {"batch_size": 5, "learning_rate": 1e-2, "warmup": 0, "threads": 1, "average_lengths": "0.05,0.2"},
@@ -54,6 +55,13 @@ TOKENS = {
     "network": {**UNET["network"], "text": "concat"},
 }
 PICTURES = {**UNET, "data": {"flip": True}, "condition": {"name": "image", "dropout": 0.5}}
+TRANSFORMED = {
+    **UNET,
+    "data": {"labels": True, "tell_transforms": True, "balance": "weights"},
+    "transforms": {"colour": {"p": 0.5}, "shift": {"most": 1, "p": 0.5}, "flip": {}, "crop": {"p": 0.5}},
+    "condition": {"dropout": 0.5},
+    "training": {**UNET["training"], "accumulate": 2},
+}
 RUNS = {
     "unet": UNET,
     "adaptive, hybrid": ADAPTIVE,
@@ -62,8 +70,9 @@ RUNS = {
     "captions": CAPTIONS,
     "tokens": TOKENS,
     "pictures": PICTURES,
+    "transformed, told": TRANSFORMED,
 }
-RECORDED = [*zip(RUNS, ("bf16", "tf32", "fp32", "bf16", "bf16", "fp32", "bf16"), strict=True)]
+RECORDED = [*zip(RUNS, ("bf16", "tf32", "fp32", "bf16", "bf16", "fp32", "bf16", "bf16"), strict=True)]
 """Each kind of run, and each precision, is recorded."""
 
 
@@ -295,7 +304,7 @@ def test_a_large_data_set_moves_in_pieces(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(feed, "CHUNK", 100)
     settings = config(UNET)
     dataset = data(settings)
-    moved = feed.make_feed(ShimBackend(), dataset, settings, slice(0, settings.training.batch_size))
+    moved = feed.make_feed(ShimBackend(), dataset, make_order(dataset, 3, 0, "none"), slice(0, 3))
     assert moved.whole
     np.testing.assert_array_equal(moved.data, dataset.read(np.arange(23)))
 

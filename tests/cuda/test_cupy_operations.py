@@ -61,6 +61,7 @@ LARGE: list[tuple[str, dict[str, Any]]] = [
     ("attention", {"n": 2, "queries": 9, "keys": 75, "heads": 2, "each": 5}),
     ("upsample", {"n": 2, "h": 3, "w": 2, "c": 270}),
     ("upsample", {"n": 2, "h": 7, "w": 9, "c": 36}),
+    ("average_pool", {"n": 2, "h": 7, "w": 9, "c": 36}),
     ("concat", {"leading": (2, 13, 11), "c_a": 8, "c_b": 16}),
     ("concat", {"leading": (7,), "c_a": 1100, "c_b": 4}),
     ("mse", {"shape": (5, 333)}),

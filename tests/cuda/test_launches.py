@@ -57,7 +57,7 @@ def test_a_step_of_ddpms_network(monkeypatch: pytest.MonkeyPatch, precision: str
     assert backend.launches[ELSE] <= 25  # the embedding of times, the loss, the gradients of the three halvings
 
 
-SAMPLERS = ["ancestral", "ddim", "dpmpp-2m", "dpmpp-2m-sde", "heun", "unipc"]
+SAMPLERS = ["ancestral", "ddim", "dpmpp-2m", "dpmpp-2m-sde", "euler", "heun", "unipc"]
 
 
 @pytest.mark.parametrize("guidance", ["none", "cfg"])

@@ -125,10 +125,37 @@ def test_log_normal_has_a_use_for_a_chain_that_ends_without_signal() -> None:
     assert p.sum() == pytest.approx(1, rel=1e-12)
 
 
+@pytest.mark.parametrize("options", [{}, {"mean": 0.5, "std": 0.6}, {"mean": -1.0, "std": 0.8}])
+def test_logit_normal_has_its_density_in_the_flows_time(options: dict[str, float]) -> None:
+    """p_t is the integral of the paper's density (arXiv 2403.03206, eq. 19) over the τ that are nearest, in the logit,
+    to the time's own, but for the uniform thousandth: by the trapezoidal rule in τ, in 2,000 steps a time. Shares of
+    100,000 draws are within five standard errors of it, and all count the same."""
+    T = 64
+    process = GaussianProcess(NUMPY, make_betas("flow", T))
+    law = make_law(process, "logit-normal", **options)
+    mean, std = options.get("mean", 0.0), options.get("std", 1.0)
+    alpha, sigma = process.alpha_bar**0.5, (1 - process.alpha_bar) ** 0.5
+    tau = sigma / (alpha + sigma)
+    logit = np.log(tau / (1 - tau))
+    middle = 1 / (1 + np.exp(-(logit[1:] + logit[:-1]) / 2))
+    ends = np.concatenate([[1e-12], middle, [1 - 1e-12]])
+    grid = np.linspace(ends[:-1], ends[1:], 2001)
+    z = (np.log(grid / (1 - grid)) - mean) / std
+    density = np.exp(-(z**2) / 2) / (std * np.sqrt(2 * np.pi) * grid * (1 - grid))
+    expected = np.trapezoid(density, grid, axis=0)
+    np.testing.assert_allclose(law.p, (1 - UNIFORM) * expected + UNIFORM / T, rtol=1e-5)
+
+    t, weight = law.draw(NUMPY.random(0), 0, np.arange(100_000))
+    assert weight == 1.0
+    share = np.bincount(t, minlength=T) / len(t)
+    assert np.all(np.abs(share - law.p) <= 5 * np.sqrt(law.p / len(t)))
+
+
+@pytest.mark.parametrize("name", ["log-normal", "logit-normal"])
 @pytest.mark.parametrize("options", [{"std": 0.0}, {"std": float("nan")}, {"mean": float("inf")}])
-def test_a_law_that_cannot_be_is_refused(options: dict[str, float]) -> None:
+def test_a_law_that_cannot_be_is_refused(name: str, options: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=r"mean is .* and std .*: give finite numbers, std above 0"):
-        make_law(chain(4), "log-normal", **options)
+        make_law(chain(4), name, **options)
 
 
 def test_uniform_times_are_those_of_the_step() -> None:

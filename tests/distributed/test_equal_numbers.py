@@ -69,6 +69,11 @@ def assert_close(one: Path, other: Path, rtol: float = 2e-5) -> None:
         pytest.param([], id="numpy"),
         pytest.param(["--backend", "numba"], id="numba"),
         pytest.param(["--accumulate", "3"], id="accumulated"),
+        pytest.param(
+            ["--transform", "crop", "--transform", "shift", "--tell-transforms", "--balance", "weights"],
+            id="transformed, weighted",
+        ),
+        pytest.param(["--balance", "order"], id="balanced"),
         pytest.param(["--loss", "vlb", "--steps", "14", "--timesteps", "5"], id="times after their losses"),
     ],
 )

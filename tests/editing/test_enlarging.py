@@ -14,7 +14,7 @@ from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import cosine
 from tinyddpm.editing import Matched, matched
 from tinyddpm.ops.images import from_model, shrunk, to_model
-from tinyddpm.samplers import ancestral, ddim, dpmpp_2m, dpmpp_2m_sde, heun, trailing_pairs, unipc
+from tinyddpm.samplers import ancestral, ddim, dpmpp_2m, dpmpp_2m_sde, euler, heun, trailing_pairs, unipc
 
 NUMPY = load_backend("numpy")
 RNG = np.random.default_rng(2)
@@ -67,6 +67,7 @@ SAMPLERS: dict[str, Any] = {
     "noisy ddim": partial(ddim, eta=1.0),
     "dpmpp-2m": dpmpp_2m,
     "dpmpp-2m-sde": dpmpp_2m_sde,
+    "euler": euler,
     "heun": heun,
     "unipc": unipc,
 }

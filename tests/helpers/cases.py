@@ -172,6 +172,10 @@ def _upsample(rng: np.random.Generator, n: int, h: int, w: int, c: int) -> Case:
     return Case("upsample", _normal(rng, {"x": (n, h, w, c)}), {})
 
 
+def _average_pool(rng: np.random.Generator, n: int, h: int, w: int, c: int) -> Case:
+    return Case("average_pool", _normal(rng, {"x": (n, 2 * h, 2 * w, c)}), {})
+
+
 def _concat(rng: np.random.Generator, leading: tuple[int, ...], c_a: int, c_b: int) -> Case:
     return Case("concat", _normal(rng, {"a": (*leading, c_a), "b": (*leading, c_b)}), {})
 
@@ -218,6 +222,7 @@ BUILDERS: dict[str, Callable[..., Case]] = {
     "dropout": _dropout,
     "attention": _attention,
     "upsample": _upsample,
+    "average_pool": _average_pool,
     "concat": _concat,
     "mse": _mse,
     "gaussian_kl": _gaussian_kl,
@@ -287,6 +292,7 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
         {"n": 3, "queries": 4, "keys": 8, "heads": 2, "each": 3, "masked": True},
     ],
     "upsample": [{"n": 1, "h": 1, "w": 1, "c": 1}, {"n": 2, "h": 3, "w": 5, "c": 4}],
+    "average_pool": [{"n": 1, "h": 1, "w": 1, "c": 1}, {"n": 2, "h": 3, "w": 5, "c": 4}],
     "concat": [{"leading": (1,), "c_a": 1, "c_b": 2}, {"leading": (2, 3, 5), "c_a": 4, "c_b": 1}],
     "mse": [{"shape": (1, 1)}, {"shape": (2, 3, 5, 1)}],
     "gaussian_kl": [{"shape": (1, 1)}, {"shape": (2, 3, 5, 1)}],
@@ -338,6 +344,7 @@ DRAWN: dict[str, st.SearchStrategy[dict[str, Any]]] = {
         {"n": _few, "queries": _size, "keys": _size, "heads": _few, "each": _few, "masked": st.booleans()}
     ),
     "upsample": st.fixed_dictionaries({"n": _few, "h": _few, "w": _few, "c": _few}),
+    "average_pool": st.fixed_dictionaries({"n": _few, "h": _few, "w": _few, "c": _few}),
     "concat": st.fixed_dictionaries({"leading": _leading, "c_a": _few, "c_b": _few}),
     "mse": st.fixed_dictionaries({"shape": st.lists(_few, min_size=2, max_size=4).map(tuple)}),
     "gaussian_kl": st.fixed_dictionaries({"shape": _shape}),

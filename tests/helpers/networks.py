@@ -94,6 +94,24 @@ SKETCHES = {
             "frequency_shift": 0.0,
         },
     ),
+    # Levels joined by residual blocks, with scale and shift, dropout, another number of channels, and scaled times.
+    "unet-blocks": Sketch(
+        "unet",
+        (4, 8, 2),
+        0,
+        2,
+        {
+            "channels": 8,
+            "multipliers": (1, 2, 1),
+            "blocks": 1,
+            "attention": (4,),
+            "heads": 2,
+            "adaptive": True,
+            "dropout": 0.2,
+            "time_scale": 0.25,
+            "resampling": "blocks",
+        },
+    ),
     "mlp": Sketch("mlp", (2,), 0, 2, {"width": 6, "depth": 2}),
     "mlp-classes": Sketch("mlp", (3,), 5, 4, {"width": 4, "depth": 1}),
 }

@@ -97,6 +97,10 @@ def _upsample(x: Tensor) -> Tensor:
     return _channels_last(functional.interpolate(_channels_first(x), scale_factor=2, mode="nearest"))
 
 
+def _average_pool(x: Tensor) -> Tensor:
+    return _channels_last(functional.avg_pool2d(_channels_first(x), 2))
+
+
 def _concat(a: Tensor, b: Tensor) -> Tensor:
     return torch.cat([a, b], dim=-1)
 
@@ -140,6 +144,7 @@ TORCH_OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "dropout": _dropout,
     "attention": _attention,
     "upsample": _upsample,
+    "average_pool": _average_pool,
     "concat": _concat,
     "mse": _mse,
     "gaussian_kl": _gaussian_kl,

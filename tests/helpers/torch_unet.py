@@ -26,8 +26,20 @@ def norms(groups: int, eps: float) -> Norm:
 
 
 class ResidualBlock(nn.Module):
-    def __init__(self, c_in: int, c_out: int, c_time: int, adaptive: bool, dropout: float, norm: Norm) -> None:
+    """With `change`, of another resolution behind it."""
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        c_time: int,
+        adaptive: bool,
+        dropout: float,
+        norm: Norm,
+        change: Callable[[Tensor], Tensor] = lambda x: x,
+    ) -> None:
         super().__init__()
+        self.change = change
         self.norm_1, self.norm_2 = norm(c_in), norm(c_out)
         self.conv_1 = nn.Conv2d(c_in, c_out, 3, padding=1)
         self.conv_2 = nn.Conv2d(c_out, c_out, 3, padding=1)
@@ -37,7 +49,8 @@ class ResidualBlock(nn.Module):
             self.shortcut = nn.Conv2d(c_in, c_out, 1)
 
     def forward(self, x: Tensor, temb: Tensor, masks: Masks, told: Words) -> Tensor:
-        h = self.conv_1(functional.silu(self.norm_1(x)))
+        h = self.conv_1(self.change(functional.silu(self.norm_1(x))))
+        x = self.change(x)
         time = self.time(functional.silu(temb))[:, :, None, None]
         if self.adaptive:
             scale, shift = time.chunk(2, dim=1)
@@ -147,16 +160,18 @@ class TorchUNet(nn.Module):
         norm_eps: float = 1e-6,
         halving: str = "from",
         frequency_shift: float = 1.0,
+        time_scale: float = 1.0,
+        resampling: str = "convolutions",
     ) -> None:
         super().__init__()
         height, width, c_image = sample_shape
         c_time = 4 * channels
-        self.channels, self.shift = channels, frequency_shift
+        self.channels, self.shift, self.scale = channels, frequency_shift, time_scale
         norm = norms(groups, norm_eps)
         self.steps = nn.ModuleDict()
 
-        def residual(path: str, c_in: int, c_out: int) -> None:
-            self.steps[path] = ResidualBlock(c_in, c_out, c_time, adaptive, dropout, norm)
+        def residual(path: str, c_in: int, c_out: int, change: Callable[[Tensor], Tensor] = lambda x: x) -> None:
+            self.steps[path] = ResidualBlock(c_in, c_out, c_time, adaptive, dropout, norm, change)
 
         def attend(folder: str, number: str, c: int) -> str:
             own, beside = c // head_channels if head_channels else heads, tokens if text == "concat" else 0
@@ -189,7 +204,10 @@ class TorchUNet(nn.Module):
                 skips.append(c)
             if level + 1 < len(multipliers):
                 halve = Downsample if halving == "from" else CentredDownsample
-                self.steps[f"down_{level}/halve"] = halve(c, c, 3, stride=2)
+                if resampling == "blocks":
+                    residual(f"down_{level}/halve", c, c, nn.AvgPool2d(2))
+                else:
+                    self.steps[f"down_{level}/halve"] = halve(c, c, 3, stride=2)
                 self.leave.add(f"down_{level}/halve")
                 skips.append(c)
                 side //= 2
@@ -204,13 +222,16 @@ class TorchUNet(nn.Module):
                 if side in attention:
                     attend(f"up_{level}", f"_{block}", c)
             if level:
-                self.steps[f"up_{level}/double"] = Upsample(c)
+                if resampling == "blocks":
+                    residual(f"up_{level}/double", c, c, nn.UpsamplingNearest2d(scale_factor=2))
+                else:
+                    self.steps[f"up_{level}/double"] = Upsample(c)
                 side *= 2
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None, masks: Masks, told: Words = None) -> Tensor:
         half = self.channels // 2
         rates = torch.exp(-math.log(10000) * torch.arange(half, dtype=x.dtype, device=x.device) / (half - self.shift))
-        angles = torch.outer(t.to(x.dtype), rates)
+        angles = torch.outer(t.to(x.dtype) * self.scale, rates)
         temb = self.time["dense_1"](torch.cat([torch.sin(angles), torch.cos(angles)], dim=1))
         temb = self.time["dense_2"](functional.silu(temb))
         if label is not None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +17,8 @@ from tinyddpm.diffusion.objectives import Hybrid
 from tinyddpm.errors import ConfigError, RegistryError
 from tinyddpm.model.config import Config, defaults_for, preset, presets, read_toml, settings
 from tinyddpm.model.model import Model
+from tinyddpm.ops import load_operations
+from tinyddpm.ops.noising import Noised
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 """What TOML's numbers are."""
@@ -89,6 +93,24 @@ def test_defaults_follow_the_data() -> None:
     assert defaults_for("digits") == preset("digits").config
     assert defaults_for("ring").network.name == "mlp"
     assert defaults_for("./photos") == Config()
+
+
+@pytest.mark.parametrize(("name", "like"), [("flow-digits", "digits"), ("flow-fashion", "fashion-mini")])
+def test_presets_of_flow_have_the_network_and_the_budget_of_others(name: str, like: str) -> None:
+    """They differ in schedule, prediction, law of t, weighting and sampler alone, and their loss is plain flow
+    matching's: |F − F_θ|² counts the same at all times."""
+    ours, theirs = preset(name), preset(like)
+    tables = {"training": {"predict": "flow", "times": "logit-normal"}, "weighting": {"name": "uniform"}}
+    assert (ours.sample_shape, ours.classes) == (theirs.sample_shape, theirs.classes)
+    changed = replace(theirs.config.updated(tables), schedule=ours.config.schedule, sampling=ours.config.sampling)
+    assert ours.config == changed
+    assert ours.config.schedule.name == "flow"
+    model = Model(ours.config, ours.sample_shape, tuple("0123456789"), load_backend("numpy"))
+    x_0, eps, F = np.random.default_rng(0).normal(size=(3, 5, *ours.sample_shape)).astype(np.float32)
+    t = np.array([0, 1, 60, 200, model.process.T - 1])
+    batch = Noised(x_0, t, eps, model.process.q_sample(x_0, t, eps))
+    losses, _ = model.objective.forward(load_operations(model.backend), F, batch)
+    np.testing.assert_allclose(losses, np.mean((eps - x_0 - F) ** 2, axis=(1, 2, 3)), rtol=1e-5)
 
 
 def test_unknown_preset_names_the_nearest() -> None:

@@ -115,6 +115,9 @@ def test_groups_are_ddpms(channels: int) -> None:
         ((32, 32, 3), {"norm_eps": 0.0}, ["norm_eps is 0.0"]),
         ((32, 32, 3), {"halving": "middle"}, ["halving is 'middle'"]),
         ((32, 32, 3), {"frequency_shift": 2.0}, ["frequency_shift is 2.0"]),
+        ((32, 32, 3), {"time_scale": 0.0}, ["time_scale is 0.0"]),
+        ((32, 32, 3), {"time_scale": float("inf")}, ["time_scale is inf"]),
+        ((32, 32, 3), {"resampling": "none"}, ["resampling is 'none'", "'blocks'"]),
         ((2,), {}, ["points", "mlp"]),
     ],
 )

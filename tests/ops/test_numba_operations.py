@@ -289,6 +289,7 @@ def test_linear(leading: list[int], c_in: int, c_out: int, others: int, dtype: t
 def test_resampling(n: int, h: int, w: int, c: int, dtype: type, seed: int) -> None:
     rng = np.random.default_rng(seed)
     check("upsample", normal(rng, dtype, n, h, w, c), rng=rng)
+    check("average_pool", normal(rng, dtype, n, 2 * h, 2 * w, c), rng=rng)
 
 
 @given(leading=SHAPES, c_a=CHANNELS, c_b=CHANNELS, dtype=TYPES, seed=SEEDS)

@@ -45,6 +45,7 @@ ROUNDINGS = {
     "add_vector": (1, 1, 0),
     "modulate": (3, 2, 0),  # 1 + scale, a product, a sum; for dx the first two, for dscale the last two
     "upsample": (0, 2, 0),  # two sums
+    "average_pool": (2, 0, 0),
     "concat": (0, 0, 0),
     "group_norm_silu": (6, 6, 6),  # the norm, `modulate`, SiLU, dropout
     "attention": (8, 8, 0),  # scores, twice, and P; dP, dP P, its sum, dS, dS / √d, and dQ or dK

@@ -119,6 +119,7 @@ def test_numbers_are_those_of_the_run(runs: list[Path]) -> None:
     held = metrics(runs[0], "validation_loss")
     known = json.loads(CliRunner().invoke(main, ["info", str(runs[0]), "--json"]).stdout)
     assert terms["steps"] == "0 to 6"
+    assert re.fullmatch(r"training \d+s, validating \d+s, saving \d+s, drawing \d+s", terms["spent"])
     assert terms["loss"] == f"{metrics(runs[0], 'loss')[-1]:.4g}"
     assert terms["held-out loss"] == f"{held[-1]:.4g}"
     assert terms["its lowest"] == f"{min(held):.4g} at step {2 + 2 * held.index(min(held))}"

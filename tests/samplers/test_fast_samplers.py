@@ -21,6 +21,7 @@ from tinyddpm.samplers import (
     ddim_encode,
     dpmpp_2m,
     dpmpp_2m_sde,
+    euler,
     heun,
     make_pairs,
     make_sampler,
@@ -43,7 +44,9 @@ X = np.random.default_rng(3).standard_normal((16, 2))
         ("ddim", {"eta": 1.0}),
         ("dpmpp-2m", {}),
         ("dpmpp-2m-sde", {}),
+        ("euler", {}),
         ("heun", {}),
+        ("heun", {"over": "tau"}),
         ("unipc", {}),
         ("unipc", {"order": 3}),
     ],
@@ -208,7 +211,7 @@ def test_dpm_solver_takes_a_line_in_its_middle(start: int) -> None:
     np.testing.assert_allclose(second.x, mean + variance**0.5, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize(("sampler", "evaluations"), [(ddim, 3), (dpmpp_2m, 3), (unipc, 3), (heun, 5)])
+@pytest.mark.parametrize(("sampler", "evaluations"), [(ddim, 3), (euler, 3), (dpmpp_2m, 3), (unipc, 3), (heun, 5)])
 def test_cost_and_noise(sampler: Any, evaluations: int) -> None:
     """How often three steps ask the denoiser; these samplers ask for no noise."""
     asked = []
@@ -241,6 +244,7 @@ def test_noise_is_asked_for_once_a_step_and_not_at_the_last(sampler: Any) -> Non
         ("ddim", {"eta": -0.1}, r"eta is -0\.1: give a number from 0"),
         ("ddim", {"eta": 1.5}, r"eta is 1\.5: give a number from 0"),
         ("ddim", {"eta": float("nan")}, "eta is nan"),
+        ("heun", {"over": "lambda"}, "over is 'lambda': give 'sigma'"),
         ("unipc", {"order": 4}, "order is 4: give 1, 2 or 3"),
         ("unipc", {"order": 0}, "order is 0: give 1, 2 or 3"),
         ("ancestral", {"variance": "medium"}, "variance is 'medium': give 'large'"),

@@ -13,7 +13,7 @@ from helpers.gaussians import THREE, Floats, Mixture
 from tinyddpm.backend import load_backend
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
-from tinyddpm.samplers import ancestral, ddim, ddim_encode, dpmpp_2m, dpmpp_2m_sde, heun, make_pairs, unipc
+from tinyddpm.samplers import ancestral, ddim, ddim_encode, dpmpp_2m, dpmpp_2m_sde, euler, heun, make_pairs, unipc
 
 STEPS = (32, 64, 128, 256)
 FINE_STEPS = (128, 256, 512, 1024)
@@ -39,14 +39,16 @@ def ends() -> tuple[Floats, Floats]:
     ("sampler", "options", "theory"),
     [
         (ddim, {}, 1),
+        (euler, {}, 1),
         (dpmpp_2m, {}, 2),
         (heun, {}, 2),
+        (heun, {"over": "tau"}, 2),
         (unipc, {"order": 1}, 2),
         (unipc, {"order": 2}, 3),
     ],
 )
 def test_deterministic_samplers_follow_the_flow(
-    ends: tuple[Floats, Floats], sampler: Callable[..., Any], options: dict[str, int], theory: int
+    ends: tuple[Floats, Floats], sampler: Callable[..., Any], options: dict[str, Any], theory: int
 ) -> None:
     """On a mixture, the distance to the flow's own end falls with the steps at the solver's order, to a tenth.
 
@@ -70,7 +72,7 @@ def test_a_third_point_makes_unipc_better_still(ends: tuple[Floats, Floats]) -> 
     assert all(3 * b < a for a, b in zip(two, three, strict=True))
 
 
-@pytest.mark.parametrize("sampler", [ddim, dpmpp_2m, dpmpp_2m_sde, heun, unipc])
+@pytest.mark.parametrize("sampler", [ddim, euler, dpmpp_2m, dpmpp_2m_sde, heun, unipc])
 def test_the_step_to_the_data_is_the_predicted_x0(sampler: Callable[..., Any]) -> None:
     """At the data all solvers say the same, x = x_0 as predicted at the last time, to rounding."""
     x = np.random.default_rng(1).standard_normal((8, 2))
@@ -138,7 +140,9 @@ def law(sampler: Callable[..., Any], steps: int, **options: Any) -> tuple[float,
         (ddim, {"eta": 1.0}, 1),
         (dpmpp_2m_sde, {}, 2),
         (dpmpp_2m, {}, 2),
+        (euler, {}, 1),
         (heun, {}, 2),
+        (heun, {"over": "tau"}, 2),
     ],
 )
 def test_the_law_of_the_samples_converges(sampler: Callable[..., Any], options: dict[str, Any], theory: int) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from PIL import Image
 
 from tinyddpm import registry, testing
+from tinyddpm.model.config import Config
 from tinyddpm.testing import check_callback, check_command, check_preset
 
 
@@ -32,6 +36,25 @@ class Good:
 
     def validated(self, step: int, **values: Any) -> bool:
         return step > self.patience
+
+
+class Reads:
+    """Finds in the folder, at each event, what is told of there."""
+
+    def started(self, step: int, steps: int, folder: Path) -> None:
+        self.folder = folder
+        assert Config.from_dict(tomllib.loads((folder / "config.toml").read_text())) == Config()
+
+    def logged(self, **values: float) -> None:
+        assert values in [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+
+    def validated(self, step: int, loss: float) -> None:
+        self.logged(step=step, validation_loss=loss)
+
+    def drew(self, step: int, paths: list[Path]) -> None:
+        for path in paths:
+            with Image.open(path) as image:
+                assert image.size == (8, 8)
 
 
 class Deaf:
@@ -71,6 +94,7 @@ class Positional(Good):
 )
 def test_a_broken_callback_is_named(broken: Any, line: str) -> None:
     check_callback(Good, patience=20)
+    check_callback(Reads)
     with pytest.raises(AssertionError, match=line):
         check_callback(broken)
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
+import sys
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tinyddpm import registry
 from tinyddpm.backend import load_backend
@@ -14,6 +19,7 @@ from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import load_model
 from tinyddpm.progress import Progress
+from tinyddpm.testing import check_callback
 from tinyddpm.training.callbacks import EVENTS, EarlyStop
 from tinyddpm.training.loop import Outcome
 from tinyddpm.training.run import resume, start
@@ -21,7 +27,7 @@ from tinyddpm.training.run import resume, start
 NUMPY = load_backend("numpy")
 
 TABLES: dict[str, Any] = {
-    "data": {"source": "moons"},
+    "data": {"source": "moons", "labels": False},
     "network": {"name": "mlp", "width": 8, "depth": 1},
     "schedule": {"name": "cosine", "timesteps": 10},
     "training": {
@@ -69,9 +75,9 @@ def test_all_is_heard_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     outcome, _ = trained(tmp_path / "r", listener, monkeypatch)
     assert (outcome.complete, outcome.stopped_by) == (True, None)
     assert [(event, values["step"]) for event, values in listener.heard] == [
-        ("started", 0), ("step", 1), ("step", 2), ("validated", 2), ("step", 3), ("saved", 3), ("step", 4),
-        ("validated", 4), ("drew", 4), ("step", 5), ("step", 6), ("validated", 6), ("saved", 6), ("drew", 6),
-        ("ended", 6),
+        ("started", 0), ("step", 1), ("step", 2), ("logged", 2), ("validated", 2), ("step", 3), ("saved", 3),
+        ("step", 4), ("logged", 4), ("validated", 4), ("drew", 4), ("step", 5), ("step", 6), ("logged", 6),
+        ("validated", 6), ("saved", 6), ("drew", 6), ("ended", 6),
     ]  # fmt: skip
     first = dict(reversed(listener.heard))
     assert first["started"] == {"step": 0, "steps": 6, "folder": tmp_path / "r"}
@@ -83,7 +89,31 @@ def test_all_is_heard_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert all(isinstance(value, int | float | Path | list) for value in values.values()), event
 
 
-@pytest.mark.parametrize(("event", "step"), [("step", 1), ("validated", 2), ("saved", 3), ("drew", 4)])
+class Reader:
+    """Notes what it is told of the lines of metrics, beside the last line that is there then."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[dict[str, Any], dict[str, Any]]] = []
+
+    def started(self, step: int, steps: int, folder: Path) -> None:
+        self.file = folder / "metrics.jsonl"
+
+    def logged(self, **values: Any) -> None:
+        self.pairs.append((values, json.loads(self.file.read_text().splitlines()[-1])))
+
+    def validated(self, step: int, loss: float) -> None:
+        self.logged(step=step, validation_loss=loss)
+
+
+def test_what_is_logged_is_heard_once_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Reader()
+    trained(tmp_path / "r", reader, monkeypatch)
+    assert [told["step"] for told, _ in reader.pairs] == [2, 2, 4, 4, 6, 6]
+    for told, written in reader.pairs:
+        assert told == written
+
+
+@pytest.mark.parametrize(("event", "step"), [("step", 1), ("logged", 2), ("validated", 2), ("saved", 3), ("drew", 4)])
 def test_a_callback_stops_the_run_where_it_asks(
     event: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,7 +136,7 @@ def test_a_callback_that_fails_ends_nothing(
     listener = Listener(validated=error)
     outcome, said = trained(tmp_path / "r", listener, monkeypatch)
     assert outcome.complete
-    notes = [line for line in said.splitlines() if line.startswith("note: ")]
+    notes = [line for line in said.splitlines() if line.startswith("note: callback")]
     assert len(notes) == 1
     assert f"callback 'made-up' failed at 'validated': {type(error).__name__}: " in notes[0]
     assert [event for event, _ in listener.heard][-1] == "validated", "it is told no more"
@@ -128,3 +158,27 @@ def test_early_stop_waits_for_its_patience() -> None:
         EarlyStop(patience=0)
     with pytest.raises(ConfigError, match="least is -1: give a difference"):
         EarlyStop(least=-1)
+
+
+def test_readmes_callback_tells_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands there, with a stand-in for the library that it speaks to; what is logged arrives, with its step."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (block,) = [block for block in re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.M) if "wandb" in block]
+    begun: list[dict[str, Any]] = []
+    sent: list[tuple[int, dict[str, Any]]] = []
+    run = SimpleNamespace(log=lambda values, step: sent.append((step, values)), finish=lambda: begun.append({}))
+    stand_in = SimpleNamespace(init=lambda **told: begun.append(told) or run, Image=Image.open)
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    check_callback(names["WandB"])
+    begun.clear()
+    sent.clear()
+    _, said = trained(tmp_path / "r", names["WandB"](), monkeypatch)
+    assert "note: callback" not in said
+    told, end = begun
+    assert (told["id"], told["config"]["training"]["steps"], end) == ("r", 6, {})
+    lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert [{"step": step, **values} for step, values in sent if "samples" not in values] == lines
+    grids = [(step, values["samples"].format) for step, values in sent if "samples" in values]
+    assert grids == [(4, "PNG"), (6, "PNG")]

@@ -46,7 +46,7 @@ from tinyddpm.training.trainer import StepResult, Trainer
 NUMPY = load_backend("numpy")
 
 POINTS: dict[str, Any] = {
-    "data": {"source": "moons"},
+    "data": {"source": "moons", "labels": False},
     "network": {"name": "mlp", "width": 16, "depth": 1},
     "schedule": {"name": "cosine", "timesteps": 20},
     "training": {
@@ -134,9 +134,9 @@ def test_stopped_and_resumed_is_the_straight_run(tables: dict[str, Any], stop: i
     start(config(tables), backend, tmp_path / "straight", quiet())
     start(config(tables, steps=stop), backend, tmp_path / "stopped", quiet())
     resume(tmp_path / "stopped", quiet(), steps=config(tables).training.steps)
-    # A run that ends at a step validates there; the straight run did not.
-    extra = [line for line in losses(tmp_path / "stopped") if "validation_loss" in line and line["step"] == stop]
-    kept = [line for line in losses(tmp_path / "stopped") if line not in extra or stop % 4 == 0]
+    # A run that ends at a step logs its loss and validates there; the straight run did not.
+    extra = {name for name, every in (("loss", 5), ("validation_loss", 4)) if stop % every}
+    kept = [line for line in losses(tmp_path / "stopped") if line["step"] != stop or not extra & set(line)]
     assert kept == losses(tmp_path / "straight")
     assert_same_arrays(loaded(tmp_path / "straight"), loaded(tmp_path / "stopped"))
 
@@ -255,7 +255,7 @@ def test_run_folder_holds_what_it_should(tmp_path: Path) -> None:
     names = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
     expected = {"config.toml", "metrics.jsonl", "run.json", "checkpoint.h5", "samples.png", "denoising.gif", ".lock"}
     assert names == expected | {"samples/step_0000006.png", "samples/step_0000012.png"}
-    assert [line["step"] for line in losses(tmp_path / "run")] == [4, 5, 8, 10, 12]
+    assert [line["step"] for line in losses(tmp_path / "run")] == [4, 5, 8, 10, 12, 12]
 
 
 def test_pictures_of_a_run_say_what_made_them(tmp_path: Path) -> None:
@@ -400,7 +400,7 @@ def test_a_line_that_is_rewritten_ends_before_a_stop_is_told(tmp_path: Path, mon
     monkeypatch.setattr(Trainer, "train_step", stopped)
     terminal = Terminal()
     assert start(config(POINTS), NUMPY, tmp_path / "run", Progress(terminal)).signal == signal.SIGINT
-    assert re.search(r"\r1/12  loss [^\n]*\n$", terminal.getvalue())
+    assert re.search(r"\r1/12  loss [^\n]*\ntime spent: [^\n]*\n$", terminal.getvalue())
 
 
 def test_an_edited_configuration_is_honoured_or_refused(tmp_path: Path) -> None:
@@ -418,7 +418,7 @@ def test_an_edited_configuration_is_honoured_or_refused(tmp_path: Path) -> None:
     said = StringIO()
     assert resume(tmp_path / "run", Progress(said)).step == 7
     assert f"note: {file} was edited: training.steps is 7, and was 3\n" in said.getvalue()
-    assert [line["step"] for line in losses(tmp_path / "run") if "loss" in line] == [4, 5, 6, 7]
+    assert [line["step"] for line in losses(tmp_path / "run") if "loss" in line] == [3, 4, 5, 6, 7]
     file.unlink()
     assert resume(tmp_path / "run", quiet(), steps=8).complete
     assert file.read_text() == written.replace("steps = 3", "steps = 8").replace("log_every = 5", "log_every = 1")

@@ -9,10 +9,9 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tinyddpm.errors import DataError
 from tinyddpm.progress import Progress, duration
@@ -25,26 +24,31 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_plain_lines_away_from_a_terminal() -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What the progress takes for the time, in seconds; it stands still until it is set."""
+    found = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr("tinyddpm.progress.time", SimpleNamespace(monotonic=lambda: found.now))
+    return found
+
+
+def test_plain_lines_come_by_time(clock: SimpleNamespace) -> None:
+    """Away from a terminal: after 5 seconds, then every 30, and at the end; of quick work and of slow."""
     stream = io.StringIO()
     progress = Progress(stream)
-    for step in range(1, 1001):
-        progress.update(step, 1000, f"loss {step}")
-    lines = stream.getvalue().splitlines()
-    assert len(lines) == 20
-    assert lines[-1] == "1000/1000  loss 1000"
+    for second in range(1, 101):
+        clock.now += 1
+        progress.update(second, 100, f"loss {second}")
+    assert stream.getvalue().splitlines() == [f"{second}/100  loss {second}" for second in (5, 35, 65, 95, 100)]
+    for step in range(1, 100_001):
+        clock.now += 1e-4
+        progress.update(step, 100_000, "quick")
+    for step in range(1, 4):
+        clock.now += 1000
+        progress.update(step, 4, "slow")
+    rest = stream.getvalue().splitlines()[5:]
+    assert rest == ["100000/100000  quick", "1/4  slow", "2/4  slow", "3/4  slow"]
     assert "\r" not in stream.getvalue()
-
-
-def test_leaps_print_a_line_for_each_twentieth_they_enter() -> None:
-    """Of every work anew, one that was broken off before among them."""
-    stream = io.StringIO()
-    progress = Progress(stream)
-    for end in (1000, 2100, 2100):
-        for done in range(50, end + 1, 50):
-            progress.update(done, 2100, "seconds")
-    whole = [-(-105 * twentieth // 50) * 50 for twentieth in range(1, 21)]
-    assert [int(line.split("/")[0]) for line in stream.getvalue().splitlines()] == [*whole[:9], *whole, *whole]
 
 
 def test_one_rewritten_line_on_a_terminal() -> None:
@@ -56,19 +60,6 @@ def test_one_rewritten_line_on_a_terminal() -> None:
     rewritten, line = stream.getvalue().split("\n")[:2]
     assert rewritten.split("\r")[-1].strip() == "1000/1000  loss"
     assert line == "done"
-
-
-@given(st.integers(1, 10**6), st.data())
-def test_short_runs_print_every_step_and_long_ones_twenty(total: int, data: st.DataObject) -> None:
-    """Over run lengths: the last step is always printed, and never more than one line a step."""
-    stream = io.StringIO()
-    progress = Progress(stream)
-    done = data.draw(st.integers(1, total))
-    progress.update(done, total, "x")
-    progress.update(total, total, "end")
-    assert stream.getvalue().splitlines()[-1] == f"{total}/{total}  end"
-    if total <= 20:
-        assert stream.getvalue().splitlines()[0] == f"{done}/{total}  x"
 
 
 @pytest.mark.parametrize("terminal", [False, True])

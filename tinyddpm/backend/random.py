@@ -68,6 +68,11 @@ class Purpose(IntEnum):
     """Whether a training sample's condition is its null."""
     AUGMENTATION = 19
     """The noise put on a picture that is to be enlarged: layer 0 is how much, in training, and layer 1 is the noise."""
+    TRANSFORM = 20
+    """What is done to a training sample; the layer tells the transform, and which of its draws."""
+    BALANCE = 21
+    """The order of training samples where classes come equally often: layer 0 is that of the classes, the sample being
+    the round, and layer 1 that within a class, the step being its epoch."""
 
 
 class Random:

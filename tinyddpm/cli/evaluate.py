@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tinyddpm.metrics.evaluation import Pairs
     from tinyddpm.model.config import Config
     from tinyddpm.model.tables import GuidanceConfig, SamplingConfig
+    from tinyddpm.progress import Watch
 
 METRICS = (
     "frechet", "kernel", "precision-recall", "density-coverage", "inception-score", "obedience", "memorisation",
@@ -148,6 +149,7 @@ def evaluate(
     from tinyddpm.metrics.base import make_features
     from tinyddpm.metrics.evaluation import Evaluation, Subject
     from tinyddpm.model.load import checkpoint_file
+    from tinyddpm.progress import Progress, late
     from tinyddpm.training.interrupt import Stoppable
 
     metrics = _metrics(metrics_names.split(",") if metrics_names else METRICS, metric_assignments)
@@ -163,9 +165,11 @@ def evaluate(
         )  # fmt: skip
         model.pairs(sampling)  # more steps than the chain has are refused before anything is drawn
         ways.append((sampling, chosen_guidance(model.config, guide, at.get("guidance", scale), guide_assignments)))
-    dataset, split = opened(model, data, data_dir, split)
+    with late(Progress()) as watch:
+        dataset, split = opened(model, data, data_dir, split, watch)
     try:
-        training = _training(model.config, data_dir, trained) if _looking_at_training(metrics) else None
+        with late(Progress()) as watch:
+            training = _training(model.config, data_dir, trained, watch) if _looking_at_training(metrics) else None
     except DataError as error:
         if metrics_names:
             raise
@@ -282,8 +286,8 @@ def _sweep(text: str | None) -> tuple[str, list[Any]]:
         raise ConfigError(f"--sweep {text!r}: give numbers separated by commas, such as steps=5,10") from error
 
 
-def _training(config: Config, data_dir: str | None, count: int) -> Dataset:
-    """Return what the run trained on, or so many samples of it.
+def _training(config: Config, data_dir: str | None, count: int, watch: Watch) -> Dataset:
+    """Return what the run trained on, or so many samples of it. `watch` is told how far the reading is.
 
     Raises:
         DataError: it is not there any more.
@@ -295,7 +299,7 @@ def _training(config: Config, data_dir: str | None, count: int) -> Dataset:
 
     if data_dir:
         config = config.updated({"data": {"data_dir": data_dir}})
-    training, _ = split_held_out(config, open_data(config))
+    training, _ = split_held_out(config, open_data(config, watch))
     n = min(count or len(training), len(training))
     return training if n == len(training) else Subset(training, np.arange(n) * len(training) // n)
 

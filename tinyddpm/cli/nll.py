@@ -123,6 +123,7 @@ def nll(
     from tinyddpm.diffusion.bound import all_times, some_times
     from tinyddpm.diffusion.flow import flow_times
     from tinyddpm.figures.marks import checkpoint_of
+    from tinyddpm.progress import Progress, late
 
     if group.first:
         refuse_full(out)
@@ -130,7 +131,8 @@ def nll(
         raise ConfigError("--flow-steps is for the probability flow: give --flow with it")
     model, weights, loaded = open_model(checkpoint, raw, group=group, **machine)
     about = checkpoint_of(checkpoint, loaded, raw)
-    dataset, split = opened(model, data, data_dir, split)
+    with late(Progress()) as watch:
+        dataset, split = opened(model, data, data_dir, split, watch)
     n = min(number or len(dataset), len(dataset))
     numbers = np.arange(n) * len(dataset) // n
     T = model.process.T

@@ -87,8 +87,8 @@ def setting_options(function: F) -> F:
     """Add one option for every setting of the configuration, under its table's name; unset ones are None."""
     for table, _, name, kind, text in reversed(list(settings())):
         flag = name.replace("_", "-")
-        declaration = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
         plain = next((k for k in get_args(kind) if k is not NoneType), kind)
+        declaration = f"--{flag}/--no-{flag}" if plain is bool else f"--{flag}"
         decorate = option(
             declaration, name, type=plain, default=None, help=text, group=(table or "general").capitalize()
         )
@@ -124,16 +124,23 @@ def configuration_options(function: F) -> F:
 
 
 def configuration(
-    preset_name: str | None, config_file: Path | None, assignments: tuple[str, ...], values: dict[str, Any]
+    preset_name: str | None,
+    config_file: Path | None,
+    assignments: tuple[str, ...],
+    values: dict[str, Any],
+    base: Config | None = None,
 ) -> Config:
-    """Return the settings that the options of `configuration_options` make: preset, file, environment and flags."""
+    """Return the settings that the options of `configuration_options` make: preset, file, environment and flags.
+
+    Without a preset they start from `base`, or else from those of the data set.
+    """
     from_file = read_toml(config_file) if config_file else {}
     of_data = {name: values[name] for name in PATH_OPTIONS if values.get(name) is not None}
     from_flags = merged(chosen_settings(values), {"data": of_data} if of_data else {})
     from_flags = merged(from_flags, parse_assignments(assignments, depth=3))
     wanted = merged(from_file, from_flags).get("data")
     source = wanted.get("source", "digits") if isinstance(wanted, dict) else "digits"
-    config = preset(preset_name).config if preset_name else defaults_for(str(source))
+    config = preset(preset_name).config if preset_name else base or defaults_for(str(source))
     if from_file:
         config = config.updated(from_file, str(config_file))
     return config.updated(from_flags, "options")

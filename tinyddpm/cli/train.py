@@ -13,20 +13,27 @@ from tinyddpm.cli.options import GroupedCommand, configuration, configuration_op
 from tinyddpm.cli.output import say
 from tinyddpm.cli.ranks import shared
 from tinyddpm.errors import ConfigError
-from tinyddpm.model.config import Config
+from tinyddpm.model.config import Config, settings
 
 if TYPE_CHECKING:
     from tinyddpm.distributed.group import Group
     from tinyddpm.training.loop import Outcome
 
-CHANGED = ("steps", "backend", "device", "precision", "graph", "recompute", "learning_rate")
-RESUMABLE = {"resume", "distributed", *CHANGED}
-"""The options that may be given with --resume: none of them changes what has been trained so far."""
+BESIDE = {"resume", "distributed"}
+"""Options that are no settings and go with --resume."""
 
 
 @click.command(cls=GroupedCommand)
 @option("--out", type=click.Path(path_type=Path), help="Folder of the run; runs/<data> if not given.", group="Run")
 @option("--resume", type=click.Path(path_type=Path), help="Go on with this run folder where it stopped.", group="Run")
+@option(
+    "--init-from",
+    type=click.Path(path_type=Path),
+    help="Start from the weights of this run or checkpoint, and from its settings where no others are given.",
+    group="Run",
+)
+@option("--init-raw", is_flag=True, help="Start from its weights as trained, not from their average.", group="Run")
+@option("--init-partly", is_flag=True, help="Leave out what does not fit, instead of refusing it.", group="Run")
 @option("--dry-run", is_flag=True, help="Do three steps, and say what the run would take.", group="Run")
 @option(
     "--callback",
@@ -37,6 +44,14 @@ RESUMABLE = {"resume", "distributed", *CHANGED}
     group="Run",
 )
 @configuration_options
+@option(
+    "--transform",
+    "transforms",
+    multiple=True,
+    metavar="NAME",
+    help="Do this to samples before they are learned from, such as shift; --set transforms.NAME.KEY=VALUE.",
+    group="Data",
+)
 @shared
 @click.pass_context
 def train(
@@ -44,8 +59,12 @@ def train(
     /,
     out: Path | None,
     resume: Path | None,
+    init_from: Path | None,
+    init_raw: bool,
+    init_partly: bool,
     dry_run: bool,
     callbacks: tuple[str, ...],
+    transforms: tuple[str, ...],
     group: Group,
     preset_name: str | None,
     config_file: Path | None,
@@ -61,23 +80,28 @@ def train(
     """
     from tinyddpm.files import unused
     from tinyddpm.progress import Progress
+    from tinyddpm.training.initial import Initial, base_of
     from tinyddpm.training.run import resume as resume_run
     from tinyddpm.training.run import start
 
     progress = Progress()
     if resume:
-        _refuse_changes(ctx)
-        outcome = resume_run(resume, progress, group=group, **{name: values[name] for name in CHANGED})
+        outcome = resume_run(resume, progress, group=group, **_changes(ctx))
         folder = resume if resume.is_dir() else resume.parent
     else:
-        config = configuration(preset_name, config_file, assignments, values)
+        if (init_raw or init_partly) and not init_from:
+            raise ConfigError("--init-raw and --init-partly go with --init-from: say which run to start from")
+        base = base_of(init_from) if init_from and not (preset_name or config_file) else None
+        assignments = (*(f"transforms.{name}={{}}" for name in transforms), *assignments)
+        config = configuration(preset_name, config_file, assignments, values, base)
         config = config.updated({"callbacks": {name: {} for name in callbacks}}, "options")
         backend = group.load_backend(config.backend, config.device, config.precision, config.graph)
         if dry_run:
             _print_estimate(config, backend, group)
             return
         folder = group.broadcast(out or unused(Path("runs") / Path(config.data.source).stem))
-        outcome = start(config, backend, folder, progress, group=group)
+        initial = Initial(init_from, init_raw, init_partly) if init_from else None
+        outcome = start(config, backend, folder, progress, group=group, initial=initial)
     _tell(outcome, folder)
 
 
@@ -94,18 +118,25 @@ def _tell(outcome: Outcome, folder: Path) -> None:
         say(f"wrote {path}")
 
 
-def _refuse_changes(ctx: click.Context) -> None:
-    changes = sorted(
-        parameter.opts[0]
+def _changes(ctx: click.Context) -> dict[str, Any]:
+    """Return the settings that are given with --resume.
+
+    Raises:
+        ConfigError: something else is given.
+    """
+    given = {
+        str(parameter.name): parameter
         for parameter in ctx.command.params
-        if parameter.name not in RESUMABLE
-        and ctx.get_parameter_source(str(parameter.name)) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
-    )
-    if changes:
+        if ctx.get_parameter_source(str(parameter.name)) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    }
+    known = {name for _, _, name, *_ in settings()}
+    others = sorted(given[name].opts[0] for name in given.keys() - known - BESIDE)
+    if others:
         raise ConfigError(
-            f"--resume keeps the settings of its run, so {', '.join(changes)} cannot be given with it: "
-            "only --steps, --learning-rate, --backend, --device, --precision, --no-graph and --recompute can"
+            f"--resume keeps the settings of its run, so {', '.join(others)} cannot be given with it; to start another"
+            " run from its weights, give --init-from in its place"
         )
+    return {name: ctx.params[name] for name in given if name in known}
 
 
 def _print_estimate(config: Config, backend: Any, group: Group) -> None:
@@ -115,6 +146,7 @@ def _print_estimate(config: Config, backend: Any, group: Group) -> None:
     found = estimate(config, backend, group=group)
     speed = config.training.batch_size / found.seconds_per_step
     say(f"data         {found.data}")
+    say(f"learns       {found.learns}")
     say(f"parameters   {found.parameters:,}")
     say(f"memory       {found.memory / 2**20:,.0f} MiB at its peak, measured on {backend.describe()}")
     say(f"step         {found.seconds_per_step:.3g} s, {speed:.1f} samples/s")

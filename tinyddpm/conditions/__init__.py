@@ -16,14 +16,17 @@ from tinyddpm.conditions.base import (
     make_condition,
     some,
 )
+from tinyddpm.conditions.transformed import TRANSFORMS, Transformed
 
 __all__ = [
     "OF_CLASSES",
+    "TRANSFORMS",
     "Asked",
     "Condition",
     "Conditioned",
     "Given",
     "Known",
+    "Transformed",
     "Unconditional",
     "Wish",
     "check_fit",

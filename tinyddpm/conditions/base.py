@@ -73,8 +73,25 @@ ASKED_BY = {
 """What a model must have been trained with for each part of a wish, and the option that says it."""
 
 
-class Condition(Protocol):
-    """What samples are conditioned on, with parameters and a hand-derived backward, and no state of its own.
+class Telling(Protocol):
+    """What tells a network of samples, with parameters and a hand-derived backward, and no state of its own."""
+
+    @property
+    def parameters(self) -> Sequence[Parameter]:
+        """Its parameters, in the order of the flat buffer."""
+        ...
+
+    def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
+        """Return what a network is told of N samples, and the residuals (None when `ops.training` is False)."""
+        ...
+
+    def backward(self, saved: Saved, dw: Gradients, dtold: Told) -> None:
+        """Add the gradients of the parameters to `dw` in place, and use up `saved`."""
+        ...
+
+
+class Condition(Telling, Protocol):
+    """What samples are conditioned on.
 
     An entry of group `tinyddpm.conditions` is a callable
     `(sample_shape, classes, width, null, **options) -> Condition`:
@@ -103,11 +120,6 @@ class Condition(Protocol):
     gives: Widths
     null: Mapping[str, HostArray]
 
-    @property
-    def parameters(self) -> Sequence[Parameter]:
-        """Its parameters, in the order of the flat buffer."""
-        ...
-
     def read(self, known: Known) -> Mapping[str, HostArray]:
         """Return the columns of all samples that `known` knows of, each (n, ...), on the host.
 
@@ -130,14 +142,6 @@ class Condition(Protocol):
 
     def words(self, known: Known) -> Sequence[str] | None:
         """Return what to write beside each sample that was asked for so; None for nothing."""
-        ...
-
-    def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
-        """Return what a network is told of N samples, and the residuals (None when `ops.training` is False)."""
-        ...
-
-    def backward(self, saved: Saved, dw: Gradients, dtold: Told) -> None:
-        """Add the gradients of the parameters to `dw` in place, and use up `saved`."""
         ...
 
 
@@ -183,7 +187,7 @@ class Conditioned:
         parameters: of both; those whose paths begin with the same folder lie side by side.
     """
 
-    def __init__(self, network: Network, condition: Condition) -> None:
+    def __init__(self, network: Network, condition: Telling) -> None:
         self._network, self._condition = network, condition
         folders: dict[str, list[Parameter]] = {}
         for parameter in (*network.parameters, *condition.parameters):

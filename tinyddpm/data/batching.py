@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyddpm.backend import Purpose, Random
-from tinyddpm.errors import DataError
+from tinyddpm.data.base import Dataset, Labels
+from tinyddpm.errors import ConfigError, DataError
+
+Order: TypeAlias = Callable[[int], NDArray[np.int64]]
+"""Which samples a training step reads, by its number: indices (batch_size,), each in [0, n)."""
+
+
+def make_order(dataset: Dataset, batch_size: int, seed: int, balance: str) -> Order:
+    """Return the order of the samples for a setting `data.balance`.
+
+    Raises:
+        ConfigError: classes are to be balanced where there are none.
+    """
+    if balance == "order":
+        return Balanced(_classes(dataset, balance), batch_size, seed)
+    return partial(_shuffled, len(dataset), batch_size, seed)
+
+
+def _shuffled(n: int, batch_size: int, seed: int, step: int) -> NDArray[np.int64]:
+    return batch_indices(n, batch_size, step, seed)
 
 
 def batch_indices(n: int, batch_size: int, step: int, seed: int) -> NDArray[np.int64]:
@@ -33,6 +54,93 @@ def _order(n: int, epoch: int, seed: int) -> NDArray[np.int64]:
     order: NDArray[np.int64] = Random(np, seed).permutation(Purpose.ORDER, epoch, n)
     order.flags.writeable = False
     return order
+
+
+class Balanced:
+    """An order in which each class comes as often as any other.
+
+    Slot i of step k is place k·batch_size + i in rounds laid end to end, in each of which every class that has samples
+    comes once, at random. A class gives its samples in an order of its own, all of them before any comes twice, and
+    then in another. No state is needed: any step can be asked for.
+
+    Args:
+        labels: (n,) the class of each sample.
+        batch_size: samples of a step.
+        seed: of all orders.
+    """
+
+    def __init__(self, labels: Labels, batch_size: int, seed: int) -> None:
+        self._members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+        self._batch_size, self._random = batch_size, Random(np, seed)
+        self._of_class = lru_cache(maxsize=2 * len(self._members))(self._order_of_class)
+
+    def __call__(self, step: int) -> NDArray[np.int64]:
+        """Return the indices of the samples in the batch of this training step, (batch_size,)."""
+        classes = len(self._members)
+        rounds, within = np.divmod(np.arange(step * self._batch_size, (step + 1) * self._batch_size), classes)
+        turns = _permuted(self._random.bits(Purpose.BALANCE, 0, np.unique(rounds), (classes, 2)))
+        whose = turns[rounds - rounds[0], within]
+        indices = np.empty(self._batch_size, np.int64)
+        for place, (number, round_) in enumerate(zip(whose.tolist(), rounds.tolist(), strict=True)):
+            epoch, at = divmod(round_, len(self._members[number]))
+            indices[place] = self._of_class(number, epoch)[at]
+        return indices
+
+    def _order_of_class(self, number: int, epoch: int) -> NDArray[np.int64]:
+        """Return the samples of a class in the order of one of its epochs."""
+        members = self._members[number]
+        return members[_permuted(self._random.bits(Purpose.BALANCE, epoch, members, (2,), layer=1))]
+
+
+def _permuted(words: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the order along the last axis but one of random keys, two words each; see `Random.permutation`."""
+    return np.argsort((words[..., 0] << 32) | words[..., 1], axis=-1, kind="stable")
+
+
+def class_weights(dataset: Dataset, balance: str) -> NDArray[np.float32] | None:
+    """Return how much each sample counts in the loss, (n,) of mean 1, for a setting `data.balance`; None for alike.
+
+    With "weights" all classes that have samples count the same: a sample as much as the inverse of its class's
+    frequency. Or the setting says what each class's samples count, numbers with commas between.
+
+    Raises:
+        ConfigError: the setting is none of these, or there are no classes.
+    """
+    if balance in ("none", "order"):
+        return None
+    labels = _classes(dataset, balance)
+    counts = np.bincount(labels, minlength=len(dataset.classes))
+    each = 1.0 / np.maximum(counts, 1) if balance == "weights" else _given_weights(balance, len(dataset.classes))
+    weights: NDArray[np.float64] = each[labels]
+    if not weights.any():
+        raise ConfigError(f"data.balance is {balance!r}: no sample would count: give a weight above 0")
+    return np.asarray(weights / weights.mean(), np.float32)
+
+
+def _given_weights(balance: str, classes: int) -> NDArray[np.float64]:
+    """Return the weights that a setting lists."""
+    try:
+        weights = np.asarray([float(weight) for weight in balance.split(",")])
+    except ValueError:
+        raise ConfigError(
+            f"data.balance is {balance!r}: give none, order, weights, or a number for each class, such as 1,2,1"
+        ) from None
+    if len(weights) != classes:
+        raise ConfigError(
+            f"data.balance has {len(weights)} weights, and there are {classes} classes: give one for each"
+        )
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ConfigError(f"data.balance is {balance!r}: give numbers from 0 on")
+    return weights
+
+
+def _classes(dataset: Dataset, balance: str) -> Labels:
+    """Return the class of each sample."""
+    if dataset.labels is None:
+        raise ConfigError(
+            f"data.balance is {balance!r}, but there are no classes in {dataset.description}: leave it out"
+        )
+    return dataset.labels
 
 
 def check_batch_size(n: int, batch_size: int) -> None:

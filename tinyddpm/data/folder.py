@@ -26,8 +26,10 @@ from numpy.typing import NDArray
 from tinyddpm.data.base import CAPTIONS, ArrayDataset, Labels, Samples, check_memory, require_split
 from tinyddpm.data.captions import LABEL, TEXT, read_annotations
 from tinyddpm.data.image_files import AS_IT_IS, SUFFIXES, BrokenImageError, ImageFiles, Reading, Sources, refuse_broken
+from tinyddpm.data.resize import changes
 from tinyddpm.data.splits import split_called
 from tinyddpm.errors import DataError, TinyDDPMWarning
+from tinyddpm.progress import Watch, unwatched
 
 COMPANIONS = (
     ".txt", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".toml", ".ini", ".db", ".md", ".html", ".pdf",
@@ -63,7 +65,7 @@ def open_folder(folder: Path, split: str, reading: Reading = AS_IT_IS) -> ArrayD
         DataError: there are no images, one is broken, sizes differ, their levels are not certain, or they take more
             memory than a data set may.
     """
-    return open_listing(folder, list_images(folder, split), reading)
+    return open_listing(folder, list_images(folder, split, reading.watch), reading)
 
 
 def open_listing(folder: Path, listing: Listing, reading: Reading) -> ArrayDataset:
@@ -88,8 +90,9 @@ def _decoded(folder: Path, listing: Listing, reading: Reading) -> ArrayDataset:
     # Small files are decoded several to a task, which would else take longer to hand out than to do.
     at_once = min(16, 1 + len(sources) // 64)
 
-    def decode_into_place(begin: int) -> None:
-        for i in range(begin, min(begin + at_once, len(sources))):
+    def decode_into_place(begin: int) -> int:
+        end = min(begin + at_once, len(sources))
+        for i in range(begin, end):
             frames = files.read(i)
             if frames[0].shape != first.shape:
                 raise DataError(
@@ -97,19 +100,24 @@ def _decoded(folder: Path, listing: Listing, reading: Reading) -> ArrayDataset:
                     " bring all images to one size with --image-size HxW"
                 )
             images[starts[i] : starts[i + 1]] = frames
+        return end
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(decode_into_place, range(1, len(sources), at_once)):
-            pass
+        for done in pool.map(decode_into_place, range(1, len(sources), at_once)):
+            reading.watch(done, len(sources), "images decoded")
     files.check_levels()
     _say_left_out(folder, int(starts[-1]), listing, files.further)
     labels = None if listing.labels is None else np.repeat(listing.labels, files.frames)
     columns = {key: np.repeat(column, files.frames) for key, column in listing.columns.items()}
-    return ArrayDataset(images, labels, listing.classes, columns=columns, name=str(folder))
+    dataset = ArrayDataset(images, labels, listing.classes, columns=columns, name=str(folder))
+    changed = changes(files.sizes, reading.image_size) if reading.image_size else ""
+    if changed:
+        dataset.description += f", {changed}"
+    return dataset
 
 
-def list_images(folder: Path, split: str = "train") -> Listing:
-    """Return the images of `folder` in the order of their names.
+def list_images(folder: Path, split: str = "train", watch: Watch = unwatched) -> Listing:
+    """Return the images of `folder` in the order of their names. `watch` is told how far the reading of captions is.
 
     Classes are what metadata says, otherwise the folders.
 
@@ -135,7 +143,7 @@ def list_images(folder: Path, split: str = "train") -> Listing:
         such = f" but such as {others[0].relative_to(folder)}" if others else ""
         raise DataError(f"{folder} holds no images ({kinds}){such}, nor do its subfolders: check the path")
     paths = direct or [path for found in by_class.values() for path in found]
-    known = read_annotations(folder, paths, above)
+    known = read_annotations(folder, paths, above, watch)
     names = known.get(LABEL) or ([] if direct else [path.parent.name for path in paths])
     classes = {name: k for k, name in enumerate(sorted(set(names)))}
     labels = np.asarray([classes[name] for name in names]) if classes else None

@@ -100,7 +100,7 @@ class LogNormal(Forgetful):
 
     def __init__(self, process: GaussianProcess, *, mean: float = -1.2, std: float = 1.2) -> None:
         if not 0 < std < np.inf or not np.isfinite(mean):
-            raise ConfigError(f"mean is {mean} and std {std}: give finite numbers, std above 0 (EDM uses -1.2 and 1.2)")
+            raise ConfigError(f"mean is {mean} and std {std}: give finite numbers, std above 0")
         log_ratio = np.log(noise_to_signal(process.alpha_bar))
         inner = ((log_ratio[1:] + log_ratio[:-1]) / 2 - mean) / std
         below = np.concatenate([[0.0], _phi(inner), [1.0]])
@@ -111,6 +111,26 @@ class LogNormal(Forgetful):
         """Return times, and 1."""
         t = times_at(edges(self.p), words(self.backend, random, step, samples))
         return self.backend.asarray(t), 1.0
+
+
+class LogitNormal(LogNormal):
+    """Stable Diffusion 3's law: the logit of rectified flow's time is normal (arXiv 2403.03206, eq. 19).
+
+    With τ = σ / (α + σ), the time of z = (1 − τ) x_0 + τ eps, logit τ = log τ / (1 − τ) = log σ / α: the logarithm of
+    the noise-to-signal ratio. So it is `LogNormal` with other defaults, those that did best in the paper; the weights
+    are 1, the density being a part of the loss.
+
+    Args:
+        process: the chain.
+        mean: of the logit, the paper's m; above 0 more noise is drawn.
+        std: its standard deviation, the paper's s.
+
+    Raises:
+        ConfigError: std is not positive, or mean not finite.
+    """
+
+    def __init__(self, process: GaussianProcess, *, mean: float = 0.0, std: float = 1.0) -> None:
+        super().__init__(process, mean=mean, std=std)
 
 
 class LossHistory:

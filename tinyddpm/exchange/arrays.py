@@ -18,7 +18,7 @@ from numpy.lib import format as npy
 from tinyddpm.data.arrays import DAMAGE, declared, read_member
 from tinyddpm.errors import CheckpointError, ConfigError
 from tinyddpm.files import check_file, replacing
-from tinyddpm.hdf5 import listed
+from tinyddpm.hdf5 import listed, misfits
 
 HostArray: TypeAlias = np.ndarray[Any, Any]
 Arrays: TypeAlias = Mapping[str, HostArray]
@@ -85,22 +85,21 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise _unreadable(path, cause) from cause
 
 
-def check_fit(path: Path, found: Shapes, wanted: Shapes) -> None:
+ANOTHER = "give the file of a network with the same settings"
+"""What to do where arrays do not fit."""
+
+
+def check_fit(path: Path, found: Shapes, wanted: Shapes, advice: str = ANOTHER) -> None:
     """Refuse a file whose arrays are not those that are wanted.
 
     Raises:
-        CheckpointError: names are missing, surplus or of other shapes; the line lists all three.
+        CheckpointError: names are missing, surplus or of other shapes; the line lists all three, and ends with the
+            advice.
     """
-    wrong = [
-        *(f"{name} is {_text(found[name])} and not {_text(shape)}" for name, shape in wanted.items()
-          if name in found and found[name] != shape),
-        *(f"{name} is missing" for name in wanted if name not in found),
-        *(f"{name} is surplus" for name in found if name not in wanted),
-    ]  # fmt: skip
+    wrong = misfits(found, wanted)
     if wrong:
         raise CheckpointError(
-            f"{path} does not fit, {len(wrong)} of {len(wanted)} arrays differ: {listed(wrong, MOST_TOLD)}: give the"
-            " file of a network with the same settings"
+            f"{path} does not fit, {len(wrong)} of {len(wanted)} arrays differ: {listed(wrong, MOST_TOLD)}: {advice}"
         )
 
 
@@ -174,10 +173,6 @@ def _npz_types(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     except DAMAGE as cause:
         raise _unreadable(path, cause) from cause
     return types
-
-
-def _text(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "a number"
 
 
 def _unreadable(path: Path, cause: Exception) -> CheckpointError:

@@ -10,6 +10,7 @@ from tinyddpm import registry
 from tinyddpm.conditions import OF_CLASSES
 from tinyddpm.errors import ConfigError
 from tinyddpm.exchange.diffusers_scheduler import PREDICTIONS
+from tinyddpm.exchange.torch_layout import MOST
 from tinyddpm.hdf5 import listed
 from tinyddpm.model.config import Config
 from tinyddpm.model.model import Model
@@ -37,6 +38,10 @@ def unet_config(model: Model) -> dict[str, Any]:
     if config.training.predict not in PREDICTIONS:
         wrong.append(f"predict {config.training.predict!r} (there is {', '.join(PREDICTIONS)})")
     options = unet_options(config)
+    if options["time_scale"] != 1:
+        wrong.append(f"network.time_scale {options['time_scale']}")
+    if options["resampling"] != "convolutions":
+        wrong.append(f"network.resampling {options['resampling']!r}")
     layout = dict(zip(model.layout.paths, model.layout.shapes, strict=True))
     norms = Norms(options["groups"], 1) if options["groups"] else Norms()
     groups = {norms.groups(shape[0]) for path, shape in layout.items() if path.endswith("/scale")}
@@ -103,10 +108,6 @@ class Unet:
     classes: int
     learned: bool
     swapped: bool
-
-
-MOST = 2**20
-"""No size, number of channels or of classes goes beyond it."""
 
 
 def _is_whole(value: Any) -> bool:

@@ -246,6 +246,10 @@ def _is_plugin(value: Any) -> bool:
     return all(names) and value["name"].isprintable() and value["group"].isprintable()
 
 
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, float) or (isinstance(value, int) and abs(value) <= LARGEST)
 
@@ -253,12 +257,12 @@ def _is_number(value: Any) -> bool:
 _STATE: dict[str, Callable[[Any], bool]] = {
     "loss_sum": _is_number,
     "loss_count": lambda value: type(value) is int and 0 <= value <= LARGEST,
+    "best": lambda value: value is None or _is_number(value),
     "validation": lambda value: value is None or _is_number(value),
-    "data": lambda value: isinstance(value, dict) and all(isinstance(digest, str) for digest in value.values()),
-    **dict.fromkeys(
-        ("imported", "averaged"),
-        lambda value: isinstance(value, dict) and all(isinstance(text, str) for text in value.values()),
-    ),
+    "data": _is_texts,
+    "imported": _is_texts,
+    "averaged": _is_texts,
+    "initial": _is_texts,
 }
 """What a run reads of its state, where it is there."""
 

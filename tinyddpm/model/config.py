@@ -35,6 +35,9 @@ TOYS = ("mixture", "mixture-1d", "moons", "ring", "swiss-roll")
 """The data sets of points on a line and in the plane, which the preset `toy` is for."""
 
 
+SEVERAL = {"transforms": "shift", "callbacks": "early-stop"}
+"""Tables of as many parts as are wanted, each a table of its options, and a part that there is."""
+
 DEEPEST = 8
 """Tables of tables and lists of lists go no further."""
 
@@ -64,6 +67,8 @@ class Config:
     weighting: WeightingConfig = field(default_factory=WeightingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    transforms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What is done to samples before they are learned from, in this order: the options of each, by its name."""
     callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What is told of the run: the options of each callback, by its registered name."""
 
@@ -73,7 +78,7 @@ class Config:
         for name, value in asdict(self).items():
             if value is None:
                 continue
-            if name == "callbacks":
+            if name in SEVERAL:
                 tables |= {name: value} if value else {}
             elif isinstance(value, dict):
                 held = {key: value.pop(key) for key, holder in HOLDERS.items() if holder == name}
@@ -106,8 +111,9 @@ class Config:
         for name, value in tables.items():
             if name not in (known := {*_fields(Config), *HOLDERS}):
                 raise ConfigError(f"{origin}: {unknown('key', name, known)}")
-            if name == "callbacks":
-                config = replace(config, callbacks=_with_callbacks(config.callbacks, value, origin))
+            if name in SEVERAL:
+                others: dict[str, Any] = {name: _with_others(name, getattr(config, name), value, origin)}
+                config = replace(config, **others)
                 continue
             holder = HOLDERS.get(name)
             current = getattr(getattr(config, holder) if holder else config, name)
@@ -137,8 +143,10 @@ class Config:
         """Return the configuration as TOML."""
         lines = []
         tables = self.to_dict()
-        callbacks = {f"callbacks.{_toml(name)}": options for name, options in tables.pop("callbacks", {}).items()}
-        for name, value in {**tables, **callbacks}.items():
+        parts = {
+            f"{table}.{_toml(name)}": options for table in SEVERAL for name, options in tables.pop(table, {}).items()
+        }
+        for name, value in {**tables, **parts}.items():
             if isinstance(value, dict):
                 lines += ["", f"[{name}]", *(f"{key} = {_toml(item)}" for key, item in value.items())]
             else:
@@ -251,13 +259,32 @@ def settings() -> Iterator[tuple[str, str, str, Any, Any]]:
             yield "", name, item.metadata["flag"] or name, get_type_hints(Config)[name], item.metadata["help"]
             continue
         table = item.default_factory
-        if table is dict:  # of callbacks, whose names are not known here
+        if table is dict:  # of parts whose names are not known here
             continue
         held = {key: _fields(table)[key].default_factory for key, holder in HOLDERS.items() if holder == name}
         for part, kind in {name: table, **held}.items():
             for key, inner in _fields(kind).items():
                 if inner.metadata:
                     yield part, key, inner.metadata["flag"] or key, get_type_hints(kind)[key], inner.metadata["help"]
+
+
+def tables_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the nested tables that settings by their command-line names make; a mapping is a table as it is.
+
+    Raises:
+        ConfigError: there is no setting of a name.
+    """
+    places = {name: (table, key) for table, key, name, *_ in settings()}
+    tables: dict[str, Any] = {}
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            tables.setdefault(name, {}).update(value)
+        elif name not in places:
+            raise ConfigError(unknown("setting", name, places))
+        else:
+            table, key = places[name]
+            (tables.setdefault(table, {}) if table else tables)[key] = value
+    return tables
 
 
 def _fields(table: Any) -> dict[str, Field[Any]]:
@@ -285,11 +312,11 @@ def _updated(current: Any, values: Mapping[str, Any], where: str) -> Any:
     return replace(current, **plain)
 
 
-def _with_callbacks(current: dict[str, dict[str, Any]], values: Any, origin: str) -> dict[str, dict[str, Any]]:
-    """Return the callbacks with others, or with other options."""
+def _with_others(table: str, current: dict[str, dict[str, Any]], values: Any, origin: str) -> dict[str, dict[str, Any]]:
+    """Return the parts of a table of `SEVERAL` with others after them, or with other options."""
     if not isinstance(values, Mapping) or not all(isinstance(options, Mapping) for options in values.values()):
         raise ConfigError(
-            f"{origin}: callbacks is {values!r}: give a table of options for each, such as [callbacks.early-stop]"
+            f"{origin}: {table} is {values!r}: give a table of options for each, such as [{table}.{SEVERAL[table]}]"
         )
     return current | {name: {**current.get(name, {}), **options} for name, options in values.items()}
 
@@ -298,7 +325,9 @@ def _checked(table: Any, key: str, value: Any, where: str) -> Any:
     kind = get_type_hints(table)[key]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    wanted = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a text")
+    wanted = {int: "a whole number", float: "a number", bool: "true or false", bool | None: "true or false"}.get(
+        kind, "a text"
+    )
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ConfigError(f"{where} is {value!r}: give {wanted}")
     return value
@@ -317,7 +346,7 @@ def _check_ranges(config: Config, origin: str) -> None:
             for key, least in {
                 "steps": 1, "batch_size": 1, "accumulate": 1, "warmup": 0, "threads": 0, "clip": 0.0, "log_every": 1,
                 "snapshot_every": 0, "validate_every": 1, "save_every": 1, "sample_every": 1, "learning_rate": 0.0,
-                "vlb_weight": 0.0, "weight_decay": 0.0,
+                "vlb_weight": 0.0, "weight_decay": 0.0, "keep": 0,
             }.items()
         },
     }  # fmt: skip

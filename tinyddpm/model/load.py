@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyddpm.model.checkpoint import Checkpoint, CheckpointHeader, load_checkpoint
+from tinyddpm.errors import CheckpointError
+from tinyddpm.model.checkpoint import Checkpoint, CheckpointHeader, load_checkpoint, read_checkpoint_header
 from tinyddpm.model.config import Config
 
 if TYPE_CHECKING:  # whoever asks where a checkpoint lies need not wait for networks
@@ -16,9 +18,51 @@ CHECKPOINT = "checkpoint.h5"
 """The checkpoint's name in a run folder."""
 
 
+BEST = "best.h5"
+"""The name of the checkpoint with the least loss on what the run holds out, where it is kept."""
+
+KEPT = re.compile(r"checkpoint-(\d{7,15})\.h5")
+"""The names of checkpoints that are kept beside the last one, by their steps."""
+
+
 def checkpoint_file(path: Path) -> Path:
-    """Return the checkpoint that `path` names: the file itself, or the one in a run folder."""
-    return path / CHECKPOINT if path.is_dir() else path
+    """Return the checkpoint that `path` names.
+
+    It is the file itself; in a run folder the last one; as RUN@best or RUN@STEP, such as runs/digits@1000, one that the
+    run keeps, or the last one if it is of that step.
+
+    Raises:
+        CheckpointError: the run has no such checkpoint; the line says which it has.
+    """
+    if path.is_dir():
+        return path / CHECKPOINT
+    run, at, which = str(path).rpartition("@")
+    folder = Path(run)
+    if not at or path.exists() or not folder.is_dir():
+        return path
+    if which == "best":
+        if not (folder / BEST).is_file():
+            raise CheckpointError(f"{folder} keeps no best checkpoint: train with --keep-best, or resume with it")
+        return folder / BEST
+    file, last = checkpoint_at(folder, int(which)) if which.isdecimal() else None, folder / CHECKPOINT
+    if file and file.is_file():
+        return file
+    last_step = [read_checkpoint_header(last).step] if last.is_file() else []
+    if which.isdecimal() and int(which) in last_step:
+        return last
+    there = ", ".join(map(str, sorted({*kept_steps(folder), *last_step}))) or "none"
+    raise CheckpointError(f"{folder} has no checkpoint {which!r}: it has those of steps {there}; --keep N keeps more")
+
+
+def checkpoint_at(folder: Path, step: int) -> Path:
+    """Return where a run keeps the checkpoint of a step."""
+    return folder / f"checkpoint-{step:07d}.h5"
+
+
+def kept_steps(folder: Path) -> list[int]:
+    """Return the steps whose checkpoints a run keeps beside the last one, in their order."""
+    names = (KEPT.fullmatch(path.name) for path in folder.iterdir())
+    return sorted(int(name[1]) for name in names if name)
 
 
 def layout_of(backend: Backend) -> Any:

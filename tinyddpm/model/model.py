@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from tinyddpm.backend import Array, Backend, Purpose, Random
 from tinyddpm.backend.workers import Workers
 from tinyddpm.conditions import (
     OF_CLASSES,
+    TRANSFORMS,
     Asked,
     Condition,
     Conditioned,
     Given,
     Known,
+    Transformed,
     Unconditional,
     check_fit,
     count,
@@ -44,6 +47,18 @@ from tinyddpm.nn.precision import MixedPrecision
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.ops.images import to_model
 from tinyddpm.samplers import Pairs, Step, make_pairs, make_sampler
+from tinyddpm.transforms import Transforms
+
+
+def classes_learned(config: Config, classes: Sequence[str]) -> tuple[str, ...]:
+    """Return which classes of the data a model learns: all or none.
+
+    Where `config` leaves it open they are learned, unless the condition is another.
+    """
+    learned = config.data.labels
+    if learned is None:
+        learned = config.condition.name in ("", OF_CLASSES)
+    return tuple(classes) if learned else ()
 
 
 class Model:
@@ -82,14 +97,16 @@ class Model:
         def declared(told: Widths) -> Network:
             return make_network(network.name, sample_shape, told, channels, network.options)
 
-        self.condition = self._condition(width=declared(Widths()).takes.vector)
-        net = declared(self.condition.gives)
+        width = declared(Widths()).takes.vector
+        self.condition = self._condition(width)
+        told = self._told_transforms(width)
+        net = declared(self.condition.gives._replace(vector=width) if told else self.condition.gives)
         check_fit(network.name, net.takes, self.condition_name, self.condition.gives)
         if backend.precision == "bf16":
             net = MixedPrecision(net, backend.storage)
         if np.any(self.parametrisation.scale != 1):
             net = ScaledInput(net, self.process.table(self.parametrisation.scale))
-        self.network = Conditioned(net, self.condition)
+        self.network = Conditioned(net, Transformed(self.condition, told, width) if told else self.condition)
         self._observed = getattr(self.condition, "observed", None)
         self.layout = Layout(self.network.parameters)
         with backend.scope():
@@ -104,6 +121,19 @@ class Model:
     def is_image(self) -> bool:
         """Whether samples are images in [−1, 1], rather than points."""
         return len(self.sample_shape) == 3
+
+    @cached_property
+    def transforms(self) -> Transforms:
+        """What is done to samples before they are learned from; drawing needs none of it.
+
+        Raises:
+            RegistryError: a transform is not installed, or broken.
+            ConfigError: an option is wrong, or images would be mirrored twice.
+        """
+        chosen = self.config.transforms
+        if "flip" in chosen and self.config.data.flip:
+            raise ConfigError("data.flip mirrors images, and so does the transform 'flip': give --no-flip with it")
+        return Transforms(chosen, self.sample_shape)
 
     def weights(self, buffer: Array, ops: Operations) -> Weights:
         """Return flat parameters by path, as these operations read them; to be asked again when the buffer changes."""
@@ -161,7 +191,13 @@ class Model:
         return self._observed(self.backend.xp, x_0) if self._observed else given
 
     def in_training(
-        self, given: Given, x_0: Array, random: Random, step: int | Array, samples: HostArray | Array
+        self,
+        given: Given,
+        x_0: Array,
+        random: Random,
+        step: int | Array,
+        samples: HostArray | Array,
+        done: Array = None,
     ) -> Given:
         """Return what is given of a batch in training: as `observed`, anew at each step, and partly nothing.
 
@@ -171,10 +207,12 @@ class Model:
             random: of the training's seed; step and samples as there.
             step: the training step.
             samples: (N,) the slots of the batch.
+            done: (N, k) what transforms did to the samples.
         """
         if self._observed:
             given = self._observed(self.backend.xp, x_0, random, step, samples)
-        return self.partly_nothing(given, random, step, samples)
+        given = self.partly_nothing(given, random, step, samples)
+        return {**given, TRANSFORMS: done} if self.config.data.tell_transforms else given
 
     def partly_nothing(self, given: Given, random: Random, step: int | Array, samples: HostArray | Array) -> Given:
         """Return what is given in training: for some samples, at random, nothing. For the arguments see `Random`."""
@@ -341,6 +379,19 @@ class Model:
         if chosen != ConditionConfig():
             raise ConfigError("nothing is conditioned on, so condition has no settings: give --labels or --condition")
         return Unconditional()
+
+    def _told_transforms(self, width: int) -> int:
+        """Return how many numbers a network that takes vectors of this width is told of transforms: 0 for none."""
+        if not self.config.data.tell_transforms:
+            return 0
+        if not self.transforms.numbers:
+            raise ConfigError("there are no transforms to tell of: give some, such as --transform shift")
+        if not width:
+            raise ConfigError(
+                f"network {self.config.network.name!r} takes no vector, so it cannot be told of transforms: leave"
+                " --tell-transforms out"
+            )
+        return self.transforms.numbers
 
     def _objective(self) -> Objective:
         training, weighting, weights = self.config.training, self.config.weighting, None

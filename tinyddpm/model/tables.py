@@ -25,9 +25,15 @@ class DataConfig:
         "digits", "A registered data set, or a path: IDX, CIFAR-10, image folder, .npy, .npz, HDF5.", "data"
     )
     data_dir: str | None = setting(None, "Where the files of a registered data set lie.")
-    image_size: str | None = setting(None, "Crop and scale images to HxW, such as 32x32.")
-    labels: bool = setting(False, "Learn the classes too: a class-conditional model.")
-    flip: bool = setting(False, "Mirror half of the images at random.")
+    image_size: str | int | None = setting(None, "Crop and scale images to HxW, such as 32x48; 32 is 32x32.")
+    labels: bool | None = setting(None, "Learn by class; if not said, where there are classes and no other condition.")
+    flip: bool = setting(False, "Mirror half of the images at random, untold: the quick form of the transform flip.")
+    tell_transforms: bool = setting(
+        False, "Tell the network what transforms do, so that samples show none of it (EDM)."
+    )
+    balance: str = setting(
+        "none", "Classes count alike: order (each comes as often), weights (in the loss), or a weight for each: 1,2,1."
+    )
     validation: int = setting(256, "Samples held out for the validation loss; at most a tenth of the data.")
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -65,7 +71,9 @@ class TrainingConfig:
 
     predict: str = setting("eps", "What the network predicts, a registered parametrisation: eps, x_0, v, flow or edm.")
     loss: str = setting("simple", "The objective, a registered name: simple, or with a learned variance hybrid or vlb.")
-    times: str = setting(AUTO, "How times are drawn, a registered law: uniform, history, log-normal; auto: the loss's.")
+    times: str = setting(
+        AUTO, "How times are drawn, a registered law: uniform, history, log-normal, logit-normal; auto: the loss's."
+    )
     vlb_weight: float = setting(0.001, "What the bound counts in the hybrid loss.")
     steps: int = setting(800_000, "Training steps; the run ends there.")
     batch_size: int = setting(128, "Samples per step.")
@@ -90,6 +98,8 @@ class TrainingConfig:
     log_every: int = setting(10, "Steps between lines of metrics.jsonl.")
     validate_every: int = setting(1000, "Steps between validation losses.")
     save_every: int = setting(1000, "Steps between checkpoints.")
+    keep: int = setting(0, "Checkpoints to keep beside the last one, those saved before it.")
+    keep_best: bool = setting(False, "Keep the checkpoint with the least validation loss too.")
     sample_every: int = setting(10_000, "Steps between sample grids.")
 
 

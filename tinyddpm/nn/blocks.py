@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 from array_api_compat import device
 
@@ -34,13 +34,15 @@ class TimeEmbedding(Parts):
     It ends with the SiLU that DDPM applies in every block before projecting: done once, it is the same.
     """
 
-    def __init__(self, path: str, channels: int, dim: int, shift: float = 1.0) -> None:
-        self.channels, self.shift = channels, shift
+    def __init__(self, path: str, channels: int, dim: int, shift: float = 1.0, scale: float = 1.0) -> None:
+        self.channels, self.shift, self.scale = channels, shift, scale
         self.dense_1 = Linear(f"{path}/dense_1", channels, dim)
         self.dense_2 = Linear(f"{path}/dense_2", dim, dim)
 
     def forward(self, run: Pass, t: Array, told: Told) -> None:
         """(N,) steps, and a vector (N, dim) if one is told -> the "time" that blocks are told, (N, dim)."""
+        if self.scale != 1:
+            t = run.ops.xp.astype(t, run.ops.xp.float32) * self.scale
         h = run.ops.sinusoidal(t, self.channels, next(iter(run.w.values())).dtype, self.shift)
         h = self.dense_1.forward(run, h)
         h = run.do(run.ops.silu, h)
@@ -63,6 +65,9 @@ class ResidualBlock(Parts):
 
     Time enters after the first convolution by addition (DDPM), or as scale and shift of the second norm, adaptive
     group norm (IDDPM section 3). Where channels change, the shortcut is a 1×1 convolution.
+
+    With `resample` both ways change the resolution, the one between the first SiLU and the first convolution: "halve"
+    by means of 2×2 squares, "double" by the nearest pixel (ADM, arXiv 2105.05233, after BigGAN).
     """
 
     def __init__(
@@ -76,8 +81,9 @@ class ResidualBlock(Parts):
         dropout: float,
         layer: int,
         norms: Norms = EDM_NORMS,
+        resample: Literal["", "halve", "double"] = "",
     ) -> None:
-        self.adaptive, self.dropout, self.layer = adaptive, dropout, layer
+        self.adaptive, self.dropout, self.layer, self.resample = adaptive, dropout, layer, resample
         self.norm_1 = GroupNormSiLU(f"{path}/norm_1", c_in, norms)
         self.conv_1 = Conv(f"{path}/conv_1", c_in, c_out)
         self.time = Linear(f"{path}/time", c_time, 2 * c_out if adaptive else c_out)
@@ -86,8 +92,11 @@ class ResidualBlock(Parts):
         self.shortcut = Linear(f"{path}/shortcut", c_in, c_out) if c_in != c_out else None
 
     def forward(self, run: Pass, x: Array) -> Array:
-        """(N, H, W, c_in) -> (N, H, W, c_out), told the "time"."""
+        """(N, H, W, c_in) -> (N, H, W, c_out), or of other height and width, told the "time"."""
         h = self.norm_1.forward(run, x)
+        if self.resample:
+            change = run.ops.average_pool if self.resample == "halve" else run.ops.upsample
+            h, x = run.do(change, h), run.do(change, x)
         h = self.conv_1.forward(run, h)
         time = self.time.forward(run, run.told["time"])
         modulation = _halves(time) if self.adaptive else ()
@@ -109,6 +118,10 @@ class ResidualBlock(Parts):
             dh, dtime = run.undo(run.ops.add_vector_backward, dh)
         run.dtold["time"] = self.time.backward(run, dtime, *run.gathered("time"))
         dh = self.conv_1.backward(run, dh)
+        if self.resample:
+            back = run.ops.average_pool_backward if self.resample == "halve" else run.ops.upsample_backward
+            dshortcut = run.undo(back, dshortcut)
+            dh = run.undo(back, dh)
         return self.norm_1.backward(run, dh, dshortcut, *added)
 
 

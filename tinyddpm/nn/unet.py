@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import count
+from math import inf
 from typing import Literal
 
 from tinyddpm.backend import Array
@@ -56,6 +58,9 @@ class UNet(Parts):
         norm_eps: what norms add to the variance.
         halving: which pixels an output i of the convolutions down reads: "from" 2i on (DDPM), or "around" 2i.
         frequency_shift: s of the sinusoids of t, whose frequencies are 10000^(−i / (channels/2 − s)), from 0 to 1.
+        time_scale: what t is multiplied by before that; 1000/T gives chains of all lengths the same times (IDDPM).
+        resampling: what joins levels: "convolutions" (DDPM), or "blocks", residual ones in which halving or doubling
+            stands before the first convolution (ADM, arXiv 2105.05233); `halving` is for convolutions.
 
     Raises:
         ConfigError: an option is out of range, or the levels cannot halve the image.
@@ -80,19 +85,30 @@ class UNet(Parts):
         norm_eps: float = EPS,
         halving: Literal["from", "around"] = "from",
         frequency_shift: float = 1.0,
+        time_scale: float = 1.0,
+        resampling: Literal["convolutions", "blocks"] = "convolutions",
     ) -> None:
         _check(sample_shape, channels, multipliers, blocks, attention, heads, dropout, text)
-        _check_variants(channels, multipliers, heads, head_channels, groups, norm_eps, halving, frequency_shift)
+        _check_divisors(channels, multipliers, heads, head_channels, groups)
+        _check_variants(norm_eps, halving, frequency_shift, time_scale, resampling)
         height, width, c_image = sample_shape
         sides = [max(height, width) >> level for level in range(len(multipliers))]
         attending = [side for side in sides if side <= 16] or sides[-1:] if attention == "auto" else attention
         dim = 4 * channels
         norms = Norms(groups, 1, norm_eps) if groups else Norms(eps=norm_eps)
+        make_block = partial(ResidualBlock, adaptive=adaptive, dropout=dropout, norms=norms)
         numbers = count()
 
-        def residual(path: str, c_in: int, c_out: int) -> ResidualBlock:
-            layer = next(numbers)
-            return ResidualBlock(path, c_in, c_out, dim, adaptive=adaptive, dropout=dropout, layer=layer, norms=norms)
+        def residual(path: str, c_in: int, c_out: int, resample: Literal["", "halve", "double"] = "") -> ResidualBlock:
+            return make_block(path, c_in, c_out, dim, layer=next(numbers), resample=resample)
+
+        def halve(path: str, c: int) -> Block:
+            if resampling == "blocks":
+                return Chain(residual(path, c, c, "halve"))
+            return Conv(path, c, c, stride=2) if halving == "from" else CentredHalving(path, c)
+
+        def double(path: str, c: int) -> Block:
+            return residual(path, c, c, "double") if resampling == "blocks" else Upsample(path, c)
 
         def attend(folder: str, number: str, c: int) -> list[Block]:
             beside = told.tokens if text == "concat" else 0
@@ -105,7 +121,7 @@ class UNet(Parts):
         widths = [channels * m for m in multipliers]
         last = len(widths) - 1
         self.takes = Widths(vector=dim, tokens=told.tokens, image=told.image)
-        self.time = TimeEmbedding("time", channels, dim, frequency_shift)
+        self.time = TimeEmbedding("time", channels, dim, frequency_shift, time_scale)
         self.conv_in = Conv("conv_in", c_image + told.image, channels)
 
         # Every step down leaves a skip; the steps up, as many, take them in the opposite order.
@@ -122,8 +138,7 @@ class UNet(Parts):
                 c = c_out
                 skips.append(c)
             if level < last:
-                path = f"down_{level}/halve"
-                self.down.append(Conv(path, c, c, stride=2) if halving == "from" else CentredHalving(path, c))
+                self.down.append(halve(f"down_{level}/halve", c))
                 skips.append(c)
 
         self.middle = Chain(
@@ -139,7 +154,7 @@ class UNet(Parts):
                     Chain(
                         residual(f"up_{level}/block_{block}", c + skips.pop(), c_out),
                         *(attend(f"up_{level}", f"_{block}", c_out) if sides[level] in attending else ()),
-                        Upsample(f"up_{level}/double", c_out) if block == blocks and level > 0 else None,
+                        double(f"up_{level}/double", c_out) if block == blocks and level > 0 else None,
                     )
                 )
                 c = c_out
@@ -249,17 +264,8 @@ def _check(
             )
 
 
-def _check_variants(
-    channels: int,
-    multipliers: Sequence[int],
-    heads: int,
-    head_channels: int,
-    groups: int,
-    norm_eps: float,
-    halving: str,
-    frequency_shift: float,
-) -> None:
-    """Refuse variants that cannot be built."""
+def _check_divisors(channels: int, multipliers: Sequence[int], heads: int, head_channels: int, groups: int) -> None:
+    """Refuse heads and groups that channels cannot be cut into."""
     for name, number in {"head_channels": head_channels, "groups": groups}.items():
         if number < 0 or (number and any(channels * m % number for m in multipliers)):
             raise ConfigError(
@@ -268,9 +274,17 @@ def _check_variants(
             )
     if head_channels and heads != 1:
         raise ConfigError(f"U-Net heads is {heads} and head_channels {head_channels}: give one of them")
+
+
+def _check_variants(norm_eps: float, halving: str, frequency_shift: float, time_scale: float, resampling: str) -> None:
+    """Refuse variants that there are not."""
     if not 0 < norm_eps <= 1:
         raise ConfigError(f"U-Net norm_eps is {norm_eps}: it must lie above 0 and at most at 1")
     if halving not in ("from", "around"):
         raise ConfigError(f"U-Net halving is {halving!r}: give 'from' or 'around'")
     if not 0 <= frequency_shift <= 1:
         raise ConfigError(f"U-Net frequency_shift is {frequency_shift}: it must lie in [0, 1]")
+    if not 0 < time_scale < inf:
+        raise ConfigError(f"U-Net time_scale is {time_scale}: it must lie above 0 (IDDPM takes 1000/T)")
+    if resampling not in ("convolutions", "blocks"):
+        raise ConfigError(f"U-Net resampling is {resampling!r}: give 'convolutions' or 'blocks'")

@@ -7,6 +7,7 @@ from typing import Any
 from array_api_compat import array_namespace, device
 
 from tinyddpm.backend import Array
+from tinyddpm.backend.array import clipped
 
 
 def to_model(images: Array) -> Array:
@@ -25,6 +26,38 @@ def flip_horizontally(x: Array, mask: Array) -> Array:
     """Return `x` (n, H, W, C) with the images mirrored, left to right, where `mask` (n,) is True."""
     xp: Any = array_namespace(x, mask)
     return xp.where(xp.reshape(mask, (-1, 1, 1, 1)), xp.flip(x, axis=2), x)
+
+
+def gathered(x: Array, rows: Array, columns: Array) -> Array:
+    """Return the pixels of `x` (n, H, W, C) in these rows, (n, h) int64, and columns, (n, w) int64: (n, h, w, C)."""
+    n, height, width, channels = x.shape
+    xp: Any = array_namespace(x)
+    first = xp.arange(n, dtype=rows.dtype, device=device(x)) * (height * width)
+    places = first[:, None, None] + rows[:, :, None] * width + columns[:, None, :]
+    pixels = xp.take(xp.reshape(x, (n * height * width, channels)), xp.reshape(places, (-1,)), axis=0)
+    return xp.reshape(pixels, (*places.shape, channels))
+
+
+def bilinear(x: Array, rows: Array, columns: Array) -> Array:
+    """Return `x` (n, H, W, C) between its pixels, at rows (n, h) and columns (n, w), real numbers: (n, h, w, C).
+
+    A place beyond the outermost pixels is taken for the nearest that is not.
+    """
+    (top, bottom, down), (left, right, across) = (
+        _neighbours(places, pixels) for places, pixels in ((rows, x.shape[1]), (columns, x.shape[2]))
+    )
+    down, across = down[:, :, None, None], across[:, None, :, None]
+    upper, lower = ((1.0 - across) * gathered(x, row, left) + across * gathered(x, row, right) for row in (top, bottom))
+    return (1.0 - down) * upper + down * lower
+
+
+def _neighbours(places: Array, pixels: int) -> tuple[Array, Array, Array]:
+    """Return the pixels before and after real places along an axis, and how far each lies from the first."""
+    xp: Any = array_namespace(places)
+    places = clipped(xp, places, 0.0, pixels - 1.0)
+    first = xp.floor(places)
+    before = xp.astype(first, xp.int64)
+    return before, xp.where(before < pixels - 1, before + 1, before), places - first
 
 
 def squares(x: Array, factor: int) -> Array:

@@ -29,6 +29,16 @@ class Noised(NamedTuple):
 class Noising(Family):
     """What is drawn of a batch. It has no gradient."""
 
+    def x_0(
+        self, random: Random, step: Step, samples: Samples, data: Array, places: Array = None, flip: bool = False
+    ) -> Array:
+        """Return samples without noise, float32: images in [−1, 1]. For the arguments see `noised`."""
+        rows = data if places is None else self.xp.take(data, places, axis=0)
+        x_0 = to_model(rows) if rows.dtype == self.xp.uint8 else rows
+        if flip:
+            x_0 = flip_horizontally(x_0, random.uniform(Purpose.FLIP, step, samples, ()) < 0.5)
+        return x_0
+
     def noised(
         self,
         random: Random,
@@ -46,17 +56,14 @@ class Noising(Family):
             random: of the training's seed; step and samples as there.
             step: the training step.
             samples: (N,) the slots of the batch that are drawn for.
-            data: (M, H, W, C) uint8 images, taken to [−1, 1], or (M, D) float32 points.
+            data: (M, H, W, C) uint8 images, taken to [−1, 1], or float32 samples as they are.
             levels: √alpha_bar and √(1 − alpha_bar), (T,) float32 each.
             places: (N,) int64 rows of `data`, not checked; all rows in order if None.
             t: (N,) int64 times; drawn if None, each as likely as any other.
             flip: whether each image is mirrored, left to right, with probability ½.
         """
         xp, (signal, noise) = self.xp, levels
-        rows = data if places is None else xp.take(data, places, axis=0)
-        x_0 = to_model(rows) if rows.dtype == xp.uint8 else rows
-        if flip:
-            x_0 = flip_horizontally(x_0, random.uniform(Purpose.FLIP, step, samples, ()) < 0.5)
+        x_0 = self.x_0(random, step, samples, data, places, flip)
         if t is None:
             t = random.integers(Purpose.TIME, step, samples, (), signal.shape[0])
         eps = random.normal(Purpose.NOISE, step, samples, tuple(x_0.shape[1:]))

@@ -7,7 +7,7 @@ from tinyddpm.ops.base import Family, Saved
 
 
 class Resampling(Family):
-    """Nearest-neighbour doubling of NHWC images, and concatenation."""
+    """Nearest-neighbour doubling of NHWC images, halving by means, and concatenation."""
 
     def upsample(self, x: Array) -> tuple[Array, Saved]:
         """Return y[n, i, j] = x[n, i // 2, j // 2], shape (N, 2H, 2W, C): nearest-neighbour doubling.
@@ -19,6 +19,18 @@ class Resampling(Family):
     def upsample_backward(self, saved: Saved, dy: Array) -> Array:
         """Return dx of `upsample`."""
         return self._squares_summed(dy)
+
+    def average_pool(self, x: Array) -> tuple[Array, Saved]:
+        """Return the means over 2×2 squares, shape (N, H/2, W/2, C); H and W are even.
+
+        It is `upsample_backward` but for the factor 1/4, so dx is dy / 4 at all four pixels of a square. Nothing is
+        saved but that it ran.
+        """
+        return self._quarter(self._squares_summed(x)), self._save()
+
+    def average_pool_backward(self, saved: Saved, dy: Array) -> Array:
+        """Return dx of `average_pool`."""
+        return self._doubled(self._quarter(dy))
 
     def concat(self, a: Array, b: Array) -> tuple[Array, Saved]:
         """Return a and b one after the other along the channels; the gradient is cut at the same place.
@@ -36,6 +48,10 @@ class Resampling(Family):
         """Return (da, db) of `concat`, views of dy."""
         (c_a,) = saved
         return dy[..., :c_a], dy[..., c_a:]
+
+    def _quarter(self, x: Array) -> Array:
+        quarter: Array = self.xp.astype(x * 0.25, x.dtype, copy=False)  # with bfloat16, NumPy's product is float32
+        return quarter
 
     def _doubled(self, x: Array) -> Array:
         return self.xp.repeat(self.xp.repeat(x, 2, axis=1), 2, axis=2)

@@ -28,6 +28,7 @@ from tinyddpm.report.parts import (
     told,
     value,
 )
+from tinyddpm.training.spent import KINDS
 
 MOST_ROWS, MOST_PARAMETERS, MOST_PARTS, MOST_CLASSES = 60, 600, 12, 40
 """Rows of logged values, parameters, parts of a run and names of classes that are shown."""
@@ -383,6 +384,7 @@ def _parts_of(run: Run) -> Children:
             "began": _text(part.get("began")),
             "steps": f"{told(first)} to {told(step)}",
             "time": duration(seconds) if seconds is not None else None,
+            "spent": _spent(part_of(part, "spent")),
             "ended": _ended(part),
             "computed by": _text(part.get("backend")),
             "machine": _machine(part_of(part, "machine")),
@@ -402,6 +404,11 @@ def _parts_of(run: Run) -> Children:
 def _machine(found: Any) -> str | None:
     cpu, cores, system = (part_of(found, key) for key in ("cpu", "cores", "system"))
     return f"{cpu}, {cores} cores, {system}" if cpu else None
+
+
+def _spent(found: Any) -> str | None:
+    seconds = {kind: value(part_of(found, kind)) for kind in KINDS}
+    return ", ".join(f"{kind} {duration(spent)}" for kind, spent in seconds.items() if spent is not None) or None
 
 
 def _versions(found: Any) -> str | None:

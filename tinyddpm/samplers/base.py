@@ -100,6 +100,11 @@ class Level(NamedTuple):
             )
         return self.sigma / self.alpha
 
+    @property
+    def tau(self) -> float:
+        """Rectified flow's time, from 0, the data, to 1, noise alone: x / (alpha + sigma) = (1 − τ) x_0 + τ eps."""
+        return self.sigma / (self.alpha + self.sigma)
+
 
 def level(process: GaussianProcess, t: int) -> Level:
     """Return alpha = √alpha_bar and sigma = √(1 − alpha_bar) at t; 1 and 0 at t = −1, the data."""

@@ -8,6 +8,8 @@
     check_condition("caption", known)
     check_sampler("ab2")
     check_guidance("cfg")
+    check_callback("early-stop", patience=3)
+    check_transform("shift", most=1)
     check_feature("pixels")
     check_metric("frechet")
     check_rate("cosine", last=0.1)
@@ -32,6 +34,7 @@ from tinyddpm.testing.samplers import check_sampler
 from tinyddpm.testing.schedules import check_schedule
 from tinyddpm.testing.spacings import check_spacing
 from tinyddpm.testing.times import check_time
+from tinyddpm.testing.transforms import check_transform
 from tinyddpm.testing.weightings import check_weighting
 
 __all__ = [
@@ -53,6 +56,7 @@ __all__ = [
     "check_schedule",
     "check_spacing",
     "check_time",
+    "check_transform",
     "check_weighting",
     "direction",
     "random_weights",

@@ -35,6 +35,7 @@ CALLS: tuple[tuple[str, dict[str, tuple[int, ...]], dict[str, Any]], ...] = (
         {"heads": 2, "mask": np.arange(7) < np.asarray([[3], [7]])},
     ),
     ("upsample", {"x": (2, 3, 5, 4)}, {}),
+    ("average_pool", {"x": (2, 6, 4, 3)}, {}),
     ("concat", {"a": (2, 3, 4), "b": (2, 3, 1)}, {}),
 )
 """Operations with the shapes of their inputs, and their options."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
+from tinyddpm.figures.images import save_png
+from tinyddpm.model.config import Config
 from tinyddpm.testing.plugin import resolve
 from tinyddpm.training.callbacks import EVENTS
 
@@ -17,7 +22,7 @@ def check_callback(callback: str | Callable[..., Any], **options: Any) -> None:
 
     It has at least one of the methods of `tinyddpm.training.callbacks.EVENTS`, and none whose name is nearly one of
     theirs. Through a made-up run of ten steps, each takes the values of its event, raises nothing and returns None or a
-    bool.
+    bool. The run's folder holds settings, metrics and a grid of samples.
 
     Args:
         callback: its registered name, or what makes one of options, `**options -> callback`.
@@ -44,18 +49,23 @@ def check_callback(callback: str | Callable[..., Any], **options: Any) -> None:
             assert answer is None or isinstance(answer, bool), f"{what}: {event} returns {answer!r}: give a bool"
 
 
-def _run(folder: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Return the events of a made-up run, with their values."""
-    checkpoint, grid = folder / "checkpoint.h5", folder / "samples.png"
-    for path in (checkpoint, grid):
-        path.touch()
-    events: list[tuple[str, dict[str, Any]]] = [("started", {"step": 0, "steps": 10, "folder": folder})]
+def _run(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the events of a made-up run, with their values; what they tell of lies in the folder then."""
+    checkpoint, grid, metrics = folder / "checkpoint.h5", folder / "samples.png", folder / "metrics.jsonl"
+    (folder / "config.toml").write_text(Config().to_toml(), encoding="utf-8")
+    yield "started", {"step": 0, "steps": 10, "folder": folder}
     for step in range(1, 11):
-        events.append(("step", {"step": step, "loss": 1 / step, "gradient_norm": 0.5, "learning_rate": 1e-3}))
-        if step % 5 == 0:
-            events += [
-                ("validated", {"step": step, "loss": 1 / step}),
-                ("saved", {"step": step, "path": checkpoint}),
-                ("drew", {"step": step, "paths": [grid]}),
-            ]
-    return [*events, ("ended", {"step": 10, "complete": True})]
+        values = {"step": step, "loss": 1 / step, "gradient_norm": 0.5, "learning_rate": 1e-3}
+        yield "step", values
+        if step % 5:
+            continue
+        values["samples_per_second"] = 100.0
+        with metrics.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in (values, {"step": step, "validation_loss": 1 / step}))
+        yield "logged", values
+        yield "validated", {"step": step, "loss": 1 / step}
+        checkpoint.touch()
+        yield "saved", {"step": step, "path": checkpoint}
+        save_png(grid, np.full((8, 8, 3), 25 * step, np.uint8))
+        yield "drew", {"step": step, "paths": [grid]}
+    yield "ended", {"step": 10, "complete": True}

@@ -4,14 +4,22 @@ A callback is an object with methods that are called by these names, those of `E
 
     started(step, steps, folder)                            before the first step: steps done, steps in all, a Path
     step(step, loss, gradient_norm, learning_rate)          after each step
-    validated(step, loss)                                   after each validation
+    logged(step, loss, gradient_norm, learning_rate, samples_per_second)
+                                                            after each line of `metrics.jsonl` on training: the mean
+                                                            loss and the speed of the steps since the line before
+    validated(step, loss)                                   after each validation, whose line is written too
     saved(step, path)                                       after each checkpoint
-    drew(step, paths)                                       after samples have been drawn and written
+    drew(step, paths)                                       after samples have been drawn and written, PNG and GIF
     ended(step, complete)                                   last: steps done, and whether they are all
+
+The folder is the run's; its settings lie there, in `config.toml`. In the ranks of a run, the first one has the
+callbacks.
 
 A method that returns True asks the run to stop: it saves, draws its last samples and ends. What a callback raises is
 told in one line, and the callback is told no more; the run goes on. An entry of group `tinyddpm.callbacks` makes a
 callback from its options, `*, <options> -> callback`.
+
+The metrics file and the progress line are the run's own and no callbacks: a run that cannot log its losses ends.
 """
 
 from __future__ import annotations
@@ -23,7 +31,7 @@ from typing import Any
 from tinyddpm import registry
 from tinyddpm.errors import ConfigError, RegistryError
 
-EVENTS = ("started", "step", "validated", "saved", "drew", "ended")
+EVENTS = ("started", "step", "logged", "validated", "saved", "drew", "ended")
 
 
 class Callbacks:

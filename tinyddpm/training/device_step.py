@@ -1,8 +1,8 @@
 """A training step done by the device alone, so that it can be recorded whole: Algorithm 1 of DDPM, then Adam.
 
 What changes from one step to the next, its number and the places of its samples in the data set, comes in one small
-array; times, noise, flips and dropout are drawn on the device from the number, the learning rate is looked up there,
-and only the loss and the gradient's norm go back.
+array; times, noise, transforms and dropout are drawn on the device from the number, the learning rate is looked up
+there, and only the loss and the gradient's norm go back.
 """
 
 from __future__ import annotations
@@ -14,20 +14,19 @@ from tinyddpm.backend.captured import Arrays, Function
 from tinyddpm.backend.workers import parts
 from tinyddpm.conditions import Given
 from tinyddpm.data.base import Dataset
-from tinyddpm.data.batching import batch_indices
+from tinyddpm.data.batching import class_weights, make_order
 from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.model.model import Model
 from tinyddpm.nn import DropoutNoise
 from tinyddpm.nn.parameters import ZeroGradients
 from tinyddpm.ops import Operations
-from tinyddpm.ops.noising import Noised
 from tinyddpm.ops.optimisation import Factor
 from tinyddpm.training.feed import Feed, make_feed
 from tinyddpm.training.host_step import own_part
 from tinyddpm.training.pieces import Pieces, WatchedGradients
 from tinyddpm.training.rates import learning_rates
 from tinyddpm.training.state import State
-from tinyddpm.training.step import descent, exponents, matrices, training_gradient
+from tinyddpm.training.step import descent, drawn, exponents, matrices, training_gradient
 
 
 class DeviceStep:
@@ -47,7 +46,12 @@ class DeviceStep:
         training = self.config.training
         self.random = backend.random(self.config.seed)
         self.own = group.parts(training.batch_size)[group.rank]
-        self.feed: Feed = make_feed(backend, train, self.config, self.own)
+        balance = self.config.data.balance
+        self.order = make_order(train, training.batch_size, self.config.seed, balance)
+        self.feed: Feed = make_feed(backend, train, self.order, self.own)
+        weights = class_weights(train, balance)
+        self.class_weights = None if weights is None else backend.asarray(weights)
+        self.transforms = model.transforms
         self.columns = {name: backend.asarray(column) for name, column in model.columns(train).items()}
         slots = np.arange(training.batch_size)[self.own]
         self.slots, self.rows = backend.asarray(slots), backend.asarray(slots - self.own.start)
@@ -67,7 +71,7 @@ class DeviceStep:
     def __call__(self, step: int) -> tuple[float, float]:
         """Do one step and return its loss and the gradient's norm; where one is not finite, nothing is changed."""
         backend = self.model.backend
-        places = batch_indices(len(self.train), self.config.training.batch_size, step, self.config.seed)[self.own]
+        places = self.order(step)[self.own]
         self.feed.load(step)
         (factors,) = self._advance(backend.asarray(np.concatenate([[step], places])))
         found = backend.to_numpy(factors)
@@ -104,15 +108,17 @@ class DeviceStep:
         dw = self.pieces.watched(views, self._begin_sum) if self.pieces else ZeroGradients(views)
         loss = xp.zeros((1,), dtype=xp.float32, device=model.backend.device)
         for part in parts(places.shape[0], training.accumulate):
-            batch = self._noised(step, places, part)
+            slots, rows = self.slots[part], (places if self.feed.whole else self.rows)[part]
+            batch, done = drawn(model, self.transforms, self.ops, self.random, step, slots, self.feed.data, rows)
             given: Given = {name: xp.take(column, places[part], axis=0) for name, column in self.columns.items()}
-            given = model.in_training(given, batch.x_0, self.random, step, self.slots[part])
+            given = model.in_training(given, batch.x_0, self.random, step, slots, done)
             share = (part.stop - part.start) / training.batch_size
+            weight = None if self.class_weights is None else xp.take(self.class_weights, places[part], axis=0)
             losses = training_gradient(
                 model.objective, model.network, self.ops, w, dw, batch, given,
-                DropoutNoise(self.random, step, self.slots[part]), share,
+                DropoutNoise(self.random, step, slots), share if weight is None else share * weight,
             )  # fmt: skip
-            loss = loss + share * xp.mean(losses)
+            loss = loss + share * xp.mean(losses if weight is None else weight * losses)
         if isinstance(dw, WatchedGradients):
             dw.close()
             self.group.end_sums()
@@ -137,14 +143,6 @@ class DeviceStep:
         for exponent, average in zip(self.exponents, averages, strict=True):
             self.ops.power_average(exponent, step, factors, weights, average)
         return (factors,)
-
-    def _noised(self, step: Array, places: Array, part: slice) -> Noised:
-        """Return some of the batch with its noise."""
-        rows = places if self.feed.whole else self.rows
-        return self.ops.noised(
-            self.random, step, self.slots[part], self.feed.data, self.model.process.levels, rows[part],
-            flip=self.config.data.flip,
-        )  # fmt: skip
 
 
 def _as_it_is(function: Function) -> Function:

@@ -10,8 +10,7 @@ import numpy as np
 
 from tinyddpm.backend import Array, Backend
 from tinyddpm.data.base import Dataset
-from tinyddpm.data.batching import batch_indices
-from tinyddpm.model.config import Config
+from tinyddpm.data.batching import Order
 
 SHARE = 0.25
 """Of the device's free memory, what a data set may take."""
@@ -36,16 +35,16 @@ class Feed(Protocol):
         ...
 
 
-def make_feed(backend: Backend, train: Dataset, config: Config, own: slice) -> Feed:
+def make_feed(backend: Backend, train: Dataset, order: Order, own: slice) -> Feed:
     """Return the data set on the device if a quarter of the free memory holds it, else its batches one by one.
 
-    `own` are the slots of a batch that this device computes.
+    `order` says which samples each step reads; `own` are the slots of a batch that this device computes.
     """
     like = train.read(np.zeros(1, np.int64))
     size = len(train) * prod(train.shape) * like.itemsize
     if size <= SHARE * backend.free_memory():
         return WholeFeed(backend, train, like.dtype)
-    return BatchFeed(backend, train, config, own, like.dtype)
+    return BatchFeed(backend, train, order, own, like.dtype)
 
 
 class WholeFeed:
@@ -74,9 +73,8 @@ class BatchFeed:
 
     whole = False
 
-    def __init__(self, backend: Backend, train: Dataset, config: Config, own: slice, dtype: Any) -> None:
-        self._backend, self._train, self._seed, self._own = backend, train, config.seed, own
-        self._batch_size = config.training.batch_size
+    def __init__(self, backend: Backend, train: Dataset, order: Order, own: slice, dtype: Any) -> None:
+        self._backend, self._train, self._order, self._own = backend, train, order, own
         shape = (own.stop - own.start, *train.shape)
         self.data = _empty(backend, shape, dtype)
         self._buffers = [backend.host_buffer(shape, dtype) for _ in range(2)]
@@ -92,8 +90,7 @@ class BatchFeed:
         self._next = step + 1, self._reader.submit(self._read, step + 1)
 
     def _read(self, step: int) -> None:
-        places = batch_indices(len(self._train), self._batch_size, step, self._seed)[self._own]
-        self._buffers[step % 2][...] = self._train.read(places)
+        self._buffers[step % 2][...] = self._train.read(self._order(step)[self._own])
 
 
 def _empty(backend: Backend, shape: tuple[int, ...], dtype: Any) -> Array:

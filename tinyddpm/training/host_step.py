@@ -10,7 +10,7 @@ import numpy as np
 from tinyddpm.backend import Array, Backend
 from tinyddpm.backend.workers import parts
 from tinyddpm.data.base import Dataset
-from tinyddpm.data.batching import batch_indices
+from tinyddpm.data.batching import class_weights, make_order
 from tinyddpm.diffusion.times import Law
 from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.model.model import Model
@@ -21,7 +21,7 @@ from tinyddpm.ops.images import to_model
 from tinyddpm.ops.optimisation import Factor
 from tinyddpm.training.rates import learning_rates
 from tinyddpm.training.state import State
-from tinyddpm.training.step import descent, exponents, matrices, training_gradient
+from tinyddpm.training.step import descent, drawn, exponents, matrices, training_gradient
 
 LEAST_PER_WORKER = 4
 """Samples below which a thread of its own does not pay."""
@@ -52,6 +52,10 @@ class HostStep:
         self.model, self.train, self.state, self.ops, self.law, self.group = model, train, state, ops, law, group
         self.config = model.config
         self.random = model.backend.random(self.config.seed)
+        self.transforms = model.transforms
+        data = self.config.data
+        self.order = make_order(train, self.config.training.batch_size, self.config.seed, data.balance)
+        self.class_weights = class_weights(train, data.balance)
         self.columns = model.columns(train)
         self.descent, self.exponents = descent(self.config.training), exponents(self.config.training)
         # One gradient for each worker, summed in order: no worker waits for another, and no sum depends on timing.
@@ -154,13 +158,15 @@ class HostStep:
 
         Returned are what they add to its loss, their times, and their losses.
         """
-        model, training, config = self.model, self.config.training, self.config
+        model, training = self.model, self.config.training
         share = len(samples) / training.batch_size
-        places = batch_indices(len(self.train), training.batch_size, step, config.seed)[samples]
+        places = self.order(step)[samples]
         data = model.backend.asarray(self.train.read(places))
         t, weight = self.law.draw(self.random, step, samples)
-        batch = self.ops.noised(self.random, step, samples, data, model.process.levels, t=t, flip=config.data.flip)
-        given = model.in_training(model.given(self.columns, places), batch.x_0, self.random, step, samples)
+        if self.class_weights is not None:
+            weight = weight * model.backend.asarray(self.class_weights[places])
+        batch, done = drawn(model, self.transforms, self.ops, self.random, step, samples, data, t=t)
+        given = model.in_training(model.given(self.columns, places), batch.x_0, self.random, step, samples, done)
         losses = training_gradient(
             model.objective, model.network, self.ops, w, dw, batch, given,
             DropoutNoise(self.random, step, samples), share * weight,

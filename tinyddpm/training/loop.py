@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import inf, isfinite
 from pathlib import Path
 from signal import Signals
 from typing import Any, NoReturn
@@ -21,6 +21,7 @@ from tinyddpm.model.load import CHECKPOINT
 from tinyddpm.progress import Progress, duration
 from tinyddpm.training.callbacks import Callbacks
 from tinyddpm.training.interrupt import Interrupt, interruptible
+from tinyddpm.training.kept import keep_best, keep_last
 from tinyddpm.training.metrics import Metrics
 from tinyddpm.training.pictures import Pictures, grid_of, is_drawn
 from tinyddpm.training.record import Record
@@ -62,23 +63,26 @@ class Run:
         state: dict[str, Any],
     ) -> None:
         self.trainer, self.folder, self.progress, self.record = trainer, folder, progress, record
+        self.spent = record.spent
         self.config = trainer.config
-        self.data: dict[str, str] = state["data"]
+        self.origins: dict[str, Any] = {key: state[key] for key in ("data", "initial") if key in state}
         self.loss_sum: float = state.get("loss_sum", 0.0)
         self.loss_count: int = state.get("loss_count", 0)
         self.validation: float | None = state.get("validation")
+        self.best: float = inf if state.get("best") is None else state["best"]
+        self.improved = False
         self.saved_at: int | None = trainer.step or None
+        self.logged_at, self.trained_then = trainer.step, 0.0
         self.group = trainer.group
         self.metrics = Metrics(folder / "metrics.jsonl", trainer.step, progress.say) if self.group.first else None
         self.callbacks = callbacks
         self.interrupt = Interrupt()
-        self.snapshots = Snapshots(trainer, folder, progress.say)
+        self.snapshots = Snapshots(trainer, folder, progress.say, self.spent)
         self.pictures = Pictures(trainer, folder, progress, callbacks.tell, self.interrupt)
 
     def train(self) -> Outcome:
         """Train to the configured number of steps, or until told to stop."""
         training, trainer, tell = self.config.training, self.trainer, self.callbacks.tell
-        self.began, self.first = time.monotonic(), trainer.step
         with interruptible(self.interrupt), self.record if self.group.first else nullcontext():
             self.snapshots.begin()
             tell("started", step=trainer.step, steps=training.steps, folder=self.folder)
@@ -89,7 +93,8 @@ class Run:
             self.progress.close()
             complete = trainer.step == training.steps
             asked = None if self.interrupt.signal else self.group.broadcast(self.callbacks.stopped_by)
-            pictures = self.pictures.finish() if complete or asked else []
+            pictures = self._draw_last() if complete or asked else []
+            self.progress.say(f"time spent: {self.spent}")
             tell("ended", step=trainer.step, complete=complete)
             outcome = Outcome(trainer.step, complete, pictures, self.interrupt.signal, None if complete else asked)
             if self.group.first:
@@ -106,20 +111,20 @@ class Run:
         training, trainer = self.config.training, self.trainer
         due = 0 < trainer.step < training.steps and trainer.step % training.sample_every == 0
         if due and self.group.broadcast(not is_drawn(grid_of(self.folder, trainer.step), trainer.step)):
-            self.pictures.draw_grid()
+            self._draw_grid()
         while trainer.step < training.steps and not self._asked_to_stop():
             result = self._step()
-            self._log(result)
             norm, rate = result.gradient_norm, result.learning_rate
             self.callbacks.tell("step", step=result.step, loss=result.loss, gradient_norm=norm, learning_rate=rate)
+            self._log(result)
             last = trainer.step == training.steps
             if trainer.step % training.validate_every == 0 or last:
                 self._validate()
-            if trainer.step % training.save_every == 0 or last:
+            if trainer.step % training.save_every == 0 or last or (training.keep_best and self.improved):
                 self._save()
             self.snapshots.take_if_due()
             if trainer.step % training.sample_every == 0 and not last:
-                self.pictures.draw_grid()
+                self._draw_grid()
         if self.saved_at != trainer.step:
             self._save()
         self.snapshots.take()
@@ -144,7 +149,8 @@ class Run:
 
     def _step(self) -> StepResult:
         try:
-            return self.trainer.train_step()
+            with self.spent.on("training"):
+                return self.trainer.train_step()
         except OutOfMemoryError as error:
             self.progress.close()
             raise TrainingError(f"{error}{self._smaller_parts()}") from error
@@ -176,44 +182,76 @@ class Run:
     def _log(self, result: StepResult) -> None:
         self.loss_sum += result.loss
         self.loss_count += 1
-        elapsed = (time.monotonic() - self.began) / (result.step - self.first)
-        speed = self.config.training.batch_size / elapsed
-        left = duration(elapsed * (self.config.training.steps - result.step))
+        training = self.config.training
+        mean, pace = self.loss_sum / self.loss_count, self.spent.mean("training")
         held_out = "" if self.validation is None else f"  held out {self.validation:.4f}"
-        mean = self.loss_sum / self.loss_count
-        steps = self.config.training.steps
-        self.progress.update(result.step, steps, f"loss {mean:.4f}{held_out}  {speed:.0f} samples/s  {left} left")
-        if result.step % self.config.training.log_every == 0:
-            self._record(
-                step=result.step,
-                loss=mean,
-                gradient_norm=result.gradient_norm,
-                learning_rate=result.learning_rate,
-                samples_per_second=round(speed, 1),
-            )
+        speed = f"{training.batch_size / pace:.0f} samples/s  {duration(self._left())} left"
+        self.progress.update(result.step, training.steps, f"loss {mean:.4f}{held_out}  {speed}")
+        due = result.step % training.log_every == 0
+        if due or result.step == training.steps:
+            values = {
+                "step": result.step,
+                "loss": mean,
+                "gradient_norm": result.gradient_norm,
+                "learning_rate": result.learning_rate,
+                "samples_per_second": self._samples_per_second(),
+            }
+            self._record(**values)
+            self.callbacks.tell("logged", **values)
+        if due:  # and not at the end alone, so that a run that is given more steps goes on as the straight one
             self.loss_sum, self.loss_count = 0.0, 0
 
+    def _samples_per_second(self) -> float:
+        """Return how many samples a second were trained on since this was asked before."""
+        steps, trained = self.trainer.step - self.logged_at, self.spent.seconds["training"]
+        speed = self.config.training.batch_size * steps / (trained - self.trained_then)
+        self.logged_at, self.trained_then = self.trainer.step, trained
+        return round(speed, 1)
+
+    def _left(self) -> float:
+        """Return the seconds that are left: of steps, and of all that is still due, at the time each has taken."""
+        training, done = self.config.training, self.trainer.step
+        every = {
+            "validating": training.validate_every, "saving": training.save_every, "drawing": training.sample_every,
+        }  # fmt: skip
+        due = {kind: -(-training.steps // steps) - (done - 1) // steps for kind, steps in every.items()}
+        due["training"] = training.steps - done
+        return sum(self.spent.mean(kind) * times for kind, times in due.items())
+
     def _validate(self) -> None:
-        self.validation = self.trainer.validation_loss()
+        with self.spent.on("validating"):
+            self.validation = self.trainer.validation_loss()
         self._record(step=self.trainer.step, validation_loss=self.validation)
+        self.improved = self.validation < self.best
+        self.best = min(self.best, self.validation)
         self.callbacks.tell("validated", step=self.trainer.step, loss=self.validation)
+
+    def _draw_grid(self) -> None:
+        with self.spent.on("drawing"):
+            self.pictures.draw_grid()
+
+    def _draw_last(self) -> list[Path]:
+        with self.spent.on("drawing"):
+            return self.pictures.finish()
 
     def _record(self, **values: Any) -> None:
         if self.metrics:
             self.metrics.append(**values)
 
     def _save(self) -> None:
-        state = {
+        state: dict[str, Any] = {
             "ranks": self.group.size,
             "loss_sum": self.loss_sum,
             "loss_count": self.loss_count,
             "validation": self.validation,
-            "data": self.data,
+            "best": self.best if isfinite(self.best) else None,
+            **self.origins,
         }
         backend = self.trainer.model.backend
         self.interrupt.saving = True
         try:
-            self.trainer.save(self.folder / CHECKPOINT, state)
+            with self.spent.on("saving"):
+                self.trainer.save(self.folder / CHECKPOINT, state)
         except CheckpointError as error:
             if all(bool(backend.xp.all(backend.xp.isfinite(vector))) for vector in self.trainer.state.buffers):
                 raise
@@ -222,5 +260,15 @@ class Run:
             self.interrupt.saving = False
         self.saved_at = self.trainer.step
         if self.group.first:
+            self._keep()
             self.record.saved(self.trainer.step)
+        self.improved = False
         self.callbacks.tell("saved", step=self.trainer.step, path=self.folder / CHECKPOINT)
+
+    def _keep(self) -> None:
+        """Keep what was saved last, as the settings say."""
+        training = self.config.training
+        if training.keep:
+            keep_last(self.folder, self.trainer.step, training.keep)
+        if training.keep_best and self.improved:
+            keep_best(self.folder)

@@ -5,7 +5,8 @@ It has an entry for each part of the run, from where it starts or is resumed to 
     began       when, in UTC
     first       steps done before
     step        steps done at the last save
-    seconds     since it began, drawing and validation included
+    seconds     since it began, all included
+    spent       how many of them on training, validating, saving and drawing
     ended       "complete", what stopped it, or null while it runs and where it was killed
     data        the description of the data set, and how many samples are trained on and held out
     parameters  how many the network has
@@ -31,6 +32,7 @@ from typing import Any
 from tinyddpm.errors import DataError
 from tinyddpm.files import check_file, replacing
 from tinyddpm.machine import cpu_model, versions
+from tinyddpm.training.spent import Spent
 from tinyddpm.training.trainer import Trainer
 
 RECORD = "run.json"
@@ -42,6 +44,9 @@ PACKAGES = ("tinyddpm", "numpy", "h5py", "pillow")
 class Record:
     """The record of one part of a run, which is written when it begins, at each save and when it ends.
 
+    Attributes:
+        spent: the time that this part has spent, for the run to count.
+
     Args:
         folder: the run's.
         trainer: what is recorded.
@@ -51,6 +56,7 @@ class Record:
 
     def __init__(self, folder: Path, trainer: Trainer, data: str, say: Callable[[str], None]) -> None:
         self._path, self._say = folder / RECORD, say
+        self.spent = Spent()
         self._part: dict[str, Any] = {
             "began": None,
             "first": trainer.step,
@@ -83,7 +89,9 @@ class Record:
         self._write(step, how)
 
     def _write(self, step: int, ended: str | None) -> None:
-        self._part |= {"step": step, "seconds": round(time.monotonic() - self._began, 1), "ended": ended}
+        spent = {kind: round(seconds, 1) for kind, seconds in self.spent.seconds.items()}
+        seconds = round(time.monotonic() - self._began, 1)
+        self._part |= {"step": step, "seconds": seconds, "spent": spent, "ended": ended}
         try:
             with replacing(self._path) as file:
                 file.write((json.dumps({"parts": [*self._before, self._part]}, indent=1) + "\n").encode())

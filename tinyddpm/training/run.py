@@ -1,15 +1,17 @@
 """A training run: its folder, its loop, and how it stops and goes on.
 
 A run folder holds `config.toml`, `metrics.jsonl`, `run.json`, `checkpoint.h5`, a grid per `sample_every` steps and of
-the last one under `samples/`, and at the end `samples.png` and `denoising.gif`.
+the last one under `samples/`, snapshots of averages that it keeps under `averages/`, and at the end `samples.png` and
+`denoising.gif`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.data.base import Dataset
@@ -29,10 +31,11 @@ from tinyddpm.model.checkpoint import (
 )
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import checkpoint_file, layout_of
-from tinyddpm.progress import Progress
-from tinyddpm.training.assembly import make_trainer, open_data, with_learned, with_threads
+from tinyddpm.progress import Progress, late
+from tinyddpm.training.assembly import learns, make_trainer, open_data, with_learned, with_threads
 from tinyddpm.training.callbacks import Callbacks
-from tinyddpm.training.edited import edited
+from tinyddpm.training.edited import edited, with_changes
+from tinyddpm.training.initial import Initial
 from tinyddpm.training.lock import held, in_folder
 from tinyddpm.training.loop import Outcome, Run
 from tinyddpm.training.pictures import is_drawn, last_pictures
@@ -49,91 +52,76 @@ def start(
     progress: Progress,
     dataset: Dataset | None = None,
     group: Group = ALONE,
+    initial: Initial | None = None,
 ) -> Outcome:
     """Train from step 0 into `folder`, which must not hold a run already, on `dataset` or what the configuration names.
 
-    The ranks of a group train together; the first one writes.
+    The ranks of a group train together; the first one writes. The weights are those of `initial` to begin with, if it
+    is given: Adam and the average begin anew.
 
     Raises:
+        CheckpointError: the initial weights cannot be read, or do not fit.
         ConfigError: the folder is not empty, another run holds its lock, or ranks differ.
         TrainingError: the loss left the finite numbers.
     """
     if group.first:
         _refuse_used(folder)
+    found = group.broadcast(initial.read() if initial and group.first else None)
     config = with_threads(config, backend, group)
     callbacks = Callbacks(config.callbacks if group.first else {}, progress.say)
-    dataset = dataset or open_data(config)
-    config = with_learned(config, dataset)
-    trainer = make_trainer(config, backend, dataset, group=group)
-    data = fingerprint(dataset)
-    group.same({"versions": versions(PACKAGES), "settings": config.to_dict(), "data": data})
+    with late(progress) as watch:
+        dataset = dataset or open_data(config, watch)
+        config = with_learned(config, dataset)
+        trainer = make_trainer(config, backend, dataset, group=group)
+        state: dict[str, Any] = {"data": fingerprint(dataset, watch)}
+    if initial and found:
+        trainer.begin_with(initial.weights(found, trainer.model, trainer.initial(), progress.say))
+        state["initial"] = initial.origin(found)
+    group.same({"versions": versions(PACKAGES), "settings": config.to_dict(), "data": state["data"]})
     with held(folder, progress.say) if group.first else nullcontext():
         if group.first:
             _refuse_used(folder)
             (folder / "samples").mkdir()
             _write_config(folder, config)
         progress.say(f"data: {dataset.description}")
+        progress.say(f"learns: {learns(trainer.model, dataset)}")
         progress.say(f"computed by: {backend.describe()}{_ranks(group)}")
+        for note in warnings_of(config):
+            progress.say(f"note: {note}")
         record = Record(folder, trainer, dataset.description, progress.say)
-        return Run(trainer, folder, progress, callbacks, record, {"data": data}).train()
+        return Run(trainer, folder, progress, callbacks, record, state).train()
 
 
 def resume(
-    folder: Path,
-    progress: Progress,
-    steps: int | None = None,
-    backend: str | None = None,
-    device: str | None = None,
-    precision: str | None = None,
-    graph: bool | None = None,
-    recompute: bool | None = None,
-    learning_rate: float | None = None,
-    dataset: Dataset | None = None,
-    group: Group = ALONE,
+    folder: Path, progress: Progress, dataset: Dataset | None = None, group: Group = ALONE, **changes: Any
 ) -> Outcome:
-    """Go on where the checkpoint in `folder` was made: to `steps` in all, and elsewhere or otherwise, if so given.
+    """Go on where the checkpoint in `folder` was made: to as many steps, elsewhere or otherwise, as `changes` say.
 
-    What is not given is as in the folder's `config.toml`. Where all steps are done, the pictures that are missing are
-    drawn. The data are `dataset` or what the configuration names: those it was trained on, in content and order. The
-    first rank of a group reads and writes the folder.
+    They are settings by their names on the command line, of those in `MAY_CHANGE`. All others are as in the folder's
+    `config.toml`. Where all steps are done, the pictures that are missing are drawn. The data are `dataset` or what the
+    configuration names: those it was trained on, in content and order. The first rank of a group reads and writes the
+    folder.
 
     Raises:
         CheckpointError: there is no usable checkpoint, or the data set is not the one that it was trained on.
-        ConfigError: all is done already, another run holds the folder's lock, settings in `config.toml` were edited
-            that a run keeps, or ranks differ.
+        ConfigError: all is done already, another run holds the folder's lock, settings are given, or were edited in
+            `config.toml`, that a run keeps, or ranks differ.
     """
     path = checkpoint_file(folder) if group.first else folder
     if group.first:
         read_checkpoint_header(path)  # refused before anything is written
-
-    def with_changes(before: Config) -> Config:
-        training = before.training
-        return replace(
-            before,
-            backend=backend or before.backend,
-            device=device if backend or device else before.device,
-            precision=precision or ("fp32" if backend or device else before.precision),
-            graph=before.graph if graph is None else graph,
-            training=replace(
-                training,
-                steps=steps or training.steps,
-                recompute=training.recompute if recompute is None else recompute,
-                learning_rate=training.learning_rate if learning_rate is None else learning_rate,
-            ),
-        )
-
     with held(path.parent, progress.say) if group.first else nullcontext():
-        return _resume(path, progress, with_changes, dataset, group)
+        return _resume(path, progress, changes, dataset, group)
 
 
-def _read(path: Path, progress: Progress, with_changes: Callable[[Config], Config]) -> tuple[Config, Checkpoint]:
+def _read(path: Path, progress: Progress, changes: Mapping[str, Any]) -> tuple[Config, Checkpoint]:
     """Return the configuration to go on with, and the checkpoint.
 
     Raises:
         ConfigError: there is nothing left to do.
     """
     before = Config.from_dict(read_checkpoint_header(path).config, str(path))
-    config = with_changes(edited(path.parent / CONFIG, before, progress.say))
+    config = with_changes(edited(path.parent / CONFIG, before, progress.say), changes, path.parent)
     there = load_backend(config.backend, config.device, config.precision, config.graph)
     checkpoint = load_checkpoint(path, layout_of(there))
     drawn = all(is_drawn(file, checkpoint.step) for file in last_pictures(path.parent, checkpoint))
@@ -145,12 +133,12 @@ def _read(path: Path, progress: Progress, with_changes: Callable[[Config], Confi
 def _resume(
     path: Path,
     progress: Progress,
-    with_changes: Callable[[Config], Config],
+    changes: Mapping[str, Any],
     dataset: Dataset | None,
     group: Group,
 ) -> Outcome:
     folder = path.parent
-    found = group.broadcast(_read(path, progress, with_changes) if group.first else None)
+    found = group.broadcast(_read(path, progress, changes) if group.first else None)
     assert found is not None
     config, checkpoint = found
     before = Config.from_dict(checkpoint.config, str(path))
@@ -159,8 +147,9 @@ def _resume(
         config = _for_ranks(config, ranks, group, progress)
     there = group.load_backend(config.backend, config.device, config.precision, config.graph)
     callbacks = Callbacks(config.callbacks if group.first else {}, progress.say)
-    dataset = dataset or open_data(config)
-    now = fingerprint(dataset)
+    with late(progress) as watch:
+        dataset = dataset or open_data(config, watch)
+        now = fingerprint(dataset, watch)
     changed = differences(checkpoint.state.get("data", {}), now)
     if checkpoint.sample_shape != dataset.shape:
         changed.append("the shape of a sample")
@@ -175,15 +164,46 @@ def _resume(
     if group.first:
         (folder / "samples").mkdir(exist_ok=True)
         _write_config(folder, config)
-    rate, old = config.training.learning_rate, before.training.learning_rate
-    if rate != old:
-        progress.say(f"note: from here on the learning rate is {rate:g}, and no longer {old:g}")
+    for note in _consequences(before, config, ranks == group.size):
+        progress.say(f"note: {note}")
     for note in plugin_notes(checkpoint):
         progress.say(f"note: {note}")
     progress.say(f"computed by: {there.describe()}{_ranks(group)}")
     progress.say(f"resuming {path} at step {trainer.step}")
     record = Record(folder, trainer, dataset.description, progress.say)
     return Run(trainer, folder, progress, callbacks, record, {**checkpoint.state, "data": now}).train()
+
+
+def _consequences(before: Config, config: Config, as_many_ranks: bool) -> list[str]:
+    """Return what changed settings change of the steps to come, a line each."""
+    was, now, notes = before.training, config.training, []
+    if now.learning_rate != was.learning_rate:
+        notes.append(f"from here on the learning rate is {now.learning_rate:g}, and no longer {was.learning_rate:g}")
+    if now.steps != was.steps and config.rate.name != "constant":
+        notes.append(f"from here on the learning rate falls to step {now.steps}, and no longer to {was.steps}")
+    if now.threads != was.threads and as_many_ranks:
+        notes.append(
+            f"from here on {now.threads} threads share a batch, and no longer {was.threads}: sums are cut otherwise, so"
+            " the same numbers come but for rounding"
+        )
+    return notes
+
+
+def warnings_of(config: Config) -> list[str]:
+    """Return what a run's length leaves undone of its settings, a line each."""
+    training, notes = config.training, []
+    if training.steps <= training.warmup:
+        notes.append(
+            f"the run ends at step {training.steps}, within its warm-up of {training.warmup}: it never has its full"
+            f" learning rate; give --warmup {training.steps // 20}"
+        )
+    horizon = 1 / (1 - training.ema)
+    if training.steps < horizon:
+        notes.append(
+            f"the average of the weights looks back over {horizon:,.0f} steps, and the run has {training.steps}: give"
+            f" --ema {max(0.0, 1 - 10 / training.steps):.4g}"
+        )
+    return notes
 
 
 def _for_ranks(config: Config, before: int, group: Group, progress: Progress) -> Config:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyddpm.backend import Array
+from tinyddpm.backend import Array, Random
+from tinyddpm.backend.random import Samples, Step
 from tinyddpm.conditions import Conditioned, Given
 from tinyddpm.diffusion.objectives import Objective
 from tinyddpm.diffusion.process import GaussianProcess
@@ -18,6 +19,7 @@ from tinyddpm.nn import DropoutNoise, Gradients, Weights
 from tinyddpm.ops import Operations
 from tinyddpm.ops.noising import Noised
 from tinyddpm.ops.optimisation import Descent
+from tinyddpm.transforms import Transforms
 
 
 def descent(training: TrainingConfig) -> Descent:
@@ -39,6 +41,21 @@ def exponents(training: TrainingConfig) -> tuple[float, ...]:
 def noised(process: GaussianProcess, x_0: Array, t: Array, eps: Array) -> Noised:
     """Return x_0 with the noise of time t: x_t = √alpha_bar_t x_0 + √(1 − alpha_bar_t) eps."""
     return Noised(x_0, t, eps, process.q_sample(x_0, t, eps))
+
+
+def drawn(
+    model: Model, transforms: Transforms, ops: Operations, random: Random, step: Step, samples: Samples, data: Array,
+    places: Array = None, t: Array = None,
+) -> tuple[Noised, Array]:  # fmt: skip
+    """Return samples of a batch in training, transformed and noised: lines 2 to 4 of Algorithm 1; see `Noising.noised`.
+
+    What transforms did comes second, (N, k); None where there are none.
+    """
+    flip, levels = model.config.data.flip, model.process.levels
+    if not transforms:
+        return ops.noised(random, step, samples, data, levels, places, t, flip), None
+    x_0, done = transforms(random, step, samples, ops.x_0(random, step, samples, data, places, flip))
+    return ops.noised(random, step, samples, x_0, levels, t=t), done
 
 
 def training_losses(

@@ -16,7 +16,7 @@ from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.errors import CheckpointError, TrainingError
 from tinyddpm.hdf5 import PathLike
 from tinyddpm.model.averages import lengths_of, name_of
-from tinyddpm.model.checkpoint import Checkpoint, plugins_of, save_checkpoint
+from tinyddpm.model.checkpoint import Checkpoint, Vector, plugins_of, save_checkpoint
 from tinyddpm.model.model import Model
 from tinyddpm.model.tables import AUTO
 from tinyddpm.ops import Operations, load_operations
@@ -65,7 +65,7 @@ class Trainer:
         self.step = 0
         self.learning_rates = learning_rates(self.config)
         self._part = own_part(model, group)
-        initial = model.layout.initialise(self.config.seed)
+        initial = self.initial()
         own = initial[self._part]
         self.averaged = tuple(map(name_of, lengths_of(self.config.training.average_lengths)))
         buffers = initial, own.copy(), np.zeros_like(own), np.zeros_like(own)
@@ -79,6 +79,18 @@ class Trainer:
                 if model.backend.graphs and type(self.law) is Uniform
                 else HostStep(model, train, self.state, self.ops, self.law, group)
             )
+
+    def initial(self) -> Vector:
+        """Return the flat weights that the seed draws, (n,) float32."""
+        return self.model.layout.initialise(self.config.seed)
+
+    def begin_with(self, weights: Vector) -> None:
+        """Begin at other flat weights, (n,) float32: the average is of them, and Adam has seen nothing."""
+        backend = self.model.backend
+        with backend.scope():
+            backend.upload(self.state.weights, weights)
+            for average in (self.state.ema, *self.state.averages):
+                backend.upload(average, weights[self._part])
 
     def train_step(self) -> StepResult:
         """Do one step of Algorithm 1 and return what it did.

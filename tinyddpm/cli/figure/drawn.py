@@ -1,9 +1,11 @@
-"""Figures of what a trained model draws: denoising, content-detail, guidance, steps, text-attention."""
+"""Figures of what a trained model draws: denoising, content-detail, guidance, steps, straightness,
+text-attention."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import count as counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tinyddpm.cli.figure.group import chart, destination, figure_command, run_argument, wrote
-from tinyddpm.cli.options import command_mark, option
+from tinyddpm.cli.options import argument, command_mark, option
 from tinyddpm.cli.output import say
 from tinyddpm.cli.sample import sample
 from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, wish_of
@@ -262,6 +264,52 @@ def steps(out: Path | None, checkpoint: Path, count: int, numbers: str, **given:
         for n in _numbers(numbers, int, "--steps")
     }
     drawer.draw_rows(ways, path)
+    wrote(path)
+
+
+@drawing_options("sampler", "sample_steps", "assignments")
+@figure_command("straightness", "How straight the paths from noise to data are.")
+@argument("runs", "Checkpoints, or run folders.", metavar="RUN...", nargs=-1, required=True,
+          type=click.Path(path_type=Path))  # fmt: skip
+@count_option(64, "Over so many samples it is averaged.")
+@option("--steps", "number", type=click.IntRange(1), default=100, show_default=True, env=False, group="Samples",
+        help="Steps of Heun's method that follow the flow; all of a chain that has fewer.")  # fmt: skip
+def straightness(out: Path | None, runs: tuple[Path, ...], count: int, number: int, **given: Any) -> None:
+    """How far the paths of the probability flow are from straight lines, in rectified flow's coordinates.
+
+    Where the curve is at 0, the slope of a path is that of the line from its noise to its sample, and long steps do no
+    harm there; where it is high, steps should be short. S, the mean over τ, is 0 if one Euler step draws what many do.
+    A flow that is learned from noise and data drawn apart is not straight: the exact one to a Gaussian of the standard
+    deviation s has S = (2 − π/2) s. The exact flow to some data is the same for all schedules and predictions, so that
+    runs of the same data differ in what they have learned of it. Threshold and guidance are the run's own.
+
+    \b
+    z = x_t / (α + σ) = (1 − τ) x_0 + τ ε,  dz/dτ = ε_θ − x_θ,  α = √ᾱ_t,  σ = √(1 − ᾱ_t)
+    S(Z) = ∫ E ‖(Z_1 − Z_0) − dZ_τ/dτ‖² dτ, per dimension          rectified flow (arXiv 2209.03003), section 2.2
+    """
+    from tinyddpm.figures import straightness as figures
+    from tinyddpm.figures.panels import draw_charts
+    from tinyddpm.figures.terminal import legend, shows_braille, text_chart
+    from tinyddpm.progress import Progress
+    from tinyddpm.report.metrics import run_names
+
+    path, found, checkpoints = destination("straightness", out), {}, {}
+    for name, run in run_names(runs).items():
+        drawer = Drawer(run, count, sampler="heun", assignments=("over=tau",), **given)
+        progress, text = Progress(), f"following {count} samples of {name}"
+        found[name] = figures.straightness(
+            drawer.model, drawer.weights, drawer.numbers, drawer.asked, seed=drawer.seed,
+            sampling=replace(drawer.sampling, steps=min(number, drawer.model.process.T)), guidance=drawer.guidance,
+            batch_size=drawer.batch_size, watch=partial(progress.update, text=text),
+        )  # fmt: skip
+        progress.close()
+        checkpoints[name] = drawer.mark["checkpoint"]
+    curves = figures.straightness_chart(found)
+    draw_charts([curves], path, command_mark() | {"checkpoints": checkpoints})
+    say(curves.title, *text_chart(curves), legend([*found], shows_braille(len(found), colour=False)))
+    for name, paths in found.items():
+        total, error = paths.total.mean(), paths.total.std() / len(paths.total) ** 0.5
+        say(f"S = {total:.4f} ± {error:.4f}, {total / paths.line.mean():.1%} of the mean square of Z₁ − Z₀: {name}")
     wrote(path)
 
 

@@ -1,0 +1,104 @@
+"""Training with transforms: the same whatever the batch is cut into, resumed, and chosen on the command line."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers.command_line import fails, run
+from tinyddpm.backend import load_backend
+from tinyddpm.conditions import TRANSFORMS
+from tinyddpm.data.base import ArrayDataset
+from tinyddpm.model.checkpoint import load_checkpoint, read_checkpoint_header
+from tinyddpm.model.config import Config
+from tinyddpm.model.load import layout_of
+from tinyddpm.progress import Progress
+from tinyddpm.training.assembly import make_trainer
+from tinyddpm.training.run import resume, start
+
+NUMPY = load_backend("numpy")
+RUN: dict[str, Any] = {
+    "data": {"source": "noise", "tell_transforms": True},
+    "transforms": {"colour": {"p": 0.5}, "shift": {"most": 1}, "flip": {}, "crop": {"p": 0.5}},
+    "network": {"channels": 4, "multipliers": [1, 2], "blocks": 1, "attention": [], "dropout": 0.1},
+    "schedule": {"name": "cosine", "timesteps": 20},
+    "training": {
+        "steps": 6, "batch_size": 12, "threads": 1, "learning_rate": 1e-2, "warmup": 0, "save_every": 3,
+    },
+    "sampling": {"name": "ddim", "steps": 3, "count": 2},
+}  # fmt: skip
+DATA = ArrayDataset(np.random.default_rng(0).integers(0, 256, (40, 4, 6, 3), np.uint8), name="noise")
+
+
+def seen(**training: Any) -> tuple[dict[int, Any], np.ndarray[Any, Any]]:
+    """Return what a step learns from, sample by sample, and its gradient."""
+    trainer = make_trainer(Config.from_dict(RUN).updated({"training": training}), NUMPY, DATA)
+    found, forward = {}, trainer.model.network.forward
+
+    def spying(ops: Any, w: Any, x: Any, t: Any, given: Any, noise: Any) -> Any:
+        found.update(zip(noise.samples.tolist(), zip(x, t, given[TRANSFORMS], strict=True), strict=True))
+        return forward(ops, w, x, t, given, noise)
+
+    trainer.model.network.forward = spying  # type: ignore[method-assign]
+    trainer.step = 3
+    trainer.advance.batch_gradient(3)  # type: ignore[union-attr]
+    return found, trainer.advance.gradients[0]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("cut", [{"threads": 2}, {"accumulate": 5}, {"threads": 3, "accumulate": 2}], ids=str)
+def test_each_slot_learns_from_the_same_whatever_the_cut(cut: dict[str, int]) -> None:
+    """x_t, t and what was done, bit for bit; the gradient to rounding."""
+    (whole, gradient), (parts, other) = seen(), seen(**cut)
+    assert whole.keys() == parts.keys() == set(range(12))
+    for slot, ours in whole.items():
+        for one, same in zip(ours, parts[slot], strict=True):
+            np.testing.assert_array_equal(one, same)
+    np.testing.assert_allclose(other, gradient, rtol=0, atol=1e-5 * np.abs(gradient).max())
+
+
+def test_a_resumed_run_is_the_straight_one(tmp_path: Path) -> None:
+    """Bit for bit, with the order of the transforms that it began with; and nothing is told of its samples."""
+    for name, steps in (("straight", 6), ("stopped", 3)):
+        config = Config.from_dict(RUN).updated({"training": {"steps": steps}})
+        start(config, NUMPY, tmp_path / name, Progress(StringIO()), DATA)
+    resume(tmp_path / "stopped", Progress(StringIO()), steps=6, dataset=DATA)
+    one, other = (
+        load_checkpoint(tmp_path / name / "checkpoint.h5", layout_of(NUMPY)) for name in ("straight", "stopped")
+    )
+    assert list(other.config["transforms"]) == ["colour", "shift", "flip", "crop"]
+    for vector in ("weights", "ema", "adam_m", "adam_v"):
+        np.testing.assert_array_equal(getattr(one, vector), getattr(other, vector))
+    pictures = [(tmp_path / name / "samples.png").read_bytes() for name in ("straight", "stopped")]
+    assert pictures[0] == pictures[1]
+
+
+TINY = [
+    "train", "--steps", "2", "--timesteps", "10", "--batch-size", "8", "--sample-count", "2", "--sample-steps", "2",
+    "--set", "network.channels=8",
+]  # fmt: skip
+
+
+def test_transforms_are_chosen_by_name_in_their_order(tmp_path: Path) -> None:
+    """With the options that are set; the run can be drawn from without a word of them."""
+    folder = str(tmp_path / "r")
+    chosen = ["--transform", "shift", "--transform", "crop", "--set", "transforms.crop.least=0.7", "--tell-transforms"]
+    assert run(*TINY, *chosen, "--out", folder).exit_code == 0
+    config = read_checkpoint_header(tmp_path / "r" / "checkpoint.h5").config
+    assert list(config["transforms"].items()) == [("shift", {}), ("crop", {"least": 0.7})]
+    assert run("sample", folder, "--count", "2", "--steps", "2", "--out", str(tmp_path / "s")).exit_code == 0
+    written = (tmp_path / "r" / "config.toml").read_text()
+    assert written.endswith('[transforms."shift"]\n\n[transforms."crop"]\nleast = 0.7\n')
+
+
+def test_what_is_chosen_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    for options, line in (
+        (["--transform", "shfit"], "unknown transform 'shfit': did you mean 'shift'"),
+        (["--transform", "shift", "--set", "transforms.shift.most=9"], "transforms.shift.most is 9: give from 1 to 7"),
+        (["--data", "moons", "--transform", "flip"], "transform 'flip' is for images"),
+    ):
+        assert line in fails(*TINY[:9], *options, "--out", str(tmp_path / "r"))
+        assert not (tmp_path / "r").exists()

@@ -1,0 +1,131 @@
+"""How straight the paths are that the probability flow takes from noise to data.
+
+With rectified flow's z = x / (α + σ) and its time τ = σ / (α + σ), in which z is x_0 at τ = 0 and eps at τ = 1, the
+straightness of a flow is (arXiv 2209.03003, section 2.2; 0 for straight lines)
+
+    S(Z) = ∫_0^1 E ‖(Z_1 − Z_0) − dZ_τ/dτ‖² dτ
+
+here divided by the number of dimensions. One Euler step is exact where it is 0. The flow of any chain has these
+coordinates, and dZ_τ/dτ = eps − x_0 as predicted. Of the exact flow to N(μ, s² I) it is (2 − π/2) s:
+
+    Z_τ = (1 − τ) μ + g(τ) ξ,   g² = (1 − τ)² s² + τ²,   S = ∫_0^1 g'² dτ − (1 − s)²,   g'² = 1 + s² − s² / g²
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import count
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinyddpm.backend import Array, Purpose
+from tinyddpm.conditions import Known, some
+from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.figures.charts import Chart, Line
+from tinyddpm.figures.line_law import Floats
+from tinyddpm.model.model import Model
+from tinyddpm.model.tables import GuidanceConfig, SamplingConfig
+from tinyddpm.samplers import Step, level
+
+HostArray = np.ndarray[Any, Any]
+
+
+class Bends(NamedTuple):
+    """How far the paths of n samples are from their straight lines.
+
+    Attributes:
+        tau: (K,) the times at which their slopes are known, falling.
+        off: (K, n) the mean square, over dimensions, of (Z_1 − Z_0) − dZ_τ/dτ.
+        line: (n,) that of Z_1 − Z_0.
+    """
+
+    tau: Floats
+    off: Floats
+    line: Floats
+
+    @property
+    def total(self) -> Floats:
+        """S of each sample's path, (n,): by trapezoids, and down from the last τ, where the path is a line, as it is.
+
+        What there is of τ above the chain's last time has no part in it.
+        """
+        total: Floats = np.trapezoid(self.off[::-1], self.tau[::-1], axis=0) + self.tau[-1] * self.off[-1]
+        return total
+
+
+def bends(process: GaussianProcess, x: Array, steps: Iterable[Step]) -> Bends:
+    """Return how far paths are from straight.
+
+    Args:
+        process: the chain.
+        x: (N, ...) where they start, at time T − 1.
+        steps: a deterministic sampler's, from x down to the data.
+    """
+
+    def host(array: Array) -> Floats:
+        flat = process.backend.to_numpy(array).astype(np.float64)
+        return flat.reshape(len(flat), -1)
+
+    first, start, tau, slopes = level(process, process.T - 1), host(x), [], []
+    for step in steps:
+        at = level(process, step.t)
+        z = host(x) / (at.alpha + at.sigma)
+        tau.append(at.tau)
+        slopes.append((z - host(step.x_0)) / at.tau)  # z = x_0 + τ (eps − x_0)
+        x = step.x
+    line = (start / (first.alpha + first.sigma) - host(x)) / first.tau
+    off = [np.mean((line - slope) ** 2, axis=1) for slope in slopes]
+    return Bends(np.asarray(tau), np.stack(off), np.mean(line**2, axis=1))
+
+
+def straightness(
+    model: Model,
+    weights: Array,
+    numbers: HostArray,
+    asked: Known,
+    *,
+    seed: int,
+    sampling: SamplingConfig,
+    guidance: GuidanceConfig | None = None,
+    batch_size: int,
+    watch: Callable[[int, int], None] = lambda done, steps: None,
+) -> Bends:
+    """Return how far the paths are from straight that a model leads samples along.
+
+    Args:
+        model: the model.
+        weights: its flat parameters on the device.
+        numbers: (n,) of the samples, as `tinyddpm sample` numbers them.
+        asked: what is asked for, a row a sample.
+        seed: of the noise.
+        sampling: a deterministic sampler, options and steps.
+        guidance: which guidance; the configuration's own by default.
+        batch_size: how many at a time.
+        watch: called after every step with how many are done, and how many there are.
+    """
+    parts = [slice(first, first + batch_size) for first in range(0, len(numbers), batch_size)]
+    done, total = count(1), len(parts) * len(model.pairs(sampling))
+
+    def watched(steps: Iterable[Step]) -> Iterable[Step]:
+        for step in steps:
+            watch(next(done), total)
+            yield step
+
+    found = []
+    for rows in parts:
+        with model.backend.scope():
+            x = model.backend.random(seed).normal(Purpose.SAMPLE_START, 0, numbers[rows], model.sample_shape)
+        steps = model.sample(weights, numbers[rows], some(asked, rows), seed, sampling, guidance)
+        found.append(bends(model.process, x, watched(steps)))
+    tau, off, line = zip(*found, strict=True)
+    return Bends(tau[0], np.concatenate(off, axis=1), np.concatenate(line))
+
+
+def straightness_chart(runs: Mapping[str, Bends]) -> Chart:
+    """Return the chart of E ‖(Z_1 − Z_0) − dZ_τ/dτ‖² per dimension over τ, a line for each run."""
+    lines = [
+        Line(name, (found.tau[::-1].tolist(), found.off[::-1].mean(axis=1).tolist()), number)
+        for number, (name, found) in enumerate(runs.items())
+    ]
+    return Chart("How far paths are from straight, mean square of (Z₁ − Z₀) − dZ/dτ", tuple(lines), below="τ")
