@@ -72,6 +72,7 @@ def _anew(folder: Path) -> str:
 
 
 def _settings_of(config: Config) -> dict[str, Any]:
-    """Return the settings of a configuration by table and name, such as `training.steps`."""
+    """Return the settings of a configuration by table and name, `training.steps`, and the transforms in their order."""
     tables = {name: value if isinstance(value, dict) else {"": value} for name, value in config.to_dict().items()}
-    return {f"{name}.{key}".rstrip("."): value for name, table in tables.items() for key, value in table.items()}
+    found = {f"{name}.{key}".rstrip("."): value for name, table in tables.items() for key, value in table.items()}
+    return {**found, "transforms": list(config.transforms)} if config.transforms else found

@@ -221,10 +221,10 @@ class Run:
     def _validate(self) -> None:
         with self.spent.on("validating"):
             self.validation = self.trainer.validation_loss()
-        self._record(step=self.trainer.step, validation_loss=self.validation)
-        self.improved = self.validation < self.best
-        self.best = min(self.best, self.validation)
-        self.callbacks.tell("validated", step=self.trainer.step, loss=self.validation)
+            self._record(step=self.trainer.step, validation_loss=self.validation)
+            self.improved = self.validation < self.best
+            self.best = min(self.best, self.validation)
+            self.callbacks.tell("validated", step=self.trainer.step, loss=self.validation)
 
     def _draw_grid(self) -> None:
         with self.spent.on("drawing"):
