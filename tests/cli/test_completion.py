@@ -16,7 +16,7 @@ from tinyddpm import registry
 from tinyddpm.cli import COMMANDS, main
 from tinyddpm.cli.completion import OF_SETTINGS
 from tinyddpm.model.config import settings
-from tinyddpm.model.load import CHECKPOINT
+from tinyddpm.model.load import BEST, CHECKPOINT, checkpoint_at
 
 
 def offered(*words: str) -> list[str]:
@@ -99,9 +99,9 @@ def test_data_sets_are_offered_beside_paths() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("sample",), ("nll",), ("evaluate",), ("report",), ("plot",), ("plot", "a"), ("export",), ("edit", "enlarge"),
-        ("figure", "denoising"), ("figure", "loss-by-time"), ("figure", "straightness"), ("train", "--resume"),
-        ("train", "--init-from"),
+        ("sample",), ("nll",), ("evaluate",), ("report",), ("plot",), ("plot", "a"), ("export",), ("average",),
+        ("edit", "enlarge"), ("figure", "denoising"), ("figure", "loss-by-time"), ("figure", "straightness"),
+        ("train", "--resume"), ("train", "--init-from"),
     ],
 )  # fmt: skip
 def test_runs_with_a_checkpoint_are_offered_beside_paths(with_runs: Path, words: tuple[str, ...]) -> None:
@@ -109,6 +109,17 @@ def test_runs_with_a_checkpoint_are_offered_beside_paths(with_runs: Path, words:
     assert offered(*words, "runs/di") == ["file", "runs/digits", "runs/digits-2"]
     shutil.rmtree("runs")
     assert offered(*words, "") == ["file"]
+
+
+def test_checkpoints_that_a_run_keeps_are_offered(with_runs: Path) -> None:
+    run = with_runs / "runs" / "digits"
+    for path in (run / BEST, checkpoint_at(run, 200), checkpoint_at(run, 9999999), checkpoint_at(run, 12345678)):
+        path.touch()
+    assert offered("sample", "runs/digits@") == [
+        "file", "runs/digits@best", "runs/digits@200", "runs/digits@9999999", "runs/digits@12345678",
+    ]  # fmt: skip
+    assert offered("sample", "runs/digits@1") == ["file", "runs/digits@12345678"]
+    assert offered("sample", "runs/other@") == ["file"]
 
 
 def test_info_is_of_presets_and_runs(with_runs: Path) -> None:

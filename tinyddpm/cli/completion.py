@@ -47,14 +47,16 @@ class Named(click.types.StringParamType):
 
 
 class RunPath(click.Path):
-    """The path of a checkpoint or a run folder."""
+    """The path of a checkpoint or a run folder, or RUN@best and RUN@STEP."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return the runs that begin so, after the paths, which the shell knows."""
-        found = [CompletionItem(run) for run in runs() if run.startswith(incomplete)]
+        """Return the runs that begin so, after the paths, which the shell knows; after an @, what the run keeps."""
+        folder, at, _ = incomplete.rpartition("@")
+        names = [f"{folder}@{name}" for name in kept(Path(folder))] if at else runs()
+        found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
         return [*super().shell_complete(ctx, param, incomplete), *found]
 
 
@@ -64,6 +66,13 @@ def runs() -> list[str]:
     with suppress(OSError):
         found = [folder.as_posix() for folder in RUNS.iterdir() if any(folder.glob("*.h5"))]
     return sorted(found)
+
+
+def kept(run: Path) -> list[str]:
+    """Return what stands behind the @ for each checkpoint that a run keeps beside the last one."""
+    best = ["best"] if (run / "best.h5").is_file() else []
+    steps = [path.stem.removeprefix("checkpoint-") for path in run.glob("checkpoint-*.h5")]
+    return [*best, *map(str, sorted(int(step) for step in steps if step.isdecimal()))]
 
 
 OF_SETTINGS: Mapping[str, click.ParamType[Any]] = {
