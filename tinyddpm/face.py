@@ -258,6 +258,7 @@ def train(
     init_raw: bool = False,
     init_partly: bool = False,
     progress: bool = True,
+    cache: bool = True,
     **given: Any,
 ) -> Trained:
     """Train a model, and return it. Its run folder is as `tinyddpm train` writes it.
@@ -276,6 +277,7 @@ def train(
         init_partly: leave out of it what does not fit.
         out: the run's folder; the first that is free under `runs` if not given.
         progress: show a bar.
+        cache: keep images that take long to decode for the next start, or take those that are kept.
         given: settings by their names on the command line, such as `steps=500` or `batch_size=32`; and tables, such as
             `network={"channels": 64}`.
 
@@ -299,7 +301,8 @@ def train(
     backend = load_backend(config.backend, config.device, config.precision, config.graph)
     folder = Path(out) if out is not None else unused(Path("runs") / name)
     initial = None if init_from is None else Initial(Path(init_from), init_raw, init_partly)
-    start(config, backend, folder, Progress(None if progress else StringIO()), dataset, initial=initial)
+    bar = Progress(None if progress else StringIO())
+    start(config, backend, folder, bar, dataset, initial=initial, cache=cache)
     return _where_it_trained(folder)
 
 
@@ -311,6 +314,7 @@ def resume(
     classes: Sequence[str] = (),
     captions: Sequence[str] | None = None,
     progress: bool = True,
+    cache: bool = True,
     **changes: Any,
 ) -> Trained:
     """Go on with a run that was stopped, or with more steps, as if it had never stopped; and return the model.
@@ -320,6 +324,7 @@ def resume(
         data: the array or data set that it was trained on; not needed where its settings name one.
         labels, classes, captions: as they were given to `train` with an array.
         progress: show a bar.
+        cache: see `train`.
         changes: settings by their names on the command line, of those that `train --resume` takes, such as `steps=500`,
             which are all that are done in the end, or `backend="cupy"`.
 
@@ -328,7 +333,7 @@ def resume(
         ConfigError: it has done that many steps, or another run holds its folder.
     """
     dataset = None if data is None else _dataset(data, labels, classes, captions)
-    go_on(Path(run), Progress(None if progress else StringIO()), dataset, **changes)
+    go_on(Path(run), Progress(None if progress else StringIO()), dataset, cache=cache, **changes)
     return _where_it_trained(Path(run))
 
 

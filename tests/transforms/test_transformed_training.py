@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from helpers.command_line import fails, run
 from tinyddpm.backend import load_backend
 from tinyddpm.conditions import TRANSFORMS
 from tinyddpm.data.base import ArrayDataset
+from tinyddpm.errors import ConfigError
 from tinyddpm.model.checkpoint import load_checkpoint, read_checkpoint_header
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import layout_of
@@ -74,6 +76,15 @@ def test_a_resumed_run_is_the_straight_one(tmp_path: Path) -> None:
         np.testing.assert_array_equal(getattr(one, vector), getattr(other, vector))
     pictures = [(tmp_path / name / "samples.png").read_bytes() for name in ("straight", "stopped")]
     assert pictures[0] == pictures[1]
+
+
+def test_a_run_keeps_the_order_of_its_transforms(tmp_path: Path) -> None:
+    config = Config.from_dict(RUN).updated({"training": {"steps": 3}})
+    start(config, NUMPY, tmp_path / "r", Progress(StringIO()), DATA)
+    turned = replace(config, transforms=dict(reversed(config.transforms.items())))
+    (tmp_path / "r" / "config.toml").write_text(turned.to_toml())
+    with pytest.raises(ConfigError, match=r"a run keeps transforms \(it was \['colour', 'shift', 'flip', 'crop'\]\)"):
+        resume(tmp_path / "r", Progress(StringIO()), steps=6, dataset=DATA)
 
 
 TINY = [

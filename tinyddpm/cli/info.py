@@ -119,7 +119,7 @@ def _checkpoint(path: Path, hashed: bool) -> dict[str, Any]:
         "sample_shape": list(header.sample_shape),
         "classes": list(header.classes),
         "plugins": header.plugins,
-        **{key: header.state[key] for key in ("imported", "initial") if key in header.state},
+        **{key: header.state[key] for key in ("imported", "initial", "averaged") if key in header.state},
         **digest,
         "config": Config.from_dict(header.config, str(file)).to_dict(),
     }

@@ -132,9 +132,14 @@ class Measurement:
 
 
 def opened(
-    model: Model, data: str | None, data_dir: str | None, split: str | None, watch: Watch = unwatched
+    model: Model,
+    data: str | None,
+    data_dir: str | None,
+    split: str | None,
+    watch: Watch = unwatched,
+    cache: bool = False,
 ) -> tuple[Dataset, str]:
-    """Return the data that the model is measured on, and which part it is. `watch` is told how far the reading is.
+    """Return the data that the model is measured on, and which part it is; for `watch` and `cache` see `open_dataset`.
 
     Raises:
         DataError: there is no such data or part, or the model is for other samples.
@@ -152,13 +157,14 @@ def opened(
             split="train" if wanted == "held-out" else wanted,
             options=options,
             watch=watch,
+            cache=cache,
         )
     except DataError as error:
         if split or data:
             raise
         say(f"note: {error}; what the run held out is taken instead", err=True)
         wanted = "held-out"
-        dataset = open_dataset(source, image_size=size, data_dir=places, options=options, watch=watch)
+        dataset = open_dataset(source, image_size=size, data_dir=places, options=options, watch=watch, cache=cache)
     if wanted == "held-out":
         if data:
             raise DataError(f"nothing of {data} was held out for this model: give --split train, all of it")

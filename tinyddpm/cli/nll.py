@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tinyddpm.cli.options import GroupedCommand, argument, command_mark, option
+from tinyddpm.cli.options import GroupedCommand, argument, cache_option, command_mark, option
 from tinyddpm.cli.output import say
 from tinyddpm.cli.ranks import shared
 from tinyddpm.cli.trained import machine_options, open_model, refuse_full
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     " If not given, test where there is one.",
     group="Data",
 )
+@cache_option
 @option(
     "--count",
     "number",
@@ -97,6 +98,7 @@ def nll(
     data: str | None,
     data_dir: str | None,
     split: str | None,
+    no_cache: bool,
     number: int,
     batch_size: int,
     draws: int,
@@ -132,7 +134,7 @@ def nll(
     model, weights, loaded = open_model(checkpoint, raw, group=group, **machine)
     about = checkpoint_of(checkpoint, loaded, raw)
     with late(Progress()) as watch:
-        dataset, split = opened(model, data, data_dir, split, watch)
+        dataset, split = opened(model, data, data_dir, split, watch, cache=not no_cache)
     n = min(number or len(dataset), len(dataset))
     numbers = np.arange(n) * len(dataset) // n
     T = model.process.T

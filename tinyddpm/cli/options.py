@@ -16,7 +16,7 @@ from tinyddpm.model.config import Config, defaults_for, parse_toml, preset, read
 
 ENV_PREFIX = "TINYDDPM_"
 
-UNSEEN = ("batch_size", "device", "follow", "graph", "threads")
+UNSEEN = ("batch_size", "device", "follow", "graph", "no_cache", "threads")
 """Options that change nothing of what is drawn, beside those under the heading Output."""
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -81,6 +81,12 @@ def argument(name: str, told: str, **kwargs: Any) -> Callable[[F], F]:
 def option(*names: str, **kwargs: Any) -> Callable[[F], F]:
     """Return the decorator for one grouped option."""
     return click.option(*names, cls=GroupedOption, **kwargs)
+
+
+def cache_option(function: F) -> F:
+    """Add the option that says whether decoded images are kept."""
+    text = "Decode images anew, and keep none decoded for the next start."
+    return option("--no-cache", is_flag=True, help=text, group="Data")(function)
 
 
 def setting_options(function: F) -> F:

@@ -28,6 +28,7 @@ def open_dataset(
     split: str = "train",
     options: Mapping[str, Any] | None = None,
     watch: Watch = unwatched,
+    cache: bool = False,
 ) -> Dataset:
     """Return the data set that `source` names.
 
@@ -39,6 +40,7 @@ def open_dataset(
         split: "train", "test", or another that a registered data set has.
         options: of a registered data set, or of a path; see `open_path`.
         watch: is told how far the reading of image files is.
+        cache: whether images that take long to decode are kept for the next time; see `cache.py`.
 
     Raises:
         DataError: there is no such data set or split, it cannot be understood or read, it holds points, which have no
@@ -58,7 +60,7 @@ def open_dataset(
     if os.path.exists(os.path.expanduser(source)):
         from tinyddpm.data.paths import open_path
 
-        return open_path(Path(source).expanduser(), image_size, split, options or {}, watch)
+        return open_path(Path(source).expanduser(), image_size, split, options or {}, watch, cache)
     if Path(source).name != source or Path(source).suffix:
         raise DataError(f"there is no file or folder {source}: check the path, or give a data set's name")
     raise DataError(f"{unknown('data set', source, names)}; the path of a file or folder would do too")

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyddpm.data.base import CAPTIONS, ArrayDataset, Labels, Samples, check_memory, require_split
+from tinyddpm.data.cache import Decoded, through_cache
 from tinyddpm.data.captions import LABEL, TEXT, read_annotations
 from tinyddpm.data.image_files import AS_IT_IS, SUFFIXES, BrokenImageError, ImageFiles, Reading, Sources, refuse_broken
 from tinyddpm.data.resize import changes
@@ -42,10 +43,11 @@ COMPANIONS = (
 class Listing:
     """The images of a folder, the class of each if there are classes, and what else is known of them.
 
-    And what is left out: images in other folders, and files of kinds that are not read.
+    And what is left out: images in other folders, and files of kinds that are not read. The images are in `files`.
     """
 
     images: Sources
+    files: Sequence[Path]
     labels: Labels | None
     classes: tuple[str, ...]
     columns: Mapping[str, Samples]
@@ -54,7 +56,7 @@ class Listing:
 
 
 def open_folder(folder: Path, split: str, reading: Reading = AS_IT_IS) -> ArrayDataset:
-    """Return the images in `folder`, decoded into memory.
+    """Return the images in `folder`, decoded into memory, or from the cache.
 
     Args:
         folder: of images, of classes, or of splits.
@@ -69,16 +71,25 @@ def open_folder(folder: Path, split: str, reading: Reading = AS_IT_IS) -> ArrayD
 
 
 def open_listing(folder: Path, listing: Listing, reading: Reading) -> ArrayDataset:
-    """Return the images that are listed, decoded into memory; see `open_folder`."""
+    """Return the images that are listed, decoded into memory or from the cache; see `open_folder`."""
     try:
-        return _decoded(folder, listing, reading)
+        found, origin = through_cache(
+            listing.files, len(listing.images), reading, lambda: _decoded(folder, listing.images, reading)
+        )
     except BrokenImageError:
         refuse_broken(listing.images)  # all of them are named at once
         raise
+    _say_left_out(folder, len(found.images), listing, found.further)
+    labels = None if listing.labels is None else np.repeat(listing.labels, found.frames)
+    columns = {key: np.repeat(column, found.frames) for key, column in listing.columns.items()}
+    dataset = ArrayDataset(found.images, labels, listing.classes, columns=columns, name=str(folder), origin=origin)
+    changed = changes([(h, w) for h, w in found.sizes], reading.image_size) if reading.image_size else ""
+    if changed:
+        dataset.description += f", {changed}"
+    return dataset
 
 
-def _decoded(folder: Path, listing: Listing, reading: Reading) -> ArrayDataset:
-    sources = listing.images
+def _decoded(folder: Path, sources: Sources, reading: Reading) -> Decoded:
     files = ImageFiles(sources, reading)
     starts = np.concatenate([[0], np.cumsum(files.frames)])
     begin = files.read(0)
@@ -106,14 +117,7 @@ def _decoded(folder: Path, listing: Listing, reading: Reading) -> ArrayDataset:
         for done in pool.map(decode_into_place, range(1, len(sources), at_once)):
             reading.watch(done, len(sources), "images decoded")
     files.check_levels()
-    _say_left_out(folder, int(starts[-1]), listing, files.further)
-    labels = None if listing.labels is None else np.repeat(listing.labels, files.frames)
-    columns = {key: np.repeat(column, files.frames) for key, column in listing.columns.items()}
-    dataset = ArrayDataset(images, labels, listing.classes, columns=columns, name=str(folder))
-    changed = changes(files.sizes, reading.image_size) if reading.image_size else ""
-    if changed:
-        dataset.description += f", {changed}"
-    return dataset
+    return Decoded(images, files.frames, files.further, sorted(files.sizes))
 
 
 def list_images(folder: Path, split: str = "train", watch: Watch = unwatched) -> Listing:
@@ -148,7 +152,7 @@ def list_images(folder: Path, split: str = "train", watch: Watch = unwatched) ->
     classes = {name: k for k, name in enumerate(sorted(set(names)))}
     labels = np.asarray([classes[name] for name in names]) if classes else None
     columns = {CAPTIONS: np.asarray(known[TEXT], object)} if TEXT in known else {}
-    return Listing(paths, labels, tuple(classes), columns, *_left_out(folder, above, paths))
+    return Listing(paths, paths, labels, tuple(classes), columns, *_left_out(folder, above, paths))
 
 
 def _left_out(folder: Path, above: Path, used: Sequence[Path]) -> tuple[list[Path], list[Path]]:

@@ -60,6 +60,7 @@ class Reading:
         levels: the values that are black and white: of the images of more than 8 bits, if there are any, otherwise of
             all; what is certain if None.
         watch: is told how far the reading is.
+        cache: whether decoded images are kept for the next time (`cache.py`).
     """
 
     image_size: tuple[int, int] | None = None
@@ -67,6 +68,7 @@ class Reading:
     frames: str = "first"
     levels: Levels | None = None
     watch: Watch = unwatched
+    cache: bool = False
 
     def __post_init__(self) -> None:
         if self.frames not in ("first", "all"):

@@ -28,6 +28,7 @@ def open_path(
     split: str,
     options: Mapping[str, Any],
     watch: Watch = unwatched,
+    cache: bool = False,
 ) -> Dataset:
     """Return the data set in a file or folder, its images at `image_size` if given.
 
@@ -38,6 +39,7 @@ def open_path(
         options: "levels": the values that are black and white, as "0:4095" (`levels.py`); and of image files, in a
             folder or in Parquet, "background" and "frames" (`image_files.py`).
         watch: is told how far the reading of image files is.
+        cache: whether images that take long to decode are kept for the next time.
 
     Raises:
         DataError: the path holds nothing that is understood, it is damaged, or there is no such split.
@@ -51,7 +53,7 @@ def open_path(
     others = dict(options)
     levels = parse_levels(others.pop("levels", ""))
     try:
-        reading = Reading(image_size, **others, levels=levels, watch=watch)
+        reading = Reading(image_size, **others, levels=levels, watch=watch, cache=cache)
         if path.is_dir():
             return _open_folder(path, split, reading, others)
         if path.suffix.lower() == PARQUET:

@@ -92,6 +92,9 @@ class TrainingConfig:
     average_lengths: str = setting(
         "", "Also average the weights over these shares of the training so far, such as 0.05,0.10 (EDM2)."
     )
+    snapshot_every: int = setting(
+        0, "Steps between snapshots of these averages, of which any length can be made later; 0 for 50 in all."
+    )
     log_every: int = setting(10, "Steps between lines of metrics.jsonl.")
     validate_every: int = setting(1000, "Steps between validation losses.")
     save_every: int = setting(1000, "Steps between checkpoints.")

@@ -26,12 +26,14 @@ from tinyddpm.samplers import make_sampler
 from tinyddpm.training.trainer import Trainer
 
 
-def open_data(config: Config, watch: Watch = unwatched) -> Dataset:
-    """Return the data set that `config` names; `watch` is told how far the reading of image files is."""
+def open_data(config: Config, watch: Watch = unwatched, cache: bool = False) -> Dataset:
+    """Return the data set that `config` names; for the other arguments see `open_dataset`."""
     data = config.data
     _refuse_unknown(data)
     size = parse_size(data.image_size) if data.image_size else None
-    return open_dataset(data.source, image_size=size, data_dir=data.data_dir, options=data.options, watch=watch)
+    return open_dataset(
+        data.source, image_size=size, data_dir=data.data_dir, options=data.options, watch=watch, cache=cache
+    )
 
 
 def _refuse_unknown(data: DataConfig) -> None:
@@ -153,10 +155,10 @@ class Estimate:
     seconds_per_step: float
 
 
-def estimate(config: Config, backend: Backend, steps: int = 3, group: Group = ALONE) -> Estimate:
+def estimate(config: Config, backend: Backend, steps: int = 3, group: Group = ALONE, cache: bool = True) -> Estimate:
     """Do a few training steps, writing nothing, and return what they took. The first, which warms up, is not timed."""
     with late(Progress()) as watch:
-        dataset = open_data(config, watch)
+        dataset = open_data(config, watch, cache)
     config = with_learned(with_threads(config, backend, group), dataset)
     trainer = make_trainer(config, backend, dataset, group=group)
     seconds = []

@@ -14,7 +14,7 @@ MAY_CHANGE = {
     "backend", "device", "precision", "graph", "data.source", "data.data_dir",
     "training.steps", "training.learning_rate", "training.threads", "training.recompute", "training.shard",
     "training.log_every", "training.validate_every", "training.save_every", "training.sample_every", "training.keep",
-    "training.keep_best",
+    "training.keep_best", "training.snapshot_every",
 }  # fmt: skip
 """Settings that may be others when a run is resumed. The data must be the same, wherever they lie."""
 
@@ -73,6 +73,7 @@ def another_from(folder: Path) -> str:
 
 
 def _settings_of(config: Config) -> dict[str, Any]:
-    """Return the settings of a configuration by table and name, such as `training.steps`."""
+    """Return the settings of a configuration by table and name, `training.steps`, and the transforms in their order."""
     tables = {name: value if isinstance(value, dict) else {"": value} for name, value in config.to_dict().items()}
-    return {f"{name}.{key}".rstrip("."): value for name, table in tables.items() for key, value in table.items()}
+    found = {f"{name}.{key}".rstrip("."): value for name, table in tables.items() for key, value in table.items()}
+    return {**found, "transforms": list(config.transforms)} if config.transforms else found

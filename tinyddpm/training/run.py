@@ -53,11 +53,12 @@ def start(
     dataset: Dataset | None = None,
     group: Group = ALONE,
     initial: Initial | None = None,
+    cache: bool = True,
 ) -> Outcome:
     """Train from step 0 into `folder`, which must not hold a run already, on `dataset` or what the configuration names.
 
     The ranks of a group train together; the first one writes. The weights are those of `initial` to begin with, if it
-    is given: Adam and the average begin anew.
+    is given: Adam and the average begin anew. For `cache` see `open_dataset`.
 
     Raises:
         CheckpointError: the initial weights cannot be read, or do not fit.
@@ -70,7 +71,7 @@ def start(
     config = with_threads(config, backend, group)
     callbacks = Callbacks(config.callbacks if group.first else {}, progress.say)
     with late(progress) as watch:
-        dataset = dataset or open_data(config, watch)
+        dataset = dataset or open_data(config, watch, cache)
         config = with_learned(config, dataset)
         trainer = make_trainer(config, backend, dataset, group=group)
         state: dict[str, Any] = {"data": fingerprint(dataset, watch)}
@@ -85,7 +86,8 @@ def start(
             _refuse_used(folder)
             (folder / "samples").mkdir()
             _write_config(folder, config)
-        progress.say(f"data: {dataset.description}")
+        origin = getattr(dataset, "origin", "")
+        progress.say(f"data: {dataset.description}{origin and f', {origin}'}")
         progress.say(f"learns: {learns(trainer.model, dataset)}")
         progress.say(f"computed by: {backend.describe()}{_ranks(group)}")
         for note in warnings_of(config):
@@ -95,7 +97,12 @@ def start(
 
 
 def resume(
-    folder: Path, progress: Progress, dataset: Dataset | None = None, group: Group = ALONE, **changes: Any
+    folder: Path,
+    progress: Progress,
+    dataset: Dataset | None = None,
+    group: Group = ALONE,
+    cache: bool = True,
+    **changes: Any,
 ) -> Outcome:
     """Go on where the checkpoint in `folder` was made: to as many steps, elsewhere or otherwise, as `changes` say.
 
@@ -113,7 +120,7 @@ def resume(
     if group.first:
         read_checkpoint_header(path)  # refused before anything is written
     with held(path.parent, progress.say) if group.first else nullcontext():
-        return _resume(path, progress, changes, dataset, group)
+        return _resume(path, progress, changes, dataset, group, cache)
 
 
 def _read(path: Path, progress: Progress, changes: Mapping[str, Any]) -> tuple[Config, Checkpoint]:
@@ -138,6 +145,7 @@ def _resume(
     changes: Mapping[str, Any],
     dataset: Dataset | None,
     group: Group,
+    cache: bool,
 ) -> Outcome:
     folder = path.parent
     found = group.broadcast(_read(path, progress, changes) if group.first else None)
@@ -150,7 +158,7 @@ def _resume(
     there = group.load_backend(config.backend, config.device, config.precision, config.graph)
     callbacks = Callbacks(config.callbacks if group.first else {}, progress.say)
     with late(progress) as watch:
-        dataset = dataset or open_data(config, watch)
+        dataset = dataset or open_data(config, watch, cache)
         now = fingerprint(dataset, watch)
     changed = differences(checkpoint.state.get("data", {}), now)
     if checkpoint.sample_shape != dataset.shape:
