@@ -18,6 +18,7 @@ import torch
 from helpers import command_line
 from helpers.command_line import says
 from helpers.comparison import HostArray, assert_close
+from helpers.peers import import_peer
 from helpers.torch_openai import Kind, OpenaiUNet
 from tinyddpm.backend import load_backend
 from tinyddpm.conditions import Asked
@@ -65,8 +66,6 @@ CASES: dict[str, tuple[str, Kind, float]] = {
 }  # fmt: skip
 """Flags, the model that they are of, and what its times are multiplied by."""
 
-ALL = pytest.mark.parametrize("name", CASES)
-
 
 def made(path: Path, kind: Kind, seed: int = 0) -> OpenaiUNet:
     """A model with random weights, in which no layer is zero, saved as theirs are."""
@@ -85,11 +84,14 @@ def imported(folder: Path, flags: str, kind: Kind) -> tuple[OpenaiUNet, Path]:
     return model, folder / "run"
 
 
-@ALL
-def test_an_import_computes_the_same(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [*((name, "numpy") for name in CASES), *((list(CASES)[4], name) for name in ("numba", "torch"))],
+)
+def test_an_import_computes_the_same(tmp_path: Path, name: str, backend: str) -> None:
     flags, kind, scale = CASES[name]
     theirs, run = imported(tmp_path, flags, kind)
-    model, flat, _ = load_model(run, NUMPY)
+    model, flat, _ = load_model(run, load_backend(backend))
     T = model.process.T
     rng = np.random.default_rng(1)
     x, labels = np.float32(rng.normal(size=(3, 16, 16, 3))), rng.permutation(max(3, kind.classes))[:3]
@@ -104,14 +106,27 @@ def test_an_import_computes_the_same(tmp_path: Path, name: str) -> None:
         assert_close(found, np.moveaxis(expected.numpy(), 1, -1), 1e-5, f"output at {t}")
 
 
+def test_what_comes_in_goes_out_to_diffusers(tmp_path: Path) -> None:
+    """A model of theirs, in a library that has no reader for it."""
+    diffusers = import_peer("diffusers", "0.42")
+    theirs, run = imported(tmp_path, f"{FLAGS} --learn_sigma True", replace(SMALL, channels_out=6))
+    says("export", run, tmp_path / "out")
+    unet = diffusers.UNet2DModel.from_pretrained(tmp_path / "out", subfolder="unet")
+    x = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        expected = theirs(x, torch.tensor([700, 700]))
+        assert_close(unet(x, 700).sample.numpy(), expected.numpy(), 1e-5, "output")
+
+
 def chw(x: HostArray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
 
 
 def both_halves(denoiser: Any, x: HostArray, t: int, channels: int) -> HostArray:
     """What our network predicts, and what it says of the variance if it does."""
-    outputs = denoiser._network_output(x, np.full(len(x), t), *denoiser.given.values())
-    found = np.concatenate([half for half in outputs if half is not None], axis=-1)
+    array = denoiser.ops.backend.asarray
+    outputs = denoiser._network_output(array(x), array(np.full(len(x), t)), *denoiser.given.values())
+    found = np.concatenate([np.asarray(half) for half in outputs if half is not None], axis=-1)
     assert found.shape[-1] == channels
     return found
 

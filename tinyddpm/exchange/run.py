@@ -79,10 +79,10 @@ def write_run(folder: Path, imported: Imported, origin: dict[str, str]) -> None:
     config = imported.config
     model = Model(config, imported.sample_shape, imported.classes, load_backend("numpy"))
     layout = model.layout
-    weights = imported.weights if imported.trained is None else imported.trained
-    trained, average = (
-        np.concatenate([np.ravel(arrays[path]) for path in layout.paths]) for arrays in (weights, imported.weights)
-    )
+    average = np.concatenate([np.ravel(imported.weights[path]) for path in layout.paths])
+    trained, nothing = average, np.zeros_like(average)
+    if imported.trained is not None:
+        trained = np.concatenate([np.ravel(imported.trained[path]) for path in layout.paths])
     checkpoint = Checkpoint(
         config=config.to_dict(),
         step=0,
@@ -92,8 +92,8 @@ def write_run(folder: Path, imported: Imported, origin: dict[str, str]) -> None:
         state={"imported": origin},
         weights=trained,
         ema=average,
-        adam_m=np.zeros_like(trained),
-        adam_v=np.zeros_like(trained),
+        adam_m=nothing,
+        adam_v=nothing,
         averages={name_of(length): average for length in lengths_of(config.training.average_lengths)},
         history=law_of(model).packed(),
     )
