@@ -23,7 +23,9 @@ from helpers.torch_openai import Kind, OpenaiUNet
 from tinyddpm.backend import load_backend
 from tinyddpm.conditions import Asked
 from tinyddpm.exchange.openai_flags import read_flags
+from tinyddpm.model.config import Config
 from tinyddpm.model.load import load_model
+from tinyddpm.model.model import Model
 
 NUMPY = load_backend("numpy")
 
@@ -56,6 +58,11 @@ CASES: dict[str, tuple[str, Kind, float]] = {
             SMALL, multipliers=(1, 2, 1), blocks=2, rates=(2, 4), new_order=True, pooling_blocks=True, channels_out=6,
             classes=3, dropout=0.1,
         ),
+        1.0,
+    ),
+    "levels that are wider than the sinusoids": (
+        f"{FLAGS} --channel_mult 2,4 --num_head_channels 64",
+        replace(SMALL, multipliers=(2, 4), head_channels=64),
         1.0,
     ),
     "pooling, time added, no attention but in the middle": (
@@ -168,6 +175,32 @@ def test_what_is_predicted_and_drawn_follows_flags(flags: str, predict: str, los
     tables = read_flags(flags).tables
     assert (tables["training"]["predict"], tables["training"]["loss"]) == (predict, loss)
     assert tables["sampling"]["variance"] == variance
+
+
+ADM = (
+    "--learn_sigma True --resblock_updown True --attention_resolutions 32,16,8 --class_cond True --num_channels 256"
+    " --num_head_channels 64"
+)
+
+
+@pytest.mark.parametrize(
+    ("flags", "millions"),
+    [
+        ("--image_size 64 --num_channels 192 --num_res_blocks 3 --use_new_attention_order True", 296),
+        ("--image_size 128", 422),
+        ("--image_size 256", 554),
+        ("--image_size 512", 559),
+    ],
+)
+def test_published_models_have_their_size(flags: str, millions: int) -> None:
+    """Those of ImageNet, by the paper's table of them (ADM, arXiv 2105.05233, appendix I)."""
+    flagged = read_flags(f"{ADM} {flags}")
+    tables = {**flagged.tables, "network": {"name": "unet", **flagged.options}, "data": {"labels": True}}
+    classes = tuple(map(str, range(1000)))
+    layout = Model(Config.from_dict(tables), flagged.sample_shape, classes, NUMPY).layout
+    assert round(layout.size / 1e6) == millions
+    first = dict(zip(layout.paths, layout.shapes, strict=True))["conv_in/b"][0]
+    assert first == {512: 128, 64: 192}.get(flagged.sample_shape[0], 256)
 
 
 def test_an_import_is_drawn_from(tmp_path: Path) -> None:
