@@ -205,11 +205,12 @@ def test_ddim_draws_our_images(tmp_path: Path, steps: int, monkeypatch: pytest.M
 
 
 def test_what_has_no_equal_is_said_at_once(tmp_path: Path) -> None:
-    network = {"groups": 0, "heads": 2, "channels": 16, "time_scale": 0.5, "resampling": "blocks"}
+    network = {"groups": 0, "heads": 2, "channels": 16, "time_scale": 0.5, "time_channels": 4, "resampling": "blocks"}
     case = Case({"training": {"predict": "flow"}}, network)
     error = export_fails(case.run(tmp_path / "run"), tmp_path / "out")
     assert "predict 'flow'" in error
     assert "time_scale 0.5" in error
+    assert "time_channels 4" in error
     assert "resampling 'blocks'" in error
     assert "norms of 4 and 8" in error
     assert "network.groups=4" in error
