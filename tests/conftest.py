@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from helpers.site import Site
 from helpers.strict import StrictBackend
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.bench.process import THREAD_VARIABLES
+from tinyddpm.data import cache
 from tinyddpm.errors import BackendError
 from tinyddpm.ops import Operations
 from tinyddpm.ops.numba_operations import NumbaOperations
@@ -36,7 +38,11 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Share the cores out: numerical libraries in pytest-xdist's workers read these variables when they are loaded."""
+    """Share the cores out: numerical libraries in pytest-xdist's workers read these variables when they are loaded.
+
+    And keep no decoded images, however slow the machine is.
+    """
+    cache.WORTH = math.inf
     if workers := config.getoption("numprocesses", None):
         threads = max(1, CORES // workers)
         for variable in THREAD_VARIABLES:

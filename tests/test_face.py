@@ -139,10 +139,10 @@ def test_x_0_is_predicted_at_every_time(model: Trained) -> None:
 
 def test_a_data_set_is_trained_on_as_an_array_is(model: Trained, tmp_path: Path) -> None:
     dataset = ArrayDataset(IMAGES, LABELS, ("ant", "bee", "cat"), name="mine")
-    trained = tinyddpm.train(dataset, labels=True, out=tmp_path / "r", **SMALL)
+    trained = tinyddpm.train(dataset, out=tmp_path / "r", **SMALL)
     assert np.array_equal(trained.sample(2), model.sample(2))
     assert trained.classes == ("ant", "bee", "cat")
-    assert tinyddpm.train(dataset, out=tmp_path / "s", **SMALL).classes == ()
+    assert tinyddpm.train(dataset, labels=False, out=tmp_path / "s", **SMALL).classes == ()
 
 
 WRONG: list[tuple[Callable[[Trained], object], str]] = [

@@ -258,6 +258,7 @@ def train(
     init_raw: bool = False,
     init_partly: bool = False,
     progress: bool = True,
+    cache: bool = True,
     **given: Any,
 ) -> Trained:
     """Train a model, and return it. Its run folder is as `tinyddpm train` writes it.
@@ -265,7 +266,8 @@ def train(
     Args:
         data: uint8 images (n, H, W) or (n, H, W, C), points (n, D), a data set, or what names one: a registered name or
             a path.
-        labels: the class of each sample of an array, integers (n,); of a data set, whether to learn its classes.
+        labels: the class of each sample of an array, integers (n,); of a data set, whether to learn its classes, which
+            it is as the preset says if not given, or where there are any.
         classes: the names of an array's classes; their numbers if not given.
         captions: of the samples of an array, for `condition="text"`.
         preset: the preset to start from. If not given: the settings of `init_from`, if that is given; else for a name
@@ -275,6 +277,7 @@ def train(
         init_partly: leave out of it what does not fit.
         out: the run's folder; the first that is free under `runs` if not given.
         progress: show a bar.
+        cache: keep images that take long to decode for the next start, or take those that are kept.
         given: settings by their names on the command line, such as `steps=500` or `batch_size=32`; and tables, such as
             `network={"channels": 64}`.
 
@@ -291,14 +294,15 @@ def train(
     else:
         assert dataset is not None
         config = base or find_preset(preset or ("small" if len(dataset.shape) == 3 else "toy")).config
-        learned = isinstance(labels, np.ndarray) or bool(labels)
+        learned = isinstance(labels, np.ndarray) or (config.data.labels if labels is None else labels)
         config = replace(config, data=replace(config.data, source="array", image_size=None, options={}, labels=learned))
         name = "array"
     config = config.updated(tables_of(given), "train")
     backend = load_backend(config.backend, config.device, config.precision, config.graph)
     folder = Path(out) if out is not None else unused(Path("runs") / name)
     initial = None if init_from is None else Initial(Path(init_from), init_raw, init_partly)
-    start(config, backend, folder, Progress(None if progress else StringIO()), dataset, initial=initial)
+    bar = Progress(None if progress else StringIO())
+    start(config, backend, folder, bar, dataset, initial=initial, cache=cache)
     return _where_it_trained(folder)
 
 
@@ -310,6 +314,7 @@ def resume(
     classes: Sequence[str] = (),
     captions: Sequence[str] | None = None,
     progress: bool = True,
+    cache: bool = True,
     **changes: Any,
 ) -> Trained:
     """Go on with a run that was stopped, or with more steps, as if it had never stopped; and return the model.
@@ -319,6 +324,7 @@ def resume(
         data: the array or data set that it was trained on; not needed where its settings name one.
         labels, classes, captions: as they were given to `train` with an array.
         progress: show a bar.
+        cache: see `train`.
         changes: settings by their names on the command line, of those that `train --resume` takes, such as `steps=500`,
             which are all that are done in the end, or `backend="cupy"`.
 
@@ -327,7 +333,7 @@ def resume(
         ConfigError: it has done that many steps, or another run holds its folder.
     """
     dataset = None if data is None else _dataset(data, labels, classes, captions)
-    go_on(Path(run), Progress(None if progress else StringIO()), dataset, **changes)
+    go_on(Path(run), Progress(None if progress else StringIO()), dataset, cache=cache, **changes)
     return _where_it_trained(Path(run))
 
 

@@ -5,16 +5,29 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from contextlib import suppress
-from typing import TextIO
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TextIO, TypeAlias, TypeVar
 
 from tinyddpm.errors import shown
+
+T = TypeVar("T")
+
+Watch: TypeAlias = Callable[[int, int, str], None]
+"""Is told how many are done, of how many, and of what work."""
 
 FIRST, NEXT = 5.0, 30.0
 """Seconds before the first line that is printed, and between two."""
 
 REWRITTEN = 0.1
 """Seconds between two looks of a line that is rewritten."""
+
+PATIENCE = 1.0
+"""Seconds of a work of which nothing is said."""
+
+
+def unwatched(done: int, total: int, text: str) -> None:
+    """Let work go on that nobody watches."""
 
 
 class Progress:
@@ -62,6 +75,35 @@ class Progress:
             with suppress(OSError, ValueError):  # the latter of a stream that a host program has closed
                 self.stream.write(text)
                 self.stream.flush()
+
+
+@contextmanager
+def late(progress: Progress) -> Iterator[Watch]:
+    """Give the block what tells `progress` of work that is mostly over at once: it is silent for a second of each.
+
+    Works are told apart by their texts.
+    """
+    now, began, told = "", 0.0, False
+
+    def watch(done: int, total: int, text: str) -> None:
+        nonlocal now, began, told
+        if text != now:
+            now, began, told = text, time.monotonic(), False
+        told = told or (done < total and time.monotonic() - began >= PATIENCE)
+        if told:
+            progress.update(done, total, text)
+
+    try:
+        yield watch
+    finally:
+        progress.close()
+
+
+def watched(things: Iterable[T], total: int, watch: Watch, text: str) -> Iterator[T]:
+    """Yield `things`, of which there are `total`, and after each tell `watch` how many have been worked on."""
+    for done, thing in enumerate(things, 1):
+        yield thing
+        watch(done, total, text)
 
 
 def duration(seconds: float) -> str:

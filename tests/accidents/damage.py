@@ -28,7 +28,7 @@ from tinyddpm.progress import Progress
 from tinyddpm.training.run import start
 
 POINTS: dict[str, Any] = {
-    "data": {"source": "moons"},
+    "data": {"source": "moons", "labels": False},
     "network": {"name": "mlp", "width": 16, "depth": 1},
     "schedule": {"name": "cosine", "timesteps": 20},
     "training": {

@@ -69,8 +69,9 @@ def test_train_writes_and_says_where(here: Path) -> None:
     assert Image.open("runs/moons/samples.png").size == (256, 256)
     again = run("train", *SMALL)
     assert again.stdout.startswith("trained 6 steps: runs/moons-2")
-    data, by, *_ = again.stderr.splitlines()
+    data, learned, by, *_ = again.stderr.splitlines()
     assert data.startswith("data: moons")
+    assert learned == "learns: eps of points 2, without the 2 classes"
     assert by.startswith("computed by: numpy ")
 
 
@@ -94,7 +95,7 @@ def test_dry_run_measures_and_writes_nothing(here: Path) -> None:
     result = run("train", *SMALL, "--dry-run")
     assert result.exit_code == 0
     lines = dict(line.split(None, 1) for line in result.stdout.splitlines())
-    assert set(lines) == {"data", "parameters", "memory", "step", "whole"}
+    assert set(lines) == {"data", "learns", "parameters", "memory", "step", "whole"}
     assert lines["parameters"] == "1,442"  # counted by hand: time 272 + 272, in 48, block 816, out 34
     assert not list(here.iterdir())
 
@@ -147,7 +148,7 @@ def test_settings_come_from_preset_file_environment_and_flags(here: Path) -> Non
 def test_resume_goes_on(here: Path) -> None:
     run("train", *SMALL, "--out", "r")
     assert "--steps" in fails("train", "--resume", "r")
-    assert "--batch-size cannot be given with it" in fails("train", "--resume", "r", "--batch-size", "4")
+    assert "a run keeps training.batch_size (it was 16)" in fails("train", "--resume", "r", "--batch-size", "4")
     assert "so --set cannot be given" in fails("train", "--resume", "r", "--set", "network.channels=4")
     result = run("train", "--resume", "r", "--steps", "9")
     assert result.stdout.startswith("trained 9 steps: r")
@@ -444,7 +445,7 @@ def test_bad_input_is_one_line(here: Path, trained: Path) -> None:
     assert "did you mean 'ancestral'" in fails("train", "--sampler", "ancestal", "--out", "x")
     assert "did you mean 'channels'" in fails("train", "--set", "network.chanels=3")
     assert "write TABLE.KEY=VALUE" in fails("train", "--set", "channels")
-    assert "image size '32' is not HxW" in fails("train", "--image-size", "32")
+    assert "image size '32x' is not HxW" in fails("train", "--image-size", "32x")
     assert not Path("runs").exists()
     assert not Path("x").exists()
 

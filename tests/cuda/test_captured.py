@@ -42,7 +42,7 @@ CUT = {
     "weighting": {"name": "min-snr"},
 }
 POINTS = {
-    "data": {"source": "moons"},
+    "data": {"source": "moons", "labels": False},
     "network": {"name": "mlp", "width": 8, "depth": 2},
     "schedule": {"name": "linear", "timesteps": 40},
     "training": {"batch_size": 5, "learning_rate": 1e-2, "warmup": 0, "threads": 1, "average_lengths": "0.05,0.2"},

@@ -61,7 +61,7 @@ def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
 def test_a_size_resizes_named_sets_too() -> None:
     plain, small = open_dataset("digits"), open_dataset("digits", image_size=(4, 4))
     assert small.shape == (4, 4, 1)
-    assert small.description == "digits: 1797 images 8x8x1, 10 classes, resized to 4x4"
+    assert small.description == "digits: 1797 images 8x8x1, 10 classes, shrunk from 8x8 to 4x4"
     assert small.labels is plain.labels or np.array_equal(small.labels, plain.labels)
     assert isinstance(open_dataset("digits", image_size=(8, 8)), ArrayDataset)
 
@@ -96,9 +96,35 @@ def test_points_have_no_size() -> None:
         open_dataset("mixture", image_size=(4, 4))
 
 
+@pytest.mark.parametrize(
+    ("sizes", "wanted", "line"),
+    [
+        ([(32, 32)], (32, 32), ""),
+        ([(128, 136)], (32, 32), "cropped and shrunk from 128x136 to 32x32"),
+        ([(128, 136)], (128, 128), "cropped from 128x136 to 128x128"),
+        ([(8, 8)], (32, 32), "enlarged from 8x8 to 32x32"),
+        ([(20, 10)], (10, 20), "cropped and enlarged from 20x10 to 10x20"),  # its upper half, twice as large
+        ([(64, 64), (16, 16), (32, 32)], (32, 32), "shrunk and enlarged from 3 sizes, 16x16 to 64x64, to 32x32"),
+    ],
+)
+def test_what_becomes_of_images_is_said(
+    tmp_path: Path, sizes: list[tuple[int, int]], wanted: tuple[int, int], line: str
+) -> None:
+    """Of a folder, whose images are brought to one size as they are decoded, and of an array alike."""
+    for number, (height, width) in enumerate(sizes):
+        Image.new("L", (width, height), 200).save(tmp_path / f"{number}.png")
+    size = "x".join(map(str, wanted))
+    found = open_dataset(str(tmp_path), image_size=wanted).description
+    assert found == f"{tmp_path}: {len(sizes)} images {size}x1" + (line and f", {line}")
+    if len(sizes) == 1:
+        array = ArrayDataset(np.full((1, *sizes[0]), 200, np.uint8), name="array")
+        assert resized(array, wanted).description.endswith(line or f"{size}x1")
+
+
 def test_parse_size() -> None:
     assert parse_size("32x48") == (32, 48)
-    for text in ("", "32", "32x", "0x4", "-1x4", "4x4x4", "32 x 32", "٣x٣", "999999x1"):
+    assert parse_size("32") == parse_size(32) == (32, 32)
+    for text in ("", "032", "x32", "32x", "0x4", "-1x4", "4x4x4", "32 x 32", "٣x٣", "999999x1"):
         with pytest.raises(ConfigError, match="is not HxW: write"):
             parse_size(text)
 

@@ -125,11 +125,18 @@ def test_a_run_of_two_ranks_goes_on_under(ranks: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_shards_of_the_state_train_as_the_whole(ranks: int, tmp_path: Path) -> None:
     """Resumed whole, and cut again. The gradient's length is summed otherwise: so the same but for rounding."""
-    whole = trained(tmp_path / "whole", ranks, *IMAGES, "--steps", "8", "--clip", "0.1")
-    shards = trained(tmp_path / "shards", ranks, *IMAGES, "--steps", "5", "--clip", "0.1", "--shard")
+    arguments = [*IMAGES, "--clip", "0.1", "--average-lengths", "0.05,0.2", "--snapshot-every", "4"]
+    whole = trained(tmp_path / "whole", ranks, *arguments, "--steps", "8")
+    shards = trained(tmp_path / "shards", ranks, *arguments, "--steps", "5", "--shard")
     assert tinyddpm(ranks, "train", "--resume", shards, "--steps", "8").returncode == 0
     assert_close(shards, whole)
     assert losses(shards)[-1] != losses(shards)[0]
+    one, other = (load_checkpoint(run / "checkpoint.h5", layout_of(load_backend("numpy"))) for run in (shards, whole))
+    assert [*one.averages] == ["0.050", "0.200"]
+    for name, average in one.averages.items():
+        np.testing.assert_allclose(average, other.averages[name], rtol=0, atol=2e-5 * np.abs(other.ema).max())
+    taken = [[path.name for path in sorted((run / "averages").iterdir())] for run in (shards, whole)]
+    assert taken == [["step_0000004.h5", "step_0000005.h5", "step_0000008.h5"], ["step_0000004.h5", "step_0000008.h5"]]
 
 
 def test_sums_in_bfloat16_are_near(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from helpers.networks import random_weights
 from helpers.peers import import_peer
 from tinyddpm.backend import Purpose, load_backend
 from tinyddpm.conditions import Asked
+from tinyddpm.exchange.diffusers_scheduler import read_scheduler, scheduler_config
 from tinyddpm.exchange.diffusers_unet import read_unet
 from tinyddpm.exchange.run import Imported, write_run
 from tinyddpm.model.config import Config
@@ -253,11 +254,41 @@ def test_an_import_of_an_export_has_the_same_bits(tmp_path: Path, name: str) -> 
     assert other.layout.paths == one.layout.paths
     assert other.classes == one.classes
     np.testing.assert_allclose(other.process.betas, one.process.betas, rtol=1e-12)
+    assert other.config.schedule == one.config.schedule
     assert other.config.training.predict == one.config.training.predict
     assert other.objective.learned_variance == one.objective.learned_variance
     x = np.float32(np.random.default_rng(0).normal(size=(2, *case.shape)))
     labels = np.asarray([2, 0]) if case.classes else None
     assert ours(tmp_path / "run", x, 3, labels).tobytes() == ours(tmp_path / "back", x, 3, labels).tobytes()
+
+
+OF_OTHER_ENDS: list[dict[str, Any]] = [
+    {"name": "linear", "timesteps": 40, "rescale": False},
+    {"name": "quadratic", "timesteps": 40, "beta_start": 8.5e-4, "beta_end": 0.012},
+]
+
+
+@pytest.mark.parametrize("precise", [True, False])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        *({"name": name, "timesteps": 50} for name in ("linear", "quadratic", "cosine", "sigmoid-alpha", "flow")),
+        *OF_OTHER_ENDS,
+    ],
+    ids=str,
+)
+def test_schedules_come_back_by_name(schedule: dict[str, Any], precise: bool) -> None:
+    """Also of a table that is float32's: without options where they are the defaults, else with the two ends."""
+    model = Case({"schedule": schedule}).model()
+    config = scheduler_config(model)
+    if not precise:
+        config["trained_betas"] = np.float32(model.process.betas).tolist()
+    found, wrong, _ = read_scheduler(config, learned=False)
+    assert wrong == []
+    back = Model(Config.from_dict({**found, "network": {"name": "unet", **NETWORK}}), (8, 8, 3), (), NUMPY)
+    assert (back.config.schedule.name, back.process.T) == (schedule["name"], schedule["timesteps"])
+    assert bool(back.config.schedule.options) == (schedule in OF_OTHER_ENDS)
+    np.testing.assert_allclose(back.process.betas, model.process.betas, rtol=1e-12 if precise else 1e-6)
 
 
 CIFAR10 = {

@@ -51,7 +51,7 @@ def test_curves_are_of_all_that_is_logged(tmp_path: Path, monkeypatch: pytest.Mo
     assert [list(charts) for charts in drawn] == [titles] * 3
     assert [charts["loss"] for charts in drawn] == [[*range(1, last + 1)] for last in (4, 8, 12)]
     assert drawn[-1]["held-out loss"] == [4, 8, 12]
-    assert "note: " not in said.getvalue()
+    assert "note: callback" not in said.getvalue()
 
 
 def test_what_cannot_be_drawn_is_refused_before_the_run() -> None:

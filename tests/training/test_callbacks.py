@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tinyddpm import registry
 from tinyddpm.backend import load_backend
@@ -15,6 +19,7 @@ from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import load_model
 from tinyddpm.progress import Progress
+from tinyddpm.testing import check_callback
 from tinyddpm.training.callbacks import EVENTS, EarlyStop
 from tinyddpm.training.loop import Outcome
 from tinyddpm.training.run import resume, start
@@ -22,7 +27,7 @@ from tinyddpm.training.run import resume, start
 NUMPY = load_backend("numpy")
 
 TABLES: dict[str, Any] = {
-    "data": {"source": "moons"},
+    "data": {"source": "moons", "labels": False},
     "network": {"name": "mlp", "width": 8, "depth": 1},
     "schedule": {"name": "cosine", "timesteps": 10},
     "training": {
@@ -153,3 +158,27 @@ def test_early_stop_waits_for_its_patience() -> None:
         EarlyStop(patience=0)
     with pytest.raises(ConfigError, match="least is -1: give a difference"):
         EarlyStop(least=-1)
+
+
+def test_readmes_callback_tells_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands there, with a stand-in for the library that it speaks to; what is logged arrives, with its step."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (block,) = [block for block in re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.M) if "wandb" in block]
+    begun: list[dict[str, Any]] = []
+    sent: list[tuple[int, dict[str, Any]]] = []
+    run = SimpleNamespace(log=lambda values, step: sent.append((step, values)), finish=lambda: begun.append({}))
+    stand_in = SimpleNamespace(init=lambda **told: begun.append(told) or run, Image=Image.open)
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    check_callback(names["WandB"])
+    begun.clear()
+    sent.clear()
+    _, said = trained(tmp_path / "r", names["WandB"](), monkeypatch)
+    assert "note: callback" not in said
+    told, end = begun
+    assert (told["id"], told["config"]["training"]["steps"], end) == ("r", 6, {})
+    lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert [{"step": step, **values} for step, values in sent if "samples" not in values] == lines
+    grids = [(step, values["samples"].format) for step, values in sent if "samples" in values]
+    assert grids == [(4, "PNG"), (6, "PNG")]

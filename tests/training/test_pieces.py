@@ -16,7 +16,7 @@ from tinyddpm.training.host_step import HostStep
 from tinyddpm.training.pieces import Pieces
 
 CASES: dict[str, dict[str, Any]] = {
-    "points": {"data": {"source": "moons"}, "network": {"name": "mlp", "width": 8, "depth": 3}},
+    "points": {"data": {"source": "moons", "labels": False}, "network": {"name": "mlp", "width": 8, "depth": 3}},
     "images by class": {
         "data": {"source": "digits", "labels": True},
         "network": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "dropout": 0.1},

@@ -22,7 +22,7 @@ from tinyddpm.training.run import resume, start
 NUMPY = load_backend("numpy")
 
 TABLES: dict[str, Any] = {
-    "data": {"source": "moons", "validation": 50},
+    "data": {"source": "moons", "labels": False, "validation": 50},
     "network": {"name": "mlp", "width": 16, "depth": 1},
     "schedule": {"name": "cosine", "timesteps": 20},
     "training": {"steps": 6, "batch_size": 30, "log_every": 2, "save_every": 2, "sample_every": 1000},

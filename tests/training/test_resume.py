@@ -295,7 +295,7 @@ def test_flags_that_say_how_without_which(run: Path) -> None:
 def test_the_python_face_starts_from_another_run_too(run: Path, tmp_path: Path) -> None:
     points = np.random.default_rng(0).standard_normal((60, 2)).astype(np.float32)
     given: dict[str, Any] = {"steps": 1, "learning_rate": 0.0, "out": tmp_path / "run", "progress": False}
-    model = tinyddpm.train(points, init_from=run, init_raw=True, **given)
+    model = tinyddpm.train(points, labels=np.arange(60) % 2, init_from=run, init_raw=True, **given)
     assert model.step == 1
     np.testing.assert_array_equal(loaded(tmp_path / "run").weights, loaded(run).weights)
 

@@ -46,7 +46,7 @@ from tinyddpm.training.trainer import StepResult, Trainer
 NUMPY = load_backend("numpy")
 
 POINTS: dict[str, Any] = {
-    "data": {"source": "moons"},
+    "data": {"source": "moons", "labels": False},
     "network": {"name": "mlp", "width": 16, "depth": 1},
     "schedule": {"name": "cosine", "timesteps": 20},
     "training": {

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tinyddpm import registry
 from tinyddpm.backend import load_backend
 from tinyddpm.model.config import Config
 from tinyddpm.progress import Progress
@@ -90,6 +91,27 @@ def test_the_record_and_the_end_tell_the_kinds_apart(clock: SimpleNamespace, tmp
     assert part["spent"] == {"training": 68.0, "validating": 400.0, "saving": 2000.0, "drawing": 30_000.0}
     assert part["seconds"] == sum(part["spent"].values())
     assert said.getvalue().endswith("\ntime spent: training 1m08s, validating 6m40s, saving 33m20s, drawing 8h20m\n")
+
+
+def test_callbacks_count_where_they_are_told(
+    clock: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow:
+        def validated(self, step: int, loss: float) -> None:
+            clock.now += 7
+
+        def drew(self, step: int, paths: list[Path]) -> None:
+            clock.now += 70
+
+        def step(self, **values: float) -> None:
+            clock.now += 700
+
+    load = registry.load
+    monkeypatch.setattr(registry, "load", lambda group, name: Slow if name == "slow" else load(group, name))
+    start(Config.from_dict({**TABLES, "callbacks": {"slow": {}}}), NUMPY, tmp_path / "r", Progress(StringIO()))
+    (part,) = read_record(tmp_path / "r" / "run.json")
+    assert part["spent"] == {"training": 68.0, "validating": 428.0, "saving": 2000.0, "drawing": 30_210.0}
+    assert speeds(tmp_path / "r")[1:] == [(8, 15.0), (10, 15.0)]
 
 
 def test_time_left_counts_what_is_due_at_the_time_it_takes(clock: SimpleNamespace, tmp_path: Path) -> None:

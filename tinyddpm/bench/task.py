@@ -110,13 +110,13 @@ def make_task(config: Config, preset_name: str | None) -> Task:
     """
     from tinyddpm.backend import load_backend
     from tinyddpm.data import parse_size
-    from tinyddpm.model.model import Model
+    from tinyddpm.model.model import Model, classes_learned
 
     chosen = _samples_of(config, preset_name)
     shape = chosen.sample_shape
     if config.data.image_size and len(shape) == 3:
         shape = (*parse_size(config.data.image_size), shape[-1])
-    classes = chosen.classes if config.data.labels else 0
+    classes = len(classes_learned(config, class_names(chosen.classes)))
     if config.data.labels and not classes:
         raise ConfigError("data.labels is true, but the samples of this preset have no classes: give --no-labels")
     # NumPy's rule for every backend: all contestants get the same number.

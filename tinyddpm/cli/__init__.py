@@ -16,8 +16,8 @@ from tinyddpm.cli.output import line_of, say
 from tinyddpm.errors import RegistryError, TinyDDPMError, TinyDDPMWarning, shown, unknown
 
 COMMANDS = (
-    "train", "sample", "edit", "nll", "evaluate", "plot", "report", "figure", "info", "export", "import", "plugins",
-    "schedule", "bench",
+    "train", "sample", "edit", "nll", "evaluate", "average", "plot", "report", "figure", "info", "export", "import",
+    "plugins", "schedule", "bench",
 )  # fmt: skip
 """The built-in ones, in the order a newcomer meets them."""
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tinyddpm.metrics.evaluation import Pairs
     from tinyddpm.model.config import Config
     from tinyddpm.model.tables import GuidanceConfig, SamplingConfig
+    from tinyddpm.progress import Watch
 
 METRICS = (
     "frechet", "kernel", "precision-recall", "density-coverage", "inception-score", "obedience", "memorisation",
@@ -108,6 +109,7 @@ def evaluate(
     data: str | None,
     data_dir: str | None,
     split: str | None,
+    no_cache: bool,
     trained: int,
     number: int,
     sweep: str | None,
@@ -148,6 +150,7 @@ def evaluate(
     from tinyddpm.metrics.base import make_features
     from tinyddpm.metrics.evaluation import Evaluation, Subject
     from tinyddpm.model.load import checkpoint_file
+    from tinyddpm.progress import Progress, late
     from tinyddpm.training.interrupt import Stoppable
 
     metrics = _metrics(metrics_names.split(",") if metrics_names else METRICS, metric_assignments)
@@ -163,9 +166,15 @@ def evaluate(
         )  # fmt: skip
         model.pairs(sampling)  # more steps than the chain has are refused before anything is drawn
         ways.append((sampling, chosen_guidance(model.config, guide, at.get("guidance", scale), guide_assignments)))
-    dataset, split = opened(model, data, data_dir, split)
+    with late(Progress()) as watch:
+        dataset, split = opened(model, data, data_dir, split, watch, cache=not no_cache)
     try:
-        training = _training(model.config, data_dir, trained) if _looking_at_training(metrics) else None
+        with late(Progress()) as watch:
+            training = (
+                _training(model.config, data_dir, trained, watch, not no_cache)
+                if _looking_at_training(metrics)
+                else None
+            )
     except DataError as error:
         if metrics_names:
             raise
@@ -232,7 +241,7 @@ def evaluate(
         say(f"wrote {path}", err=as_json)
 
 
-evaluate.params[1:1] = [given for given in nll.params if given.name in ("data", "data_dir", "split")]
+evaluate.params[1:1] = [given for given in nll.params if given.name in ("data", "data_dir", "split", "no_cache")]
 evaluate.params += [
     given
     for given in sample.params
@@ -282,8 +291,8 @@ def _sweep(text: str | None) -> tuple[str, list[Any]]:
         raise ConfigError(f"--sweep {text!r}: give numbers separated by commas, such as steps=5,10") from error
 
 
-def _training(config: Config, data_dir: str | None, count: int) -> Dataset:
-    """Return what the run trained on, or so many samples of it.
+def _training(config: Config, data_dir: str | None, count: int, watch: Watch, cache: bool) -> Dataset:
+    """Return what the run trained on, or so many samples of it; for `watch` and `cache` see `open_dataset`.
 
     Raises:
         DataError: it is not there any more.
@@ -295,7 +304,7 @@ def _training(config: Config, data_dir: str | None, count: int) -> Dataset:
 
     if data_dir:
         config = config.updated({"data": {"data_dir": data_dir}})
-    training, _ = split_held_out(config, open_data(config))
+    training, _ = split_held_out(config, open_data(config, watch, cache))
     n = min(count or len(training), len(training))
     return training if n == len(training) else Subset(training, np.arange(n) * len(training) // n)
 

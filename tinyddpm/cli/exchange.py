@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +13,9 @@ from tinyddpm.cli.options import GroupedCommand, argument, option
 from tinyddpm.cli.output import say
 from tinyddpm.cli.trained import refuse_full
 from tinyddpm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tinyddpm.exchange.run import Imported
 
 
 @click.command(cls=GroupedCommand)
@@ -40,32 +46,60 @@ def export(checkpoint: Path, out: Path, raw: bool) -> None:
 
 
 @click.command("import", cls=GroupedCommand)
-@argument("source", "What to read: FILE.safetensors, FILE.npz, or a folder.", type=click.Path(path_type=Path))
+@argument("source", "What to read: FILE.safetensors, FILE.npz, FILE.pt, or a folder.", type=click.Path(path_type=Path))
 @option("--out", type=click.Path(path_type=Path), required=True, help="Run folder to write.", group="Output")
 @option("--like", help="A run, or a preset, with the settings of what FILE holds the weights of.", group="Weights")
-def import_(source: Path, out: Path, like: str | None) -> None:
+@option("--flags", metavar="TEXT", help='What FILE.pt was trained with, such as "--image_size 32".', group="Weights")
+@option(
+    "--trained",
+    type=click.Path(path_type=Path),
+    help="The weights as trained, of which SOURCE is then the average.",
+    group="Weights",
+)
+def import_(source: Path, out: Path, like: str | None, flags: str | None, trained: Path | None) -> None:
     """Make a run folder of SOURCE, which another project or `export` has written.
 
-    What FILE.safetensors or FILE.npz holds are the weights alone: --like says of which network. A folder is a pipeline
-    of diffusers, or its U-Net alone. Nothing that is read can run code. `info` on the run says where it came from.
+    What FILE.safetensors or FILE.npz holds are the weights alone: --like says of which network. FILE.pt is of
+    improved-diffusion or guided-diffusion: --flags are those of its model and its diffusion there. A folder is a
+    pipeline of diffusers, or its U-Net alone. Nothing that is read can run code. `info` on the run says where it came
+    from.
     """
-    from tinyddpm.exchange import diffusers, weights
-    from tinyddpm.exchange.arrays import SUFFIXES
-    from tinyddpm.exchange.run import write_run
+    from tinyddpm.exchange.run import with_trained, write_run
     from tinyddpm.figures.marks import sha256_of
 
-    if alone := source.suffix.lower() in SUFFIXES:
-        if like is None:
-            raise ConfigError(f"{source} holds weights alone: say of which network with --like RUN, or --like PRESET")
-        imported = weights.read(source, like)
-    elif source.is_file():
-        raise ConfigError(f"{source} is not read: give FILE.safetensors, FILE.npz, or a folder of diffusers")
-    elif like is not None:
-        raise ConfigError(f"{source} has settings of its own: --like is for FILE.safetensors and FILE.npz")
-    else:
-        imported = diffusers.read(source)
+    form, read = _reader(source, like, flags)
+    imported = read(source)
+    if trained:
+        imported = with_trained(imported, read(trained))
     for note in imported.notes:
         say(f"note: {note}", err=True)
-    form = "weights alone" if alone else "diffusers"
-    write_run(out, imported, {"from": str(source), "format": form, "sha256": sha256_of(imported.file)})
+    origin = {"from": str(source), "format": form, "sha256": sha256_of(imported.file)}
+    origin |= {"trained": str(trained)} if trained else {}
+    write_run(out, imported, origin | ({"flags": flags} if flags else {}))
     say(f"wrote {out}")
+
+
+def _reader(source: Path, like: str | None, flags: str | None) -> tuple[str, Callable[[Path], Imported]]:
+    """Return what the format of a source is called, and what reads it."""
+    from tinyddpm.exchange import diffusers, openai, weights
+    from tinyddpm.exchange.arrays import SUFFIXES
+    from tinyddpm.exchange.torch_file import PT
+
+    alone, torch = source.suffix.lower() in SUFFIXES, source.suffix.lower() == PT
+    if source.is_file() and not alone and not torch:
+        raise ConfigError(
+            f"{source} is not read: give FILE.safetensors, FILE.npz, FILE.pt of OpenAI's, or a folder of diffusers"
+        )
+    if like is not None and not alone:
+        raise ConfigError(f"{source} is not one for --like, which is for FILE.safetensors and FILE.npz")
+    if flags is not None and not torch:
+        raise ConfigError(f"{source} is not one for --flags, which are for FILE.pt")
+    if alone:
+        if like is None:
+            raise ConfigError(f"{source} holds weights alone: say of which network with --like RUN, or --like PRESET")
+        return "weights alone", partial(weights.read, like=like)
+    if torch:
+        if flags is None:
+            raise ConfigError(f'{source} holds weights alone: say of which model with --flags "--image_size 64 ..."')
+        return "OpenAI's weights", partial(openai.read, flags=flags)
+    return "diffusers", diffusers.read

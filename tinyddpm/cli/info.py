@@ -82,16 +82,16 @@ def _plain(value: Any) -> str:
 def _preset(name: str) -> dict[str, Any]:
     from tinyddpm.backend import load_backend
     from tinyddpm.model.checkpoint import plugins_of
-    from tinyddpm.model.model import Model
+    from tinyddpm.model.model import Model, classes_learned
 
     chosen = preset(name)
-    classes = [str(i) for i in range(chosen.classes if chosen.config.data.labels else 0)]
+    classes = classes_learned(chosen.config, [str(i) for i in range(chosen.classes)])
     return {
         "source": f"preset {name}",
         "parameters": Model(chosen.config, chosen.sample_shape, classes, load_backend("numpy")).layout.size,
         "step": 0,
         "sample_shape": list(chosen.sample_shape),
-        "classes": classes,
+        "classes": [*classes],
         "plugins": plugins_of(chosen.config),
         "config": chosen.config.to_dict(),
     }
@@ -119,7 +119,7 @@ def _checkpoint(path: Path, hashed: bool) -> dict[str, Any]:
         "sample_shape": list(header.sample_shape),
         "classes": list(header.classes),
         "plugins": header.plugins,
-        **{key: header.state[key] for key in ("imported", "initial") if key in header.state},
+        **{key: header.state[key] for key in ("imported", "initial", "averaged") if key in header.state},
         **digest,
         "config": Config.from_dict(header.config, str(file)).to_dict(),
     }

@@ -23,7 +23,7 @@ from tinyddpm.model.denoiser import NetworkDenoiser, NetworkFlow
 from tinyddpm.model.model import Model
 from tinyddpm.ops import load_operations
 from tinyddpm.ops.images import to_model
-from tinyddpm.progress import Progress
+from tinyddpm.progress import Progress, Watch, unwatched
 from tinyddpm.training.assembly import split_held_out
 
 T = TypeVar("T")
@@ -131,8 +131,15 @@ class Measurement:
         return lambda: self.progress.update(next(done), total, f"{what} {self.text}")
 
 
-def opened(model: Model, data: str | None, data_dir: str | None, split: str | None) -> tuple[Dataset, str]:
-    """Return the data that the model is measured on, and which part it is.
+def opened(
+    model: Model,
+    data: str | None,
+    data_dir: str | None,
+    split: str | None,
+    watch: Watch = unwatched,
+    cache: bool = False,
+) -> tuple[Dataset, str]:
+    """Return the data that the model is measured on, and which part it is; for `watch` and `cache` see `open_dataset`.
 
     Raises:
         DataError: there is no such data or part, or the model is for other samples.
@@ -149,12 +156,15 @@ def opened(model: Model, data: str | None, data_dir: str | None, split: str | No
             data_dir=places,
             split="train" if wanted == "held-out" else wanted,
             options=options,
+            watch=watch,
+            cache=cache,
         )
     except DataError as error:
         if split or data:
             raise
         say(f"note: {error}; what the run held out is taken instead", err=True)
-        wanted, dataset = "held-out", open_dataset(source, image_size=size, data_dir=places, options=options)
+        wanted = "held-out"
+        dataset = open_dataset(source, image_size=size, data_dir=places, options=options, watch=watch, cache=cache)
     if wanted == "held-out":
         if data:
             raise DataError(f"nothing of {data} was held out for this model: give --split train, all of it")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tinyddpm.cli.options import GroupedCommand, argument, command_mark, option
+from tinyddpm.cli.options import GroupedCommand, argument, cache_option, command_mark, option
 from tinyddpm.cli.output import say
 from tinyddpm.cli.ranks import shared
 from tinyddpm.cli.trained import machine_options, open_model, refuse_full
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     " If not given, test where there is one.",
     group="Data",
 )
+@cache_option
 @option(
     "--count",
     "number",
@@ -97,6 +98,7 @@ def nll(
     data: str | None,
     data_dir: str | None,
     split: str | None,
+    no_cache: bool,
     number: int,
     batch_size: int,
     draws: int,
@@ -123,6 +125,7 @@ def nll(
     from tinyddpm.diffusion.bound import all_times, some_times
     from tinyddpm.diffusion.flow import flow_times
     from tinyddpm.figures.marks import checkpoint_of
+    from tinyddpm.progress import Progress, late
 
     if group.first:
         refuse_full(out)
@@ -130,7 +133,8 @@ def nll(
         raise ConfigError("--flow-steps is for the probability flow: give --flow with it")
     model, weights, loaded = open_model(checkpoint, raw, group=group, **machine)
     about = checkpoint_of(checkpoint, loaded, raw)
-    dataset, split = opened(model, data, data_dir, split)
+    with late(Progress()) as watch:
+        dataset, split = opened(model, data, data_dir, split, watch, cache=not no_cache)
     n = min(number or len(dataset), len(dataset))
     numbers = np.arange(n) * len(dataset) // n
     T = model.process.T

@@ -16,7 +16,7 @@ from tinyddpm.model.config import Config, defaults_for, parse_toml, preset, read
 
 ENV_PREFIX = "TINYDDPM_"
 
-UNSEEN = ("batch_size", "device", "follow", "graph", "threads")
+UNSEEN = ("batch_size", "device", "follow", "graph", "no_cache", "threads")
 """Options that change nothing of what is drawn, beside those under the heading Output."""
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -83,12 +83,18 @@ def option(*names: str, **kwargs: Any) -> Callable[[F], F]:
     return click.option(*names, cls=GroupedOption, **kwargs)
 
 
+def cache_option(function: F) -> F:
+    """Add the option that says whether decoded images are kept."""
+    text = "Decode images anew, and keep none decoded for the next start."
+    return option("--no-cache", is_flag=True, help=text, group="Data")(function)
+
+
 def setting_options(function: F) -> F:
     """Add one option for every setting of the configuration, under its table's name; unset ones are None."""
     for table, _, name, kind, text in reversed(list(settings())):
         flag = name.replace("_", "-")
-        declaration = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
         plain = next((k for k in get_args(kind) if k is not NoneType), kind)
+        declaration = f"--{flag}/--no-{flag}" if plain is bool else f"--{flag}"
         decorate = option(
             declaration, name, type=plain, default=None, help=text, group=(table or "general").capitalize()
         )

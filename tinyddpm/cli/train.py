@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from tinyddpm.cli.options import GroupedCommand, configuration, configuration_options, option
+from tinyddpm.cli.options import GroupedCommand, cache_option, configuration, configuration_options, option
 from tinyddpm.cli.output import say
 from tinyddpm.cli.ranks import shared
 from tinyddpm.errors import ConfigError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tinyddpm.distributed.group import Group
     from tinyddpm.training.loop import Outcome
 
-BESIDE = {"resume", "distributed"}
+BESIDE = {"resume", "distributed", "no_cache"}
 """Options that are no settings and go with --resume."""
 
 
@@ -44,6 +44,7 @@ BESIDE = {"resume", "distributed"}
     group="Run",
 )
 @configuration_options
+@cache_option
 @option(
     "--transform",
     "transforms",
@@ -64,6 +65,7 @@ def train(
     init_partly: bool,
     dry_run: bool,
     callbacks: tuple[str, ...],
+    no_cache: bool,
     transforms: tuple[str, ...],
     group: Group,
     preset_name: str | None,
@@ -86,7 +88,7 @@ def train(
 
     progress = Progress()
     if resume:
-        outcome = resume_run(resume, progress, group=group, **_changes(ctx))
+        outcome = resume_run(resume, progress, group=group, cache=not no_cache, **_changes(ctx))
         folder = resume if resume.is_dir() else resume.parent
     else:
         if (init_raw or init_partly) and not init_from:
@@ -97,11 +99,11 @@ def train(
         config = config.updated({"callbacks": {name: {} for name in callbacks}}, "options")
         backend = group.load_backend(config.backend, config.device, config.precision, config.graph)
         if dry_run:
-            _print_estimate(config, backend, group)
+            _print_estimate(config, backend, group, cache=not no_cache)
             return
         folder = group.broadcast(out or unused(Path("runs") / Path(config.data.source).stem))
         initial = Initial(init_from, init_raw, init_partly) if init_from else None
-        outcome = start(config, backend, folder, progress, group=group, initial=initial)
+        outcome = start(config, backend, folder, progress, group=group, initial=initial, cache=not no_cache)
     _tell(outcome, folder)
 
 
@@ -139,13 +141,14 @@ def _changes(ctx: click.Context) -> dict[str, Any]:
     return {name: ctx.params[name] for name in given if name in known}
 
 
-def _print_estimate(config: Config, backend: Any, group: Group) -> None:
+def _print_estimate(config: Config, backend: Any, group: Group, cache: bool) -> None:
     from tinyddpm.progress import duration
     from tinyddpm.training.assembly import estimate
 
-    found = estimate(config, backend, group=group)
+    found = estimate(config, backend, group=group, cache=cache)
     speed = config.training.batch_size / found.seconds_per_step
     say(f"data         {found.data}")
+    say(f"learns       {found.learns}")
     say(f"parameters   {found.parameters:,}")
     say(f"memory       {found.memory / 2**20:,.0f} MiB at its peak, measured on {backend.describe()}")
     say(f"step         {found.seconds_per_step:.3g} s, {speed:.1f} samples/s")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyddpm.errors import ConfigError, DataError, unknown
+from tinyddpm.progress import Watch, unwatched
 
 if TYPE_CHECKING:
     from tinyddpm.data.base import Dataset
@@ -26,6 +27,8 @@ def open_dataset(
     data_dir: str | None = None,
     split: str = "train",
     options: Mapping[str, Any] | None = None,
+    watch: Watch = unwatched,
+    cache: bool = False,
 ) -> Dataset:
     """Return the data set that `source` names.
 
@@ -36,6 +39,8 @@ def open_dataset(
         data_dir: where to look first for a registered data set that is not shipped.
         split: "train", "test", or another that a registered data set has.
         options: of a registered data set, or of a path; see `open_path`.
+        watch: is told how far the reading of image files is.
+        cache: whether images that take long to decode are kept for the next time; see `cache.py`.
 
     Raises:
         DataError: there is no such data set or split, it cannot be understood or read, it holds points, which have no
@@ -55,19 +60,19 @@ def open_dataset(
     if os.path.exists(os.path.expanduser(source)):
         from tinyddpm.data.paths import open_path
 
-        return open_path(Path(source).expanduser(), image_size, split, options or {})
+        return open_path(Path(source).expanduser(), image_size, split, options or {}, watch, cache)
     if Path(source).name != source or Path(source).suffix:
         raise DataError(f"there is no file or folder {source}: check the path, or give a data set's name")
     raise DataError(f"{unknown('data set', source, names)}; the path of a file or folder would do too")
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Return (H, W) from "HxW", such as "32x48".
+def parse_size(text: str | int) -> tuple[int, int]:
+    """Return (H, W) from "HxW", such as "32x48"; "32" is as high as wide.
 
     Raises:
         ConfigError: the text is not of this form.
     """
-    match = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text.strip(), re.ASCII)
+    match = re.fullmatch(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?", str(text).strip(), re.ASCII)
     if match is None:
-        raise ConfigError(f"image size {text!r} is not HxW: write the height, an x and the width, such as 32x32")
-    return int(match[1]), int(match[2])
+        raise ConfigError(f"image size {text!r} is not HxW: write the height, an x and the width, such as 32x32, or 32")
+    return int(match[1]), int(match[2] or match[1])

@@ -63,6 +63,7 @@ class ArrayDataset:
         classes: the names of the classes, by number; the values of the labels if not given.
         columns: what else is known of each sample; see `Dataset`.
         name: what errors and the description call this data set.
+        origin: where the samples were had from, if there is something to say of it that is not of the data.
 
     Raises:
         DataError: the samples, labels or columns are of another type or shape, empty, or not finite.
@@ -76,6 +77,7 @@ class ArrayDataset:
         *,
         columns: Mapping[str, Samples] = {},
         name: str,
+        origin: str = "",
     ) -> None:
         self.shape = sample_shape(samples.shape, samples.dtype, name)
         if len(self.shape) == 1:
@@ -89,6 +91,7 @@ class ArrayDataset:
         self.labels, self.classes = checked_labels(labels, len(samples), classes, name)
         self.columns = checked_columns(columns, len(samples), name)
         self.description = describe(name, len(samples), self.shape, self.classes, self.columns)
+        self.origin = origin
 
     def __len__(self) -> int:
         return len(self._samples)

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 
 from tinyddpm.data.base import check_memory
 from tinyddpm.errors import DataError, TinyDDPMWarning
+from tinyddpm.progress import Watch, unwatched, watched
 
 FILE, TEXT, LABEL = "file_name", "text", "label"
 METADATA = ("metadata.jsonl", "metadata.csv")
@@ -29,7 +30,9 @@ Row: TypeAlias = tuple[int, dict[str, Any]]
 """The number of a line, and what it says."""
 
 
-def read_annotations(folder: Path, images: Sequence[Path], above: Path) -> dict[str, list[str]]:
+def read_annotations(
+    folder: Path, images: Sequence[Path], above: Path, watch: Watch = unwatched
+) -> dict[str, list[str]]:
     """Return the columns "text" and "label" of images in `folder`, those that are there, with a value for each image.
 
     Captions beside the images are read where there is no `text` in metadata.
@@ -38,6 +41,7 @@ def read_annotations(folder: Path, images: Sequence[Path], above: Path) -> dict[
         folder: of the images, or of their classes.
         images: their paths.
         above: the folder of which `folder` is a split; `folder` itself where there are no splits.
+        watch: is told how many captions beside the images are read.
 
     Raises:
         DataError: not every image has a value, or is named once; a file is no UTF-8, or not understood.
@@ -53,7 +57,7 @@ def read_annotations(folder: Path, images: Sequence[Path], above: Path) -> dict[
     lacking = [path for path in beside if not path.is_file()]
     if lacking:
         raise DataError(f"{folder}: {len(lacking)} of {len(images)} images lack a caption: {lacking[0]} is not there")
-    return {**found, TEXT: [_read_text(path).strip() for path in beside]}
+    return {**found, TEXT: [_read_text(path).strip() for path in watched(beside, len(beside), watch, "captions read")]}
 
 
 def _of_metadata(folder: Path, images: Sequence[Path], split: Path) -> dict[str, list[str]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from tinyddpm.data.base import Dataset, Samples
 from tinyddpm.data.resize import Resized
+from tinyddpm.progress import Watch, unwatched
 
 READ = 2**28
 """Bytes of samples that are read; of more, some that are spread evenly over the data set."""
@@ -18,10 +19,11 @@ AT_ONCE = 2**24
 """Bytes that are read at a time."""
 
 
-def fingerprint(dataset: Dataset) -> dict[str, str]:
+def fingerprint(dataset: Dataset, watch: Watch = unwatched) -> dict[str, str]:
     """Return what identifies `dataset`, by what it is called: the number of samples, and hashes of all else.
 
     The order of the samples counts. Images that are resized as they are read are hashed at their own size.
+    `watch` is told how many samples have been read.
     """
     while isinstance(dataset, Resized):
         dataset = dataset.source
@@ -31,7 +33,7 @@ def fingerprint(dataset: Dataset) -> dict[str, str]:
         "the classes": _digest([json.dumps(dataset.classes).encode()]),
         "the labels": _digest([] if dataset.labels is None else _bytes(dataset.labels)),
         "the captions and columns": _digest(part for key in sorted(columns) for part in _column(key, columns[key])),
-        "the samples": _samples(dataset),
+        "the samples": _samples(dataset, watch),
     }
 
 
@@ -40,13 +42,18 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return [what for what, digest in before.items() if now.get(what) != digest]
 
 
-def _samples(dataset: Dataset) -> str:
+def _samples(dataset: Dataset, watch: Watch) -> str:
     size = prod(dataset.shape) * (1 if len(dataset.shape) == 3 else 4)
     n = len(dataset)
     indices = np.unique(np.linspace(0, n - 1, min(n, max(1, READ // size))).astype(np.int64))
     count = max(1, AT_ONCE // size)
-    pieces = range(0, len(indices), count)
-    return _digest(part for i in pieces for part in _bytes(dataset.read(indices[i : i + count])))
+
+    def pieces() -> Iterator[bytes | memoryview]:
+        for begin in range(0, len(indices), count):
+            yield from _bytes(dataset.read(indices[begin : begin + count]))
+            watch(min(begin + count, len(indices)), len(indices), "samples read")
+
+    return _digest(pieces())
 
 
 def _column(key: str, column: Samples) -> Iterator[bytes | memoryview]:

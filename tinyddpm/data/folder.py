@@ -24,10 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyddpm.data.base import CAPTIONS, ArrayDataset, Labels, Samples, check_memory, require_split
+from tinyddpm.data.cache import Decoded, through_cache
 from tinyddpm.data.captions import LABEL, TEXT, read_annotations
 from tinyddpm.data.image_files import AS_IT_IS, SUFFIXES, BrokenImageError, ImageFiles, Reading, Sources, refuse_broken
+from tinyddpm.data.resize import changes
 from tinyddpm.data.splits import split_called
 from tinyddpm.errors import DataError, TinyDDPMWarning
+from tinyddpm.progress import Watch, unwatched
 
 COMPANIONS = (
     ".txt", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".toml", ".ini", ".db", ".md", ".html", ".pdf",
@@ -40,10 +43,11 @@ COMPANIONS = (
 class Listing:
     """The images of a folder, the class of each if there are classes, and what else is known of them.
 
-    And what is left out: images in other folders, and files of kinds that are not read.
+    And what is left out: images in other folders, and files of kinds that are not read. The images are in `files`.
     """
 
     images: Sources
+    files: Sequence[Path]
     labels: Labels | None
     classes: tuple[str, ...]
     columns: Mapping[str, Samples]
@@ -52,7 +56,7 @@ class Listing:
 
 
 def open_folder(folder: Path, split: str, reading: Reading = AS_IT_IS) -> ArrayDataset:
-    """Return the images in `folder`, decoded into memory.
+    """Return the images in `folder`, decoded into memory, or from the cache.
 
     Args:
         folder: of images, of classes, or of splits.
@@ -63,20 +67,29 @@ def open_folder(folder: Path, split: str, reading: Reading = AS_IT_IS) -> ArrayD
         DataError: there are no images, one is broken, sizes differ, their levels are not certain, or they take more
             memory than a data set may.
     """
-    return open_listing(folder, list_images(folder, split), reading)
+    return open_listing(folder, list_images(folder, split, reading.watch), reading)
 
 
 def open_listing(folder: Path, listing: Listing, reading: Reading) -> ArrayDataset:
-    """Return the images that are listed, decoded into memory; see `open_folder`."""
+    """Return the images that are listed, decoded into memory or from the cache; see `open_folder`."""
     try:
-        return _decoded(folder, listing, reading)
+        found, origin = through_cache(
+            listing.files, len(listing.images), reading, lambda: _decoded(folder, listing.images, reading)
+        )
     except BrokenImageError:
         refuse_broken(listing.images)  # all of them are named at once
         raise
+    _say_left_out(folder, len(found.images), listing, found.further)
+    labels = None if listing.labels is None else np.repeat(listing.labels, found.frames)
+    columns = {key: np.repeat(column, found.frames) for key, column in listing.columns.items()}
+    dataset = ArrayDataset(found.images, labels, listing.classes, columns=columns, name=str(folder), origin=origin)
+    changed = changes([(h, w) for h, w in found.sizes], reading.image_size) if reading.image_size else ""
+    if changed:
+        dataset.description += f", {changed}"
+    return dataset
 
 
-def _decoded(folder: Path, listing: Listing, reading: Reading) -> ArrayDataset:
-    sources = listing.images
+def _decoded(folder: Path, sources: Sources, reading: Reading) -> Decoded:
     files = ImageFiles(sources, reading)
     starts = np.concatenate([[0], np.cumsum(files.frames)])
     begin = files.read(0)
@@ -88,8 +101,9 @@ def _decoded(folder: Path, listing: Listing, reading: Reading) -> ArrayDataset:
     # Small files are decoded several to a task, which would else take longer to hand out than to do.
     at_once = min(16, 1 + len(sources) // 64)
 
-    def decode_into_place(begin: int) -> None:
-        for i in range(begin, min(begin + at_once, len(sources))):
+    def decode_into_place(begin: int) -> int:
+        end = min(begin + at_once, len(sources))
+        for i in range(begin, end):
             frames = files.read(i)
             if frames[0].shape != first.shape:
                 raise DataError(
@@ -97,19 +111,17 @@ def _decoded(folder: Path, listing: Listing, reading: Reading) -> ArrayDataset:
                     " bring all images to one size with --image-size HxW"
                 )
             images[starts[i] : starts[i + 1]] = frames
+        return end
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(decode_into_place, range(1, len(sources), at_once)):
-            pass
+        for done in pool.map(decode_into_place, range(1, len(sources), at_once)):
+            reading.watch(done, len(sources), "images decoded")
     files.check_levels()
-    _say_left_out(folder, int(starts[-1]), listing, files.further)
-    labels = None if listing.labels is None else np.repeat(listing.labels, files.frames)
-    columns = {key: np.repeat(column, files.frames) for key, column in listing.columns.items()}
-    return ArrayDataset(images, labels, listing.classes, columns=columns, name=str(folder))
+    return Decoded(images, files.frames, files.further, sorted(files.sizes))
 
 
-def list_images(folder: Path, split: str = "train") -> Listing:
-    """Return the images of `folder` in the order of their names.
+def list_images(folder: Path, split: str = "train", watch: Watch = unwatched) -> Listing:
+    """Return the images of `folder` in the order of their names. `watch` is told how far the reading of captions is.
 
     Classes are what metadata says, otherwise the folders.
 
@@ -135,12 +147,12 @@ def list_images(folder: Path, split: str = "train") -> Listing:
         such = f" but such as {others[0].relative_to(folder)}" if others else ""
         raise DataError(f"{folder} holds no images ({kinds}){such}, nor do its subfolders: check the path")
     paths = direct or [path for found in by_class.values() for path in found]
-    known = read_annotations(folder, paths, above)
+    known = read_annotations(folder, paths, above, watch)
     names = known.get(LABEL) or ([] if direct else [path.parent.name for path in paths])
     classes = {name: k for k, name in enumerate(sorted(set(names)))}
     labels = np.asarray([classes[name] for name in names]) if classes else None
     columns = {CAPTIONS: np.asarray(known[TEXT], object)} if TEXT in known else {}
-    return Listing(paths, labels, tuple(classes), columns, *_left_out(folder, above, paths))
+    return Listing(paths, paths, labels, tuple(classes), columns, *_left_out(folder, above, paths))
 
 
 def _left_out(folder: Path, above: Path, used: Sequence[Path]) -> tuple[list[Path], list[Path]]:

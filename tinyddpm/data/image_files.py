@@ -25,6 +25,7 @@ from tinyddpm.data.levels import SHARES, WORDS, Levels, certain, scaled, uncerta
 from tinyddpm.data.resize import fit
 from tinyddpm.errors import ConfigError, DataError
 from tinyddpm.hdf5 import listed
+from tinyddpm.progress import Watch, unwatched, watched
 
 FORMATS = {
     "PNG": (".png", ".apng"),
@@ -58,12 +59,16 @@ class Reading:
         frames: "first" or "all" of each file.
         levels: the values that are black and white: of the images of more than 8 bits, if there are any, otherwise of
             all; what is certain if None.
+        watch: is told how far the reading is.
+        cache: whether decoded images are kept for the next time (`cache.py`).
     """
 
     image_size: tuple[int, int] | None = None
     background: str = "white"
     frames: str = "first"
     levels: Levels | None = None
+    watch: Watch = unwatched
+    cache: bool = False
 
     def __post_init__(self) -> None:
         if self.frames not in ("first", "all"):
@@ -103,14 +108,16 @@ class ImageFiles:
         channels: 1 if all are grey, otherwise 3, unless it is given.
         frames: how many frames are taken of each file.
         further: how many there are beside them.
+        sizes: (H, W) of the frames that have been read, before they were brought to one.
     """
 
     def __init__(self, sources: Sources, reading: Reading, channels: int | None = None) -> None:
         self.sources, self._reading = sources, reading
-        heads = [_head(source) for source in sources]
+        heads = [_head(source) for source in watched(sources, len(sources), reading.watch, "headers of images read")]
         self.channels = channels or (1 if all(mode in GREY_MODES for mode, _ in heads) else 3)
         self.frames = [count if reading.frames == "all" else 1 for _, count in heads]
         self.further = sum(count for _, count in heads) - sum(self.frames)
+        self.sizes: set[tuple[int, int]] = set()
         self._any_deep = any(mode in DEEP_MODES for mode, _ in heads)
         self._seen: list[tuple[str, np.dtype[Any], float, float]] = []
 
@@ -145,6 +152,7 @@ class ImageFiles:
     def _decoded(self, image: Image.Image, name: str) -> NDArray[np.uint8]:
         is_turned = image.getexif().get(ORIENTATION, 1) != 1
         turned = ImageOps.exif_transpose(image) if is_turned else image
+        self.sizes.add((turned.height, turned.width))
         mode = "L" if self.channels == 1 else "RGB"
         if image.mode in DEEP_MODES:
             eight = self._of_deep(image, turned, name).convert(mode)

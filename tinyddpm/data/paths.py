@@ -19,9 +19,17 @@ from tinyddpm.data.resize import resized
 from tinyddpm.data.table import open_table
 from tinyddpm.errors import ConfigError, DataError, unknown
 from tinyddpm.files import check_file
+from tinyddpm.progress import Watch, unwatched
 
 
-def open_path(path: Path, image_size: tuple[int, int] | None, split: str, options: Mapping[str, Any]) -> Dataset:
+def open_path(
+    path: Path,
+    image_size: tuple[int, int] | None,
+    split: str,
+    options: Mapping[str, Any],
+    watch: Watch = unwatched,
+    cache: bool = False,
+) -> Dataset:
     """Return the data set in a file or folder, its images at `image_size` if given.
 
     Args:
@@ -30,6 +38,8 @@ def open_path(path: Path, image_size: tuple[int, int] | None, split: str, option
         split: which part of it.
         options: "levels": the values that are black and white, as "0:4095" (`levels.py`); and of image files, in a
             folder or in Parquet, "background" and "frames" (`image_files.py`).
+        watch: is told how far the reading of image files is.
+        cache: whether images that take long to decode are kept for the next time.
 
     Raises:
         DataError: the path holds nothing that is understood, it is damaged, or there is no such split.
@@ -43,7 +53,7 @@ def open_path(path: Path, image_size: tuple[int, int] | None, split: str, option
     others = dict(options)
     levels = parse_levels(others.pop("levels", ""))
     try:
-        reading = Reading(image_size, **others, levels=levels)
+        reading = Reading(image_size, **others, levels=levels, watch=watch, cache=cache)
         if path.is_dir():
             return _open_folder(path, split, reading, others)
         if path.suffix.lower() == PARQUET:

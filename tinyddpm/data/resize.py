@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +40,27 @@ def fit(image: Image, image_size: tuple[int, int]) -> Image:
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
+def changes(sizes: Collection[tuple[int, int]], image_size: tuple[int, int]) -> str:
+    """Return what `fit` does to images of these sizes (H, W), such as "cropped and shrunk from 128x136 to 32x32".
+
+    "" if they have the wanted size.
+    """
+    H, W = image_size
+    scales = [max(H / h, W / w) for h, w in sizes]
+    done = {
+        "cropped": any(h * W != w * H for h, w in sizes),
+        "shrunk": min(scales) < 1,
+        "enlarged": max(scales) > 1,
+    }
+    words = " and ".join(word for word, is_done in done.items() if is_done)
+    (h, w), *_ = ordered = sorted(sizes, key=math.prod)
+    before = f"{h}x{w}"
+    if len(ordered) > 1:
+        h, w = ordered[-1]
+        before = f"{len(ordered)} sizes, {before} to {h}x{w},"
+    return words and f"{words} from {before} to {H}x{W}"
+
+
 KEPT = 2**30
 """Bytes that resized images may take in memory; those of larger data sets are resized whenever they are read."""
 
@@ -58,7 +80,8 @@ class Resized:
         self.classes = dataset.classes
         self.labels = dataset.labels
         self.columns = dataset.columns
-        self.description = f"{dataset.description}, resized to {image_size[0]}x{image_size[1]}"
+        height, width = dataset.shape[:2]
+        self.description = f"{dataset.description}, {changes([(height, width)], image_size)}"
         keep = len(dataset) * math.prod(self.shape) <= KEPT
         self._kept = np.empty((len(dataset), *self.shape), np.uint8) if keep else None
         self._is_kept = np.zeros(len(dataset), bool)

@@ -143,7 +143,7 @@ def flow(T: int, *, max_beta: float = 0.999) -> Betas:
         noise / signal = τ / (1 − τ),   alpha_bar = (1 − τ)² / ((1 − τ)² + τ²),   τ = t/T for t = 1 … T
 
     The flow's samples are z = (1 − τ) x_0 + τ eps; here they are divided by √((1 − τ)² + τ²). It goes with the
-    parametrisation `flow`, on which DDIM's steps are Euler's of the flow.
+    parametrisation `flow` and the samplers `euler` and `heun`, whose steps over even times are even in τ here.
 
     Args:
         T: number of steps.

@@ -85,17 +85,21 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise _unreadable(path, cause) from cause
 
 
-def check_fit(path: Path, found: Shapes, wanted: Shapes) -> None:
+ANOTHER = "give the file of a network with the same settings"
+"""What to do where arrays do not fit."""
+
+
+def check_fit(path: Path, found: Shapes, wanted: Shapes, advice: str = ANOTHER) -> None:
     """Refuse a file whose arrays are not those that are wanted.
 
     Raises:
-        CheckpointError: names are missing, surplus or of other shapes; the line lists all three.
+        CheckpointError: names are missing, surplus or of other shapes; the line lists all three, and ends with the
+            advice.
     """
     wrong = misfits(found, wanted)
     if wrong:
         raise CheckpointError(
-            f"{path} does not fit, {len(wrong)} of {len(wanted)} arrays differ: {listed(wrong, MOST_TOLD)}: give the"
-            " file of a network with the same settings"
+            f"{path} does not fit, {len(wrong)} of {len(wanted)} arrays differ: {listed(wrong, MOST_TOLD)}: {advice}"
         )
 
 

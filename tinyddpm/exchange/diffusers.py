@@ -16,7 +16,6 @@ Its tables of alpha_bar are float32, and ours float64.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,15 +27,15 @@ from tinyddpm.errors import CheckpointError, ConfigError
 from tinyddpm.exchange.arrays import (
     MOST_TOLD,
     Arrays,
-    HostArray,
     read_arrays,
     read_metadata,
     read_shapes,
     write_arrays,
 )
 from tinyddpm.exchange.diffusers_scheduler import read_scheduler, scheduler_config
-from tinyddpm.exchange.diffusers_unet import Unet, read_unet, unet_config, unet_options
-from tinyddpm.exchange.run import Imported
+from tinyddpm.exchange.diffusers_unet import read_unet, unet_config, unet_options
+from tinyddpm.exchange.run import UNSAID, Imported
+from tinyddpm.exchange.torch_layout import BLOCK, KINDS, to_ours, to_theirs
 from tinyddpm.files import check_file, replacing
 from tinyddpm.hdf5 import listed
 from tinyddpm.model.config import Config, fault_in
@@ -59,8 +58,6 @@ WHOLE = {
 }  # fmt: skip
 """Layers that stand alone."""
 
-KINDS = {"w": "weight", "b": "bias", "scale": "weight", "shift": "bias", "table": "weight"}
-
 OLDER = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 """Layers of attention, by the names they have and those they had until diffusers 0.15."""
 
@@ -70,11 +67,7 @@ CLASSES = "tinyddpm classes"
 NULL_DROPOUT = 0.1
 """The share of samples trained with nothing said, where a row of the class embedding is for that."""
 
-UNSAID = "it is not said what the model was trained on: give `evaluate` and `nll` their --data"
-
 LONGEST_JSON = 2**22
-
-BLOCK = re.compile(r"(down|up|middle)(?:_(\d+))?/(block|attention|halve|double)(?:_(\d+))?(?:/(\w+))?")
 
 
 def write(folder: Path, model: Model, weights: Arrays) -> None:
@@ -142,7 +135,7 @@ def read(folder: Path) -> Imported:
         names[path] = name if name in stored else _older(name, stored)
         shapes[names[path]] = to_theirs(path, np.broadcast_to(np.float32(0), shape), unet.options).shape
     arrays = read_arrays(file, shapes)
-    weights = {path: to_ours(path, arrays[name], unet) for path, name in names.items()}
+    weights = {path: to_ours(path, arrays[name], unet.options, unet.swapped) for path, name in names.items()}
     return Imported(config, unet.sample_shape, classes, weights, file, (*notes, *more, UNSAID))
 
 
@@ -179,32 +172,6 @@ def their_name(path: str, levels: int) -> str:
         "halve": "downsamplers.0", "double": "upsamplers.0",
     }[what]  # fmt: skip
     return f"{block}.{part}.{LAYERS[inner or 'conv']}.{KINDS[kind]}"
-
-
-def to_theirs(path: str, array: HostArray, options: Mapping[str, Any]) -> HostArray:
-    """Return a parameter of ours as theirs: (out, in, …) for (…, in, out), a shortcut as a 1×1 convolution."""
-    if not path.endswith("/w"):
-        return array
-    array = _mirrored(path, array, options)
-    axes = (array.ndim - 1, array.ndim - 2, *range(array.ndim - 2))
-    turned = np.transpose(array, axes)
-    return turned[:, :, None, None] if path.endswith("/shortcut/w") else turned
-
-
-def to_ours(path: str, array: HostArray, unet: Unet) -> HostArray:
-    """Return a parameter of theirs as ours, what `to_theirs` undoes; with its cosines behind its sines."""
-    if not path.endswith("/w"):
-        return array
-    if path.endswith("/shortcut/w"):
-        array = array[:, :, 0, 0]
-    array = _mirrored(path, np.transpose(array, (*range(2, array.ndim), 1, 0)), unet.options)
-    return np.roll(array, len(array) // 2, axis=0) if unet.swapped and path == "time/dense_1/w" else array
-
-
-def _mirrored(path: str, array: HostArray, options: Mapping[str, Any]) -> HostArray:
-    """Return the weights of a convolution down the other way round, where that is how they are stored."""
-    around = path.endswith("/halve/w") and options["halving"] == "around"
-    return np.flip(array, axis=(0, 1)) if around else array
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -9,13 +9,19 @@ from typing import Any
 import numpy as np
 
 from tinyddpm import registry
-from tinyddpm.diffusion.schedules import make_betas
+from tinyddpm.diffusion.schedules import Betas, make_betas
 from tinyddpm.errors import ConfigError, RegistryError
 from tinyddpm.model.model import Model
 
 PREDICTIONS = {"eps": "epsilon", "x_0": "sample", "v": "v_prediction"}
 SPACINGS = {"trailing": "trailing", "uniform": "linspace"}
 SCHEDULES = {"linear": "linear", "quadratic": "scaled_linear", "cosine": "squaredcos_cap_v2"}
+BY_ENDS = ("linear", "quadratic")
+"""Schedules that two betas say all of."""
+
+ROUNDING = 2.0**-22
+"""How far betas may be apart, as a share of each, that are the same but for float32: others' tables may be."""
+
 VARIANCES = {"small": "fixed_small", "large": "fixed_large", "auto": "fixed_large", "learned": "learned_range"}
 
 UNBOUNDED = 1e9
@@ -27,7 +33,7 @@ def scheduler_config(model: Model) -> dict[str, Any]:
     config = model.config
     schedule, sampling = config.schedule, config.sampling
     betas = make_betas(schedule.name, schedule.timesteps, **schedule.options)
-    named = schedule.name in ("linear", "quadratic") or (schedule.name == "cosine" and not schedule.options)
+    named = schedule.name in BY_ENDS or (schedule.name == "cosine" and not schedule.options)
     variance = sampling.options.get("variance", "auto") if sampling.name == "ancestral" else "auto"
     if model.objective.learned_variance:
         variance = "learned"
@@ -121,25 +127,39 @@ def read_scheduler(config: Mapping[str, Any], learned: bool | None) -> tuple[dic
 
 
 def _schedule(found: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return our schedule of the same betas, None if there is none."""
-    T, betas = found["num_train_timesteps"], found["trained_betas"]
-    if betas is not None:
-        return _schedule_of(betas) if len(betas) == T else None
+    """Return our schedule of the same betas, by its name alone where that says them; None if there is none."""
+    T, table = found["num_train_timesteps"], found["trained_betas"]
     name = {theirs: ours for ours, theirs in SCHEDULES.items()}.get(found["beta_schedule"])
-    if name is None:
+    said = None
+    if table is None:
+        if name is None:
+            return None
+        ends = found["beta_start"], found["beta_end"]
+        said = {"name": name, "timesteps": T} if name == "cosine" else _between(name, T, *ends)
+        betas = _betas_of(said)
+        if betas is None:
+            return said  # whoever makes a model of it tells why there are none
+    elif len(table) == T and all(type(beta) is float for beta in table):
+        betas = np.asarray(table)
+    else:
         return None
-    if name == "cosine":
-        return {"name": name, "timesteps": T}
-    ends = {end: found[end] for end in ("beta_start", "beta_end")}
-    return {"name": name, "timesteps": T, **ends, "rescale": False}
+    named = [{"name": each, "timesteps": T} for each in sorted({entry.name for entry in registry.entries("schedules")})]
+    between = [_between(each, T, float(betas[0]), float(betas[-1])) for each in BY_ENDS]
+    for schedule in [*named, *([said] if said else between)]:
+        own = _betas_of(schedule)
+        if own is not None and np.allclose(own, betas, rtol=ROUNDING, atol=0):
+            return schedule
+    return None
 
 
-def _schedule_of(betas: list[Any]) -> dict[str, Any] | None:
-    """Return the schedule that has these betas with its own settings."""
-    if not all(type(beta) is float for beta in betas):
-        return None
-    for name in sorted({entry.name for entry in registry.entries("schedules")}):
-        with suppress(ConfigError, RegistryError):  # such as one that has no chain of this length
-            if np.allclose(make_betas(name, len(betas)), betas, rtol=1e-5, atol=0):
-                return {"name": name, "timesteps": len(betas)}
+def _between(name: str, T: int, first: float, last: float) -> dict[str, Any]:
+    """Return a schedule with these betas at its ends."""
+    return {"name": name, "timesteps": T, "beta_start": first, "beta_end": last, "rescale": False}
+
+
+def _betas_of(schedule: Mapping[str, Any]) -> Betas | None:
+    """Return the betas of a schedule, None where there are none, such as for a chain of this length."""
+    name, T, *_ = schedule.values()
+    with suppress(ConfigError, RegistryError):
+        return make_betas(name, T, **{key: schedule[key] for key in schedule if key not in ("name", "timesteps")})
     return None

@@ -10,6 +10,7 @@ from tinyddpm import registry
 from tinyddpm.conditions import OF_CLASSES
 from tinyddpm.errors import ConfigError
 from tinyddpm.exchange.diffusers_scheduler import PREDICTIONS
+from tinyddpm.exchange.torch_layout import MOST
 from tinyddpm.hdf5 import listed
 from tinyddpm.model.config import Config
 from tinyddpm.model.model import Model
@@ -107,10 +108,6 @@ class Unet:
     classes: int
     learned: bool
     swapped: bool
-
-
-MOST = 2**20
-"""No size, number of channels or of classes goes beyond it."""
 
 
 def _is_whole(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from tinyddpm.model.load import CHECKPOINT
 from tinyddpm.model.model import Model
 from tinyddpm.training.run import CONFIG
 
+UNSAID = "it is not said what the model was trained on: give `evaluate` and `nll` their --data"
+
 
 @dataclass(frozen=True)
 class Imported:
@@ -29,6 +31,7 @@ class Imported:
         weights: float32 by path, all that the network has.
         file: which holds them.
         notes: what is not taken over as it was, a line each.
+        trained: the weights as trained, of which the others are the average; None where there is one of the two.
     """
 
     config: Config
@@ -37,10 +40,28 @@ class Imported:
     weights: Arrays
     file: Path
     notes: tuple[str, ...] = ()
+    trained: Arrays | None = None
+
+
+def with_trained(average: Imported, trained: Imported) -> Imported:
+    """Return a model with its average and its weights as trained, which lie in a file each.
+
+    Raises:
+        ConfigError: they are of two models.
+    """
+    if (average.config, average.sample_shape, average.classes) != (
+        trained.config,
+        trained.sample_shape,
+        trained.classes,
+    ):
+        raise ConfigError(f"{trained.file} is of another model than {average.file}: give both of one training")
+    return replace(average, trained=trained.weights)
 
 
 def write_run(folder: Path, imported: Imported, origin: dict[str, str]) -> None:
-    """Make a run of what is imported, at step 0: its weights are the average too, and Adam has seen nothing.
+    """Make a run of what is imported, at step 0, where Adam has seen nothing.
+
+    Where there are only weights or only their average, they are taken for both.
 
     Args:
         folder: where; what is there already must be nothing.
@@ -55,7 +76,10 @@ def write_run(folder: Path, imported: Imported, origin: dict[str, str]) -> None:
         raise ConfigError(f"{folder} is not empty: choose another folder with --out")
     config = imported.config
     layout = Model(config, imported.sample_shape, imported.classes, load_backend("numpy")).layout
-    flat = np.concatenate([np.ravel(imported.weights[path]) for path in layout.paths])
+    weights = imported.weights if imported.trained is None else imported.trained
+    trained, average = (
+        np.concatenate([np.ravel(arrays[path]) for path in layout.paths]) for arrays in (weights, imported.weights)
+    )
     checkpoint = Checkpoint(
         config=config.to_dict(),
         step=0,
@@ -63,10 +87,10 @@ def write_run(folder: Path, imported: Imported, origin: dict[str, str]) -> None:
         classes=imported.classes,
         plugins=plugins_of(config),
         state={"imported": origin},
-        weights=flat,
-        ema=flat,
-        adam_m=np.zeros_like(flat),
-        adam_v=np.zeros_like(flat),
+        weights=trained,
+        ema=average,
+        adam_m=np.zeros_like(trained),
+        adam_v=np.zeros_like(trained),
     )
     folder.mkdir(parents=True, exist_ok=True)
     save_checkpoint(folder / CHECKPOINT, checkpoint, list(zip(layout.paths, layout.shapes, strict=True)))

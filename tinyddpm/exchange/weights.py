@@ -10,7 +10,7 @@ from tinyddpm.exchange.run import Imported
 from tinyddpm.model.checkpoint import read_checkpoint_header
 from tinyddpm.model.config import Config, preset, presets
 from tinyddpm.model.load import checkpoint_file
-from tinyddpm.model.model import Model
+from tinyddpm.model.model import Model, classes_learned
 
 
 def write(path: Path, weights: Arrays) -> None:
@@ -37,7 +37,7 @@ def read(path: Path, like: str) -> Imported:
     if like in presets():
         chosen = preset(like)
         config, shape = chosen.config, chosen.sample_shape
-        classes = tuple(map(str, range(chosen.classes if config.data.labels else 0)))
+        classes = classes_learned(config, [str(k) for k in range(chosen.classes)])
     else:
         header = read_checkpoint_header(checkpoint_file(Path(like)))
         config, shape, classes = Config.from_dict(header.config, like), header.sample_shape, header.classes

@@ -45,7 +45,7 @@ def grid(images: Pixels, columns: int | None = None, scale: int | None = None, g
     """
     _require_drawable(images, ndim=4)
     n, H, W, C = images.shape
-    columns = min(n, math.ceil(math.sqrt(n * H / W))) if columns is None else columns
+    columns = square_columns(images) if columns is None else columns
     scale = math.ceil(TILE / max(H, W)) if scale is None else scale
     for name, value, least in (("columns", columns, 1), ("scale", scale, 1), ("gap", gap, 0)):
         if value < least:
@@ -57,6 +57,12 @@ def grid(images: Pixels, columns: int | None = None, scale: int | None = None, g
         top, left = i // columns * high + gap, i % columns * wide + gap
         picture[top : top + H * scale, left : left + W * scale] = image.repeat(scale, axis=0).repeat(scale, axis=1)
     return picture
+
+
+def square_columns(images: Pixels) -> int:
+    """Return in how many columns `images` (n, H, W, C) make a picture that is about as wide as high."""
+    n, (H, W) = len(images), images.shape[1:3]
+    return min(n, math.ceil(math.sqrt(n * H / W)))
 
 
 def captioned(images: Pixels, words: Sequence[str], scale: int | None = None, gap: int = 2) -> Pixels:

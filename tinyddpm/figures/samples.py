@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tinyddpm.errors import DataError
-from tinyddpm.figures.images import Pixels, captioned, film_strip, grid, save_gif, save_images, save_npz, save_png
+from tinyddpm.figures.images import (
+    WHITE,
+    Pixels,
+    captioned,
+    film_strip,
+    grid,
+    save_gif,
+    save_images,
+    save_npz,
+    save_png,
+    square_columns,
+)
 from tinyddpm.figures.marks import Mark
 from tinyddpm.figures.points import point_picture
 from tinyddpm.model.sampling import Samples
 
 HostArray = np.ndarray[Any, Any]
 
+WIDEST = 20
+"""Classes beside each other, unless there are so many samples that a picture as wide as high has more columns."""
+
 
 def picture(samples: Samples, values: HostArray | None = None) -> Pixels:
-    """Return all samples in one picture: a grid of images, with a column for each class, or a row for each
+    """Return all samples in one picture: a grid of images, with columns for each class, or a row for each
     caption; a histogram of points on a line, or a scatter of those in the plane.
 
     Args:
@@ -29,8 +44,34 @@ def picture(samples: Samples, values: HostArray | None = None) -> Pixels:
         return point_picture(values)
     if samples.words is not None:
         return captioned(values, samples.words)
-    columns = None if samples.labels is None else int(samples.labels.max()) + 1
-    return grid(values, columns=columns if columns and 4 <= columns <= 20 else None)
+    return grid(values) if samples.labels is None else by_class(values, samples.labels)
+
+
+def by_class(images: Pixels, labels: HostArray) -> Pixels:
+    """Return `images` (n, H, W, C) on one picture, uint8 (H', W', C), in which each class has columns of its own.
+
+    It has one, or of few classes several side by side, so that the picture is about as wide as high. Classes stand in
+    the order in which they come first; those that do not fit beside each other stand below.
+
+    Args:
+        images: uint8, one or three channels.
+        labels: (n,) the class of each.
+
+    Raises:
+        DataError: `images` cannot be drawn.
+    """
+    classes, square = list(dict.fromkeys(labels.tolist())), square_columns(images)
+    beside, each = min(len(classes), max(WIDEST, square)), max(1, square // len(classes))
+    bands = []
+    for begin in range(0, len(classes), beside):
+        own = [images[labels == label] for label in classes[begin : begin + beside]]
+        rows = math.ceil(max(map(len, own)) / each)
+        filled = np.full((rows, beside, each, *images.shape[1:]), WHITE, np.uint8)
+        for place, of_class in enumerate(own):
+            row, column = np.divmod(np.arange(len(of_class)), each)
+            filled[row, place, column] = of_class
+        bands.append(grid(filled.reshape(-1, *images.shape[1:]), beside * each))
+    return np.concatenate(bands)
 
 
 def animation(samples: Samples) -> list[Pixels]:

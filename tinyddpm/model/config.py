@@ -325,7 +325,9 @@ def _checked(table: Any, key: str, value: Any, where: str) -> Any:
     kind = get_type_hints(table)[key]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    wanted = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a text")
+    wanted = {int: "a whole number", float: "a number", bool: "true or false", bool | None: "true or false"}.get(
+        kind, "a text"
+    )
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ConfigError(f"{where} is {value!r}: give {wanted}")
     return value
@@ -344,7 +346,7 @@ def _check_ranges(config: Config, origin: str) -> None:
             for key, least in {
                 "steps": 1, "batch_size": 1, "accumulate": 1, "warmup": 0, "threads": 0, "clip": 0.0, "log_every": 1,
                 "validate_every": 1, "save_every": 1, "sample_every": 1, "learning_rate": 0.0, "vlb_weight": 0.0,
-                "weight_decay": 0.0, "keep": 0,
+                "weight_decay": 0.0, "keep": 0, "snapshot_every": 0,
             }.items()
         },
     }  # fmt: skip

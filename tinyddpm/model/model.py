@@ -50,6 +50,17 @@ from tinyddpm.samplers import Pairs, Step, make_pairs, make_sampler
 from tinyddpm.transforms import Transforms
 
 
+def classes_learned(config: Config, classes: Sequence[str]) -> tuple[str, ...]:
+    """Return which classes of the data a model learns: all or none.
+
+    Where `config` leaves it open they are learned, unless the condition is another.
+    """
+    learned = config.data.labels
+    if learned is None:
+        learned = config.condition.name in ("", OF_CLASSES)
+    return tuple(classes) if learned else ()
+
+
 class Model:
     """What a configuration describes, on a backend.
 

@@ -25,8 +25,8 @@ class DataConfig:
         "digits", "A registered data set, or a path: IDX, CIFAR-10, image folder, .npy, .npz, HDF5.", "data"
     )
     data_dir: str | None = setting(None, "Where the files of a registered data set lie.")
-    image_size: str | None = setting(None, "Crop and scale images to HxW, such as 32x32.")
-    labels: bool = setting(False, "Learn the classes too: a class-conditional model.")
+    image_size: str | int | None = setting(None, "Crop and scale images to HxW, such as 32x48; 32 is 32x32.")
+    labels: bool | None = setting(None, "Learn by class; if not said, where there are classes and no other condition.")
     flip: bool = setting(False, "Mirror half of the images at random, untold: the quick form of the transform flip.")
     tell_transforms: bool = setting(
         False, "Tell the network what transforms do, so that samples show none of it (EDM)."
@@ -91,6 +91,9 @@ class TrainingConfig:
     ema: float = setting(0.9999, "Decay of the average of the weights that is sampled from.")
     average_lengths: str = setting(
         "", "Also average the weights over these shares of the training so far, such as 0.05,0.10 (EDM2)."
+    )
+    snapshot_every: int = setting(
+        0, "Steps between snapshots of these averages, of which any length can be made later; 0 for 50 in all."
     )
     log_every: int = setting(10, "Steps between lines of metrics.jsonl.")
     validate_every: int = setting(1000, "Steps between validation losses.")

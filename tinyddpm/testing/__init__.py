@@ -8,6 +8,7 @@
     check_condition("caption", known)
     check_sampler("ab2")
     check_guidance("cfg")
+    check_callback("early-stop", patience=3)
     check_transform("shift", most=1)
     check_feature("pixels")
     check_metric("frechet")

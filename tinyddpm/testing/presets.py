@@ -9,7 +9,7 @@ from typing import Any
 from tinyddpm.backend import load_backend
 from tinyddpm.errors import TinyDDPMError
 from tinyddpm.model.config import Config, preset_of
-from tinyddpm.model.model import Model
+from tinyddpm.model.model import Model, classes_learned
 from tinyddpm.testing.plugin import resolve
 
 
@@ -28,7 +28,7 @@ def check_preset(preset: str | Callable[[], dict[str, Any]]) -> None:
     function, what = resolve("presets", preset, arguments=0)
     try:
         found = preset_of(what, function())
-        labels = tuple(map(str, range(found.classes if found.config.data.labels else 0)))
+        labels = classes_learned(found.config, [str(k) for k in range(found.classes)])
         Model(found.config, found.sample_shape, labels, load_backend("numpy"))
     except TinyDDPMError as error:
         raise AssertionError(f"{what}: {error}") from error

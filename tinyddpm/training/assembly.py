@@ -10,7 +10,7 @@ import numpy as np
 
 from tinyddpm import registry
 from tinyddpm.backend import Array, Backend
-from tinyddpm.conditions import Wish, in_turn, learned_options
+from tinyddpm.conditions import OF_CLASSES, Wish, in_turn, learned_options
 from tinyddpm.data import PATH_OPTIONS, open_dataset, parse_size
 from tinyddpm.data.base import Dataset, split_dataset
 from tinyddpm.data.batching import check_batch_size
@@ -18,19 +18,22 @@ from tinyddpm.diffusion.denoiser import Prediction
 from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.errors import ConfigError, said_before, unknown
 from tinyddpm.model.config import Config, settings
-from tinyddpm.model.model import Model
+from tinyddpm.model.model import Model, classes_learned
 from tinyddpm.model.tables import DataConfig
 from tinyddpm.ops import Operations
+from tinyddpm.progress import Progress, Watch, late, unwatched
 from tinyddpm.samplers import make_sampler
 from tinyddpm.training.trainer import Trainer
 
 
-def open_data(config: Config) -> Dataset:
-    """Return the data set that `config` names."""
+def open_data(config: Config, watch: Watch = unwatched, cache: bool = False) -> Dataset:
+    """Return the data set that `config` names; for the other arguments see `open_dataset`."""
     data = config.data
     _refuse_unknown(data)
     size = parse_size(data.image_size) if data.image_size else None
-    return open_dataset(data.source, image_size=size, data_dir=data.data_dir, options=data.options)
+    return open_dataset(
+        data.source, image_size=size, data_dir=data.data_dir, options=data.options, watch=watch, cache=cache
+    )
 
 
 def _refuse_unknown(data: DataConfig) -> None:
@@ -54,12 +57,16 @@ def with_threads(config: Config, backend: Backend, group: Group = ALONE) -> Conf
 
 
 def with_learned(config: Config, dataset: Dataset) -> Config:
-    """Return `config` with what its condition learns from the training data, such as the words of captions.
+    """Return `config` with what it leaves to the training data.
+
+    That is whether classes are learned, and what its condition learns, such as the words of captions.
 
     Raises:
         ConfigError: an option of the condition is wrong, or the data has not what it needs.
         DataError: there are too few samples.
     """
+    if config.data.labels is None:
+        config = replace(config, data=replace(config.data, labels=bool(classes_learned(config, dataset.classes))))
     condition = config.condition
     if not condition.name:
         return config
@@ -81,7 +88,7 @@ def make_trainer(
     """
     if config.data.labels and not dataset.classes:
         raise ConfigError(f"data.labels is true, but there are no labels in {dataset.description}: give --no-labels")
-    classes = dataset.classes if config.data.labels else ()
+    classes = classes_learned(config, dataset.classes)
     model = Model(config, dataset.shape, classes, backend, config.training.threads)
     train, validation = split_held_out(config, dataset)
     _try_sampler(model, train)
@@ -119,19 +126,39 @@ def _try_sampler(model: Model, train: Dataset) -> None:
         next(sampler(model.process, silent, nothing, model.pairs(sampling), lambda t: nothing))
 
 
+def learns(model: Model, dataset: Dataset) -> str:
+    """Return what a model learns of a data set, such as "eps of images 8x8x1 by class (10: 0, 1, 2, …)"."""
+    variance = " and the variance" if model.objective.learned_variance else ""
+    samples = f"{'images' if model.is_image else 'points'} {'x'.join(map(str, dataset.shape))}"
+    told, untold = "", ""
+    if model.condition_name == OF_CLASSES:
+        more = ", …" if len(model.classes) > 3 else ""
+        told = f" by class ({len(model.classes)}: {', '.join(model.classes[:3])}{more})"
+    elif model.condition_name:
+        told = f" by {model.condition_name}"
+    if dataset.classes and not model.classes:
+        untold = f", without the {len(dataset.classes)} classes"
+    return f"{model.config.training.predict}{variance} of {samples}{told}{untold}"
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """What a run would take: its data, parameters, peak memory in bytes and seconds per step, both measured."""
+    """What a run would take: its data, what it learns, parameters, peak memory in bytes and seconds per step.
+
+    The last two are measured.
+    """
 
     data: str
+    learns: str
     parameters: int
     memory: int
     seconds_per_step: float
 
 
-def estimate(config: Config, backend: Backend, steps: int = 3, group: Group = ALONE) -> Estimate:
+def estimate(config: Config, backend: Backend, steps: int = 3, group: Group = ALONE, cache: bool = True) -> Estimate:
     """Do a few training steps, writing nothing, and return what they took. The first, which warms up, is not timed."""
-    dataset = open_data(config)
+    with late(Progress()) as watch:
+        dataset = open_data(config, watch, cache)
     config = with_learned(with_threads(config, backend, group), dataset)
     trainer = make_trainer(config, backend, dataset, group=group)
     seconds = []
@@ -140,4 +167,10 @@ def estimate(config: Config, backend: Backend, steps: int = 3, group: Group = AL
         trainer.train_step()
         backend.synchronize()
         seconds.append(time.perf_counter() - began)
-    return Estimate(dataset.description, trainer.model.layout.size, backend.peak_memory(), median(seconds[1:]))
+    return Estimate(
+        dataset.description,
+        learns(trainer.model, dataset),
+        trainer.model.layout.size,
+        backend.peak_memory(),
+        median(seconds[1:]),
+    )

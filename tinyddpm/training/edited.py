@@ -14,7 +14,7 @@ MAY_CHANGE = {
     "backend", "device", "precision", "graph", "data.source", "data.data_dir",
     "training.steps", "training.learning_rate", "training.threads", "training.recompute", "training.shard",
     "training.log_every", "training.validate_every", "training.save_every", "training.sample_every", "training.keep",
-    "training.keep_best",
+    "training.keep_best", "training.snapshot_every",
 }  # fmt: skip
 """Settings that may be others when a run is resumed. The data must be the same, wherever they lie."""
 

@@ -25,6 +25,7 @@ from tinyddpm.training.kept import keep_best, keep_last
 from tinyddpm.training.metrics import Metrics
 from tinyddpm.training.pictures import Pictures, grid_of, is_drawn
 from tinyddpm.training.record import Record
+from tinyddpm.training.snapshots import Snapshots
 from tinyddpm.training.trainer import StepResult, Trainer
 
 
@@ -76,12 +77,14 @@ class Run:
         self.metrics = Metrics(folder / "metrics.jsonl", trainer.step, progress.say) if self.group.first else None
         self.callbacks = callbacks
         self.interrupt = Interrupt()
+        self.snapshots = Snapshots(trainer, folder, progress.say)
         self.pictures = Pictures(trainer, folder, progress, callbacks.tell, self.interrupt)
 
     def train(self) -> Outcome:
         """Train to the configured number of steps, or until told to stop."""
         training, trainer, tell = self.config.training, self.trainer, self.callbacks.tell
         with interruptible(self.interrupt), self.record if self.group.first else nullcontext():
+            self.snapshots.begin()
             tell("started", step=trainer.step, steps=training.steps, folder=self.folder)
             try:
                 self._go_on()
@@ -119,10 +122,12 @@ class Run:
                 self._validate()
             if trainer.step % training.save_every == 0 or last or (training.keep_best and self.improved):
                 self._save()
+            self.snapshots.take_if_due()
             if trainer.step % training.sample_every == 0 and not last:
                 self._draw_grid()
         if self.saved_at != trainer.step:
             self._save()
+        self.snapshots.take()
 
     def _save_in_spite_of(self, error: DataError | RankError) -> NoReturn:
         """Save, if that can be done, after something else could not be done; and raise what that was."""
@@ -216,10 +221,10 @@ class Run:
     def _validate(self) -> None:
         with self.spent.on("validating"):
             self.validation = self.trainer.validation_loss()
-        self._record(step=self.trainer.step, validation_loss=self.validation)
-        self.improved = self.validation < self.best
-        self.best = min(self.best, self.validation)
-        self.callbacks.tell("validated", step=self.trainer.step, loss=self.validation)
+            self._record(step=self.trainer.step, validation_loss=self.validation)
+            self.improved = self.validation < self.best
+            self.best = min(self.best, self.validation)
+            self.callbacks.tell("validated", step=self.trainer.step, loss=self.validation)
 
     def _draw_grid(self) -> None:
         with self.spent.on("drawing"):

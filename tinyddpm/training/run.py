@@ -30,8 +30,8 @@ from tinyddpm.model.checkpoint import (
 )
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import checkpoint_file, layout_of
-from tinyddpm.progress import Progress
-from tinyddpm.training.assembly import make_trainer, open_data, with_learned, with_threads
+from tinyddpm.progress import Progress, late
+from tinyddpm.training.assembly import learns, make_trainer, open_data, with_learned, with_threads
 from tinyddpm.training.callbacks import Callbacks
 from tinyddpm.training.edited import edited, with_changes
 from tinyddpm.training.initial import Initial
@@ -52,11 +52,12 @@ def start(
     dataset: Dataset | None = None,
     group: Group = ALONE,
     initial: Initial | None = None,
+    cache: bool = True,
 ) -> Outcome:
     """Train from step 0 into `folder`, which must not hold a run already, on `dataset` or what the configuration names.
 
     The ranks of a group train together; the first one writes. The weights are those of `initial` to begin with, if it
-    is given: Adam and the average begin anew.
+    is given: Adam and the average begin anew. For `cache` see `open_dataset`.
 
     Raises:
         CheckpointError: the initial weights cannot be read, or do not fit.
@@ -68,10 +69,11 @@ def start(
     found = group.broadcast(initial.read() if initial and group.first else None)
     config = with_threads(config, backend, group)
     callbacks = Callbacks(config.callbacks if group.first else {}, progress.say)
-    dataset = dataset or open_data(config)
-    config = with_learned(config, dataset)
-    trainer = make_trainer(config, backend, dataset, group=group)
-    state: dict[str, Any] = {"data": fingerprint(dataset)}
+    with late(progress) as watch:
+        dataset = dataset or open_data(config, watch, cache)
+        config = with_learned(config, dataset)
+        trainer = make_trainer(config, backend, dataset, group=group)
+        state: dict[str, Any] = {"data": fingerprint(dataset, watch)}
     if initial and found:
         trainer.begin_with(initial.weights(found, trainer.model, trainer.initial(), progress.say))
         state["initial"] = initial.origin(found)
@@ -81,7 +83,9 @@ def start(
             _refuse_used(folder)
             (folder / "samples").mkdir()
             _write_config(folder, config)
-        progress.say(f"data: {dataset.description}")
+        origin = getattr(dataset, "origin", "")
+        progress.say(f"data: {dataset.description}{origin and f', {origin}'}")
+        progress.say(f"learns: {learns(trainer.model, dataset)}")
         progress.say(f"computed by: {backend.describe()}{_ranks(group)}")
         for note in warnings_of(config):
             progress.say(f"note: {note}")
@@ -90,7 +94,12 @@ def start(
 
 
 def resume(
-    folder: Path, progress: Progress, dataset: Dataset | None = None, group: Group = ALONE, **changes: Any
+    folder: Path,
+    progress: Progress,
+    dataset: Dataset | None = None,
+    group: Group = ALONE,
+    cache: bool = True,
+    **changes: Any,
 ) -> Outcome:
     """Go on where the checkpoint in `folder` was made: to as many steps, elsewhere or otherwise, as `changes` say.
 
@@ -108,7 +117,7 @@ def resume(
     if group.first:
         read_checkpoint_header(path)  # refused before anything is written
     with held(path.parent, progress.say) if group.first else nullcontext():
-        return _resume(path, progress, changes, dataset, group)
+        return _resume(path, progress, changes, dataset, group, cache)
 
 
 def _read(path: Path, progress: Progress, changes: Mapping[str, Any]) -> tuple[Config, Checkpoint]:
@@ -133,6 +142,7 @@ def _resume(
     changes: Mapping[str, Any],
     dataset: Dataset | None,
     group: Group,
+    cache: bool,
 ) -> Outcome:
     folder = path.parent
     found = group.broadcast(_read(path, progress, changes) if group.first else None)
@@ -144,8 +154,9 @@ def _resume(
         config = _for_ranks(config, ranks, group, progress)
     there = group.load_backend(config.backend, config.device, config.precision, config.graph)
     callbacks = Callbacks(config.callbacks if group.first else {}, progress.say)
-    dataset = dataset or open_data(config)
-    now = fingerprint(dataset)
+    with late(progress) as watch:
+        dataset = dataset or open_data(config, watch, cache)
+        now = fingerprint(dataset, watch)
     changed = differences(checkpoint.state.get("data", {}), now)
     if checkpoint.sample_shape != dataset.shape:
         changed.append("the shape of a sample")

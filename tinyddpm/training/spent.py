@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from tinyddpm.progress import duration
 
 KINDS = ("training", "validating", "saving", "drawing")
-"""What a run does that takes time."""
+"""What a run does that takes time; what callbacks do at a validation or a drawing is part of it."""
 
 
 class Spent:

@@ -280,7 +280,8 @@ def straightness(out: Path | None, runs: tuple[Path, ...], count: int, number: i
     Where the curve is at 0, the slope of a path is that of the line from its noise to its sample, and long steps do no
     harm there; where it is high, steps should be short. S, the mean over τ, is 0 if one Euler step draws what many do.
     A flow that is learned from noise and data drawn apart is not straight: the exact one to a Gaussian of the standard
-    deviation s has S = (2 − π/2) s. Any schedule and any prediction will do, with the run's own threshold and guidance.
+    deviation s has S = (2 − π/2) s. The exact flow to some data is the same for all schedules and predictions, so that
+    runs of the same data differ in what they have learned of it. Threshold and guidance are the run's own.
 
     \b
     z = x_t / (α + σ) = (1 − τ) x_0 + τ ε,  dz/dτ = ε_θ − x_θ,  α = √ᾱ_t,  σ = √(1 − ᾱ_t)

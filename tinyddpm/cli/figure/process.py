@@ -49,7 +49,7 @@ def data_options(default: str) -> Callable[[F], F]:
         add = [
             option("--data", default=default, show_default=True, help="A data set's name or path.", group="Data"),
             option("--data-dir", help="Where to look first for a data set that is not shipped.", group="Data"),
-            option("--image-size", help="Crop and scale images to HxW, such as 32x32.", group="Data"),
+            option("--image-size", help="Crop and scale images to HxW, such as 32x48; 32 is 32x32.", group="Data"),
         ]
         for each in reversed(add):
             function = each(function)

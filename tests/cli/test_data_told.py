@@ -1,0 +1,19 @@
+"""What the commands say of the data that they read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from helpers.command_line import says
+
+TINY = ["--timesteps", "4", "--batch-size", "4", "--set", "network.channels=8", "--set", "network.multipliers=[1]",
+        "--set", "network.attention=[]"]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [("--image-size", "4"), ("--image-size", "4x4"), ("--set", "data.image_size=4")])
+def test_one_number_is_the_side_of_a_square(here: Path, size: tuple[str, str]) -> None:
+    found = says("train", "--dry-run", *TINY, *size)
+    assert "8x8x1, 10 classes, shrunk from 8x8 to 4x4" in found
+    assert "learns       eps of images 4x4x1 by class (10: 0, 1, 2, …)" in found

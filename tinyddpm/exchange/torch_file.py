@@ -1,0 +1,92 @@
+"""Files that Torch has saved, read as data: nothing that is pickled in them is run."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from tinyddpm.errors import CheckpointError, ConfigError
+from tinyddpm.exchange.arrays import HostArray, Shapes, check_fit
+from tinyddpm.files import check_file
+
+PT = ".pt"
+
+Tensors: TypeAlias = Mapping[str, Any]
+
+DAMAGE = (
+    OSError, ValueError, TypeError, AttributeError, LookupError, EOFError, RuntimeError, AssertionError, MemoryError,
+    OverflowError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile,
+)  # fmt: skip
+"""What Torch raises for files that are damaged, or that hold more than data."""
+
+
+def open_tensors(path: Path) -> Tensors:
+    """Return the tensors of a file by their names. They stay on disk until they are read, but in files of before 2020.
+
+    Raises:
+        CheckpointError: the file cannot be read, or holds something else than real numbers by name.
+        ConfigError: Torch is not installed.
+    """
+    try:
+        import torch
+    except ImportError as cause:
+        raise ConfigError(f"{path} is read by Torch: run pip install 'tinyddpm[torch]'") from cause
+    state: Tensors
+    try:
+        check_file(path)
+        mapped = zipfile.is_zipfile(path)
+        if mapped:
+            _refuse_compressed(path)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except DAMAGE as cause:
+        reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else _first_sentence(cause)
+        raise CheckpointError(
+            f"{path} cannot be read as weights: {reason}; give the file as it was published"
+        ) from cause
+    wrong = not isinstance(state, Mapping) or not all(
+        isinstance(name, str)
+        and isinstance(tensor, torch.Tensor)
+        and tensor.is_floating_point()
+        and tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        for name, tensor in state.items()
+    )
+    if wrong:
+        raise CheckpointError(f"{path} holds more than arrays of real numbers by name: give the weights of a model")
+    return state
+
+
+def read_tensors(path: Path, tensors: Tensors, shapes: Shapes, advice: str) -> dict[str, HostArray]:
+    """Return tensors as float32 arrays. They must be those in `shapes`, in these shapes, and no others.
+
+    Args:
+        path: the file that they are in.
+        tensors: of `open_tensors`.
+        shapes: by name.
+        advice: what to do where they are not.
+
+    Raises:
+        CheckpointError: some are missing, too many, or of other shapes, all of which are named.
+    """
+    check_fit(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, shapes, advice)
+    return {name: tensors[name].detach().float().numpy() for name in shapes}
+
+
+def _refuse_compressed(path: Path) -> None:
+    """Refuse what Torch does not write, and what may be far longer when it is unpacked.
+
+    Raises:
+        ValueError: the file is compressed.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(each.compress_type != zipfile.ZIP_STORED for each in archive.infolist()):
+            raise ValueError("it is compressed, as files of Torch are not")
+
+
+def _first_sentence(cause: Exception) -> str:
+    """Return what an error says first, in one line: Torch tells of ways around a refusal after that."""
+    return " ".join(str(cause).split()).partition(". ")[0] or type(cause).__name__

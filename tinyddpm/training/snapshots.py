@@ -1,0 +1,210 @@
+"""Snapshots of a run's power-function averages, of which one of any length is made when training is done.
+
+`averages/step_<step>.h5` in a run folder holds the averages of all lengths that the run keeps, after so many steps: one
+dataset per parameter, `<length>/<path>`. What is made of them are checkpoints beside them,
+`averages/length-<length>.h5`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyddpm.backend import load_backend
+from tinyddpm.errors import CheckpointError, ConfigError, DataError
+from tinyddpm.hdf5 import read_file, write_file
+from tinyddpm.model.averages import exponent_of, fit, lengths_of, name_of
+from tinyddpm.model.checkpoint import (
+    Checkpoint,
+    CheckpointHeader,
+    Layout,
+    Vector,
+    join,
+    read_checkpoint_header,
+    save_checkpoint,
+    shapes,
+    split,
+)
+from tinyddpm.model.config import Config
+from tinyddpm.model.load import CHECKPOINT, layout_of
+from tinyddpm.training.trainer import Trainer
+
+FOLDER = "averages"
+"""The folder of snapshots in a run folder."""
+
+FORMAT = "tinyddpm averages"
+SCHEMA = 1
+
+COUNT = 50
+"""Snapshots of a run whose settings leave it open."""
+
+NAME = re.compile(r"step_([0-9]{7,15})\.h5")
+
+
+class Snapshots:
+    """The snapshots that a run takes; none if it keeps no averages.
+
+    Args:
+        trainer: whose averages they are of.
+        folder: the run's.
+        say: called with one line, of what they take, and of what cannot be written.
+    """
+
+    def __init__(self, trainer: Trainer, folder: Path, say: Callable[[str], None]) -> None:
+        self.trainer, self.folder, self.say = trainer, folder / FOLDER, say
+        training = trainer.config.training
+        self.every = training.snapshot_every or -(-training.steps // COUNT)
+        self._taken = 0
+
+    def begin(self) -> None:
+        """Make room, and remove what was taken of later steps, which the run now does again.
+
+        Raises:
+            DataError: the folder cannot be written.
+        """
+        trainer = self.trainer
+        if not trainer.averaged or not trainer.group.first:
+            return
+        try:
+            self.folder.mkdir(exist_ok=True)
+            later = [path for step, path in snapshots(self.folder.parent).items() if step > trainer.step]
+            for path in (*later, *self.folder.glob(".step_*.tmp")):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise DataError(f"cannot write {self.folder}: {error.strerror or error}; check its permissions") from error
+        count = -(-trainer.config.training.steps // self.every) - trainer.step // self.every
+        size = 4 * trainer.model.layout.size * len(trainer.averaged) / 2**20
+        self.say(
+            f"averages: lengths {', '.join(trainer.averaged)}; up to {count} snapshots of {size:,.1f} MiB each go to"
+            f" {self.folder}"
+        )
+
+    def take_if_due(self) -> None:
+        """Take a snapshot where the number of steps is a multiple of those between two."""
+        if self.trainer.step % self.every == 0:
+            self.take()
+
+    def take(self) -> None:
+        """Take a snapshot of this step, unless there is one. What cannot be written is said, and the run goes on."""
+        trainer = self.trainer
+        if not trainer.averaged or trainer.step == self._taken:
+            return
+        self._taken = trainer.step
+        averages = trainer.averages()
+        if not trainer.group.first:
+            return
+        layout = [(parameter.path, parameter.shape) for parameter in trainer.model.layout.parameters]
+        header = {"format": FORMAT, "schema": SCHEMA, "step": trainer.step}
+        try:
+            write_file(self.folder / f"step_{trainer.step:07d}.h5", split(averages, layout), header, CheckpointError)
+        except CheckpointError as error:
+            self.say(f"note: {error}; the run goes on without this snapshot")
+
+
+def snapshots(run: Path) -> dict[int, Path]:
+    """Return the snapshots in a run folder by their steps, in order."""
+    found = ((NAME.fullmatch(path.name), path) for path in (run / FOLDER).glob("step_*.h5"))
+    return dict(sorted((int(name[1]), path) for name, path in found if name))
+
+
+def read_snapshot(path: Path, step: int, names: Sequence[str], layout: Layout) -> dict[str, Vector]:
+    """Return the averages in a snapshot by the names of their lengths, each flat.
+
+    Raises:
+        CheckpointError: it is damaged, of another network, or not the snapshot of this step.
+    """
+
+    def expected(header: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+        if (header.get("format"), header.get("schema"), header.get("step")) != (FORMAT, SCHEMA, step):
+            raise CheckpointError(f"{path} is not the snapshot of step {step} that its name says")
+        return shapes(names, layout)
+
+    try:
+        _, arrays = read_file(path, CheckpointError, expected)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; or remove it, and the other snapshots stand in for it") from error
+    return {name: join(arrays, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Made:
+    """An average that was made.
+
+    Attributes:
+        length: relative.
+        path: its checkpoint.
+        error: of its fit; see `Fit`.
+        beyond: whether its length is shorter, or longer, than all that were kept.
+    """
+
+    length: float
+    path: Path
+    error: float
+    beyond: bool
+
+
+def make_averages(run: Path, lengths: Sequence[float], step: int | None = None) -> list[Made]:
+    """Make averages of any lengths of a run's snapshots, and write each as a checkpoint that is for drawing samples.
+
+    In memory are one snapshot and 8 bytes for each parameter and length.
+
+    Args:
+        run: the run folder.
+        lengths: relative ones.
+        step: what the averages are of: all steps up to it. It has a snapshot; the last one has if None.
+
+    Raises:
+        CheckpointError: the run has no checkpoint to tell of it, or a snapshot is damaged.
+        ConfigError: there are no snapshots, or none of this step.
+    """
+    header = read_checkpoint_header(run / CHECKPOINT)
+    config = Config.from_dict(header.config, str(run / CHECKPOINT))
+    kept = lengths_of(config.training.average_lengths)
+    found = snapshots(run)
+    if not kept or not found:
+        raise ConfigError(f"{run} has no snapshots of averages: train with --average-lengths 0.05,0.10")
+    last = max(found) if step is None else step
+    if last not in found:
+        nearest = min(found, key=lambda there: abs(there - last))
+        raise ConfigError(f"{run} has no snapshot of step {last}: the nearest is of step {nearest}")
+    used = {there: path for there, path in found.items() if there <= last}
+    times, exponents = np.repeat([*used], len(kept)), np.tile([*map(exponent_of, kept)], len(used))
+    fits = [fit(times, exponents, last, exponent_of(length)) for length in lengths]
+    layout = layout_of(load_backend("numpy"))(header)
+    totals = _sums(used, [*map(name_of, kept)], layout, np.stack([each.shares for each in fits]))
+    made = []
+    for length, each, total in zip(lengths, fits, totals, strict=True):
+        path = run / FOLDER / f"length-{name_of(length)}.h5"
+        weights = total.astype(np.float32)
+        about = {"length": name_of(length), "of": f"{len(used)} snapshots", "fit_error": f"{each.error:.2%}"}
+        save_checkpoint(path, _checkpoint(header, last, weights, about), layout)
+        made.append(Made(length, path, each.error, not min(kept) <= length <= max(kept)))
+    return made
+
+
+def _sums(used: dict[int, Path], names: Sequence[str], layout: Layout, shares: Vector) -> Vector:
+    """Return the sums of all snapshots' averages, each times its share, for each row of `shares`, in float64."""
+    totals = np.zeros((len(shares), sum(prod(shape) for _, shape in layout)))
+    for number, (step, path) in enumerate(used.items()):
+        averages = read_snapshot(path, step, names, layout)
+        for place, name in enumerate(names, number * len(names)):
+            for total, row in zip(totals, shares, strict=True):
+                total += row[place] * averages[name]
+    return totals
+
+
+def _checkpoint(header: CheckpointHeader, step: int, weights: Vector, about: dict[str, str]) -> Checkpoint:
+    """Return the checkpoint of an average: there are no other weights in it."""
+    return Checkpoint(
+        **{**vars(header), "step": step, "state": {"averaged": about}},
+        weights=weights,
+        ema=weights,
+        adam_m=None,
+        adam_v=None,
+    )
