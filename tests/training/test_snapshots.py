@@ -30,7 +30,7 @@ NUMPY = load_backend("numpy")
 STEPS = 240
 
 POINTS: dict[str, Any] = {
-    "data": {"source": "moons"},
+    "data": {"source": "moons", "labels": False},
     "network": {"name": "mlp", "width": 16, "depth": 1},
     "schedule": {"name": "cosine", "timesteps": 20},
     "training": {
