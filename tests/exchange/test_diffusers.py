@@ -125,6 +125,14 @@ def test_an_export_computes_the_same(tmp_path: Path, name: str) -> None:
     assert_equal_outputs(run, unet, case.shape, len(case.classes), case.model().process.T)
 
 
+def test_an_export_leaves_out_what_transforms_were_told_by(tmp_path: Path) -> None:
+    """Samples are drawn without it."""
+    case = Case({"transforms": {"shift": {}}, "data": {"tell_transforms": True}})
+    says("export", case.run(tmp_path / "run"), tmp_path / "out")
+    unet = diffusers.UNet2DModel.from_pretrained(tmp_path / "out", subfolder="unet")
+    assert_equal_outputs(tmp_path / "run", unet, case.shape, 0, case.model().process.T)
+
+
 @ALL
 def test_an_export_has_the_same_chain(tmp_path: Path, name: str) -> None:
     model = CASES[name].model()

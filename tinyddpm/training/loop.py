@@ -80,7 +80,7 @@ class Run:
         self.metrics = Metrics(folder / "metrics.jsonl", trainer.step, progress.say) if self.group.first else None
         self.callbacks = callbacks
         self.interrupt = Interrupt()
-        self.snapshots = Snapshots(trainer, folder, progress.say)
+        self.snapshots = Snapshots(trainer, folder, progress.say, self.spent)
         self.pictures = Pictures(trainer, folder, progress, callbacks.tell, self.interrupt)
 
     def train(self) -> Outcome:

@@ -1,7 +1,8 @@
 """A training run: its folder, its loop, and how it stops and goes on.
 
 A run folder holds `config.toml`, `metrics.jsonl`, `run.json`, `checkpoint.h5`, a grid per `sample_every` steps and of
-the last one under `samples/`, and at the end `samples.png` and `denoising.gif`.
+the last one under `samples/`, snapshots of averages that it keeps under `averages/`, and at the end `samples.png` and
+`denoising.gif`.
 """
 
 from __future__ import annotations
