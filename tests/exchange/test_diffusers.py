@@ -18,9 +18,8 @@ from helpers.command_line import says
 from helpers.comparison import HostArray, assert_close
 from helpers.networks import random_weights
 from helpers.peers import import_peer
-from tinyddpm.backend import Purpose, load_backend
+from tinyddpm.backend import Backend, Purpose, load_backend
 from tinyddpm.conditions import Asked
-from tinyddpm.exchange.diffusers_scheduler import read_scheduler, scheduler_config
 from tinyddpm.exchange.diffusers_unet import read_unet
 from tinyddpm.exchange.run import Imported, write_run
 from tinyddpm.model.config import Config
@@ -94,9 +93,9 @@ def hwc(x: torch.Tensor) -> HostArray:
     return np.moveaxis(x.detach().numpy(), 1, -1)
 
 
-def ours(run: Path, x: HostArray, t: int, labels: HostArray | None) -> HostArray:
+def ours(run: Path, x: HostArray, t: int, labels: HostArray | None, backend: Backend = NUMPY) -> HostArray:
     """What our network makes of x at a time."""
-    model, flat, _ = load_model(run, NUMPY)
+    model, flat, _ = load_model(run, backend)
     denoiser = model.network_denoiser(flat, Asked(labels))
     return denoiser._network_output(x, np.full(len(x), t), *denoiser.given.values())[0]
 
@@ -106,12 +105,14 @@ def theirs(unet: Any, x: HostArray, t: int, labels: HostArray | None) -> HostArr
         return hwc(unet(chw(x), t, None if labels is None else torch.from_numpy(labels)).sample)
 
 
-def assert_equal_outputs(run: Path, unet: Any, shape: tuple[int, ...], classes: int, T: int) -> None:
+def assert_equal_outputs(
+    run: Path, unet: Any, shape: tuple[int, ...], classes: int, T: int, backend: Backend = NUMPY
+) -> None:
     rng = np.random.default_rng(1)
     x = np.float32(rng.normal(size=(3, *shape)))
     labels = rng.permutation(classes)[:3] if classes else None
     for t in (0, 1, T // 3, T - 1):
-        found, expected = ours(run, x, t, labels), theirs(unet, x, t, labels)
+        found, expected = ours(run, x, t, labels, backend), theirs(unet, x, t, labels)
         assert np.std(expected) > 0.1
         assert_close(found, expected, 1e-5, f"output at {t}")
 
@@ -271,35 +272,6 @@ def test_an_import_of_an_export_has_the_same_bits(tmp_path: Path, name: str) -> 
     assert ours(tmp_path / "run", x, 3, labels).tobytes() == ours(tmp_path / "back", x, 3, labels).tobytes()
 
 
-OF_OTHER_ENDS: list[dict[str, Any]] = [
-    {"name": "linear", "timesteps": 40, "rescale": False},
-    {"name": "quadratic", "timesteps": 40, "beta_start": 8.5e-4, "beta_end": 0.012},
-]
-
-
-@pytest.mark.parametrize("precise", [True, False])
-@pytest.mark.parametrize(
-    "schedule",
-    [
-        *({"name": name, "timesteps": 50} for name in ("linear", "quadratic", "cosine", "sigmoid-alpha", "flow")),
-        *OF_OTHER_ENDS,
-    ],
-    ids=str,
-)
-def test_schedules_come_back_by_name(schedule: dict[str, Any], precise: bool) -> None:
-    """Also of a table that is float32's: without options where they are the defaults, else with the two ends."""
-    model = Case({"schedule": schedule}).model()
-    config = scheduler_config(model)
-    if not precise:
-        config["trained_betas"] = np.float32(model.process.betas).tolist()
-    found, wrong, _ = read_scheduler(config, learned=False)
-    assert wrong == []
-    back = Model(Config.from_dict({**found, "network": {"name": "unet", **NETWORK}}), (8, 8, 3), (), NUMPY)
-    assert (back.config.schedule.name, back.process.T) == (schedule["name"], schedule["timesteps"])
-    assert bool(back.config.schedule.options) == (schedule in OF_OTHER_ENDS)
-    np.testing.assert_allclose(back.process.betas, model.process.betas, rtol=1e-12 if precise else 1e-6)
-
-
 CIFAR10 = {
     "sample_size": 32,
     "in_channels": 3,
@@ -347,6 +319,12 @@ def made(folder: Path, config: dict[str, Any], **scheduler: Any) -> Any:
             parameter += 0.1 * torch.randn_like(parameter) if "norm" in name or "bias" in name else 0
     diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler(**scheduler)).save_pretrained(folder)
     return unet.eval()
+
+
+def test_the_layout_of_cifar10_is_computed_by_numba_too(tmp_path: Path) -> None:
+    unet = made(tmp_path / "in", {**CIFAR10, **NARROW})
+    says("import", tmp_path / "in", "--out", tmp_path / "run")
+    assert_equal_outputs(tmp_path / "run", unet, (32, 32, 3), 0, 1000, load_backend("numba"))
 
 
 @pytest.mark.parametrize("name", UNETS)
@@ -410,6 +388,14 @@ def test_an_imported_run_draws_what_the_pipeline_draws(tmp_path: Path, monkeypat
     monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", noise)
     compare(diffusers.DDPMPipeline.from_pretrained(tmp_path / "in"), model, x, num_inference_steps=20)
     says("sample", tmp_path / "run", "--count", "2", "--out", tmp_path / "samples")
+
+
+def test_an_average_of_another_model_is_refused(tmp_path: Path) -> None:
+    made(tmp_path / "in", UNETS["all as diffusers has it"])
+    made(tmp_path / "other", {**UNETS["all as diffusers has it"], "norm_eps": 1e-4})
+    error = import_fails(tmp_path / "in", "--trained", tmp_path / "other", "--out", tmp_path / "run")
+    assert "of another model" in error
+    says("import", tmp_path / "in", "--trained", tmp_path / "in", "--out", tmp_path / "run")
 
 
 def changed(folder: Path, **settings: Any) -> Path:

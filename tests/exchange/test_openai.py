@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -381,11 +382,15 @@ def test_all_flags_without_an_equal_are_said_at_once(tmp_path: Path) -> None:
         assert "--flags" in import_fails(tmp_path / "x.pt", "--flags", flags, "--out", tmp_path / "r")
 
 
-def test_what_has_to_be_said_is_asked_for(tmp_path: Path) -> None:
+def test_what_is_lacking_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flags, a file that is for them, and Torch."""
     made(tmp_path / "x.pt", SMALL)
     assert "--flags" in import_fails(tmp_path / "x.pt", "--out", tmp_path / "r")
     assert "--like" in import_fails(tmp_path / "x.pt", "--like", "toy", "--flags", FLAGS, "--out", tmp_path / "r")
     assert "--flags" in import_fails(tmp_path, "--flags", FLAGS, "--out", tmp_path / "r")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    error = import_fails(tmp_path / "x.pt", "--flags", FLAGS, "--out", tmp_path / "r")
+    assert "run pip install 'tinyddpm[torch]'" in error
 
 
 def test_what_is_drawn_otherwise_is_said(tmp_path: Path) -> None:
