@@ -79,6 +79,7 @@ CASES = {
         },
         {"halving": "around", "frequency_shift": 0.0},
     ),
+    "blocks": Case(network={"resampling": "blocks", "multipliers": [1, 2, 1], "adaptive": True, "head_channels": 4}),
     "x_0": Case({"training": {"predict": "x_0"}, "schedule": {"name": "laplace", "timesteps": 40}}),
 }
 
@@ -214,13 +215,12 @@ def test_ddim_draws_our_images(tmp_path: Path, steps: int, monkeypatch: pytest.M
 
 
 def test_what_has_no_equal_is_said_at_once(tmp_path: Path) -> None:
-    network = {"groups": 0, "heads": 2, "channels": 16, "time_scale": 0.5, "time_channels": 4, "resampling": "blocks"}
+    network = {"groups": 0, "heads": 2, "channels": 16, "time_scale": 0.5, "time_channels": 4}
     case = Case({"training": {"predict": "flow"}}, network)
     error = export_fails(case.run(tmp_path / "run"), tmp_path / "out")
     assert "predict 'flow'" in error
     assert "time_scale 0.5" in error
     assert "time_channels 4" in error
-    assert "resampling 'blocks'" in error
     assert "norms of 4 and 8" in error
     assert "network.groups=4" in error
     assert not (tmp_path / "out").exists()
@@ -300,6 +300,12 @@ UNETS: dict[str, dict[str, Any]] = {
     "all as diffusers has it": {
         "sample_size": 16, "block_out_channels": [8, 16], "norm_num_groups": 4, "layers_per_block": 1,
         "down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+    },
+    "levels joined by residual blocks": {
+        "sample_size": 16, "block_out_channels": [8, 16, 16], "norm_num_groups": 4, "layers_per_block": 1,
+        "down_block_types": ["ResnetDownsampleBlock2D", "AttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["ResnetUpsampleBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+        "downsample_type": "resnet", "upsample_type": "resnet",
     },
     "scale and shift, learned variance, classes": {
         "sample_size": [8, 16], "block_out_channels": [16, 16], "norm_num_groups": 8, "layers_per_block": 1,
@@ -406,9 +412,9 @@ def changed(folder: Path, **settings: Any) -> Path:
 
 def test_all_without_an_equal_is_said_at_once(tmp_path: Path) -> None:
     made(tmp_path / "in", UNETS["all as diffusers has it"], beta_schedule="sigmoid", clip_sample_range=2.0)
-    changed(tmp_path / "in", time_embedding_type="fourier", downsample_type="resnet", act_fn="gelu", extra=1)
+    changed(tmp_path / "in", time_embedding_type="fourier", downsample_type="fir", act_fn="gelu", extra=1)
     error = import_fails(tmp_path / "in", "--out", tmp_path / "run")
-    for said in ("time_embedding_type is 'fourier'", "downsample_type is 'resnet'", "act_fn is 'gelu'", "extra",
+    for said in ("time_embedding_type is 'fourier'", "downsample_type is 'fir'", "act_fn is 'gelu'", "extra",
                  "beta_schedule is sigmoid", "clip_sample_range is 2.0"):  # fmt: skip
         assert said in error
     assert not (tmp_path / "run").exists()
@@ -420,6 +426,8 @@ WITHOUT_EQUAL: dict[str, dict[str, Any]] = {
     "block_out_channels": {"block_out_channels": [8, 12]},
     "out_channels": {"out_channels": 4},
     "downsample_padding": {"downsample_padding": 2},
+    "downsample_type": {"downsample_type": ["conv"]},
+    "upsample_type": {"upsample_type": "resnet"},
     "attn_norm_num_groups": {"resnet_time_scale_shift": "scale_shift"},
     "resnet_time_scale_shift": {"resnet_time_scale_shift": "spatial"},
     "time_embedding_dim": {"time_embedding_dim": 7},

@@ -115,10 +115,12 @@ def test_an_import_computes_the_same(tmp_path: Path, name: str, backend: str) ->
         assert_close(found, np.moveaxis(expected.numpy(), 1, -1), 1e-5, f"output at {t}")
 
 
-def test_what_comes_in_goes_out_to_diffusers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pooling", [False, True])
+def test_what_comes_in_goes_out_to_diffusers(tmp_path: Path, pooling: bool) -> None:
     """A model of theirs, in a library that has no reader for it."""
     diffusers = import_peer("diffusers", "0.42")
-    theirs, run = imported(tmp_path, f"{FLAGS} --learn_sigma True", replace(SMALL, channels_out=6))
+    flags = f"{FLAGS} --learn_sigma True --resblock_updown {pooling}"
+    theirs, run = imported(tmp_path, flags, replace(SMALL, channels_out=6, pooling_blocks=pooling))
     says("export", run, tmp_path / "out")
     unet = diffusers.UNet2DModel.from_pretrained(tmp_path / "out", subfolder="unet")
     x = torch.randn(2, 3, 16, 16)
