@@ -130,8 +130,9 @@ def test_help_shows_arguments_first_and_what_has_no_heading_last() -> None:
     found = commands(main)
     assert {("edit", "from"), ("figure", "steps"), ("train",)} <= set(found)
     for path in found:
-        short, long = (run(*path, flag).stdout for flag in ("-h", "--help"))
-        assert short == long
+        results = [run(*path, flag) for flag in ("-h", "--help")]
+        short, long = (result.stdout for result in results)
+        assert short == long, results[0].output
         headings = [line for line in long.splitlines() if line.endswith(":") and not line.startswith(" ")]
         takes_some = not long.splitlines()[0].endswith("[OPTIONS]")
         assert (headings[0] == "Arguments:") == takes_some, path

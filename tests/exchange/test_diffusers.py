@@ -125,6 +125,14 @@ def test_an_export_computes_the_same(tmp_path: Path, name: str) -> None:
     assert_equal_outputs(run, unet, case.shape, len(case.classes), case.model().process.T)
 
 
+def test_an_export_leaves_out_what_transforms_were_told_by(tmp_path: Path) -> None:
+    """Samples are drawn without it."""
+    case = Case({"transforms": {"shift": {}}, "data": {"tell_transforms": True}})
+    says("export", case.run(tmp_path / "run"), tmp_path / "out")
+    unet = diffusers.UNet2DModel.from_pretrained(tmp_path / "out", subfolder="unet")
+    assert_equal_outputs(tmp_path / "run", unet, case.shape, 0, case.model().process.T)
+
+
 @ALL
 def test_an_export_has_the_same_chain(tmp_path: Path, name: str) -> None:
     model = CASES[name].model()
@@ -205,11 +213,12 @@ def test_ddim_draws_our_images(tmp_path: Path, steps: int, monkeypatch: pytest.M
 
 
 def test_what_has_no_equal_is_said_at_once(tmp_path: Path) -> None:
-    network = {"groups": 0, "heads": 2, "channels": 16, "time_scale": 0.5, "resampling": "blocks"}
+    network = {"groups": 0, "heads": 2, "channels": 16, "time_scale": 0.5, "time_channels": 4, "resampling": "blocks"}
     case = Case({"training": {"predict": "flow"}}, network)
     error = export_fails(case.run(tmp_path / "run"), tmp_path / "out")
     assert "predict 'flow'" in error
     assert "time_scale 0.5" in error
+    assert "time_channels 4" in error
     assert "resampling 'blocks'" in error
     assert "norms of 4 and 8" in error
     assert "network.groups=4" in error

@@ -18,11 +18,14 @@ import torch
 from helpers import command_line
 from helpers.command_line import says
 from helpers.comparison import HostArray, assert_close
+from helpers.peers import import_peer
 from helpers.torch_openai import Kind, OpenaiUNet
 from tinyddpm.backend import load_backend
 from tinyddpm.conditions import Asked
 from tinyddpm.exchange.openai_flags import read_flags
+from tinyddpm.model.config import Config
 from tinyddpm.model.load import load_model
+from tinyddpm.model.model import Model
 
 NUMPY = load_backend("numpy")
 
@@ -57,6 +60,11 @@ CASES: dict[str, tuple[str, Kind, float]] = {
         ),
         1.0,
     ),
+    "levels that are wider than the sinusoids": (
+        f"{FLAGS} --channel_mult 2,4 --num_head_channels 64",
+        replace(SMALL, multipliers=(2, 4), head_channels=64),
+        1.0,
+    ),
     "pooling, time added, no attention but in the middle": (
         f"{FLAGS} --attention_resolutions 3 --resblock_updown t --use_scale_shift_norm f --num_heads 2",
         replace(SMALL, heads=2, rates=(), pooling_blocks=True, scale_shift=False),
@@ -64,8 +72,6 @@ CASES: dict[str, tuple[str, Kind, float]] = {
     ),
 }  # fmt: skip
 """Flags, the model that they are of, and what its times are multiplied by."""
-
-ALL = pytest.mark.parametrize("name", CASES)
 
 
 def made(path: Path, kind: Kind, seed: int = 0) -> OpenaiUNet:
@@ -85,11 +91,14 @@ def imported(folder: Path, flags: str, kind: Kind) -> tuple[OpenaiUNet, Path]:
     return model, folder / "run"
 
 
-@ALL
-def test_an_import_computes_the_same(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [*((name, "numpy") for name in CASES), *((list(CASES)[4], name) for name in ("numba", "torch"))],
+)
+def test_an_import_computes_the_same(tmp_path: Path, name: str, backend: str) -> None:
     flags, kind, scale = CASES[name]
     theirs, run = imported(tmp_path, flags, kind)
-    model, flat, _ = load_model(run, NUMPY)
+    model, flat, _ = load_model(run, load_backend(backend))
     T = model.process.T
     rng = np.random.default_rng(1)
     x, labels = np.float32(rng.normal(size=(3, 16, 16, 3))), rng.permutation(max(3, kind.classes))[:3]
@@ -104,14 +113,27 @@ def test_an_import_computes_the_same(tmp_path: Path, name: str) -> None:
         assert_close(found, np.moveaxis(expected.numpy(), 1, -1), 1e-5, f"output at {t}")
 
 
+def test_what_comes_in_goes_out_to_diffusers(tmp_path: Path) -> None:
+    """A model of theirs, in a library that has no reader for it."""
+    diffusers = import_peer("diffusers", "0.42")
+    theirs, run = imported(tmp_path, f"{FLAGS} --learn_sigma True", replace(SMALL, channels_out=6))
+    says("export", run, tmp_path / "out")
+    unet = diffusers.UNet2DModel.from_pretrained(tmp_path / "out", subfolder="unet")
+    x = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        expected = theirs(x, torch.tensor([700, 700]))
+        assert_close(unet(x, 700).sample.numpy(), expected.numpy(), 1e-5, "output")
+
+
 def chw(x: HostArray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
 
 
 def both_halves(denoiser: Any, x: HostArray, t: int, channels: int) -> HostArray:
     """What our network predicts, and what it says of the variance if it does."""
-    outputs = denoiser._network_output(x, np.full(len(x), t), *denoiser.given.values())
-    found = np.concatenate([half for half in outputs if half is not None], axis=-1)
+    array = denoiser.ops.backend.asarray
+    outputs = denoiser._network_output(array(x), array(np.full(len(x), t)), *denoiser.given.values())
+    found = np.concatenate([np.asarray(half) for half in outputs if half is not None], axis=-1)
     assert found.shape[-1] == channels
     return found
 
@@ -153,6 +175,32 @@ def test_what_is_predicted_and_drawn_follows_flags(flags: str, predict: str, los
     tables = read_flags(flags).tables
     assert (tables["training"]["predict"], tables["training"]["loss"]) == (predict, loss)
     assert tables["sampling"]["variance"] == variance
+
+
+ADM = (
+    "--learn_sigma True --resblock_updown True --attention_resolutions 32,16,8 --class_cond True --num_channels 256"
+    " --num_head_channels 64"
+)
+
+
+@pytest.mark.parametrize(
+    ("flags", "millions"),
+    [
+        ("--image_size 64 --num_channels 192 --num_res_blocks 3 --use_new_attention_order True", 296),
+        ("--image_size 128", 422),
+        ("--image_size 256", 554),
+        ("--image_size 512", 559),
+    ],
+)
+def test_published_models_have_their_size(flags: str, millions: int) -> None:
+    """Those of ImageNet, by the paper's table of them (ADM, arXiv 2105.05233, appendix I)."""
+    flagged = read_flags(f"{ADM} {flags}")
+    tables = {**flagged.tables, "network": {"name": "unet", **flagged.options}, "data": {"labels": True}}
+    classes = tuple(map(str, range(1000)))
+    layout = Model(Config.from_dict(tables), flagged.sample_shape, classes, NUMPY).layout
+    assert round(layout.size / 1e6) == millions
+    first = dict(zip(layout.paths, layout.shapes, strict=True))["conv_in/b"][0]
+    assert first == {512: 128, 64: 192}.get(flagged.sample_shape[0], 256)
 
 
 def test_an_import_is_drawn_from(tmp_path: Path) -> None:

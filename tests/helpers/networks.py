@@ -94,7 +94,7 @@ SKETCHES = {
             "frequency_shift": 0.0,
         },
     ),
-    # Levels joined by residual blocks, with scale and shift, dropout, another number of channels, and scaled times.
+    # Levels joined by residual blocks, with scale and shift, dropout, and times that are scaled and of their own width.
     "unet-blocks": Sketch(
         "unet",
         (4, 8, 2),
@@ -109,6 +109,7 @@ SKETCHES = {
             "adaptive": True,
             "dropout": 0.2,
             "time_scale": 0.25,
+            "time_channels": 6,
             "resampling": "blocks",
         },
     ),

@@ -115,7 +115,7 @@ class OpenaiUNet(nn.Module):
     def __init__(self, kind: Kind) -> None:
         super().__init__()
         self.kind = kind
-        base, dim = kind.channels, 4 * kind.channels
+        base, dim, first = kind.channels, 4 * kind.channels, kind.channels * kind.multipliers[0]
         self.time_embed = nn.Sequential(nn.Linear(base, dim), nn.SiLU(), nn.Linear(dim, dim))
         if kind.classes:
             self.label_emb = nn.Embedding(kind.classes, dim)
@@ -126,8 +126,8 @@ class OpenaiUNet(nn.Module):
         def block(c_in: int, c_out: int, rate: int) -> list[nn.Module]:
             return [Residual(kind, c_in, c_out), *([Attention(kind, c_out)] if rate in kind.rates else [])]
 
-        c, left = base, [base]
-        self.input_blocks = nn.ModuleList([step(First(3, base, 3, padding=1))])
+        c, left = first, [first]
+        self.input_blocks = nn.ModuleList([step(First(3, first, 3, padding=1))])
         for level, multiplier in enumerate(kind.multipliers):
             for _ in range(kind.blocks):
                 self.input_blocks.append(step(*block(c, base * multiplier, 2**level)))

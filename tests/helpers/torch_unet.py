@@ -161,12 +161,13 @@ class TorchUNet(nn.Module):
         halving: str = "from",
         frequency_shift: float = 1.0,
         time_scale: float = 1.0,
+        time_channels: int = 0,
         resampling: str = "convolutions",
     ) -> None:
         super().__init__()
         height, width, c_image = sample_shape
-        c_time = 4 * channels
-        self.channels, self.shift, self.scale = channels, frequency_shift, time_scale
+        self.channels, self.shift, self.scale = time_channels or channels, frequency_shift, time_scale
+        c_time = 4 * self.channels
         norm = norms(groups, norm_eps)
         self.steps = nn.ModuleDict()
 
@@ -181,7 +182,7 @@ class TorchUNet(nn.Module):
             self.steps[f"{folder}/cross{number}"] = CrossAttentionBlock(c, own, norm, tokens)
             return f"{folder}/cross{number}"
 
-        self.time = nn.ModuleDict({"dense_1": nn.Linear(channels, c_time), "dense_2": nn.Linear(c_time, c_time)})
+        self.time = nn.ModuleDict({"dense_1": nn.Linear(self.channels, c_time), "dense_2": nn.Linear(c_time, c_time)})
         if classes:
             self.time["label"] = nn.Embedding(classes, c_time)
         self.conv_in = nn.Conv2d(c_image + image, channels, 3, padding=1)

@@ -117,6 +117,8 @@ def test_groups_are_ddpms(channels: int) -> None:
         ((32, 32, 3), {"frequency_shift": 2.0}, ["frequency_shift is 2.0"]),
         ((32, 32, 3), {"time_scale": 0.0}, ["time_scale is 0.0"]),
         ((32, 32, 3), {"time_scale": float("inf")}, ["time_scale is inf"]),
+        ((32, 32, 3), {"time_channels": 5}, ["time_channels is 5", "even"]),
+        ((32, 32, 3), {"time_channels": 2}, ["time_channels is 2", "at least 4"]),
         ((32, 32, 3), {"resampling": "none"}, ["resampling is 'none'", "'blocks'"]),
         ((2,), {}, ["points", "mlp"]),
     ],

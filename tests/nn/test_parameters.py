@@ -162,7 +162,7 @@ DECLARED = {
     "unet-deep": (155, "caddcd753ce6ec12"),
     "unet-flat": (106, "ca0949ab214f2a3c"),
     "unet-variants": (145, "95639e596365d59c"),
-    "unet-blocks": (216, "fcf9a5ffbc7e1748"),
+    "unet-blocks": (216, "fafe71b8751b54d4"),
     "mlp": (20, "c9b060e401798f00"),
     "mlp-classes": (15, "20ffefa2e62df3c7"),
 }

@@ -202,6 +202,10 @@ class TorchRacer(TorchContestant):
 
     def __init__(self, task: Task, variant: str) -> None:
         options = {name: option.default for name, option in registry.options(UNet).items()}
+        if task.config.transforms or task.config.data.balance != "none":
+            raise ConfigError(
+                "the Torch peer learns from data as they are: leave transforms and --balance out of a race"
+            )
         super().__init__(task, variant, (Twin(task, options | task.config.network.options), "the tests' TorchUNet"))
         # The plain backend: the one of NumPy changes how the process keeps freed memory.
         self.trainer = make_trainer(task.config, Backend(xp, "cpu"), open_data(task.config))

@@ -14,6 +14,7 @@ from helpers.command_line import fails
 from helpers.cuda_shim import ShimBackend
 from tinyddpm.backend import load_backend
 from tinyddpm.data.base import ArrayDataset
+from tinyddpm.data.batching import batch_indices
 from tinyddpm.model.checkpoint import load_checkpoint
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import layout_of
@@ -55,12 +56,19 @@ def gradient(run: Trainer, step: int) -> tuple[float, np.ndarray[Any, Any]]:
 @pytest.mark.parametrize("balance", ["weights", "1,5,0.5"])
 @pytest.mark.parametrize("loss", ["simple", "hybrid"])
 def test_the_loss_counts_by_class(balance: str, loss: str) -> None:
-    """Loss and gradient are the sums of those of each class alone, whose samples count 1 and all others 0."""
+    """The loss is the mean of its samples' times what their classes count. Loss and gradient are the sums of those of
+    each class alone, whose samples count 1 and all others 0.
+    """
     run = trainer(balance, loss=loss)
     found, together = gradient(run, 2)
-    counts = np.bincount(run.train.labels)  # type: ignore[arg-type]
+    labels = np.asarray(run.train.labels)
+    counts = np.bincount(labels)
     each = 1 / counts if balance == "weights" else np.asarray([1, 5, 0.5])
     each = each * counts.sum() / (each * counts).sum()
+    assert isinstance(run.advance, HostStep)
+    _, _, (_, losses) = run.advance.batch_gradient(2)
+    whose = labels[batch_indices(len(labels), 10, 2, run.config.seed)]
+    assert found == pytest.approx(np.mean(each[whose] * losses), rel=1e-5)
     alone = [gradient(trainer(",".join("1" if k == c else "0" for k in range(3)), loss=loss), 2) for c in range(3)]
     # Alone, a class's weight is scaled to mean 1 over all samples: by n / n_c.
     scale = each * counts / counts.sum()

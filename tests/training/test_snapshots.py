@@ -15,10 +15,9 @@ from tinyddpm.backend import load_backend
 from tinyddpm.errors import CheckpointError, ConfigError
 from tinyddpm.hdf5 import import_h5py
 from tinyddpm.model.averages import exponent_of
-from tinyddpm.model.checkpoint import load_checkpoint
+from tinyddpm.model.checkpoint import Layout, load_checkpoint, read_checkpoint_header
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import layout_of, load_model
-from tinyddpm.model.model import Model
 from tinyddpm.progress import Progress
 from tinyddpm.training import snapshots as snapshots_module
 from tinyddpm.training.assembly import make_trainer, open_data
@@ -30,7 +29,7 @@ NUMPY = load_backend("numpy")
 STEPS = 240
 
 POINTS: dict[str, Any] = {
-    "data": {"source": "moons"},
+    "data": {"source": "moons", "labels": False},
     "network": {"name": "mlp", "width": 16, "depth": 1},
     "schedule": {"name": "cosine", "timesteps": 20},
     "training": {
@@ -44,12 +43,6 @@ DIRECT = ("0.030", "0.070", "0.150", "0.250")
 """Lengths that are kept by one run and made of another's."""
 
 
-LAYOUT = [
-    (parameter.path, parameter.shape)
-    for parameter in Model(Config.from_dict(POINTS), (2,), (), NUMPY).layout.parameters
-]
-
-
 def config(**training: Any) -> Config:
     return Config.from_dict(POINTS).updated({"training": training})
 
@@ -61,6 +54,10 @@ def trained(folder: Path, **training: Any) -> Path:
 
 def taken(folder: Path) -> list[int]:
     return [*snapshots(folder)]
+
+
+def layout_of_run(folder: Path) -> Layout:
+    return layout_of(NUMPY)(read_checkpoint_header(folder / "checkpoint.h5"))
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +86,13 @@ def direct() -> tuple[dict[str, np.ndarray], np.ndarray]:
 def by_numerical_integration(folder: Path, exponent: float) -> np.ndarray:
     """The average by EDM2's formulas, of snapshots read with h5py: profiles at 24,000 times, and least squares."""
     t = (np.arange(24_000) + 0.5) * STEPS / 24_000
-    profiles, averages = [], []
+    profiles, averages, layout = [], [], layout_of_run(folder)
     for step, path in snapshots(folder).items():
         with import_h5py().File(path) as file:
             for name in ("0.050", "0.100"):
                 gamma = exponent_of(float(name))
                 profiles.append(np.where(t <= step, (gamma + 1) * t**gamma / float(step) ** (gamma + 1), 0))
-                averages.append(np.concatenate([np.ravel(file[f"{name}/{path}"][()]) for path, _ in LAYOUT]))
+                averages.append(np.concatenate([np.ravel(file[f"{name}/{path}"][()]) for path, _ in layout]))
     columns = np.stack(profiles, axis=1)
     wanted = (exponent + 1) * t**exponent / float(STEPS) ** (exponent + 1)
     free = np.linalg.lstsq(columns[:, :-1] - columns[:, -1:], wanted - columns[:, -1], rcond=1e-12)[0]
@@ -194,7 +191,7 @@ def test_a_damaged_snapshot_is_named(folder: Path) -> None:
     """In one line; without it the others do."""
     path = snapshots(folder)[120]
     with import_h5py().File(path, "r+") as file:
-        dataset = file[f"0.050/{LAYOUT[0][0]}"]
+        dataset = file[f"0.050/{layout_of_run(folder)[0][0]}"]
         dataset[(0,) * dataset.ndim] += 1
     with pytest.raises(CheckpointError, match=rf"^{path} is damaged: .*or remove it, and the other snapshots stand in"):
         make_averages(folder, [0.07])

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from tinyddpm.backend import load_backend
+from tinyddpm.backend import Backend, load_backend
 from tinyddpm.conditions import TRANSFORMS, Asked, Transformed, Unconditional
 from tinyddpm.conditions.label import Label
+from tinyddpm.conditions.transformed import MAP
 from tinyddpm.data.base import ArrayDataset
-from tinyddpm.errors import ConfigError
+from tinyddpm.errors import ConfigError, RegistryError
+from tinyddpm.model.checkpoint import plugins_of
 from tinyddpm.model.config import Config
+from tinyddpm.model.model import Model
 from tinyddpm.model.sampling import draw
 from tinyddpm.nn import Told
 from tinyddpm.ops import load_operations
@@ -36,10 +39,10 @@ TABLES: dict[str, Any] = {
 }
 
 
-def trainer(tables: dict[str, Any] = TABLES, **changes: Any) -> Trainer:
+def trainer(tables: dict[str, Any] = TABLES, backend: Backend = NUMPY, **changes: Any) -> Trainer:
     rng = np.random.default_rng(0)
     data = ArrayDataset(rng.integers(0, 256, (40, 4, 4, 3), np.uint8), rng.integers(0, CLASSES, 40), name="noise")
-    return make_trainer(Config.from_dict(tables).updated(changes), NUMPY, data)
+    return make_trainer(Config.from_dict(tables).updated(changes), backend, data)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +52,7 @@ def test_the_gradient_is_torchs_and_that_of_differences(condition: Any, rng: np.
     """Of the vector, by random projection at 1e-6, and against Torch's autograd at 1e-12; onto what is there."""
     told = Transformed(condition, K, WIDTH)
     w = {parameter.path: rng.normal(size=parameter.shape) for parameter in told.parameters}
-    assert list(w)[-1] == "time/transforms/w"
+    assert list(w)[-1] == MAP == "time/transforms/w"
     given = {TRANSFORMS: rng.normal(size=(N, K))}
     if condition.parameters:
         given["label"] = rng.integers(0, CLASSES, N)
@@ -60,7 +63,7 @@ def test_the_gradient_is_torchs_and_that_of_differences(condition: Any, rng: np.
     told.backward(saved, dw, Told(vector=dvector))
 
     theirs = {path: torch.tensor(value, requires_grad=True) for path, value in w.items()}
-    vector = torch.as_tensor(given[TRANSFORMS]) @ theirs["time/transforms/w"]
+    vector = torch.as_tensor(given[TRANSFORMS]) @ theirs[MAP]
     if condition.parameters:
         vector = vector + theirs["time/label/table"][torch.as_tensor(given["label"])]
     vector.backward(torch.as_tensor(dvector))
@@ -123,7 +126,7 @@ def test_validation_sees_the_data_as_they_are() -> None:
     for run in (plain, untold, told):
         rng = np.random.default_rng(2)
         for path, view in run.model.layout.views(run.state.ema, np).items():
-            view[...] = rng.normal(0, 0.1, view.shape) if path != "time/transforms/w" else 5.0
+            view[...] = rng.normal(0, 0.1, view.shape) if path != MAP else 5.0
     losses = [run.validation_loss() for run in (plain, untold, told)]
     assert losses[0] == losses[1] == losses[2]
 
@@ -136,7 +139,7 @@ def test_samples_are_drawn_as_without(guidance: str) -> None:
         rng = np.random.default_rng(2)
         weights = np.zeros(run.model.layout.size, np.float32)
         for path, view in run.model.layout.views(weights, np).items():
-            view[...] = rng.normal(0, 0.1, view.shape) if path != "time/transforms/w" else 5.0
+            view[...] = rng.normal(0, 0.1, view.shape) if path != MAP else 5.0
         config = run.config.updated({"guidance": {"name": guidance}})
         asked = Asked(np.arange(4))
         drawn.append(
@@ -183,6 +186,35 @@ def test_a_model_that_is_told_draws_nothing_of_the_shifts() -> None:
         unshifted[told] = int((np.argmin(distances, axis=1) == 0).sum())
     assert unshifted[True] >= 180
     assert 9 <= unshifted[False] <= 38
+
+
+def test_drawing_needs_a_transform_only_where_it_was_told() -> None:
+    """A checkpoint names those, with the package that they are from; others may be gone by then."""
+    config = Config.from_dict(TABLES)
+    found = [plugin["name"] for plugin in plugins_of(config) if plugin["group"] == "transforms"]
+    assert found == ["shift", "colour"]
+    gone = config.updated({"data": {"tell_transforms": False}, "transforms": {"gone": {}}})
+    assert not [plugin for plugin in plugins_of(gone) if plugin["group"] == "transforms"]
+    Model(gone, (4, 4, 3), ("a", "b"), NUMPY)
+    with pytest.raises(RegistryError, match="unknown transform 'gone'"):
+        Model(gone.updated({"data": {"tell_transforms": True}}), (4, 4, 3), ("a", "b"), NUMPY)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "near"), [("numba", "fp32", 1e-5), ("torch", "fp32", 1e-5), ("torch", "bf16", 0.02)]
+)
+def test_other_backends_train_the_same(name: str, precision: str, near: float) -> None:
+    """Four steps: the loss and the map's gradient to rounding, which is that of Adam's mean after one step."""
+    pytest.importorskip(name)
+    runs = [trainer(), trainer(backend=load_backend(name, precision=precision))]
+    maps = []
+    for step in range(4):
+        losses = [run.train_step().loss for run in runs]
+        assert losses[1] == pytest.approx(losses[0], rel=near)
+        if step == 0:
+            maps = [run.model.layout.views(run.checkpoint({}).adam_m, np)[MAP] for run in runs]
+    assert np.abs(maps[0]).max() > 0
+    np.testing.assert_allclose(maps[1], maps[0], rtol=0, atol=10 * near * np.abs(maps[0]).max())
 
 
 def test_there_must_be_something_to_tell() -> None:

@@ -47,9 +47,9 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that `args` name; an unknown one is answered with the nearest."""
+        """Return the command that `args` name; an unknown one is answered with the nearest, unless a shell asks."""
         names = self.list_commands(ctx)
-        if args and args[0] not in names and not args[0].startswith("-"):
+        if args and args[0] not in names and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise click.UsageError(unknown("command", args[0], names), ctx)
         return super().resolve_command(ctx, args)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tinyddpm.cli.completion import RunPath
 from tinyddpm.cli.options import GroupedCommand, argument, option
 from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError
@@ -19,7 +20,7 @@ POOR = 0.05
 
 
 @click.command(cls=GroupedCommand, short_help="Average a run's weights over any length, after training.")
-@argument("run", "A run folder, of a training with --average-lengths.", type=click.Path(path_type=Path))
+@argument("run", "A run folder, of a training with --average-lengths.", type=RunPath())
 @option(
     "--lengths",
     required=True,

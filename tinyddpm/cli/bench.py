@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from tinyddpm.cli.completion import Named
 from tinyddpm.cli.options import GroupedCommand, configuration, configuration_options, option
 from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError
@@ -22,7 +23,12 @@ from tinyddpm.model.config import Config
 @option("--peer", help="Compare with `torch`, or with the contestants that a Python file defines.", group="Benchmark")
 @option("--variants", help="Those of the peer that take part, such as eager,channels_last; all.", group="Benchmark")
 @option("--compile", "compiled", is_flag=True, help="Compare with torch.compile too; minutes.", group="Benchmark")
-@option("--backends", help="Those of ours, such as numpy,numba,torch; that of --backend alone.", group="Benchmark")
+@option(
+    "--backends",
+    type=Named("backends", several=True),
+    help="Those of ours, such as numpy,numba,torch; that of --backend alone.",
+    group="Benchmark",
+)
 @option(
     "--rounds",
     type=click.IntRange(1),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tinyddpm.cli.completion import RunPath
 from tinyddpm.cli.options import GroupedCommand, GroupedOption, argument, option
 from tinyddpm.cli.sample import sample
 from tinyddpm.errors import ConfigError
@@ -31,7 +32,7 @@ def edit() -> None:
 
 
 @edit.command(cls=GroupedCommand, epilog=IMAGES, short_help="Lead from one image, or prompt, to another.")
-@argument("checkpoint", "A checkpoint, or a run folder.", type=click.Path(path_type=Path))
+@argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
 @argument("images", "Two images to lead between; none for two prompts or classes.", metavar="[IMAGE IMAGE]", nargs=-1)
 @option("--count", "number", type=click.IntRange(2), default=9, show_default=True, help="Images in all.", group="Edit")
 @option(
@@ -124,7 +125,7 @@ def _shares(number: int) -> list[dict[str, Any]]:
 
 
 @edit.command("from", cls=GroupedCommand, epilog=IMAGES, short_help="Draw images anew, from a noised start.")
-@argument("checkpoint", "A checkpoint, or a run folder.", type=click.Path(path_type=Path))
+@argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
 @argument("images", "A file, or DATA:NUMBER such as digits:12.", metavar="IMAGE...", nargs=-1, required=True)
 @option(
     "--strength",
@@ -153,7 +154,7 @@ def from_(images: tuple[str, ...], strength: float, number: int, **given: Any) -
 
 
 @edit.command(cls=GroupedCommand, epilog=IMAGES, short_help="Paint what a mask leaves open.")
-@argument("checkpoint", "A checkpoint, or a run folder.", type=click.Path(path_type=Path))
+@argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
 @argument("images", "A file, or DATA:NUMBER such as digits:12.", metavar="IMAGE...", nargs=-1, required=True)
 @option(
     "--mask",
@@ -198,7 +199,7 @@ def inpaint(images: tuple[str, ...], mask: Path, number: int, jump: int, resampl
 
 
 @edit.command(cls=GroupedCommand, epilog=SMALL, short_help="Enlarge small pictures.")
-@argument("checkpoint", "A checkpoint, or a run folder.", type=click.Path(path_type=Path))
+@argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
 @argument("images", "A file, or DATA:NUMBER such as digits:12.", metavar="IMAGE...", nargs=-1, required=True)
 @option("--count", "number", type=click.IntRange(1), default=1, show_default=True, help="Per image.", group="Edit")
 @option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tinyddpm.cli.completion import Named, RunPath
 from tinyddpm.cli.nll import nll
 from tinyddpm.cli.options import GroupedCommand, argument, command_mark, option, parse_assignments
 from tinyddpm.cli.output import say
@@ -35,7 +36,7 @@ VARIED = ("guidance", "steps", "sampler")
 
 
 @click.command(cls=GroupedCommand, short_help="Say how good a trained model's samples are.")
-@argument("checkpoint", "A checkpoint, or a run folder.", type=click.Path(path_type=Path))
+@argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
 @option(
     "--training",
     "trained",
@@ -63,6 +64,7 @@ VARIED = ("guidance", "steps", "sampler")
 @option(
     "--features",
     "features_name",
+    type=Named("features"),
     help="How samples are seen, a registered name; if not given, pixels of images and coordinates of points.",
     group="Measures",
 )
@@ -84,6 +86,7 @@ VARIED = ("guidance", "steps", "sampler")
 @option(
     "--metrics",
     "metrics_names",
+    type=Named("metrics", several=True),
     help="What is measured, registered names separated by commas; all built-in ones if not given.",
     group="Measures",
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tinyddpm.cli.completion import Named, RunPath, runs
 from tinyddpm.cli.options import GroupedCommand, argument, option
 from tinyddpm.cli.output import say
 from tinyddpm.cli.trained import refuse_full
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=GroupedCommand)
-@argument("checkpoint", "A checkpoint, or a run folder.", type=click.Path(path_type=Path))
+@argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
 @argument("out", "What to write: FILE.safetensors, FILE.npz, or a folder.", type=click.Path(path_type=Path))
 @option("--raw", is_flag=True, help="Take the weights as trained, not their average.", group="Weights")
 def export(checkpoint: Path, out: Path, raw: bool) -> None:
@@ -48,7 +49,12 @@ def export(checkpoint: Path, out: Path, raw: bool) -> None:
 @click.command("import", cls=GroupedCommand)
 @argument("source", "What to read: FILE.safetensors, FILE.npz, FILE.pt, or a folder.", type=click.Path(path_type=Path))
 @option("--out", type=click.Path(path_type=Path), required=True, help="Run folder to write.", group="Output")
-@option("--like", help="A run, or a preset, with the settings of what FILE holds the weights of.", group="Weights")
+@option(
+    "--like",
+    type=Named("presets", runs, path=True),
+    help="A run, or a preset, with the settings of what FILE holds the weights of.",
+    group="Weights",
+)
 @option("--flags", metavar="TEXT", help='What FILE.pt was trained with, such as "--image_size 32".', group="Weights")
 @option(
     "--trained",

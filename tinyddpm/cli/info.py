@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from tinyddpm.cli.completion import Named, runs
 from tinyddpm.cli.options import GroupedCommand, argument, option
 from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError
@@ -18,7 +19,9 @@ DRAWN = (".png", ".svg", ".gif", ".npz")
 
 
 @click.command(cls=GroupedCommand)
-@argument("what", "A checkpoint, a run folder, a preset, or a file that was drawn.")
+@argument(
+    "what", "A checkpoint, a run folder, a preset, or a file that was drawn.", type=Named("presets", runs, path=True)
+)
 @option(
     "--json",
     "as_json",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tinyddpm.cli.completion import OF_SETTINGS, RunPath
 from tinyddpm.cli.options import GroupedCommand, argument, cache_option, command_mark, option
 from tinyddpm.cli.output import say
 from tinyddpm.cli.ranks import shared
@@ -24,9 +25,14 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=GroupedCommand, short_help="Say how likely a trained model finds images.")
-@argument("checkpoint", "A checkpoint, or a run folder.", type=click.Path(path_type=Path))
-@option("--data", help="A data set's name or path; the run's own if not given.", group="Data")
-@option("--data-dir", help="Where to look first for a data set that is not shipped.", group="Data")
+@argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
+@option("--data", type=OF_SETTINGS["data"], help="A data set's name or path; the run's own if not given.", group="Data")
+@option(
+    "--data-dir",
+    type=OF_SETTINGS["data_dir"],
+    help="Where to look first for a data set that is not shipped.",
+    group="Data",
+)
 @option(
     "--split",
     help="Part of the data, such as train or test; held-out is what this run did not train on."

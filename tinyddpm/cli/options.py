@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from tinyddpm import __version__
+from tinyddpm.cli.completion import OF_SETTINGS, Named
 from tinyddpm.data import PATH_OPTIONS
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config, defaults_for, parse_toml, preset, read_toml, settings
@@ -96,7 +97,12 @@ def setting_options(function: F) -> F:
         plain = next((k for k in get_args(kind) if k is not NoneType), kind)
         declaration = f"--{flag}/--no-{flag}" if plain is bool else f"--{flag}"
         decorate = option(
-            declaration, name, type=plain, default=None, help=text, group=(table or "general").capitalize()
+            declaration,
+            name,
+            type=OF_SETTINGS.get(name, plain),
+            default=None,
+            help=text,
+            group=(table or "general").capitalize(),
         )
         function = decorate(function)
     return function
@@ -105,7 +111,13 @@ def setting_options(function: F) -> F:
 def configuration_options(function: F) -> F:
     """Add the options that make a whole configuration: a preset, a file, and every setting."""
     add = [
-        option("--preset", "preset_name", help="Start from these settings; `info PRESET` shows them.", group="Run"),
+        option(
+            "--preset",
+            "preset_name",
+            type=Named("presets"),
+            help="Start from these settings; `info PRESET` shows them.",
+            group="Run",
+        ),
         option(
             "--config", "config_file", type=click.Path(path_type=Path), help="A TOML file of settings.", group="Run"
         ),
@@ -121,7 +133,12 @@ def configuration_options(function: F) -> F:
         option(
             "--background", metavar="COLOUR", help="What is put behind transparent images of a folder.", group="Data"
         ),
-        option("--frames", help="Which frames of an image file: first (if not given) or all.", group="Data"),
+        option(
+            "--frames",
+            type=Named(others=("all", "first")),
+            help="Which frames of an image file: first (if not given) or all.",
+            group="Data",
+        ),
         option("--levels", metavar="BLACK:WHITE", help="The values that are black and white: 0:4095.", group="Data"),
     ]
     for decorate in reversed(add):

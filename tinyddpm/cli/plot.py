@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tinyddpm.cli.completion import RunPath
 from tinyddpm.cli.options import GroupedCommand, argument, command_mark, option
 from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError, shown
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=GroupedCommand)
-@argument("runs", "Run folders.", metavar="RUNS...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@argument("runs", "Run folders.", metavar="RUNS...", nargs=-1, required=True, type=RunPath())
 @option(
     "--metrics",
     help="Which to draw, such as loss,validation_loss; all if not given: loss, validation_loss, gradient_norm,"

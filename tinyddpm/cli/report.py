@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from tinyddpm.cli.completion import RunPath
 from tinyddpm.cli.options import GroupedCommand, argument, option
 from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError
 
 
 @click.command(cls=GroupedCommand)
-@argument("runs", "Run folders.", metavar="RUNS...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@argument("runs", "Run folders.", metavar="RUNS...", nargs=-1, required=True, type=RunPath())
 @option(
     "--nll",
     "likelihoods",

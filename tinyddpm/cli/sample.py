@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tinyddpm.cli.completion import OF_SETTINGS, RunPath
 from tinyddpm.cli.options import GroupedCommand, argument, option
 from tinyddpm.cli.output import say
 from tinyddpm.cli.ranks import shared
@@ -39,7 +40,7 @@ KEPT = "kept"
 
 
 @click.command(cls=GroupedCommand)
-@argument("checkpoint", "A checkpoint, or a run folder.", type=click.Path(path_type=Path))
+@argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
 @option("--out", type=click.Path(path_type=Path), help="Folder to write to; samples if not given.", group="Output")
 @option("--singles", is_flag=True, help="Write every image as a PNG of its own.", group="Output")
 @option("--npz", is_flag=True, help="Write all samples as one .npz file: uint8 images, or points.", group="Output")
@@ -100,7 +101,12 @@ KEPT = "kept"
     help="Samples at a time; changes memory, and how products round.",
     group="Samples",
 )
-@option("--sampler", help="The sampler, a registered name; the run's own if not given.", group="Sampling")
+@option(
+    "--sampler",
+    type=OF_SETTINGS["sampler"],
+    help="The sampler, a registered name; the run's own if not given.",
+    group="Sampling",
+)
 @option(
     "--steps",
     "--sample-steps",
@@ -109,9 +115,12 @@ KEPT = "kept"
     help="Sampling steps; 0 for one per step of the chain.",
     group="Sampling",
 )
-@option("--spacing", help="Which times the steps visit, a registered name.", group="Sampling")
+@option(
+    "--spacing", type=OF_SETTINGS["spacing"], help="Which times the steps visit, a registered name.", group="Sampling"
+)
 @option(
     "--threshold",
+    type=OF_SETTINGS["threshold"],
     help="What keeps predicted images in range: static (clipping), dynamic or none.",
     group="Sampling",
 )
@@ -145,7 +154,10 @@ KEPT = "kept"
     group="Sampling",
 )
 @option(
-    "--guide", help="The guidance: cfg, auto or another registered name; cfg where a scale is given.", group="Sampling"
+    "--guide",
+    type=OF_SETTINGS["guide"],
+    help="The guidance: cfg, auto or another registered name; cfg where a scale is given.",
+    group="Sampling",
 )
 @option(
     "--guide-option",

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
+from tinyddpm.cli.completion import OF_SETTINGS
 from tinyddpm.cli.options import GroupedCommand, argument, command_mark, option, parse_assignments
 from tinyddpm.cli.output import say
 
 
 @click.command(cls=GroupedCommand)
-@argument("names", "Registered schedules.", metavar="[NAMES]...", nargs=-1)
+@argument("names", "Registered schedules.", metavar="[NAMES]...", nargs=-1, type=OF_SETTINGS["schedule"])
 @option("--timesteps", type=int, default=1000, show_default=True, help="Length T of the chain.", group="Schedule")
 @option(
     "--schedule-option",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from tinyddpm.cli.completion import Named, RunPath
 from tinyddpm.cli.options import GroupedCommand, cache_option, configuration, configuration_options, option
 from tinyddpm.cli.output import say
 from tinyddpm.cli.ranks import shared
@@ -25,10 +26,10 @@ BESIDE = {"resume", "distributed", "no_cache"}
 
 @click.command(cls=GroupedCommand)
 @option("--out", type=click.Path(path_type=Path), help="Folder of the run; runs/<data> if not given.", group="Run")
-@option("--resume", type=click.Path(path_type=Path), help="Go on with this run folder where it stopped.", group="Run")
+@option("--resume", type=RunPath(), help="Go on with this run folder where it stopped.", group="Run")
 @option(
     "--init-from",
-    type=click.Path(path_type=Path),
+    type=RunPath(),
     help="Start from the weights of this run or checkpoint, and from its settings where no others are given.",
     group="Run",
 )
@@ -38,6 +39,7 @@ BESIDE = {"resume", "distributed", "no_cache"}
 @option(
     "--callback",
     "callbacks",
+    type=Named("callbacks"),
     multiple=True,
     metavar="NAME",
     help="Tell a callback of the run, such as early-stop; its options by --set callbacks.NAME.KEY=VALUE.",
@@ -48,6 +50,7 @@ BESIDE = {"resume", "distributed", "no_cache"}
 @option(
     "--transform",
     "transforms",
+    type=Named("transforms"),
     multiple=True,
     metavar="NAME",
     help="Do this to samples before they are learned from, such as shift; --set transforms.NAME.KEY=VALUE.",

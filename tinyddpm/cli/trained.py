@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tinyddpm.cli.completion import OF_SETTINGS
 from tinyddpm.cli.options import option, parse_assignments
 from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError, DataError
@@ -32,12 +33,12 @@ def machine_options(function: F) -> F:
     """Add the options that say where and how to compute, which `open_model` takes."""
     add = [
         option(
-            "--backend", default="numpy", show_default=True, help="Where to compute: numpy, cupy or torch.",
-            group="General",
+            "--backend", type=OF_SETTINGS["backend"], default="numpy", show_default=True,
+            help="Where to compute: numpy, cupy or torch.", group="General",
         ),
         option("--device", help="The backend's device, such as cuda:1.", group="General"),
         option(
-            "--precision", default="fp32", show_default=True,
+            "--precision", type=OF_SETTINGS["precision"], default="fp32", show_default=True,
             help="What to compute in: fp32, or what else the backend has: tf32, bf16.", group="General",
         ),
         option(

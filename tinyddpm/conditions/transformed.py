@@ -10,6 +10,9 @@ from tinyddpm.ops import Operations, Saved
 TRANSFORMS = "transforms"
 """The column of what was done to samples, (N, k) numbers; it is given in training alone."""
 
+MAP = "time/transforms/w"
+"""The path of the parameter that they enter by. What draws samples alone may leave it out."""
+
 
 class Transformed(Parts):
     """A condition that also tells what was done to a sample (EDM, arXiv 2206.00364, appendix F.2).
@@ -26,7 +29,7 @@ class Transformed(Parts):
 
     def __init__(self, condition: Telling, numbers: int, width: int) -> None:
         self.condition = condition
-        self.map = Parameter("time/transforms/w", (numbers, width), fan_average())
+        self.map = Parameter(MAP, (numbers, width), fan_average())
 
     @property
     def parameters(self) -> list[Parameter]:

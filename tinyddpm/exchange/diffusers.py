@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from tinyddpm.backend import load_backend
+from tinyddpm.conditions.transformed import MAP
 from tinyddpm.errors import CheckpointError, ConfigError
 from tinyddpm.exchange.arrays import (
     MOST_TOLD,
@@ -92,6 +93,7 @@ def write(folder: Path, model: Model, weights: Arrays) -> None:
     theirs = {
         their_name(path, len(options["multipliers"])): to_theirs(path, array, options)
         for path, array in weights.items()
+        if path != MAP
     }
     classes = {CLASSES: json.dumps(model.classes)} if model.classes else {}
     write_arrays(folder / UNET / WEIGHTS, theirs, {"format": "pt", **classes})

@@ -40,6 +40,8 @@ def unet_config(model: Model) -> dict[str, Any]:
     options = unet_options(config)
     if options["time_scale"] != 1:
         wrong.append(f"network.time_scale {options['time_scale']}")
+    if options["time_channels"] not in (0, options["channels"]):
+        wrong.append(f"network.time_channels {options['time_channels']}")
     if options["resampling"] != "convolutions":
         wrong.append(f"network.resampling {options['resampling']!r}")
     layout = dict(zip(model.layout.paths, model.layout.shapes, strict=True))

@@ -26,7 +26,13 @@ Two defaults differ between them. `rescale_timesteps` changes nothing in a chain
 for another. `rescale_learned_sigmas` matters where training goes on, and is here as in improved-diffusion.
 """
 
-MULTIPLIERS = {32: (1, 2, 2, 2), 64: (1, 2, 3, 4), 128: (1, 1, 2, 3, 4), 256: (1, 1, 2, 2, 4, 4)}
+MULTIPLIERS: dict[int, tuple[float, ...]] = {
+    32: (1, 2, 2, 2),
+    64: (1, 2, 3, 4),
+    128: (1, 1, 2, 3, 4),
+    256: (1, 1, 2, 2, 4, 4),
+    512: (0.5, 1, 1, 2, 2, 4, 4),
+}
 """Of `num_channels`, by the size of the images, where `channel_mult` is not given."""
 
 BOOLEANS = {
@@ -66,14 +72,15 @@ def read_flags(text: str) -> Flagged:
         ConfigError: a flag is unknown, its value is of another kind, or it has no equal here; the line names all.
     """
     found, wrong = _parsed(text)
-    size, T, mult = found["image_size"], found["diffusion_steps"], _wholes(found["channel_mult"])
-    multipliers = mult if found["channel_mult"] else MULTIPLIERS.get(size)
+    size, T, channels = found["image_size"], found["diffusion_steps"], found["num_channels"]
+    multipliers = _wholes(found["channel_mult"]) if found["channel_mult"] else MULTIPLIERS.get(size)
+    widths = [int(channels * m) for m in multipliers or ()]
     attended, heads = _wholes(found["attention_resolutions"]), found["num_head_channels"]
     steps, spacing = _steps(found["timestep_respacing"])
     checks = {
         **{name: 0 < found[name] <= MOST for name in ("image_size", "num_channels", "num_res_blocks", "num_heads")},
         "diffusion_steps": 0 < T <= MOST,
-        "channel_mult": multipliers is not None and multipliers[0] == 1,
+        "channel_mult": bool(widths) and all(c and c % widths[0] == 0 for c in widths),
         "attention_resolutions": attended is not None,
         "num_head_channels": heads == -1 or 0 < heads <= MOST,
         "num_heads_upsample": heads != -1 or found["num_heads_upsample"] in (-1, found["num_heads"]),
@@ -84,14 +91,14 @@ def read_flags(text: str) -> Flagged:
     wrong += [f"{name} is {str(found[name])[:60]!r}" for name, is_alike in checks.items() if not is_alike]
     if T != CHAIN and found["rescale_timesteps"] is None:
         wrong.append("rescale_timesteps is not said (True is improved-diffusion's default, False guided-diffusion's)")
-    if wrong or multipliers is None or attended is None:
+    if wrong or attended is None:
         raise ConfigError(f"--flags has no equal here: {listed(wrong, MOST_TOLD)}")
 
-    sides = [size >> level for level in range(len(multipliers))]
+    sides = [size >> level for level in range(len(widths))]
     rates = {size // side for side in attended}
     options = {
-        "channels": found["num_channels"],
-        "multipliers": list(multipliers),
+        "channels": widths[0],
+        "multipliers": [c // widths[0] for c in widths],
         "blocks": found["num_res_blocks"],
         "attention": [side for level, side in enumerate(sides) if 1 << level in rates],
         "adaptive": found["use_scale_shift_norm"],
@@ -102,6 +109,7 @@ def read_flags(text: str) -> Flagged:
         "halving": "around",
         "frequency_shift": 0.0,
         "time_scale": CHAIN / T if found["rescale_timesteps"] else 1.0,
+        "time_channels": 0 if widths[0] == channels else channels,
         "resampling": "blocks" if found["resblock_updown"] else "convolutions",
     }
     learned, bound = found["learn_sigma"], found["use_kl"]

@@ -11,11 +11,13 @@ from tinyddpm.backend import load_backend
 from tinyddpm.errors import ConfigError
 from tinyddpm.exchange.arrays import Arrays
 from tinyddpm.files import replacing
+from tinyddpm.model.averages import lengths_of, name_of
 from tinyddpm.model.checkpoint import Checkpoint, plugins_of, save_checkpoint
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import CHECKPOINT
 from tinyddpm.model.model import Model
 from tinyddpm.training.run import CONFIG
+from tinyddpm.training.trainer import law_of
 
 UNSAID = "it is not said what the model was trained on: give `evaluate` and `nll` their --data"
 
@@ -75,11 +77,12 @@ def write_run(folder: Path, imported: Imported, origin: dict[str, str]) -> None:
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ConfigError(f"{folder} is not empty: choose another folder with --out")
     config = imported.config
-    layout = Model(config, imported.sample_shape, imported.classes, load_backend("numpy")).layout
-    weights = imported.weights if imported.trained is None else imported.trained
-    trained, average = (
-        np.concatenate([np.ravel(arrays[path]) for path in layout.paths]) for arrays in (weights, imported.weights)
-    )
+    model = Model(config, imported.sample_shape, imported.classes, load_backend("numpy"))
+    layout = model.layout
+    average = np.concatenate([np.ravel(imported.weights[path]) for path in layout.paths])
+    trained, nothing = average, np.zeros_like(average)
+    if imported.trained is not None:
+        trained = np.concatenate([np.ravel(imported.trained[path]) for path in layout.paths])
     checkpoint = Checkpoint(
         config=config.to_dict(),
         step=0,
@@ -89,8 +92,10 @@ def write_run(folder: Path, imported: Imported, origin: dict[str, str]) -> None:
         state={"imported": origin},
         weights=trained,
         ema=average,
-        adam_m=np.zeros_like(trained),
-        adam_v=np.zeros_like(trained),
+        adam_m=nothing,
+        adam_v=nothing,
+        averages={name_of(length): average for length in lengths_of(config.training.average_lengths)},
+        history=law_of(model).packed(),
     )
     folder.mkdir(parents=True, exist_ok=True)
     save_checkpoint(folder / CHECKPOINT, checkpoint, list(zip(layout.paths, layout.shapes, strict=True)))

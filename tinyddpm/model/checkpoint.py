@@ -346,5 +346,6 @@ def plugins_of(config: Config) -> list[dict[str, str]]:
     }
     if config.condition.name:
         used["conditions"] = config.condition.name
-    entries = [registry.find(group, name) for group, name in used.items()]
+    told = config.transforms if config.data.tell_transforms else ()
+    entries = [registry.find(group, name) for group, name in (*used.items(), *(("transforms", name) for name in told))]
     return [{key: getattr(entry, key) for key in PLUGIN_KEYS} for entry in entries]

@@ -59,6 +59,7 @@ class UNet(Parts):
         halving: which pixels an output i of the convolutions down reads: "from" 2i on (DDPM), or "around" 2i.
         frequency_shift: s of the sinusoids of t, whose frequencies are 10000^(−i / (channels/2 − s)), from 0 to 1.
         time_scale: what t is multiplied by before that; 1000/T gives chains of all lengths the same times (IDDPM).
+        time_channels: channels of these sinusoids, even, at least 4; 0 for `channels`.
         resampling: what joins levels: "convolutions" (DDPM), or "blocks", residual ones in which halving or doubling
             stands before the first convolution (ADM, arXiv 2105.05233); `halving` is for convolutions.
 
@@ -86,15 +87,17 @@ class UNet(Parts):
         halving: Literal["from", "around"] = "from",
         frequency_shift: float = 1.0,
         time_scale: float = 1.0,
+        time_channels: int = 0,
         resampling: Literal["convolutions", "blocks"] = "convolutions",
     ) -> None:
         _check(sample_shape, channels, multipliers, blocks, attention, heads, dropout, text)
         _check_divisors(channels, multipliers, heads, head_channels, groups)
-        _check_variants(norm_eps, halving, frequency_shift, time_scale, resampling)
+        _check_variants(norm_eps, halving, frequency_shift, time_scale, time_channels, resampling)
         height, width, c_image = sample_shape
         sides = [max(height, width) >> level for level in range(len(multipliers))]
         attending = [side for side in sides if side <= 16] or sides[-1:] if attention == "auto" else attention
-        dim = 4 * channels
+        time_channels = time_channels or channels
+        dim = 4 * time_channels
         norms = Norms(groups, 1, norm_eps) if groups else Norms(eps=norm_eps)
         make_block = partial(ResidualBlock, adaptive=adaptive, dropout=dropout, norms=norms)
         numbers = count()
@@ -121,7 +124,7 @@ class UNet(Parts):
         widths = [channels * m for m in multipliers]
         last = len(widths) - 1
         self.takes = Widths(vector=dim, tokens=told.tokens, image=told.image)
-        self.time = TimeEmbedding("time", channels, dim, frequency_shift, time_scale)
+        self.time = TimeEmbedding("time", time_channels, dim, frequency_shift, time_scale)
         self.conv_in = Conv("conv_in", c_image + told.image, channels)
 
         # Every step down leaves a skip; the steps up, as many, take them in the opposite order.
@@ -276,7 +279,9 @@ def _check_divisors(channels: int, multipliers: Sequence[int], heads: int, head_
         raise ConfigError(f"U-Net heads is {heads} and head_channels {head_channels}: give one of them")
 
 
-def _check_variants(norm_eps: float, halving: str, frequency_shift: float, time_scale: float, resampling: str) -> None:
+def _check_variants(
+    norm_eps: float, halving: str, frequency_shift: float, time_scale: float, time_channels: int, resampling: str
+) -> None:
     """Refuse variants that there are not."""
     if not 0 < norm_eps <= 1:
         raise ConfigError(f"U-Net norm_eps is {norm_eps}: it must lie above 0 and at most at 1")
@@ -286,5 +291,9 @@ def _check_variants(norm_eps: float, halving: str, frequency_shift: float, time_
         raise ConfigError(f"U-Net frequency_shift is {frequency_shift}: it must lie in [0, 1]")
     if not 0 < time_scale < inf:
         raise ConfigError(f"U-Net time_scale is {time_scale}: it must lie above 0 (IDDPM takes 1000/T)")
+    if time_channels and (not 4 <= time_channels <= WIDEST or time_channels % 2):
+        raise ConfigError(
+            f"U-Net time_channels is {time_channels}: it must be even, at least 4 and at most {WIDEST}, or be 0"
+        )
     if resampling not in ("convolutions", "blocks"):
         raise ConfigError(f"U-Net resampling is {resampling!r}: give 'convolutions' or 'blocks'")

@@ -31,7 +31,7 @@ def edited(path: Path, before: Config, say: Callable[[str], None]) -> Config:
     was, now = _settings_of(before), _settings_of(there)
     changed = _changed(was, now)
     if kept := [key for key in changed if key not in MAY_CHANGE]:
-        raise ConfigError(f"{path} was edited, and {_kept(kept, was)}: put it back, or {_anew(path.parent)}")
+        raise ConfigError(f"{path} was edited, and {_kept(kept, was)}: put it back, or {another_from(path.parent)}")
     for key in changed:
         say(f"note: {path} was edited: {key} is {now.get(key)!r}, and was {was.get(key)!r}")
     return there
@@ -55,7 +55,7 @@ def with_changes(before: Config, changes: Mapping[str, Any], folder: Path) -> Co
     if kept := [key for key in _changed(was, _settings_of(config)) if key not in MAY_CHANGE]:
         flags = {f"{table}.{key}".lstrip("."): f"--{name.replace('_', '-')}" for table, key, name, *_ in settings()}
         can = ", ".join(flag for key, flag in flags.items() if key in MAY_CHANGE)
-        raise ConfigError(f"{_kept(kept, was)}: only {can} can be given with --resume; or {_anew(folder)}")
+        raise ConfigError(f"{_kept(kept, was)}: only {can} can be given with --resume; or {another_from(folder)}")
     return config
 
 
@@ -67,7 +67,8 @@ def _kept(keys: list[str], was: Mapping[str, Any]) -> str:
     return f"a run keeps {', '.join(f'{key} (it was {was.get(key)!r})' for key in keys)}"
 
 
-def _anew(folder: Path) -> str:
+def another_from(folder: Path) -> str:
+    """Return what to do where a run cannot go on as it is asked to."""
     return f"start another run from its weights with --init-from {folder}"
 
 

@@ -28,6 +28,9 @@ from tinyddpm.training.record import Record
 from tinyddpm.training.snapshots import Snapshots
 from tinyddpm.training.trainer import StepResult, Trainer
 
+ORIGINS = ("data", "imported", "initial")
+"""What a run keeps of its state for good: what it learns from, and where its first weights came from."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -65,7 +68,7 @@ class Run:
         self.trainer, self.folder, self.progress, self.record = trainer, folder, progress, record
         self.spent = record.spent
         self.config = trainer.config
-        self.origins: dict[str, Any] = {key: state[key] for key in ("data", "initial") if key in state}
+        self.origins: dict[str, Any] = {key: state[key] for key in ORIGINS if key in state}
         self.loss_sum: float = state.get("loss_sum", 0.0)
         self.loss_count: int = state.get("loss_count", 0)
         self.validation: float | None = state.get("validation")
@@ -77,7 +80,7 @@ class Run:
         self.metrics = Metrics(folder / "metrics.jsonl", trainer.step, progress.say) if self.group.first else None
         self.callbacks = callbacks
         self.interrupt = Interrupt()
-        self.snapshots = Snapshots(trainer, folder, progress.say)
+        self.snapshots = Snapshots(trainer, folder, progress.say, self.spent)
         self.pictures = Pictures(trainer, folder, progress, callbacks.tell, self.interrupt)
 
     def train(self) -> Outcome:

@@ -1,7 +1,8 @@
 """A training run: its folder, its loop, and how it stops and goes on.
 
 A run folder holds `config.toml`, `metrics.jsonl`, `run.json`, `checkpoint.h5`, a grid per `sample_every` steps and of
-the last one under `samples/`, and at the end `samples.png` and `denoising.gif`.
+the last one under `samples/`, snapshots of averages that it keeps under `averages/`, and at the end `samples.png` and
+`denoising.gif`.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ from tinyddpm.model.checkpoint import (
 )
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import checkpoint_file, layout_of
+from tinyddpm.model.model import classes_learned
 from tinyddpm.progress import Progress, late
 from tinyddpm.training.assembly import learns, make_trainer, open_data, with_learned, with_threads
 from tinyddpm.training.callbacks import Callbacks
-from tinyddpm.training.edited import edited, with_changes
+from tinyddpm.training.edited import another_from, edited, with_changes
 from tinyddpm.training.initial import Initial
 from tinyddpm.training.lock import held, in_folder
 from tinyddpm.training.loop import Outcome, Run
@@ -77,6 +79,8 @@ def start(
     if initial and found:
         trainer.begin_with(initial.weights(found, trainer.model, trainer.initial(), progress.say))
         state["initial"] = initial.origin(found)
+        if "imported" in found.state:
+            state["imported"] = found.state["imported"]
     group.same({"versions": versions(PACKAGES), "settings": config.to_dict(), "data": state["data"]})
     with held(folder, progress.say) if group.first else nullcontext():
         if group.first:
@@ -160,10 +164,12 @@ def _resume(
     changed = differences(checkpoint.state.get("data", {}), now)
     if checkpoint.sample_shape != dataset.shape:
         changed.append("the shape of a sample")
+    elif checkpoint.classes != classes_learned(config, dataset.classes):
+        changed.append("the classes")
     if changed:
         raise CheckpointError(
-            f"{path} was trained on other data than {dataset.description}: {' and '.join(changed)} changed; restore the"
-            " data as they were, or train anew"
+            f"{path} was trained on other data than {dataset.description}: {' and '.join(dict.fromkeys(changed))}"
+            f" changed; restore the data as they were, or {another_from(folder)}"
         )
     trainer = make_trainer(config, there, dataset, group=group)
     trainer.restore(checkpoint)

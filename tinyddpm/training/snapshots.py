@@ -33,6 +33,7 @@ from tinyddpm.model.checkpoint import (
 )
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import CHECKPOINT, layout_of
+from tinyddpm.training.spent import Spent
 from tinyddpm.training.trainer import Trainer
 
 FOLDER = "averages"
@@ -54,10 +55,11 @@ class Snapshots:
         trainer: whose averages they are of.
         folder: the run's.
         say: called with one line, of what they take, and of what cannot be written.
+        spent: counts the time that they take as saving.
     """
 
-    def __init__(self, trainer: Trainer, folder: Path, say: Callable[[str], None]) -> None:
-        self.trainer, self.folder, self.say = trainer, folder / FOLDER, say
+    def __init__(self, trainer: Trainer, folder: Path, say: Callable[[str], None], spent: Spent) -> None:
+        self.trainer, self.folder, self.say, self.spent = trainer, folder / FOLDER, say, spent
         training = trainer.config.training
         self.every = training.snapshot_every or -(-training.steps // COUNT)
         self._taken = 0
@@ -92,10 +94,13 @@ class Snapshots:
 
     def take(self) -> None:
         """Take a snapshot of this step, unless there is one. What cannot be written is said, and the run goes on."""
+        if self.trainer.averaged and self.trainer.step != self._taken:
+            self._taken = self.trainer.step
+            with self.spent.on("saving"):
+                self._write()
+
+    def _write(self) -> None:
         trainer = self.trainer
-        if not trainer.averaged or trainer.step == self._taken:
-            return
-        self._taken = trainer.step
         averages = trainer.averages()
         if not trainer.group.first:
             return

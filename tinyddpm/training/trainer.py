@@ -11,7 +11,7 @@ import numpy as np
 from tinyddpm.backend import Array, Purpose
 from tinyddpm.backend.workers import parts
 from tinyddpm.data.base import Dataset
-from tinyddpm.diffusion.times import Uniform, make_law
+from tinyddpm.diffusion.times import Law, Uniform, make_law
 from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.errors import CheckpointError, TrainingError
 from tinyddpm.hdf5 import PathLike
@@ -37,6 +37,12 @@ class StepResult:
     learning_rate: float
 
 
+def law_of(model: Model) -> Law:
+    """Return how times are drawn for a model: as its settings say, or as its objective has it."""
+    times = model.config.training.times
+    return make_law(model.process, model.objective.times if times == AUTO else times, **model.config.times.options)
+
+
 class Trainer:
     """The state of a training run: weights, their average, Adam's moments, what the law of t remembers, and the number
     of steps done.
@@ -58,9 +64,7 @@ class Trainer:
         self.model, self.train, self.held_out, self.group = model, train, held_out, group
         self.config = model.config
         self.ops = ops or load_operations(model.backend, training=True, recompute=self.config.training.recompute)
-        times = self.config.training.times
-        name = model.objective.times if times == AUTO else times
-        self.law = make_law(model.process, name, **self.config.times.options)
+        self.law = law_of(model)
         self.columns = model.columns(held_out)
         self.step = 0
         self.learning_rates = learning_rates(self.config)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tinyddpm.cli.completion import OF_SETTINGS, RunPath
 from tinyddpm.cli.figure.group import chart, destination, figure_command, run_argument, wrote
 from tinyddpm.cli.options import argument, command_mark, option
 from tinyddpm.cli.output import say
@@ -215,7 +216,12 @@ def content_detail(out: Path | None, checkpoint: Path, starts: int, count: int, 
 @run_argument
 @count_option(10, "How many samples.")
 @option("--scales", default="1,1.5,2,4,8", show_default=True, help="Scales, separated by commas.", group="Samples")
-@option("--guide", help="The guidance: cfg, auto or another registered name; the run's own, or cfg.", group="Samples")
+@option(
+    "--guide",
+    type=OF_SETTINGS["guide"],
+    help="The guidance: cfg, auto or another registered name; the run's own, or cfg.",
+    group="Samples",
+)
 def guidance(
     out: Path | None, checkpoint: Path, count: int, scales: str, guide: str | None,
     guide_assignments: tuple[str, ...], **given: Any,
@@ -269,8 +275,7 @@ def steps(out: Path | None, checkpoint: Path, count: int, numbers: str, **given:
 
 @drawing_options("sampler", "sample_steps", "assignments")
 @figure_command("straightness", "How straight the paths from noise to data are.")
-@argument("runs", "Checkpoints, or run folders.", metavar="RUN...", nargs=-1, required=True,
-          type=click.Path(path_type=Path))  # fmt: skip
+@argument("runs", "Checkpoints, or run folders.", metavar="RUN...", nargs=-1, required=True, type=RunPath())
 @count_option(64, "Over so many samples it is averaged.")
 @option("--steps", "number", type=click.IntRange(1), default=100, show_default=True, env=False, group="Samples",
         help="Steps of Heun's method that follow the flow; all of a chain that has fewer.")  # fmt: skip

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tinyddpm.cli.completion import RunPath
 from tinyddpm.cli.options import GroupedCommand, argument, option
 from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError
@@ -67,7 +68,7 @@ def chart(
     say(*line_chart({name: np.interp(every, times, y) for name, y in series.items()}, log=log).split("\n"))
 
 
-run_argument = argument("checkpoint", "A checkpoint, or a run folder.", metavar="RUN", type=click.Path(path_type=Path))
+run_argument = argument("checkpoint", "A checkpoint, or a run folder.", metavar="RUN", type=RunPath())
 
 seed_option = option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the noise.", group="Process"

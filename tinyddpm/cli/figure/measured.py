@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tinyddpm.cli.completion import OF_SETTINGS
 from tinyddpm.cli.figure.group import chart, destination, figure_command, run_argument, samples_of, seed_option, wrote
 from tinyddpm.cli.options import command_mark, option
 from tinyddpm.cli.output import say
@@ -31,8 +32,10 @@ def measure_options(default: int) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         add = [
-            option("--data", help="A data set's name or path; the run's own if not given.", group="Data"),
-            option("--data-dir", help="Where to look first for a data set that is not shipped.", group="Data"),
+            option("--data", type=OF_SETTINGS["data"], help="A data set's name or path; the run's own if not given.",
+                   group="Data"),
+            option("--data-dir", type=OF_SETTINGS["data_dir"],
+                   help="Where to look first for a data set that is not shipped.", group="Data"),
             option("--split", help="Part of the data, such as train, test or held-out; test where there is one.",
                    group="Data"),
             option("--count", type=click.IntRange(2), default=default, show_default=True,

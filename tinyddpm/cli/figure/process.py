@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tinyddpm.cli.completion import OF_SETTINGS
 from tinyddpm.cli.figure.group import chart, destination, figure_command, samples_of, seed_option, wrote
 from tinyddpm.cli.options import argument, command_mark, option, parse_assignments
 from tinyddpm.cli.output import say
@@ -30,8 +31,8 @@ POINTS = 2000
 def process_options(function: F) -> F:
     """Add the options that make a process; `_process` takes them."""
     add = [
-        option("--schedule", default="linear", show_default=True, help="The noise schedule, a registered name.",
-               group="Process"),
+        option("--schedule", type=OF_SETTINGS["schedule"], default="linear", show_default=True,
+               help="The noise schedule, a registered name.", group="Process"),
         option("--timesteps", type=int, default=1000, show_default=True, help="Length T of the chain.",
                group="Process"),
         option("--schedule-option", "assignments", multiple=True, metavar="KEY=VALUE",
@@ -47,8 +48,20 @@ def data_options(default: str) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         add = [
-            option("--data", default=default, show_default=True, help="A data set's name or path.", group="Data"),
-            option("--data-dir", help="Where to look first for a data set that is not shipped.", group="Data"),
+            option(
+                "--data",
+                type=OF_SETTINGS["data"],
+                default=default,
+                show_default=True,
+                help="A data set's name or path.",
+                group="Data",
+            ),
+            option(
+                "--data-dir",
+                type=OF_SETTINGS["data_dir"],
+                help="Where to look first for a data set that is not shipped.",
+                group="Data",
+            ),
             option("--image-size", help="Crop and scale images to HxW, such as 32x48; 32 is 32x32.", group="Data"),
         ]
         for each in reversed(add):
@@ -93,7 +106,7 @@ def forward(
 
 
 @figure_command("schedules", "Noise schedules side by side.")
-@argument("names", "Registered schedules.", metavar="[NAMES]...", nargs=-1)
+@argument("names", "Registered schedules.", metavar="[NAMES]...", nargs=-1, type=OF_SETTINGS["schedule"])
 @option("--timesteps", type=int, default=1000, show_default=True, help="Length T of the chain.", group="Process")
 @seed_option
 @data_options("fashion-mini")
