@@ -31,7 +31,7 @@ alpha_bar_prev = np.concatenate([[1.0], alpha_bar[:-1]])  # ᾱ_{t-1}; before th
 
 
 def at(table: Array, t: Array, x: Array) -> Array:
-    """The table's value at each sample's time, in a shape that multiplies images, and in x's type."""
+    """The table's values at times t, in a shape that multiplies images, and in x's type."""
     return table[t].astype(x.dtype).reshape(-1, 1, 1, 1)
 
 
@@ -41,7 +41,7 @@ def q_sample(x_0: Array, t: Array, eps: Array) -> Array:
 
 
 def q_posterior(x_0: Array, x_t: Array, t: Array) -> tuple[Array, Array]:
-    """Eqs. 6 and 7: mean and variance of q(x_{t-1} | x_t, x_0), the step back for who knows the image."""
+    """Eqs. 6 and 7: mean and variance of q(x_{t-1} | x_t, x_0), the step back if the image is known."""
     c_0 = alpha_bar_prev**0.5 * beta / (1 - alpha_bar)
     c_t = alpha**0.5 * (1 - alpha_bar_prev) / (1 - alpha_bar)
     beta_tilde = (1 - alpha_bar_prev) / (1 - alpha_bar) * beta
@@ -206,7 +206,7 @@ class UNet:
         return dy * sigma * (1 + x * (1 - sigma))
 
     def attention(self, name: str, x: Array) -> Array:
-        """x + (norm, O = P V, 1×1 convolution): with P = softmax(Q Kᵀ / √C), each pixel of O is a mean of V's."""
+        """x + (norm, attention, 1×1 convolution). Attention is O = P V, P = softmax(Q Kᵀ / √c): means of V's pixels."""
         n, height, width, c = x.shape
         h = self.group_norm(f"{name}/norm", x).reshape(n, height * width, c)
         q, k, v = (self.linear(f"{name}/{part}", h, c) for part in "qkv")
@@ -217,7 +217,7 @@ class UNet:
         return x + self.linear(f"{name}/out", p @ v, c, scale=0).reshape(x.shape)
 
     def attention_backward(self, dy: Array) -> Array:
-        """dV = Pᵀ dO, dP = dO Vᵀ, dS = P (dP - Σ dP P) by rows, dQ = dS K / √C, dK = dSᵀ Q / √C."""
+        """dV = Pᵀ dO, dP = dO Vᵀ, dS = P (dP - Σ dP P) by rows, dQ = dS K / √c, dK = dSᵀ Q / √c."""
         n, height, width, c = dy.shape
         do = self.linear_backward(dy.reshape(n, height * width, c))
         q, k, v, p = self.saved.pop()
@@ -228,7 +228,7 @@ class UNet:
         return dy + self.group_norm_backward(dh.reshape(dy.shape))
 
     def residual_block(self, name: str, x: Array, temb: Array, c: int) -> Array:
-        """x + (norm, SiLU, convolution, twice), the time added between. To other channels x goes by 1×1 convolution."""
+        """x + (norm, SiLU, convolution, twice), with time added between. Where channels change, x is convolved, 1×1."""
         h = self.silu(self.group_norm(f"{name}/norm_1", x))
         h = self.conv(f"{name}/conv_1", h, c) + self.linear(f"{name}/time", temb, c)[:, None, None, :]
         h = self.silu(self.group_norm(f"{name}/norm_2", h))
@@ -239,7 +239,7 @@ class UNet:
         return shortcut + h
 
     def residual_block_backward(self, dy: Array, dtemb: Array) -> Array:
-        """What reaches temb is added to dtemb, in place."""
+        """Returns dx, and adds what reaches temb to dtemb, in place."""
         same = self.saved.pop()
         dshortcut = dy if same else self.linear_backward(dy)
         dh = self.conv_backward(dy)
@@ -249,7 +249,7 @@ class UNet:
         return dshortcut + self.group_norm_backward(self.silu_backward(dh))
 
     def forward(self, x: Array, t: Array) -> Array:
-        """The noise in x_t, (N, 8, 8, 1): down to 4×4 pixels and up again, with what was met on the way down."""
+        """The noise in x_t, (N, 8, 8, 1). The way up to 8×8 pixels is also given what the way down computed."""
         self.saved: list[Any] = []
         angles = t[:, None] * 10000.0 ** (-np.arange(C // 2) / (C // 2 - 1))
         temb = np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(x.dtype)
@@ -273,7 +273,7 @@ class UNet:
         return self.conv("conv_out", h, 1, scale=0)
 
     def backward(self, deps: Array) -> Weights:
-        """The gradients of all weights. What was used twice gets the sum of what comes back both ways."""
+        """The gradients of all weights. Where a result was used twice, its gradient is the sum of two."""
         self.dw: Weights = {}
         dtemb = np.zeros((len(deps), 4 * C), deps.dtype)
         dh = self.conv_backward(deps)
@@ -314,7 +314,7 @@ def save_png(path: str, x: Array) -> None:
 
 def check(net: UNet, rng: np.random.Generator) -> None:
     """Compare each gradient, along a random direction d and in float64, with (L(w + h d) - L(w - h d)) / 2h."""
-    net.w = {name: value + 0.1 * rng.standard_normal(value.shape) for name, value in net.w.items()}  # without zeros
+    net.w = {name: value + 0.1 * rng.standard_normal(value.shape) for name, value in net.w.items()}  # float64, no 0
     x_0, eps = rng.standard_normal((2, 3, 8, 8, 1))
     t, h = rng.integers(T, size=3), 1e-5
     _, dw = loss_and_gradients(net, x_0, t, eps)
