@@ -1,6 +1,6 @@
 """Denoising diffusion probabilistic models in one file: NumPy alone, and every gradient by hand.
 
-    python examples/ddpm.py              # learns handwritten digits in about three minutes and draws 80: digits.png
+    python examples/ddpm.py              # learns handwritten digits in a few minutes and draws 80: digits.png
     python examples/ddpm.py --check      # compares every gradient with finite differences
 
 It reads from top to bottom beside sections 2 to 4 of DDPM (Ho, Jain, Abbeel 2020, arXiv 2006.11239); the numbers of
@@ -104,7 +104,7 @@ def train(net: "UNet", steps: int, rng: np.random.Generator) -> None:
 # 4 Experiments ----------------------------------------------------------------------------------------------------
 # The optimiser (appendix B): Adam, and the running average of the weights, from which samples are drawn.
 
-BATCH, RATE, DECAY = 64, 2e-3, 0.995
+BATCH, RATE, DECAY = 32, 2e-3, 0.995
 
 
 def adam(w: Weights, dw: Weights, m: Weights, v: Weights, average: Weights, step: int) -> None:
@@ -334,7 +334,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A diffusion model of handwritten digits in one file.")
     parser.add_argument("--check", action="store_true", help="compare every gradient with finite differences")
     parser.add_argument("--steps", type=int, default=2000, help="of training (2000)")
-    parser.add_argument("--count", type=int, default=80, help="digits to draw, a multiple of 10 (80)")
+    parser.add_argument("--rows", type=int, default=8, help="of ten digits each, to draw (8)")
     parser.add_argument("--out", default="digits.png", help="the picture (digits.png)")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
@@ -343,7 +343,7 @@ def main() -> None:
         check(net, rng)
     else:
         train(net, options.steps, rng)
-        save_png(options.out, sample(net, options.count, rng))
+        save_png(options.out, sample(net, 10 * options.rows, rng))
 
 
 if __name__ == "__main__":

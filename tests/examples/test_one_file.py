@@ -232,7 +232,7 @@ def test_the_picture_shows_the_samples(
     sample = ddpm.sample
     monkeypatch.setattr(ddpm, "sample", lambda *given: drawn.append(sample(*given)) or drawn[0])
     picture = tmp_path / "digits.png"
-    run(ddpm, monkeypatch, "--steps", "2", "--count", "20", "--out", str(picture))
+    run(ddpm, monkeypatch, "--steps", "2", "--rows", "2", "--out", str(picture))
     pixels = np.asarray(Image.open(picture))
     assert pixels.shape == (120, 600)
     assert not pixels[:6].any()
