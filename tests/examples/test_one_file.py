@@ -234,8 +234,7 @@ def test_the_picture_shows_the_samples(
     picture = tmp_path / "digits.png"
     run(ddpm, monkeypatch, "--steps", "2", "--rows", "2", "--out", str(picture))
     pixels = np.asarray(Image.open(picture))
-    assert pixels.shape == (120, 600)
-    assert not pixels[:6].any()
-    expected = np.round((drawn[0][13, 2, 5, 0] + 1) * 127.5)
-    assert np.all(pixels[60 + 18 : 60 + 24, 180 + 36 : 180 + 42] == expected)
-    assert 0 < expected < 255
+    digits = np.zeros((20, 10, 10), np.uint8)
+    digits[:, 1:9, 1:9] = np.round((drawn[0][..., 0] + 1) * 127.5)
+    assert len(np.unique(digits)) > 20
+    np.testing.assert_array_equal(pixels, np.kron(np.block([list(digits[:10]), list(digits[10:])]), np.ones((6, 6))))
