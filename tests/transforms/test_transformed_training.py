@@ -24,7 +24,7 @@ from tinyddpm.training.run import resume, start
 
 NUMPY = load_backend("numpy")
 RUN: dict[str, Any] = {
-    "data": {"source": "noise", "tell_transforms": True},
+    "data": {"source": "noise", "labels": False, "tell_transforms": True},
     "transforms": {"colour": {"p": 0.5}, "shift": {"most": 1}, "flip": {}, "crop": {"p": 0.5}},
     "network": {"channels": 4, "multipliers": [1, 2], "blocks": 1, "attention": [], "dropout": 0.1},
     "schedule": {"name": "cosine", "timesteps": 20},
