@@ -26,7 +26,8 @@ types:  ## mypy, strict
 	$(PYTHON) -m mypy
 
 # What makes sense of a change at once, and needs no Torch: other versions of Python are tried by it.
-CORE = tests/test_registry.py tests/test_rooms.py tests/test_version.py tests/diffusion/test_process.py tests/diffusion/test_schedules.py tests/samplers tests/guidance \
+CORE = tests/test_registry.py tests/test_rooms.py tests/test_version.py tests/test_contributing.py \
+  tests/diffusion/test_process.py tests/diffusion/test_schedules.py tests/samplers tests/guidance \
   tests/model/test_config.py tests/model/test_checkpoint.py
 
 test-core:  ## the chain, samplers, guidance, configurations, checkpoints and the plan of the house, within a minute
