@@ -8,9 +8,7 @@ import io
 import json
 import re
 import shutil
-import subprocess
 from datetime import UTC, datetime
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import tinyddpm
+from helpers.pages import CHROMIUM, Tree, seen
 from tinyddpm.cli import main
 from tinyddpm.report import page as pages
 from tinyddpm.report.folder import read_run, spread
@@ -33,8 +32,6 @@ SMALL: dict[str, Any] = {
     "preset": "small", "timesteps": 5, "batch_size": 8, "log_every": 1, "validate_every": 2, "sample_every": 2,
     "sample_count": 100, "network": {"channels": 8, "multipliers": [1], "attention": []},
 }  # fmt: skip
-
-VOID = {"meta", "link", "img", "input", "br", "hr"}
 
 
 def report(*arguments: str) -> Result:
@@ -75,37 +72,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def written(*folders: Path) -> str:
     return page([read_run(folder.name, folder) for folder in folders], NOW)
-
-
-class Tree(HTMLParser):
-    """A page as its parser sees it: tags with attributes, and texts by the tags that they stand in."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[tuple[str, str]] = []
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self._open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if data.strip():
-            self.texts.append((self._open[-1] if self._open else "", data))
-
-    def of(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
-
-    def inside(self, tag: str) -> list[str]:
-        return [text for name, text in self.texts if name == tag]
 
 
 def metrics(folder: Path, name: str) -> list[float]:
@@ -270,27 +236,7 @@ def test_files_are_named_on_the_command_line(runs: list[Path], tmp_path: Path) -
     assert report(str(tmp_path)).stderr.endswith("is no run folder: it has no metrics.jsonl\n")
 
 
-HARNESS = Path(__file__).with_name("harness.js")
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-def seen(text: str, folder: Path, dark: bool) -> list[dict[str, Any]]:
-    """What a browser sees of a page on a phone and on a desktop, as `harness.js` has it."""
-    frames = "".join(
-        f'<iframe width="{wide}" height="900" srcdoc="{html.escape(text)}"></iframe>' for wide in (390, 1280)
-    )
-    harness = f"<!doctype html><body>{frames}<pre></pre><script>{HARNESS.read_text()}</script>"
-    (folder / "harness.html").write_text(harness)
-    options = [
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-        f"--user-data-dir={folder / 'profile'}",
-        "--virtual-time-budget=10000", f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--dump-dom",
-    ]  # fmt: skip
-    command = [str(CHROMIUM), *options, (folder / "harness.html").as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
-    found: list[dict[str, Any]] = json.loads(html.unescape(done.stdout.rpartition("<pre>")[2].partition("</pre>")[0]))
-    return found
+LOOK = Path(__file__).with_name("page_look.js")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
@@ -300,7 +246,7 @@ def test_a_browser_shows_it(dark: bool, runs: list[Path], tmp_path: Path) -> Non
     moved; the page's policy lets its own style and script be.
     """
     sizes = [Image.open(io.BytesIO((runs[0] / name).read_bytes())).size for name in ("samples.png", "denoising.gif")]
-    for width, frame in zip((390, 1280), seen(written(*runs), tmp_path, dark), strict=True):
+    for width, frame in zip((390, 1280), seen([written(*runs)], LOOK, tmp_path, dark), strict=True):
         assert frame["width"] == width
         assert frame["overflow"] == 0, "nothing but tables scrolls sideways"
         assert frame["dark"] is dark

@@ -17,7 +17,7 @@ from tinyddpm.errors import RegistryError, TinyDDPMError, TinyDDPMWarning, shown
 
 COMMANDS = (
     "train", "sample", "edit", "nll", "evaluate", "average", "plot", "report", "figure", "info", "export", "import",
-    "plugins", "schedule", "bench",
+    "plugins", "schedule", "bench", "book",
 )  # fmt: skip
 """The built-in ones, in the order a newcomer meets them."""
 

@@ -90,8 +90,8 @@ def flow_log_density(
 ) -> Floats:
     """Return log p̄_0(x_bar) of each sample in nats, (N,).
 
-    x̄ goes by Heun's method in s, and the trace at the times visited by the trapezoidal rule in log s: the error falls
-    with the square of the step.
+    x̄ follows the flow (DDIM eq. 14) by Heun's method in s. The trace at the times visited is integrated by the
+    trapezoidal rule in log s. The error falls with the square of the step.
 
     Args:
         process: the chain.

@@ -31,6 +31,8 @@ def bound_term(
 ) -> tuple[Array, Saved]:
     """Return L_t of each sample in bits per dimension, (N,), for p(x_{t−1} | x_t) = N(mean, e^log_variance).
 
+    It is the KL of t ≥ 1, or at t = 0 what the decoder takes (DDPM eq. 5; IDDPM eqs. 5 and 6).
+
     With points L_0 is a differential entropy's: it has no lower limit at 0.
 
     Args:
@@ -67,7 +69,7 @@ def bound_term_backward(ops: Operations, saved: Saved, dterm: Array) -> tuple[Ar
 
 
 def prior_term(ops: Operations, process: GaussianProcess, x_0: Array) -> Array:
-    """Return L_T of each sample in bits per dimension, (N,): how far q(x_{T−1} | x_0) is from N(0, I)."""
+    """Return L_T of each sample in bits per dimension, (N,): how far q(x_{T−1} | x_0) is from N(0, I) (IDDPM eq. 7)."""
     xp = ops.xp
     alpha_bar = float(process.alpha_bar[-1])
     nothing = xp.zeros_like(x_0)

@@ -68,7 +68,7 @@ def flow(alpha_bar: Table) -> Coefficients:
 
 
 def edm(alpha_bar: Table, *, sigma_data: float = 0.5) -> Coefficients:
-    """Return EDM's preconditioning (arXiv 2206.00364, table 1): x_0 = c_skip x̄ + c_out F(c_in x̄), x̄ = x_t / α.
+    """Return EDM's preconditioning (eq. 7 and table 1): x_0 = c_skip x̄ + c_out F(c_in x̄), x̄ = x_t / α.
 
     With the noise-to-signal ratio s = σ / α, the sigma of the paper, and V = σ² + α² sigma_data², the variance of x_t:
 
@@ -77,7 +77,7 @@ def edm(alpha_bar: Table, *, sigma_data: float = 0.5) -> Coefficients:
         c_in   = 1 / √(s² + sigma_data²)              = α / √V
 
     so that F = (σ / sigma_data x_0 − α sigma_data eps) / √V has variance 1, and the network is shown x_t / √V. The
-    paper's loss weighs all errors of F alike: the weighting `uniform`. With sigma_data = 1 F is −v.
+    paper's loss (eq. 8) weighs all errors of F alike: the weighting `uniform`. With sigma_data = 1 F is −v.
 
     Args:
         alpha_bar: (T,).
@@ -136,7 +136,7 @@ class Parametrisation:
         return _sum(t, (self._of_x_0, x_0), (self._of_eps, eps))
 
     def implied(self, x_t: Array, t: int | Array, F: Array) -> tuple[Array, Array]:
-        """Return the x_0 and the eps that a prediction for x_t implies."""
+        """Return the x_0 and the eps that a prediction for x_t implies; −eps / σ is the score (EDM eq. 3)."""
         return _sum(t, (self._skip, x_t), (self._out, F)), _sum(t, (self._eps_skip, x_t), (self._eps_out, F))
 
     def slope(self, x_t: Array, t: int | Array) -> Any:

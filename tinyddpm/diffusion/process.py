@@ -25,7 +25,7 @@ Variance: TypeAlias = Literal["large", "small"]
 """The fixed variance of p: "large" is beta, right for x_0 ~ N(0, I), "small" beta-tilde, for one x_0 (section 3.2)."""
 
 Fraction: TypeAlias = Array
-"""A learned variance, of x_t's shape: where its logarithm lies from log beta-tilde, 0, to log beta, 1 (IDDPM, 15)."""
+"""A learned variance, of x_t's shape: where its log lies from log beta-tilde, 0, to log beta, 1 (IDDPM eq. 15)."""
 
 
 def snr(alpha_bar: Table) -> Table:
@@ -53,7 +53,7 @@ def posterior_coefficients(alpha_bar_t: Any, alpha_bar_prev: Any) -> Posterior:
     """Return the posterior's coefficients between any two times of the chain (eqs. 6 and 7).
 
     The step from prev to t has alpha = alpha_bar_t / alpha_bar_prev. Neighbours give DDPM's chain; times further apart
-    give the chain that IDDPM (section 4) respaces to.
+    give the chain that IDDPM respaces to (eq. 19).
     """
     alpha = alpha_bar_t / alpha_bar_prev
     beta = 1 - alpha
@@ -198,7 +198,7 @@ class GaussianProcess:
     def p_mean_variance(
         self, x_t: Array, t: int | Array, x_0: Array, t_prev: int | None = None, variance: Variance | Fraction = "large"
     ) -> tuple[Array, Any]:
-        """Return mean and variance of p(x_prev | x_t): the posterior at the predicted x_0.
+        """Return mean and variance of p(x_prev | x_t): the posterior at the predicted x_0 (eqs. 1 and 11).
 
         Args:
             x_t: (N, ...).

@@ -134,7 +134,7 @@ class LogitNormal(LogNormal):
 
 
 class LossHistory:
-    """Importance sampling of t by the last losses of each time, for the variational bound (IDDPM section 3.3).
+    """Importance sampling of t by the last losses of each time, for the variational bound (IDDPM eq. 18).
 
         L_vlb = E_{t ~ p}[L_t / p_t],   p_t ∝ √E[L_t²]
 

@@ -31,6 +31,8 @@ def cfg(
 ) -> Denoiser:
     """Guide away from the model without its condition: classifier-free guidance (Ho, Salimans 2022, arXiv 2207.12598).
 
+    It is the guided prediction of the paper's Algorithm 2 (eq. 6); a sampler does the rest.
+
     Args:
         conditional: see `Guidance`.
         unconditional: see `Guidance`.

@@ -215,7 +215,10 @@ class Model:
         return {**given, TRANSFORMS: done} if self.config.data.tell_transforms else given
 
     def partly_nothing(self, given: Given, random: Random, step: int | Array, samples: HostArray | Array) -> Given:
-        """Return what is given in training: for some samples, at random, nothing. For the arguments see `Random`."""
+        """Return what is given in training: for some samples, at random, nothing (CFG, Algorithm 1).
+
+        For the arguments see `Random`.
+        """
         rate, xp = self.config.condition.dropout, self.backend.xp
         if not rate:
             return given

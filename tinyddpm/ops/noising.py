@@ -1,4 +1,4 @@
-"""The beginning of a training step: samples with the noise of their times, lines 2 to 4 of Algorithm 1."""
+"""The beginning of a training step: samples with the noise of their times, lines 2 to 4 of DDPM's Algorithm 1."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from tinyddpm.samplers.base import Noise, Pairs, Step, level
 def ddim(
     process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs, noise: Noise, *, eta: float = 0.0
 ) -> Iterator[Step]:
-    """Step to each x_prev through the predicted x_0 and eps, with any share of fresh noise (eqs. 12 and 16).
+    """Step to each x_prev through the predicted x_0 and eps, with any share of fresh noise (eqs. 7, 12 and 16).
 
         x_prev = √alpha_bar_prev x_0 + √(1 − alpha_bar_prev − σ²) eps + σ z
         σ = η √((1 − alpha_bar_prev) / (1 − alpha_bar_t)) √(1 − alpha_bar_t / alpha_bar_prev)

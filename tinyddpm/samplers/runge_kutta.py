@@ -60,7 +60,7 @@ def euler(process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs, 
 def heun(
     process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs, noise: Noise, *, over: str = "auto"
 ) -> Iterator[Step]:
-    """Follow the probability-flow ODE by Heun's second-order method (EDM, Algorithm 1). Deterministic.
+    """Follow the probability-flow ODE by Heun's second-order method (EDM eq. 1, Algorithm 1). Deterministic.
 
     Each step is Euler's, then done again with the mean of the slopes at its two ends. The last, to the data, where no
     denoiser is made, is Euler's alone. N steps ask the denoiser 2N − 1 times, at times of the chain only.

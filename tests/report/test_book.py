@@ -1,0 +1,229 @@
+"""The book: it is the source, whole; its links lead somewhere, its equations are cited, and a browser shows it well."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from click.testing import CliRunner, Result
+
+from helpers.pages import CHROMIUM, Tree, browsed, seen
+from tinyddpm import registry
+from tinyddpm.cli import main
+from tinyddpm.report.book.chapters import CHAPTERS, Figure
+from tinyddpm.report.book.citations import cited_by
+from tinyddpm.report.book.equations import NUMBERED
+from tinyddpm.report.book.library import ROOT, Library, core_modules
+from tinyddpm.report.book.source import PRAGMA, read_module
+
+FIVE = ("DDPM", "IDDPM", "DDIM", "CFG", "EDM")
+
+
+def book(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["book", *arguments], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("book") / "site"
+    assert book("--no-figures", "--out", str(folder)).exit_code == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def library() -> Library:
+    return Library()
+
+
+def test_every_module_of_the_core_is_in_one_chapter() -> None:
+    """A new module belongs into a chapter of `tinyddpm/report/book/chapters.py`."""
+    found = Counter(module for chapter in CHAPTERS for module in chapter.modules)
+    assert set(found) == core_modules()
+    assert max(found.values()) == 1
+
+
+def test_rows_have_every_line_of_code_and_every_word_about_it(library: Library) -> None:
+    """What is not beside the code is in it: lines are those of the source, but for docstrings, comments and pragmas."""
+    for name, module in library.modules.items():
+        source = ROOT.joinpath(*name.split(".")).with_suffix(".py").read_text(encoding="utf-8")
+        code = {
+            number: "".join(text for text, _ in pieces) for row in module.rows for number, pieces in row.code.items()
+        }
+        said = [note.text for row in module.rows for note in row.notes]
+        strings = {
+            line: node.value.value
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+            for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+        }
+        for number, line in enumerate(source.split("\n"), start=1):
+            if number in strings:
+                assert number not in code, (name, number)
+                continue
+            kept = code.get(number, "")
+            assert line.startswith(kept), (name, number)
+            rest = line[len(kept) :].strip()
+            assert not rest or rest.startswith("#"), (name, number, rest)
+            if rest and not PRAGMA.match(rest):
+                assert any(rest.lstrip("#").strip() in text for text in said), (name, number, rest)
+        words = " ".join(" ".join(text.split()) for text in said)
+        assert all(" ".join(text.split()) in words for text in set(strings.values())), name
+
+
+def test_prose_stands_beside_what_it_is_of() -> None:
+    source = '"""About."""\n\nA = 1\n"""One."""\n\n\n# why\ndef f(x):\n    """Do."""\n    y = x  # so\n'
+    source += "    return y  # noqa: X\n"
+    rows = read_module("m", source).rows
+    beside = [([note.text for note in row.notes], [*row.code]) for row in rows]
+    assert beside == [(["About."], []), (["One."], [3]), (["why", "Do."], [8]), (["so"], [10, 11])]
+
+
+def test_equations_are_numbered_without_gaps_and_each_has_one_answer() -> None:
+    numbers: dict[tuple[str, str], list[int]] = {}
+    for each in NUMBERED:
+        numbers.setdefault((each.paper, each.kind), []).append(each.number)
+        assert sum(map(bool, (each.where, each.same, each.why))) == 1, each
+    assert {paper for paper, _ in numbers} == set(FIVE)
+    assert all(found == list(range(1, len(found) + 1)) for found in numbers.values())
+
+
+def test_what_implements_an_equation_cites_it_and_what_is_cited_is_in_the_table(library: Library) -> None:
+    implemented = {(each.paper, each.kind, each.number): each.where for each in NUMBERED if each.where}
+    for what, where in implemented.items():
+        module, _, name = where.partition(":")
+        lines = cited_by(library.modules[module])[what]
+        assert library.modules[module].lines[name] in lines, (what, where, lines)
+    cited = {what for what in library.cited if what[0] in FIVE}
+    assert cited == set(implemented)
+    for each in NUMBERED:
+        if each.same:
+            paper, number = each.same
+            assert (paper, "eq", number) in implemented, each
+
+
+def test_links_lead_to_what_is_there_and_nothing_is_loaded(site: Path) -> None:
+    pages = {path.name: Tree(path.read_text(encoding="utf-8")) for path in site.iterdir()}
+    anchors = {}
+    for name, tree in pages.items():
+        ids = [value for _, attributes in tree.tags if (value := attributes.get("id"))]
+        assert len(ids) == len(set(ids)), (name, [x for x, n in Counter(ids).items() if n > 1])
+        anchors[name] = set(ids)
+    for name, tree in pages.items():
+        assert not tree.of("script") or all("src" not in attributes for attributes in tree.of("script"))
+        assert [link["href"] for link in tree.of("link")] == ["data:,"]
+        assert all(str(image["src"]).startswith("data:") for image in tree.of("img"))
+        for link in tree.of("a"):
+            href = str(link["href"])
+            if not re.fullmatch(r"https://arxiv\.org/abs/\d{4}\.\d{4,5}", href):
+                page, _, anchor = href.partition("#")
+                assert (page or name) in pages, (name, href)
+                assert not anchor or unquote(anchor) in anchors[page or name], (name, href)
+    entries = json.loads(pages["index.html"].inside("script")[0])
+    for _, address, _ in entries:
+        page, _, anchor = address.partition("#")
+        assert not anchor or anchor in anchors[page], address
+    assert all("more letters)" not in path.read_text(encoding="utf-8") for path in site.iterdir())
+
+
+def test_every_page_is_reached_from_the_first(site: Path) -> None:
+    reached, waiting = set(), ["index.html"]
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            links = Tree((site / name).read_text(encoding="utf-8")).of("a")
+            waiting += [page for link in links if (page := str(link["href"]).partition("#")[0]).endswith(".html")]
+    assert reached == {path.name for path in site.iterdir()}
+
+
+def test_parts_have_all_their_options_with_defaults(site: Path) -> None:
+    tree = Tree((site / "parts.html").read_text(encoding="utf-8"))
+    ids = [attributes.get("id") for attributes in tree.of("article")]
+    entries = [entry for group in registry.GROUPS if group != "commands" for entry in registry.entries(group)]
+    assert ids == [f"{entry.group}-{entry.name}" for entry in entries]
+    codes = tree.inside("code")
+    for entry in entries:
+        if entry.distribution == "tinyddpm":
+            module, _, name = entry.value.partition(":")
+            for option, parameter in registry.options(getattr(importlib.import_module(module), name)).items():
+                assert option in codes
+                assert repr(parameter.default) in codes
+
+
+def test_what_cannot_be_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chapter has its figures if they can be drawn, those of a run with one; else a line says what is lacking."""
+    few = tuple(chapter for chapter in CHAPTERS if chapter.slug in ("simple", "samplers", "kernel"))
+    short = {
+        "kernel": (Figure(("kernel", "--timesteps", "50", "--count", "50"), "Chains."),),
+        "samplers": (Figure(("steps",), "Steps.", of_run=True),),
+    }
+    for chapter in few:
+        monkeypatch.setitem(vars(chapter), "figures", short.get(chapter.slug, ()))
+    for chapter in CHAPTERS:
+        if chapter not in few:
+            monkeypatch.setitem(vars(chapter), "figures", ())
+    pytest.importorskip("matplotlib")
+    assert book("--out", str(tmp_path / "a")).exit_code == 0
+    kernel, samplers = (Tree((tmp_path / "a" / f"chapter-{name}.html").read_text()) for name in ("kernel", "samplers"))
+    assert [image["alt"] for image in kernel.of("img")] == ["Chains."]
+    assert not samplers.of("img")
+    assert any("tinyddpm book --run RUN" in text for text in samplers.inside("p"))
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    done = book("--out", str(tmp_path / "b"))
+    assert done.exit_code == 0
+    assert (
+        "note: figures are left out: drawing figures needs matplotlib: pip install 'tinyddpm[figures]'" in done.stderr
+    )
+    assert not Tree((tmp_path / "b" / "chapter-kernel.html").read_text()).of("img")
+    refused = book("--run", "nowhere", "--out", str(tmp_path / "c"))
+    assert refused.exit_code == 1
+    assert "needs matplotlib" in refused.stderr
+
+
+LOOK = Path(__file__).with_name("book_look.js")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_browser_shows_it(dark: bool, site: Path, tmp_path: Path) -> None:
+    """Nothing is wider than a phone, prose stands beside code on a desktop, and the search finds."""
+    names = (
+        "index.html",
+        "chapter-kernel.html",
+        "diffusion.process.html",
+        "ops.loss.html",
+        "equations.html",
+        "parts.html",
+    )
+    found = seen([(site / name).read_text(encoding="utf-8") for name in names], LOOK, tmp_path, dark)
+    for place, frame in enumerate(found):
+        name, width = names[place // 2], (390, 1280)[place % 2]
+        assert frame["width"] == width
+        assert frame["overflow"] == 0, name
+        assert frame["dark"] is dark
+        assert all(height > 0 for height in frame["formulas"])
+        rows, beside = frame["beside"]
+        assert (rows > 0) == name.startswith(("diffusion", "ops"))
+        assert beside == (rows if width == 1280 else 0)
+        assert frame["contrast"] >= 4.5, (name, frame["faintest"])
+        if name == "index.html":
+            process = "diffusion.process.html#GaussianProcess.q_sample"
+            assert frame["found"] == [process, "equations.html#ddim-eq-12", "Nothing has these words."]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+def test_no_script_fails_on_any_page(site: Path, tmp_path: Path) -> None:
+    """A browser has nothing to complain of, policies included, however many pages it opens."""
+    frames = "".join(f'<iframe src="{path.as_uri()}"></iframe>' for path in sorted(site.iterdir()))
+    (tmp_path / "all.html").write_text(f"<!doctype html>{frames}<script>console.error('told')</script>")
+    said = browsed(tmp_path / "all.html", tmp_path, "--enable-logging=stderr").stderr
+    lines = [line for line in said.split("\n") if "CONSOLE" in line]
+    assert len(lines) == 1, lines
+    assert "told" in lines[0]

@@ -1,0 +1,102 @@
+"""`tinyddpm book`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tinyddpm.cli.options import GroupedCommand, option
+from tinyddpm.cli.output import say
+from tinyddpm.errors import ConfigError, TinyDDPMError
+
+if TYPE_CHECKING:
+    from tinyddpm.report.book.chapters import Figure
+
+NO_RUN = "It is drawn of a trained model: `tinyddpm book --run RUN`."
+
+
+@click.command(cls=GroupedCommand)
+@option(
+    "--run",
+    "checkpoint",
+    metavar="RUN",
+    type=click.Path(path_type=Path),
+    help="A checkpoint, or a run folder, whose figures are drawn too.",
+    group="Figures",
+)
+@option("--no-figures", is_flag=True, help="Leave all figures out.", group="Figures")
+@option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("site"),
+    show_default=True,
+    help="The folder to write the pages to.",
+    group="Output",
+)
+def book(checkpoint: Path | None, no_figures: bool, out: Path) -> None:
+    """Write the annotated edition of the source: pages of prose and equations beside the code, from the source itself.
+
+    Open index.html in the folder. There are chapters in reading order, a table from the papers' equations to the lines
+    that implement them, all parts with their options, an index and a search. It needs no network and no server.
+    """
+    from tempfile import TemporaryDirectory
+
+    from tinyddpm.progress import Progress
+    from tinyddpm.report.book.build import draw_pictures, write_book
+
+    if checkpoint is not None and no_figures:
+        raise ConfigError(f"--run {checkpoint} is drawn from, and --no-figures draws nothing: leave one of them out")
+    progress = Progress()
+    with TemporaryDirectory() as folder:
+        pictures = {} if no_figures else draw_pictures(_drawer(checkpoint), Path(folder), progress.update)
+    count = write_book(out, pictures, progress.update)
+    progress.close()
+    say(f"wrote {count} pages: open {out / 'index.html'}")
+
+
+class _Drawer:
+    """Draws figures as `tinyddpm figure` does, and what cannot be drawn it says, once in the terminal.
+
+    Args:
+        checkpoint: what figures of a trained model are drawn from; they are left out if there is none.
+    """
+
+    def __init__(self, checkpoint: Path | None) -> None:
+        self.checkpoint = checkpoint
+        self.said: set[str] = set()
+
+    def __call__(self, figure: Figure, path: Path) -> str:
+        """Draw a figure; return why it was not drawn, nothing if it was."""
+        from tinyddpm.cli.figure import figure as command
+
+        if figure.of_run and self.checkpoint is None:
+            return NO_RUN
+        words = [*figure.words, *([str(self.checkpoint)] if figure.of_run else []), "--out", str(path)]
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # its charts and what it wrote
+                command.main(words, "tinyddpm figure", standalone_mode=False)
+        except TinyDDPMError as error:
+            if figure.of_run:
+                raise
+            if str(error) not in self.said:
+                say(f"note: figures are left out: {error}", err=True)
+            self.said.add(str(error))
+            return f"It is left out: {error}."
+        return ""
+
+
+def _drawer(checkpoint: Path | None) -> _Drawer:
+    """Return what draws, once it is sure that what is asked for can be drawn.
+
+    Raises:
+        ConfigError: there is a run, and no matplotlib.
+    """
+    from tinyddpm.figures.style import check_figure
+
+    if checkpoint is not None:
+        check_figure("figure.png")
+    return _Drawer(checkpoint)

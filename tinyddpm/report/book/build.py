@@ -1,0 +1,68 @@
+"""The book written into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from tinyddpm.files import replacing
+from tinyddpm.progress import Watch, unwatched
+from tinyddpm.report.book.chapters import CHAPTERS, Figure
+from tinyddpm.report.book.library import EQUATIONS, Library, page_of
+from tinyddpm.report.book.pages import CONTENTS, NAMES, PARTS, Pages, Seen, chapter_page
+from tinyddpm.report.book.parts import sections
+from tinyddpm.report.folder import read_picture
+
+Draw = Callable[[Figure, Path], str]
+"""Draws a figure into a file; returns why it did not, nothing if it did."""
+
+
+def write_book(out: Path, pictures: Mapping[str, Sequence[Seen]], watch: Watch = unwatched) -> int:
+    """Write all pages into a folder; return how many there are.
+
+    Args:
+        out: the folder; pages of these names in it are replaced.
+        pictures: of each chapter, by its slug.
+        watch: told of the pages that are written.
+
+    Raises:
+        DataError: the folder or a page cannot be written.
+    """
+    library = Library()
+    pages = Pages(library, pictures)
+    makers: dict[str, Callable[[], str]] = {
+        CONTENTS: pages.contents,
+        EQUATIONS: pages.equations,
+        PARTS: lambda: pages.parts(sections(library)),
+        NAMES: pages.names,
+        **{chapter_page(chapter): partial(pages.chapter, chapter) for chapter in CHAPTERS},
+        **{page_of(name): partial(pages.module, module) for name, module in library.modules.items()},
+    }
+    for done, (name, make) in enumerate(makers.items(), start=1):
+        text = make()
+        with replacing(out / name) as file:
+            file.write(text.encode())
+        watch(done, len(makers), "writing pages")
+    return len(makers)
+
+
+def draw_pictures(draw: Draw, folder: Path, watch: Watch = unwatched) -> dict[str, list[Seen]]:
+    """Return the pictures of all chapters, drawn into files of a folder.
+
+    Args:
+        draw: draws one.
+        folder: for the files, which the pages then hold.
+        watch: told of the figures that are drawn.
+    """
+    wanted = [(chapter, figure) for chapter in CHAPTERS for figure in chapter.figures]
+    found: dict[str, list[Seen]] = {chapter.slug: [] for chapter, _ in wanted}
+    for done, (chapter, figure) in enumerate(wanted, start=1):
+        found[chapter.slug].append(_drawn(draw, figure, folder / f"{chapter.slug}-{figure.name}.png"))
+        watch(done, len(wanted), "drawing figures")
+    return found
+
+
+def _drawn(draw: Draw, figure: Figure, path: Path) -> Seen:
+    why = draw(figure, path)
+    return Seen(figure.caption, why=why) if why else Seen(figure.caption, read_picture(path))

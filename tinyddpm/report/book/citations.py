@@ -1,0 +1,88 @@
+"""Citations in docstrings and comments, such as "DDPM eq. 4" or "arXiv 2206.00364, Algorithm 1"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tinyddpm.report.book.source import Module
+
+PAPERS = {
+    "DDPM": "2006.11239", "IDDPM": "2102.09672", "DDIM": "2010.02502", "CFG": "2207.12598", "EDM": "2206.00364",
+    "EDM2": "2312.02696", "SDEdit": "2108.01073", "RePaint": "2201.09865", "DDNM": "2212.00490",
+    "DPM-Solver++": "2211.01095", "UniPC": "2302.04867", "Kingma, Ba": "1412.6980",
+}  # fmt: skip
+"""arXiv numbers of papers that are cited by name."""
+
+NAMES = {number: name for name, number in PAPERS.items()}
+
+NAME = "|".join(re.escape(name) for name in sorted(PAPERS, key=len, reverse=True))
+NUMBERS = r"\d+(?:(?:, | and | to )\d+)*"
+CITATION = re.compile(
+    rf"(?P<paper>\b(?:{NAME})(?!\w))|(?:arXiv |\()?\b(?P<arxiv>\d{{4}}\.\d{{5}})\b|(?P<again>ibid\.)"
+    rf"|\beqs?\. (?P<equations>{NUMBERS})|\bAlgorithms? (?P<algorithms>{NUMBERS})(?: of (?P<of>{NAME})(?!\w))?"
+)
+
+
+@dataclass(frozen=True)
+class Citation:
+    """An equation or an algorithm that a text cites.
+
+    Attributes:
+        start, end: where in the text.
+        paper: its name, or its arXiv number where it has none.
+        kind: "eq" or "algorithm"; "paper" for the paper itself.
+        numbers: of the equations or algorithms.
+    """
+
+    start: int
+    end: int
+    paper: str
+    kind: str
+    numbers: tuple[int, ...] = ()
+
+
+def citations(text: str, paper: str = "") -> Iterator[Citation]:
+    """Yield what a text cites; a number is of the paper that was named last, or of `paper`."""
+    for match in CITATION.finditer(text):
+        if match["paper"] or match["arxiv"]:
+            paper = match["paper"] or NAMES.get(match["arxiv"], match["arxiv"])
+            start = match.start("arxiv") if match["arxiv"] else match.start()
+            yield Citation(start, match.end(), paper, "paper")
+        elif not match["again"]:
+            paper = match["of"] or paper
+            kind, found = ("eq", match["equations"]) if match["equations"] else ("algorithm", match["algorithms"])
+            yield Citation(match.start(), match.end(), paper, kind, _numbers(found))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    if " to " in text:
+        first, last = map(int, text.split(" to "))
+        return tuple(range(first, last + 1))
+    return tuple(map(int, re.findall(r"\d+", text)))
+
+
+def paper_of(module: Module) -> str:
+    """Return the paper that a module's numbers are of where none is named: the first that its docstring names."""
+    return next((found.paper for found in citations(module.doc) if found.kind == "paper"), "DDPM")
+
+
+def address(paper: str) -> str:
+    """Return where a paper is to be read."""
+    return f"https://arxiv.org/abs/{PAPERS.get(paper, paper)}"
+
+
+def cited_by(module: Module) -> dict[tuple[str, str, int], list[int]]:
+    """Return the lines at which a module cites each equation and algorithm, by paper, kind and number."""
+    found: dict[tuple[str, str, int], list[int]] = {}
+    default = paper_of(module)
+    for row in module.rows:
+        line = next(iter(row.code), 1)
+        for note in row.notes:
+            for citation in citations(note.text, default):
+                for number in citation.numbers:
+                    lines = found.setdefault((citation.paper, citation.kind, number), [])
+                    if line not in lines:
+                        lines.append(line)
+    return found

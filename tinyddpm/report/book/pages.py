@@ -1,0 +1,334 @@
+"""The pages of the book: contents, chapters, modules, equations, parts, index."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import groupby
+
+from tinyddpm import __version__
+from tinyddpm.figures.markup import Children, Element, node, source
+from tinyddpm.report.book.chapters import CHAPTERS, Chapter, chapter_of
+from tinyddpm.report.book.citations import PAPERS, address
+from tinyddpm.report.book.equations import KINDS, NUMBERED, Numbered
+from tinyddpm.report.book.library import EQUATIONS, Library, Named, page_of
+from tinyddpm.report.book.prose import Writer, summary
+from tinyddpm.report.book.source import Module, Note, Row
+from tinyddpm.report.document import document
+from tinyddpm.report.folder import Picture
+from tinyddpm.report.parts import figure
+
+TITLE = "tinyddpm, annotated"
+CONTENTS, PARTS, NAMES = "index.html", "parts.html", "names.html"
+PLACES = {CONTENTS: "Contents", EQUATIONS: "Equations", PARTS: "Parts", NAMES: "Index"}
+
+PAPER_TITLES = {
+    "DDPM": "Denoising diffusion probabilistic models (Ho, Jain, Abbeel 2020)",
+    "IDDPM": "Improved denoising diffusion probabilistic models (Nichol, Dhariwal 2021)",
+    "DDIM": "Denoising diffusion implicit models (Song, Meng, Ermon 2020)",
+    "CFG": "Classifier-free diffusion guidance (Ho, Salimans 2022)",
+    "EDM": "Elucidating the design space of diffusion-based generative models (Karras et al. 2022)",
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture of a chapter, and what is seen in it; without a picture, why it is left out."""
+
+    caption: str
+    picture: Picture | None = None
+    why: str = ""
+
+
+class Pages:
+    """Makes the pages, each as HTML.
+
+    Args:
+        library: the modules.
+        pictures: those of each chapter, by its slug.
+    """
+
+    def __init__(self, library: Library, pictures: Mapping[str, Sequence[Seen]]) -> None:
+        self.library, self.pictures = library, pictures
+        texts = [_text("tinyddpm.report", "page.css"), _text(__package__, "book.css")]
+        self._style, self._script = "".join(texts), _text(__package__, "book.js")
+        self._writer = library.writer()
+
+    def page(self, name: str, title: str, *content: Children, wide: bool = False) -> str:
+        """Return a page with what all have: a bar of links above, and who wrote it below."""
+        links = (
+            node("a", {"href": place} | ({"aria-current": "page"} if place == name else {}), text)
+            for place, text in PLACES.items()
+        )
+        return document(
+            title if name == CONTENTS else f"{title} · {TITLE}",
+            self._style,
+            self._script if name == CONTENTS else "",
+            node("nav", {"class": "bar", "aria-label": "The book"}, node("strong", {}, TITLE), links),
+            node("main", {"class": "wide"} if wide else {}, node("h1", {}, self._writer.sentence(title)), content),
+            node("footer", {}, f"Made from the source of tinyddpm {__version__}."),
+        )
+
+    def contents(self) -> str:
+        """Return the first page: search, and chapters with their modules."""
+        chapters = (
+            node(
+                "li",
+                {},
+                node("a", {"href": chapter_page(chapter)}, self._writer.sentence(chapter.title)),
+                node("p", {}, self._writer.sentence(chapter.about)),
+            )
+            for chapter in CHAPTERS
+        )
+        papers = (
+            node("li", {}, node("a", {"href": address(paper)}, title), f", arXiv {PAPERS[paper]}")
+            for paper, title in PAPER_TITLES.items()
+        )
+        return self.page(
+            CONTENTS,
+            TITLE,
+            node(
+                "p",
+                {"class": "lead"},
+                "The source of a denoising diffusion model, read beside the papers: what is said of it left, and the "
+                "code right, line against line. All of it is made from the source itself. Time in code is 0-based: "
+                "code ",
+                self._writer.sentence("t is the papers' t + 1."),
+            ),
+            node(
+                "search",
+                {},
+                node("label", {"for": "words"}, "Search names, equations and parts"),
+                node("input", {"id": "words", "type": "search", "autocomplete": "off", "disabled": ""}),
+                node("ul", {"id": "found", "aria-live": "polite"}),
+            ),
+            node("h2", {}, "Chapters"),
+            node("ol", {"class": "chapters"}, chapters),
+            node("h2", {}, "Papers"),
+            node("ul", {}, papers),
+            self._entries(),
+        )
+
+    def _entries(self) -> Element:
+        """Return what is searched, as JSON: names, addresses and what is said of them."""
+        modules = [[name, page_of(name), summary(module.doc)] for name, module in self.library.modules.items()]
+        names = [[named.name, named.address, f"{named.about} ({named.module})"] for named in self.library.names]
+        numbered = [
+            [f"{each.paper} {KINDS[each.kind]} {each.number}", f"{EQUATIONS}#{each.anchor}", each.about]
+            for each in NUMBERED
+        ]
+        chapters = [[chapter.title, chapter_page(chapter), chapter.about] for chapter in CHAPTERS]
+        found = source("script", json.dumps([*chapters, *numbered, *modules, *names]).replace("<", "\\u003c"))
+        found.set("type", "application/json")
+        found.set("id", "entries")
+        return found
+
+    def chapter(self, chapter: Chapter) -> str:
+        """Return a chapter's page: what it is about, its figures, and its modules."""
+        number = CHAPTERS.index(chapter)
+        modules = (
+            node("li", {}, node("a", {"href": page_of(name)}, node("code", {}, name)), " ", self._first(name))
+            for name in chapter.modules
+        )
+        return self.page(
+            chapter_page(chapter),
+            f"{number + 1}. {chapter.title}",
+            node("p", {"class": "lead"}, self._writer.sentence(chapter.about)),
+            node("ol", {"class": "modules"}, modules),
+            map(_seen, self.pictures.get(chapter.slug, ())),
+            _turn(
+                (chapter_page(CHAPTERS[number - 1]), CHAPTERS[number - 1].title) if number else (CONTENTS, "Contents"),
+                (page_of(chapter.modules[0]), chapter.modules[0]),
+            ),
+        )
+
+    def _first(self, name: str) -> list[Children]:
+        return self.library.writer(self.library.modules[name]).sentence(summary(self.library.modules[name].doc))
+
+    def module(self, module: Module) -> str:
+        """Return a module's page: prose beside its code."""
+        chapter = chapter_of()[module.name]
+        order = list(self.library.modules)
+        place = order.index(module.name)
+        after = order[place + 1] if place + 1 < len(order) else None
+        next_chapter = chapter_of()[after] if after else None
+        onward = (NAMES, "Index")
+        if after and next_chapter is chapter:
+            onward = (page_of(after), after)
+        elif next_chapter:
+            onward = (chapter_page(next_chapter), next_chapter.title)
+        before = order[place - 1] if place and chapter_of()[order[place - 1]] is chapter else None
+        writer = self.library.writer(module)
+        return self.page(
+            page_of(module.name),
+            module.name,
+            node(
+                "p",
+                {"class": "crumb"},
+                "Chapter ",
+                node("a", {"href": chapter_page(chapter)}, f"{CHAPTERS.index(chapter) + 1}. {chapter.title}"),
+            ),
+            node("div", {"class": "rows"}, (_row(row, writer) for row in module.rows)),
+            _turn((page_of(before), before) if before else (chapter_page(chapter), chapter.title), onward),
+            wide=True,
+        )
+
+    def equations(self) -> str:
+        """Return the table of all equations and algorithms."""
+        tables = (
+            (
+                node("h2", {"id": paper.lower()}, paper),
+                node("p", {}, node("a", {"href": address(paper)}, PAPER_TITLES[paper]), f", arXiv {PAPERS[paper]}"),
+                _table(("", "what it is", "where"), (self._numbered(each) for each in rows)),
+            )
+            for paper, rows in groupby(NUMBERED, lambda each: each.paper)
+        )
+        return self.page(
+            EQUATIONS,
+            "Equations",
+            node(
+                "p",
+                {"class": "lead"},
+                "Every numbered equation and algorithm of five papers, of their sections 2 to 5, and the line that "
+                "implements it; where there is none, why.",
+            ),
+            tables,
+        )
+
+    def _numbered(self, each: Numbered) -> Element:
+        if each.where:
+            module, _, name = each.where.partition(":")
+            line = self.library.modules[module].lines[name]
+            others = [
+                (other, at)
+                for other, at in self.library.cited[each.paper, each.kind, each.number]
+                if (other, at) != (module, line)
+            ]
+            where: Children = [
+                node("a", {"href": f"{page_of(module)}#{name}"}, node("code", {}, name)),
+                node("span", {"class": "aside"}, f" {module}, line {line}"),
+                _also(others),
+            ]
+        elif each.same:
+            paper, number = each.same
+            same = next(x for x in NUMBERED if (x.paper, x.kind, x.number) == (paper, "eq", number))
+            where = ["the same as ", node("a", {"href": f"#{same.anchor}"}, f"{paper}'s {number}")]
+        else:
+            where = node("span", {"class": "aside"}, "not implemented: ", self._writer.sentence(each.why))
+        name = f"Algorithm {each.number}" if each.kind == "algorithm" else f"({each.number})"
+        return node(
+            "tr",
+            {"id": each.anchor},
+            node("th", {"scope": "row"}, name),
+            node("td", {}, self._writer.sentence(each.about)),
+            node("td", {}, where),
+        )
+
+    def parts(self, sections: Sequence[Element]) -> str:
+        """Return the page of all registered parts, of the sections of their groups."""
+        return self.page(
+            PARTS,
+            "Parts",
+            node(
+                "p",
+                {"class": "lead"},
+                "Every registered part of each kind, with its options and their defaults. A part is chosen by its "
+                "name; its options are set under the part's own table.",
+            ),
+            node(
+                "nav",
+                {"aria-label": "Kinds"},
+                (node("a", {"href": f"#{each.get('id')}"}, each.findtext("h2", "")) for each in sections),
+            ),
+            sections,
+        )
+
+    def names(self) -> str:
+        """Return the index of names, by their first letters."""
+        of_letter = groupby(self.library.names, lambda named: named.name[0].upper())
+        letters = [(letter, list(named)) for letter, named in of_letter]
+        return self.page(
+            NAMES,
+            "Index",
+            node("nav", {"aria-label": "Letters"}, (node("a", {"href": f"#{x}"}, x) for x, _ in letters)),
+            (
+                (node("h2", {"id": letter}, letter), node("dl", {"class": "index"}, map(self._name, found)))
+                for letter, found in letters
+            ),
+        )
+
+    def _name(self, named: Named) -> Element:
+        writer = self.library.writer(self.library.modules[named.module])
+        return node(
+            "div",
+            {},
+            node("dt", {}, node("a", {"href": named.address}, node("code", {}, named.name))),
+            node("dd", {}, writer.sentence(named.about), " ", node("span", {"class": "aside"}, named.module)),
+        )
+
+
+def chapter_page(chapter: Chapter) -> str:
+    """Return the name of a chapter's page."""
+    return f"chapter-{chapter.slug}.html"
+
+
+def _row(row: Row, writer: Writer) -> Element:
+    """Return what is said, and the code beside it."""
+    anchors = [node("span", {"id": name, "class": "anchor"}) for name in row.names]
+    prose = (node("div", {"class": note.kind}, _said(note, writer)) for note in row.notes)
+    lines = (
+        node("span", {"class": "l", "id": f"L{number}", "data-n": str(number)}, map(_piece, pieces), "\n")
+        for number, pieces in row.code.items()
+    )
+    code = node("pre", {"tabindex": "0"}, node("code", {}, lines)) if row.code else None
+    return node(
+        "div",
+        {"class": "row" if row.notes else "row bare"},
+        node("div", {"class": "prose"}, anchors, prose),
+        node("div", {"class": "code"}, code),
+    )
+
+
+def _said(note: Note, writer: Writer) -> list[Element]:
+    """Return a docstring, or a comment, which is a sentence or a part of one."""
+    return writer.document(note.text) if note.kind == "doc" else [node("p", {}, writer.sentence(note.text))]
+
+
+def _text(package: str, name: str) -> str:
+    return files(package).joinpath(name).read_text(encoding="utf-8")
+
+
+def _piece(piece: tuple[str, str]) -> Children:
+    text, kind = piece
+    return node("span", {"class": kind}, text) if kind else text
+
+
+def _seen(seen: Seen) -> Element:
+    if seen.picture is None:
+        return node("p", {"class": "aside"}, f"{seen.caption} {seen.why}")
+    return figure(seen.picture, seen.caption, seen.caption)
+
+
+def _also(places: Sequence[tuple[str, int]]) -> Children:
+    """Return links to the other lines that cite an equation."""
+    links: list[Children] = []
+    for module, line in dict(reversed(places)).items():  # the first line of each
+        links += [", " if links else " · cited too in ", node("a", {"href": f"{page_of(module)}#L{line}"}, module)]
+    return node("span", {"class": "aside"}, links) if links else None
+
+
+def _table(columns: Sequence[str], rows: Iterable[Element]) -> Element:
+    head = node("tr", {}, (node("th", {"scope": "col"}, name) for name in columns))
+    return node("div", {"class": "scroll"}, node("table", {}, node("thead", {}, head), node("tbody", {}, rows)))
+
+
+def _turn(before: tuple[str, str], after: tuple[str, str]) -> Element:
+    """Return links to the page before and the page after."""
+    return node(
+        "nav",
+        {"class": "turn", "aria-label": "Pages"},
+        node("a", {"href": before[0], "rel": "prev"}, f"← {before[1]}"),
+        node("a", {"href": after[0], "rel": "next"}, f"{after[1]} →"),
+    )

@@ -1,0 +1,315 @@
+"""Docstrings and comments as HTML: paragraphs, formulas, lists, and sections such as what is returned."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from tinyddpm.figures.markup import LONGEST, Children, Element, node
+from tinyddpm.report.book.notation import (
+    BINARY,
+    FUNCTIONS,
+    GREEK,
+    RELATIONS,
+    WORDS,
+    NotationError,
+    Token,
+    is_formula,
+    is_symbol,
+    math,
+    relates,
+    tokens,
+)
+
+SECTION = re.compile(r"(Args|Returns|Raises|Yields|Attributes):$")
+TITLES = {"Args": "Takes"}
+ENTRY = re.compile(r"(\*{0,2}\w[\w, ]*): +(\S.*)")
+BULLET = "- "
+
+MOST_WORDS = 40
+"""Words of a formula in a sentence at most."""
+
+Link = Callable[[str], str | None]
+"""The address of what a name in backticks stands for; None where it is in no page."""
+
+Cited = Callable[[str], list[Children]]
+"""A text with its citations made into links: texts, which are looked through for formulas, and elements."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a section says of one name."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a docstring.
+
+    Attributes:
+        kind: "paragraph", "indented", "list", or a section's name.
+        lines: of an indented block; the text of a paragraph or the items of a list.
+        entries: of a section.
+    """
+
+    kind: str
+    lines: tuple[str, ...] = ()
+    entries: tuple[Entry, ...] = ()
+
+
+def blocks(text: str) -> list[Block]:
+    """Return the parts of a docstring that `inspect.cleandoc` has cleaned."""
+    found = []
+    for part in re.split(r"\n\s*\n", text.strip("\n")):
+        lines = part.split("\n")
+        if SECTION.match(lines[0]):
+            found.append(_section(SECTION.match(lines[0])[1], lines[1:]))  # type: ignore[index]
+        elif all(line.startswith("    ") for line in lines):
+            if found and found[-1].kind in ("Args", "Returns", "Yields", "Attributes"):
+                found[-1] = _section(found[-1].kind, [*_lines_of(found[-1]), *lines])
+            else:
+                found.append(Block("indented", tuple(line.rstrip() for line in lines)))
+        elif lines[0].lstrip().startswith(BULLET):
+            found.append(Block("list", tuple(_items(lines))))
+        else:
+            found += _broken(lines)
+    return found
+
+
+def summary(text: str) -> str:
+    """Return the first sentence of a docstring, or its first line."""
+    first = " ".join(text.strip().split("\n\n")[0].split())
+    return re.split(r"(?<=[^.][.!]) (?=[A-Z])", first)[0]
+
+
+def _broken(lines: Sequence[str]) -> Iterator[Block]:
+    """Yield a paragraph, and what is indented in it as a block of its own."""
+    kept: list[str] = []
+    indented: list[str] = []
+    for line in [*lines, ""]:
+        if line.startswith("    "):
+            indented.append(line)
+            continue
+        if indented:
+            if kept:
+                yield Block("paragraph", (" ".join(kept),))
+            yield Block("indented", tuple(indented))
+            kept, indented = [], []
+        kept += [line.strip()] if line.strip() else []
+    if kept:
+        yield Block("paragraph", (" ".join(kept),))
+
+
+def _items(lines: Sequence[str]) -> list[str]:
+    items: list[str] = []
+    for line in map(str.strip, lines):
+        if line.startswith(BULLET):
+            items.append(line.removeprefix(BULLET))
+        else:
+            items[-1] += f" {line}"
+    return items
+
+
+def _section(kind: str, lines: Sequence[str]) -> Block:
+    """Return a section: entries by name, or a text without one."""
+    entries: list[Entry] = []
+    for line in lines:
+        entry = ENTRY.match(line.strip())
+        if entry and not line.startswith("     "):
+            entries.append(Entry(entry[1], entry[2]))
+        elif entries:
+            entries[-1] = Entry(entries[-1].name, f"{entries[-1].text} {line.strip()}")
+        else:
+            entries.append(Entry("", line.strip()))
+    return Block(kind, entries=tuple(entries))
+
+
+def _lines_of(section: Block) -> list[str]:
+    return [f"    {entry.name}: {entry.text}" if entry.name else f"    {entry.text}" for entry in section.entries]
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Makes HTML of docstrings.
+
+    Attributes:
+        link: where a name in backticks leads.
+        cited: makes links of citations.
+    """
+
+    link: Link
+    cited: Cited
+
+    def document(self, text: str) -> list[Element]:
+        """Return a docstring."""
+        return [element for block in blocks(text) for element in self._block(block)]
+
+    def _block(self, block: Block) -> Iterator[Element]:
+        if block.kind == "paragraph":
+            yield node("p", {}, self.sentence(block.lines[0]))
+        elif block.kind == "list":
+            yield node("ul", {}, (node("li", {}, self.sentence(item)) for item in block.lines))
+        elif block.kind == "indented":
+            yield self._indented(block.lines)
+        else:
+            yield node("h4", {}, TITLES.get(block.kind, block.kind))
+            rows = (
+                node("div", {}, node("dt", {}, node("code", {}, entry.name)), node("dd", {}, self.sentence(entry.text)))
+                if entry.name
+                else node("div", {"class": "alone"}, node("dd", {}, self.sentence(entry.text)))
+                for entry in block.entries
+            )
+            yield node("dl", {}, rows)
+
+    def _indented(self, lines: Sequence[str]) -> Element:
+        """Return lines of formulas, or as they are if one of them is none."""
+        pieces = [re.split(r" {2,}", line.strip()) for line in lines]
+        if not all(any(is_formula(piece) for piece in line) and _all_of_notation(line) for line in pieces):
+            return node("pre", {"class": "text"}, _chunks("\n".join(line.removeprefix("    ") for line in lines)))
+        rows = (node("div", {"class": "line"}, map(self._piece, line)) for line in pieces)
+        return node("div", {"class": "equation"}, rows)
+
+    def _piece(self, text: str) -> Element:
+        """Return a piece of a line of formulas, which may be words."""
+        if is_formula(text) and _is_mathematics(text):
+            return math(text, display=True)
+        return node("span", {}, self.sentence(text))
+
+    def sentence(self, text: str) -> list[Children]:
+        """Return a text with its code, citations and formulas."""
+        made: list[Children] = []
+        for i, part in enumerate(text.split("`")):
+            if i % 2:
+                code, target = node("code", {}, part), self.link(part)
+                made.append(node("a", {"href": target}, code) if target else code)
+            else:
+                for piece in self.cited(part):
+                    made += formulas(piece) if isinstance(piece, str) else [piece]
+        return made
+
+
+def _all_of_notation(line: Sequence[str]) -> bool:
+    """Whether the pieces of a line are formulas or words, and no code."""
+    return not any(sign in piece for piece in line for sign in ('"', "@", "()", "_("))
+
+
+def _is_mathematics(text: str) -> bool:
+    """Whether a formula is to be set as one: it has a relation, or no words in it."""
+    return relates(text) or all(is_symbol(token.text) for token in tokens(text) if token.kind == "name")
+
+
+def formulas(text: str) -> list[Children]:
+    """Return a text with the formulas in it, each as long as it can be."""
+    made: list[Children] = []
+    plain, parts = "", re.split(r"( +)", text)
+    place = 0
+    while place < len(parts):
+        found = _formula(parts, place) if not plain or plain[-1] in " ([“" or plain.endswith("-") else None
+        if found is None:
+            plain += parts[place]
+            place += 1
+            continue
+        before, formula, after, place = found
+        made += [*_chunks(plain + before), math(formula)]
+        plain = after
+    return [*made, *_chunks(plain)]
+
+
+def _formula(parts: Sequence[str], start: int) -> tuple[str, str, str, int] | None:
+    """Return the longest formula that begins with a word: what stands before and after, and where the text goes on."""
+    end = start
+    while end < min(len(parts), start + 2 * MOST_WORDS) and (not parts[end].strip() or _may_be(parts[end])):
+        end += 1
+    for stop in range(end, start, -1):
+        run = "".join(parts[start:stop])
+        for before, close in product(("", "("), ("", ")", "'s")):
+            inner = run.removeprefix(before).rstrip(".,;:").removesuffix(close).rstrip(".,;:")
+            after = run[len(before) + len(inner) :]
+            if run.startswith(before) and close in after and _stands(inner):
+                return before, inner, after, stop
+    return None
+
+
+AFTER, BEFORE = "=≈~∝≤≥<>+·×/,:;→←)", "=≈~+−·×/-"
+"""Signs that no formula in a sentence begins with, or ends in."""
+
+MAY_BE = re.compile(r"[\w\u0302-\u0304=≈~∝≤≥<>≠∈←→⇒+−\-±∓·×⊗^'/,;:|‖….()\[\]{}√∂∇∞½¼ΣΠ∑∫²³⁻⁰¹⁴ᵀ⁺]+")
+
+
+def _may_be(word: str) -> bool:
+    """Whether a word of a text may be of a formula."""
+    if not MAY_BE.fullmatch(word):
+        return False
+    try:
+        found = tokens(word.strip(".,;:").strip("()"))
+    except NotationError:
+        return False
+    scripted = {i for i, token in enumerate(found) if i + 1 < len(found) and found[i + 1].kind == "sub"}
+    after = {i for i in range(1, len(found)) if found[i - 1].kind == "sub"}
+    return all(
+        token.kind != "name" or is_symbol(token.text) or token.text in WORDS or i in scripted or i in after
+        for i, token in enumerate(found)
+    )
+
+
+def _is_one(text: str) -> bool:
+    """Whether a piece is one formula: no list but one with …, no shape such as (N,), no possessive."""
+    depth = 0
+    for sign, after in zip(text, [*text[1:], ""], strict=True):
+        depth += (sign in "([{") - (sign in ")]}")
+        listed = sign in ",;:" and depth == 0 and "…" not in text
+        if depth < 0 or listed or sign + after in ("'s", ",)", ".."):
+            return False
+    return depth == 0 or "[" in text
+
+
+def _stands(text: str) -> bool:
+    """Whether a piece of a sentence is a formula for sure, and no word or shape."""
+    if not text or text != text.strip() or not _is_one(text) or text[0] in AFTER or text[-1] in BEFORE:
+        return False
+    try:
+        found = tokens(text)
+        math(text)
+    except NotationError:
+        return False
+    names = [token.text for token in found if token.kind == "name"]
+    if not names or (len(found) == 1 and names[0].isascii() and names[0] not in GREEK):
+        return len(found) == 1 == len(names) and len(names[0]) == 1 and names[0] not in "aAI"
+    words = text.split(" ")
+    if len(words) > 1 and not _beside_sign(words):
+        return False
+    combined = len(words) > 1 and any(token.text in BINARY or token.text == "/" for token in found)
+    if not combined and not any(_tells(token, len(found)) for token in found):
+        return False
+    return all(_beside(found, i) for i, token in enumerate(found) if token.kind == "name" and token.text in WORDS)
+
+
+def _tells(token: Token, of: int) -> bool:
+    """Whether a token, one of so many, is of nothing but a formula."""
+    if token.kind == "name":
+        return not token.text.isascii() or token.text in GREEK or (token.text in FUNCTIONS and of > 1)
+    return token.kind in ("sub", "raised") or token.text in RELATIONS or token.text in "^√∂Σ∫‖"
+
+
+def _beside_sign(words: Sequence[str]) -> bool:
+    """Whether letters like articles at the ends of a piece stand beside a sign, as in a = b."""
+    first, second, *_ = words
+    *_, before, last = words
+    signs = RELATIONS | BINARY
+    return (first not in ("a", "A", "I") or second in signs) and (last not in ("a", "A") or before in signs)
+
+
+def _beside(found: Sequence[Token], place: int) -> bool:
+    """Whether a word among tokens has a sign beside it."""
+    near = [token for token in found[:place] if token.kind != "space"][-1:]
+    near += [token for token in found[place + 1 :] if token.kind != "space"][:1]
+    return any(token.text in RELATIONS | BINARY | set("()/_,") for token in near)
+
+
+def _chunks(text: str) -> list[Children]:
+    """Return a text in pieces, none longer than what an element takes at once."""
+    return [text[i : i + LONGEST] for i in range(0, len(text), LONGEST)]
