@@ -94,8 +94,8 @@ def main(*arguments: str) -> None:
             print(f"| {name}, {model.step:,} steps | `{sampler}` |", *numbers, flush=True)
             rows.append(f"{name}, {sampler}")
     pictures = np.stack(tiles).reshape(len(rows), len(given.steps), *tiles[0].shape)
-    height, width = pictures.shape[2:4]
-    with drawing(given.picture, (1.8 + 2.5 * len(given.steps), 0.5 + 2.5 * len(rows) * height / width)) as figure:
+    shape = (pictures.shape[2] + 2) / (pictures.shape[3] + 2)  # of a picture with the gap around it
+    with drawing(given.picture, (1.6 + 2.5 * len(given.steps), 0.5 + 2.5 * len(rows) * shape)) as figure:
         show_tiles(figure.subplots(), pictures, [f"{steps} steps" for steps in given.steps], rows)
 
 

@@ -80,7 +80,7 @@ class Job:
         except subprocess.TimeoutExpired:
             self._end()
             return "it hung"
-        return "" if code == 0 else f"exit {code}"
+        return "" if code == 0 else " ".join([f"exit {code}", *self.errors])
 
     def wait(self, victim: int) -> str:
         """Return what did not end in time, of the launcher and of all ranks but `victim`; then end what is left."""

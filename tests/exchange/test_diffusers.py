@@ -18,9 +18,8 @@ from helpers.command_line import says
 from helpers.comparison import HostArray, assert_close
 from helpers.networks import random_weights
 from helpers.peers import import_peer
-from tinyddpm.backend import Purpose, load_backend
+from tinyddpm.backend import Backend, Purpose, load_backend
 from tinyddpm.conditions import Asked
-from tinyddpm.exchange.diffusers_scheduler import read_scheduler, scheduler_config
 from tinyddpm.exchange.diffusers_unet import read_unet
 from tinyddpm.exchange.run import Imported, write_run
 from tinyddpm.model.config import Config
@@ -80,6 +79,7 @@ CASES = {
         },
         {"halving": "around", "frequency_shift": 0.0},
     ),
+    "blocks": Case(network={"resampling": "blocks", "multipliers": [1, 2, 1], "adaptive": True, "head_channels": 4}),
     "x_0": Case({"training": {"predict": "x_0"}, "schedule": {"name": "laplace", "timesteps": 40}}),
 }
 
@@ -94,9 +94,9 @@ def hwc(x: torch.Tensor) -> HostArray:
     return np.moveaxis(x.detach().numpy(), 1, -1)
 
 
-def ours(run: Path, x: HostArray, t: int, labels: HostArray | None) -> HostArray:
+def ours(run: Path, x: HostArray, t: int, labels: HostArray | None, backend: Backend = NUMPY) -> HostArray:
     """What our network makes of x at a time."""
-    model, flat, _ = load_model(run, NUMPY)
+    model, flat, _ = load_model(run, backend)
     denoiser = model.network_denoiser(flat, Asked(labels))
     return denoiser._network_output(x, np.full(len(x), t), *denoiser.given.values())[0]
 
@@ -106,12 +106,14 @@ def theirs(unet: Any, x: HostArray, t: int, labels: HostArray | None) -> HostArr
         return hwc(unet(chw(x), t, None if labels is None else torch.from_numpy(labels)).sample)
 
 
-def assert_equal_outputs(run: Path, unet: Any, shape: tuple[int, ...], classes: int, T: int) -> None:
+def assert_equal_outputs(
+    run: Path, unet: Any, shape: tuple[int, ...], classes: int, T: int, backend: Backend = NUMPY
+) -> None:
     rng = np.random.default_rng(1)
     x = np.float32(rng.normal(size=(3, *shape)))
     labels = rng.permutation(classes)[:3] if classes else None
     for t in (0, 1, T // 3, T - 1):
-        found, expected = ours(run, x, t, labels), theirs(unet, x, t, labels)
+        found, expected = ours(run, x, t, labels, backend), theirs(unet, x, t, labels)
         assert np.std(expected) > 0.1
         assert_close(found, expected, 1e-5, f"output at {t}")
 
@@ -213,13 +215,12 @@ def test_ddim_draws_our_images(tmp_path: Path, steps: int, monkeypatch: pytest.M
 
 
 def test_what_has_no_equal_is_said_at_once(tmp_path: Path) -> None:
-    network = {"groups": 0, "heads": 2, "channels": 16, "time_scale": 0.5, "time_channels": 4, "resampling": "blocks"}
+    network = {"groups": 0, "heads": 2, "channels": 16, "time_scale": 0.5, "time_channels": 4}
     case = Case({"training": {"predict": "flow"}}, network)
     error = export_fails(case.run(tmp_path / "run"), tmp_path / "out")
     assert "predict 'flow'" in error
     assert "time_scale 0.5" in error
     assert "time_channels 4" in error
-    assert "resampling 'blocks'" in error
     assert "norms of 4 and 8" in error
     assert "network.groups=4" in error
     assert not (tmp_path / "out").exists()
@@ -271,35 +272,6 @@ def test_an_import_of_an_export_has_the_same_bits(tmp_path: Path, name: str) -> 
     assert ours(tmp_path / "run", x, 3, labels).tobytes() == ours(tmp_path / "back", x, 3, labels).tobytes()
 
 
-OF_OTHER_ENDS: list[dict[str, Any]] = [
-    {"name": "linear", "timesteps": 40, "rescale": False},
-    {"name": "quadratic", "timesteps": 40, "beta_start": 8.5e-4, "beta_end": 0.012},
-]
-
-
-@pytest.mark.parametrize("precise", [True, False])
-@pytest.mark.parametrize(
-    "schedule",
-    [
-        *({"name": name, "timesteps": 50} for name in ("linear", "quadratic", "cosine", "sigmoid-alpha", "flow")),
-        *OF_OTHER_ENDS,
-    ],
-    ids=str,
-)
-def test_schedules_come_back_by_name(schedule: dict[str, Any], precise: bool) -> None:
-    """Also of a table that is float32's: without options where they are the defaults, else with the two ends."""
-    model = Case({"schedule": schedule}).model()
-    config = scheduler_config(model)
-    if not precise:
-        config["trained_betas"] = np.float32(model.process.betas).tolist()
-    found, wrong, _ = read_scheduler(config, learned=False)
-    assert wrong == []
-    back = Model(Config.from_dict({**found, "network": {"name": "unet", **NETWORK}}), (8, 8, 3), (), NUMPY)
-    assert (back.config.schedule.name, back.process.T) == (schedule["name"], schedule["timesteps"])
-    assert bool(back.config.schedule.options) == (schedule in OF_OTHER_ENDS)
-    np.testing.assert_allclose(back.process.betas, model.process.betas, rtol=1e-12 if precise else 1e-6)
-
-
 CIFAR10 = {
     "sample_size": 32,
     "in_channels": 3,
@@ -329,6 +301,12 @@ UNETS: dict[str, dict[str, Any]] = {
         "sample_size": 16, "block_out_channels": [8, 16], "norm_num_groups": 4, "layers_per_block": 1,
         "down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
     },
+    "levels joined by residual blocks": {
+        "sample_size": 16, "block_out_channels": [8, 16, 16], "norm_num_groups": 4, "layers_per_block": 1,
+        "down_block_types": ["ResnetDownsampleBlock2D", "AttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["ResnetUpsampleBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+        "downsample_type": "resnet", "upsample_type": "resnet",
+    },
     "scale and shift, learned variance, classes": {
         "sample_size": [8, 16], "block_out_channels": [16, 16], "norm_num_groups": 8, "layers_per_block": 1,
         "in_channels": 1, "out_channels": 2, "resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 8,
@@ -347,6 +325,12 @@ def made(folder: Path, config: dict[str, Any], **scheduler: Any) -> Any:
             parameter += 0.1 * torch.randn_like(parameter) if "norm" in name or "bias" in name else 0
     diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler(**scheduler)).save_pretrained(folder)
     return unet.eval()
+
+
+def test_the_layout_of_cifar10_is_computed_by_numba_too(tmp_path: Path) -> None:
+    unet = made(tmp_path / "in", {**CIFAR10, **NARROW})
+    says("import", tmp_path / "in", "--out", tmp_path / "run")
+    assert_equal_outputs(tmp_path / "run", unet, (32, 32, 3), 0, 1000, load_backend("numba"))
 
 
 @pytest.mark.parametrize("name", UNETS)
@@ -412,6 +396,14 @@ def test_an_imported_run_draws_what_the_pipeline_draws(tmp_path: Path, monkeypat
     says("sample", tmp_path / "run", "--count", "2", "--out", tmp_path / "samples")
 
 
+def test_an_average_of_another_model_is_refused(tmp_path: Path) -> None:
+    made(tmp_path / "in", UNETS["all as diffusers has it"])
+    made(tmp_path / "other", {**UNETS["all as diffusers has it"], "norm_eps": 1e-4})
+    error = import_fails(tmp_path / "in", "--trained", tmp_path / "other", "--out", tmp_path / "run")
+    assert "of another model" in error
+    says("import", tmp_path / "in", "--trained", tmp_path / "in", "--out", tmp_path / "run")
+
+
 def changed(folder: Path, **settings: Any) -> Path:
     path = folder / "unet" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
@@ -420,9 +412,9 @@ def changed(folder: Path, **settings: Any) -> Path:
 
 def test_all_without_an_equal_is_said_at_once(tmp_path: Path) -> None:
     made(tmp_path / "in", UNETS["all as diffusers has it"], beta_schedule="sigmoid", clip_sample_range=2.0)
-    changed(tmp_path / "in", time_embedding_type="fourier", downsample_type="resnet", act_fn="gelu", extra=1)
+    changed(tmp_path / "in", time_embedding_type="fourier", downsample_type="fir", act_fn="gelu", extra=1)
     error = import_fails(tmp_path / "in", "--out", tmp_path / "run")
-    for said in ("time_embedding_type is 'fourier'", "downsample_type is 'resnet'", "act_fn is 'gelu'", "extra",
+    for said in ("time_embedding_type is 'fourier'", "downsample_type is 'fir'", "act_fn is 'gelu'", "extra",
                  "beta_schedule is sigmoid", "clip_sample_range is 2.0"):  # fmt: skip
         assert said in error
     assert not (tmp_path / "run").exists()
@@ -434,6 +426,8 @@ WITHOUT_EQUAL: dict[str, dict[str, Any]] = {
     "block_out_channels": {"block_out_channels": [8, 12]},
     "out_channels": {"out_channels": 4},
     "downsample_padding": {"downsample_padding": 2},
+    "downsample_type": {"downsample_type": ["conv"]},
+    "upsample_type": {"upsample_type": "resnet"},
     "attn_norm_num_groups": {"resnet_time_scale_shift": "scale_shift"},
     "resnet_time_scale_shift": {"resnet_time_scale_shift": "spatial"},
     "time_embedding_dim": {"time_embedding_dim": 7},

@@ -60,6 +60,8 @@ def test_an_import_is_trained_further(imported: Path, tmp_path: Path) -> None:
     assert told(tmp_path / "a")["initial"]["from"] == str(imported)
     says("train", "--resume", imported, "--steps", "4")
     assert (told(imported)["imported"], told(imported)["step"]) == (origin, 4)
+    says("average", imported, "--lengths", "0.1")
+    assert told(imported / "averages" / "length-0.100.h5")["imported"] == origin
     says("train", "--init-from", tmp_path / "a", "--data", "digits", "--steps", "1", "--out", tmp_path / "b")
     assert told(tmp_path / "b")["imported"] == origin
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,7 @@ from helpers.command_line import says
 from helpers.comparison import HostArray, assert_close
 from helpers.peers import import_peer
 from helpers.torch_openai import Kind, OpenaiUNet
-from tinyddpm.backend import load_backend
+from tinyddpm.backend import Purpose, load_backend
 from tinyddpm.conditions import Asked
 from tinyddpm.exchange.openai_flags import read_flags
 from tinyddpm.model.config import Config
@@ -113,10 +115,12 @@ def test_an_import_computes_the_same(tmp_path: Path, name: str, backend: str) ->
         assert_close(found, np.moveaxis(expected.numpy(), 1, -1), 1e-5, f"output at {t}")
 
 
-def test_what_comes_in_goes_out_to_diffusers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pooling", [False, True])
+def test_what_comes_in_goes_out_to_diffusers(tmp_path: Path, pooling: bool) -> None:
     """A model of theirs, in a library that has no reader for it."""
     diffusers = import_peer("diffusers", "0.42")
-    theirs, run = imported(tmp_path, f"{FLAGS} --learn_sigma True", replace(SMALL, channels_out=6))
+    flags = f"{FLAGS} --learn_sigma True --resblock_updown {pooling}"
+    theirs, run = imported(tmp_path, flags, replace(SMALL, channels_out=6, pooling_blocks=pooling))
     says("export", run, tmp_path / "out")
     unet = diffusers.UNet2DModel.from_pretrained(tmp_path / "out", subfolder="unet")
     x = torch.randn(2, 3, 16, 16)
@@ -203,8 +207,67 @@ def test_published_models_have_their_size(flags: str, millions: int) -> None:
     assert first == {512: 128, 64: 192}.get(flagged.sample_shape[0], 256)
 
 
-def test_an_import_is_drawn_from(tmp_path: Path) -> None:
-    _, run = imported(tmp_path, f"{FLAGS} --learn_sigma True --timestep_respacing 5", replace(SMALL, channels_out=6))
+def of_formulas(T: int, schedule: str) -> HostArray:
+    """Betas by the formulas of their paper (IDDPM, section 3.2), those of "linear" scaled from 1000 steps to T."""
+    if schedule == "linear":
+        return np.linspace(0.1 / T, 20 / T, T)
+    f = [np.cos((t / T + 0.008) / 1.008 * np.pi / 2) ** 2 for t in range(T + 1)]
+    return np.asarray([min(1 - f[t + 1] / f[t], 0.999) for t in range(T)])
+
+
+def drawn_by_theirs(
+    theirs: OpenaiUNet, betas: HostArray, times: list[int], kind: str, scale: float, noise: Callable[[int], HostArray]
+) -> HostArray:
+    """Two samples by their chain of fewer steps: its betas are those between the times that are visited."""
+    whole = np.cumprod(1 - betas)
+    alpha_bar = whole[times]
+    before = np.append(1.0, alpha_bar[:-1])
+    beta = 1 - alpha_bar / before
+    small = beta * (1 - before) / (1 - alpha_bar)
+    small[0] = small[1]
+    large = np.append(small[1], beta[1:])
+    x = noise(-1)
+    for i in reversed(range(len(times))):
+        with torch.no_grad():
+            out = theirs(chw(np.float32(x)), torch.full((2,), times[i]).float() * scale)
+        out = np.moveaxis(out.numpy(), 1, -1).astype(np.float64)
+        x_0 = np.clip((x - np.sqrt(1 - alpha_bar[i]) * out[..., :3]) / np.sqrt(alpha_bar[i]), -1, 1)
+        log_variance = np.log({"small": small, "large": large}.get(kind, small)[i])
+        if kind == "learned":
+            share = (out[..., 3:] + 1) / 2
+            log_variance = share * np.log(beta[i]) + (1 - share) * np.log(small[i])
+        mean = beta[i] * np.sqrt(before[i]) * x_0 + (1 - before[i]) * np.sqrt(1 - beta[i]) * x
+        x = mean / (1 - alpha_bar[i]) + (i > 0) * np.exp(log_variance / 2) * (noise(times[i]) if i else 0)
+    return x
+
+
+@pytest.mark.parametrize(
+    ("flags", "T", "steps", "kind", "scale"),
+    [
+        ("--diffusion_steps 40 --rescale_timesteps False", 40, 40, "large", 1.0),
+        ("--diffusion_steps 40 --rescale_timesteps True --sigma_small True", 40, 40, "small", 25.0),
+        ("--noise_schedule cosine --learn_sigma True --timestep_respacing 8", 1000, 8, "learned", 1.0),
+        ("--timestep_respacing 7", 1000, 7, "large", 1.0),
+    ],
+)
+def test_an_import_draws_what_theirs_does(
+    tmp_path: Path, flags: str, T: int, steps: int, kind: str, scale: float
+) -> None:
+    """By the chain's own settings, from our noise."""
+    theirs, run = imported(tmp_path, f"{FLAGS} {flags}", replace(SMALL, channels_out=6 if kind == "learned" else 3))
+    model, flat, _ = load_model(run, NUMPY)
+    *_, last = model.sample(flat, np.arange(2), Asked(None), 5, model.config.sampling)
+    random = NUMPY.random(5)
+    numbers, _ = random.on_device(0, np.arange(2))
+
+    def noise(t: int) -> HostArray:
+        purpose = Purpose.SAMPLE_START if t < 0 else Purpose.SAMPLE_STEP
+        return np.float64(random.normal(purpose, max(t, 0), numbers, model.sample_shape))
+
+    times = [round(i * (T - 1) / (steps - 1)) for i in range(steps)]
+    wanted = drawn_by_theirs(theirs, of_formulas(T, model.config.schedule.name), times, kind, scale, noise)
+    assert np.std(wanted) > 0.1
+    np.testing.assert_allclose(last.x, wanted, atol=1e-4)
     says("sample", run, "--count", "2", "--npz", "--out", tmp_path / "samples")
     assert np.load(tmp_path / "samples" / "samples.npz")["images"].shape == (2, 16, 16, 3)
 
@@ -310,15 +373,26 @@ def test_all_flags_without_an_equal_are_said_at_once(tmp_path: Path) -> None:
     assert "channel_mult is ''" in import_fails(
         tmp_path / "x.pt", "--flags", "--image_size 16", "--out", tmp_path / "r"
     )
-    for flags in ("'", "--image_size " + "9" * 5000, "--attention_resolutions 0", "--num_res_blocks -1", "64"):
+    for flags in (
+        "'",
+        "--image_size " + "9" * 5000,
+        f"--image_size 512 --num_channels {10**400}",
+        "--attention_resolutions 0",
+        "--num_res_blocks -1",
+        "64",
+    ):
         assert "--flags" in import_fails(tmp_path / "x.pt", "--flags", flags, "--out", tmp_path / "r")
 
 
-def test_what_has_to_be_said_is_asked_for(tmp_path: Path) -> None:
+def test_what_is_lacking_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flags, a file that is for them, and Torch."""
     made(tmp_path / "x.pt", SMALL)
     assert "--flags" in import_fails(tmp_path / "x.pt", "--out", tmp_path / "r")
     assert "--like" in import_fails(tmp_path / "x.pt", "--like", "toy", "--flags", FLAGS, "--out", tmp_path / "r")
     assert "--flags" in import_fails(tmp_path, "--flags", FLAGS, "--out", tmp_path / "r")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    error = import_fails(tmp_path / "x.pt", "--flags", FLAGS, "--out", tmp_path / "r")
+    assert "run pip install 'tinyddpm[torch]'" in error
 
 
 def test_what_is_drawn_otherwise_is_said(tmp_path: Path) -> None:

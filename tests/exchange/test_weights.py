@@ -58,6 +58,16 @@ def test_there_and_back_has_the_same_bits(trained: Path, tmp_path: Path, suffix:
     assert wanted.tobytes() != weights_of(trained, not raw).tobytes()
 
 
+def test_weights_and_their_average_come_from_a_file_each(trained: Path, tmp_path: Path) -> None:
+    says("export", trained, tmp_path / "average.npz")
+    says("export", trained, tmp_path / "raw.npz", "--raw")
+    both = ["--trained", tmp_path / "raw.npz", "--like", trained]
+    says("import", tmp_path / "average.npz", *both, "--out", tmp_path / "back")
+    for raw in (False, True):
+        assert weights_of(tmp_path / "back", raw).tobytes() == weights_of(trained, raw).tobytes()
+    assert json.loads(says("info", tmp_path / "back", "--json"))["imported"]["trained"] == str(tmp_path / "raw.npz")
+
+
 def test_a_file_is_by_path(trained: Path, tmp_path: Path) -> None:
     """As other programs read it."""
     says("export", trained, tmp_path / "w.safetensors")

@@ -21,7 +21,9 @@ NUMPY = load_backend("numpy")
 NOT_DIFFERENTIABLE = {"sinusoidal"}
 """Operations on data alone: they have no backward."""
 
-NOT_OPERATIONS = {"conv2d_costs", "weights", "noised", "lengths", "step_factors", "decay", "adam", "power_average"}
+NOT_OPERATIONS = {
+    "conv2d_costs", "weights", "x_0", "noised", "lengths", "step_factors", "decay", "adam", "power_average",
+}  # fmt: skip
 """What else an operations class can be asked."""
 
 

@@ -251,7 +251,7 @@ class TorchRacer(TorchContestant):
         adam = [self.adam.state[weight] for weight in self.weights]
         moments = ([state[name] for state in adam] for name in ("exp_avg", "exp_avg_sq"))
         layout = self.trainer.model.layout
-        for buffer, values in zip(self.trainer.state, (self.weights, self.ema, *moments), strict=True):
+        for buffer, values in zip(self.trainer.state[:4], (self.weights, self.ema, *moments), strict=True):
             store_weights(self.net, values, layout.views(buffer, xp))
         self.trainer.step = self.step
         self.trainer.save(path, {})

@@ -24,7 +24,7 @@ from tinyddpm.training.run import resume, start
 
 NUMPY = load_backend("numpy")
 RUN: dict[str, Any] = {
-    "data": {"source": "noise", "tell_transforms": True},
+    "data": {"source": "noise", "labels": False, "tell_transforms": True},
     "transforms": {"colour": {"p": 0.5}, "shift": {"most": 1}, "flip": {}, "crop": {"p": 0.5}},
     "network": {"channels": 4, "multipliers": [1, 2], "blocks": 1, "attention": [], "dropout": 0.1},
     "schedule": {"name": "cosine", "timesteps": 20},
@@ -81,7 +81,8 @@ def test_a_resumed_run_is_the_straight_one(tmp_path: Path) -> None:
 def test_a_run_keeps_the_order_of_its_transforms(tmp_path: Path) -> None:
     config = Config.from_dict(RUN).updated({"training": {"steps": 3}})
     start(config, NUMPY, tmp_path / "r", Progress(StringIO()), DATA)
-    turned = replace(config, transforms=dict(reversed(config.transforms.items())))
+    written = Config.from_dict(read_checkpoint_header(tmp_path / "r" / "checkpoint.h5").config)
+    turned = replace(written, transforms=dict(reversed(config.transforms.items())))
     (tmp_path / "r" / "config.toml").write_text(turned.to_toml())
     with pytest.raises(ConfigError, match=r"a run keeps transforms \(it was \['colour', 'shift', 'flip', 'crop'\]\)"):
         resume(tmp_path / "r", Progress(StringIO()), steps=6, dataset=DATA)

@@ -101,7 +101,7 @@ def _preset(name: str) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path, hashed: bool) -> dict[str, Any]:
-    from tinyddpm.model.checkpoint import read_checkpoint_outline
+    from tinyddpm.model.checkpoint import ORIGINS, read_checkpoint_outline
     from tinyddpm.model.load import checkpoint_file
 
     file = checkpoint_file(path)
@@ -122,7 +122,7 @@ def _checkpoint(path: Path, hashed: bool) -> dict[str, Any]:
         "sample_shape": list(header.sample_shape),
         "classes": list(header.classes),
         "plugins": header.plugins,
-        **{key: header.state[key] for key in ("imported", "initial", "averaged") if key in header.state},
+        **{key: header.state[key] for key in (*ORIGINS, "averaged") if key in header.state},
         **digest,
         "config": Config.from_dict(header.config, str(file)).to_dict(),
     }

@@ -16,6 +16,23 @@ from tinyddpm.model.config import Config
 from tinyddpm.model.model import Model
 from tinyddpm.nn.layers import Norms
 
+JOINTS = {"convolutions": "conv", "blocks": "resnet"}
+"""What joins levels, in our words and theirs."""
+
+DOWN = {
+    (False, "conv"): "DownBlock2D",
+    (False, "resnet"): "ResnetDownsampleBlock2D",
+    (True, "conv"): "AttnDownBlock2D",
+    (True, "resnet"): "AttnDownBlock2D",
+}
+UP = {
+    (False, "conv"): "UpBlock2D",
+    (False, "resnet"): "ResnetUpsampleBlock2D",
+    (True, "conv"): "AttnUpBlock2D",
+    (True, "resnet"): "AttnUpBlock2D",
+}
+"""Their levels down and up, by whether they attend, and what joins them to the next."""
+
 
 def unet_options(config: Config) -> dict[str, Any]:
     """Return all options of the U-Net, those that are not set by their defaults."""
@@ -42,8 +59,6 @@ def unet_config(model: Model) -> dict[str, Any]:
         wrong.append(f"network.time_scale {options['time_scale']}")
     if options["time_channels"] not in (0, options["channels"]):
         wrong.append(f"network.time_channels {options['time_channels']}")
-    if options["resampling"] != "convolutions":
-        wrong.append(f"network.resampling {options['resampling']!r}")
     layout = dict(zip(model.layout.paths, model.layout.shapes, strict=True))
     norms = Norms(options["groups"], 1) if options["groups"] else Norms()
     groups = {norms.groups(shape[0]) for path, shape in layout.items() if path.endswith("/scale")}
@@ -62,6 +77,7 @@ def unet_config(model: Model) -> dict[str, Any]:
     height, width, c_image = model.sample_shape
     levels = range(len(options["multipliers"]))
     attends = [f"down_{level}/attention_0/q/w" in layout for level in levels]
+    joint = JOINTS[options["resampling"]]
     return {
         "_class_name": "UNet2DModel",
         "sample_size": height if height == width else [height, width],
@@ -71,15 +87,15 @@ def unet_config(model: Model) -> dict[str, Any]:
         "time_embedding_type": "positional",
         "freq_shift": options["frequency_shift"],
         "flip_sin_to_cos": False,
-        "down_block_types": ["AttnDownBlock2D" if attends[level] else "DownBlock2D" for level in levels],
+        "down_block_types": [DOWN[attends[level], joint] for level in levels],
         "mid_block_type": "UNetMidBlock2D",
-        "up_block_types": ["AttnUpBlock2D" if attends[level] else "UpBlock2D" for level in reversed(levels)],
+        "up_block_types": [UP[attends[level], joint] for level in reversed(levels)],
         "block_out_channels": [options["channels"] * m for m in options["multipliers"]],
         "layers_per_block": options["blocks"],
         "mid_block_scale_factor": 1,
         "downsample_padding": 1 if options["halving"] == "around" else 0,
-        "downsample_type": "conv",
-        "upsample_type": "conv",
+        "downsample_type": joint,
+        "upsample_type": joint,
         "dropout": options["dropout"],
         "act_fn": "silu",
         "attention_head_dim": head,
@@ -139,6 +155,8 @@ READ: dict[str, tuple[Any, Callable[[Any], bool]]] = {
     "block_out_channels": ([224, 448, 672, 896], _is_wholes),
     "layers_per_block": (2, _is_whole),
     "downsample_padding": (1, lambda value: type(value) is int),
+    "downsample_type": ("conv", lambda value: value in ("conv", "resnet")),
+    "upsample_type": ("conv", lambda value: value in ("conv", "resnet")),
     "dropout": (0.0, _is_number),
     "attention_head_dim": (8, lambda value: value is None or _is_whole(value)),
     "norm_num_groups": (32, _is_whole),
@@ -156,8 +174,6 @@ ALIKE: dict[str, tuple[Any, ...]] = {
     "time_embedding_type": ("positional",),
     "mid_block_type": ("UNetMidBlock2D",),
     "mid_block_scale_factor": (1,),
-    "downsample_type": ("conv",),
-    "upsample_type": ("conv",),
     "act_fn": ("silu", "swish"),
     "add_attention": (True,),
     "class_embed_type": (None,),
@@ -186,8 +202,9 @@ def read_unet(config: Mapping[str, Any]) -> tuple[Unet | None, list[str]]:
     widths, levels = found["block_out_channels"], range(len(found["block_out_channels"]))
     size = found["sample_size"]
     height, width = size if isinstance(size, list) else (size, size)
-    attends = {"DownBlock2D": False, "AttnDownBlock2D": True, "UpBlock2D": False, "AttnUpBlock2D": True}
+    attends = {name: attending for kinds in (DOWN, UP) for (attending, _), name in kinds.items()}
     down, up = ([attends.get(name) for name in found[f"{way}_block_types"]] for way in ("down", "up"))
+    joints = [_joints(found[f"{way}_block_types"], found[f"{way}sample_type"]) for way in ("down", "up")]
     c_in, groups, adaptive = found["in_channels"], found["norm_num_groups"], found["resnet_time_scale_shift"]
     of_middle = found["attn_norm_num_groups"] or (groups if adaptive == "default" else None)
     checks = {
@@ -195,6 +212,8 @@ def read_unet(config: Mapping[str, Any]) -> tuple[Unet | None, list[str]]:
         "up_block_types": up == down[::-1],
         "block_out_channels": not any(c % widths[0] for c in widths),
         "out_channels": found["out_channels"] in (c_in, 2 * c_in),
+        "downsample_type": len(joints[0]) < 2,
+        "upsample_type": joints[1] == joints[0],
         "downsample_padding": found["downsample_padding"] in (0, 1),
         "resnet_time_scale_shift": adaptive in ("default", "scale_shift"),
         "attn_norm_num_groups": of_middle == groups,
@@ -215,6 +234,7 @@ def read_unet(config: Mapping[str, Any]) -> tuple[Unet | None, list[str]]:
         "norm_eps": float(found["norm_eps"]),
         "halving": "around" if found["downsample_padding"] else "from",
         "frequency_shift": float(found["freq_shift"]),
+        "resampling": "blocks" if "resnet" in joints[0] else "convolutions",
     }
     unet = Unet(
         options,
@@ -224,3 +244,9 @@ def read_unet(config: Mapping[str, Any]) -> tuple[Unet | None, list[str]]:
         swapped=found["flip_sin_to_cos"],
     )
     return unet, []
+
+
+def _joints(names: list[str], joint: str) -> set[str]:
+    """Return what joins their levels: what is said of all levels counts for those that attend; the last has none."""
+    alone = {name: kind for kinds in (DOWN, UP) for (attends, kind), name in kinds.items() if not attends}
+    return {alone.get(name, joint) for name in names[:-1]}

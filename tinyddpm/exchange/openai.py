@@ -86,16 +86,17 @@ def their_name(path: str, options: Mapping[str, Any], ours: Mapping[str, Any]) -
     found = BLOCK.fullmatch(layer)
     assert found, path
     way, level, what, number, inner = found.groups()
-    blocks, levels = options["blocks"], len(options["multipliers"])
-    block, each = int(number or 0), blocks + 1
+    last, lowest = options["blocks"], len(options["multipliers"]) - 1
+    block, attends = int(number or 0), what == "attention"
     if way == "middle":
-        step = f"middle_block.{1 if what == 'attention' else 2 * block}"
-    elif way == "down":
-        step = f"input_blocks.{int(level) * each + (each if what == 'halve' else block + 1)}.{int(what == 'attention')}"
+        step = f"middle_block.{1 if attends else 2 * block}"
+    elif way == "down":  # where step 0 is the first convolution
+        step = f"input_blocks.{int(level) * (last + 1) + 1 + (last if what == 'halve' else block)}.{int(attends)}"
+    elif what == "double":
+        behind = 2 if f"up_{level}/attention_{last}/q/w" in ours else 1
+        step = f"output_blocks.{(lowest - int(level)) * (last + 1) + last}.{behind}"
     else:
-        last = blocks if what == "double" else block
-        behind = 1 + (f"up_{level}/attention_{last}/q/w" in ours) if what == "double" else int(what == "attention")
-        step = f"output_blocks.{(levels - 1 - int(level)) * each + last}.{behind}"
+        step = f"output_blocks.{(lowest - int(level)) * (last + 1) + block}.{int(attends)}"
     return f"{step}.{LAYERS[inner]}.{KINDS[kind]}"
 
 

@@ -78,11 +78,11 @@ def read_flags(text: str) -> Flagged:
     attended, heads = _wholes(found["attention_resolutions"]), found["num_head_channels"]
     steps, spacing = _steps(found["timestep_respacing"])
     checks = {
-        **{name: 0 < found[name] <= MOST for name in ("image_size", "num_channels", "num_res_blocks", "num_heads")},
-        "diffusion_steps": 0 < T <= MOST,
+        **{name: found[name] > 0 for name in ("image_size", "num_channels", "num_res_blocks", "num_heads")},
+        "diffusion_steps": T > 0,
         "channel_mult": bool(widths) and all(c and c % widths[0] == 0 for c in widths),
         "attention_resolutions": attended is not None,
-        "num_head_channels": heads == -1 or 0 < heads <= MOST,
+        "num_head_channels": heads == -1 or heads > 0,
         "num_heads_upsample": heads != -1 or found["num_heads_upsample"] in (-1, found["num_heads"]),
         "noise_schedule": found["noise_schedule"] in ("linear", "cosine"),
         "timestep_respacing": steps is not None,
@@ -152,11 +152,25 @@ def _parsed(text: str) -> tuple[dict[str, Any], list[str]]:
             wrong.append(f"{name} has no value" if name in DEFAULTS else f"{name} is no flag of a model")
             continue
         try:
-            kind = bool if DEFAULTS[name] is None else type(DEFAULTS[name])
-            found[name] = BOOLEANS[value.lower()] if kind is bool else kind(value)
+            found[name] = _value(value, bool if DEFAULTS[name] is None else type(DEFAULTS[name]))
         except (ValueError, KeyError):
             wrong.append(f"{name} is {value[:60]!r}")
     return found, wrong
+
+
+def _value(text: str, kind: type) -> Any:
+    """Return the value of a flag that is of such a kind.
+
+    Raises:
+        KeyError: it is no boolean.
+        ValueError: it is no number, or a whole one beyond all sizes.
+    """
+    if kind is bool:
+        return BOOLEANS[text.lower()]
+    value = kind(text)
+    if kind is int and abs(value) > MOST:
+        raise ValueError(text)
+    return value
 
 
 def _pairs(words: list[str]) -> Iterator[tuple[str, str | None]]:

@@ -36,6 +36,9 @@ HISTORY = "history"
 MOMENTS, AVERAGES = "moments", "averages"
 """What the header says of vectors that only some checkpoints have: whether of Adam's moments, and of which averages."""
 
+ORIGINS = ("imported", "initial")
+"""What a run's state says of where its first weights came from: kept with all that is made of them."""
+
 PLUGIN_KEYS = ("group", "name", "distribution", "version")
 
 DISTRIBUTION = re.compile("[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")

@@ -17,6 +17,7 @@ from tinyddpm.errors import (
     SumLostError,
     TrainingError,
 )
+from tinyddpm.model.checkpoint import ORIGINS
 from tinyddpm.model.load import CHECKPOINT
 from tinyddpm.progress import Progress, duration
 from tinyddpm.training.callbacks import Callbacks
@@ -27,9 +28,6 @@ from tinyddpm.training.pictures import Pictures, grid_of, is_drawn
 from tinyddpm.training.record import Record
 from tinyddpm.training.snapshots import Snapshots
 from tinyddpm.training.trainer import StepResult, Trainer
-
-ORIGINS = ("data", "imported", "initial")
-"""What a run keeps of its state for good: what it learns from, and where its first weights came from."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class Run:
         self.trainer, self.folder, self.progress, self.record = trainer, folder, progress, record
         self.spent = record.spent
         self.config = trainer.config
-        self.origins: dict[str, Any] = {key: state[key] for key in ORIGINS if key in state}
+        self.origins: dict[str, Any] = {key: state[key] for key in ("data", *ORIGINS) if key in state}
         self.loss_sum: float = state.get("loss_sum", 0.0)
         self.loss_count: int = state.get("loss_count", 0)
         self.validation: float | None = state.get("validation")

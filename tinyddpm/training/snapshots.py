@@ -21,6 +21,7 @@ from tinyddpm.errors import CheckpointError, ConfigError, DataError
 from tinyddpm.hdf5 import read_file, write_file
 from tinyddpm.model.averages import exponent_of, fit, lengths_of, name_of
 from tinyddpm.model.checkpoint import (
+    ORIGINS,
     Checkpoint,
     CheckpointHeader,
     Layout,
@@ -206,8 +207,9 @@ def _sums(used: dict[int, Path], names: Sequence[str], layout: Layout, shares: V
 
 def _checkpoint(header: CheckpointHeader, step: int, weights: Vector, about: dict[str, str]) -> Checkpoint:
     """Return the checkpoint of an average: there are no other weights in it."""
+    origins = {key: header.state[key] for key in ORIGINS if key in header.state}
     return Checkpoint(
-        **{**vars(header), "step": step, "state": {"averaged": about}},
+        **{**vars(header), "step": step, "state": {**origins, "averaged": about}},
         weights=weights,
         ema=weights,
         adam_m=None,

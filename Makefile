@@ -1,0 +1,51 @@
+# The common tasks. `make` lists them; the environment is .venv, or what PYTHON says: make lint PYTHON=python
+PYTHON ?= .venv/bin/python
+
+# What parts of a test run share: all cores.
+PYTEST = $(PYTHON) -m pytest -n auto --dist worksteal
+
+.DEFAULT_GOAL := help
+.PHONY: help install lint format types test-core test-fast test plugins bench dist
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install:  ## an environment for development: the library as it lies here, tests, lint, types, build
+	test -x .venv/bin/python || python3 -m venv .venv
+	.venv/bin/pip install -e '.[dev]'
+
+lint:  ## ruff's rules, and whether ruff's format is kept
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+format:  ## bring the source into ruff's format, and mend what ruff can mend
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+types:  ## mypy, strict
+	$(PYTHON) -m mypy
+
+# What makes sense of a change at once, and needs no Torch: other versions of Python are tried by it.
+CORE = tests/test_registry.py tests/test_rooms.py tests/test_version.py tests/test_contributing.py \
+  tests/diffusion/test_process.py tests/diffusion/test_schedules.py tests/samplers tests/guidance \
+  tests/model/test_config.py tests/model/test_checkpoint.py
+
+test-core:  ## the chain, samplers, guidance, configurations, checkpoints and the plan of the house, within a minute
+	$(PYTEST) -m "not slow" $(CORE)
+
+test-fast:  ## all tests but the slow ones
+	$(PYTEST) -m "not slow"
+
+test:  ## all tests
+	$(PYTEST)
+
+plugins:  ## install the example plugins, list what is registered, and run their tests
+	$(PYTHON) -m pip install --quiet ./plugins/*/ 'tensorboard==2.21.*'
+	$(PYTHON) -m tinyddpm plugins
+	$(PYTHON) -m pytest -q plugins
+
+bench:  ## what a step of the default network takes, operation by operation
+	$(PYTHON) -m tinyddpm bench
+
+dist:  ## the sdist and, of it, the wheel, in dist/
+	$(PYTHON) -m build

@@ -1,0 +1,48 @@
+"""Schedules out to the schedulers of diffusers and in again. No library of theirs is needed for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinyddpm.backend import load_backend
+from tinyddpm.exchange.diffusers_scheduler import read_scheduler, scheduler_config
+from tinyddpm.model.config import Config
+from tinyddpm.model.model import Model
+
+
+def made(tables: dict[str, Any]) -> Model:
+    """A small model with such settings."""
+    network = {"name": "unet", "channels": 4, "multipliers": [1], "blocks": 1, "attention": []}
+    return Model(Config.from_dict({**tables, "network": network}), (2, 2, 1), (), load_backend("numpy"))
+
+
+OF_OTHER_ENDS: list[dict[str, Any]] = [
+    {"name": "linear", "timesteps": 40, "rescale": False},
+    {"name": "quadratic", "timesteps": 40, "beta_start": 8.5e-4, "beta_end": 0.012},
+]
+
+
+@pytest.mark.parametrize("precise", [True, False])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        *({"name": name, "timesteps": 50} for name in ("linear", "quadratic", "cosine", "sigmoid-alpha", "flow")),
+        *OF_OTHER_ENDS,
+    ],
+    ids=str,
+)
+def test_schedules_come_back_by_name(schedule: dict[str, Any], precise: bool) -> None:
+    """Also of a table that is float32's: without options where they are the defaults, else with the two ends."""
+    model = made({"schedule": schedule})
+    config = scheduler_config(model)
+    if not precise:
+        config["trained_betas"] = np.float32(model.process.betas).tolist()
+    found, wrong, _ = read_scheduler(config, learned=False)
+    assert wrong == []
+    back = made(found)
+    assert (back.config.schedule.name, back.process.T) == (schedule["name"], schedule["timesteps"])
+    assert bool(back.config.schedule.options) == (schedule in OF_OTHER_ENDS)
+    np.testing.assert_allclose(back.process.betas, model.process.betas, rtol=1e-12 if precise else 1e-6)
