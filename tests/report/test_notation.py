@@ -68,8 +68,9 @@ def test_what_is_not_of_the_notation_is_refused(formula: str) -> None:
     [
         ("Return a mean, as a share of a loss.", []),
         ("With η = 1, σ² is beta-tilde, and so on.", ["η=1", "σ2", "β~"]),
-        ("shape (T,), of x_t's type", ["T", "xt"]),
+        ("shape (T,), of x_t's type", ["(T,)", "xt"]),
         ("with a = b, and c", ["a=b", "c"]),
+        ("with D = α b − σ a, of a (N, 3) array, but x = 1 a while", ["D=αb−σa", "(N,3)", "x=1"]),
         ("SDEdit is of A100-80GB and a re-run of well-known I/O", []),
         ("(x_t − √(1 − alpha_bar_t) eps) / √alpha_bar_t (eq. 15).", ["(xt−1−α¯tε)/α¯t"]),
         ("i = 0, …, N − 1 in all", ["i=0,…,N−1"]),

@@ -208,14 +208,15 @@ def formulas(text: str) -> list[Children]:
     plain, parts = "", re.split(r"( +)", text)
     place = 0
     while place < len(parts):
-        found = _formula(parts, place) if not plain or plain[-1] in " ([“" or plain.endswith("-") else None
+        found = _formula(parts, place) if parts[place].strip() else None
         if found is None:
             plain += parts[place]
             place += 1
             continue
         before, formula, after, place = found
-        made += [*_chunks(plain + before), math(formula)]
-        plain = after
+        stops = len(after) - len(after.lstrip(".,;:)"))
+        made += [*_chunks(plain), node("span", {"class": "whole"}, before, math(formula), after[:stops])]
+        plain = after[stops:]
     return [*made, *_chunks(plain)]
 
 
@@ -229,13 +230,16 @@ def _formula(parts: Sequence[str], start: int) -> tuple[str, str, str, int] | No
         for before, close in product(("", "("), ("", ")", "'s")):
             inner = run.removeprefix(before).rstrip(".,;:").removesuffix(close).rstrip(".,;:")
             after = run[len(before) + len(inner) :]
-            if run.startswith(before) and close in after and _stands(inner):
+            if run.startswith(before) and close in after and _stands(inner, after[:1] in tuple(".,;:)")):
                 return before, inner, after, stop
     return None
 
 
 AFTER, BEFORE = "=≈~∝≤≥<>+·×/,:;→←)", "=≈~+−·×/-"
 """Signs that no formula in a sentence begins with, or ends in."""
+
+SHAPE = re.compile(r"\((?=[^)]*[A-Z])(?=[^)]*,)(?:[A-Z]|\d+)(?:, (?:[A-Z]|\d+))*,?\)")
+"""An array's shape, such as (N, 3) or (T,)."""
 
 MAY_BE = re.compile(r"[\w\u0302-\u0304=≈~∝≤≥<>≠∈←→⇒+−\-±∓·×⊗^'/,;:|‖….()\[\]{}√∂∇∞½¼ΣΠ∑∫²³⁻⁰¹⁴ᵀ⁺]+")
 
@@ -267,8 +271,13 @@ def _is_one(text: str) -> bool:
     return depth == 0 or "[" in text
 
 
-def _stands(text: str) -> bool:
-    """Whether a piece of a sentence is a formula for sure, and no word or shape."""
+def _stands(text: str, ends: bool) -> bool:
+    """Whether a piece of a sentence is a formula for sure, or a shape, and no word.
+
+    `ends` says that a stop comes next: an a before it is no article.
+    """
+    if SHAPE.fullmatch(text):
+        return True
     if not text or text != text.strip() or not _is_one(text) or text[0] in AFTER or text[-1] in BEFORE:
         return False
     try:
@@ -280,7 +289,7 @@ def _stands(text: str) -> bool:
     if not names or (len(found) == 1 and names[0].isascii() and names[0] not in GREEK):
         return len(found) == 1 == len(names) and len(names[0]) == 1 and names[0] not in "aAI"
     words = text.split(" ")
-    if len(words) > 1 and not _beside_sign(words):
+    if len(words) > 1 and not _beside_sign(words, ends):
         return False
     combined = len(words) > 1 and any(token.text in BINARY or token.text == "/" for token in found)
     if not combined and not any(_tells(token, len(found)) for token in found):
@@ -295,12 +304,12 @@ def _tells(token: Token, of: int) -> bool:
     return token.kind in ("sub", "raised") or token.text in RELATIONS or token.text in "^√∂Σ∫‖"
 
 
-def _beside_sign(words: Sequence[str]) -> bool:
-    """Whether letters like articles at the ends of a piece stand beside a sign, as in a = b."""
+def _beside_sign(words: Sequence[str], ends: bool) -> bool:
+    """Whether letters like articles at the ends of a piece stand beside a sign, as in a = b, or before a stop."""
     first, second, *_ = words
     *_, before, last = words
     signs = RELATIONS | BINARY
-    return (first not in ("a", "A", "I") or second in signs) and (last not in ("a", "A") or before in signs)
+    return (first not in ("a", "A", "I") or second in signs) and (ends or last not in ("a", "A") or before in signs)
 
 
 def _beside(found: Sequence[Token], place: int) -> bool:
