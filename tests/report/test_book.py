@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import ast
 import importlib
+import io
 import json
 import re
 import sys
+import tokenize
 from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+import tinyddpm
 from helpers.pages import CHROMIUM, Tree, browsed, seen
 from tinyddpm import registry
 from tinyddpm.cli import main
@@ -57,6 +61,8 @@ def test_rows_have_every_line_of_code_and_every_word_about_it(library: Library) 
             number: "".join(text for text, _ in pieces) for row in module.rows for number, pieces in row.code.items()
         }
         said = [note.text for row in module.rows for note in row.notes]
+        found = tokenize.generate_tokens(io.StringIO(source).readline)
+        comments = dict(token.start for token in found if token.type == tokenize.COMMENT)
         strings = {
             line: node.value.value
             for node in ast.walk(ast.parse(source))
@@ -67,10 +73,8 @@ def test_rows_have_every_line_of_code_and_every_word_about_it(library: Library) 
             if number in strings:
                 assert number not in code, (name, number)
                 continue
-            kept = code.get(number, "")
-            assert line.startswith(kept), (name, number)
-            rest = line[len(kept) :].strip()
-            assert not rest or rest.startswith("#"), (name, number, rest)
+            kept, rest = line[: comments.get(number)], line[comments[number] :] if number in comments else ""
+            assert code.get(number, "") == kept.rstrip(), (name, number)
             if rest and not PRAGMA.match(rest):
                 assert any(rest.lstrip("#").strip() in text for text in said), (name, number, rest)
         words = " ".join(" ".join(text.split()) for text in said)
@@ -185,6 +189,30 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     refused = book("--run", "nowhere", "--out", str(tmp_path / "c"))
     assert refused.exit_code == 1
     assert "needs matplotlib" in refused.stderr
+
+
+def test_figures_of_a_run_are_drawn_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the run cannot show is said, and the rest is there; a run that is none ends it before anything is drawn."""
+    pytest.importorskip("matplotlib")
+    images = np.zeros((20, 8, 8, 1), np.uint8)
+    network = {"channels": 8, "multipliers": [1], "attention": []}
+    tinyddpm.train(images, out=tmp_path / "run", steps=1, timesteps=5, batch_size=4, network=network, progress=False)
+    wanted = (
+        Figure(("denoising", "--count", "1", "--columns", "3"), "On its way.", of_run=True),
+        Figure(("steps", "--count", "1"), "Fewer.", of_run=True),
+    )
+    for chapter in CHAPTERS:
+        monkeypatch.setitem(vars(chapter), "figures", wanted if chapter.slug == "samplers" else ())
+    done = book("--run", str(tmp_path / "run"), "--out", str(tmp_path / "site"))
+    assert done.exit_code == 0, done.output
+    chapter = Tree((tmp_path / "site" / "chapter-samplers.html").read_text())
+    assert [image["alt"] for image in chapter.of("img")] == ["On its way."]
+    (note,) = [line for line in done.stderr.split("\n") if line.startswith("note: ")]
+    reason = note.removeprefix("note: figures are left out: ")
+    assert f"Fewer. It is left out: {reason}." in chapter.inside("p")
+    refused = book("--run", str(tmp_path / "none"), "--out", str(tmp_path / "other"))
+    assert refused.exit_code == 1
+    assert not (tmp_path / "other").exists()
 
 
 LOOK = Path(__file__).with_name("book_look.js")

@@ -52,22 +52,33 @@ def book(checkpoint: Path | None, no_figures: bool, out: Path) -> None:
         raise ConfigError(f"--run {checkpoint} is drawn from, and --no-figures draws nothing: leave one of them out")
     progress = Progress()
     with TemporaryDirectory() as folder:
-        pictures = {} if no_figures else draw_pictures(_drawer(checkpoint), Path(folder), progress.update)
+        pictures = {} if no_figures else draw_pictures(_Drawer(checkpoint), Path(folder), progress.update)
     count = write_book(out, pictures, progress.update)
     progress.close()
     say(f"wrote {count} pages: open {out / 'index.html'}")
 
 
 class _Drawer:
-    """Draws figures as `tinyddpm figure` does, and what cannot be drawn it says, once in the terminal.
+    """Draws figures as `tinyddpm figure` does. What cannot be drawn is said, each reason once in the terminal.
 
     Args:
         checkpoint: what figures of a trained model are drawn from; they are left out if there is none.
+
+    Raises:
+        ConfigError: there is one, and no matplotlib.
+        CheckpointError: it cannot be read.
     """
 
     def __init__(self, checkpoint: Path | None) -> None:
+        from tinyddpm.figures.style import check_figure
+        from tinyddpm.model.checkpoint import read_checkpoint_header
+        from tinyddpm.model.load import checkpoint_file
+
         self.checkpoint = checkpoint
         self.said: set[str] = set()
+        if checkpoint is not None:
+            check_figure("figure.png")
+            read_checkpoint_header(checkpoint_file(checkpoint))
 
     def __call__(self, figure: Figure, path: Path) -> str:
         """Draw a figure; return why it was not drawn, nothing if it was."""
@@ -77,26 +88,11 @@ class _Drawer:
             return NO_RUN
         words = [*figure.words, *([str(self.checkpoint)] if figure.of_run else []), "--out", str(path)]
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # its charts and what it wrote
+            with contextlib.redirect_stdout(io.StringIO()):  # its charts, and that it wrote the file
                 command.main(words, "tinyddpm figure", standalone_mode=False)
         except TinyDDPMError as error:
-            if figure.of_run:
-                raise
             if str(error) not in self.said:
                 say(f"note: figures are left out: {error}", err=True)
             self.said.add(str(error))
             return f"It is left out: {error}."
         return ""
-
-
-def _drawer(checkpoint: Path | None) -> _Drawer:
-    """Return what draws, once it is sure that what is asked for can be drawn.
-
-    Raises:
-        ConfigError: there is a run, and no matplotlib.
-    """
-    from tinyddpm.figures.style import check_figure
-
-    if checkpoint is not None:
-        check_figure("figure.png")
-    return _Drawer(checkpoint)

@@ -235,7 +235,8 @@ class _Parser:
         if closing not in (")", "]"):  # [0, 1) is an interval
             raise NotationError("a bracket is not closed")
         self.place += 1
-        return node("mrow", {"class": "group"}, node("mo", {}, opening), inside, node("mo", {}, closing))
+        still = {} if self.display else {"stretchy": "false"}  # what grows would drive the lines of a text apart
+        return node("mrow", {"class": "group"}, node("mo", still, opening), inside, node("mo", still, closing))
 
     def _name(self, token: Token) -> Element:
         """Return a name with accents, subscripts and exponents, and a bracket that follows at once."""
