@@ -1,4 +1,4 @@
-"""The Python face: README's block runs, it draws what the command line draws, and what is wrong is one line."""
+"""The Python face: the guide's block runs, it draws what the command line draws, and what is wrong is one line."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import tinyddpm
+from helpers.guide import GUIDE
 from tinyddpm.backend import load_backend
 from tinyddpm.conditions import Asked
 from tinyddpm.data.base import ArrayDataset
@@ -39,10 +40,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return tinyddpm.train(IMAGES, labels=LABELS, classes=["ant", "bee", "cat"], out=folder, **SMALL)
 
 
-def test_readmes_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guides_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it stands, one statement after the other."""
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    block = re.search(r"^## From Python\n.*?^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    guide = (GUIDE / "python.md").read_text(encoding="utf-8")
+    block = re.search(r"^## From Python\n.*?^```python\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
     assert block is not None
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}

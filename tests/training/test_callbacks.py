@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from helpers.guide import GUIDE
 from tinyddpm import registry
 from tinyddpm.backend import load_backend
 from tinyddpm.errors import ConfigError
@@ -160,10 +161,10 @@ def test_early_stop_waits_for_its_patience() -> None:
         EarlyStop(least=-1)
 
 
-def test_readmes_callback_tells_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guides_callback_tells_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it stands there, with a stand-in for the library that it speaks to; what is logged arrives, with its step."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (block,) = [block for block in re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.M) if "wandb" in block]
+    guide = (GUIDE / "plugins.md").read_text(encoding="utf-8")
+    (block,) = [block for block in re.findall(r"^```python\n(.*?)^```", guide, re.DOTALL | re.M) if "wandb" in block]
     begun: list[dict[str, Any]] = []
     sent: list[tuple[int, dict[str, Any]]] = []
     run = SimpleNamespace(log=lambda values, step: sent.append((step, values)), finish=lambda: begun.append({}))

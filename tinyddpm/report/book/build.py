@@ -9,6 +9,7 @@ from pathlib import Path
 from tinyddpm.files import replacing
 from tinyddpm.progress import Watch, unwatched
 from tinyddpm.report.book.chapters import CHAPTERS, Figure
+from tinyddpm.report.book.guide import TOPICS, Guide, guide_page
 from tinyddpm.report.book.library import EQUATIONS, Library, page_of
 from tinyddpm.report.book.pages import CONTENTS, NAMES, PARTS, Pages, Seen, chapter_page
 from tinyddpm.report.book.parts import sections
@@ -27,15 +28,18 @@ def write_book(out: Path, pictures: Mapping[str, Sequence[Seen]], watch: Watch =
         watch: told of the pages that are written.
 
     Raises:
+        ConfigError: the library that reads the guide is not installed.
         DataError: the folder or a page cannot be written.
     """
     library = Library()
-    pages = Pages(library, pictures)
+    guides = {topic: Guide(topic) for topic in TOPICS}
+    pages = Pages(library, pictures, guides)
     makers: dict[str, Callable[[], str]] = {
         CONTENTS: pages.contents,
         EQUATIONS: pages.equations,
         PARTS: lambda: pages.parts(sections(library)),
         NAMES: pages.names,
+        **{guide_page(topic): partial(pages.guide, topic) for topic in guides},
         **{chapter_page(chapter): partial(pages.chapter, chapter) for chapter in CHAPTERS},
         **{page_of(name): partial(pages.module, module) for name, module in library.modules.items()},
     }

@@ -13,6 +13,7 @@ from tinyddpm.figures.markup import Children, Element, node, source
 from tinyddpm.report.book.chapters import CHAPTERS, Chapter, chapter_of
 from tinyddpm.report.book.citations import PAPERS, address
 from tinyddpm.report.book.equations import KINDS, NUMBERED, Numbered
+from tinyddpm.report.book.guide import Guide, guide_page
 from tinyddpm.report.book.library import EQUATIONS, Library, Named, page_of
 from tinyddpm.report.book.prose import Writer, summary
 from tinyddpm.report.book.source import Module, Note, Row
@@ -48,10 +49,11 @@ class Pages:
     Args:
         library: the modules.
         pictures: those of each chapter, by its slug.
+        guides: the pages on use, by their topics, in their order.
     """
 
-    def __init__(self, library: Library, pictures: Mapping[str, Sequence[Seen]]) -> None:
-        self.library, self.pictures = library, pictures
+    def __init__(self, library: Library, pictures: Mapping[str, Sequence[Seen]], guides: Mapping[str, Guide]) -> None:
+        self.library, self.pictures, self.guides = library, pictures, guides
         texts = [_text("tinyddpm.report", "page.css"), _text(__package__, "book.css")]
         self._style, self._script = "".join(texts), _text(__package__, "book.js")
         self._writer = library.writer()
@@ -82,6 +84,10 @@ class Pages:
             )
             for chapter in CHAPTERS
         )
+        guides = (
+            node("li", {}, node("a", {"href": guide_page(topic)}, guide.title), _told(guide))
+            for topic, guide in self.guides.items()
+        )
         papers = (
             node("li", {}, node("a", {"href": address(paper)}, title), f", arXiv {PAPERS[paper]}")
             for paper, title in PAPER_TITLES.items()
@@ -104,7 +110,9 @@ class Pages:
                 node("input", {"id": "words", "type": "search", "autocomplete": "off", "disabled": ""}),
                 node("ul", {"id": "found", "aria-live": "polite"}),
             ),
-            node("h2", {}, "Chapters"),
+            node("h2", {}, "How it is used"),
+            node("ul", {}, guides),
+            node("h2", {}, "How it is made"),
             node("ol", {"class": "chapters"}, chapters),
             node("h2", {}, "Papers"),
             node("ul", {}, papers),
@@ -120,10 +128,26 @@ class Pages:
             for each in NUMBERED
         ]
         chapters = [[chapter.title, chapter_page(chapter), chapter.about] for chapter in CHAPTERS]
-        found = source("script", json.dumps([*chapters, *numbered, *modules, *names]).replace("<", "\\u003c"))
+        guides = [[guide.title, guide_page(topic), ", ".join(guide.sections)] for topic, guide in self.guides.items()]
+        found = source("script", json.dumps([*guides, *chapters, *numbered, *modules, *names]).replace("<", "\\u003c"))
         found.set("type", "application/json")
         found.set("id", "entries")
         return found
+
+    def guide(self, topic: str) -> str:
+        """Return a page on use."""
+        order = list(self.guides)
+        place = order.index(topic)
+        turns = {each: (guide_page(each), self.guides[each].title) for each in order}
+        return self.page(
+            guide_page(topic),
+            self.guides[topic].title,
+            self.guides[topic].body,
+            _turn(
+                turns[order[place - 1]] if place else (CONTENTS, "Contents"),
+                turns[order[place + 1]] if place + 1 < len(order) else (chapter_page(CHAPTERS[0]), CHAPTERS[0].title),
+            ),
+        )
 
     def chapter(self, chapter: Chapter) -> str:
         """Return a chapter's page: what it is about, its figures, and its modules."""
@@ -332,3 +356,8 @@ def _turn(before: tuple[str, str], after: tuple[str, str]) -> Element:
         node("a", {"href": before[0], "rel": "prev"}, f"← {before[1]}"),
         node("a", {"href": after[0], "rel": "next"}, f"{after[1]} →"),
     )
+
+
+def _told(guide: Guide) -> str:
+    """Return the headings of a guide, to stand after its title."""
+    return f": {'; '.join(guide.sections)}" if guide.sections else ""

@@ -1,0 +1,8 @@
+"""Where the guide lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / "tinyddpm" / "report" / "book" / "guide"
