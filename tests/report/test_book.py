@@ -125,7 +125,7 @@ def test_links_lead_to_what_is_there_and_nothing_is_loaded(site: Path) -> None:
         assert all(str(image["src"]).startswith("data:") for image in tree.of("img"))
         for link in tree.of("a"):
             href = str(link["href"])
-            if not re.fullmatch(r"https://arxiv\.org/abs/\d{4}\.\d{4,5}", href):
+            if not re.fullmatch(r"https://(arxiv\.org/abs/\d{4}\.\d{4,5}|github\.com/\S+)", href):
                 page, _, anchor = href.partition("#")
                 assert (page or name) in pages, (name, href)
                 assert not anchor or unquote(anchor) in anchors[page or name], (name, href)
