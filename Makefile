@@ -5,7 +5,7 @@ PYTHON ?= .venv/bin/python
 PYTEST = $(PYTHON) -m pytest -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint format types test-core test-fast test plugins bench dist
+.PHONY: help install lint format types test-core test-fast test plugins bench book dist
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ plugins:  ## install the example plugins, list what is registered, and run their
 
 bench:  ## what a step of the default network takes, operation by operation
 	$(PYTHON) -m tinyddpm bench
+
+book:  ## the annotated edition of the source, in build/book
+	$(PYTHON) -m tinyddpm book --out build/book
 
 dist:  ## the sdist and, of it, the wheel, in dist/
 	$(PYTHON) -m build
