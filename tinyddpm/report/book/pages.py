@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import groupby
@@ -17,6 +17,7 @@ from tinyddpm.report.book.guide import Guide, guide_page
 from tinyddpm.report.book.library import EQUATIONS, Library, Named, page_of
 from tinyddpm.report.book.prose import Writer, summary
 from tinyddpm.report.book.source import Module, Note, Row
+from tinyddpm.report.book.tables import stacked
 from tinyddpm.report.document import document
 from tinyddpm.report.folder import Picture
 from tinyddpm.report.parts import figure
@@ -205,7 +206,7 @@ class Pages:
             (
                 node("h2", {"id": paper.lower()}, paper),
                 node("p", {}, node("a", {"href": address(paper)}, PAPER_TITLES[paper]), f", arXiv {PAPERS[paper]}"),
-                _table(("", "what it is", "where"), (self._numbered(each) for each in rows)),
+                stacked(("", "what it is", "where"), (self._numbered(each) for each in rows)),
             )
             for paper, rows in groupby(NUMBERED, lambda each: each.paper)
         )
@@ -341,11 +342,6 @@ def _also(places: Sequence[tuple[str, int]]) -> Children:
     for module, line in dict(reversed(places)).items():  # the first line of each
         links += [", " if links else " · cited too in ", node("a", {"href": f"{page_of(module)}#L{line}"}, module)]
     return node("span", {"class": "aside"}, links) if links else None
-
-
-def _table(columns: Sequence[str], rows: Iterable[Element]) -> Element:
-    head = node("tr", {}, (node("th", {"scope": "col"}, name) for name in columns))
-    return node("div", {"class": "scroll"}, node("table", {}, node("thead", {}, head), node("tbody", {}, rows)))
 
 
 def _turn(before: tuple[str, str], after: tuple[str, str]) -> Element:

@@ -11,6 +11,7 @@ from tinyddpm.errors import RegistryError
 from tinyddpm.figures.markup import Element, node
 from tinyddpm.report.book.library import Library, page_of
 from tinyddpm.report.book.prose import Writer, blocks, summary
+from tinyddpm.report.book.tables import stacked
 
 GROUPS = tuple(group for group in registry.GROUPS if group != "commands")
 
@@ -72,8 +73,7 @@ def _options(writer: Writer, options: Mapping[str, inspect.Parameter], said: Map
         )
         for name, option in options.items()
     )
-    head = node("tr", {}, (node("th", {"scope": "col"}, text) for text in ("option", "default", "what it is")))
-    return node("div", {"class": "scroll"}, node("table", {}, node("thead", {}, head), node("tbody", {}, rows)))
+    return stacked(("option", "default", "what it is"), rows)
 
 
 def _default(value: Any) -> str:
