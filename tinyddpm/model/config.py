@@ -51,7 +51,7 @@ class Config:
     """Everything that decides what a run computes."""
 
     seed: int = setting(0, "Seed of all random numbers.")
-    backend: str = setting("numpy", "Where to compute, a registered name: numpy, cupy or torch.")
+    backend: str = setting("numpy", "Where to compute, a registered name: numpy, numba, torch or cupy.")
     device: str | None = setting(None, "The backend's device, such as cuda:1.")
     precision: str = setting("fp32", "What to compute in: fp32, or what else the backend has: tf32, bf16.")
     graph: bool = setting(True, "Record training steps as a CUDA graph, on cupy.")

@@ -22,7 +22,7 @@ class DataConfig:
     """What is learned from; the options of a registered data set stand beside its name."""
 
     source: str = setting(
-        "digits", "A registered data set, or a path: IDX, CIFAR-10, image folder, .npy, .npz, HDF5.", "data"
+        "digits", "A registered data set, or a path: images, .npy, .npz, HDF5, Parquet, CSV, IDX, CIFAR-10.", "data"
     )
     data_dir: str | None = setting(None, "Where the files of a registered data set lie.")
     image_size: str | int | None = setting(None, "Crop and scale images to HxW, such as 32x48; 32 is 32x32.")
@@ -50,7 +50,11 @@ class NetworkConfig:
 class ConditionConfig:
     """What samples are conditioned on; the condition's own options stand beside its name."""
 
-    name: str = setting("", "What is conditioned on, a registered name; the classes with --labels.", "condition")
+    name: str = setting(
+        "",
+        "What samples are conditioned on, a registered name; if not said, the classes where there are any.",
+        "condition",
+    )
     dropout: float = setting(0.0, "Share of samples trained with nothing said, as guidance needs.", "condition_dropout")
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -81,12 +85,12 @@ class TrainingConfig:
     recompute: bool = setting(
         False, "Keep only the inputs of blocks and run these again on the way back, to save memory: the same gradient."
     )
-    threads: int = setting(0, "Threads that share each batch; 0 for the cores there are.")
+    threads: int = setting(0, "Threads that share each batch; 0 for as many as there are cores.")
     shard: bool = setting(False, "Ranks keep and step a part each of Adam's state and of the average, to save memory.")
     sums: str = setting("fp32", "What ranks send each other of gradients: fp32, or bf16 for half as many bytes.")
-    learning_rate: float = setting(2e-4, "Adam's learning rate, at its highest.")
+    learning_rate: float = setting(2e-4, "Adam's learning rate, after the warm-up.")
     warmup: int = setting(5000, "Steps over which the learning rate rises from 0.")
-    weight_decay: float = setting(0.0, "AdamW's decay of matrices, times the learning rate; 0 for plain Adam.")
+    weight_decay: float = setting(0.0, "AdamW's decay of matrices, times the learning rate; 0 for Adam's.")
     clip: float = setting(1.0, "Largest global norm of the gradient; 0 to leave it as it is.")
     ema: float = setting(0.9999, "Decay of the average of the weights that is sampled from.")
     average_lengths: str = setting(
@@ -107,7 +111,9 @@ class TrainingConfig:
 class RateConfig:
     """How the learning rate goes on after the warm-up; the rate's own options stand beside its name."""
 
-    name: str = setting("constant", "The learning rate after its warm-up, a registered name.", "rate")
+    name: str = setting(
+        "constant", "How the learning rate goes on after its warm-up: constant, linear, cosine, inverse-sqrt.", "rate"
+    )
     options: dict[str, Any] = field(default_factory=dict)
 
 
