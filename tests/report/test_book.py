@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import tinyddpm
+from helpers.command_line import fails
 from helpers.pages import CHROMIUM, Tree, browsed, seen
 from tinyddpm import registry
 from tinyddpm.cli import main
@@ -110,6 +111,15 @@ def test_what_implements_an_equation_cites_it_and_what_is_cited_is_in_the_table(
         if each.same:
             paper, number = each.same
             assert (paper, "eq", number) in implemented, each
+
+
+def test_without_markdown_it_is_refused_before_anything_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tinyddpm.report.book.guide.find_spec", lambda name: None)
+    monkeypatch.setattr("tinyddpm.report.book.build.draw_pictures", lambda *_: pytest.fail("it draws"))
+    assert "run pip install 'tinyddpm[book]'" in fails("book", "--out", tmp_path / "site")
+    assert not (tmp_path / "site").exists()
 
 
 def test_links_lead_to_what_is_there_and_nothing_is_loaded(site: Path) -> None:

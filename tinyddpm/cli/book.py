@@ -47,7 +47,9 @@ def book(checkpoint: Path | None, no_figures: bool, out: Path) -> None:
 
     from tinyddpm.progress import Progress
     from tinyddpm.report.book.build import draw_pictures, write_book
+    from tinyddpm.report.book.guide import require_markdown
 
+    require_markdown()
     if checkpoint is not None and no_figures:
         raise ConfigError(f"--run {checkpoint} is drawn from, and --no-figures draws nothing: leave one of them out")
     progress = Progress()

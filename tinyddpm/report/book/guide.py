@@ -35,6 +35,16 @@ def guide_page(topic: str) -> str:
     return f"guide-{topic}.html"
 
 
+def require_markdown() -> None:
+    """Refuse to go on where Markdown cannot be read.
+
+    Raises:
+        ConfigError: its library is not installed.
+    """
+    if find_spec("markdown_it") is None:
+        raise ConfigError("the book's guide needs markdown-it-py: run pip install 'tinyddpm[book]'")
+
+
 class Guide:
     """A page of the guide.
 
@@ -51,8 +61,7 @@ class Guide:
     """
 
     def __init__(self, topic: str) -> None:
-        if find_spec("markdown_it") is None:
-            raise ConfigError("the book's guide needs markdown-it-py: run pip install 'tinyddpm[book]'")
+        require_markdown()
         from markdown_it import MarkdownIt
         from markdown_it.tree import SyntaxTreeNode
 
