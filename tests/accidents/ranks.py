@@ -39,6 +39,16 @@ DONE = "all was done before"
 LayoutOf = Callable[[CheckpointHeader], Layout]
 
 
+START = """
+import signal
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+from helpers import faulty_rank
+signal.signal(signal.SIGINT, signal.default_int_handler)
+faulty_rank.run_arguments()
+"""
+"""Where one rank is killed a launcher interrupts the others: what they import for the tests then ends without a word."""
+
+
 class Job:
     """Ranks that share the run in a folder: they begin it, or go on with it."""
 
@@ -51,7 +61,7 @@ class Job:
         if not self.checkpoint.exists():
             shutil.rmtree(self.run, ignore_errors=True)
         how = ["--resume", self.run] if self.checkpoint.exists() else ["--config", settings, "--out", self.run]
-        rank = [sys.executable, "-m", "helpers.faulty_rank", self.processes, "none", "0", "0", "train", *how]
+        rank = [sys.executable, "-c", START, self.processes, "none", "0", "0", "train", *how]
         env = {**os.environ, "PYTHONPATH": str(TESTS), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         with open(place / "said", "wb") as said:
             command = [mpiexec(launcher), "-n", str(ranks), *map(str, rank)]

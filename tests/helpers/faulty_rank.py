@@ -141,6 +141,11 @@ def run(folder: Path, fault: str, at_rank: int, at_step: int) -> None:
     main(prog_name="tinyddpm")
 
 
-if __name__ == "__main__":
+def run_arguments() -> None:
+    """Run what the arguments of this process say."""
     folder, fault, at_rank, at_step, *sys.argv[1:] = sys.argv[1:]
     run(Path(folder), fault, int(at_rank), int(at_step))
+
+
+if __name__ == "__main__":
+    run_arguments()
