@@ -46,7 +46,7 @@ from helpers import faulty_rank
 signal.signal(signal.SIGINT, signal.default_int_handler)
 faulty_rank.run_arguments()
 """
-"""Where one rank is killed a launcher interrupts the others: what they import for the tests then ends without a word."""
+"""Where one rank is killed a launcher interrupts the others: while they import the tests, that ends them silently."""
 
 
 class Job:
