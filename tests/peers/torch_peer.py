@@ -30,6 +30,7 @@ from tinyddpm.errors import BackendError, ConfigError
 from tinyddpm.nn.unet import UNet
 from tinyddpm.ops.images import flip_horizontally, to_model
 from tinyddpm.training.assembly import make_trainer, open_data
+from tinyddpm.training.rates import rate_at
 
 try:
     from diffusers import UNet2DModel
@@ -224,7 +225,7 @@ class TorchRacer(TorchContestant):
             batch = self._batch()
             began = time.perf_counter()
             for group in self.adam.param_groups:
-                group["lr"] = self.trainer.learning_rates[min(self.step, training.steps - 1)]
+                group["lr"] = rate_at(self.trainer.learning_rates, self.step)
             self.decay = min(training.ema, (1 + self.step) / (10 + self.step))
             self.learn(*batch)
             spent += time.perf_counter() - began

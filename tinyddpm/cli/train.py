@@ -18,6 +18,7 @@ from tinyddpm.model.config import Config, settings
 
 if TYPE_CHECKING:
     from tinyddpm.distributed.group import Group
+    from tinyddpm.progress import Watch
     from tinyddpm.training.loop import Outcome
 
 BESIDE = {"resume", "distributed", "no_cache"}
@@ -84,7 +85,7 @@ def train(
     Started by mpiexec or srun, its processes train one model together.
     """
     from tinyddpm.files import unused
-    from tinyddpm.progress import Progress
+    from tinyddpm.progress import Progress, late
     from tinyddpm.training.initial import Initial, base_of
     from tinyddpm.training.run import resume as resume_run
     from tinyddpm.training.run import start
@@ -96,13 +97,15 @@ def train(
     else:
         if (init_raw or init_partly) and not init_from:
             raise ConfigError("--init-raw and --init-partly go with --init-from: say which run to start from")
-        base = base_of(init_from) if init_from and not (preset_name or config_file) else None
-        assignments = (*(f"transforms.{name}={{}}" for name in transforms), *assignments)
-        config = configuration(preset_name, config_file, assignments, values, base)
-        config = config.updated({"callbacks": {name: {} for name in callbacks}}, "options")
+        settings_too = init_from if not (preset_name or config_file) and group.first else None
+        base = group.broadcast(base_of(settings_too) if settings_too else None)
+        named = {"transforms": transforms, "callbacks": callbacks}
+        chosen = (f"{table}.{name}={{}}" for table, names in named.items() for name in names)
+        config = configuration(preset_name, config_file, (*chosen, *assignments), values, base)
         backend = group.load_backend(config.backend, config.device, config.precision, config.graph)
         if dry_run:
-            _print_estimate(config, backend, group, cache=not no_cache)
+            with late(progress) as watch:
+                _print_estimate(config, backend, group, watch, cache=not no_cache)
             return
         folder = group.broadcast(out or unused(Path("runs") / Path(config.data.source).stem))
         initial = Initial(init_from, init_raw, init_partly) if init_from else None
@@ -144,11 +147,11 @@ def _changes(ctx: click.Context) -> dict[str, Any]:
     return {name: ctx.params[name] for name in given if name in known}
 
 
-def _print_estimate(config: Config, backend: Any, group: Group, cache: bool) -> None:
+def _print_estimate(config: Config, backend: Any, group: Group, watch: Watch, cache: bool) -> None:
     from tinyddpm.progress import duration
     from tinyddpm.training.assembly import estimate
 
-    found = estimate(config, backend, group=group, cache=cache)
+    found = estimate(config, backend, group=group, watch=watch, cache=cache)
     speed = config.training.batch_size / found.seconds_per_step
     say(f"data         {found.data}")
     say(f"learns       {found.learns}")

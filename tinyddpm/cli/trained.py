@@ -34,7 +34,7 @@ def machine_options(function: F) -> F:
     add = [
         option(
             "--backend", type=OF_SETTINGS["backend"], default="numpy", show_default=True,
-            help="Where to compute: numpy, cupy or torch.", group="General",
+            help="Where to compute: numpy, numba, torch or cupy.", group="General",
         ),
         option("--device", help="The backend's device, such as cuda:1.", group="General"),
         option(

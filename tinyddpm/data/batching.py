@@ -20,12 +20,14 @@ Order: TypeAlias = Callable[[int], NDArray[np.int64]]
 def make_order(dataset: Dataset, batch_size: int, seed: int, balance: str) -> Order:
     """Return the order of the samples for a setting `data.balance`.
 
+    The last two batches are kept: each part of a batch asks for the whole, and one is read ahead.
+
     Raises:
         ConfigError: classes are to be balanced where there are none.
     """
     if balance == "order":
-        return Balanced(_classes(dataset, balance), batch_size, seed)
-    return partial(_shuffled, len(dataset), batch_size, seed)
+        return lru_cache(maxsize=2)(Balanced(_classes(dataset, balance), batch_size, seed))
+    return lru_cache(maxsize=2)(partial(_shuffled, len(dataset), batch_size, seed))
 
 
 def _shuffled(n: int, batch_size: int, seed: int, step: int) -> NDArray[np.int64]:

@@ -21,7 +21,7 @@ from tinyddpm.model.config import Config, settings
 from tinyddpm.model.model import Model, classes_learned
 from tinyddpm.model.tables import DataConfig
 from tinyddpm.ops import Operations
-from tinyddpm.progress import Progress, Watch, late, unwatched
+from tinyddpm.progress import Watch, unwatched
 from tinyddpm.samplers import make_sampler
 from tinyddpm.training.trainer import Trainer
 
@@ -155,10 +155,19 @@ class Estimate:
     seconds_per_step: float
 
 
-def estimate(config: Config, backend: Backend, steps: int = 3, group: Group = ALONE, cache: bool = True) -> Estimate:
-    """Do a few training steps, writing nothing, and return what they took. The first, which warms up, is not timed."""
-    with late(Progress()) as watch:
-        dataset = open_data(config, watch, cache)
+def estimate(
+    config: Config,
+    backend: Backend,
+    steps: int = 3,
+    group: Group = ALONE,
+    watch: Watch = unwatched,
+    cache: bool = True,
+) -> Estimate:
+    """Do a few training steps, writing nothing, and return what they took. The first, which warms up, is not timed.
+
+    For `watch` and `cache` see `open_dataset`.
+    """
+    dataset = open_data(config, watch, cache)
     config = with_learned(with_threads(config, backend, group), dataset)
     trainer = make_trainer(config, backend, dataset, group=group)
     seconds = []

@@ -58,8 +58,9 @@ class DeviceStep:
         self.gradient = backend.asarray(np.zeros(model.layout.size, np.float32))
         self.descent, self.exponents = descent(training), exponents(training)
         self._part = own_part(model, group)
-        rates = learning_rates(self.config)
-        self.rates, self.last = backend.asarray(rates), backend.asarray(np.asarray([len(rates) - 1]))
+        self.learning_rates = learning_rates(self.config)
+        self.rates = backend.asarray(self.learning_rates)
+        self.last = backend.asarray(np.asarray([len(self.learning_rates) - 1]))
         self.matrices = backend.asarray(matrices(model)[self._part]) if self.descent.weight_decay else None
         self.pieces = Pieces(model.layout) if group.size > 1 and group.recordable and not training.shard else None
         # All of a step is recorded, or what lies between the sums where these cannot be.

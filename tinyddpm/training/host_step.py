@@ -19,7 +19,7 @@ from tinyddpm.nn.parameters import ZeroGradients
 from tinyddpm.ops import Operations
 from tinyddpm.ops.images import to_model
 from tinyddpm.ops.optimisation import Factor
-from tinyddpm.training.rates import learning_rates
+from tinyddpm.training.rates import learning_rates, rate_at
 from tinyddpm.training.state import State
 from tinyddpm.training.step import descent, drawn, exponents, matrices, training_gradient
 
@@ -62,7 +62,7 @@ class HostStep:
         size, asarray = model.layout.size, model.backend.asarray
         self.gradients: list[Array] = [asarray(np.zeros(size, np.float32)) for _ in range(workers_of(model, group))]
         self._part = own_part(model, group)
-        self._rates = learning_rates(self.config)
+        self.learning_rates = learning_rates(self.config)
         self._matrices = asarray(matrices(model)[self._part]) if self.descent.weight_decay else None
         self._blocks = model.backend.blocks(self._part.stop - self._part.start)
 
@@ -70,7 +70,7 @@ class HostStep:
         """Do one step and return its loss and the gradient's norm; where one is not finite, nothing is changed."""
         ops, backend = self.ops, self.model.backend
         loss, lengths, heard = self.batch_gradient(step)
-        rate = backend.asarray(self._rates[[min(step, len(self._rates) - 1)]])
+        rate = backend.asarray(np.asarray([rate_at(self.learning_rates, step)]))
         number, loss_there = backend.asarray(np.asarray([step])), backend.asarray(np.asarray([loss], np.float32))
         factors = ops.step_factors(self.descent, number, rate, loss_there, lengths)
 

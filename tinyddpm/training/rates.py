@@ -78,6 +78,11 @@ def learning_rates(config: Config) -> Table:
     return training.learning_rate * np.concatenate([rise * shares[0], shares])[: training.steps]
 
 
+def rate_at(rates: Table, step: int) -> float:
+    """Return the learning rate of a step, 0-based: of those that a benchmark does beyond the end, the last one."""
+    return float(rates[min(step, len(rates) - 1)])
+
+
 def _check_last(last: float) -> None:
     if not 0 <= last <= 1:
         raise ConfigError(f"last is {last}: give a share of the learning rate from 0 to 1")

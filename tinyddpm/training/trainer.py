@@ -22,7 +22,7 @@ from tinyddpm.model.tables import AUTO
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.training.device_step import DeviceStep
 from tinyddpm.training.host_step import HostStep, own_part, read, workers_of
-from tinyddpm.training.rates import learning_rates
+from tinyddpm.training.rates import Table, rate_at
 from tinyddpm.training.state import State
 from tinyddpm.training.step import noised, training_losses
 
@@ -67,7 +67,6 @@ class Trainer:
         self.law = law_of(model)
         self.columns = model.columns(held_out)
         self.step = 0
-        self.learning_rates = learning_rates(self.config)
         self._part = own_part(model, group)
         initial = self.initial()
         own = initial[self._part]
@@ -110,7 +109,7 @@ class Trainer:
         if not (isfinite(loss) and isfinite(norm)):
             raise TrainingError(f"the loss of step {step + 1} is {loss:g} and its gradient's norm {norm:g}")
         self.step += 1
-        return StepResult(self.step, loss, norm, float(self.learning_rates[min(step, len(self.learning_rates) - 1)]))
+        return StepResult(self.step, loss, norm, rate_at(self.learning_rates, step))
 
     def validation_loss(self) -> float:
         """Return the loss of the averaged weights on the held-out samples, at times and noise that never change.
@@ -190,6 +189,11 @@ class Trainer:
         with self.model.backend.scope():
             for buffer, values in zip(self.state.buffers, kept, strict=True):
                 self.model.backend.upload(buffer, values)
+
+    @property
+    def learning_rates(self) -> Table:
+        """The learning rate of each step, (steps,)."""
+        return self.advance.learning_rates
 
     @property
     def weights(self) -> Array:
