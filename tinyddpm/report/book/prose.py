@@ -66,8 +66,8 @@ def blocks(text: str) -> list[Block]:
     found = []
     for part in re.split(r"\n\s*\n", text.strip("\n")):
         lines = part.split("\n")
-        if SECTION.match(lines[0]):
-            found.append(_section(SECTION.match(lines[0])[1], lines[1:]))  # type: ignore[index]
+        if heading := SECTION.match(lines[0]):
+            found.append(_section(heading[1], lines[1:]))
         elif all(line.startswith("    ") for line in lines):
             if found and found[-1].kind in ("Args", "Returns", "Yields", "Attributes"):
                 found[-1] = _section(found[-1].kind, [*_lines_of(found[-1]), *lines])
