@@ -22,7 +22,7 @@ RANKS = Path(__file__).parents[2] / "examples" / "ranks.py"
 
 SMALL = [
     "--preset", "digits", "--set", "network.channels=8", "--set", "network.attention=[]", "--set",
-    "training.batch_size=4", "--rounds", "2", "--steps", "5", "--sizes", "1000,50000",
+    "training.batch_size=4", "--rounds", "2", "--steps", "5", "--sizes", "1000,4000000",
 ]  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def test_ranks_take_turns_with_one_process() -> None:
     assert all(len(turn[name]) == 5 for turn in found["turns"]["2"] for name in ("step", "compute"))
     (two,) = found["ranks"]
     assert two["ranks"] == 2
-    assert set(two["sum_seconds"]) == {"1000", str(found["parameters"]), "50000"}
+    assert set(two["sum_seconds"]) == {"1000", str(found["parameters"]), "4000000"}
     assert all(seconds > 0 for kinds in two["sum_seconds"].values() for seconds in kinds.values())
     assert two["foretold_seconds"] == pytest.approx(two["compute_seconds"] + two["sent_seconds"])
 
