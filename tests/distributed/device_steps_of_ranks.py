@@ -20,8 +20,9 @@ from helpers import cupy_stand_in, nccl_stand_in
 from tinyddpm.data import open_dataset
 from tinyddpm.data.base import ArrayDataset, Dataset
 from tinyddpm.distributed.group import ALONE, Group
+from tinyddpm.distributed.join import join
 from tinyddpm.distributed.launch import launched
-from tinyddpm.distributed.mpi import MPIGroup
+from tinyddpm.distributed.ranks import Ranks
 from tinyddpm.model.config import Config
 from tinyddpm.training import feed, pieces
 from tinyddpm.training.assembly import make_trainer
@@ -158,10 +159,11 @@ def alone() -> Iterator[tuple[Case, Found]]:
 def run(folder: Path) -> None:
     cupy_stand_in.install(monkeypatch := pytest.MonkeyPatch())
     nccl_stand_in.install(monkeypatch)
-    groups = {kind: MPIGroup(launched(), kind) for kind in ("nccl", "mpi")}
+    groups = {kind: join(kind, launched()) for kind in ("nccl", "mpi")}
     found = {case: find(case, groups[case.kind]) for case in CASES}
     (folder / f"{groups['mpi'].rank}.pickle").write_bytes(pickle.dumps(found))
     for group in groups.values():
+        assert isinstance(group, Ranks)
         assert group._watch is not None
         group._watch.leave()
     groups["mpi"].leave()

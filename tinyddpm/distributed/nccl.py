@@ -1,6 +1,6 @@
 """Sums of arrays on GPUs by NCCL, each launched on the stream that computes: so a step can be recorded with them.
 
-NCCL's communicator is made of an id that rank 0 draws; MPI carries it to the others.
+NCCL's communicator is made of an id that rank 0 draws and the group carries to the others.
 """
 
 from __future__ import annotations
