@@ -103,6 +103,12 @@ def test_logistic(dtype: type) -> None:
     np.testing.assert_array_equal(of_all(logistic_of_all, ends), np.array([1, 1, 0, 0, np.nan], dtype))
 
 
+@pytest.mark.parametrize("function", [exp, logistic])
+def test_functions_of_compiled_code_say_so(function: Callable[[float], float]) -> None:
+    with pytest.raises(NotImplementedError, match="in compiled code alone"):
+        function(1.0)
+
+
 def normal(rng: np.random.Generator, dtype: type, *shape: int) -> np.ndarray:
     return rng.standard_normal(shape).astype(dtype)
 
