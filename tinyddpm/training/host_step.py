@@ -10,7 +10,7 @@ import numpy as np
 from tinyddpm.backend import Array, Backend
 from tinyddpm.backend.workers import parts
 from tinyddpm.data.base import Dataset
-from tinyddpm.data.batching import class_weights, make_order
+from tinyddpm.data.batching import class_weights
 from tinyddpm.diffusion.times import Law
 from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.model.model import Model
@@ -19,9 +19,10 @@ from tinyddpm.nn.parameters import ZeroGradients
 from tinyddpm.ops import Operations
 from tinyddpm.ops.images import to_model
 from tinyddpm.ops.optimisation import Factor
-from tinyddpm.training.rates import learning_rates, rate_at
+from tinyddpm.training.base_step import TrainingStep
+from tinyddpm.training.rates import rate_at
 from tinyddpm.training.state import State
-from tinyddpm.training.step import descent, drawn, exponents, matrices, training_gradient
+from tinyddpm.training.step import drawn, training_gradient
 
 LEAST_PER_WORKER = 4
 """Samples below which a thread of its own does not pay."""
@@ -34,7 +35,7 @@ HostArray = np.ndarray[Any, Any]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 
-class HostStep:
+class HostStep(TrainingStep):
     """A training step on the host. It is called with the number of the step, 0-based.
 
     Args:
@@ -49,43 +50,24 @@ class HostStep:
     def __init__(
         self, model: Model, train: Dataset, state: State, ops: Operations, law: Law, group: Group = ALONE
     ) -> None:
-        self.model, self.train, self.state, self.ops, self.law, self.group = model, train, state, ops, law, group
-        self.config = model.config
-        self.random = model.backend.random(self.config.seed)
-        self.transforms = model.transforms
-        data = self.config.data
-        self.order = make_order(train, self.config.training.batch_size, self.config.seed, data.balance)
-        self.class_weights = class_weights(train, data.balance)
+        super().__init__(model, train, state, ops, group)
+        self.law = law
+        self.class_weights = class_weights(train, self.config.data.balance)
         self.columns = model.columns(train)
-        self.descent, self.exponents = descent(self.config.training), exponents(self.config.training)
         # One gradient for each worker, summed in order: no worker waits for another, and no sum depends on timing.
         size, asarray = model.layout.size, model.backend.asarray
         self.gradients: list[Array] = [asarray(np.zeros(size, np.float32)) for _ in range(workers_of(model, group))]
-        self._part = own_part(model, group)
-        self.learning_rates = learning_rates(self.config)
-        self._matrices = asarray(matrices(model)[self._part]) if self.descent.weight_decay else None
-        self._blocks = model.backend.blocks(self._part.stop - self._part.start)
+        self._blocks = model.backend.blocks(self.part.stop - self.part.start)
 
     def __call__(self, step: int) -> tuple[float, float]:
         """Do one step and return its loss and the gradient's norm; where one is not finite, nothing is changed."""
-        ops, backend = self.ops, self.model.backend
+        backend = self.model.backend
         loss, lengths, heard = self.batch_gradient(step)
         rate = backend.asarray(np.asarray([rate_at(self.learning_rates, step)]))
         number, loss_there = backend.asarray(np.asarray([step])), backend.asarray(np.asarray([loss], np.float32))
-        factors = ops.step_factors(self.descent, number, rate, loss_there, lengths)
-
-        gradient, weights = self.gradients[0][self._part], self.state.weights[self._part]
-        _, ema, m, v, averages = self.state
-
-        def update(block: slice) -> None:
-            if self._matrices is not None:
-                ops.decay(self.descent, factors, rate, self._matrices[block], weights[block])
-            buffers = (buffer[block] for buffer in (weights, ema, m, v))
-            ops.adam(self.descent, factors, gradient[block], *buffers)
-            for exponent, average in zip(self.exponents, averages, strict=True):
-                ops.power_average(exponent, number, factors, weights[block], average[block])
-
-        self.model.workers.map(update, self._blocks)
+        factors = self.factors(number, rate, loss_there, lengths)
+        total = self.gradients[0]
+        self.model.workers.map(lambda block: self.update(number, rate, factors, total, block), self._blocks)
         if self.config.training.shard:
             self.group.gather_parts(self.state.weights)
         norm = float(backend.to_numpy(factors)[Factor.NORM])
@@ -136,7 +118,7 @@ class HostStep:
             return xp.concat(self.model.workers.map(lambda block: self.ops.lengths(sum_of(block)), self._blocks))
         self.model.workers.map(sum_of, backend.blocks(self.model.layout.size))
         (group.sum_part if training.shard else group.sum_)(total, training.sums)
-        gradient = total[self._part]
+        gradient = total[self.part]
         lengths = xp.concat(self.model.workers.map(lambda block: self.ops.lengths(gradient[block]), self._blocks))
         return lengths if not training.shard else _concatenated(group, backend, lengths)
 
@@ -180,12 +162,6 @@ def workers_of(model: Model, group: Group = ALONE) -> int:
     if model.backend.spreads and model.layout.size * threads > PARAMETERS_PER_SAMPLE * batch_size:
         return 1
     return min(threads, max(1, batch_size // LEAST_PER_WORKER))
-
-
-def own_part(model: Model, group: Group) -> slice:
-    """Return which part of the flat buffers a rank steps: all, or its share where the ranks keep shards."""
-    size = model.layout.size
-    return group.parts(size)[group.rank] if model.config.training.shard else slice(0, size)
 
 
 def _concatenated(group: Group, backend: Backend, array: Array) -> Array:

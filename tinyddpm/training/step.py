@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-from math import prod
-from typing import Any
-
-import numpy as np
-
 from tinyddpm.backend import Array, Random
 from tinyddpm.backend.random import Samples, Step
 from tinyddpm.conditions import Conditioned, Given
 from tinyddpm.diffusion.objectives import Objective
 from tinyddpm.diffusion.process import GaussianProcess
-from tinyddpm.model.averages import exponent_of, lengths_of
 from tinyddpm.model.model import Model
-from tinyddpm.model.tables import TrainingConfig
 from tinyddpm.nn import DropoutNoise, Gradients, Weights
 from tinyddpm.ops import Operations
 from tinyddpm.ops.noising import Noised
-from tinyddpm.ops.optimisation import Descent
 from tinyddpm.transforms import Transforms
-
-
-def descent(training: TrainingConfig) -> Descent:
-    """Return what a training's steps of Adam have in common."""
-    return Descent(training.clip, training.ema, training.weight_decay)
-
-
-def matrices(model: Model) -> np.ndarray[Any, Any]:
-    """Return which weights are elements of matrices, (n,) float32: 1 for them, 0 for biases and the norms' scales."""
-    parameters = model.layout.parameters
-    return np.concatenate([np.full(prod(p.shape), len(p.shape) > 1, np.float32) for p in parameters])
-
-
-def exponents(training: TrainingConfig) -> tuple[float, ...]:
-    """Return the exponents of the power-function averages that a training keeps."""
-    return tuple(map(exponent_of, lengths_of(training.average_lengths)))
 
 
 def noised(process: GaussianProcess, x_0: Array, t: Array, eps: Array) -> Noised:

@@ -20,8 +20,9 @@ from tinyddpm.model.checkpoint import Checkpoint, Vector, plugins_of, save_check
 from tinyddpm.model.model import Model
 from tinyddpm.model.tables import AUTO
 from tinyddpm.ops import Operations, load_operations
+from tinyddpm.training.base_step import own_part
 from tinyddpm.training.device_step import DeviceStep
-from tinyddpm.training.host_step import HostStep, own_part, read, workers_of
+from tinyddpm.training.host_step import HostStep, read, workers_of
 from tinyddpm.training.rates import Table, rate_at
 from tinyddpm.training.state import State
 from tinyddpm.training.step import noised, training_losses
