@@ -20,7 +20,7 @@ from tinyddpm.training.state import State
 
 
 class TrainingStep:
-    """The base of `HostStep` and `DeviceStep`, which compute the gradient: it orders the batches and updates the state.
+    """Base of `HostStep` and `DeviceStep`: it orders the batches and updates the state; they compute the gradient.
 
     Args:
         model: the model to train.
@@ -30,7 +30,7 @@ class TrainingStep:
         group: the ranks that share each batch.
 
     Attributes:
-        order: the places in the data set of each step's samples.
+        order: gives the indices of a step's samples in the data set, (batch_size,) int64.
         part: the part of the flat buffers that this rank updates.
         learning_rates: the learning rate of each step, (steps,) float64.
     """
@@ -48,18 +48,18 @@ class TrainingStep:
         self._matrices = model.backend.asarray(matrices(model)[self.part]) if training.weight_decay else None
 
     def factors(self, step: Array, rate: Array, loss: Array, lengths: Array) -> Array:
-        """Return the factors of a step's update; see `Optimisation.step_factors`."""
+        """Return the numbers that the update of a step depends on; see `Optimisation.step_factors`."""
         return self.ops.step_factors(self._descent, step, rate, loss, lengths)
 
     def update(self, step: Array, rate: Array, factors: Array, gradient: Array, block: slice = slice(None)) -> None:
-        """Update this rank's part of the state, or a block of it: weight decay, Adam with its average, other averages.
+        """Apply weight decay, Adam and the averages to this rank's part of the state, or to a block of that part.
 
         Args:
             step: (1,) int64, 0-based.
             rate: (1,) float64, the learning rate of the step.
-            factors: the step's, as `factors` returns them.
-            gradient: (n,), flat and whole, left as it is.
-            block: which elements of the part.
+            factors: the result of `factors` for this step.
+            gradient: the whole flat gradient, (n,); not changed.
+            block: the elements of the part to update.
         """
         ops, (weights, ema, m, v, averages) = self.ops, self.state
         gradient, weights = gradient[self.part][block], weights[self.part][block]
@@ -77,6 +77,6 @@ def own_part(model: Model, group: Group) -> slice:
 
 
 def matrices(model: Model) -> np.ndarray[Any, Any]:
-    """Return which weights are elements of matrices, (n,) float32: 1 for them, 0 for biases and the norms' scales."""
+    """Return a mask of the weights that belong to matrices, (n,) float32: 0 for biases and for the scales of norms."""
     parameters = model.layout.parameters
     return np.concatenate([np.full(prod(p.shape), len(p.shape) > 1, np.float32) for p in parameters])

@@ -1,8 +1,8 @@
-"""A training step done by the device alone, so that it can be recorded whole: Algorithm 1 of DDPM, then Adam.
+"""A training step that runs on the device alone and can be recorded as one graph: Algorithm 1 of DDPM, then Adam.
 
-What changes from one step to the next, its number and the places of its samples in the data set, comes in one small
-array; times, noise, transforms and dropout are drawn on the device from the number, the learning rate is looked up
-there, and only the loss and the gradient's norm go back.
+The host sends one small array per step: the step's number and the indices of its samples in the data set. From the
+number the device draws times, noise, transforms and dropout, and looks up the learning rate. It returns the loss and
+the norm of the gradient.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from tinyddpm.training.step import drawn, training_gradient
 
 
 class DeviceStep(TrainingStep):
-    """A training step on the device. It is called with the number of the step, 0-based.
+    """A training step on the device, called with the number of the step, 0-based. Its times are uniform.
 
     Args:
-        model: what is trained, on a backend that has `graphs`.
+        model: the model to train, on a backend that has `graphs`.
         train: the samples to learn from.
-        state: changed in place.
+        state: the buffers that each step changes in place.
         ops: operations that keep residuals.
         group: the ranks that share each batch.
     """
@@ -53,14 +53,14 @@ class DeviceStep(TrainingStep):
         self.rates = backend.asarray(self.learning_rates)
         self.last = backend.asarray(np.asarray([len(self.learning_rates) - 1]))
         self.pieces = Pieces(model.layout) if group.size > 1 and group.recordable and not training.shard else None
-        # All of a step is recorded, or what lies between the sums where these cannot be.
+        # The whole step is recorded, or, if the sums over ranks cannot be, the three parts between them.
         between = backend.captured if not group.recordable else _as_it_is
         self._gradient, self._lengths = between(self._gradient_of), between(self._lengths_of_part)
         self._descend = between(self._updated)
         self._advance = backend.captured(self._step) if group.recordable else self._step
 
     def __call__(self, step: int) -> tuple[float, float]:
-        """Do one step and return its loss and the gradient's norm; where one is not finite, nothing is changed."""
+        """Do one step; return its loss and its gradient's norm. If one is not finite, the state stays as it was."""
         backend = self.model.backend
         places = self.order(step)[self.own]
         self.feed.load(step)
@@ -69,7 +69,11 @@ class DeviceStep(TrainingStep):
         return float(found[Factor.LOSS]), float(found[Factor.NORM])
 
     def _step(self, now: Array) -> Arrays:
-        """Do the step that `now` tells of, (1 + batch,) int64: its number, then the places of its samples."""
+        """Do the step described by `now`, (1 + n,) int64: its number, then the indices of this rank's n samples.
+
+        Returns:
+            The factors of the update; see `Factor`.
+        """
         group, shard = self.group, self.config.training.shard
         (loss,) = self._gradient(now)
         if group.size > 1:
@@ -87,9 +91,9 @@ class DeviceStep(TrainingStep):
         return (factors,)
 
     def _gradient_of(self, now: Array) -> Arrays:
-        """Return what this rank's samples add to the loss; what they add to the gradient is left in its buffer.
+        """Return this rank's contribution to the loss, (1,), and leave its contribution to the gradient in `gradient`.
 
-        Where sums can be launched, the gradient is that of all ranks: each piece of it is sent when all is in it.
+        With `pieces`, that is already the sum over all ranks: the sum of a piece begins when the piece is complete.
         """
         model, training, xp = self.model, self.config.training, self.model.backend.xp
         step, places = now[:1], now[1:]
@@ -122,7 +126,7 @@ class DeviceStep(TrainingStep):
         return (self.ops.lengths(self.gradient[self.part]),)
 
     def _updated(self, now: Array, loss: Array, lengths: Array) -> Arrays:
-        """Update the state and return the factors of the update."""
+        """Update the state and return the factors of the update, see `Factor`."""
         xp, step = self.model.backend.xp, now[:1]
         rate = xp.take(self.rates, xp.minimum(step, self.last))
         factors = self.factors(step, rate, loss, lengths)
