@@ -95,7 +95,7 @@ def make_trainer(
     check_batch_size(len(train), config.training.batch_size)
     if config.training.batch_size < group.size:
         raise ConfigError(
-            f"a batch of {config.training.batch_size} has no samples for {group.size} ranks: set --batch-size to at"
+            f"a batch of {config.training.batch_size} is too small for {group.size} ranks: set --batch-size to at"
             f" least {group.size}, or start fewer"
         )
     return Trainer(model, train, validation, ops, group)

@@ -57,15 +57,9 @@ class Outcome:
 
 
 class Run:
-    """The loop around a trainer.
+    """The loop around a trainer, which reports to `progress`, `callbacks` and `record` and writes into `folder`.
 
-    Args:
-        trainer: does the steps.
-        folder: the run folder.
-        progress: the progress line.
-        callbacks: told of the run's events.
-        record: the record of this part of the run.
-        state: the loop's own state in the checkpoint, such as the sum of the losses since the last log line.
+    `state` is the loop's own state from a checkpoint, such as the sum of the losses since the last log line.
     """
 
     def __init__(
