@@ -131,7 +131,7 @@ class Evaluation:
         group: Group = ALONE,
     ) -> None:
         if len(real) < 4:
-            raise DataError(f"{real.description}: {len(real)} samples have no halves to compare: give four or more")
+            raise DataError(f"{real.description}: {len(real)} samples are too few for two halves: give four or more")
         self.subject, self.features, self.features_key, self.metrics = subject, features, features_key, metrics
         self.group = group
         self.cache, self.count, self.seed, self.batch_size, self.progress = cache, count, seed, batch_size, progress
