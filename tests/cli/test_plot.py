@@ -23,6 +23,8 @@ from PIL import Image
 from helpers import command_line
 from tinyddpm.figures.marks import read_mark
 
+pytestmark = pytest.mark.slow
+
 TWO = "loss,validation_loss"
 
 run = partial(command_line.run, "plot")

@@ -154,6 +154,7 @@ def test_an_untold_network_is_one_told_a_zero_vector(name: str) -> None:
     np.testing.assert_array_equal(told, untold)
 
 
+@pytest.mark.slow
 def test_no_other_room_knows_the_label_by_name() -> None:
     """Data sets have labels, and the command line --labels; the condition's name is its own room's.
 

@@ -231,7 +231,8 @@ def test_what_is_left_to_do_for_a_plan_is_timed_with_it(monkeypatch: pytest.Monk
     assert timed == [[], ["convolution_forward"], [], ["convolution_dx"], ["turned_gradients"], ["convolution_dw"]]
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_trains_as_with_own_kernels(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
     """Three steps of a U-Net with every convolution by a plan: losses and gradients' norms within what rounding makes.
 
@@ -519,6 +520,7 @@ def test_several_runs_are_timed_as_one_graph(monkeypatch: pytest.MonkeyPatch, sc
     assert cupy_stand_in.ASKED[:] == expected
 
 
+@pytest.mark.slow
 def test_plans_that_take_less_than_a_launch_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """From Python each launch takes 50 µs. What cannot be recorded is refused.
 

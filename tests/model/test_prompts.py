@@ -20,6 +20,8 @@ from tinyddpm.figures.marks import read_mark
 from tinyddpm.model.checkpoint import read_checkpoint_header
 from tinyddpm.model.load import CHECKPOINT
 
+pytestmark = pytest.mark.slow
+
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 SMALL: dict[str, Any] = {
     "steps": 6,
@@ -66,7 +68,6 @@ def obeyed(text: str, folder: Path) -> float:
     return float((colour == wanted).mean())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("text", ["cross", "concat"])
 def test_words_are_obeyed(text: str, tmp_path: Path) -> None:
     """After 400 steps, four of five pictures at least have the colour of their prompt; chance has one of three."""
