@@ -23,8 +23,8 @@ class GlooLink:
     """The ranks of Torch's world; see `Link`.
 
     Args:
-        launch: what torchrun says of this process.
-        wait: seconds that ranks are given to find each other.
+        launch: torchrun's description of this process.
+        wait: longest time in seconds for the ranks to find each other.
 
     Raises:
         ConfigError: Torch is missing, torchrun has not started this process, or the ranks do not find each other.
@@ -44,7 +44,7 @@ class GlooLink:
         try:
             distributed.init_process_group("gloo", timeout=timedelta(seconds=wait))
             self._apart = distributed.new_group(backend="gloo")
-        except (RuntimeError, ValueError) as error:  # a store that is not there is a RuntimeError of Torch's
+        except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(
                 f"torchrun's ranks cannot join ({reason}): name the network's interface by GLOO_SOCKET_IFNAME, or give"
@@ -84,9 +84,9 @@ class GlooLink:
         return self._torch.from_numpy(host.view(np.uint8))
 
     def _begun(self, work: Work | None) -> Done:
-        """Return the test of whether work has ended. Work that has failed does not end, and raises BackendError.
+        """Return the test of whether work has ended. Failed work never ends; its test raises BackendError after `SILENCE`.
 
-        It does so after `SILENCE` only: the watch has named the rank by then, if one is lost.
+        If a rank is lost, the watch has named it by then.
         """
         assert work is not None
         failed = 0.0

@@ -17,7 +17,7 @@ class MPILink:
     """The ranks of MPI's world; see `Link`.
 
     Args:
-        launch: what the launcher says of this process.
+        launch: the launcher's description of this process.
 
     Raises:
         ConfigError: mpi4py is missing, or MPI sees other ranks than were launched.
@@ -71,7 +71,7 @@ def _pieces(array: HostArray, lengths: Sequence[int]) -> list[Any]:
 
 
 def _import_mpi() -> Any:
-    """Return mpi4py's MPI. `Ranks.leave` alone finalises it: at exit it would wait for ranks that have died.
+    """Return mpi4py's MPI, which only `end` finalizes: at a process's exit it would wait for ranks that have died.
 
     Raises:
         ConfigError: mpi4py is not installed, or its library is missing.
@@ -80,7 +80,7 @@ def _import_mpi() -> Any:
         import mpi4py
 
         mpi4py.rc.finalize = False
-        # mpi4py warns of another MPI's launcher, which is refused above.
+        # It warns if the launcher belongs to another MPI; `MPILink` raises an error for that.
         with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
             from mpi4py import MPI
     except (ImportError, RuntimeError) as error:

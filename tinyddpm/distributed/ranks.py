@@ -1,6 +1,6 @@
-"""Ranks that share a run, on arrays of the host: sums, parts, gathering, and parting when one is lost.
+"""Ranks that share a run: sums and exchanges of arrays on the host, and an orderly end if one of them is lost.
 
-All waiting is for exchanges that are tested, so that a rank that waits for one that has died can be told.
+All exchanges are non-blocking and tested until they are complete, so that the wait for a dead rank can be ended.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TESTS = 2000
-"""Number of tests of an exchange before the processor is yielded between two."""
+"""Number of tests of an exchange without a pause between them."""
 
 PAUSE = 50e-6
-"""Seconds between two tests from then on."""
+"""Seconds between two tests after that."""
 
 GRACE = 0.5
-"""Seconds that an exchange is still tested after a rank has given up."""
+"""Seconds that an exchange is still tested after a rank has given up: what all had joined then still completes."""
 
 START = 300.0
-"""Seconds that ranks are given to find each other, and to part."""
+"""Longest time in seconds for the ranks to find each other, and to leave their link."""
 
 PARTING = 0.01
-"""Seconds between two tests of whether all ranks have come to their end."""
+"""Seconds between two tests of whether all ranks have reached their end."""
 
 
 class Ranks(Group):
     """The ranks that a launcher started.
 
     Args:
-        launch: what the launcher says of this process.
-        link: joins the ranks, and returns the link between them.
-        nccl: whether CuPy's arrays are summed by NCCL: True, False, or None for where they are CuPy's.
+        launch: the launcher's description of this process.
+        link: function that joins the ranks and returns the link between them.
+        nccl: whether NCCL sums CuPy's arrays. None also allows backends other than CuPy's.
 
     Raises:
         ConfigError: the ranks cannot join.
@@ -74,15 +74,15 @@ class Ranks(Group):
     def load_backend(
         self, name: str, device: str | None = None, precision: str = "fp32", graph: bool = True
     ) -> Backend:
-        """Return the backend of these options. Its arrays are summed from now on, by NCCL where they are CuPy's.
+        """Return the backend of these options; arrays to sum are its from now on. CuPy's arrays are summed by NCCL.
 
         Raises:
-            ConfigError: NCCL is asked for where there is no GPU, or missing.
+            ConfigError: the group's kind is "nccl" and the backend is not CuPy's, or NCCL is missing.
         """
         on_gpu = name == "cupy" or (name == "torch" and device == "cuda")
         if on_gpu and device in (None, "cuda"):
             device = f"cuda:{own_gpu(self._launch)}"
-        threadpool_limits(self.cores())  # of the BLAS, which would take those of the other ranks too
+        threadpool_limits(self.cores())  # the BLAS would also use the cores of the other ranks
         self._backend = super().load_backend(name, device, precision, graph)
         if name == "cupy" and self._wanted is not False:
             from tinyddpm.distributed.nccl import NCCL
@@ -96,7 +96,7 @@ class Ranks(Group):
         return self._backend
 
     def sum_(self, flat: Array, sums: str = "fp32") -> None:
-        """Put the sum over all ranks in the place of `flat`. In bfloat16 each number is summed in float32."""
+        """Replace `flat` by its sum over all ranks. Numbers sent in bfloat16 are added in float32."""
         if self._nccl:
             self._nccl.sum_(flat, sums)
         elif sums == "fp32":
@@ -109,19 +109,19 @@ class Ranks(Group):
             self._gather_parts(flat, sums)
 
     def begin_sum(self, flat: Array, part: slice, sums: str = "fp32") -> None:
-        """Begin to sum a part of `flat`: beside what is computed if NCCL does it, and at once otherwise."""
+        """Begin to sum a part of `flat`: parallel to computations if NCCL does it, and at once otherwise."""
         if self._nccl:
             self._nccl.begin_sum(flat, part, sums)
         else:
             super().begin_sum(flat, part, sums)
 
     def end_sums(self) -> None:
-        """Have what is launched from now on see the sums that were begun."""
+        """Make all work launched from now on wait for the sums that were begun."""
         if self._nccl:
             self._nccl.end_sums()
 
     def sum_part(self, flat: Array, sums: str = "fp32") -> None:
-        """Put the sum over all ranks in the place of this rank's part of `flat`: added in their order, in float32."""
+        """Replace this rank's part of `flat` by its sum over all ranks, added in their order and in float32."""
         cut = self.parts(flat.shape[0])
         if self._nccl:
             self._nccl.sum_parts(flat, cut, sums)
@@ -137,7 +137,7 @@ class Ranks(Group):
         self._device(flat[mine], total)
 
     def gather_parts(self, flat: Array) -> None:
-        """Put each rank's part of `flat` in its place on all ranks."""
+        """Replace all parts of `flat` by those of the ranks that they belong to."""
         if self._nccl:
             self._nccl.gather_parts(flat, self.parts(flat.shape[0]))
         else:
@@ -151,7 +151,7 @@ class Ranks(Group):
         self._device(flat, _unpacked(got))
 
     def gather(self, value: T) -> list[T]:
-        """Return what each rank gives, in the order of ranks."""
+        """Return the values of all ranks in the order of ranks."""
         mine = np.frombuffer(pickle.dumps(value, pickle.HIGHEST_PROTOCOL), np.uint8)
         lengths = self._numbers(len(mine)).tolist()
         starts = np.cumsum([0, *lengths[:-1]])
@@ -163,7 +163,7 @@ class Ranks(Group):
         ]
 
     def broadcast(self, value: T) -> T:
-        """Return what the first rank gives."""
+        """Return rank 0's value."""
         mine = np.frombuffer(pickle.dumps(value, pickle.HIGHEST_PROTOCOL) if self.first else b"", np.uint8)
         length = np.array([len(mine)])
         self._wait(self._link.broadcast(length))
@@ -172,17 +172,17 @@ class Ranks(Group):
         return value if self.first else pickle.loads(got.data)
 
     def check(self) -> None:
-        """See to it that what was summed on the device was summed to the end.
+        """Check that the sums on the device are complete.
 
         Raises:
-            SumLostError: it was not, as a rank is lost.
+            SumLostError: a rank is lost and the sums were abandoned.
         """
         assert self._watch is not None
         if self._watch.woken:
             self._watch.check(SumLostError)
 
     def most(self, value: int) -> int:
-        """Return the largest number that a rank gives."""
+        """Return the largest of the ranks' values."""
         return int(self._numbers(value).max())
 
     def _numbers(self, value: int) -> HostArray:
@@ -197,17 +197,17 @@ class Ranks(Group):
         return self._watch.speaks if self._watch else self.first
 
     def leave(self, failure: str | None = None) -> None:
-        """Part from the others when all are there. The process ends here if that cannot be.
+        """Wait for the other ranks, then leave them and the link. If a rank is lost, end the process here.
 
         Raises:
-            RankError: another rank is lost or has given up, of which this one has not heard before.
+            RankError: another rank is lost or has given up, and this rank did not know of it.
         """
         watch = self._watch
         assert watch is not None
         if failure:
             watch.give_up(failure)
         together = False
-        while not together:  # the link is left alone once a rank is known to be lost: it may wait for that one
+        while not together:  # no use of the link once a rank is known to be lost: it may wait for that rank
             if not watch.noticed:
                 watch.check()
             elif watch.lost:
@@ -219,19 +219,19 @@ class Ranks(Group):
                 self._end()
             time.sleep(0 if together else PARTING)
         watch.leave()
-        if watch.failure:  # the link complains of exchanges that are pending
+        if watch.failure:  # the link would print messages about pending exchanges
             sys.stderr.flush()
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         with _in_time():
             self._link.end()
-        if watch.failure and self._nccl:  # the end of the device's work would be waited for, which may not come
+        if watch.failure and self._nccl:  # a normal exit would wait for the device's work, which may never end
             sys.stdout.flush()
             os._exit(1)
 
     def _end(self) -> None:
-        """End the process without the link, which would wait for ranks that are lost.
+        """End the process without the link, which would wait for the lost ranks.
 
-        The rank that speaks ends first: some launchers end all ranks as soon as one ends like this.
+        The rank that reports the error ends first: some launchers kill all ranks as soon as one ends with an error.
         """
         watch = self._watch
         assert watch is not None
@@ -245,7 +245,7 @@ class Ranks(Group):
         os._exit(1)
 
     def _wait(self, done: Done) -> None:
-        """Wait for the end of an exchange.
+        """Test an exchange until it is complete.
 
         Raises:
             RankError: a rank is lost or has given up.
@@ -255,25 +255,25 @@ class Ranks(Group):
             tests += 1
             if self._watch and self._watch.failure:
                 heard = heard or time.monotonic()
-                # What all had joined before one gave up still comes to its end.
+                # A request that all ranks had joined before one gave up still completes.
                 if self._watch.lost or time.monotonic() - heard > GRACE:
                     self._watch.check()
             if tests > TESTS:
                 time.sleep(PAUSE)
 
     def _host(self, flat: Array) -> HostArray:
-        """Return a flat array on the host, its own memory where it lives there."""
+        """Return a flat array on the host, without a copy if it is there already."""
         return flat if self._backend is None else self._backend.to_numpy(flat)
 
     def _device(self, flat: Array, host: HostArray) -> None:
-        """Write a flat array."""
+        """Write host values into a flat array."""
         if self._backend is None:
             flat[...] = host
         else:
             self._backend.upload(flat, host)
 
     def _watched(self) -> Watch:
-        """Return the watch of these ranks, which tell each other by their link where they are."""
+        """Return the watch of these ranks, after they have exchanged host, port and key by the link and connected."""
         places, hosts = zip(*self.gather((place(), platform.node())), strict=True)
         near, key = len(set(hosts)) == 1, self.broadcast(os.urandom(32))
         door = Door("localhost" if near else "", self.size - 1, key) if self.first else None
@@ -293,17 +293,17 @@ class Ranks(Group):
 
 
 def _packed(host: HostArray, sums: str) -> HostArray:
-    """Return float32 as it is sent: itself, or the bits of bfloat16, rounded to nearest even."""
+    """Return the array to send: float32, or the bits of bfloat16, ties to even."""
     if sums == "fp32":
         return np.ascontiguousarray(host)
     from ml_dtypes import bfloat16
 
-    with np.errstate(invalid="ignore"):  # NaN is seen in the loss
+    with np.errstate(invalid="ignore"):  # NaN shows in the loss
         return host.astype(bfloat16).view(np.uint16)
 
 
 def _unpacked(sent: HostArray) -> HostArray:
-    """Return what was sent in float32."""
+    """Return the numbers that were sent, as float32."""
     if sent.dtype == np.float32:
         return sent
     from ml_dtypes import bfloat16
@@ -314,7 +314,7 @@ def _unpacked(sent: HostArray) -> HostArray:
 
 @contextmanager
 def _in_time() -> Iterator[None]:
-    """End the process if a block takes longer than `START`, as when a rank cannot join the others, or part from them.
+    """End the process if a block takes longer than `START`, as when a rank cannot join the others or leave them.
 
     MPI would wait for ever, with the GIL held. Neither a thread nor a signal of Python's can end that, and the line
     shows where it waited.
