@@ -84,9 +84,10 @@ class GlooLink:
         return self._torch.from_numpy(host.view(np.uint8))
 
     def _begun(self, work: Work | None) -> Done:
-        """Return the test of whether work has ended. Failed work never ends; its test raises BackendError after `SILENCE`.
+        """Return the test of whether work has ended.
 
-        If a rank is lost, the watch has named it by then.
+        Failed work never ends, and its test raises BackendError after `SILENCE`. By then the watch has named a lost
+        rank.
         """
         assert work is not None
         failed = 0.0

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from tinyddpm.distributed.group import Group
 
 KINDS = ("auto", "mpi", "torch", "nccl", "none")
-"""Ways of communication. "auto" is NCCL between CuPy's GPUs; otherwise gloo of Torch if torchrun started the ranks, and MPI
-if another launcher did."""
+"""Ways of communication. "auto" is NCCL between CuPy's GPUs; otherwise gloo of Torch if torchrun started the ranks,
+and MPI if another launcher did."""
 
 
 def join(kind: str, launch: Launch) -> Group:

@@ -14,8 +14,8 @@ LAUNCHERS = {
 }
 """Environment variables of each launcher: a process's rank, the number of ranks, and its rank on its machine.
 
-torchrun comes before srun, which may start it on each machine. Slurm sets the number of a step's tasks only within srun; a
-batch script, which is one process, has that of the job.
+torchrun comes before srun, which may start it on each machine. Slurm sets the number of a step's tasks only within
+srun; a batch script, which is one process, has that of the job.
 """
 
 
