@@ -27,6 +27,8 @@ from tinyddpm.figures.marks import read_mark
 from tinyddpm.report.metrics import Logged, last
 from tinyddpm.report.screen import follow
 
+pytestmark = pytest.mark.slow
+
 TWO = "loss,validation_loss"
 
 run = partial(command_line.run, "plot")

@@ -21,6 +21,8 @@ from tinyddpm.ops import load_operations
 from tinyddpm.testing import check_projection
 from tinyddpm.testing.gradients import check_zero
 
+pytestmark = pytest.mark.slow
+
 NUMPY = load_backend("numpy")
 SHAPE = 4, 4, 2
 RNG = np.random.default_rng(8)

@@ -29,6 +29,8 @@ from tinyddpm.model.config import Config
 from tinyddpm.model.load import load_model
 from tinyddpm.model.model import Model
 
+pytestmark = pytest.mark.slow
+
 safetensors_numpy = pytest.importorskip("safetensors.numpy", reason="needs the extra exchange")
 diffusers = import_peer("diffusers", "0.42")
 

@@ -29,6 +29,8 @@ from tinyddpm.model.config import Config
 from tinyddpm.model.load import load_model
 from tinyddpm.model.model import Model
 
+pytestmark = pytest.mark.slow
+
 NUMPY = load_backend("numpy")
 
 import_fails = partial(command_line.fails, "import")

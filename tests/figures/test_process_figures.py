@@ -76,6 +76,7 @@ def test_schedule_tiles_end_in_the_same_noise() -> None:
     assert abs(tiles[1, -1].astype(int) - np.rint((eps[0] + 1) * 127.5)).max() <= 1
 
 
+@pytest.mark.slow
 def test_what_is_drawn_is_what_was_computed(tmp_path: Path, drawn: list[Any]) -> None:
     """Looked up in the figures: the exact curves, and as many charts as the help speaks of."""
     points = RNG.normal(size=(300, 1))
@@ -114,6 +115,7 @@ def test_files_open_and_are_always_the_same(tmp_path: Path, drawn: list[Any], en
     assert sorted(tmp_path.iterdir()) == [first, again]
 
 
+@pytest.mark.slow
 def test_schedules_may_have_an_image_below(tmp_path: Path, drawn: list[Any]) -> None:
     schedules = {"linear": linear(50), "cosine": cosine(50)}
     draw_schedules(

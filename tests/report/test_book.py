@@ -33,6 +33,8 @@ from tinyddpm.report.book.parts import _part
 from tinyddpm.report.book.prose import Block, Entry, blocks
 from tinyddpm.report.book.source import PRAGMA, read_module
 
+pytestmark = pytest.mark.slow
+
 FIVE = ("DDPM", "IDDPM", "DDIM", "CFG", "EDM")
 
 

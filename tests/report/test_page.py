@@ -25,6 +25,8 @@ from tinyddpm.report import page as pages
 from tinyddpm.report.folder import read_run, spread
 from tinyddpm.report.page import page
 
+pytestmark = pytest.mark.slow
+
 EVIL = "<script>document.title = 'run'</script>"
 NOW = datetime(2026, 11, 26, 8, 30, tzinfo=UTC)
 

@@ -129,8 +129,8 @@ CHAPTERS = (
         _modules(
             "training: step",
             "ops: optimisation",
-            "training: state rates host_step device_step trainer feed pieces loop run assembly initial edited "
-            "snapshots kept record metrics spent callbacks pictures interrupt lock",
+            "training: state rates base_step host_step device_step trainer feed pieces loop run assembly initial "
+            "edited snapshots kept record metrics spent callbacks pictures interrupt lock",
         ),
     ),
     Chapter(
