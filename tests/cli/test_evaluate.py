@@ -23,6 +23,8 @@ from tinyddpm.metrics import evaluation
 from tinyddpm.metrics.plain import Pixels
 from tinyddpm.model.model import Model
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--steps", "6", "--timesteps", "12", "--batch-size", "16", "--sample-count", "4", "--sample-every", "1000"]
 FEW = ["--count", "30", "--sampler", "ddim", "--steps", "3"]
 

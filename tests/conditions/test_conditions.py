@@ -53,7 +53,7 @@ def test_a_label_is_a_row_of_its_table() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "line"),
-    [(None, "no class is said"), ([0, -1], "label -1 is no class"), ([3, 1], "give a number from 0 to 2")],
+    [(None, "no class is given"), ([0, -1], "label -1 is no class"), ([3, 1], "give a number from 0 to 2")],
 )
 def test_what_is_no_class_is_refused(labels: Any, line: str) -> None:
     with pytest.raises(ConfigError, match=line):
@@ -157,6 +157,7 @@ def test_an_untold_network_is_one_told_a_zero_vector(name: str) -> None:
     np.testing.assert_array_equal(told, untold)
 
 
+@pytest.mark.slow
 def test_no_other_room_knows_the_label_by_name() -> None:
     """Data sets have labels, and the command line --labels; the condition's name is its own room's.
 

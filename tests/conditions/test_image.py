@@ -126,7 +126,7 @@ def test_what_cannot_be_enlarged_is_refused() -> None:
         ours.asked(Wish())
     with pytest.raises(ConfigError, match="trained without captions: leave --prompt out"):
         ours.asked(Wish(prompts=["red"]))
-    with pytest.raises(ConfigError, match="no pictures to enlarge are there"):
+    with pytest.raises(ConfigError, match="there are no pictures to enlarge"):
         ours.read(Asked(None))
 
 
@@ -162,6 +162,7 @@ def test_nothing_is_read_of_the_data() -> None:
     assert trainer.validation_loss() == trainer.validation_loss()
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_as_the_straight_one(tmp_path: Path) -> None:
     def trained(folder: Path, steps: int) -> Trained:
         tables = config(ENLARGES, steps=steps).to_dict()
@@ -187,6 +188,7 @@ def test_held_out_samples_are_shown_to_a_run() -> None:
     assert model.condition.words(asked) is None
 
 
+@pytest.mark.slow
 def test_numba_learns_the_same() -> None:
     """Two steps, with noise, mirrored and with the null: losses within 1e-5, and of held-out samples too."""
     pytest.importorskip("numba")

@@ -20,6 +20,8 @@ from tinyddpm.ops import load_operations
 from tinyddpm.testing import check_projection, random_weights
 from tinyddpm.testing.gradients import check_zero
 
+pytestmark = pytest.mark.slow
+
 NUMPY = load_backend("numpy")
 SHAPE = 4, 4, 2
 RNG = np.random.default_rng(8)

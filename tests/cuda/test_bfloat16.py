@@ -100,6 +100,7 @@ def test_embedding() -> None:
     np.testing.assert_array_equal(y, table[[3, 0, 3]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SKETCHES)
 def test_networks(name: str) -> None:
     """Prediction, dx and all gradients as vectors, against float64 on the same rounded numbers, dropout included.

@@ -22,6 +22,8 @@ from tinyddpm.training import feed
 from tinyddpm.training.assembly import make_trainer
 from tinyddpm.training.device_step import DeviceStep
 
+pytestmark = pytest.mark.slow
+
 NUMPY = load_backend("numpy")
 
 CUT = GUIDED.updated({"training": {"accumulate": 2, "predict": "v"}, "weighting": {"name": "min-snr"}})
@@ -122,7 +124,6 @@ def test_recording_that_fails_is_tried_again(tape: TapeBackend) -> None:
     np.testing.assert_array_equal(captured(x)[0], 2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "precision"), RECORDED)
 def test_recorded_training_is_the_same_training(tape: TapeBackend, name: str, precision: str) -> None:
     """Four steps, the second recorded and replayed from then on: bit for bit those that are not recorded."""
@@ -138,7 +139,6 @@ def test_recorded_training_is_the_same_training(tape: TapeBackend, name: str, pr
     assert len(tape.recorded) == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_recomputed_training_is_the_same_training(precision: str) -> None:
     """Recorded, with dropout, classes, adaptive norms and attention: four steps, bit for bit."""
@@ -151,7 +151,6 @@ def test_recomputed_training_is_the_same_training(precision: str) -> None:
     assert len(tape.recorded) == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_the_device_trains_as_the_host_does(name: str) -> None:
     """Six steps: losses within 1e-5 of NumPy's, gradients' norms within 1e-4, growth included. And resumed."""
@@ -169,7 +168,6 @@ def test_the_device_trains_as_the_host_does(name: str) -> None:
         assert (a.step, a.learning_rate) == (b.step, b.learning_rate)
 
 
-@pytest.mark.slow
 def test_bf16_trains_nearly_as_fp32_does() -> None:
     """Four steps from random weights: losses within 1 %, and float32 weights that move by less than bfloat16 tells."""
     make_shim("CPU, little shared memory")
@@ -208,7 +206,6 @@ def test_a_recording_goes_on_from_what_is_restored(tape: TapeBackend) -> None:
     assert len(tape.recorded) == 1
 
 
-@pytest.mark.slow
 def test_a_hundred_steps_are_numpys() -> None:
     """Of the points' training: losses within 1e-4 all the way, rounding's growth included."""
     make_shim("CPU, little shared memory")
@@ -218,7 +215,6 @@ def test_a_hundred_steps_are_numpys() -> None:
     np.testing.assert_allclose(*np.transpose(losses), rtol=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "precision"), RECORDED)
 def test_recorded_sampling_draws_the_same(name: str, precision: str) -> None:
     """Two batches, of unequal size."""
@@ -236,7 +232,6 @@ def test_recorded_sampling_draws_the_same(name: str, precision: str) -> None:
     assert tape.recorded
 
 
-@pytest.mark.slow
 def test_a_data_set_that_does_not_fit_comes_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same steps, bit for bit, also from the middle of a run."""
     make_shim("CPU, little shared memory")

@@ -15,6 +15,8 @@ from tinyddpm.backend import load_backend
 from tinyddpm.ops import Operations
 from tinyddpm.training.assembly import make_trainer, open_data
 
+pytestmark = pytest.mark.slow
+
 NUMPY = load_backend("numpy")
 
 
@@ -41,7 +43,6 @@ def test_network_gradients(shim: ShimBackend, name: str) -> None:
         assert_close(dw_ours[path], expected.astype(np.float32), 1e-4, path, floor=floor)
 
 
-@pytest.mark.slow
 def test_training_steps(shim: ShimBackend) -> None:
     """Three steps of a U-Net with attention and dropout: losses and gradient norms are NumPy's, to 1e-5."""
     settings = DIGITS.updated(

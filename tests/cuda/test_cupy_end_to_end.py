@@ -16,13 +16,14 @@ from tinyddpm.training import feed
 from tinyddpm.training.assembly import make_trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "graph", "whole"),
     [
         ("fp32", True, True),
         ("fp32", False, False),
         ("bf16", True, False),
-        pytest.param("bf16", False, True, marks=pytest.mark.slow),
+        ("bf16", False, True),
     ],
 )
 def test_trains_and_draws(monkeypatch: pytest.MonkeyPatch, precision: str, graph: bool, whole: bool) -> None:
@@ -43,6 +44,7 @@ def test_trains_and_draws(monkeypatch: pytest.MonkeyPatch, precision: str, graph
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_a_network_of_every_operation(monkeypatch: pytest.MonkeyPatch) -> None:
     """A U-Net with classes, attention, adaptive norms and dropout: three steps, bit for bit."""
     make_shim("CPU, little shared memory")

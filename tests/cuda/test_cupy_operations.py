@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from helpers.comparison import assert_close, frozen
 from helpers.cuda_shim import ShimBackend
 from helpers.operations import ALL_SHAPES, LAYOUTS, OPERATIONS, Case, make_case, name_of
-from tinyddpm.backend import Backend, load_backend
+from tinyddpm.backend import Backend, Random, load_backend
 from tinyddpm.nn import DropoutNoise
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.ops.activation import Dropout
@@ -162,6 +162,29 @@ def test_dropout_by_a_step_that_lies_on_the_device(shim: ShimBackend, operation:
         np.testing.assert_array_equal(found, expected)
     assert not np.array_equal(run(held)[0] == 0, first[0] == 0)
     assert "philox_bits" not in shim.launched
+
+
+@pytest.mark.parametrize("operation", ["dropout", "group_norm_silu"])
+def test_a_mask_that_no_kernel_draws(shim: ShimBackend, operation: str) -> None:
+    """Random numbers of another kind, here the reference's, make dropout the reference's."""
+    x, scale = np.random.default_rng(1).normal(size=(2, 3, 5, 8)).astype(np.float32), np.ones(8, np.float32)
+    norm = (scale, scale, 4, ()) if operation == "group_norm_silu" else ()
+    found = []
+    for ops in (load_operations(shim, training=True), REFERENCE):
+        dropout = Dropout(DropoutNoise(Random(np, 7), 3, [0, 5]), 0.4, layer=1)
+        y, saved = getattr(ops, operation)(x, *norm, dropout)
+        dx = getattr(ops, f"{operation}_backward")(saved, x)
+        found.append((y, dx[0] if isinstance(dx, tuple) else dx))
+    for ours, expected in zip(*found, strict=True):
+        assert_close(ours, expected, 16 * EPSILON, operation)
+    assert "dropout" not in shim.launched
+
+
+def test_parameters_in_float64_are_views_of_their_buffer(shim: ShimBackend) -> None:
+    buffer = np.arange(14.0)
+    for matrix in load_operations(shim).weights(buffer, [(3, 2), (8,)]):
+        assert np.shares_memory(matrix, buffer)
+    assert shim.launched == []
 
 
 def test_groups_too_wide_for_a_block_go_to_the_reference(shim: ShimBackend) -> None:

@@ -15,6 +15,8 @@ from tinyddpm.backend import load_backend
 from tinyddpm.model.checkpoint import load_checkpoint, read_checkpoint_header
 from tinyddpm.model.load import layout_of
 
+pytestmark = pytest.mark.slow
+
 IMAGES = [
     "train", "--data", "digits", "--timesteps", "20", "--batch-size", "16", "--set", "network.channels=8",
     "--sample-count", "4", "--sample-steps", "2", "--log-every", "1", "--warmup", "5",
@@ -87,7 +89,6 @@ def test_two_ranks_are_two_threads(options: list[str], tmp_path: Path) -> None:
     assert validation[0] == pytest.approx(validation[1], rel=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [IMAGES, POINTS], ids=["images", "points"])
 def test_losses_of_1_2_and_4_ranks(arguments: list[str], tmp_path: Path) -> None:
     """Over 200 steps each loss is the same to 5 parts in a million."""

@@ -18,6 +18,8 @@ from tinyddpm.model.config import preset
 from tinyddpm.model.load import load_model
 from tinyddpm.model.model import Model
 
+pytestmark = pytest.mark.slow
+
 safetensors_numpy = pytest.importorskip("safetensors.numpy", reason="needs the extra exchange")
 
 SMALL = ["--steps", "3", "--timesteps", "5", "--batch-size", "4", "--sample-count", "4", "--set", "network.channels=8"]

@@ -118,6 +118,7 @@ def test_bands_hold_all_of_the_bound() -> None:
     assert len(found) == 10
 
 
+@pytest.mark.slow
 def test_what_is_drawn_of_runs_is_what_was_computed(tmp_path: Path, drawn: list[Any]) -> None:
     rng = np.random.default_rng(0)
     tiles = rng.integers(0, 256, (2, 3, 4, 4, 1)).astype(np.uint8)

@@ -25,6 +25,8 @@ from click.testing import CliRunner
 from tinyddpm.bench import contest
 from tinyddpm.cli import main
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("run")
 
 PEER = """

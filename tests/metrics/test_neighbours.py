@@ -124,6 +124,7 @@ def test_copies_are_near(rng: np.random.Generator) -> None:
     assert np.all(np.diff(distance) >= 0)
 
 
+@pytest.mark.slow
 def test_real_samples_are_no_copies(rng: np.random.Generator) -> None:
     """Of 1,000 more of the same law, a hundredth is nearer than a hundredth: in 0 to 26 of them at 1 − 1e-4."""
     training, real = made_up(rng, 500, 1000, shift=0)

@@ -20,6 +20,7 @@ KEY_BIAS = 1e-11
 """How large the gradient of a key bias may be, relative to that of the query bias beside it: rounding of a zero."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SKETCHES)
 def test_gradient_of_every_path(numpy_backend: Backend, name: str) -> None:
     """By random projection at rtol 1e-6, with all weights random and all inputs read-only; key biases are zero."""

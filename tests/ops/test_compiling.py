@@ -13,6 +13,8 @@ import pytest
 
 from tinyddpm.ops.numba import compiling
 
+pytestmark = pytest.mark.slow
+
 KERNELS = """
 import sys
 import numpy as np

@@ -104,6 +104,12 @@ def test_logistic(dtype: type) -> None:
     np.testing.assert_array_equal(of_all(logistic_of_all, ends), np.array([1, 1, 0, 0, np.nan], dtype))
 
 
+@pytest.mark.parametrize("function", [exp, logistic])
+def test_functions_of_compiled_code_say_so(function: Callable[[float], float]) -> None:
+    with pytest.raises(NotImplementedError, match="in compiled code alone"):
+        function(1.0)
+
+
 def normal(rng: np.random.Generator, dtype: type, *shape: int) -> np.ndarray:
     return rng.standard_normal(shape).astype(dtype)
 
@@ -139,6 +145,7 @@ def rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(norms, "row_length", lambda size, c: min(row_length(size, c), 3 * c))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("rows")
 @given(n=st.integers(1, 9), pixels=PIXELS, groups=GROUPS, of_each=OF_EACH, dtype=TYPES, seed=SEEDS)
 def test_group_norm(n: int, pixels: list[int], groups: int, of_each: int, dtype: type, seed: int) -> None:

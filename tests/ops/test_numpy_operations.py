@@ -105,6 +105,7 @@ def silu_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(normalisation, "SILU", silu.WAYS[request.param])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("sizes", "silu_way")
 @given(
     n=st.integers(1, 9), pixels=st.lists(SIDES, min_size=1, max_size=2), groups=st.integers(1, 4),

@@ -79,6 +79,7 @@ def test_operations(operation: str, shape: dict[str, Any]) -> None:
         assert_close(value.double().numpy(), expected[name], allowed, f"{name} of {operation}")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN hides instructions on x86 alone")
 def test_operations_without_bfloat16_instructions() -> None:
     """The same operations within the same bounds, in a process whose oneDNN finds AVX2 at most."""
@@ -153,6 +154,7 @@ def trainer(precision: str) -> Trainer:
     return make_trainer(settings, load_backend("torch", precision=precision), open_dataset("digits"))
 
 
+@pytest.mark.slow
 def test_learns_what_float32_learns() -> None:
     """Thirty steps, each loss within 1 % of float32's; the weights that are trained stay float32."""
     losses = {}

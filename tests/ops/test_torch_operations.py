@@ -47,6 +47,7 @@ def test_these_are_the_torch_backends() -> None:
 SIDES, CHANNELS = st.integers(1, 9), st.integers(1, 7)
 
 
+@pytest.mark.slow
 @given(
     n=st.integers(1, 4), h=SIDES, w=SIDES, c_in=CHANNELS, c_out=CHANNELS, kh=st.integers(1, 5), kw=st.integers(1, 5),
     stride=st.integers(1, 3), residual=st.booleans(), seed=st.integers(0, 2**32 - 1),

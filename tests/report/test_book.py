@@ -28,6 +28,8 @@ from tinyddpm.report.book.equations import NUMBERED
 from tinyddpm.report.book.library import ROOT, Library, core_modules
 from tinyddpm.report.book.source import PRAGMA, read_module
 
+pytestmark = pytest.mark.slow
+
 FIVE = ("DDPM", "IDDPM", "DDIM", "CFG", "EDM")
 
 

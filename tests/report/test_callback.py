@@ -30,6 +30,7 @@ SETTINGS = POINTS.updated(
 )
 
 
+@pytest.mark.slow
 def test_curves_are_of_all_that_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At each validation; of an earlier part of the run too, and of no step that will be done again."""
     folder, said, drawn = tmp_path / "run", StringIO(), []

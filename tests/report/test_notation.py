@@ -118,6 +118,7 @@ CORE = {
 }
 
 
+@pytest.mark.slow
 def test_the_core_equations_are_mathematics() -> None:
     """Each is found whole where its docstring has it."""
     library = Library()
@@ -132,6 +133,7 @@ def test_the_core_equations_are_mathematics() -> None:
     assert lost == []
 
 
+@pytest.mark.slow
 def test_indented_lines_of_the_diffusion_are_all_mathematics() -> None:
     """No formula of these rooms is left as text; what is code stays code."""
     library = Library()

@@ -35,6 +35,7 @@ def ends() -> tuple[Floats, Floats]:
     return x, flow(NEAR, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "options", "theory"),
     [
@@ -123,6 +124,7 @@ def law(sampler: Callable[..., Any], steps: int, **options: Any) -> tuple[float,
     return shift + a * alpha_bar**0.5 * MEAN, a**2 * (alpha_bar * VARIANCE + 1 - alpha_bar) + np.sum(b**2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "options", "theory"),
     [

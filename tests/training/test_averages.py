@@ -18,6 +18,8 @@ from tinyddpm.progress import Progress
 from tinyddpm.training.assembly import make_trainer, open_data
 from tinyddpm.training.run import resume, start
 
+pytestmark = pytest.mark.slow
+
 NUMPY = load_backend("numpy")
 
 SETTINGS = POINTS.updated(

@@ -89,6 +89,7 @@ def test_a_cut_batch_has_the_same_gradient(balance: str, cut: dict[str, int]) ->
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_in_the_balanced_order(tmp_path: Path) -> None:
     """To the straight run's weights, bit for bit. Of its sixty samples each class has twenty, though one class is seven
     times as large as another.

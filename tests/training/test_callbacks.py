@@ -109,6 +109,7 @@ def test_what_is_logged_is_heard_once_it_is_written(tmp_path: Path, monkeypatch:
         assert told == written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("event", "step"), [("step", 1), ("logged", 2), ("validated", 2), ("saved", 3), ("drew", 4)])
 def test_a_callback_stops_the_run_where_it_asks(
     event: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

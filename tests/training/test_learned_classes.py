@@ -20,6 +20,8 @@ from tinyddpm.model.model import classes_learned
 from tinyddpm.progress import Progress
 from tinyddpm.training.run import resume, start
 
+pytestmark = pytest.mark.slow
+
 NUMPY = load_backend("numpy")
 
 TINY: dict[str, Any] = {

@@ -117,6 +117,7 @@ def test_objectives_that_cannot_be_are_refused_before_training(changes: dict[str
         make_trainer(wrong, NUMPY, open_data(wrong))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["simple", "hybrid", "vlb"])
 def test_v_learns_and_draws_from_a_chain_that_ends_without_signal(loss: str, tmp_path: Path) -> None:
     """The held-out loss falls, and the samples are finite numbers, from both samplers that need no signal at T − 1."""

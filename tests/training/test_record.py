@@ -19,6 +19,8 @@ from tinyddpm.progress import Progress
 from tinyddpm.training.record import read_record
 from tinyddpm.training.run import resume, start
 
+pytestmark = pytest.mark.slow
+
 NUMPY = load_backend("numpy")
 
 SETTINGS = POINTS.updated(

@@ -27,6 +27,8 @@ from tinyddpm.progress import Progress
 from tinyddpm.training.initial import Initial
 from tinyddpm.training.run import resume, start
 
+pytestmark = pytest.mark.slow
+
 NUMPY = load_backend("numpy")
 train_fails = partial(command_line.fails, "train")
 

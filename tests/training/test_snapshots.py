@@ -25,6 +25,8 @@ from tinyddpm.training.assembly import make_trainer, open_data
 from tinyddpm.training.run import resume, start
 from tinyddpm.training.snapshots import make_averages, snapshots
 
+pytestmark = pytest.mark.slow
+
 NUMPY = load_backend("numpy")
 
 STEPS = 240

@@ -21,6 +21,8 @@ from tinyddpm.training.run import resume, start
 from tinyddpm.training.spent import Spent
 from tinyddpm.training.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 NUMPY = load_backend("numpy")
 
 SETTINGS = POINTS.updated(

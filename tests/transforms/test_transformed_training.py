@@ -22,6 +22,8 @@ from tinyddpm.progress import Progress
 from tinyddpm.training.assembly import make_trainer
 from tinyddpm.training.run import resume, start
 
+pytestmark = pytest.mark.slow
+
 NUMPY = load_backend("numpy")
 SETTINGS = DIGITS.updated(
     {
