@@ -16,7 +16,6 @@ import torch
 from helpers import command_line
 from helpers.command_line import says
 from helpers.comparison import HostArray, assert_close
-from helpers.networks import random_weights
 from helpers.peers import import_peer
 from tinyddpm.backend import Backend, Purpose, load_backend
 from tinyddpm.conditions import Asked
@@ -28,6 +27,7 @@ from tinyddpm.exchange.run import Imported, write_run
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import load_model
 from tinyddpm.model.model import Model
+from tinyddpm.testing import random_weights
 
 pytestmark = pytest.mark.slow
 
