@@ -26,7 +26,7 @@ from tinyddpm.model.config import Config
 from tinyddpm.training import feed, pieces
 from tinyddpm.training.assembly import make_trainer
 
-STEPS = 4
+STEPS = 3
 
 POINTS: dict[str, Any] = {
     "data": {"source": "moons", "labels": False},
