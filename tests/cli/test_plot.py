@@ -89,7 +89,7 @@ def test_lines_that_cannot_be_read_are_counted(here: Path) -> None:
         file.write('no line\n{"step": "x"}\n{"step": 11, "loss"')
     result = run("a", "--metrics", TWO)
     assert result.exit_code == 0
-    assert result.stderr == "note: 2 lines of the metrics of a cannot be read, and left out\n"
+    assert result.stderr == "note: 2 unreadable lines left out of the metrics of a\n"
 
 
 def test_pictures(here: Path) -> None:
@@ -197,5 +197,5 @@ def test_a_low_terminal_has_what_fits_and_names_the_rest(here: Path) -> None:
     record(Path("a"), ended="complete")
     terminal = Terminal("a", "--follow", env={"LINES": "24"})
     screen = terminal.rest().partition(LEAVE)[0]
-    assert "for lack of lines left out: learning rate, samples/s" in screen
+    assert "no room for: learning rate, samples/s" in screen
     assert screen.count("\n") < 24

@@ -50,7 +50,7 @@ def test_a_label_is_a_row_of_its_table() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "line"),
-    [(None, "no class is said"), ([0, -1], "label -1 is no class"), ([3, 1], "give a number from 0 to 2")],
+    [(None, "no class is given"), ([0, -1], "label -1 is no class"), ([3, 1], "give a number from 0 to 2")],
 )
 def test_what_is_no_class_is_refused(labels: Any, line: str) -> None:
     with pytest.raises(ConfigError, match=line):

@@ -55,7 +55,7 @@ def test_tokens_are_mapped_and_those_that_are_there_averaged() -> None:
 @pytest.mark.parametrize(
     ("columns", "line"),
     [
-        ({}, "no tokens are there"),
+        ({}, "there are no tokens"),
         (
             {"tokens": np.zeros((1, 4, 2))},
             "the tokens are 4 of size 2 for a sample, and the model reads up to 4 of size 3",
@@ -85,7 +85,7 @@ def test_a_run_by_tokens(tmp_path: Path) -> None:
         schedule={"name": "cosine"},
     )  # fmt: skip
     assert model.config.condition.options == {"length": 4, "size": 3, "token_width": 8}
-    with pytest.raises(ConfigError, match="the model draws what tokens say: give --embeddings"):
+    with pytest.raises(ConfigError, match="the model draws from embeddings: give --embeddings"):
         model.sample(1)
     with pytest.raises(ConfigError, match="the model was trained without captions: leave --prompt out"):
         model.sample(1, prompts="red")

@@ -125,7 +125,7 @@ def test_what_cannot_be_enlarged_is_refused() -> None:
         ours.asked(Wish())
     with pytest.raises(ConfigError, match="trained without captions: leave --prompt out"):
         ours.asked(Wish(prompts=["red"]))
-    with pytest.raises(ConfigError, match="no pictures to enlarge are there"):
+    with pytest.raises(ConfigError, match="there are no pictures to enlarge"):
         ours.read(Asked(None))
 
 

@@ -141,7 +141,7 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], line: str) -> None:
 
 def test_without_captions_there_is_one_line() -> None:
     for ask in (lambda: text().read(Asked(None)), lambda: Text.learned(Asked(None))):
-        with pytest.raises(ConfigError, match="no captions are there: give data with captions"):
+        with pytest.raises(ConfigError, match="there are no captions: give data with captions"):
             ask()
 
 

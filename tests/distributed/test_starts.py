@@ -52,7 +52,7 @@ def test_a_wrong_start_is_one_line(tmp_path: Path, what: str, rank: int, says: s
 
 def test_a_batch_has_a_sample_for_each_rank(tmp_path: Path) -> None:
     (line,) = refused(tmp_path, 3, "none", 0, *MOONS, "--batch-size", 2)
-    assert line.startswith("Error: a batch of 2 has no samples for 3 ranks: set --batch-size to at least 3, or start ")
+    assert line.startswith("Error: a batch of 2 is too small for 3 ranks: set --batch-size to at least 3, or start ")
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["of other content", "missing"])

@@ -382,7 +382,7 @@ def test_a_folder_as_it_was_when_cifar10_was_published(tmp_path: Path) -> None:
     (tmp_path / "new" / "scheduler" / "scheduler_config.json").rename(old / "scheduler_config.json")
     said = command_line.run("import", old, "--out", tmp_path / "run")
     assert said.exit_code == 0, said.output
-    assert "spacing 'leading' has no equal" in said.stderr
+    assert "spacing 'leading' has no equivalent" in said.stderr
     assert_equal_outputs(tmp_path / "run", unet, (32, 32, 3), 0, 1000)
     sampling = load_model(tmp_path / "run", NUMPY)[0].config.sampling
     assert (sampling.name, sampling.options, sampling.threshold) == ("ancestral", {"variance": "large"}, "static")

@@ -60,7 +60,7 @@ def test_forward_tiles_are_the_mixtures() -> None:
     assert forward_tiles(PROCESS, points, [5], points).shape == (1, 2, 256, 256, 3)
     with pytest.raises(DataError, match=r"cannot draw points of shape \(50, 3\)"):
         tiles_of(RNG.normal(size=(50, 3)))
-    with pytest.raises(DataError, match="images of 2 channels have no picture"):
+    with pytest.raises(DataError, match="images of 2 channels cannot be shown in a figure"):
         tiles_of(np.zeros((1, 4, 4, 2)))
     with pytest.raises(DrawingError, match="sample 1 of 2 is not finite"):
         tiles_of(np.asarray([0.0, np.nan]).reshape(2, 1, 1, 1))

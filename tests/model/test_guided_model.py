@@ -189,8 +189,8 @@ def test_the_weak_model_is_loaded_once_and_guides(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("run", "options", "line"),
     [
-        ("good", ["--guidance", "3"], "guidance 'cfg' asks the model without its condition too"),
-        ("plain", ["--guidance", "3"], "guidance 'cfg' asks the model without its condition too"),
+        ("good", ["--guidance", "3"], "guidance 'cfg' needs predictions without a condition"),
+        ("plain", ["--guidance", "3"], "guidance 'cfg' needs predictions without a condition"),
         ("good", ["--guide", "auto"], "guidance 'auto' needs a weaker model"),
         ("good", ["--guide", "auto", "--guide-option", "weak=nowhere"], "nowhere"),
         ("good", ["--guide", "auto", "--guide-option", "weak=RUNS/longer"], "has other samples, classes or noise"),

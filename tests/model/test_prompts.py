@@ -128,13 +128,13 @@ def test_guidance_of_words(model: Trained) -> None:
 
 def test_what_is_not_said(model: Trained, tmp_path: Path) -> None:
     """Without a prompt the empty caption is drawn, and said to be; one line where it was never trained."""
-    with pytest.warns(TinyDDPMWarning, match="no prompt is given: what is drawn is of the empty caption"):
+    with pytest.warns(TinyDDPMWarning, match="no prompt is given: samples are drawn for the empty caption"):
         model.sample(1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.sample(1, prompts="red")
     always = trained(tmp_path / "r", steps=1, condition={**SMALL["condition"], "dropout": 0.0})
-    with pytest.raises(ConfigError, match="the model draws what words say: say what with --prompt"):
+    with pytest.raises(ConfigError, match="the model draws from captions: give one with --prompt"):
         always.sample(1)
 
 
@@ -153,7 +153,7 @@ def test_what_a_model_was_not_trained_with_is_refused(model: Trained, tmp_path: 
     for other in (without, by_class):
         with pytest.raises(ConfigError, match="the model was trained without captions: leave --prompt out"):
             other.sample(2, prompts=["red"])
-    with pytest.raises(ConfigError, match="no captions are there: give data with captions"):
+    with pytest.raises(ConfigError, match="there are no captions: give data with captions"):
         tinyddpm.train(images, preset="small", out=tmp_path / "c", progress=False, **SMALL)
 
 

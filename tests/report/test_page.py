@@ -90,14 +90,14 @@ def test_numbers_are_those_of_the_run(runs: list[Path]) -> None:
     assert re.fullmatch(r"training \d+s, validating \d+s, saving \d+s, drawing \d+s", terms["spent"])
     assert terms["loss"] == f"{metrics(runs[0], 'loss')[-1]:.4g}"
     assert terms["held-out loss"] == f"{held[-1]:.4g}"
-    assert terms["its lowest"] == f"{min(held):.4g} at step {2 + 2 * held.index(min(held))}"
+    assert terms["lowest held-out loss"] == f"{min(held):.4g} at step {2 + 2 * held.index(min(held))}"
     assert terms["parameters"] == f"{known['parameters']:,}"
     assert terms["bits/dim"] == "3.25 ± 0.12"
     assert terms["samples"] == "54 to train on, 6 held out"
     assert terms["versions"].startswith("python 3.")
     captions = " ".join(tree.inside("caption"))
-    assert f"7 samples of <i>one&amp; at step 6 beside 9 of {EVIL} (test), seen by pixels, resize: none;" in captions
-    assert "Drawn with guidance 1.0, and below each the nearest of training" in tree.inside("figcaption")
+    assert f"7 samples of <i>one&amp; at step 6 beside 9 of {EVIL} (test), features: pixels, resize: none;" in captions
+    assert "Drawn with guidance 1.0, and below each the nearest training sample" in tree.inside("figcaption")
     cells = tree.inside("td")
     for value in (*metrics(runs[0], "loss"), *held, *metrics(runs[0], "gradient_norm")):
         assert f"{value:.4g}" in cells
@@ -220,7 +220,7 @@ def test_sizes_are_bounded(runs: list[Path], tmp_path: Path) -> None:
     pictures = 25 * (folder / "samples.png").stat().st_size * 4 // 3
     assert len(text) < 300_000 + pictures
     assert "99,400 more letters" in text
-    assert "denoising.gif has more than 8 MiB" in text
+    assert "denoising.gif is larger than 8 MiB" in text
     assert len(Tree(text).of("img")) == 25
     assert [step for step, _ in spread(list(enumerate(range(100))), 4)] == [0, 33, 66, 99]
 

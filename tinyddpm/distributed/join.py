@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from tinyddpm.distributed.group import Group
 
 KINDS = ("auto", "mpi", "nccl", "none")
-"""What ranks speak by; "auto" is NCCL between GPUs and MPI otherwise, where a launcher has started several."""
+"""Ways of communication; "auto" is NCCL between GPUs and MPI otherwise, if a launcher has started several ranks."""
 
 
 def join(kind: str, launch: Launch) -> Group:
-    """Return the group of the ranks that were launched together, once all are there.
+    """Return the group of the ranks that were launched together, after all have joined it.
 
     Args:
         kind: one of `KINDS`.
-        launch: what the launcher says.
+        launch: the launcher's description of this process.
 
     Raises:
-        ConfigError: the kind is unknown, its library is missing, or the ranks do not see each other.
+        ConfigError: the kind is unknown, its library is missing, or the ranks cannot reach each other.
     """
     if kind not in KINDS:
         raise ConfigError(f"--distributed {kind!r}: choose from {', '.join(KINDS)}")

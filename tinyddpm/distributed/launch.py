@@ -11,15 +11,15 @@ LAUNCHERS = {
     "mpiexec": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
     "srun": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
 }
-"""The variables in which launchers tell a process its rank, how many there are, and its rank on its machine.
+"""Environment variables of each launcher: a process's rank, the number of ranks, and its rank on its machine.
 
-Within srun alone is there a number of the step's tasks: a batch script, which is one process, has that of the job.
+Slurm sets the number of a step's tasks only within srun; a batch script, which is one process, has that of the job.
 """
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What a launcher says of a process: its rank, how many there are, and its rank on its machine."""
+    """A process as its launcher describes it: the launcher, rank, number of ranks, and rank on its machine."""
 
     by: str = ""
     rank: int = 0
@@ -28,7 +28,7 @@ class Launch:
 
 
 def launched(environment: Mapping[str, str] = os.environ) -> Launch:
-    """Return what the launcher says that started this process; that it is alone if none did."""
+    """Return the description by the launcher that started this process; that of a single rank if none did."""
     for by, names in LAUNCHERS.items():
         rank, size, local_rank = (environment.get(name, "") for name in names)
         if rank.isdecimal() and size.isdecimal():
@@ -37,6 +37,6 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launch:
 
 
 def own_gpu(launch: Launch, environment: Mapping[str, str] = os.environ) -> int:
-    """Return which GPU falls to a process, of those that it sees: by its rank, or the only one that it was given."""
+    """Return the number of a process's GPU among those that it sees, from its rank on the machine."""
     given = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
     return launch.local_rank % len(given) if given != [""] else launch.local_rank

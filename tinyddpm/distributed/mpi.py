@@ -1,6 +1,6 @@
-"""Ranks that speak by MPI (mpi4py), on arrays of the host.
+"""Ranks that communicate by MPI (mpi4py), with arrays on the host.
 
-All waiting is for requests that are tested: so a rank that waits for one that has died can be told.
+All operations are non-blocking and tested until they are complete, so that the wait for a dead rank can be ended.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ T = TypeVar("T")
 HostArray = np.ndarray[Any, Any]
 
 TESTS = 2000
-"""Tests of a request before the processor is let go of between two."""
+"""Number of tests of a request without a pause between them."""
 
 PAUSE = 50e-6
-"""Seconds between two tests then."""
+"""Seconds between two tests after that."""
 
 GRACE = 0.5
-"""Seconds that a request is still tested when a rank has given up."""
+"""Seconds that a request is still tested after a rank has given up: sums that all had joined then still complete."""
 
 START = 300.0
-"""Seconds that ranks are given to find each other, and to part."""
+"""Longest time in seconds for the ranks to find each other, and to leave MPI."""
 
 PARTING = 0.01
-"""Seconds between two tests of whether all ranks have come to their end."""
+"""Seconds between two tests of whether all ranks have reached their end."""
 
 
 class MPIGroup(Group):
     """The ranks of MPI's world.
 
     Args:
-        launch: what the launcher says that there are.
-        kind: "mpi", or "nccl" or "auto" for arrays on GPUs that are summed by NCCL.
+        launch: the launcher's description of this process.
+        kind: "mpi", or "nccl" or "auto", which use NCCL to sum CuPy's arrays.
 
     Raises:
         ConfigError: mpi4py is missing, or MPI sees other ranks than were launched.
@@ -75,7 +75,7 @@ class MPIGroup(Group):
                 f"{launch.by or 'no launcher'} started {launch.size} ranks, and MPI sees {self.size}: start them by the"
                 f" mpiexec of the MPI that mpi4py uses ({library}), or give --distributed none"
             )
-        # Where a rank gives up, the others' sums are left half done; they meet once more all the same.
+        # The ranks meet a last time on a communicator of its own: after a failure sums are left half done on the other.
         self._apart = self._world.Dup()
         self._parting: Any = None
         self._watch: Watch | None = None
@@ -86,15 +86,15 @@ class MPIGroup(Group):
     def load_backend(
         self, name: str, device: str | None = None, precision: str = "fp32", graph: bool = True
     ) -> Backend:
-        """Return the backend of these options. Its arrays are summed from now on, by NCCL where they are CuPy's.
+        """Return the backend of these options; arrays to sum are its from now on. CuPy's arrays are summed by NCCL.
 
         Raises:
-            ConfigError: NCCL is asked for where there is no GPU, or missing.
+            ConfigError: the group's kind is "nccl" and the backend is not CuPy's, or NCCL is missing.
         """
         on_gpu = name == "cupy" or (name == "torch" and device == "cuda")
         if on_gpu and device in (None, "cuda"):
             device = f"cuda:{own_gpu(self._launch)}"
-        threadpool_limits(self.cores())  # of the BLAS, which would take those of the other ranks too
+        threadpool_limits(self.cores())  # the BLAS would also use the cores of the other ranks
         self._backend = super().load_backend(name, device, precision, graph)
         if name == "cupy" and self._kind != "mpi":
             from tinyddpm.distributed.nccl import NCCL
@@ -108,7 +108,7 @@ class MPIGroup(Group):
         return self._backend
 
     def sum_(self, flat: Array, sums: str = "fp32") -> None:
-        """Put the sum over all ranks in the place of `flat`. In bfloat16 each number is summed in float32."""
+        """Replace `flat` by its sum over all ranks. Numbers sent in bfloat16 are added in float32."""
         if self._nccl:
             self._nccl.sum_(flat, sums)
         elif sums == "fp32":
@@ -121,19 +121,19 @@ class MPIGroup(Group):
             self._gather_parts(flat, sums)
 
     def begin_sum(self, flat: Array, part: slice, sums: str = "fp32") -> None:
-        """Begin to sum a part of `flat`: beside what is computed if NCCL does it, and at once otherwise."""
+        """Begin to sum a part of `flat`: parallel to computations if NCCL does it, and at once otherwise."""
         if self._nccl:
             self._nccl.begin_sum(flat, part, sums)
         else:
             super().begin_sum(flat, part, sums)
 
     def end_sums(self) -> None:
-        """Have what is launched from now on see the sums that were begun."""
+        """Make all work launched from now on wait for the sums that were begun."""
         if self._nccl:
             self._nccl.end_sums()
 
     def sum_part(self, flat: Array, sums: str = "fp32") -> None:
-        """Put the sum over all ranks in the place of this rank's part of `flat`: added in their order, in float32."""
+        """Replace this rank's part of `flat` by its sum over all ranks, added in their order and in float32."""
         cut = self.parts(flat.shape[0])
         if self._nccl:
             self._nccl.sum_parts(flat, cut, sums)
@@ -150,7 +150,7 @@ class MPIGroup(Group):
         self._device(flat[mine], total)
 
     def gather_parts(self, flat: Array) -> None:
-        """Put each rank's part of `flat` in its place on all ranks."""
+        """Replace all parts of `flat` by those of the ranks that they belong to."""
         if self._nccl:
             self._nccl.gather_parts(flat, self.parts(flat.shape[0]))
         else:
@@ -165,7 +165,7 @@ class MPIGroup(Group):
         self._device(flat, _unpacked(got))
 
     def gather(self, value: T) -> list[T]:
-        """Return what each rank gives, in the order of ranks."""
+        """Return the values of all ranks in the order of ranks."""
         mine = np.frombuffer(pickle.dumps(value, pickle.HIGHEST_PROTOCOL), np.uint8)
         lengths = np.empty(self.size, np.int64)
         self._wait(self._world.Iallgather(np.array([len(mine)]), lengths))
@@ -178,7 +178,7 @@ class MPIGroup(Group):
         ]
 
     def broadcast(self, value: T) -> T:
-        """Return what the first rank gives."""
+        """Return rank 0's value."""
         mine = np.frombuffer(pickle.dumps(value, pickle.HIGHEST_PROTOCOL) if self.first else b"", np.uint8)
         length = np.array([len(mine)])
         self._wait(self._world.Ibcast(length))
@@ -187,17 +187,17 @@ class MPIGroup(Group):
         return value if self.first else pickle.loads(got.data)
 
     def check(self) -> None:
-        """See to it that what was summed on the device was summed to the end.
+        """Check that the sums on the device are complete.
 
         Raises:
-            SumLostError: it was not, as a rank is lost.
+            SumLostError: a rank is lost and the sums were abandoned.
         """
         assert self._watch is not None
         if self._watch.woken:
             self._watch.check(SumLostError)
 
     def most(self, value: int) -> int:
-        """Return the largest number that a rank gives."""
+        """Return the largest of the ranks' values."""
         found = np.array([value], np.int64)
         self._wait(self._world.Iallreduce(self._mpi.IN_PLACE, found, self._mpi.MAX))
         return int(found[0])
@@ -208,17 +208,17 @@ class MPIGroup(Group):
         return self._watch.speaks if self._watch else self.first
 
     def leave(self, failure: str | None = None) -> None:
-        """Part from the others, and from MPI, when all are there. The process ends here where that cannot be.
+        """Wait for the other ranks, then leave them and MPI. If a rank is lost, end the process here.
 
         Raises:
-            RankError: another rank is lost or has given up, of which this one has not heard before.
+            RankError: another rank is lost or has given up, and this rank did not know of it.
         """
         watch = self._watch
         assert watch is not None
         if failure:
             watch.give_up(failure)
         together = False
-        while not together:  # MPI is not called once a rank is known to be lost: its calls may wait for that one
+        while not together:  # no call of MPI once a rank is known to be lost: it may wait for that rank
             if not watch.noticed:
                 watch.check()
             elif watch.lost:
@@ -227,19 +227,19 @@ class MPIGroup(Group):
             together = self._parting.Test()
             time.sleep(0 if together else PARTING)
         watch.leave()
-        if watch.failure:  # of what is pending, MPI complains
+        if watch.failure:  # MPI would print messages about pending requests
             sys.stderr.flush()
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         with _in_time():
             self._mpi.Finalize()
-        if watch.failure and self._nccl:  # the end of the device's work would be waited for, which may not come
+        if watch.failure and self._nccl:  # a normal exit would wait for the device's work, which may never end
             sys.stdout.flush()
             os._exit(1)
 
     def _end(self) -> None:
-        """End the process without MPI, which would wait for ranks that are lost.
+        """End the process without MPI, which would wait for the lost ranks.
 
-        The rank that speaks ends first: some launchers end all ranks as soon as one ends like this.
+        The rank that reports the error ends first: some launchers kill all ranks as soon as one ends with an error.
         """
         watch = self._watch
         assert watch is not None
@@ -253,7 +253,7 @@ class MPIGroup(Group):
         os._exit(1)
 
     def _wait(self, request: Any) -> None:
-        """Wait for a request.
+        """Test a request until it is complete.
 
         Raises:
             RankError: a rank is lost or has given up.
@@ -263,25 +263,25 @@ class MPIGroup(Group):
             tests += 1
             if self._watch and self._watch.failure:
                 heard = heard or time.monotonic()
-                # What all had joined before one gave up still comes to its end.
+                # A request that all ranks had joined before one gave up still completes.
                 if self._watch.lost or time.monotonic() - heard > GRACE:
                     self._watch.check()
             if tests > TESTS:
                 time.sleep(PAUSE)
 
     def _host(self, flat: Array) -> HostArray:
-        """Return a flat array on the host, its own memory where it lives there."""
+        """Return a flat array on the host, without a copy if it is there already."""
         return flat if self._backend is None else self._backend.to_numpy(flat)
 
     def _device(self, flat: Array, host: HostArray) -> None:
-        """Write a flat array."""
+        """Write host values into a flat array."""
         if self._backend is None:
             flat[...] = host
         else:
             self._backend.upload(flat, host)
 
     def _watched(self) -> Watch:
-        """Return the watch of these ranks, which tell each other by MPI where they are."""
+        """Return the watch of these ranks, after they have exchanged host, port and key by MPI and connected."""
         places, hosts = zip(*self.gather((place(), platform.node())), strict=True)
         near, key = len(set(hosts)) == 1, self.broadcast(os.urandom(32))
         door = Door("localhost" if near else "", self.size - 1, key) if self.first else None
@@ -301,17 +301,17 @@ class MPIGroup(Group):
 
 
 def _packed(host: HostArray, sums: str) -> tuple[HostArray, str]:
-    """Return float32 as it is sent, with MPI's word for it: itself, or rounded to bfloat16, to the even of a tie."""
+    """Return the array to send and MPI's letter for its type: float32, or rounded to bfloat16, ties to even."""
     if sums == "fp32":
         return np.ascontiguousarray(host), "f"
     from ml_dtypes import bfloat16
 
-    with np.errstate(invalid="ignore"):  # that a number is none shows in the loss
+    with np.errstate(invalid="ignore"):  # NaN shows in the loss
         return host.astype(bfloat16).view(np.uint16), "H"
 
 
 def _unpacked(sent: HostArray) -> HostArray:
-    """Return what was sent in float32."""
+    """Return the numbers that were sent, as float32."""
     if sent.dtype == np.float32:
         return sent
     from ml_dtypes import bfloat16
@@ -322,10 +322,10 @@ def _unpacked(sent: HostArray) -> HostArray:
 
 @contextmanager
 def _in_time() -> Iterator[None]:
-    """End the process if a block takes longer than `START`, as when a rank cannot join the others, or part from them.
+    """End the process if a block takes longer than `START`, as when a rank cannot join the others or leave them.
 
-    They would wait in MPI for ever, with the GIL held: so neither a thread nor a signal of Python's can end it, and
-    what is said is where it waited.
+    It would wait in MPI for ever and hold the GIL, so that no Python thread or signal handler could end it. The
+    traceback that is printed shows where it waited.
     """
     faulthandler.dump_traceback_later(START, exit=True, file=2)
     try:
@@ -335,16 +335,16 @@ def _in_time() -> Iterator[None]:
 
 
 def _import_mpi() -> Any:
-    """Return mpi4py's MPI, which is ended by `leave` alone: at a process's end it would wait for ranks that have died.
+    """Return mpi4py's MPI, which only `leave` finalizes: at a process's exit it would wait for ranks that have died.
 
     Raises:
-        ConfigError: it is not installed, or its library is not there.
+        ConfigError: mpi4py or its MPI library is not installed.
     """
     try:
         import mpi4py
 
         mpi4py.rc.finalize = False
-        # That another MPI's launcher is used, it warns of, and the caller refuses.
+        # It warns if the launcher belongs to another MPI; the caller raises an error for that.
         with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
             from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
