@@ -26,7 +26,7 @@ from tinyddpm.distributed.ranks import Ranks
 from tinyddpm.training import feed, pieces
 from tinyddpm.training.assembly import make_trainer
 
-STEPS = 4
+STEPS = 3
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from tinyddpm.testing import random_weights
 pytestmark = pytest.mark.slow
 
 safetensors_numpy = pytest.importorskip("safetensors.numpy", reason="needs the extra exchange")
-diffusers = import_peer("diffusers", "0.42")
+diffusers: Any
 
 NUMPY = load_backend("numpy")
 NETWORK: dict[str, Any] = {
@@ -45,6 +45,13 @@ NETWORK: dict[str, Any] = {
 }
 
 export_fails, import_fails = partial(command_line.fails, "export"), partial(command_line.fails, "import")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _diffusers() -> None:
+    """Its import takes seconds, so it waits for a test of this file."""
+    global diffusers
+    diffusers = import_peer("diffusers", "0.42")
 
 
 @dataclass(frozen=True)
