@@ -228,6 +228,7 @@ def test_other_backends_agree(other_backend: Backend, predict: str, loss: str) -
         other_backend.asarray(a.astype(np.float32)) for a in (batch.out, batch.x_0, batch.eps, batch.x_t)
     )
     losses, saved = objective.forward(ops, out, Noised(x_0, other_backend.asarray(batch.t), eps, x_t))
+    assert losses.dtype == other_backend.xp.float32
     for found, expected in (
         (losses, batch.losses(exact, batch.out)),
         (objective.backward(ops, saved, 1.0), batch.gradient(exact)),
@@ -237,6 +238,7 @@ def test_other_backends_agree(other_backend: Backend, predict: str, loss: str) -
 
 
 def test_a_negative_weight_of_the_bound_is_refused() -> None:
+    assert Hybrid(on("eps"), None, "pixels", vlb_weight=0.0).weight == 0
     with pytest.raises(ConfigError, match=r"vlb_weight is -0\.1"):
         Hybrid(on("eps"), None, "pixels", vlb_weight=-0.1)
 

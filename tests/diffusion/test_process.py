@@ -260,6 +260,17 @@ def test_chain_yields_every_step_in_order() -> None:
     np.testing.assert_allclose(np.concatenate(steps), [x_1, x_2, np.sqrt(0.7) * x_2 + 2 * np.sqrt(0.3)])
 
 
+def test_a_table_knows_that_all_its_numbers_are_one() -> None:
+    process = float64_process(np.array([0.1, 0.2, 0.3]))
+    assert process.table(np.full(3, 0.5)).constant == 0.5
+    assert process.table(np.array([0.5, 0.5, 0.4])).constant is None
+
+
+def test_a_process_is_told_in_a_line() -> None:
+    process = float64_process(np.array([0.1, 0.2, 0.3]))
+    assert repr(process) == "<GaussianProcess of 3 times, √alpha_bar from 0.9487 to 0.7099, on numpy>"
+
+
 def test_float32_tables_on_other_backends(other_backend: Backend) -> None:
     """float32 arithmetic on any backend stays within float32 rounding of the float64 process, over a whole schedule."""
     betas = make_betas("linear", 1000)

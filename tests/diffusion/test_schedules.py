@@ -197,6 +197,7 @@ def test_report_and_curves_agree_with_alpha_bar(betas: np.ndarray) -> None:
     np.testing.assert_allclose(curve["sqrt(alpha_bar)"], np.sqrt(alpha_bar), rtol=1e-9)
     np.testing.assert_allclose(curve["sqrt(1 - alpha_bar)"], np.sqrt(1 - alpha_bar), rtol=1e-9)
     np.testing.assert_allclose(np.exp(curve["log SNR"]), alpha_bar / (1 - alpha_bar), rtol=1e-9)
+    assert curve["beta"] is betas
     found = report("any", betas)
     assert (found.T, found.beta_min, found.beta_max) == (len(betas), betas.min(), betas.max())
     assert found.sqrt_alpha_bar_T == pytest.approx(sqrt_alpha_bar_end(betas), rel=1e-9)

@@ -38,7 +38,7 @@ def test_weights_undo_the_sampling_exactly(losses: list[float]) -> None:
     """
     history = filled(np.array(losses))
     T, edges = len(losses), history.edges()
-    assert (edges[0], edges[-1]) == (0, WORDS)
+    assert (edges[0], edges[-1], edges.dtype) == (0, WORDS, np.int64)
     first, last = history.at(edges[:-1]), history.at(edges[1:] - 1)
     np.testing.assert_array_equal(first[0], np.arange(T))
     np.testing.assert_array_equal(last[0], np.arange(T))
