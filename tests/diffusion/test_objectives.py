@@ -81,6 +81,12 @@ def test_gradient_of_simple(predict: str, weighting: str, rng: np.random.Generat
         check_projection(value, batch.out, np.ones(()), batch.gradient(objective, share), rng)
 
 
+def test_weights_that_are_all_1_are_none() -> None:
+    for weights in (None, np.ones(20)):
+        assert Simple(on("eps"), weights, "points").weights is None
+    np.testing.assert_array_equal(Simple(on("eps"), np.full(20, 2.0), "points").weights, 2.0)
+
+
 @DECODERS
 @PREDICT
 def test_gradient_of_the_bound(predict: str, decoder: Decoder, rng: np.random.Generator) -> None:

@@ -167,6 +167,8 @@ def test_one_time_or_one_per_sample_is_the_same(betas: np.ndarray, data: st.Data
     a, b, ts = rng.standard_normal((3, 2, 2, 1)), rng.standard_normal((3, 2, 2, 1)), np.full(3, t)
     for f in (process.q_step, process.q_sample, process.predict_x0, process.predict_eps):
         np.testing.assert_allclose(f(a, t, b), f(a, ts, b), rtol=1e-12)
+    for one, many in zip(process.level(a, t), process.level(a, ts), strict=True):
+        np.testing.assert_array_equal(np.full((3, 1, 1, 1), one), many)
     for f in (process.q_posterior, process.p_mean_variance):
         order = (a, b, t) if f == process.q_posterior else (a, t, b)
         orders = (a, b, ts) if f == process.q_posterior else (a, ts, b)

@@ -142,8 +142,8 @@ def test_latent_diffusions_ends_leave_some_of_the_image() -> None:
     assert sqrt_alpha_bar_end(quadratic(1000)) == pytest.approx(sqrt_alpha_bar_end(linear(1000)), rel=0.1)
 
 
-@pytest.mark.parametrize(("start", "end", "tau"), [(-3, 3, 1.0), (0, 3, 0.7), (-3, 2, 1.1)])
-def test_sigmoid_is_the_papers_gamma(start: float, end: float, tau: float) -> None:
+@pytest.mark.parametrize("options", [{}, {"start": 0, "tau": 0.7}, {"end": 2, "tau": 1.1}])
+def test_sigmoid_is_the_papers_gamma(options: dict[str, float]) -> None:
     """At every t but the clipped last one, against the paper's pseudo-code in plain Python."""
 
     def sigma(x: float) -> float:
@@ -153,7 +153,8 @@ def test_sigmoid_is_the_papers_gamma(start: float, end: float, tau: float) -> No
         v_start, v_end = sigma(start / tau), sigma(end / tau)
         return (-sigma((t * (end - start) + start) / tau) + v_end) / (v_end - v_start)
 
-    betas = sigmoid_alpha(40, start=start, end=end, tau=tau)
+    start, end, tau = ({"start": -3.0, "end": 3.0, "tau": 1.0} | options).values()
+    betas = sigmoid_alpha(40, **options)
     assert betas[-1] == 0.999
     np.testing.assert_allclose(np.cumprod(1 - betas)[:-1], [gamma(t / 40) for t in range(1, 40)], rtol=1e-12)
 
@@ -214,6 +215,7 @@ def test_report_and_curves_agree_with_alpha_bar(betas: np.ndarray) -> None:
         (linear(50), []),
         (cosine(1000), []),
         (cosine(4000), []),
+        (np.full(1000, 0.01), []),
         (linear(300, rescale=False), ["sqrt(alpha_bar_T) is 0.22"]),
         (linear(100, rescale=False), ["sqrt(alpha_bar_T) is 0.6 "]),
         (cosine(10), ["the first step already hides detail: it adds noise of standard deviation 0.17"]),
