@@ -260,6 +260,7 @@ def test_make_betas_calls_the_registered_schedule() -> None:
     [
         (lambda: make_betas("linear", 1), r"T = 1: .* use T = 1000"),
         (lambda: make_betas("linear", -5), "T = -5: "),
+        (lambda: make_betas("linear", 1_000_001), "T = 1000001: .* at most 1,000,000"),
         (lambda: make_betas("linear", 10.0), "T is 10.0: give .* whole number"),  # type: ignore[arg-type]
         (lambda: make_betas("linear", True), "T is True: "),
         (lambda: make_betas("linear", 20), "^a linear schedule of T = 20 steps .* use T >= 21"),
