@@ -62,11 +62,11 @@ def _registered(places: tuple[tuple[str, int], ...]) -> dict[str, list[Entry]]:
             continue
         group, these = name.removeprefix("tinyddpm."), set[Entry]()
         for point in points.select(group=name):
-            if point.dist is not None:
-                if point.dist not in known:
-                    known[point.dist] = point.dist.metadata
-                about = known[point.dist]
-                these.add(Entry(group, point.name, point.value, str(about["Name"]), str(about["Version"])))
+            assert point.dist is not None  # every point of an installed distribution has it
+            if point.dist not in known:
+                known[point.dist] = point.dist.metadata
+            about = known[point.dist]
+            these.add(Entry(group, point.name, point.value, str(about["Name"]), str(about["Version"])))
         found[group] = sorted(these)
     return found
 
