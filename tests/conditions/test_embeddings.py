@@ -77,6 +77,7 @@ def test_other_tokens_are_refused(columns: dict[str, Any], line: str) -> None:
         Embeddings((4, 4, 1), 0, 2, True, size=0)
 
 
+@pytest.mark.slow
 def test_a_run_by_tokens(tmp_path: Path) -> None:
     """It learns from a column, and draws by a file, on the command line what it draws in Python."""
     rng = np.random.default_rng(0)

@@ -93,6 +93,7 @@ def test_what_is_too_long_is_cut_with_one_warning_that_counts() -> None:
 LETTERS = st.text("aAbB1_ ,.-\n\r\t\x00\x1c\x85\u2028ΣσςİßÅ山é\u0301😀\ud83d", max_size=40)
 
 
+@pytest.mark.slow
 @given(captions=st.lists(LETTERS | st.text(max_size=20), max_size=9), at_once=st.integers(1, 4))
 @pytest.mark.parametrize("vocabulary", ["words", "bytes"])
 def test_captions_become_numbers_all_at_once_as_one_by_one(vocabulary: str, captions: list[str], at_once: int) -> None:

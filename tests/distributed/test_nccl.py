@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from tinyddpm.backend import load_backend
-from tinyddpm.distributed import mpi
+from tinyddpm.distributed import ranks
 from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.distributed.launch import Launch, own_gpu
-from tinyddpm.distributed.mpi import MPIGroup
 from tinyddpm.distributed.nccl import NCCL
+from tinyddpm.distributed.ranks import Ranks
 from tinyddpm.errors import BackendError, ConfigError
 
 CUPY_SAYS = """
@@ -109,27 +109,27 @@ def test_a_rank_without_a_part_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
     assert asked == [("reduce", 1, 0), ("broadcast", 1, 0)]
 
 
-def stand_in(monkeypatch: pytest.MonkeyPatch, rank: int, kind: str) -> MPIGroup:
-    """Return one of two ranks without MPI: all give the same, and the first gives it on."""
-    group = MPIGroup.__new__(MPIGroup)
+def stand_in(monkeypatch: pytest.MonkeyPatch, rank: int, nccl: bool) -> Ranks:
+    """Return one of two ranks without a link: both give the same, and the first gives it on."""
+    group = Ranks.__new__(Ranks)
     Group.__init__(group, rank, 2)
-    group._launch, group._kind = Launch("mpiexec", rank, 2, rank), kind
+    group._launch, group._wanted = Launch("mpiexec", rank, 2, rank), nccl
     monkeypatch.setattr(group, "gather", lambda value: [value, value])
     monkeypatch.setattr(group, "broadcast", lambda value: value)
     return group
 
 
 def test_it_is_for_arrays_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mpi, "threadpool_limits", lambda cores: None)
+    monkeypatch.setattr(ranks, "threadpool_limits", lambda cores: None)
     line = "--distributed nccl is for GPUs, and backend 'numpy' is not: use --backend cupy"
     with pytest.raises(ConfigError, match=f"^{line}$"):
-        stand_in(monkeypatch, 0, "nccl").load_backend("numpy")
+        stand_in(monkeypatch, 0, nccl=True).load_backend("numpy")
 
 
 def test_a_rank_that_cannot_reach_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mpi, "connect", fails(ConnectionRefusedError(111, "Connection refused")))
+    monkeypatch.setattr(ranks, "connect", fails(ConnectionRefusedError(111, "Connection refused")))
     with pytest.raises(ConfigError, match=r"^rank 1 \(process \d+ on .*\) cannot reach rank 0 at localhost:0: .*111"):
-        stand_in(monkeypatch, 1, "mpi")._watched()
+        stand_in(monkeypatch, 1, nccl=False)._watched()
 
 
 @pytest.mark.parametrize(

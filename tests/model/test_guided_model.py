@@ -19,6 +19,8 @@ from tinyddpm.model.load import load_model
 from tinyddpm.model.model import Model
 from tinyddpm.model.tables import GuidanceConfig
 
+pytestmark = pytest.mark.slow
+
 NUMPY = load_backend("numpy")
 SMALL = {"name": "unet", "channels": 8, "multipliers": [1, 1], "blocks": 1, "attention": [], "heads": 1}
 LABELS = Asked(np.array([0, 1, 0, 1, 1]))
