@@ -197,7 +197,7 @@ def _words(annotation: Any) -> tuple[Any, ...]:
 
 
 def _like(value: Any, default: Any) -> bool:
-    """Whether `value` has the type of `default`; an int is accepted for a float, a tuple for a list."""
+    """Whether `value` has the type of `default`; an int also suits a float, a list and a tuple suit each other."""
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(default, bool) == isinstance(value, bool) or default is None
     if isinstance(default, float):
