@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from tinyddpm.backend import load_backend
 from tinyddpm.data import open_dataset
 from tinyddpm.model.config import Config
+from tinyddpm.nn.parameters import ZEROS, Layout, Parameter
 from tinyddpm.training import pieces as pieces_module
 from tinyddpm.training.assembly import make_trainer, with_learned
 from tinyddpm.training.host_step import HostStep
@@ -22,6 +24,16 @@ CASES: dict[str, dict[str, Any]] = {
         "network": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "dropout": 0.1},
     },
 }
+
+
+@pytest.mark.parametrize(("sizes", "ends"), [((4, 3, 1, 9), (4, 8, 17)), ((2, 3, 2), (5, 7)), ((1,), (1,))])
+def test_pieces_are_runs_of_whole_parameters(
+    sizes: tuple[int, ...], ends: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of at least four numbers here, but for the last; none is empty."""
+    monkeypatch.setattr(pieces_module, "LEAST", 4)
+    pieces = Pieces(Layout([Parameter(f"w{k}", (size,), ZEROS) for k, size in enumerate(sizes)]))
+    assert pieces.slices == [slice(*each) for each in pairwise((0, *ends))]
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])

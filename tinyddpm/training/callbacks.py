@@ -60,7 +60,7 @@ class Callbacks:
                 if _call(name, callback, event, values) and self.stopped_by is None:
                     self.stopped_by = name
             except RegistryError as error:
-                self._say(f"note: {error}; it is told no more, and the run goes on")
+                self._say(f"note: {error}; it is dropped, and the run goes on")
                 del self._listening[name]
 
 
