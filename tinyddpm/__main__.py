@@ -1,4 +1,4 @@
-"""`python -m tinyddpm` is `tinyddpm`."""
+"""`python -m tinyddpm` runs the command `tinyddpm`."""
 
 from tinyddpm.cli import main
 

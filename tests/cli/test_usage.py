@@ -18,6 +18,8 @@ from tinyddpm.cli.options import GroupedOption
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.sampling import class_names, class_numbers
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--steps", "2", "--timesteps", "5", "--batch-size", "4", "--sample-count", "4", "--set", "network.channels=8"]
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from helpers.ranks import started
 
+pytestmark = pytest.mark.slow
+
 MOONS = ["--data", "moons", "--steps", "4", "--timesteps", "10", "--batch-size", "12"]
 
 
@@ -101,7 +103,6 @@ def test_ranks_that_do_not_see_each_other(tmp_path: Path, variables: tuple[str, 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 def test_a_rank_that_cannot_join_ends_those_that_wait_for_it(tmp_path: Path) -> None:
     """They wait inside MPI, where they can do no more than show where."""
     lines = refused(tmp_path, 2, "no mpi4py", 1, *MOONS)
