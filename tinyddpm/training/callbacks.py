@@ -94,7 +94,7 @@ class EarlyStop:
         self.best, self.missed = math.inf, 0
 
     def validated(self, step: int, loss: float) -> bool:
-        """Return whether to stop."""
+        """Return whether the run should stop."""
         lower = loss < self.best - self.least
         self.missed = 0 if lower else self.missed + 1
         self.best = loss if lower else self.best
