@@ -16,7 +16,6 @@ import torch
 from helpers import command_line
 from helpers.command_line import says
 from helpers.comparison import HostArray, assert_close
-from helpers.networks import random_weights
 from helpers.peers import import_peer
 from tinyddpm.backend import Backend, Purpose, load_backend
 from tinyddpm.conditions import Asked
@@ -28,11 +27,12 @@ from tinyddpm.exchange.run import Imported, write_run
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import load_model
 from tinyddpm.model.model import Model
+from tinyddpm.testing import random_weights
 
 pytestmark = pytest.mark.slow
 
 safetensors_numpy = pytest.importorskip("safetensors.numpy", reason="needs the extra exchange")
-diffusers = import_peer("diffusers", "0.42")
+diffusers: Any
 
 NUMPY = load_backend("numpy")
 NETWORK: dict[str, Any] = {
@@ -45,6 +45,13 @@ NETWORK: dict[str, Any] = {
 }
 
 export_fails, import_fails = partial(command_line.fails, "export"), partial(command_line.fails, "import")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _diffusers() -> None:
+    """Its import takes seconds, so it waits for a test of this file."""
+    global diffusers
+    diffusers = import_peer("diffusers", "0.42")
 
 
 @dataclass(frozen=True)
