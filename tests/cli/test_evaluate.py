@@ -260,8 +260,8 @@ def test_errors_are_one_line(digits: str, points: str, tmp_path: Path) -> None:
     assert "unknown option of feature 'pixels' 'weights'" in fails(digits, "--weights", "any.pth")
     unfound = fails(digits, "--features", "inception", "--weights", str(tmp_path / "any.pth"))
     assert f"no weights of Inception at {tmp_path / 'any.pth'}: give --weights pt_inception-2015" in unfound
-    assert "features 'coordinates' are of points" in fails(digits, *FEW, "--features", "coordinates")
-    assert "features 'pixels' are of uint8 images" in fails(points, *FEW, "--split", "train", "--features", "pixels")
+    assert "features 'coordinates' need points" in fails(digits, *FEW, "--features", "coordinates")
+    assert "features 'pixels' need uint8 images" in fails(points, *FEW, "--split", "train", "--features", "pixels")
     np.save(tmp_path / "few.npy", np.zeros((3, 2), np.float32))
     few = fails(points, *FEW, "--data", str(tmp_path / "few.npy"), "--split", "train")
     assert "3 samples are too few for two halves: give four or more" in few

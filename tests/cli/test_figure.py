@@ -82,7 +82,7 @@ def test_data_of_a_user_s_own_are_drawn(here: Path) -> None:
     assert "<svg" in Path("f.svg").read_text()
     draws("diffused", "--data", "1.npy", "--t", "3", *few)
     assert "cannot draw points of shape (40, 3)" in fails("forward", "--data", "3.npy", *few)
-    assert "this figure is of numbers, so give points (n, 1)" in fails("diffused", "--data", "2.npy", *few)
+    assert "this figure is one-dimensional: give points (n, 1)" in fails("diffused", "--data", "2.npy", *few)
     assert "t is 20: give a time from 0 to 19" in fails("forward", "--at", "20", *few)
     assert "give times from 0 to 19, separated by commas" in fails("forward", "--at", "a", *few)
     assert "this figure is of images" in fails("schedules", "--data", "2.npy", "--timesteps", "30")

@@ -189,7 +189,7 @@ def test_damaged_numbers_are_refused(tmp_path: Path, suffix: str) -> None:
 def test_files_are_written_by_their_suffix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another is refused, and so is one whose library is not installed."""
     with pytest.raises(
-        ConfigError, match=r"x\.pt is no file of weights by its name: give one that ends in \.safetensors"
+        ConfigError, match=r"x\.pt has no suffix of a file of weights: give one that ends in \.safetensors"
     ):
         write_arrays(tmp_path / "x.pt", {})
     monkeypatch.setitem(sys.modules, "safetensors", None)

@@ -107,11 +107,12 @@ def test_lines_between_a_comment_and_its_code_are_left_out() -> None:
 
 def test_docstrings_are_split_into_blocks() -> None:
     """Formulas and lists may stand directly below a sentence, and entries below an empty line."""
-    text = "With\n    a = b\nfor x,\n    c = d\n\n- one\n  more\n- two\n\n"
+    text = "With\n    a = b\nfor x,\n    c = d\n\n    e = f\nat last\n\n- one\n  more\n- two\n\n"
     text += "Args:\n    x: of\n        two lines\n\n    y: last"
     assert blocks(text) == [
         Block("paragraph", ("With",)), Block("indented", ("    a = b",)), Block("paragraph", ("for x,",)),
-        Block("indented", ("    c = d",)), Block("list", ("one more", "two")),
+        Block("indented", ("    c = d",)), Block("indented", ("    e = f",)),
+        Block("paragraph", ("at last",)), Block("list", ("one more", "two")),
         Block("Args", entries=(Entry("x", "of two lines"), Entry("y", "last"))),
     ]  # fmt: skip
 
