@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import array_api_strict
@@ -40,9 +40,12 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_configure(config: pytest.Config) -> None:
     """Share the cores out: numerical libraries in pytest-xdist's workers read these variables when they are loaded.
 
-    And keep no decoded images, however slow the machine is.
+    And keep no decoded images, however slow the machine is; but bytecode, which containers are often told not to write:
+    each worker, and each of the hundreds of processes that tests start, would compile all that it imports.
     """
     cache.WORTH = math.inf
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     if workers := config.getoption("numprocesses", None):
         threads = max(1, CORES // workers)
         for variable in THREAD_VARIABLES:
@@ -56,6 +59,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if item.get_closest_marker("fashion")]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Skip a file that imports Torch where there is none, as a test skips that needs an optional package."""
+    report = yield
+    raised = report.call.excinfo  # type: ignore[attr-defined]
+    cause = raised and raised.value.__cause__
+    if isinstance(cause, ModuleNotFoundError) and cause.name == "torch":
+        report.outcome, report.longrepr = "skipped", (str(collector.path), None, "Skipped: Torch is not installed")
+    return report
 
 
 OTHER_BACKENDS = ["strict", "numba", "torch", pytest.param("cupy", marks=pytest.mark.gpu)]

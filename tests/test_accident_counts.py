@@ -12,6 +12,8 @@ import pytest
 
 from accidents import attacks, damage, hostile, ranks, repeated, resumed, surroundings
 
+pytestmark = pytest.mark.slow
+
 
 def test_damaged_checkpoints_are_refused_or_read_as_they_were_saved() -> None:
     """120 files with one to three accidents each."""
@@ -21,7 +23,6 @@ def test_damaged_checkpoints_are_refused_or_read_as_they_were_saved() -> None:
     assert found.tried == 120
 
 
-@pytest.mark.slow
 def test_killed_runs_are_readable_and_end_as_the_straight_one() -> None:
     """Four kills, each a moment after a save, in a run that saves all the time."""
     found = damage.kills(4)
@@ -29,7 +30,6 @@ def test_killed_runs_are_readable_and_end_as_the_straight_one() -> None:
     assert found.right[damage.READABLE] > 0
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")
 def test_what_befalls_one_rank_ends_all_and_loses_nothing(tmp_path: Path) -> None:
     """Each of four things once, at a random moment."""
@@ -38,7 +38,6 @@ def test_what_befalls_one_rank_ends_all_and_loses_nothing(tmp_path: Path) -> Non
     assert found.tried == 2 * len(ranks.BEFALLS)
 
 
-@pytest.mark.slow
 def test_resumed_runs_are_the_straight_ones(tmp_path: Path) -> None:
     """In ten combinations that have every backend, objective, law of times, condition and kind of data between them."""
     for values, found in zip(resumed.AXES.values(), zip(*resumed.cases(10), strict=True), strict=True):
@@ -46,7 +45,6 @@ def test_resumed_runs_are_the_straight_ones(tmp_path: Path) -> None:
     assert resumed.resumes(10, tmp_path).wrong == []
 
 
-@pytest.mark.slow
 def test_the_same_commands_draw_the_same_bytes(tmp_path: Path) -> None:
     """PNG, GIF and NPZ, each in a process of its own."""
     found = repeated.repeated(tmp_path, ["numpy"], ["train", "sample", "edit"])
@@ -54,7 +52,6 @@ def test_the_same_commands_draw_the_same_bytes(tmp_path: Path) -> None:
     assert found.right[repeated.SAME] >= 8
 
 
-@pytest.mark.slow
 def test_batches_change_no_pixel_but_by_rounding(tmp_path: Path) -> None:
     """With every sampler."""
     found = repeated.batches(tmp_path, ["numpy"], [5])
@@ -89,7 +86,6 @@ def test_code_in_files_would_be_run_by_others(tmp_path: Path) -> None:
     assert canary.exists()
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="homes and locales of POSIX")
 def test_commands_end_well_in_strict_and_poor_surroundings(tmp_path: Path) -> None:
     """In all of them at once."""

@@ -26,6 +26,8 @@ from tinyddpm.model.load import load_model
 from tinyddpm.model.sampling import draw
 from tinyddpm.progress import Progress
 
+pytestmark = pytest.mark.slow
+
 SMALL: dict[str, Any] = {
     "steps": 4, "batch_size": 8, "timesteps": 10, "sample_count": 4, "warmup": 1, "progress": False,
     "network": {"channels": 8, "multipliers": [1, 2], "blocks": 1},

@@ -281,6 +281,7 @@ def test_the_package_and_the_registry_are_light(statement: str) -> None:
     assert not loaded_after(statement) & heavy
 
 
+@pytest.mark.slow
 def test_the_array_layer_imports_no_other_backend() -> None:
     found = loaded_after("from tinyddpm.backend import load_backend; load_backend('numpy')")
     assert "numpy" in found

@@ -5,8 +5,8 @@
 
 Reading order, beside the DDPM paper (Ho, Jain, Abbeel 2020, arXiv 2006.11239):
 `diffusion/schedules.py`, `diffusion/process.py`, `training/step.py` (Algorithm 1), `samplers/ddpm.py`
-(Algorithm 2), then `ops/` and `nn/unet.py` for the network. Importing this package imports none of them: what is named
-below is imported when it is asked for.
+(Algorithm 2), then `ops/` and `nn/unet.py` for the network. Importing this package imports none of them: each name
+below is imported at its first use.
 """
 
 from importlib import import_module
@@ -34,12 +34,12 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for."""
+    """Import and return the object of this name."""
     if name not in _HOMES:
         raise AttributeError(f"module 'tinyddpm' has no attribute {name!r}")
     return getattr(import_module(f"tinyddpm.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    """Return what there is to be used."""
+    """Return the public names."""
     return [*__all__, "__version__"]

@@ -9,10 +9,10 @@ from difflib import get_close_matches
 
 
 def shown(text: str) -> str:
-    """Return `text` as one line that a terminal shows and does not obey.
+    """Return `text` as one line without characters that a terminal would act on.
 
-    What is not printable (control characters, line separators, marks of direction, surrogates) becomes `\\uXXXX`, as
-    JSON, TOML and Python write it.
+    Each character that is not printable (control characters, line separators, marks of direction, surrogates) becomes
+    `\\uXXXX`, as in JSON, TOML and Python.
     """
     if text.isprintable():
         return text
@@ -43,7 +43,7 @@ class BackendError(TinyDDPMError):
 
 
 class OutOfMemoryError(BackendError):
-    """What was asked of a backend does not fit its memory."""
+    """A computation does not fit the memory of its backend."""
 
 
 class DataError(TinyDDPMError):
@@ -63,20 +63,20 @@ class DrawingError(TinyDDPMError):
 
 
 class RankError(TinyDDPMError):
-    """Another rank of the run is lost, or has given up."""
+    """Another rank of the run is lost, or has stopped with an error."""
 
 
 class SumLostError(RankError):
-    """So it is, and a sum on this rank's device was given up, in the middle of a step."""
+    """Another rank is lost, and a sum on this rank's device was abandoned in the middle of a step."""
 
 
 class TinyDDPMWarning(UserWarning):
-    """What a user should know and need not act on; the command line prints its one line as a note."""
+    """Base of warnings that need no action; the command line prints their one line as a note."""
 
 
 @contextmanager
 def said_before() -> Iterator[None]:
-    """Leave out this package's warnings inside the block, where parts are read of what was read whole before it."""
+    """Suppress this package's warnings inside the block, which repeats work that has already raised them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TinyDDPMWarning)
         yield
@@ -90,7 +90,7 @@ def closest_first(name: str, names: Iterable[str]) -> list[str]:
 
 
 def unknown(kind: str, name: str, names: Iterable[str]) -> str:
-    """Return the line for an unknown `name`: what it is not, and the names there are, the closest first."""
+    """Return the error message for an unknown `name`, with all known names, the closest first."""
     ordered = closest_first(name, names)
     if not ordered:
         return f"unknown {kind} {name!r}: there is none of this kind"

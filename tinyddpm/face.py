@@ -1,4 +1,4 @@
-"""The Python face: train on an array or a data set, load a run, draw from it. Names are the command line's."""
+"""The Python interface: train on an array or a data set, load a run, draw samples. Names are the command line's."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ Prompts: TypeAlias = str | Sequence[str]
 Part: TypeAlias = str | Mapping[str, Any]
 """A registered name, or a table of it with its options, such as {"name": "ddim", "eta": 0.5}."""
 Guide: TypeAlias = float | Part
-"""How far classifier-free guidance goes, or any guidance by its name or table."""
+"""The scale of classifier-free guidance, or any guidance by its name or table."""
 
 
 class Trained:
-    """A trained model: what `load` and `train` return.
+    """A trained model, as returned by `load`, `train` and `resume`.
 
     Attributes:
         config: the run's configuration.
         sample_shape: (H, W, C) of an image, (D,) of a point.
         classes: the names of the classes, () without.
         process: the Gaussian process, which noises samples: `process.T` times, 0 to T − 1.
-        step: the training steps done.
+        step: number of training steps done.
     """
 
     def __init__(self, model: Model, weights: Array, step: int) -> None:
@@ -62,7 +62,7 @@ class Trained:
         self._model, self._weights = model, weights
 
     def __repr__(self) -> str:
-        """Return what it is, in one line."""
+        """Return the network, its number of parameters, the samples' shape, classes and steps in one line."""
         shape, classes = "x".join(map(str, self.sample_shape)), f", {len(self.classes)} classes" if self.classes else ""
         size = self._model.layout.size
         return f"<{self.config.network.name} of {size:,} parameters for {shape}{classes}, trained {self.step:,} steps>"
@@ -85,19 +85,19 @@ class Trained:
         """Draw samples: uint8 images (n, H, W, C), or float32 points (n, D).
 
         Args:
-            n: how many.
+            n: number of samples.
             labels: their classes, in turn; all classes in turn if not given.
-            prompts: captions of what they are to show, in turn, for a model that was trained with captions.
-            embeddings: tokens (k, L, D), and where not all are there their `length` (k,), in turn, for a model that was
-                trained with those of the same encoder: {"tokens": …, "length": …}.
-            images: small pictures to enlarge, uint8 (k, h, w, C), in turn, for a model that was trained to.
-            seed: of the noise: the same seed gives the same sample number i.
-            guidance: 1 is none, 3 goes thrice as far; or a table, such as {"name": "auto", "weak": "runs/small"}.
-                The run's own if not given.
+            prompts: their captions, in turn, for a model that was trained with captions.
+            embeddings: {"tokens": …, "length": …}, tokens (k, L, D) and, with padding, their number (k,), in turn, for
+                a model that was trained with those of the same encoder.
+            images: small pictures to enlarge, uint8 (k, h, w, C), in turn, for a model that was trained to enlarge.
+            seed: seed of the noise: the same seed gives the same sample number i.
+            guidance: scale of classifier-free guidance, where 1 is none; or a table, such as
+                {"name": "auto", "weak": "runs/small"}. The run's own if not given.
             first: the number of the first sample.
-            batch_size: how many at a time; changes nothing but memory, and how products of matrices round.
-            progress: show a bar.
-            sampling: `sampler`, `steps`, `spacing`, `threshold`, `percentile`, where they are not to be the run's own.
+            batch_size: samples per batch; it changes memory, and the rounding of matrix products, but nothing else.
+            progress: whether to show a progress line.
+            sampling: `sampler`, `steps`, `spacing`, `threshold`, `percentile`; those not given are the run's own.
 
         Raises:
             ConfigError: a class is unknown, there are more labels or prompts than samples, the model was trained
@@ -131,14 +131,14 @@ class Trained:
         guidance: Guide | None = None,
         **sampling: Any,
     ) -> Denoiser:
-        """Return the network as a function `x_t, t -> (x_0, eps)` on the backend's arrays, for n rows.
+        """Return the network as a function `x_t, t -> (x_0, eps)` on the backend's arrays, for n samples.
 
         Args:
-            labels: the classes of the rows, in turn; a model with classes must be told them.
-            prompts: their captions, likewise.
-            n: how many rows x_t has; a model without classes takes any number.
+            labels: the classes of the samples, in turn; required for a model with classes.
+            prompts: their captions, in turn.
+            n: number of samples in x_t; a model without a condition takes any number.
             guidance: see `sample`.
-            sampling: see `sample`; of it `threshold` and `percentile` count here.
+            sampling: see `sample`; only `threshold` and `percentile` have an effect.
 
         Raises:
             ConfigError: no classes are given to a model that has them, or one is unknown.
@@ -151,17 +151,17 @@ class Trained:
     def predict_x0(
         self, x: HostArray, t: int, labels: Labels | None = None, *, prompts: Prompts | None = None, **sampling: Any
     ) -> HostArray:
-        """Return what the network takes the noisy `x` to come from, float32 of its shape; images in [−1, 1].
+        """Return the x_0 that the network predicts for noisy samples x, float32 of x's shape; images in [−1, 1].
 
         Args:
-            x: (n, *sample_shape), as the process has it at time t.
+            x: (n, *sample_shape), samples of the process at time t.
             t: 0 to T − 1.
-            labels: the classes of the samples, in turn; a model with classes must be told them.
-            prompts: their captions, likewise.
+            labels: the classes of the samples, in turn; required for a model with classes.
+            prompts: their captions, in turn.
             sampling: see `denoiser`.
 
         Raises:
-            ConfigError: x is of another shape, t is no time of the chain, or the labels are wrong.
+            ConfigError: x has another shape, t is no time of the chain, or the labels are wrong.
         """
         if x.ndim != len(self.sample_shape) + 1 or x.shape[1:] != self.sample_shape:
             raise ConfigError(f"x has shape {x.shape}: give (n, {', '.join(map(str, self.sample_shape))})")
@@ -180,7 +180,7 @@ class Trained:
         embeddings: Mapping[str, HostArray] | None = None,
         images: HostArray | None = None,
     ) -> Known:
-        """Return what each sample number is asked for."""
+        """Return the condition's request for the samples of these numbers."""
         classes, captions = None, [prompts] if isinstance(prompts, str) else prompts
         if labels is not None:
             several = (
@@ -201,7 +201,7 @@ class Trained:
         return in_turn(self._model.condition.asked(Wish(classes, captions, embeddings, images)), numbers)
 
     def _guidance(self, guidance: Guide | None) -> GuidanceConfig:
-        """Return the run's guidance, or what is given in its place."""
+        """Return the guidance that is given, or else the run's."""
         given = {"name": "cfg", "scale": guidance} if isinstance(guidance, int | float) else _table(guidance)
         return self.config.updated({"guidance": given}, "sample").guidance
 
@@ -214,7 +214,7 @@ class Trained:
         threshold: str | None = None,
         percentile: float | None = None,
     ) -> SamplingConfig:
-        """Return the run's sampling with what is given in its place."""
+        """Return the run's sampling, changed by what is given."""
         plain = {"steps": steps, "threshold": threshold, "percentile": percentile}
         changes = {name: value for name, value in plain.items() if value is not None}
         tables = {"sampling": {**_table(sampler), **changes}, "spacing": _table(spacing)}
@@ -235,12 +235,12 @@ def load(
 
     Args:
         run: the folder, or the file.
-        backend, device, precision, graph: where and how to compute, see `load_backend`.
-        raw: the weights as trained, instead of their average.
-        threads: the threads that share a batch; 0 for as many as help.
+        backend, device, precision, graph: see `load_backend`.
+        raw: whether to load the weights as trained, instead of their average.
+        threads: number of threads that share a batch; 0 for as many as help.
 
     Raises:
-        CheckpointError: there is none, or it is damaged.
+        CheckpointError: there is no checkpoint, or it is damaged.
     """
     model, weights, checkpoint = load_model(Path(run), load_backend(backend, device, precision, graph), raw, threads)
     return Trained(model, weights, checkpoint.step)
@@ -261,29 +261,29 @@ def train(
     cache: bool = True,
     **given: Any,
 ) -> Trained:
-    """Train a model, and return it. Its run folder is as `tinyddpm train` writes it.
+    """Train a model, and return it. The run folder is the same as that of `tinyddpm train`.
 
     Args:
-        data: uint8 images (n, H, W) or (n, H, W, C), points (n, D), a data set, or what names one: a registered name or
-            a path.
-        labels: the class of each sample of an array, integers (n,); of a data set, whether to learn its classes, which
-            it is as the preset says if not given, or where there are any.
+        data: uint8 images (n, H, W) or (n, H, W, C), points (n, D), a data set, or a data set's registered name or
+            path.
+        labels: for an array, the class of each sample, integers (n,); for a data set, whether to learn its classes. The
+            preset decides if not given.
         classes: the names of an array's classes; their numbers if not given.
-        captions: of the samples of an array, for `condition="text"`.
-        preset: the preset to start from. If not given: the settings of `init_from`, if that is given; else for a name
-            its own, `small` for images and `toy` for points.
+        captions: captions of an array's samples, for `condition="text"`.
+        preset: the preset to start from. If not given: the settings of `init_from`, if that is given; else the preset
+            of a data set's name, or `small` for images and `toy` for points.
         init_from: a run or a checkpoint whose weights to start from.
-        init_raw: its weights as trained, instead of their average.
-        init_partly: leave out of it what does not fit.
-        out: the run's folder; the first that is free under `runs` if not given.
-        progress: show a bar.
-        cache: keep images that take long to decode for the next start, or take those that are kept.
+        init_raw: whether to start from its weights as trained, instead of their average.
+        init_partly: whether to leave out its weights that do not fit.
+        out: the run's folder; the first unused one under `runs` if not given.
+        progress: whether to show a progress line.
+        cache: whether to keep decoded images for the next start, and use those kept before.
         given: settings by their names on the command line, such as `steps=500` or `batch_size=32`; and tables, such as
             `network={"channels": 64}`.
 
     Raises:
         ConfigError: a setting is unknown or wrong.
-        DataError: the array is no data set.
+        DataError: the array is not a data set.
     """
     dataset = None if isinstance(data, str) else _dataset(data, labels, classes, captions)
     base = base_of(Path(init_from)) if init_from is not None and not preset else None
@@ -317,20 +317,20 @@ def resume(
     cache: bool = True,
     **changes: Any,
 ) -> Trained:
-    """Go on with a run that was stopped, or with more steps, as if it had never stopped; and return the model.
+    """Continue a run that was stopped, or do more steps, as if it had never stopped; return the model.
 
     Args:
         run: its folder, or its checkpoint.
-        data: the array or data set that it was trained on; not needed where its settings name one.
+        data: the array or data set that it was trained on; not needed if its settings name one.
         labels, classes, captions: as they were given to `train` with an array.
-        progress: show a bar.
+        progress: whether to show a progress line.
         cache: see `train`.
-        changes: settings by their names on the command line, of those that `train --resume` takes, such as `steps=500`,
-            which are all that are done in the end, or `backend="cupy"`.
+        changes: settings by their names on the command line that `train --resume` takes, such as `steps=500`, the total
+            number of steps, or `backend="cupy"`.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or the data are others.
-        ConfigError: it has done that many steps, or another run holds its folder.
+        CheckpointError: there is no checkpoint, it is damaged, or the data differ.
+        ConfigError: the run has already done that many steps, or its folder is in use by another run.
     """
     dataset = None if data is None else _dataset(data, labels, classes, captions)
     go_on(Path(run), Progress(None if progress else StringIO()), dataset, cache=cache, **changes)
@@ -348,7 +348,7 @@ def save_png(path: PathLike, samples: HostArray) -> None:
 
 
 def _where_it_trained(run: Path) -> Trained:
-    """Return the model of a run, loaded to where the run was computed."""
+    """Return the model of a run, on the backend that the run was trained on."""
     path = checkpoint_file(run)
     config = Config.from_dict(read_checkpoint_header(path).config, str(path))
     backend = load_backend(config.backend, config.device, config.precision, config.graph)
@@ -362,7 +362,7 @@ def _dataset(
     classes: Sequence[str],
     captions: Sequence[str] | None,
 ) -> Dataset:
-    """Return the data set that is given, or made of an array, its labels and its captions."""
+    """Return the data set that is given, or the data set of an array with its labels and captions."""
     if isinstance(data, np.ndarray):
         columns = {} if captions is None else {CAPTIONS: np.asarray(captions, object)}
         known = labels if isinstance(labels, np.ndarray) else None
@@ -376,7 +376,7 @@ def _at_most(several: int, what: str, samples: int) -> None:
 
 
 def _table(part: Part | None) -> dict[str, Any]:
-    """Return the table that chooses a part."""
+    """Return the configuration table of a part; empty for None."""
     if part is None:
         return {}
     return {"name": part} if isinstance(part, str) else dict(part)

@@ -1,4 +1,4 @@
-"""Files: as others give them, and as they are written, whole or not there at all."""
+"""Files: which ones may be opened for reading, and how they are written, completely or not at all."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from typing import BinaryIO
 from tinyddpm.errors import DataError
 
 DAY = 24 * 60 * 60.0
-"""Seconds after which nobody writes a file any more."""
+"""Seconds after which an unfinished file is taken to be abandoned."""
 
 KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
-    """Refuse what is no file but lies in a folder like one: whoever reads a pipe or a terminal may wait for ever.
+    """Check that a path is no pipe, socket or device: reading these may wait for ever.
 
     Raises:
-        OSError: there is nothing, or it is a pipe, a socket or a device. What else cannot be read is left to whoever
-            opens it.
+        OSError: nothing has this path, or it is a pipe, a socket or a device. Other paths that cannot be read, such as
+            folders, raise when they are opened.
     """
     kind = KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
     if kind:
@@ -42,9 +42,9 @@ def unused(base: Path, suffix: str = "") -> Path:
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a new file that takes the place of `path` when the block ends well, and is removed when it does not.
+    """Open a new file that replaces `path` when the block ends, or is removed when the block raises.
 
-    It is written in the folder of `path`, for only there is a rename one step. Missing folders are made.
+    It is written in the folder of `path`, since a rename is atomic only within a file system. Missing folders are made.
 
     Raises:
         DataError: the folder or the file cannot be written.
@@ -60,13 +60,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         why = error.strerror or error
         raise DataError(f"cannot write {target}: {why}; make room, or choose another place") from error
     finally:
-        with suppress(OSError):  # it is no longer there when all went well
+        with suppress(OSError):  # after the rename it no longer exists
             staged.unlink()
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left half written in a folder and below it: what is older than a day."""
+    """Remove the unfinished files that killed processes left in a folder and below it, if older than a day."""
     for staged in folder.rglob(".*.tmp"):
-        with suppress(OSError):  # somebody else sweeps too
+        with suppress(OSError):  # another process may have removed it
             if time.time() - staged.stat().st_mtime > DAY:
                 staged.unlink()

@@ -1,9 +1,9 @@
-"""HDF5 as a format to trust: files that are data, never code, and that are read in full or refused with one line.
+"""HDF5 files that are data, never code, and that are read completely or refused with one line.
 
-HDF5 follows links into other files, reads raw bytes from any path a dataset names, loads native plugins, and lets a few
-bytes declare petabytes. So a file is walked before its data is read, and whatever is not a plain numeric dataset is
-refused. Files written here carry a manifest with the SHA-256 of every array. The hashes detect accidents, not
-attackers: whoever can change the data can change the hashes.
+HDF5 follows links into other files, reads raw bytes from any path that a dataset names, loads native plugins, and lets
+a few bytes declare petabytes. So all objects of a file are checked before its data is read, and anything but a plain
+numeric dataset is refused. Files written here carry a manifest with the SHA-256 of every array. The hashes detect
+accidents, not attackers: whoever can change the data can change the hashes.
 """
 
 from __future__ import annotations
@@ -38,13 +38,15 @@ Expected: TypeAlias = Mapping[str, tuple[tuple[int, ...], str]]
 
 MANIFEST, MANIFEST_HASH = "manifest", "manifest_sha256"
 MAX_DEPTH, MAX_OBJECTS, MAX_MANIFEST = 16, 20_000, 2**26
+"""Limits of a file: levels of groups, number of objects, bytes of the manifest."""
 FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
+"""The filters that HDF5 and h5py have built in, by HDF5's numbers."""
 COMPRESSION = {1, 32000}
-MAX_RATIO = 1032  # the most that deflate can do, and more than LZF can
-# Checksummed metadata, that HDF5 1.10 and later can read; a plain "latest" would shut out all releases but the newest.
+MAX_RATIO = 1032  # the largest compression ratio of deflate; LZF's is smaller
 LIBVER = ("v110", "latest")
+"""Oldest and newest format: from 1.10 on metadata have checksums; "latest" as the oldest would need the newest HDF5."""
 H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError)
-"""What h5py raises on a damaged file. JSON nested too deeply is a RuntimeError as well."""
+"""Exceptions that h5py raises on a damaged file; RuntimeError also covers JSON that is nested too deeply."""
 
 
 def import_h5py() -> ModuleType:
@@ -63,7 +65,7 @@ def listed(problems: Iterable[str], most: int = 5) -> str:
 
 
 def misfits(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Return how arrays by name are not those that are wanted: of other shapes, missing, surplus."""
+    """Return the differences between found and wanted arrays, shapes by name: other shapes, missing, surplus."""
     return [
         *(f"{name} is {_text(found[name])} and not {_text(shape)}" for name, shape in wanted.items()
           if name in found and found[name] != shape),
@@ -78,7 +80,7 @@ def _text(shape: tuple[int, ...]) -> str:
 
 @contextmanager
 def reading(what: str, error: Error) -> Iterator[None]:
-    """Turn every error of h5py inside the block into the one line "`what` is damaged: ..."."""
+    """Raise `error` with the one line "`what` is damaged: ..." for every error of h5py inside the block."""
     try:
         yield
     except H5PY_ERRORS as cause:
@@ -89,14 +91,14 @@ def open_file(path: PathLike, error: Error) -> h5py.File:
     """Return the HDF5 file at `path`, opened for reading. Nothing in it has been checked: see `checked_datasets`.
 
     Raises:
-        error: there is no such file, it cannot be read, is not HDF5, or is truncated.
+        error: the file does not exist, cannot be read, is not HDF5, or is truncated.
     """
     h5py = import_h5py()
     name = os.fspath(path)
     try:
         check_file(name)
         with open(name, "rb"):
-            pass  # the system says better than HDF5 why it cannot
+            pass  # the system's message says better than HDF5's why it cannot be read
     except OSError as cause:
         raise error(f"cannot read {name}: {cause.strerror}") from cause
     if not h5py.is_hdf5(name):
@@ -108,11 +110,12 @@ def open_file(path: PathLike, error: Error) -> h5py.File:
 def checked_datasets(file: h5py.File, error: Error) -> Datasets:
     """Return every dataset of `file` by path, after checking that each is plain numbers stored in this very file.
 
-    Only hard links are followed, each object once. No dataset may declare more than it stores (times the most that its
-    compression can do), nor all of them store more than the file holds: so the file's size bounds what reading takes.
+    Only hard links are followed, each object once. No dataset may declare more bytes than it stores, times the largest
+    ratio of its compression, nor all of them store more than the file's size: so this size limits the memory that
+    reading takes.
 
     Raises:
-        error: everything that is wrong with the file, in one line.
+        error: the file is refused, with all faults in one line.
     """
     found: Datasets = {}
     problems = []
@@ -132,10 +135,10 @@ def checked_datasets(file: h5py.File, error: Error) -> Datasets:
 
 
 def write_file(path: PathLike, arrays: Mapping[str, Array], header: Header, error: Error) -> None:
-    """Write named numeric `arrays` and a JSON `header` to `path`: wholly, or not at all.
+    """Write named numeric `arrays` and a JSON `header` to `path`: completely, or not at all.
 
-    The file is staged beside its target, synced, read back, and renamed. Until then the old file stays as it was. What
-    an earlier save left when it was killed is removed first, so a path must have one writer at a time.
+    The file is written beside its target, synced, read back, and renamed. Until then the old file stays as it was. The
+    unfinished files of killed saves are removed first, so a path must have one writer at a time.
 
     Raises:
         error: the file cannot be written, or a value is NaN or infinite.
@@ -161,7 +164,7 @@ def write_file(path: PathLike, arrays: Mapping[str, Array], header: Header, erro
     except (OSError, error) as cause:
         raise error(f"cannot save {target}: {_reason(cause)}; what was there before is untouched") from cause
     finally:
-        with suppress(OSError):  # it is gone when all went well
+        with suppress(OSError):  # after the rename it no longer exists
             staged.unlink()
     _sync_folder(target.parent)
 
@@ -173,13 +176,13 @@ def read_file(
 
     Args:
         path: the file.
-        error: what to raise.
-        expected: tells from the header which arrays there must be; called before any array is read.
-        skip: prefixes of names that are checked for but not read.
+        error: the class of errors to raise.
+        expected: function of the header that returns the expected arrays; called before any array is read.
+        skip: prefixes of the names of arrays that must be there but are not read.
 
     Raises:
         error: the file is unreadable, foreign or damaged, its arrays are not those expected, or a value is NaN or
-            infinite. Missing, superfluous and misshapen arrays are reported at once.
+            infinite. All missing, surplus and misshapen arrays are reported together.
     """
     with open_file(path, error) as file:
         header, entries, datasets = _open_manifest(file, error)
@@ -190,7 +193,7 @@ def read_file(
 
 
 def read_header(path: PathLike, error: Error) -> Header:
-    """Return the header of a file that `write_file` wrote, and read no array; see `read_outline`."""
+    """Return the header of a file that `write_file` wrote. No array is read; it raises like `read_outline`."""
     return read_outline(path, error)[0]
 
 
@@ -206,7 +209,7 @@ def read_outline(path: PathLike, error: Error) -> tuple[Header, dict[str, tuple[
 
 
 def _reason(cause: Exception) -> str:
-    """Return why, in one line. HDF5's messages span several; what matters of them stands in parentheses at the end."""
+    """Return the reason of an error in one line. HDF5's messages have several, the reason in parentheses at the end."""
     if isinstance(cause, OSError) and cause.errno:
         return os.strerror(cause.errno)
     text = " ".join(" ".join(map(str, cause.args)).split())
@@ -215,7 +218,7 @@ def _reason(cause: Exception) -> str:
 
 
 def _walk(file: h5py.File) -> Iterator[tuple[str, Any]]:
-    """Yield each path in `file` with the dataset there, or with the text of what is wrong with it."""
+    """Yield each path in `file` with its dataset, or with a text that says what is wrong with it."""
     h5py = import_h5py()
     root = file["/"].id
     seen = {h5py.h5o.get_info(root).addr}
@@ -246,11 +249,11 @@ def _walk(file: h5py.File) -> Iterator[tuple[str, Any]]:
 
 
 def _fault(dataset: h5py.Dataset) -> str | None:
-    """Return what is wrong with `dataset`, if anything. Reads none of its data and opens no other file."""
+    """Return what is wrong with `dataset`, None if nothing is. Reads none of its data and opens no other file."""
     layout = dataset.id.get_create_plist()
     if layout.get_external_count():
         return "keeps its data in another file"
-    if layout.get_layout() == import_h5py().h5d.VIRTUAL:  # asked first: already the shape would open the source files
+    if layout.get_layout() == import_h5py().h5d.VIRTUAL:  # checked first: reading its shape would open other files
         return "is virtual: its data is in other files"
     filters = [layout.get_filter(i)[0] for i in range(layout.get_nfilters())]
     foreign = [number for number in filters if number not in FILTERS]
@@ -282,7 +285,7 @@ def _entry(array: Array) -> dict[str, Any]:
 
 
 def _with_manifest(arrays: Mapping[str, Array], header: Header) -> dict[str, Array]:
-    """Return what a file is to hold: the arrays, the manifest that names them, and its hash."""
+    """Return all datasets of a file: the arrays, the manifest that names them, and the manifest's hash."""
     import numpy as np
 
     entries = {name: _entry(array) for name, array in arrays.items()}
@@ -293,9 +296,9 @@ def _with_manifest(arrays: Mapping[str, Array], header: Header) -> dict[str, Arr
 
 
 def _image(stored: Mapping[str, Array]) -> bytes:
-    """Return the file to write, made in memory: h5py crashes the process when it writes to a disk that fills up.
+    """Return the bytes of the file. It is made in memory, for h5py crashes the process when a disk fills up.
 
-    Datasets are made by HDF5's own functions: h5py's take several times as long, and there are hundreds.
+    Datasets are made by HDF5's low-level functions: for hundreds of arrays h5py's take several times as long.
     """
     import numpy as np
 
@@ -307,7 +310,7 @@ def _image(stored: Mapping[str, Array]) -> bytes:
             array = np.asarray(array, order="C")
             layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
             layout.set_obj_track_times(False)
-            if array.ndim > 0 and array.size > 0:  # HDF5 has no chunks, so no checksum, for the others
+            if array.ndim > 0 and array.size > 0:  # the others have no chunks in HDF5, and so no checksum
                 layout.set_chunk(array.shape)
                 layout.set_fletcher32()
             links.set_char_encoding(h5py.h5t.CSET_ASCII if name.isascii() else h5py.h5t.CSET_UTF8)
@@ -322,7 +325,7 @@ def _verify(path: Path, error: Error, stored: Mapping[str, Array]) -> None:
     """Read a written file back, one array at a time, and compare every byte.
 
     Raises:
-        error: it cannot be read, or is not what was to be written.
+        error: the file cannot be read, or differs from `stored`.
     """
     h5py = import_h5py()
     with open_file(path, error) as file, reading(os.fspath(path), error):
@@ -336,7 +339,7 @@ def _verify(path: Path, error: Error, stored: Mapping[str, Array]) -> None:
 
 
 def _is_same(dataset: h5py.h5d.DatasetID, array: Array, whole: h5py.h5s.SpaceID) -> bool:
-    """Whether a dataset holds the bytes of an array; `whole` is HDF5's word for all of both."""
+    """Whether a dataset holds the bytes of an array; `whole` is HDF5's constant that selects all elements."""
     import numpy as np
 
     if dataset.shape != array.shape or dataset.dtype != array.dtype:
@@ -354,7 +357,7 @@ def _bytes(array: Array) -> Array:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` outlast a power cut, on file systems that can: the others are no worse off."""
+    """Sync `folder`, so that a rename in it survives a power cut; do nothing on file systems that cannot."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -382,7 +385,7 @@ def _open_manifest(file: h5py.File, error: Error) -> tuple[Header, Any, Datasets
 
 
 def _check_fit(path: PathLike, error: Error, expected: Expected, datasets: Datasets) -> None:
-    """Compare names, shapes and types with those expected, and report all differences at once."""
+    """Raise `error` with all differences of names, shapes and types from those expected."""
     problems = [f"{name!r} is missing" for name in expected if name not in datasets]
     for name, dataset in datasets.items():
         if name not in expected:
@@ -397,7 +400,7 @@ def _check_fit(path: PathLike, error: Error, expected: Expected, datasets: Datas
 def _read_arrays(
     path: PathLike, error: Error, datasets: Datasets, entries: dict[str, Any]
 ) -> Iterator[tuple[str, Array]]:
-    """Yield each dataset's array after checking it; after the last, report all that are not what was written."""
+    """Yield each dataset's array; after the last, raise `error` with all that are not finite or not as written."""
     import numpy as np
 
     problems = []

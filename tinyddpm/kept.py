@@ -1,6 +1,7 @@
-"""What a command has computed so far, in files that are found by the hash of all that they depend on.
+"""Caches of computed arrays, in files that are named by the hash of everything that the arrays depend on.
 
-So whatever is interrupted goes on, nothing is computed twice, and what depends on something else has another name.
+An interrupted command resumes where it stopped, nothing is computed twice, and a result with other inputs has another
+name.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def digest(*parts: Any) -> str:
-    """Return the SHA-256 of arrays of numbers, and of what JSON can say, in hexadecimal; of this version's too."""
+    """Return the SHA-256, in hexadecimal, of numeric arrays and JSON values, and of this library's version."""
     found = sha256(__version__.encode())
     for part in parts:
         if isinstance(part, np.ndarray | np.generic):
@@ -48,9 +49,9 @@ def _write(path: Path, arrays: Arrays) -> None:
 
 
 class Cache:
-    """Arrays and numbers in a folder, which is made when the first is written.
+    """A cache of arrays and numbers in a folder, which is made when the first file is written.
 
-    A file is whole or not there. Two evaluations may share a folder: they write the same under the same name.
+    Files are written completely or not at all. Two processes may share a folder: files of one name are equal.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -58,11 +59,11 @@ class Cache:
         sweep(folder)
 
     def has(self, kind: str, key: str) -> bool:
-        """Return whether arrays of this kind are there under this key."""
+        """Return whether the cache has arrays of this kind and key."""
         return self._path(kind, key).is_file()
 
     def arrays(self, kind: str, key: str, compute: Callable[[], Arrays]) -> Arrays:
-        """Return the arrays that are there under this key, or that `compute` returns, which are written.
+        """Return the cached arrays of this kind and key; if there are none, call `compute` and write its arrays.
 
         Raises:
             DataError: the file cannot be read or written.
@@ -75,7 +76,7 @@ class Cache:
         return found
 
     def numbers(self, key: str, compute: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
-        """Return the numbers that are there under this key, or that `compute` returns, which are written."""
+        """Return the cached numbers of this key; if there are none, call `compute` and write its numbers."""
         values = self.arrays("numbers", key, lambda: {n: np.asarray(value) for n, value in compute().items()})
         return {name: float(value) for name, value in values.items()}
 
@@ -84,13 +85,13 @@ class Cache:
 
 
 class KeptRows:
-    """Rows of arrays in a folder, a file for each batch that was computed, which is made when the first is written.
+    """A cache of rows of arrays in a folder, one file per computed batch. The folder is made with the first file.
 
-    A row is found by its own key, so it counts in whatever batches, numbers and order it is asked for again.
+    Each row has a key of its own, so it is found again in any batch and order.
 
     Args:
-        folder: of all rows.
-        about: what all rows depend on, arrays or what JSON can say; rows that depend on something else are not seen.
+        folder: the folder of rows of all kinds.
+        about: the arrays or JSON values that all rows depend on; rows with other values are not found.
     """
 
     def __init__(self, folder: Path, *about: Any) -> None:
@@ -98,15 +99,15 @@ class KeptRows:
         self.folder = folder / self.about[:32]
 
     def keys(self, *columns: NDArray[Any]) -> list[str]:
-        """Return the keys of rows that depend on these columns, (n, …) each."""
+        """Return the keys of n rows by the columns that each depends on, (n, …) each."""
         return [digest(self.about, *row) for row in zip(*columns, strict=True)]
 
     def __len__(self) -> int:
-        """Return how many rows are there."""
+        """Return the number of rows."""
         return sum(len(_read(path)["keys"]) for path in self._files())
 
     def find(self, keys: Sequence[str]) -> Iterator[tuple[NDArray[np.int64], Arrays]]:
-        """Yield, for each file that has some of these rows, which of `keys` they are, and their arrays.
+        """Yield, for each file with some of these rows, their indices in `keys` and their arrays.
 
         Raises:
             DataError: a file cannot be read.
@@ -120,10 +121,10 @@ class KeptRows:
                 yield wanted, {name: array[rows] for name, array in arrays.items()}
 
     def add(self, keys: Sequence[str], arrays: Arrays) -> None:
-        """Write rows, in a file of their own.
+        """Write rows and their keys as one file.
 
         Raises:
-            DataError: it cannot be written.
+            DataError: the file cannot be written.
         """
         _write(self.folder / f"{digest(list(keys))[:32]}.npz", {"keys": np.array(keys), **arrays})
 

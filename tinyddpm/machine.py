@@ -1,4 +1,4 @@
-"""What is computed on: the processor, the system, and the versions of packages."""
+"""The machine: its processor, and the versions of packages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INSTRUCTIONS = {
     "SVE": "sve",
     "bfloat16 (ARM)": "bf16",
 }
-"""Vector instructions that speed depends on, and the names that Linux has for them."""
+"""Vector instructions that speed depends on, with Linux's names for them."""
 
 
 def cpu_model() -> str:
@@ -25,7 +25,7 @@ def cpu_model() -> str:
 
 
 def vector_instructions() -> list[str]:
-    """Return which of the vector instructions that speed depends on the processor has; none where that is not known."""
+    """Return the processor's vector instructions among `INSTRUCTIONS`; none if the system does not list them."""
     flags = (_of_cpu("flags") or _of_cpu("Features")).split()
     return [name for name, flag in INSTRUCTIONS.items() if flag in flags]
 
@@ -42,7 +42,7 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def _of_cpu(field: str) -> str:
-    """Return what Linux says of the first processor; "" where there is nothing."""
+    """Return a field of the first processor in Linux's /proc/cpuinfo; "" if it is missing."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

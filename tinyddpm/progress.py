@@ -1,4 +1,4 @@
-"""What a run says while it runs: one line that is rewritten on a terminal, plain lines otherwise."""
+"""Progress of a run: one line that is rewritten on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from tinyddpm.errors import shown
 T = TypeVar("T")
 
 Watch: TypeAlias = Callable[[int, int, str], None]
-"""Is told how many are done, of how many, and of what work."""
+"""A function that receives the number done, the total, and the name of the work."""
 
 FIRST, NEXT = 5.0, 30.0
-"""Seconds before the first line that is printed, and between two."""
+"""Seconds before the first printed line, and between two printed lines."""
 
 REWRITTEN = 0.1
-"""Seconds between two looks of a line that is rewritten."""
+"""Seconds between two updates of a rewritten line."""
 
 PATIENCE = 1.0
-"""Seconds of a work of which nothing is said."""
+"""Seconds at the start of a work without a progress line."""
 
 
 def unwatched(done: int, total: int, text: str) -> None:
-    """Let work go on that nobody watches."""
+    """Do nothing: a `Watch` for work without a progress line."""
 
 
 class Progress:
     """A progress line on `stream`, standard error by default.
 
     On a terminal and in a notebook the line is rewritten, at most ten times a second. Elsewhere, as in a log file,
-    lines are printed: the first after five seconds, then one every half minute, and one when the work is done. What
-    cannot be written, as to a pipe that nobody reads any more, is left out: it ends no work.
+    lines are printed: the first after five seconds, then one every half minute, and one when the work is done. If a
+    line cannot be written, as to a closed pipe, it is dropped and the work continues.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self.stream: TextIO | None = stream or sys.stderr  # which is None where it is closed
+        self.stream: TextIO | None = stream or sys.stderr  # sys.stderr is None if it is closed
         notebook = type(self.stream).__module__.startswith("ipykernel")
         self.terminal = notebook or (self.stream is not None and not self.stream.closed and self.stream.isatty())
         self._due = 0.0 if self.terminal else time.monotonic() + FIRST
         self._open = False
 
     def update(self, done: int, total: int, text: str) -> None:
-        """Say that `done` of `total` are done, and `text`."""
+        """Show "done/total  text", unless the last line was shown just before."""
         now = time.monotonic()
         if done < total and now < self._due:
             return
@@ -72,16 +72,16 @@ class Progress:
 
     def _write(self, text: str) -> None:
         if self.stream is not None:
-            with suppress(OSError, ValueError):  # the latter of a stream that a host program has closed
+            with suppress(OSError, ValueError):  # ValueError if a host program has closed the stream
                 self.stream.write(text)
                 self.stream.flush()
 
 
 @contextmanager
 def late(progress: Progress) -> Iterator[Watch]:
-    """Give the block what tells `progress` of work that is mostly over at once: it is silent for a second of each.
+    """Give the block a `Watch` that shows each work on `progress` only after its first second; close it at the end.
 
-    Works are told apart by their texts.
+    A new text begins a new work.
     """
     now, began, told = "", 0.0, False
 
@@ -100,14 +100,14 @@ def late(progress: Progress) -> Iterator[Watch]:
 
 
 def watched(things: Iterable[T], total: int, watch: Watch, text: str) -> Iterator[T]:
-    """Yield `things`, of which there are `total`, and after each tell `watch` how many have been worked on."""
+    """Yield `things`, `total` in number, and call `watch` after each with the number yielded so far."""
     for done, thing in enumerate(things, 1):
         yield thing
         watch(done, total, text)
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time in the two units that matter, such as 1h05m, 2m30s or 12s."""
+    """Return a length of time in its two largest units, such as 2d03h, 1h05m, 2m30s or 12s."""
     whole = max(0, round(seconds))
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     if hours >= 48:

@@ -1,11 +1,11 @@
 """Plugins: the parts of every kind, from schedules to commands, found through entry points.
 
-The built-ins are entry points of this distribution like any other, so there is one way in. Listing reads metadata
-and imports nothing; an entry is imported when it is asked for by name. A broken entry breaks only itself.
+The built-in parts are entry points of this distribution and found like all others. Listing reads metadata and imports
+nothing; a part is imported when it is loaded by name. A broken part affects no other.
 
-All groups are called alike: the positional arguments that the group fixes, then keyword-only options with defaults,
-which reach the configuration under the part's own table. A part that needs a library beyond its package's dependencies
-says so in its attribute `requires`, a mapping of modules to what `pip install` takes for them.
+Parts of all groups are called alike: the positional arguments of the group, then keyword-only options with defaults,
+which the configuration has in the part's own table. A part that needs a library beyond its package's dependencies
+has an attribute `requires`, a mapping from modules to the arguments of `pip install` for them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ GROUPS = (
 
 @dataclass(frozen=True, order=True)
 class Entry:
-    """One registered plugin: where it is registered, under which name, and what provides it."""
+    """One registered plugin: its group and name, the object's `module:attribute`, and the distribution it is from."""
 
     group: str
     name: str
@@ -54,7 +54,7 @@ def entries(group: str) -> list[Entry]:
 
 @lru_cache(maxsize=1)
 def _registered(places: tuple[tuple[str, int], ...]) -> dict[str, list[Entry]]:
-    """Return the entries of every group. They are read once, until one of the `places` that packages lie in changes."""
+    """Return the entries of every group, cached until one of `places`, the folders of packages, changes."""
     points, found = metadata.entry_points(), dict[str, list[Entry]]()
     known: dict[metadata.Distribution, metadata.PackageMetadata] = {}  # parsed once each
     for name in sorted(points.groups):
@@ -72,7 +72,7 @@ def _registered(places: tuple[tuple[str, int], ...]) -> dict[str, list[Entry]]:
 
 
 def _state_of(place: str) -> tuple[str, int]:
-    """Return a folder and when something was put into it or taken out."""
+    """Return a folder and the time of the last change of its list of files, in nanoseconds."""
     try:
         return place, os.stat(place or ".").st_mtime_ns
     except OSError:
@@ -106,13 +106,13 @@ def load(group: str, name: str) -> Any:
     entry = find(group, name)
     try:
         return metadata.EntryPoint(name, entry.value, f"tinyddpm.{group}").load()
-    except (Exception, SystemExit) as cause:  # a plugin may fail in any way, and takes nothing else down with it
+    except (Exception, SystemExit) as cause:  # a plugin may fail in any way, and must not end the program
         what, reason = group.removesuffix("s"), " ".join(str(cause).split())
         raise RegistryError(f"{what} {name!r} ({entry}) cannot be loaded: {type(cause).__name__}: {reason}") from cause
 
 
 def strange_groups() -> list[str]:
-    """Return a line for every entry-point group that looks like one of these and is none. Imports no plugin."""
+    """Return a line for every entry-point group whose name resembles one of `GROUPS`. Imports no plugin."""
     known = {f"tinyddpm.{group}" for group in GROUPS}
     lines = []
     for group in sorted(metadata.entry_points().groups - known):
@@ -126,7 +126,7 @@ def strange_groups() -> list[str]:
 
 
 def missing(plugin: Any) -> dict[str, str]:
-    """Return the modules that a plugin requires and that are not installed, with what `pip install` takes for each."""
+    """Return the modules that a plugin requires and that are not installed, with `pip install`'s argument for each."""
     return {module: package for module, package in getattr(plugin, "requires", {}).items() if find_spec(module) is None}
 
 
@@ -140,10 +140,10 @@ def options(plugin: Any) -> dict[str, inspect.Parameter]:
 
 
 def _signature(plugin: Any) -> inspect.Signature:
-    """Return the signature, its annotations evaluated where they can be."""
+    """Return the signature, with evaluated annotations if they can be evaluated."""
     try:
         return inspect.signature(plugin, eval_str=True)
-    except NameError:  # of what is imported for type checkers alone
+    except NameError:  # an annotation's name is imported for type checkers only
         return inspect.signature(plugin)
 
 
@@ -152,7 +152,8 @@ def build(group: str, name: str, arguments: Sequence[Any], chosen: Mapping[str, 
 
     Raises:
         RegistryError: the name is unknown, claimed twice, cannot be loaded, or does not take its group's arguments.
-        ConfigError: an option is unknown, is not of the type of its default, lacks one, or is refused by the plugin.
+        ConfigError: an option is unknown, has another type than its default, has no default and no value, or is
+            refused by the plugin.
     """
     plugin = checked(group, name, chosen)
     try:
@@ -166,12 +167,12 @@ def build(group: str, name: str, arguments: Sequence[Any], chosen: Mapping[str, 
 
 
 def checked(group: str, name: str, chosen: Mapping[str, Any]) -> Any:
-    """Return the plugin registered as `name` if it takes the `chosen` options; see `build` for what is refused."""
+    """Return the plugin registered as `name` after checking the `chosen` options; it raises like `build`."""
     plugin = load(group, name)
     what = f"{group.removesuffix('s')} {name!r}"
     try:
         known = options(plugin)
-    except (TypeError, ValueError) as cause:  # it cannot be called, or has no signature
+    except (TypeError, ValueError) as cause:  # it is not callable, or has no signature
         raise RegistryError(f"{what} cannot be used: {cause}: register a function or a class") from cause
     for option, value in chosen.items():
         if option not in known:
@@ -189,14 +190,14 @@ def checked(group: str, name: str, chosen: Mapping[str, Any]) -> Any:
 
 
 def _words(annotation: Any) -> tuple[Any, ...]:
-    """Return what the `Literal`s in an annotation allow beside values of the default's type, such as "auto"."""
+    """Return the values of the `Literal`s in an annotation, such as "auto", which an option takes beside its type."""
     if get_origin(annotation) is Literal:
         return get_args(annotation)
     return tuple(word for part in get_args(annotation) for word in _words(part))
 
 
 def _like(value: Any, default: Any) -> bool:
-    """Whether `value` is of the kind of the `default`; a whole number will do where a real one is expected."""
+    """Whether `value` has the type of `default`; an int is accepted for a float, a tuple for a list."""
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(default, bool) == isinstance(value, bool) or default is None
     if isinstance(default, float):

@@ -373,6 +373,7 @@ def test_cupy_on_a_gpu() -> None:
         load_backend("cupy", "cuda:1000")
 
 
+@pytest.mark.slow
 def test_numpy_keeps_freed_memory() -> None:
     """Where glibc allocates, arrays made again and again fault in few pages: a few rounds' worth.
 

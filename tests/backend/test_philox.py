@@ -62,12 +62,14 @@ def test_known_answers_elsewhere(other_backend: Backend, line: str) -> None:
     assert draw(other_backend, [counter], key) == [expected]
 
 
+@pytest.mark.slow
 @given(counters=st.lists(st.tuples(word, word, word, word), min_size=1, max_size=9), key=st.tuples(word, word))
 def test_equals_the_reference(numpy_backend: Backend, counters: list[Words], key: tuple[int, int]) -> None:
     """For any counters and any key."""
     assert draw(numpy_backend, counters, key) == [reference(counter, key) for counter in counters]
 
 
+@pytest.mark.slow
 @given(counters=st.lists(st.tuples(word, word, word, word), min_size=1, max_size=9), key=st.tuples(word, word))
 def test_equals_the_reference_elsewhere(other_backend: Backend, counters: list[Words], key: tuple[int, int]) -> None:
     """For any counters and any key."""

@@ -87,6 +87,7 @@ def test_counter_is_laid_out_as_documented(
             assert value == philox_4x32(counter, (seed & 0xFFFFFFFF, seed >> 32))[e % 4][0]
 
 
+@pytest.mark.slow
 @given(kind=kind, seed=seed, step=word, samples=st.lists(word, max_size=6), shape=shape)
 def test_sample_does_not_depend_on_its_batch(
     kind: str, seed: int, step: int, samples: list[int], shape: tuple[int, ...]
@@ -289,6 +290,7 @@ def test_permutation_is_the_order_of_its_keys(keys: list[tuple[int, int]]) -> No
     assert Given(xp, 0).permutation(Purpose.ORDER, 0, len(keys)).tolist() == expected
 
 
+@pytest.mark.slow
 def test_permutations_are_equally_frequent() -> None:
     """The 24 orders of four numbers over 4800 steps: chi-square."""
     random = Random(xp, 6)

@@ -17,6 +17,8 @@ from tinyddpm.cli import main
 from tinyddpm.errors import ConfigError
 from tinyddpm.machine import vector_instructions
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "--preset", "small", "--image-size", "8x8", "--batch-size", "4", "--threads", "1", "--rounds", "2",
     "--set", "network.channels=8", "--set", "network.multipliers=[1]", "--set", "network.attention=[]",

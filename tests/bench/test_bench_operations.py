@@ -27,6 +27,8 @@ from tinyddpm.model.config import Config, preset
 from tinyddpm.ops import load_operations
 from tinyddpm.ops.cuda import cudnn
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "heads": 2, "dropout": 0.0}
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from tinyddpm.bench import process
 
+pytestmark = pytest.mark.slow
+
 PEER = """
 import hashlib, os
 from pathlib import Path

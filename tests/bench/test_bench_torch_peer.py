@@ -141,7 +141,7 @@ def test_the_twin_takes_what_diffusers_has_not(peer: Any, data: dict[str, Any], 
 @pytest.mark.parametrize(("installed", "reason"), [(False, "diffusers cannot be imported"), (True, "has no equal")])
 def test_who_stood_in_is_said_and_why(peer: Any, monkeypatch: pytest.MonkeyPatch, installed: bool, reason: str) -> None:
     """In what the contestant says of itself, which every report names beside its numbers."""
-    monkeypatch.setattr(peer, "UNet2DModel", object if installed else None)
+    monkeypatch.setattr(peer, "unet_of_diffusers", lambda: object if installed else None)
     said = peer.make(task(), "eager").describe()
     assert "the tests' TorchUNet (" in said
     assert reason in said
@@ -173,6 +173,7 @@ def test_variants_on_a_gpu(peer: Any, on_gpu: Task, monkeypatch: pytest.MonkeyPa
     assert peer.variants(on_gpu, True) == [*eager, "bf16 compile", "bf16 compile reduce-overhead"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_all_of_it_is_on_the_one_device(peer: Any, monkeypatch: pytest.MonkeyPatch, adaptive: bool) -> None:
     """On a device that is not the CPU, here Torch's `meta`, on which an operation that mixes the two fails.
@@ -211,6 +212,7 @@ def test_compiling_without_a_compiler_says_what_to_do(peer: Any, monkeypatch: py
         peer.make(task(), "compile")
 
 
+@pytest.mark.slow
 def test_it_runs_in_a_process_of_its_own() -> None:
     runner = Runner("torch eager", find_peer("torch"), "eager", task(data=UNCONDITIONAL))
     try:

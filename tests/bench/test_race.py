@@ -20,6 +20,8 @@ from tinyddpm.model.config import preset
 from tinyddpm.model.load import CHECKPOINT, layout_of
 from tinyddpm.training.assembly import make_trainer, open_data
 
+pytestmark = pytest.mark.slow
+
 RACE = Path(__file__).parents[2] / "examples" / "race.py"
 
 SMALL = [
@@ -89,7 +91,6 @@ def test_what_a_racer_saves_is_a_run_of_ours(race: Any, variant: str, tmp_path: 
     assert run.validation_loss() == pytest.approx(racer.held_out_loss(), rel=1e-5)
 
 
-@pytest.mark.slow
 def test_a_race_is_drawn_from_its_numbers(race: Any, tmp_path: Path) -> None:
     """Two seconds each, of ours and of whichever variant of the twin is the faster; each leaves a run."""
     out, runs = tmp_path / "race.png", tmp_path / "runs"

@@ -69,6 +69,7 @@ def test_turns_come_to_medians_and_to_what_the_model_makes_of_them(ranks: Any) -
     assert ["10,000,000", "numbers", *(f"{1e3 * ring_seconds(4e7, p, link):.3f}" for p in (2, 2, 4, 4))] in rows
 
 
+@pytest.mark.slow
 def test_ranks_take_turns_with_one_process() -> None:
     """Two ranks and a small network, two turns of each; whatever their speed, it is all told."""
     done = run(*SMALL, "--ranks", "2", "--launcher", mpiexec(), "--json")
@@ -84,6 +85,7 @@ def test_ranks_take_turns_with_one_process() -> None:
     assert two["foretold_seconds"] == pytest.approx(two["compute_seconds"] + two["sent_seconds"])
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_one_line(ranks: Any) -> None:
     assert "give numbers from 2 on" in fails(*SMALL, "--ranks", "1,2")
     assert "--ranks 3 does not divide the batch of 4" in fails(*SMALL, "--ranks", "3")

@@ -221,6 +221,7 @@ def test_the_preset_says_how_many_parameters_there_are_and_what_is_sharded() -> 
     assert "tree" not in text
 
 
+@pytest.mark.slow
 def test_a_step_is_measured_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contest, "TURN", 0.01)
     monkeypatch.setattr(contest, "REST", 0.0)

@@ -30,6 +30,7 @@ def nowhere(request: pytest.FixtureRequest) -> str:
     return {"a full disk": "/dev/full", "closed": "&-"}.get(request.param, " >(exit)")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="a shell's redirections")
 def test_output_that_takes_nothing_ends_no_run(nowhere: str, tmp_path: Path) -> None:
     """It trains to its end, and every picture is drawn."""

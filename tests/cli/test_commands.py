@@ -58,6 +58,7 @@ def test_import_and_help_are_light(arguments: list[str]) -> None:
     assert "tinyddpm" in imported
 
 
+@pytest.mark.slow
 def test_train_writes_and_says_where(here: Path) -> None:
     result = run("train", *SMALL)
     assert result.exit_code == 0
@@ -75,6 +76,7 @@ def test_train_writes_and_says_where(here: Path) -> None:
     assert by.startswith("computed by: numpy ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dimension", [1, 3])
 def test_points_of_any_dimension_are_learned_and_drawn(here: Path, dimension: int) -> None:
     """To the end, with pictures where there are any; samples can always be kept as numbers."""
@@ -100,6 +102,7 @@ def test_dry_run_measures_and_writes_nothing(here: Path) -> None:
     assert not list(here.iterdir())
 
 
+@pytest.mark.slow
 def test_memory_can_be_saved_and_resumed_without(here: Path) -> None:
     """A dry run says what it takes with --recompute; a run may be resumed with it or without."""
     assert "MiB at its peak" in run("train", *SMALL, "--recompute", "--dry-run").stdout
@@ -110,6 +113,7 @@ def test_memory_can_be_saved_and_resumed_without(here: Path) -> None:
         assert json.loads(run("info", "r", "--json").stdout)["config"]["training"]["recompute"] is kept
 
 
+@pytest.mark.slow
 def test_how_image_files_are_read_is_said_by_flags(here: Path) -> None:
     """Frames, background and levels; a run keeps them, and what is no folder of image files has none but levels."""
     Path("masks").mkdir()
@@ -132,6 +136,7 @@ def test_how_image_files_are_read_is_said_by_flags(here: Path) -> None:
     assert "unknown key 'frames'" in fails("train", "--data", "digits", "--frames", "all")
 
 
+@pytest.mark.slow
 def test_settings_come_from_preset_file_environment_and_flags(here: Path) -> None:
     """Each layer overrides the one before: file over preset, environment over file, flag over environment."""
     Path("c.toml").write_text("[training]\nbatch_size = 11\nwarmup = 7\nsteps = 3\n[network]\nwidth = 16\n")
@@ -145,6 +150,7 @@ def test_settings_come_from_preset_file_environment_and_flags(here: Path) -> Non
     assert [config["training"][key] for key in ("batch_size", "warmup", "steps")] == [11, 8, 2]
 
 
+@pytest.mark.slow
 def test_resume_goes_on(here: Path) -> None:
     run("train", *SMALL, "--out", "r")
     assert "--steps" in fails("train", "--resume", "r")
@@ -155,6 +161,7 @@ def test_resume_goes_on(here: Path) -> None:
     assert json.loads(run("info", "r", "--json").stdout)["step"] == 9
 
 
+@pytest.mark.slow
 def test_sample_writes_all_kinds(trained: Path, here: Path) -> None:
     result = run("sample", str(trained), "--count", "7", "--first", "2", "--singles", "--npz", "--gif", "--film-strip")
     assert result.exit_code == 0, result.output
@@ -168,6 +175,7 @@ def test_sample_writes_all_kinds(trained: Path, here: Path) -> None:
     assert Image.open("samples/denoising.gif").n_frames == 20
 
 
+@pytest.mark.slow
 def test_every_file_says_what_made_it(trained: Path, here: Path) -> None:
     """What a user gave, what it came to, and which checkpoint, by a hash that others compute; twice the same bytes."""
     options = ["--labels", "3,8", "--first", "2", "--count", "3", "--seed", "7", "--sample-steps", "5"]
@@ -206,6 +214,7 @@ def test_every_file_says_what_made_it(trained: Path, here: Path) -> None:
     assert "there is no file nowhere.png" in fails("info", "nowhere.png")
 
 
+@pytest.mark.slow
 def test_a_weaker_model_is_told_by_its_hash(trained: Path, here: Path) -> None:
     shutil.copytree(trained, "weak")
     guide = ["--guide", "auto", "--guidance", "2", "--guide-option", "weak=weak", "--count", "1", "--sample-steps", "2"]
@@ -218,6 +227,7 @@ def test_a_weaker_model_is_told_by_its_hash(trained: Path, here: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_checkpoint_replaced_while_it_is_read_is_noticed(trained: Path, here: Path) -> None:
     """As by a run that goes on: else the hash would be of other weights than those that drew."""
     shutil.copytree(trained, "r")
@@ -235,6 +245,7 @@ def test_what_a_foreign_file_says_does_not_act_on_the_terminal(here: Path) -> No
     assert len(said.split("\n")) == 6
 
 
+@pytest.mark.slow
 def test_sample_with_chosen_classes_steps_and_options(trained: Path, here: Path) -> None:
     options = ["--labels", "3, 8", "--sample-steps", "5", "--sampler-option", "variance=large", "--count", "4", "--npz"]
     assert run("sample", str(trained / "checkpoint.h5"), *options, "--out", "a").exit_code == 0
@@ -261,6 +272,7 @@ def test_sample_with_another_sampler_spacing_and_threshold(trained: Path, here: 
     assert "percentile is 99.5" in fails("sample", str(trained), "--percentile", "99.5")
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten(trained: Path, here: Path) -> None:
     Path("out").mkdir()
     Path("out/mine.txt").write_text("precious")
@@ -286,6 +298,7 @@ def test_info_of_presets(preset: str, parameters: int | None) -> None:
     assert f"{found['parameters']:,}" in run("info", preset).stdout
 
 
+@pytest.mark.slow
 def test_info_of_a_run(trained: Path) -> None:
     found = json.loads(run("info", str(trained), "--json").stdout)
     assert found["step"] == 6
@@ -326,6 +339,7 @@ def test_plugins_tells_what_is_missing_or_registered_in_a_strange_group(monkeypa
     assert "warning: a registers b" in text
 
 
+@pytest.mark.slow
 def test_options_reach_spacings_and_data_sets(here: Path) -> None:
     """From the command line to the times and points; what is wrong with them is one line."""
     options = ["--spacing", "karras", "--set", "spacing.rho=3", "--set", "data.noise=0.3"]
@@ -347,6 +361,7 @@ def test_options_reach_spacings_and_data_sets(here: Path) -> None:
     assert "network is a value already" in fails("train", *SMALL, "--set", "network=3", "--set", "network.width=4")
 
 
+@pytest.mark.slow
 def test_callbacks_are_chosen_on_the_command_line(here: Path) -> None:
     """A loss that must fall by 100 never does."""
     options = ["--callback", "early-stop", "--set", "callbacks.early-stop.patience=2", "--validate-every", "1"]
@@ -419,6 +434,7 @@ def test_schedule_reports_warns_and_draws(here: Path) -> None:
     assert "did you mean 'linear'" in fails("schedule", "linaer")
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line(here: Path, trained: Path) -> None:
     """The issue's list of what users get wrong: each says what is wrong and what to do."""
     Path("broken").mkdir()

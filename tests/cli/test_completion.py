@@ -139,6 +139,7 @@ def test_parts_of_plugins_are_offered_and_broken_ones_break_nothing(site: Site) 
     assert "broken" in offered("sample", "run", "--sampler", "bro")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shell", "words", "line"), [
     ("bash", "tinyddpm train --preset dig", "plain,digits"),
     ("zsh", "tinyddpm train --preset dig", "plain\ndigits\n_"),

@@ -16,6 +16,8 @@ from tinyddpm.cli import main
 from tinyddpm.data import open_dataset
 from tinyddpm.figures.marks import read_mark
 
+pytestmark = pytest.mark.slow
+
 SHORT = ["--steps", "6", "--timesteps", "20", "--batch-size", "16", "--sample-count", "9"]
 SMALL = ["--set", "network.channels=8", "--set", "network.multipliers=[1]", "--set", "network.attention=[]"]
 DIGITS = open_dataset("digits").read(np.arange(20))
@@ -89,7 +91,6 @@ def test_no_strength_keeps_the_image_and_full_strength_forgets_it(plain: str, he
     assert apart.mean() < np.abs(DIGITS[3].astype(int) - DIGITS[4]).mean() / 5
 
 
-@pytest.mark.slow
 def test_images_in_a_row_do_not_depend_on_the_batch(by_class: str, here: Path) -> None:
     """The same seed gives the same edits, whatever the batch, to the rounding of a grey level; another seed others."""
     for command in (["from"], ["inpaint", "--mask", "mask.png", "--resamplings", "2"]):
@@ -109,7 +110,6 @@ def test_classes_are_the_images_own_unless_they_are_given(by_class: str, here: P
     assert "unknown class '11'" in fails("edit", "from", by_class, "four.png", "--labels", "11")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", [[], ["--strength", "0.5"]])
 def test_interpolation_is_smooth_and_ends_where_the_batches_do(by_class: str, here: Path, how: list[str]) -> None:
     """The grid holds the two images beside what is between them; cut into batches it is the same to a grey level."""
@@ -212,7 +212,6 @@ def test_nothing_is_overwritten(plain: str, here: Path) -> None:
     assert run(*quick).stdout.splitlines() == ["wrote edits-2/grid.png"]
 
 
-@pytest.mark.slow
 def test_bad_input_is_one_line(plain: str, here: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     Path("text.png").write_text("this is text")
     Image.new("L", (8, 8), 255).save("white.png")

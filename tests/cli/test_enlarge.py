@@ -14,6 +14,8 @@ from tinyddpm.data import open_dataset
 from tinyddpm.errors import ConfigError
 from tinyddpm.ops.images import shrunk
 
+pytestmark = pytest.mark.slow
+
 SHORT = ["--steps", "6", "--timesteps", "20", "--batch-size", "16", "--sample-count", "2", "--schedule", "cosine"]
 SMALL = ["--set", "network.channels=8", "--set", "network.multipliers=[1]", "--set", "network.attention=[]"]
 DIGITS = shrunk(open_dataset("digits").read(np.arange(6)), 2)

@@ -55,6 +55,7 @@ def test_what_is_not_printable_is_shown_as_json_would() -> None:
     assert shown("latin\udce9 ünïcödé 😀 \\n") == "latin\\udce9 ünïcödé 😀 \\n"
 
 
+@pytest.mark.slow
 def test_class_names(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In what is told, in errors, and in the marks of what is drawn."""
     monkeypatch.chdir(tmp_path)
@@ -65,6 +66,7 @@ def test_class_names(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert f"class {SHOWN}" in run("info", "samples/grid.png").stdout
 
 
+@pytest.mark.slow
 def test_paths(trained: Path, tmp_path: Path) -> None:
     """Of what is missing, read and written, what click says of arguments too."""
     folder = tmp_path / HOSTILE.replace("\x00", "")
@@ -114,6 +116,7 @@ def test_all_that_commands_print_goes_through_one_function() -> None:
     assert found == {"output.py", "plot.py"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["plugins", "info digits"])
 def test_a_closed_pipe_is_silent(command: str) -> None:
     shell = f"{sys.executable} -m tinyddpm {command} | true"

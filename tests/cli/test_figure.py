@@ -17,6 +17,8 @@ from tinyddpm import __version__
 from tinyddpm.cli.figure import figure
 from tinyddpm.figures.marks import read_mark
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("matplotlib", reason="needs the figures extra")
 
 SMALL = ["--steps", "2", "--timesteps", "12", "--batch-size", "8", "--sample-count", "4", "--threads", "1"]

@@ -72,6 +72,7 @@ HEADERS: list[tuple[dict[str, Any], str, str]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "message", "command"), HEADERS)
 def test_headers(trained: Path, tmp_path: Path, change: dict[str, Any], message: str, command: str) -> None:
     def changed(header: dict[str, Any]) -> None:

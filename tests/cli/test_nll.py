@@ -22,6 +22,8 @@ from tinyddpm.model.config import Config
 from tinyddpm.model.load import CHECKPOINT, layout_of
 from tinyddpm.training.assembly import make_trainer
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "--steps", "6", "--timesteps", "30", "--batch-size", "16", "--sample-count", "9", "--sample-every", "1000",
 ]  # fmt: skip
@@ -105,7 +107,6 @@ def test_json_says_it_all(digits: str) -> None:
     np.testing.assert_allclose(np.square(steps["distortion"]), np.multiply(127.5**2, steps["mse_x_0"]), rtol=1e-9)
 
 
-@pytest.mark.slow
 def test_batches_and_threads_change_nothing(digits: str) -> None:
     """To float32's rounding, which sums of other shapes may do in another order."""
     one = report(digits, "--count", "7", "--flow", "--flow-steps", "5")
@@ -116,7 +117,6 @@ def test_batches_and_threads_change_nothing(digits: str) -> None:
     np.testing.assert_allclose(other["steps"]["bits"], one["steps"]["bits"], rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_options_that_change_the_number_do(digits: str) -> None:
     totals = [
         report(digits, "--count", "4", *more)["bound"]["total"]["mean"]

@@ -13,8 +13,10 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Mapping
 from fcntl import ioctl
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,10 @@ from PIL import Image
 
 from helpers import command_line
 from tinyddpm.figures.marks import read_mark
+from tinyddpm.report.metrics import Logged, last
+from tinyddpm.report.screen import follow
+
+pytestmark = pytest.mark.slow
 
 TWO = "loss,validation_loss"
 
@@ -87,7 +93,7 @@ def test_lines_that_cannot_be_read_are_counted(here: Path) -> None:
         file.write('no line\n{"step": "x"}\n{"step": 11, "loss"')
     result = run("a", "--metrics", TWO)
     assert result.exit_code == 0
-    assert result.stderr == "note: 2 lines of the metrics of a cannot be read, and left out\n"
+    assert result.stderr == "note: 2 unreadable lines left out of the metrics of a\n"
 
 
 def test_pictures(here: Path) -> None:
@@ -175,6 +181,23 @@ def test_a_run_is_followed_to_its_end(here: Path) -> None:
     assert "\x1b[?" not in last.partition(LEAVE)[2]
 
 
+def test_the_screen_is_written_again_only_for_new_lines(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log(Path("a"), 1, 10)
+    record(Path("a"), ended=None)
+    meanwhile = [lambda: None, lambda: log(Path("a"), 20), lambda: record(Path("a"), ended="complete")]
+    monkeypatch.setattr("tinyddpm.report.screen.time.sleep", lambda seconds: meanwhile.pop(0)())
+    seen: list[float] = []
+
+    def screen(runs: Mapping[str, Logged], size: os.terminal_size) -> list[str]:
+        seen.append(last(runs["a"].curves["loss"])[0])
+        return ["charts"]
+
+    assert follow({"a": Path("a")}, screen, stream := StringIO()) is None
+    assert seen == [10, 20]
+    assert stream.getvalue().count("charts") == 2
+    assert stream.getvalue().endswith(LEAVE)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_following_ends_at_a_signal(number: signal.Signals, code: int, here: Path) -> None:
     """Before anything is logged too."""
@@ -195,5 +218,5 @@ def test_a_low_terminal_has_what_fits_and_names_the_rest(here: Path) -> None:
     record(Path("a"), ended="complete")
     terminal = Terminal("a", "--follow", env={"LINES": "24"})
     screen = terminal.rest().partition(LEAVE)[0]
-    assert "for lack of lines left out: learning rate, samples/s" in screen
+    assert "no room for: learning rate, samples/s" in screen
     assert screen.count("\n") < 24

@@ -18,7 +18,7 @@ import pytest
 from helpers.command_line import fails, run
 from tinyddpm.model.model import Model
 
-pytestmark = pytest.mark.usefixtures("here")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("here")]
 
 EIGHT = ["--count", "8", "--batch-size", "2", "--sample-steps", "3", "--npz", "--gif"]
 """Four batches."""

@@ -22,6 +22,8 @@ from tinyddpm.figures.marks import read_mark
 from tinyddpm.model.config import preset
 from tinyddpm.model.sampling import class_names, class_numbers
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--steps", "2", "--timesteps", "5", "--batch-size", "4", "--sample-count", "4", "--set", "network.channels=8"]
 
 

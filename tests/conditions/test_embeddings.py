@@ -55,7 +55,7 @@ def test_tokens_are_mapped_and_those_that_are_there_averaged() -> None:
 @pytest.mark.parametrize(
     ("columns", "line"),
     [
-        ({}, "no tokens are there"),
+        ({}, "there are no tokens"),
         (
             {"tokens": np.zeros((1, 4, 2))},
             "the tokens are 4 of size 2 for a sample, and the model reads up to 4 of size 3",
@@ -70,6 +70,7 @@ def test_other_tokens_are_refused(columns: dict[str, Any], line: str) -> None:
         Embeddings((4, 4, 1), 0, 2, True, size=0)
 
 
+@pytest.mark.slow
 def test_a_run_by_tokens(tmp_path: Path) -> None:
     """It learns from a column, and draws by a file, on the command line what it draws in Python."""
     rng = np.random.default_rng(0)
@@ -84,7 +85,7 @@ def test_a_run_by_tokens(tmp_path: Path) -> None:
         schedule={"name": "cosine"},
     )  # fmt: skip
     assert model.config.condition.options == {"length": 4, "size": 3, "token_width": 8}
-    with pytest.raises(ConfigError, match="the model draws what tokens say: give --embeddings"):
+    with pytest.raises(ConfigError, match="the model draws from embeddings: give --embeddings"):
         model.sample(1)
     with pytest.raises(ConfigError, match="the model was trained without captions: leave --prompt out"):
         model.sample(1, prompts="red")

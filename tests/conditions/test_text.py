@@ -93,6 +93,7 @@ def test_what_is_too_long_is_cut_with_one_warning_that_counts() -> None:
 LETTERS = st.text("aAbB1_ ,.-\n\r\t\x00\x1c\x85\u2028ΣσςİßÅ山é\u0301😀\ud83d", max_size=40)
 
 
+@pytest.mark.slow
 @given(captions=st.lists(LETTERS | st.text(max_size=20), max_size=9), at_once=st.integers(1, 4))
 @pytest.mark.parametrize("vocabulary", ["words", "bytes"])
 def test_captions_become_numbers_all_at_once_as_one_by_one(vocabulary: str, captions: list[str], at_once: int) -> None:
@@ -140,7 +141,7 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], line: str) -> None:
 
 def test_without_captions_there_is_one_line() -> None:
     for ask in (lambda: text().read(Asked(None)), lambda: Text.learned(Asked(None))):
-        with pytest.raises(ConfigError, match="no captions are there: give data with captions"):
+        with pytest.raises(ConfigError, match="there are no captions: give data with captions"):
             ask()
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.bfloat16 import BFLOAT16, FLOAT32, PARAMETERS, ROUNDING, stored
-from helpers.cases import ALL_SHAPES, make_case, name_of
+from helpers.bfloat16 import BFLOAT16, FLOAT32, ROUNDING, STORED, stored
 from helpers.cuda_shim import COMPILER, ShimBackend
 from helpers.networks import SKETCHES, Setting
+from helpers.operations import OPERATIONS, make_case, name_of
 from tinyddpm.backend import load_backend
 from tinyddpm.ops import Operations, load_operations
 
@@ -23,12 +23,6 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compil
 
 NUMPY = load_backend("numpy")
 EXACT = Operations(NUMPY, training=True)
-
-OPERATIONS = {
-    "group_norm", "group_norm_silu", "layer_norm", "modulate", "add_vector", "silu", "gelu", "dropout", "upsample",
-    "average_pool", "concat",
-}  # fmt: skip
-"""Those of a network that are no products."""
 
 LARGE: list[tuple[str, dict[str, Any]]] = [
     ("group_norm_silu", {"leading": (2, 9, 7), "groups": 3, "each": 20, "modulated": True, "rate": 0.2}),
@@ -46,6 +40,8 @@ LARGE: list[tuple[str, dict[str, Any]]] = [
     ("concat", {"leading": (7,), "c_a": 2104, "c_b": 8}),
 ]
 
+SMALL = [case for case in STORED if not OPERATIONS[case[0]].multiplies]
+
 
 def check(found: np.ndarray, exact: np.ndarray, dtype: Any, name: str) -> None:
     assert found.dtype == dtype, f"{name} is {found.dtype}"
@@ -55,9 +51,7 @@ def check(found: np.ndarray, exact: np.ndarray, dtype: Any, name: str) -> None:
     assert (error <= allowed).all(), f"{name} is off by {(error / allowed).max():.3g} of what is allowed"
 
 
-@pytest.mark.parametrize(
-    ("operation", "shape"), [case for case in ALL_SHAPES + LARGE if case[0] in OPERATIONS], ids=name_of
-)
+@pytest.mark.parametrize(("operation", "shape"), SMALL + LARGE, ids=name_of)
 @pytest.mark.parametrize("shared_memory", [8192, 232448])
 def test_one_rounding(operation: str, shape: dict[str, Any], shared_memory: int) -> None:
     """Values and gradients of every operation, with blocks that have much shared memory and little."""
@@ -87,7 +81,7 @@ def compare(
     dy = place(case.dy(y_exact, np.random.default_rng(1)).astype(BFLOAT16))
     gradients = exact.backward(EXACT, saved_exact, dy.astype(np.float64))
     for name, gradient in case.backward(ops, saved, dy).items():
-        dtype = np.float32 if name in PARAMETERS.get(operation, ()) else BFLOAT16
+        dtype = np.float32 if name in OPERATIONS[operation].parameters else BFLOAT16
         check(gradient, gradients[name], dtype, f"d{name} of {operation}")
 
 
@@ -106,6 +100,7 @@ def test_embedding() -> None:
     np.testing.assert_array_equal(y, table[[3, 0, 3]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SKETCHES)
 def test_networks(name: str) -> None:
     """Prediction, dx and all gradients as vectors, against float64 on the same rounded numbers, dropout included.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from helpers.comparison import assert_close
+from helpers.cuda_shim import ShimBackend
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.ops.cuda import geometry
@@ -99,3 +100,16 @@ def test_a_step_that_is_not_finite_changes_nothing(cuda: Backend, what: str, val
     assert not np.isfinite(factors[[Factor.LOSS, Factor.NORM]]).all()
     for name, buffer, kept in zip(BUFFERS, buffers, before, strict=True):
         np.testing.assert_array_equal(cuda.to_numpy(buffer), kept, name)
+
+
+def test_float64_is_left_to_the_reference(shim: ShimBackend) -> None:
+    """Bit for bit, without a launch."""
+    ops, rng = load_operations(shim), np.random.default_rng(3)
+    gradient, before = rng.normal(size=300), list(rng.random((4, 300)))
+    ours, exact = ([buffer.copy() for buffer in before] for _ in range(2))
+    for done, buffers in ((ops, ours), (REFERENCE, exact)):
+        factors = do_step(done, SETTINGS, 4, 0.5, gradient, buffers)
+        done.power_average(6.94, np.asarray([4]), factors, *buffers[:2])
+    np.testing.assert_array_equal(ours, exact)
+    assert not np.array_equal(ours, before)
+    assert shim.launched == []

@@ -18,14 +18,13 @@ import ml_dtypes  # noqa: F401
 import numpy as np
 import pytest
 
-from cuda.test_captured import UNET, data
 from helpers import cupy_stand_in
 from helpers.cuda_shim import COMPILER, ShimBackend
 from helpers.cudnn_stand_in import Frontend, StandInCard
+from helpers.runs import PICTURES, data_of
 from tinyddpm.backend import load_backend
 from tinyddpm.backend.cupy_backend import CupyBackend
 from tinyddpm.errors import BackendError
-from tinyddpm.model.config import Config
 from tinyddpm.ops import Operations
 from tinyddpm.ops.cuda import cudnn, cudnn_frontend
 from tinyddpm.ops.cuda.cudnn import (
@@ -206,6 +205,16 @@ def test_db_of_many_rows_and_channels(monkeypatch: pytest.MonkeyPatch, precision
     assert not bench.ops._arrived.any()
 
 
+def test_dw_of_too_many_channels_is_left_to_own_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel that completes a plan's dw has counters for so many, and no more."""
+    monkeypatch.setattr(cudnn, "MOST_CHANNELS", 8)
+    bench = Bench(monkeypatch, "right 1")
+    for c_out in (8, 9):
+        bench.compare((2, 3, 4, 2), (3, 3, 2, c_out), 1)
+    planned = [(problem.wanted, problem.w[3]) for problem in bench.planner.choices]
+    assert planned == [("y", 8), ("dx", 8), ("dw", 8), ("y", 9), ("dx", 9)]
+
+
 def test_what_is_left_to_do_for_a_plan_is_timed_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of dw, the kernel that turns it; of y and dx nothing."""
     bench, timed = Bench(monkeypatch, "right 1"), []
@@ -221,16 +230,17 @@ def test_what_is_left_to_do_for_a_plan_is_timed_with_it(monkeypatch: pytest.Monk
     assert timed == [[], ["convolution_forward"], [], ["convolution_dx"], ["turned_gradients"], ["convolution_dw"]]
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_trains_as_with_own_kernels(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
     """Three steps of a U-Net with every convolution by a plan: losses and gradients' norms within what rounding makes.
 
     In bf16 no bias is cast by itself: those of the packed copy are found.
     """
-    settings = Config.from_dict(UNET)
-    own = make_trainer(settings, ShimBackend(precision=precision), data(settings))
+    settings, dataset = PICTURES, data_of(PICTURES)
+    own = make_trainer(settings, ShimBackend(precision=precision), dataset)
     bench = Bench(monkeypatch, "right 1", precision=precision)
-    ours = make_trainer(settings, bench.backend, data(settings))
+    ours = make_trainer(settings, bench.backend, dataset)
     cast, kept = [], CudnnConvolutions._stored_bias
 
     def watched(ops: CudnnConvolutions, b: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -328,11 +338,11 @@ def test_what_became_of_the_plans_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     first.compare(*SHAPES[0])
     assert [problem.wanted for problem in first.planner.choices] == ["y", "dx", "dw"]
     for choice in first.planner.choices.values():
-        refused = {"disagreed": 1, "gave what is not finite": 1, "could not be built": 1, "failed when run": 1}
+        refused = {"disagreed": 1, "gave infinity or NaN": 1, "could not be built": 1, "failed when run": 1}
         assert choice == Choice("right 2", refused | {"slower": 5}, 2, choice.furthest)
         assert choice.furthest > 1000  # a pixel is missing, where sums of at most 60 terms may be off by 1e-4
         assert str(choice) == (
-            "right 2; cuDNN's others: 1 disagreed, 1 gave what is not finite, 1 could not be built, 1 failed when run, "
+            "right 2; cuDNN's others: 1 disagreed, 1 gave infinity or NaN, 1 could not be built, 1 failed when run, "
             f"5 slower, furthest off by {choice.furthest:.3g} times the tolerance, 2 not tried"
         )
     second = Bench(monkeypatch, *plans)
@@ -509,6 +519,7 @@ def test_several_runs_are_timed_as_one_graph(monkeypatch: pytest.MonkeyPatch, sc
     assert cupy_stand_in.ASKED[:] == expected
 
 
+@pytest.mark.slow
 def test_plans_that_take_less_than_a_launch_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """From Python each launch takes 50 µs. What cannot be recorded is refused.
 
@@ -566,6 +577,34 @@ def test_half_an_installation_is_explained(monkeypatch: pytest.MonkeyPatch, said
     with pytest.raises(BackendError, match=line) as raised:
         cudnn_frontend.load_cudnn()
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["ImportError", "OSError", "AssertionError"])
+def test_a_package_that_cannot_be_loaded_is_explained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    (tmp_path / "cudnn.py").write_text(f"raise {kind}('libcudnn.so.9:\\n no such file')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cudnn", raising=False)
+    with pytest.raises(BackendError, match=r"cannot be loaded \(libcudnn.so.9: no such file\): run pip install"):
+        cudnn_frontend.load_cudnn()
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_cudas_runtime_is_loaded_first(monkeypatch: pytest.MonkeyPatch, found: bool) -> None:
+    """By NVIDIA's search in wheels, if it is installed; where that finds none, the frontend may."""
+    loaded = []
+
+    def load(name: str) -> None:
+        loaded.append(name)
+        if not found:
+            raise RuntimeError(f"no {name}")
+
+    frontend = SimpleNamespace(backend_version=lambda: loaded.append("cudnn"))
+    monkeypatch.setitem(sys.modules, "cuda.pathfinder", SimpleNamespace(load_nvidia_dynamic_lib=load))
+    monkeypatch.setitem(sys.modules, "cudnn", frontend)
+    assert cudnn_frontend.load_cudnn() is frontend
+    assert loaded == ["cudart", "cudnn"]
 
 
 def test_two_runtimes_are_told_at_the_first_launch(monkeypatch: pytest.MonkeyPatch) -> None:

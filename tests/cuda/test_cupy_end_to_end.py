@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from cuda.conftest import make_shim
-from cuda.test_captured import ADAPTIVE, POINTS, config, data
 from helpers import cupy_stand_in
 from helpers.cuda_shim import ShimBackend
+from helpers.runs import ADAPTIVE, PLANE, data_of
 from tinyddpm.backend import load_backend
 from tinyddpm.conditions import Asked
 from tinyddpm.model.sampling import draw
@@ -16,25 +16,26 @@ from tinyddpm.training import feed
 from tinyddpm.training.assembly import make_trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "graph", "whole"),
     [
         ("fp32", True, True),
         ("fp32", False, False),
         ("bf16", True, False),
-        pytest.param("bf16", False, True, marks=pytest.mark.slow),
+        ("bf16", False, True),
     ],
 )
 def test_trains_and_draws(monkeypatch: pytest.MonkeyPatch, precision: str, graph: bool, whole: bool) -> None:
     """Points: four steps, a held-out loss and a few samples, bit for bit, and nothing outside of a scope."""
     make_shim("CPU, little shared memory")
-    settings = config({**POINTS, "sampling": {"name": "ddim", "steps": 5}})
+    settings = PLANE.updated({"sampling": {"name": "ddim", "steps": 5}})
     cupy_stand_in.install(monkeypatch)
     if not whole:
         monkeypatch.setattr(feed, "SHARE", 0.0)
     found = []
     for backend in (load_backend("cupy", precision=precision, graph=graph), ShimBackend(232448, precision)):
-        trainer = make_trainer(settings, backend, data(settings))
+        trainer = make_trainer(settings, backend, data_of(settings))
         results = [trainer.train_step() for _ in range(4)]
         options = {"seed": 0, "sampling": settings.sampling, "batch_size": 4}
         drawn = draw(trainer.model, trainer.ema, np.arange(6), Asked(np.zeros(6, int)), **options).values
@@ -43,13 +44,13 @@ def test_trains_and_draws(monkeypatch: pytest.MonkeyPatch, precision: str, graph
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_a_network_of_every_operation(monkeypatch: pytest.MonkeyPatch) -> None:
     """A U-Net with classes, attention, adaptive norms and dropout: three steps, bit for bit."""
     make_shim("CPU, little shared memory")
-    settings = config(ADAPTIVE)
     cupy_stand_in.install(monkeypatch)
     ours, plain = (
-        make_trainer(settings, backend, data(settings)) for backend in (load_backend("cupy"), ShimBackend(232448))
+        make_trainer(ADAPTIVE, backend, data_of(ADAPTIVE)) for backend in (load_backend("cupy"), ShimBackend(232448))
     )
     assert [ours.train_step() for _ in range(3)] == [plain.train_step() for _ in range(3)]
 

@@ -6,7 +6,7 @@ guards that no kernel may write to, and new arrays are full of NaN.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any, TypeAlias
 
@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.cases import ALL_SHAPES, BUILDERS, DRAWN, LAYOUTS, SHAPES, Case, make_case, name_of
 from helpers.comparison import assert_close, frozen
 from helpers.cuda_shim import ShimBackend
-from tinyddpm.backend import Backend, load_backend
+from helpers.operations import ALL_SHAPES, LAYOUTS, OPERATIONS, Case, make_case, name_of
+from tinyddpm.backend import Backend, Random, load_backend
 from tinyddpm.nn import DropoutNoise
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.ops.activation import Dropout
@@ -31,10 +31,8 @@ REFERENCE = Operations(load_backend("numpy"), training=True)
 
 Layout: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
-WITHOUT_KERNEL = {
-    "gaussian_kl", "gaussian_nll", "pixel_nll",
-}  # fmt: skip
-"""Operations that CupyOperations leaves to the reference."""
+WITH_KERNEL = [name for name, operation in OPERATIONS.items() if "cupy" in operation.kernels]
+"""The others CupyOperations leaves to the reference."""
 
 LARGE: list[tuple[str, dict[str, Any]]] = [
     ("conv2d", {"n": 2, "h": 5, "w": 3, "c_in": 70, "c_out": 3, "kernel": 3, "stride": 1}),
@@ -69,8 +67,8 @@ LARGE: list[tuple[str, dict[str, Any]]] = [
 """More channels than threads, several blocks and chunks of groups, tiles that fill much shared memory, and packs."""
 
 
-def single(case: Case) -> Case:
-    return case.map(lambda a: a.astype(np.float32) if a.dtype.kind == "f" else a)
+def single(operation: str, shape: Mapping[str, Any], seed: int) -> Case:
+    return make_case(operation, shape, seed).astype(np.float32)
 
 
 def of_cudnn(ops: CupyOperations, case: Case, name: str) -> float:
@@ -108,12 +106,12 @@ def compare(cuda: Backend, case: Case, rtol: float, floor: float = 0.0, layout: 
 @pytest.mark.parametrize(("operation", "shape"), ALL_SHAPES + LARGE, ids=name_of)
 def test_gives_what_the_reference_gives(cuda: Backend, operation: str, shape: dict[str, Any]) -> None:
     """In float32, within 16 units of rounding of the largest element (longest sum: 2,700 terms)."""
-    compare(cuda, single(make_case(operation, shape, seed=5)), 16 * EPSILON)
+    compare(cuda, single(operation, shape, seed=5), 16 * EPSILON)
 
 
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=12)
-@pytest.mark.parametrize("operation", sorted(BUILDERS.keys() - WITHOUT_KERNEL - {"group_norm_silu"}))
+@pytest.mark.parametrize("operation", [name for name in WITH_KERNEL if name != "group_norm_silu"])
 def test_gives_what_the_reference_gives_at_any_shape(
     cuda: Backend, operation: str, data: st.DataObject, seed: int
 ) -> None:
@@ -121,27 +119,27 @@ def test_gives_what_the_reference_gives_at_any_shape(
 
     Not for norms with a small ε: in a group of few, almost equal elements it multiplies what is rounded.
     """
-    shape = data.draw(DRAWN[operation], label="shape")
+    shape = data.draw(OPERATIONS[operation].drawn, label="shape")
     if "eps" in shape:
         shape["eps"] = max(shape["eps"], 1e-2)
-    compare(cuda, single(make_case(operation, shape, seed)), 1e-4, floor=1.0)
+    compare(cuda, single(operation, shape, seed), 1e-4, floor=1.0)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("operation", BUILDERS)
+@pytest.mark.parametrize("operation", OPERATIONS)
 def test_takes_any_layout_and_changes_no_input(cuda: Backend, operation: str, layout: str) -> None:
     """Inputs and dy in three orders of memory, all read-only."""
-    compare(cuda, single(make_case(operation, SHAPES[operation][-1], seed=7)), 16 * EPSILON, layout=LAYOUTS[layout])
+    compare(cuda, single(operation, OPERATIONS[operation].shapes[-1], seed=7), 16 * EPSILON, layout=LAYOUTS[layout])
 
 
-@pytest.mark.parametrize("operation", BUILDERS)
+@pytest.mark.parametrize("operation", OPERATIONS)
 def test_kernels_run_for_float32_and_leave_float64_to_the_reference(shim: ShimBackend, operation: str) -> None:
-    case = make_case(operation, SHAPES[operation][0], seed=1)
+    case = make_case(operation, OPERATIONS[operation].shapes[0], seed=1)
     compare(shim, case, rtol=1e-12)
     assert set(shim.launched) <= {"philox_bits"}  # dropout's mask, whose type is its own
     shim.launched.clear()
-    compare(shim, single(case), 16 * EPSILON)
-    assert bool(shim.launched) == (operation not in WITHOUT_KERNEL)
+    compare(shim, case.astype(np.float32), 16 * EPSILON)
+    assert bool(shim.launched) == (operation in WITH_KERNEL)
 
 
 @pytest.mark.parametrize("operation", ["dropout", "group_norm_silu"])
@@ -166,15 +164,38 @@ def test_dropout_by_a_step_that_lies_on_the_device(shim: ShimBackend, operation:
     assert "philox_bits" not in shim.launched
 
 
+@pytest.mark.parametrize("operation", ["dropout", "group_norm_silu"])
+def test_a_mask_that_no_kernel_draws(shim: ShimBackend, operation: str) -> None:
+    """Random numbers of another kind, here the reference's, make dropout the reference's."""
+    x, scale = np.random.default_rng(1).normal(size=(2, 3, 5, 8)).astype(np.float32), np.ones(8, np.float32)
+    norm = (scale, scale, 4, ()) if operation == "group_norm_silu" else ()
+    found = []
+    for ops in (load_operations(shim, training=True), REFERENCE):
+        dropout = Dropout(DropoutNoise(Random(np, 7), 3, [0, 5]), 0.4, layer=1)
+        y, saved = getattr(ops, operation)(x, *norm, dropout)
+        dx = getattr(ops, f"{operation}_backward")(saved, x)
+        found.append((y, dx[0] if isinstance(dx, tuple) else dx))
+    for ours, expected in zip(*found, strict=True):
+        assert_close(ours, expected, 16 * EPSILON, operation)
+    assert "dropout" not in shim.launched
+
+
+def test_parameters_in_float64_are_views_of_their_buffer(shim: ShimBackend) -> None:
+    buffer = np.arange(14.0)
+    for matrix in load_operations(shim).weights(buffer, [(3, 2), (8,)]):
+        assert np.shares_memory(matrix, buffer)
+    assert shim.launched == []
+
+
 def test_groups_too_wide_for_a_block_go_to_the_reference(shim: ShimBackend) -> None:
-    case = single(make_case("group_norm", {"leading": (2, 2), "groups": 1, "each": 4100}, seed=3))
+    case = single("group_norm", {"leading": (2, 2), "groups": 1, "each": 4100}, seed=3)
     compare(shim, case, 16 * EPSILON)
     assert shim.launched == []
 
 
 def test_one_gradient_for_all_losses(shim: ShimBackend) -> None:
     """By a kernel of its own: what an array of the same numbers gives. A sample has more elements than threads."""
-    case = single(make_case("mse", {"shape": (5, 333)}, seed=5))
+    case = single("mse", {"shape": (5, 333)}, seed=5)
     ops = load_operations(shim, training=True)
     _, saved = case.forward(ops)
     shim.launched.clear()
@@ -186,6 +207,6 @@ def test_one_gradient_for_all_losses(shim: ShimBackend) -> None:
 
 def test_nothing_is_kept_without_training(shim: ShimBackend) -> None:
     for operation, shape in ALL_SHAPES:
-        y, saved = single(make_case(operation, shape, seed=1)).forward(load_operations(shim))
+        y, saved = single(operation, shape, seed=1).forward(load_operations(shim))
         assert saved is None, operation
         assert not np.isnan(y).any()

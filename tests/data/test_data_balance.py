@@ -24,6 +24,7 @@ def dataset(labels: np.ndarray | None, classes: int = 5) -> ArrayDataset:
     return ArrayDataset(np.zeros((n, 2, 2), np.uint8), labels, names, name="made up")
 
 
+@pytest.mark.slow
 @given(labels=LABELS, batch_size=st.integers(1, 20), rounds=st.integers(1, 12), seed=SEEDS)
 def test_each_class_comes_once_in_every_round(labels: np.ndarray, batch_size: int, rounds: int, seed: int) -> None:
     """So after any number of whole rounds all have come as often as any other; and in a batch to within two."""
@@ -38,6 +39,7 @@ def test_each_class_comes_once_in_every_round(labels: np.ndarray, batch_size: in
         assert batch_size % classes or max(counts) == min(counts)
 
 
+@pytest.mark.slow
 @given(labels=LABELS, batch_size=st.integers(1, 20), seed=SEEDS)
 def test_every_sample_of_a_class_comes_before_any_comes_twice(labels: np.ndarray, batch_size: int, seed: int) -> None:
     order = Balanced(labels, batch_size, seed)
@@ -52,6 +54,7 @@ def test_every_sample_of_a_class_comes_before_any_comes_twice(labels: np.ndarray
             assert len(epoch) < len(members) or sorted(epoch) == members.tolist()
 
 
+@pytest.mark.slow
 @given(labels=LABELS, a=st.integers(1, 12), b=st.integers(1, 12), seed=SEEDS)
 def test_the_balanced_order_has_no_state(labels: np.ndarray, a: int, b: int, seed: int) -> None:
     """Steps asked for backwards, by another object, in batches of another size: the same samples in the same order."""
@@ -76,6 +79,7 @@ def test_rounds_epochs_and_seeds_have_orders_of_their_own() -> None:
     assert not np.array_equal(first, Balanced(labels, 900, seed=2)(0))
 
 
+@pytest.mark.slow
 @given(labels=LABELS)
 def test_weights_make_all_classes_count_the_same(labels: np.ndarray) -> None:
     """The weights of each class add up to n over the number of those that have samples, so that their mean is 1."""

@@ -27,6 +27,7 @@ def test_every_epoch_visits_every_sample_once(n: int, batch_size: int, epochs: i
         assert sorted(epoch.tolist()) == list(range(n))
 
 
+@pytest.mark.slow
 @given(n=COUNTS, a=st.integers(1, 20), b=st.integers(1, 20), seed=SEEDS)
 def test_the_order_does_not_depend_on_the_batch_size(n: int, a: int, b: int, seed: int) -> None:
     """Over pairs of batch sizes: a batches of b are b batches of a."""
@@ -35,6 +36,7 @@ def test_the_order_does_not_depend_on_the_batch_size(n: int, a: int, b: int, see
     np.testing.assert_array_equal(by_a, by_b)
 
 
+@pytest.mark.slow
 @given(n=COUNTS, batch_size=st.integers(1, 20), start=st.integers(0, 50), seed=SEEDS)
 def test_the_order_does_not_depend_on_where_it_starts(n: int, batch_size: int, start: int, seed: int) -> None:
     """Over first steps: steps asked for backwards, or from the middle, are those of a straight run."""
@@ -85,6 +87,7 @@ def test_other_backends_agree(xp: object, rng: np.random.Generator) -> None:
     )
 
 
+@pytest.mark.slow
 @given(x=arrays.arrays(np.uint8, arrays.array_shapes(min_dims=4, max_dims=4, max_side=5)), data=st.data())
 def test_flips_mirror_the_columns_of_the_masked_images(x: np.ndarray, data: st.DataObject) -> None:
     """Over images of any shape and all masks: element by element, and twice is nothing."""

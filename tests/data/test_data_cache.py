@@ -181,6 +181,7 @@ def test_captions_are_read_of_their_files_each_time(photos: Path, kept: Path) ->
     assert found.columns["text"][0] == "another"
 
 
+@pytest.mark.slow
 def test_damage_is_never_read(photos: Path, kept: Path, rng: np.random.Generator) -> None:
     """Any byte changed, any end cut off: it is decoded anew, and kept whole again."""
     truth = read(opened(photos))
@@ -298,6 +299,7 @@ def test_what_is_broken_is_not_kept(photos: Path, kept: Path) -> None:
     assert not kept.exists()
 
 
+@pytest.mark.slow
 def test_several_processes_at_once_do_no_harm(photos: Path, kept: Path) -> None:
     code = f"""
 import numpy as np
@@ -315,6 +317,7 @@ for _ in range(5):
     assert sorted(path.suffix for path in kept.iterdir()) == [".json", ".npy"]
 
 
+@pytest.mark.slow
 def test_commands_use_the_cache_unless_told_not_to(photos: Path, kept: Path, tmp_path: Path) -> None:
     """A run from the cache is the same run: what it is about is not where its images came from."""
     tiny = ["--preset", "small", "--image-size", "8", "--batch-size", "4", "--sample-count", "2", "--timesteps", "4",
@@ -343,6 +346,7 @@ def test_commands_use_the_cache_unless_told_not_to(photos: Path, kept: Path, tmp
     assert kept.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [False, True])
 def test_the_python_face_uses_it_alike(photos: Path, kept: Path, tmp_path: Path, keep: bool) -> None:
     network = {"channels": 8, "multipliers": [1]}

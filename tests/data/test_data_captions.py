@@ -198,6 +198,7 @@ def test_an_image_without_its_text_is_refused(folder: Path) -> None:
     refused(folder, r"photos: 2 of 3 images lack a caption: .*b\.txt is not there")
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=60) | st.text('{}[]",:\\ \nabc0').map(str.encode))
 def test_any_metadata_is_read_or_refused_in_one_line(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     folder = tmp_path_factory.mktemp("any")

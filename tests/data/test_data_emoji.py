@@ -141,6 +141,7 @@ class TestDrawn:
     def _font(self, font: Path) -> None:
         self.font = font
 
+    @pytest.mark.slow
     def test_it_keeps_the_contract(self) -> None:
         check_dataset("emoji", groups=["People & Body"])
         check_dataset("emoji", split="composed")
@@ -204,6 +205,7 @@ class TestDrawn:
         with pytest.raises(DataError, match=r"no picture of 'nothing': get a newer NotoColorEmoji"):
             open_dataset("emoji").read(np.arange(2))
 
+    @pytest.mark.slow
     def test_the_font_is_taken_from_the_data_folder(self, tmp_path: Path) -> None:
         (tmp_path / "fonts").mkdir()
         (tmp_path / "fonts" / self.font.name).symlink_to(self.font)

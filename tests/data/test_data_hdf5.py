@@ -39,6 +39,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory, images: np.ndarray) -> Path
     return path
 
 
+@pytest.mark.slow
 @given(indices=st.lists(st.integers(0, N - 1), min_size=1, max_size=20))
 def test_lazy_reading_is_indexing(packed: Path, images: np.ndarray, indices: list[int]) -> None:
     """Over lists of indices in any order, repeated or not."""
@@ -349,6 +350,7 @@ def test_what_was_not_looked_at_is_checked_as_it_is_read(
         dataset.read(np.array([1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stored", "most"), [(np.uint8, 2.2), (np.float32, 6.2)])
 def test_large_pictures_take_memory_for_one_of_them(tmp_path: Path, stored: type[np.generic], most: float) -> None:
     """Opened, all resized, and hashed: never two pictures, counted in bytes of one at 8 bits.

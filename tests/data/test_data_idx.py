@@ -40,6 +40,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("idx")
 
 
+@pytest.mark.slow
 @given(
     array=arrays.arrays(np.uint8, arrays.array_shapes(min_dims=1, max_dims=4, max_side=6)),
     zipped=st.booleans(),
@@ -151,6 +152,7 @@ def test_a_huge_declared_size_allocates_nothing(tmp_path: Path, suffix: str) -> 
         read_idx(path)
 
 
+@pytest.mark.slow
 def test_a_gzip_bomb_is_not_read_beyond_its_declared_size(tmp_path: Path) -> None:
     """256 MiB of zeros follow four declared bytes; the memory taken stays under 16 MiB."""
     path = tmp_path / "bomb-images-idx3.gz"

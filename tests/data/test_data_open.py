@@ -135,6 +135,7 @@ def test_opening_nothing_imports_no_reader() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_a_data_set_is_loaded_without_the_other_readers() -> None:
     code = "import sys; from tinyddpm.data import open_dataset; open_dataset('digits'); print('h5py' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -229,6 +229,7 @@ def test_all_broken_images_are_named(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     """Cut anywhere, or with bytes changed: one line, or the same pictures; never others."""
     write(tmp_path / "x.parquet", label=np.arange(9))
@@ -272,6 +273,7 @@ def test_more_rows_than_bytes_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "x.parquet", "says that it holds 10000000 rows, in [0-9]+ bytes")
 
 
+@pytest.mark.slow
 def test_what_a_few_bytes_stand_for_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One image, named a thousand times in a group of rows."""
     table = pyarrow.table({"image": [encoded(PICTURES[0]) + bytes(2**16)] * 1000})
@@ -281,6 +283,7 @@ def test_what_a_few_bytes_stand_for_is_counted(tmp_path: Path, monkeypatch: pyte
     refused(tmp_path / "x.parquet", r"`image`: 0\.0 GiB .*write smaller groups of rows")
 
 
+@pytest.mark.slow
 def test_a_group_of_rows_is_held_and_no_more(tmp_path: Path) -> None:
     """Pictures that take 20 MB encoded, in twenty groups: with what they are decoded to, less than half of it."""
     rng = np.random.default_rng(0)

@@ -122,6 +122,7 @@ def test_the_line_of_reading_that_failed_is_ended(monkeypatch: pytest.MonkeyPatc
     assert stream.getvalue().endswith("\n")
 
 
+@pytest.mark.slow
 def test_commands_show_how_far_reading_is(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress_module, "PATIENCE", 0.0)
     tiny = ["--preset", "small", "--image-size", "8", "--batch-size", "4", "--sample-count", "2", "--timesteps", "4",

@@ -159,6 +159,7 @@ def test_some_times_are_unbiased_and_so_is_their_error() -> None:
     assert np.mean(squares) == pytest.approx(np.var(sums), rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("T", [3, 4, 7, 40, 1000])
 def test_some_times_are_distinct_and_stand_for_all(T: int) -> None:
     """Over every even number of times below T (every 100th for long chains) and three seeds."""

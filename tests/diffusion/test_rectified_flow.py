@@ -76,10 +76,10 @@ def test_it_learns_a_plane(predict: str, tmp_path: Path) -> None:
             "training": {
                 "predict": predict,
                 "times": "log-normal" if predict == "edm" else "auto",
-                "steps": 2000,
+                "steps": 1000,
                 "batch_size": 256,
                 "learning_rate": 2e-3,
-                "ema": 0.998,
+                "ema": 0.996,
                 "threads": 1,
                 "sample_every": 9000,
                 "save_every": 9000,

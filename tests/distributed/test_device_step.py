@@ -14,6 +14,8 @@ from helpers import cupy_stand_in
 from helpers.ranks import on_ranks
 from tinyddpm.data.batching import batch_indices
 
+pytestmark = pytest.mark.slow
+
 Ranks = list[dict[Case, Found]]
 
 POINT_CASES = [case for case in CASES if not case.pictures and not case.cut]
@@ -41,7 +43,6 @@ def bits(found: Found) -> list[bytes]:
     return [vector.tobytes() for vector in found.state]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_two_ranks_do_the_steps_of_one_process(ranks: Ranks, one: dict[Case, Found], case: Case) -> None:
     """To rounding, of 24 bits or of 8: losses, norms, and what weights, their average and Adam's moments come to."""
@@ -55,14 +56,12 @@ def test_two_ranks_do_the_steps_of_one_process(ranks: Ranks, one: dict[Case, Fou
         assert np.linalg.norm(vector - other) < (1e-2 if rounded else 1e-4) * np.linalg.norm(other)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_ranks_have_the_same_bits(ranks: Ranks, case: Case) -> None:
     first, second = (rank[case] for rank in ranks)
     assert (first.losses, first.norms, bits(first)) == (second.losses, second.norms, bits(second))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in CASES if case.kind == "nccl" and not case.cut], ids=str)
 def test_sums_by_either_have_the_same_bits(ranks: Ranks, case: Case) -> None:
     """Where both are added in the order of ranks: all but the parts of bfloat16 sums, which MPI does not round."""
@@ -73,14 +72,12 @@ def test_sums_by_either_have_the_same_bits(ranks: Ranks, case: Case) -> None:
         assert (found.losses, found.norms, bits(found)) == (other.losses, other.norms, bits(other))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in POINT_CASES if not case.graph or not case.whole], ids=str)
 def test_how_it_is_fed_and_launched_changes_no_bit(ranks: Ranks, case: Case) -> None:
     found, other = ranks[0][case], ranks[0][replace(case, whole=True, graph=True)]
     assert (found.losses, found.norms, bits(found)) == (other.losses, other.norms, bits(other))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in CASES if case.cut], ids=str)
 def test_sums_of_pieces_change_no_bit(ranks: Ranks, case: Case) -> None:
     """They are recorded before the backward pass ends; the first step has them at its end."""
@@ -90,7 +87,6 @@ def test_sums_of_pieces_change_no_bit(ranks: Ranks, case: Case) -> None:
     assert found.graphs == (1, 1)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in CASES if case.graph and not case.cut], ids=str)
 def test_what_is_recorded(ranks: Ranks, case: Case) -> None:
     """All of a step with NCCL's sums in it; or what lies between MPI's sums. The first step is done as it is."""
@@ -101,7 +97,6 @@ def test_what_is_recorded(ranks: Ranks, case: Case) -> None:
         assert found.sums == ([*sums, *(f"recorded {one}" for one in sums)] if case.kind == "nccl" else [])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in CASES if not case.whole], ids=str)
 def test_each_rank_reads_its_own_samples(ranks: Ranks, case: Case) -> None:
     """Of each step's batch, and of that of the next, which is read while the last one is computed."""

@@ -23,7 +23,7 @@ SMALL = [
 USUAL, LENIENT = "mpiexec", "mpiexec.gforker"
 """MPICH's launchers. The first one kills all when one of them dies; the other lets the others speak, as srun does."""
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")]
 
 
 class Ended:
@@ -75,25 +75,9 @@ class Ended:
             "rank 1 ({}) has given no sign of life for 3 s; all 10 steps are saved: go on with ",
             10,
         ),
-        pytest.param(
-            2,
-            "stopped",
-            0,
-            USUAL,
-            "rank 0 ({}) has given no sign of life for 3 s; go on from the last save with ",
-            8,
-            marks=pytest.mark.slow,
-        ),
+        (2, "stopped", 0, USUAL, "rank 0 ({}) has given no sign of life for 3 s; go on from the last save with ", 8),
         (3, "out of memory", 2, USUAL, "rank 2 ({}) gave up: memory does not suffice: Unable to allocate 40.0 GiB", 10),
-        pytest.param(
-            2,
-            "out of memory",
-            0,
-            USUAL,
-            "memory does not suffice: Unable to allocate 40.0 GiB",
-            8,
-            marks=pytest.mark.slow,
-        ),
+        (2, "out of memory", 0, USUAL, "memory does not suffice: Unable to allocate 40.0 GiB", 8),
         (2, "full disk", 0, USUAL, "cannot write ", 12),
         (2, "full disk at a save", 0, USUAL, "cannot write ", 8),
         (2, "NaN", 1, USUAL, "the loss of step 11 is nan and its gradient's norm nan: the last good checkpoint is ", 8),
@@ -147,7 +131,7 @@ def weights(run: Path) -> bytes:
     ("fault", "rank", "name", "code"),
     [
         ("Ctrl-C to mpiexec", 0, "SIGINT", 130),
-        pytest.param("SIGTERM to mpiexec", 0, "SIGTERM", 143, marks=pytest.mark.slow),
+        ("SIGTERM to mpiexec", 0, "SIGTERM", 143),
         ("SIGTERM", 1, "SIGTERM", 143),
     ],
 )
@@ -169,7 +153,6 @@ def test_a_signal_saves_once_and_ends_all_and_the_run_goes_on_bit_for_bit(
     assert weights(tmp_path / "run") == straight
 
 
-@pytest.mark.slow
 def test_a_job_that_is_stopped_as_a_whole_goes_on(tmp_path: Path, straight: bytes) -> None:
     """For longer than a rank that is silent is waited for."""
     ended = Ended(tmp_path, 2, "all paused", 1)

@@ -12,6 +12,8 @@ from distributed.lost_on_a_device import FAULTS
 from helpers.ranks import started
 from tinyddpm.model.checkpoint import read_checkpoint_header
 
+pytestmark = pytest.mark.slow
+
 TRAIN = (
     "train", "--data", "moons", "--set", "network.width=8", "--set", "network.depth=2", "--batch-size", 8,
     "--timesteps", 20, "--backend", "cupy", "--distributed", "nccl", "--save-every", 2, "--steps", 50,
@@ -29,7 +31,6 @@ SAYS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_rank_fails_in_the_fifth_step(fault: str, tmp_path: Path) -> None:
     """The sum is given up, or the process ended, and the half of a step is not saved. Between steps it can be saved."""

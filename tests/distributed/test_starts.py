@@ -12,6 +12,8 @@ import pytest
 
 from helpers.ranks import started
 
+pytestmark = pytest.mark.slow
+
 MOONS = ["--data", "moons", "--steps", "4", "--timesteps", "10", "--batch-size", "12"]
 
 
@@ -50,7 +52,7 @@ def test_a_wrong_start_is_one_line(tmp_path: Path, what: str, rank: int, says: s
 
 def test_a_batch_has_a_sample_for_each_rank(tmp_path: Path) -> None:
     (line,) = refused(tmp_path, 3, "none", 0, *MOONS, "--batch-size", 2)
-    assert line.startswith("Error: a batch of 2 has no samples for 3 ranks: set --batch-size to at least 3, or start ")
+    assert line.startswith("Error: a batch of 2 is too small for 3 ranks: set --batch-size to at least 3, or start ")
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["of other content", "missing"])
@@ -101,7 +103,6 @@ def test_ranks_that_do_not_see_each_other(tmp_path: Path, variables: tuple[str, 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 def test_a_rank_that_cannot_join_ends_those_that_wait_for_it(tmp_path: Path) -> None:
     """They wait inside MPI, where they can do no more than show where."""
     lines = refused(tmp_path, 2, "no mpi4py", 1, *MOONS)

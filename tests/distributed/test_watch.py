@@ -11,6 +11,8 @@ import pytest
 from tinyddpm.distributed import watch
 from tinyddpm.distributed.watch import ALIVE, Watch
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_sign_of_life_is_not_answered_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a second each rank says it at most once a beat: answers to answers would take a processor."""

@@ -13,6 +13,8 @@ from PIL import Image
 import tinyddpm
 from tinyddpm.cli import main
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -25,7 +27,6 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "columns", "rows"), [("interpolate", 11, 2), ("redraw", 10, 6), ("inpaint", 9, 4)])
 def test_example_writes_its_picture(name: str, columns: int, rows: int, digits: str, tmp_path: Path) -> None:
     """Of so many columns and rows: tiles of 48 pixels, 2 between them."""
@@ -34,7 +35,6 @@ def test_example_writes_its_picture(name: str, columns: int, rows: int, digits: 
     assert Image.open(picture).size == (50 * columns + 2, 50 * rows + 2)
 
 
-@pytest.mark.slow
 def test_what_is_enlarged_is_nearer_than_what_is_interpolated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,6 +61,7 @@ def test_resampling_brings_the_conditional_law(jump: int) -> None:
     assert variances[-1] < variances[0] / (4 if jump == 1 else 1.5)
 
 
+@pytest.mark.slow
 def test_what_resampling_leaves_falls_with_the_steps() -> None:
     """Resampled as often as there are steps, both errors fall with them, the mean's to half or less at each doubling.
 

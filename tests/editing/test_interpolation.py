@@ -26,6 +26,7 @@ def shifted(mean: Floats) -> Mixture:
     return Mixture(np.ones(1), mean[None], np.array([[[0.3, 0.1], [0.1, 0.2]]]))
 
 
+@pytest.mark.slow
 def test_the_ends_of_ddim_are_the_way_up_and_down() -> None:
     """At λ = 0 and 1, to rounding, what DDIM makes of each end's own code, each by its own denoiser.
 

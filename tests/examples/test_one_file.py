@@ -203,6 +203,7 @@ def test_sampling_is_that_of_the_library(
     assert_close(drawn, last.x, 1e-10, "samples")
 
 
+@pytest.mark.slow
 def test_the_check_of_gradients_passes(
     ddpm: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,8 @@ from helpers.torch_openai import Kind, OpenaiUNet
 from tinyddpm.backend import load_backend
 from tinyddpm.model.load import load_model
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--steps", "2", "--timesteps", "5", "--batch-size", "4", "--sample-count", "4", "--set", "network.channels=8"]
 FLAGS = (
     "--image_size 8 --num_channels 32 --num_res_blocks 1 --channel_mult 1 --attention_resolutions 8 --num_heads 1"

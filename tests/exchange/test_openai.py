@@ -29,6 +29,8 @@ from tinyddpm.model.config import Config
 from tinyddpm.model.load import load_model
 from tinyddpm.model.model import Model
 
+pytestmark = pytest.mark.slow
+
 NUMPY = load_backend("numpy")
 
 import_fails = partial(command_line.fails, "import")
@@ -400,7 +402,7 @@ def test_what_is_drawn_otherwise_is_said(tmp_path: Path) -> None:
     flags = f"{FLAGS} --timestep_respacing ddim50 --use_kl True"
     said = command_line.run("import", tmp_path / "x.pt", "--flags", flags, "--out", tmp_path / "r")
     assert said.exit_code == 0, said.output
-    assert "timestep_respacing 'ddim50' have no equal" in said.stderr
+    assert "timestep_respacing 'ddim50' have no equivalent" in said.stderr
     assert "use_kl without learn_sigma" in said.stderr
     sampling = load_model(tmp_path / "r", NUMPY)[0].config.sampling
     assert (sampling.steps, sampling.spacing.name) == (50, "trailing")

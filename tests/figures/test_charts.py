@@ -61,6 +61,7 @@ def test_shades_keep_the_mass_of_a_narrow_peak() -> None:
     assert [line[-1] for line in first.splitlines()[:5]] == [*" **  "], "1.25 of 2 in two cells"
 
 
+@pytest.mark.slow
 @given(
     y=hnp.arrays(np.float64, st.integers(2, 300), elements=st.floats(-1e6, 1e6)),
     width=st.integers(16, 90),
@@ -159,6 +160,7 @@ def test_what_cannot_be_charted_is_refused(series: dict[str, np.ndarray], settin
         line_chart(series, **settings)
 
 
+@pytest.mark.slow
 def test_drawn_schedules_have_four_charts_with_every_schedule(tmp_path: Path, drawn: list[Any]) -> None:
     """The curves are looked up in the figure itself, and the file is a picture that is not blank."""
     draw_schedules({"linear": linear(50), "cosine": cosine(80)}, tmp_path / "schedules.png")

@@ -74,6 +74,7 @@ def test_few_classes_have_several_columns_each(asked: str, count: int, shape: tu
     np.testing.assert_array_equal(found[0, :, 0], np.repeat([int(label) for label in asked.split(",")], wide))
 
 
+@pytest.mark.slow
 def test_the_command_draws_what_was_asked_for_in_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An odd number of two classes."""
     monkeypatch.chdir(tmp_path)

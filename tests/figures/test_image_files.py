@@ -32,6 +32,7 @@ def leftovers(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.name.endswith(".tmp"))
 
 
+@pytest.mark.slow
 @given(
     n=st.integers(1, 12), H=st.integers(1, 9), W=st.integers(1, 9), C=st.sampled_from([1, 3]),
     columns=st.integers(1, 14), scale=st.integers(1, 4), gap=st.integers(0, 3),

@@ -60,7 +60,7 @@ def test_forward_tiles_are_the_mixtures() -> None:
     assert forward_tiles(PROCESS, points, [5], points).shape == (1, 2, 256, 256, 3)
     with pytest.raises(DataError, match=r"cannot draw points of shape \(50, 3\)"):
         tiles_of(RNG.normal(size=(50, 3)))
-    with pytest.raises(DataError, match="images of 2 channels have no picture"):
+    with pytest.raises(DataError, match="images of 2 channels cannot be shown in a figure"):
         tiles_of(np.zeros((1, 4, 4, 2)))
     with pytest.raises(DrawingError, match="sample 1 of 2 is not finite"):
         tiles_of(np.asarray([0.0, np.nan]).reshape(2, 1, 1, 1))
@@ -76,6 +76,7 @@ def test_schedule_tiles_end_in_the_same_noise() -> None:
     assert abs(tiles[1, -1].astype(int) - np.rint((eps[0] + 1) * 127.5)).max() <= 1
 
 
+@pytest.mark.slow
 def test_what_is_drawn_is_what_was_computed(tmp_path: Path, drawn: list[Any]) -> None:
     """Looked up in the figures: the exact curves, and as many charts as the help speaks of."""
     points = RNG.normal(size=(300, 1))
@@ -114,6 +115,7 @@ def test_files_open_and_are_always_the_same(tmp_path: Path, drawn: list[Any], en
     assert sorted(tmp_path.iterdir()) == [first, again]
 
 
+@pytest.mark.slow
 def test_schedules_may_have_an_image_below(tmp_path: Path, drawn: list[Any]) -> None:
     schedules = {"linear": linear(50), "cosine": cosine(50)}
     draw_schedules(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 
-from helpers.cases import Case
+from helpers.operations import ALL_SHAPES, OPERATIONS, Case
 
 BFLOAT16, ROUNDING = np.dtype(ml_dtypes.bfloat16), 2.0**-8
 """The type, and the most that rounding to it changes a number by, relative to the number."""
@@ -13,17 +13,13 @@ BFLOAT16, ROUNDING = np.dtype(ml_dtypes.bfloat16), 2.0**-8
 FLOAT32 = 16 * float(np.finfo(np.float32).eps)
 """What float32 arithmetic may be off by in all, relative to the largest element."""
 
-NORM = ("scale", "shift")
-VECTORS = {"conv2d": ("b",), "linear": ("b",), "group_norm": NORM, "group_norm_silu": NORM, "layer_norm": NORM}
-"""Which inputs of an operation are parameters that stay float32."""
-
-PARAMETERS = {**VECTORS, "conv2d": ("w", "b"), "linear": ("w", "b"), "embedding": ("table",)}
-"""Which inputs have gradients in float32; the others are activations."""
+STORED = [case for case in ALL_SHAPES if OPERATIONS[case[0]].roundings is not None]
+"""Operations of networks of bfloat16, and their shapes."""
 
 
 def stored(case: Case) -> tuple[Case, Case]:
     """Return the case as a network of bfloat16 stores it, and the same numbers in float64."""
-    vectors = VECTORS.get(case.operation, ())
+    vectors = OPERATIONS[case.operation].vectors
     inputs = {name: a.astype(np.float32 if name in vectors else BFLOAT16) for name, a in case.inputs.items()}
     rounded = Case(case.operation, inputs, case.others, case.together)
     return rounded, rounded.map(lambda a: a if a.dtype.kind == "i" else a.astype(np.float64))

@@ -195,7 +195,7 @@ class TapeBackend(ShimBackend):
         try:
             outputs = function()
         finally:
-            launches, TAPE.active = TAPE.launches, False
+            launches, TAPE.launches, TAPE.active = TAPE.launches, [], False
         self.recorded.append(len(launches))
 
         def replay() -> None:

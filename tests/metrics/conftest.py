@@ -5,20 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
-from helpers.torch_inception import TorchInception, random_inception
+if TYPE_CHECKING:
+    from helpers.torch_inception import TorchInception
 
 
 @pytest.fixture(scope="session")
 def inception() -> TorchInception:
+    from helpers.torch_inception import random_inception
+
     return random_inception(seed=3)
 
 
 @pytest.fixture(scope="session")
 def inception_file(inception: TorchInception, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    import torch
+
     path = tmp_path_factory.mktemp("weights") / "random.pth"
     torch.save(inception.state_dict(), path)
     yield path

@@ -151,9 +151,11 @@ def package() -> None:
 class TestWithItsWeights:
     """What needs the package that holds them."""
 
+    @pytest.mark.slow
     def test_it_keeps_the_contract(self) -> None:
         check_feature("efficientnet-lite0")
 
+    @pytest.mark.slow
     def test_it_is_the_published_network(self, rng: np.random.Generator, numpy_backend: Backend) -> None:
         """As the package `efficientnet-lite-pytorch` has it."""
         published = pytest.importorskip("efficientnet_lite_pytorch", reason="needs pip install -e '.[peers]'")

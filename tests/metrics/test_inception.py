@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tinyddpm.ops import Operations
 from tinyddpm.testing import check_feature
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(107, 120), (120, 107)])
 def test_the_network_is_torchs(numpy_backend: Backend, inception: TorchInception, height: int, width: int) -> None:
     """In float64, of sides that pools and strides meet odd and even, and that end as 2×2; batch norms folded in."""
@@ -82,6 +84,7 @@ def resized_by_torch(images: NDArray[np.uint8]) -> torch.Tensor:
     return 2 * resized - 1
 
 
+@pytest.mark.slow
 def test_features_are_the_twins(
     other_backend: Backend,
     inception: TorchInception,
@@ -99,6 +102,7 @@ def test_features_are_the_twins(
     assert_same_features(seen.logits, logits, 1e-4)
 
 
+@pytest.mark.slow
 def test_grey_images_are_seen_as_three_channels(
     numpy_backend: Backend, inception: TorchInception, inception_options: dict[str, str]
 ) -> None:
@@ -140,6 +144,7 @@ def test_wrong_options_are_refused(numpy_backend: Backend, options: dict[str, st
         make_features("inception", numpy_backend, **options)
 
 
+@pytest.mark.slow
 def test_it_keeps_the_contract_of_features(inception_options: dict[str, str]) -> None:
     check_feature("inception", **inception_options)
 
@@ -156,6 +161,7 @@ class TestWeights:
         assert "or the option sha256 with the hash of this file if it is meant" in str(refusal.value)
         assert len(read_weights(inception_file, digest[:8])) == 566
 
+    @pytest.mark.slow
     def test_an_npz_is_the_file_it_was_made_of(self, inception_file: Path, tmp_path: Path) -> None:
         """Its arrays, and its hash, which alone says whether it is everyone's."""
         digest = hashlib.sha256(inception_file.read_bytes()).hexdigest()
@@ -167,6 +173,12 @@ class TestWeights:
         assert again.keys() == state.keys()
         for name, array in state.items():
             np.testing.assert_array_equal(again[name], array)
+
+    def test_without_torch_an_npz_is_asked_for(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "weights.pth").touch()
+        monkeypatch.setitem(sys.modules, "torch", None)
+        with pytest.raises(CheckpointError, match=r"weights\.pth is read by Torch, .* or give the \.npz"):
+            read_weights(tmp_path / "weights.pth", "")
 
     def test_no_code_in_a_file_is_run(self, tmp_path: Path) -> None:
         class Trap:

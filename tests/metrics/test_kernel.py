@@ -31,6 +31,7 @@ def test_the_mean_over_draws_of_one_law_is_zero(rng: np.random.Generator) -> Non
     assert np.mean(biased) > 4 * np.std(biased) / 2000**0.5
 
 
+@pytest.mark.slow
 def test_the_standard_error_is_that_of_the_mean_of_subsets(rng: np.random.Generator) -> None:
     """Over 200 pairs of sets of 300 from two laws; both deviations are known to a twentieth, their ratio to a sixth."""
     found = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tinyddpm.errors import ConfigError
+from tinyddpm.errors import ConfigError, DataError
 from tinyddpm.metrics import neighbours
 from tinyddpm.metrics.base import Part, Sets
 from tinyddpm.metrics.copies import closest_pairs, memorisation, obedience
@@ -96,6 +96,14 @@ def test_one_pass_serves_both(rng: np.random.Generator, monkeypatch: pytest.Monk
     density_coverage(sets, k=3)
 
 
+def test_sets_of_one_or_of_other_features_are_not_compared() -> None:
+    two = Part(np.zeros((2, 3)))
+    for other in (Part(np.zeros((1, 3))), Part(np.zeros((2, 4)))):
+        for parts in ((other, two), (two, other), (two, two, other)):
+            with pytest.raises(DataError, match="no comparison of features of shapes"):
+                Sets(*parts)
+
+
 def test_what_was_asked_for_is_what_the_neighbour_is() -> None:
     """Classes one by one; of a caption, the share of its words, whatever their case; no words asked for count not."""
     real = Part(np.eye(3), labels=np.array([0, 1, 2]), words=["red apple", "Green apple, cut", "a pear"])
@@ -124,6 +132,7 @@ def test_copies_are_near(rng: np.random.Generator) -> None:
     assert np.all(np.diff(distance) >= 0)
 
 
+@pytest.mark.slow
 def test_real_samples_are_no_copies(rng: np.random.Generator) -> None:
     """Of 1,000 more of the same law, a hundredth is nearer than a hundredth: in 0 to 26 of them at 1 − 1e-4."""
     training, real = made_up(rng, 500, 1000, shift=0)

@@ -20,6 +20,7 @@ from tinyddpm.metrics.kernel import kernel, kernel_distance
 from tinyddpm.metrics.manifold import precision_recall
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(32, 32), (350, 280)])
 def test_inception_is_torch_fidelitys(
     numpy_backend: Backend, inception_file: Path, inception_options: dict[str, str], size: tuple[int, int]
@@ -35,6 +36,7 @@ def test_inception_is_torch_fidelitys(
     assert_same_features(seen.logits, logits, 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(32, 32), (350, 280)])
 def test_inception_is_pytorch_fids(
     numpy_backend: Backend, inception: TorchInception, inception_options: dict[str, str], size: tuple[int, int]

@@ -155,6 +155,7 @@ def layouts(draw: st.DrawFn) -> Layout:
 
 
 class TestRoundTrip:
+    @pytest.mark.slow
     @given(layout=layouts(), seed=st.integers(0, 2**32))
     @settings(max_examples=25)
     def test_is_exact(self, tmp_path_factory: pytest.TempPathFactory, layout: Layout, seed: int) -> None:
@@ -247,6 +248,7 @@ class TestRefusals:
         with pytest.raises(ConfigError, match="8x8 images do not fit"):
             load_checkpoint(path, layout_of)
 
+    @pytest.mark.slow
     def test_truncated_and_flipped(self, path: Path, rng: np.random.Generator) -> None:
         """60 lengths and 150 flipped bits at random: an error of one line, or else the content that was saved."""
         whole, refused = path.read_bytes(), 0

@@ -31,6 +31,7 @@ def test_presets_survive_toml(name: str) -> None:
     assert Config.from_dict(tomllib.loads(config.to_toml())) == config
 
 
+@pytest.mark.slow
 @given(
     steps=st.integers(1, 10**9),
     rate=st.floats(0, 1, allow_subnormal=False),

@@ -19,6 +19,8 @@ from tinyddpm.model.load import load_model
 from tinyddpm.model.model import Model
 from tinyddpm.model.tables import GuidanceConfig
 
+pytestmark = pytest.mark.slow
+
 NUMPY = load_backend("numpy")
 SMALL = {"name": "unet", "channels": 8, "multipliers": [1, 1], "blocks": 1, "attention": [], "heads": 1}
 LABELS = Asked(np.array([0, 1, 0, 1, 1]))
@@ -187,8 +189,8 @@ def test_the_weak_model_is_loaded_once_and_guides(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("run", "options", "line"),
     [
-        ("good", ["--guidance", "3"], "guidance 'cfg' asks the model without its condition too"),
-        ("plain", ["--guidance", "3"], "guidance 'cfg' asks the model without its condition too"),
+        ("good", ["--guidance", "3"], "guidance 'cfg' needs predictions without a condition"),
+        ("plain", ["--guidance", "3"], "guidance 'cfg' needs predictions without a condition"),
         ("good", ["--guide", "auto"], "guidance 'auto' needs a weaker model"),
         ("good", ["--guide", "auto", "--guide-option", "weak=nowhere"], "nowhere"),
         ("good", ["--guide", "auto", "--guide-option", "weak=RUNS/longer"], "has other samples, classes or noise"),

@@ -70,6 +70,7 @@ def saved(tmp_path: Path, arrays: Arrays) -> Path:
 
 
 class TestRoundTrip:
+    @pytest.mark.slow
     @given(arrays=trees())
     @settings(max_examples=30)
     def test_is_exact(self, tmp_path_factory: pytest.TempPathFactory, arrays: Arrays) -> None:
@@ -120,6 +121,7 @@ class TestAccidents:
                 read_file(path, CheckpointError, forms(arrays))
             one_line(caught, path)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("run", [1, 16])
     def test_flipped_bits_are_never_silently_wrong(
         self, saved: Path, arrays: Arrays, rng: np.random.Generator, run: int
@@ -281,6 +283,7 @@ class TestFailedWrites:
         write_file(saved, {}, {}, CheckpointError)
         assert calls == ["sync file", "replace", "sync folder"]
 
+    @pytest.mark.slow
     def test_when_the_disk_is_full(self, saved: Path) -> None:
         """A process that may write no file beyond 64 KiB reports it and lives on; with h5py writing, it would crash."""
         before = saved.read_bytes()

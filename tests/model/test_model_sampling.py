@@ -30,7 +30,7 @@ def weights(of: Model, seed: int = 0) -> Any:
 @pytest.mark.parametrize(
     ("labels", "line"),
     [
-        (None, "no class is said: give each sample one of the 3 classes, by --labels"),
+        (None, "no class is given: give each sample one of the 3 classes, by --labels"),
         (np.array([0, 1, 2]), "labels of shape 3 for 2 samples: give one for each"),
         (np.array([[0], [1]]), "labels of shape 2x1 for 2 samples: give one for each"),
         (np.array([0, -1]), "label -1 is no class: give a number from 0 to 2"),

@@ -20,6 +20,8 @@ from tinyddpm.figures.marks import read_mark
 from tinyddpm.model.checkpoint import read_checkpoint_header
 from tinyddpm.model.load import CHECKPOINT
 
+pytestmark = pytest.mark.slow
+
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 SMALL: dict[str, Any] = {
     "steps": 6,
@@ -55,7 +57,7 @@ def obeyed(text: str, folder: Path) -> float:
         margin = 1 if caption.startswith("large") else 3
         image[margin:-margin, margin:-margin] = COLOURS[caption.rpartition(" ")[2]]
     model = tinyddpm.train(
-        images, captions=captions, preset="small", out=folder, progress=False, steps=400, batch_size=32, timesteps=50,
+        images, captions=captions, preset="small", out=folder, progress=False, steps=200, batch_size=32, timesteps=50,
         schedule="cosine", sample_count=1, learning_rate=3e-3, warmup=20, ema=0.98, flip=False,
         network={"channels": 16, "multipliers": [1, 2], "blocks": 1, "attention": [4], "dropout": 0.0, "text": text},
         condition={"name": "text", "dropout": 0.1, "token_width": 32, "depth": 1, "heads": 2, "length": 8},
@@ -66,10 +68,9 @@ def obeyed(text: str, folder: Path) -> float:
     return float((colour == wanted).mean())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("text", ["cross", "concat"])
 def test_words_are_obeyed(text: str, tmp_path: Path) -> None:
-    """After 400 steps, four of five pictures at least have the colour of their prompt; chance has one of three."""
+    """After 200 steps, four of five pictures at least have the colour of their prompt; chance has one of three."""
     assert obeyed(text, tmp_path / "run") >= 0.8
 
 
@@ -127,13 +128,13 @@ def test_guidance_of_words(model: Trained) -> None:
 
 def test_what_is_not_said(model: Trained, tmp_path: Path) -> None:
     """Without a prompt the empty caption is drawn, and said to be; one line where it was never trained."""
-    with pytest.warns(TinyDDPMWarning, match="no prompt is given: what is drawn is of the empty caption"):
+    with pytest.warns(TinyDDPMWarning, match="no prompt is given: samples are drawn for the empty caption"):
         model.sample(1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.sample(1, prompts="red")
     always = trained(tmp_path / "r", steps=1, condition={**SMALL["condition"], "dropout": 0.0})
-    with pytest.raises(ConfigError, match="the model draws what words say: say what with --prompt"):
+    with pytest.raises(ConfigError, match="the model draws from captions: give one with --prompt"):
         always.sample(1)
 
 
@@ -152,7 +153,7 @@ def test_what_a_model_was_not_trained_with_is_refused(model: Trained, tmp_path: 
     for other in (without, by_class):
         with pytest.raises(ConfigError, match="the model was trained without captions: leave --prompt out"):
             other.sample(2, prompts=["red"])
-    with pytest.raises(ConfigError, match="no captions are there: give data with captions"):
+    with pytest.raises(ConfigError, match="there are no captions: give data with captions"):
         tinyddpm.train(images, preset="small", out=tmp_path / "c", progress=False, **SMALL)
 
 

@@ -178,6 +178,7 @@ def test_equivalent_types_are_taken(option: dict[str, Any]) -> None:
     assert make_network("unet", (16, 16, 1), Widths(), 1, {"channels": 8, "attention": (16,), **option}).parameters
 
 
+@pytest.mark.slow
 @given(height=st.integers(1, 40), width=st.integers(1, 40), levels=st.integers(1, 4))
 def test_any_size_is_built_or_refused_with_sizes_that_work(height: int, width: int, levels: int) -> None:
     """For all sizes and levels: refused if and only if a side is no multiple of 2^(levels − 1); then the sizes that

@@ -34,6 +34,7 @@ def test_gradients_have_the_same_bits(numpy_backend: Backend, name: str) -> None
     assert_same_bits(single, numpy_backend)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SKETCHES)
 def test_so_they_do_on_other_backends(other_backend: Backend, name: str) -> None:
     assert_same_bits(Setting(SKETCHES[name]), other_backend)
@@ -52,6 +53,7 @@ def test_only_the_inputs_of_blocks_are_kept(numpy_backend: Backend, name: str) -
     assert saved[0].stack == []
 
 
+@pytest.mark.slow
 def test_memory_of_ddpms_network(numpy_backend: Backend) -> None:
     """What a forward of DDPM's CIFAR-10 network leaves behind is at most 0.6 of what it was, counted in bytes.
 

@@ -43,6 +43,7 @@ def test_these_are_the_numba_backends() -> None:
     assert type(load_operations(NUMBA)) is NumbaOperations
 
 
+@pytest.mark.slow
 @given(n=NUMBERS, h=SIDES, w=SIDES, c_in=CHANNELS, c_out=CHANNELS, dtype=TYPES, seed=SEEDS)
 def test_winograd(n: int, h: int, w: int, c_in: int, c_out: int, dtype: type, seed: int) -> None:
     """Over sides that tiles cover and do not, channels that fill registers and panels and do not; both types.
@@ -57,6 +58,7 @@ def test_winograd(n: int, h: int, w: int, c_in: int, c_out: int, dtype: type, se
         close(ours, reference)
 
 
+@pytest.mark.slow
 @given(
     n=NUMBERS, h=SIDES, w=SIDES, c_in=CHANNELS, c_out=CHANNELS, kh=st.integers(1, 5), kw=st.integers(1, 5),
     stride=st.integers(1, 3), dtype=TYPES, seed=SEEDS,

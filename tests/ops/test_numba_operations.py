@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.operations import OPERATIONS, make_case
 from tinyddpm.backend import load_backend
 from tinyddpm.backend.workers import Workers
 from tinyddpm.nn import DropoutNoise
@@ -103,6 +104,12 @@ def test_logistic(dtype: type) -> None:
     np.testing.assert_array_equal(of_all(logistic_of_all, ends), np.array([1, 1, 0, 0, np.nan], dtype))
 
 
+@pytest.mark.parametrize("function", [exp, logistic])
+def test_functions_of_compiled_code_say_so(function: Callable[[float], float]) -> None:
+    with pytest.raises(NotImplementedError, match="in compiled code alone"):
+        function(1.0)
+
+
 def normal(rng: np.random.Generator, dtype: type, *shape: int) -> np.ndarray:
     return rng.standard_normal(shape).astype(dtype)
 
@@ -138,6 +145,7 @@ def rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(norms, "row_length", lambda size, c: min(row_length(size, c), 3 * c))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("rows")
 @given(n=st.integers(1, 9), pixels=PIXELS, groups=GROUPS, of_each=OF_EACH, dtype=TYPES, seed=SEEDS)
 def test_group_norm(n: int, pixels: list[int], groups: int, of_each: int, dtype: type, seed: int) -> None:
@@ -356,31 +364,21 @@ def test_numbers_that_are_none_come_through(bad: float) -> None:
 
 
 @pytest.mark.parametrize("count", range(4))
-@pytest.mark.parametrize(
-    ("operation", "shapes", "options"),
-    [
-        ("conv2d", [(2, 5, 4, 3), (3, 3, 3, 6), (6,)], ()),
-        ("linear", [(2, 5, 3), (3, 4), (4,)], ()),
-        ("group_norm", [(2, 5, 4, 6), (6,), (6,)], (3,)),
-        ("group_norm_silu", [(2, 5, 4, 6), (6,), (6,)], (3,)),
-        ("layer_norm", [(2, 5, 6), (6,), (6,)], ()),
-    ],
-)
-def test_backwards_store_where_they_are_told(
-    operation: str, shapes: list[tuple[int, ...]], options: tuple[int, ...], count: int
-) -> None:
+@pytest.mark.parametrize("operation", [name for name, operation in OPERATIONS.items() if operation.vectors])
+def test_backwards_store_where_they_are_told(operation: str, count: int) -> None:
     """The parameters' gradients lie in their places, and what reaches x by other ways is in dx and stays as it was."""
     rng = np.random.default_rng(1)
-    inputs = [normal(rng, np.float32, *shape) for shape in shapes]
-    y, saved = getattr(OURS, operation)(*inputs, *options)
-    dy, backward = normal(rng, np.float32, *y.shape), getattr(OURS, f"{operation}_backward")
-    dx, *gradients = backward(saved, dy)
-    added = tuple(normal(rng, np.float32, *shapes[0], 2)[..., 0] for _ in range(count))
-    before = [a.copy() for a in added]
-    into = tuple(np.full(shape, np.nan, np.float32) for shape in shapes[1:])
-    our_dx, *ours = backward(saved, dy, into=into, added=added)
-    close(our_dx, sum(added, start=dx))
-    np.testing.assert_array_equal(added, before)
-    for place, stored, gradient in zip(into, ours[:2], gradients[:2], strict=True):
-        assert stored is place
-        np.testing.assert_array_equal(place, gradient)
+    for shape in OPERATIONS[operation].shapes:
+        case = make_case(operation, shape, seed=1).astype(np.float32)
+        y, saved = case.forward(OURS)
+        dy, backward = normal(rng, np.float32, *y.shape), getattr(OURS, f"{operation}_backward")
+        dx, *gradients = backward(saved, dy)
+        added = tuple(normal(rng, np.float32, *dx.shape, 2)[..., 0] for _ in range(count))
+        before = [a.copy() for a in added]
+        into = tuple(np.full_like(case.inputs[name], np.nan) for name in OPERATIONS[operation].parameters)
+        our_dx, *ours = backward(saved, dy, into=into, added=added)
+        close(our_dx, sum(added, start=dx))
+        np.testing.assert_array_equal(added, before)
+        for place, stored, gradient in zip(into, ours[:2], gradients[:2], strict=True):
+            assert stored is place
+            np.testing.assert_array_equal(place, gradient)

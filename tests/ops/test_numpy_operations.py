@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.runs import DIGITS, config
 from tinyddpm.backend import load_backend
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.ops.cpu import blocks, convolution, normalisation, silu, winograd
 from tinyddpm.ops.numpy_operations import NumpyOperations
+from tinyddpm.training.assembly import make_trainer, open_data
 
 NUMPY = load_backend("numpy")
 REFERENCE, OURS = Operations(NUMPY, training=True), NumpyOperations(NUMPY, training=True)
@@ -103,6 +105,7 @@ def silu_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(normalisation, "SILU", silu.WAYS[request.param])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("sizes", "silu_way")
 @given(
     n=st.integers(1, 9), pixels=st.lists(SIDES, min_size=1, max_size=2), groups=st.integers(1, 4),
@@ -217,18 +220,9 @@ def test_weights_of_ones_own_are_never_stale() -> None:
 @pytest.mark.slow
 def test_networks_agree_over_a_hundred_steps() -> None:
     """A small U-Net trained by the reference and by the overrides: losses agree, to rounding's growth of 1e-3."""
-    from tinyddpm.model.config import Config
-    from tinyddpm.training.assembly import make_trainer, open_data
-
-    config = Config.from_dict(
-        {
-            "network": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "dropout": 0.1},
-            "schedule": {"name": "cosine", "timesteps": 50},
-            "training": {"batch_size": 16, "learning_rate": 1e-3, "warmup": 20},
-        }
-    )
-    dataset = open_data(config)
-    ours, reference = make_trainer(config, NUMPY, dataset), make_trainer(config, NUMPY, dataset, REFERENCE)
+    settings = config(DIGITS, batch_size=16, learning_rate=1e-3, warmup=20)
+    dataset = open_data(settings)
+    ours, reference = make_trainer(settings, NUMPY, dataset), make_trainer(settings, NUMPY, dataset, REFERENCE)
     losses = [(ours.train_step().loss, reference.train_step().loss) for _ in range(100)]
     a, b = np.asarray(losses).T
     assert (a != b).any()

@@ -9,31 +9,35 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.cases import ALL_SHAPES, BUILDERS, SHAPES, make_case, name_of
 from helpers.comparison import frozen
+from helpers.operations import ALL_SHAPES, OPERATIONS, make_case, name_of
 from tinyddpm import registry
 from tinyddpm.backend import load_backend
-from tinyddpm.ops import Operations, load_operations
+from tinyddpm.ops import Operations
+from tinyddpm.ops.numpy_operations import NumpyOperations
 
 NUMPY = load_backend("numpy")
+KINDS = pytest.mark.parametrize("kind", [Operations, NumpyOperations], ids=["reference", "numpy"])
 
 
-@pytest.mark.parametrize("operation", BUILDERS)
-def test_saves_only_in_training(operation: str) -> None:
+@KINDS
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_saves_only_in_training(kind: type[Operations], operation: str) -> None:
     """Without training `saved` is None; the value is the same, bit for bit."""
-    case = make_case(operation, SHAPES[operation][-1], seed=1)
-    y, saved = case.forward(load_operations(NUMPY))
-    y_training, saved_training = case.forward(load_operations(NUMPY, training=True))
+    case = make_case(operation, OPERATIONS[operation].shapes[-1], seed=1)
+    y, saved = case.forward(kind(NUMPY))
+    y_training, saved_training = case.forward(kind(NUMPY, training=True))
     assert saved is None
     assert saved_training is not None
     np.testing.assert_array_equal(y, y_training)
 
 
+@KINDS
 @pytest.mark.parametrize(("operation", "shape"), ALL_SHAPES, ids=name_of)
-def test_backward_can_be_repeated(operation: str, shape: dict[str, int]) -> None:
+def test_backward_can_be_repeated(kind: type[Operations], operation: str, shape: dict[str, int]) -> None:
     """A backward changes neither its residuals nor the inputs they may be: run twice, it returns the same bits."""
     case = make_case(operation, shape, seed=1).map(frozen)
-    ops = load_operations(NUMPY, training=True)
+    ops = kind(NUMPY, training=True)
     y, saved = case.forward(ops)
     dy = case.dy(y, np.random.default_rng(2))
     first = {name: gradient.copy() for name, gradient in case.backward(ops, saved, dy).items()}
@@ -41,12 +45,12 @@ def test_backward_can_be_repeated(operation: str, shape: dict[str, int]) -> None
         np.testing.assert_array_equal(gradient, first[name], err_msg=name)
 
 
+@KINDS
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("operation", BUILDERS)
-def test_computes_in_the_type_of_its_input(operation: str, dtype: type) -> None:
-    ops = load_operations(NUMPY, training=True)
-    case = make_case(operation, SHAPES[operation][-1], seed=1)
-    case = case.map(lambda a: a.astype(dtype) if a.dtype.kind == "f" else a)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_computes_in_the_type_of_its_input(kind: type[Operations], operation: str, dtype: type) -> None:
+    ops = kind(NUMPY, training=True)
+    case = make_case(operation, OPERATIONS[operation].shapes[-1], seed=1).astype(dtype)
     y, saved = case.forward(ops)
     gradients = case.backward(ops, saved, case.dy(y, np.random.default_rng(2)))
     assert {"y": y.dtype, **{name: g.dtype for name, g in gradients.items()}} == dict.fromkeys(
@@ -54,9 +58,7 @@ def test_computes_in_the_type_of_its_input(operation: str, dtype: type) -> None:
     )
 
 
-STORING = {
-    f"{name}_backward" for name in ("conv2d", "linear", "group_norm", "layer_norm", "group_norm_silu")
-}  # fmt: skip
+STORING = {f"{name}_backward" for name, operation in OPERATIONS.items() if operation.vectors}
 """The backwards that, where a class `stores`, take `into` and `added` as well: those that layers call."""
 
 
@@ -81,17 +83,36 @@ def _arguments(method: Any) -> list[tuple[str, Any, Any]]:
 _MORE = [(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default) for name, default in (("into", None), ("added", ()))]
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in registry.entries("backends")])
-def test_overrides_keep_the_signatures(name: str) -> None:
-    """Of every registered backend: the same methods as the reference, with the same arguments and defaults."""
-    operations = EntryPoint("operations", registry.load("backends", name).operations, "")
+BACKENDS = [entry.name for entry in registry.entries("backends")]
+
+
+def operations_of(backend: str) -> type[Operations]:
+    """Return the operations class of a backend; skip if what it computes by is not installed."""
     try:
-        override = operations.load()
+        found: type[Operations] = EntryPoint("operations", registry.load("backends", backend).operations, "").load()
     except ImportError as error:
-        if (error.name or "").partition(".")[0] == name:
-            pytest.skip(f"{name} is not installed")
+        if (error.name or "").partition(".")[0] == backend:
+            pytest.skip(f"{backend} is not installed")
         raise
-    assert override_faults(override) == []
+    return found
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_overrides_keep_the_signatures(backend: str) -> None:
+    """Of every registered backend: the same methods as the reference, with the same arguments and defaults."""
+    assert override_faults(operations_of(backend)) == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_overridden_is_told(backend: str) -> None:
+    """An operation's entry names each backend whose class overrides it, or its backward."""
+    override = operations_of(backend)
+    overridden = {
+        name
+        for name in OPERATIONS
+        if any(getattr(override, each) is not getattr(Operations, each) for each in (name, f"{name}_backward"))
+    }
+    assert overridden - {name for name, entry in OPERATIONS.items() if backend in entry.kernels} == set()
 
 
 @pytest.mark.parametrize("stores", [False, True])

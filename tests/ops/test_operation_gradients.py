@@ -10,30 +10,27 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.cases import (
+from helpers.comparison import assert_close, frozen
+from helpers.operations import (
     ALL_SHAPES,
-    BUILDERS,
-    DRAWN,
     LAYOUTS,
     NOT_DIFFERENTIABLE,
     NOT_OPERATIONS,
-    SHAPES,
+    OPERATIONS,
     Case,
     make_case,
     name_of,
 )
-from helpers.comparison import assert_close, frozen
-from helpers.torch_operations import TORCH_OPERATIONS
 from tinyddpm.ops import Operations
 from tinyddpm.testing.gradients import check_projection
 
 
 def test_every_operation_is_checked() -> None:
-    """A new operation fails here until it has cases of its own."""
-    forwards = set(BUILDERS)
+    """A new operation fails here until it has an entry, and an entry whose operation is gone."""
     public = {name for name, _ in inspect.getmembers(Operations, inspect.isfunction) if not name.startswith("_")}
-    assert public == forwards | {f"{name}_backward" for name in forwards} | NOT_DIFFERENTIABLE | NOT_OPERATIONS
-    assert forwards == set(SHAPES) == set(DRAWN) == set(TORCH_OPERATIONS)
+    told = {*OPERATIONS, *(f"{name}_backward" for name in OPERATIONS), *NOT_DIFFERENTIABLE, *NOT_OPERATIONS}
+    assert public - told == set(), "without an entry in tests/helpers/operations/"
+    assert told - public == set(), "in tests/helpers/operations/, but not in Operations"
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -68,13 +65,13 @@ def test_matches_torch_autograd(ops: Operations, operation: str, shape: dict[str
 
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=20)
-@pytest.mark.parametrize("operation", BUILDERS)
+@pytest.mark.parametrize("operation", OPERATIONS)
 def test_matches_torch_autograd_at_any_shape(ops: Operations, operation: str, data: st.DataObject, seed: int) -> None:
     """For random shapes, options and inputs; gradients that mathematics makes 0 included, so within 1e-10 of 1 or more.
 
     In a group of almost equal elements r = (σ² + ε)^(−1/2) reaches 1000 and amplifies rounding.
     """
-    case = make_case(operation, data.draw(DRAWN[operation], label="shape"), seed)
+    case = make_case(operation, data.draw(OPERATIONS[operation].drawn, label="shape"), seed)
     compare_with_torch(ops, case, rtol=1e-10, floor=1.0)
 
 
@@ -85,7 +82,7 @@ def compare_with_torch(ops: Operations, case: Case, rtol: float, floor: float = 
 
     inputs = {name: torch.tensor(np.array(a), requires_grad=True) for name, a in case.inputs.items()}
     others = {name: torch.tensor(np.array(a)) if isinstance(a, np.ndarray) else a for name, a in case.others.items()}
-    y_torch = TORCH_OPERATIONS[case.operation](**inputs, **others)
+    y_torch = OPERATIONS[case.operation].by_torch(**inputs, **others)
     y_torch.backward(torch.as_tensor(dy, dtype=torch.float64))
 
     assert_close(y, y_torch.detach().numpy(), rtol, f"y of {case.operation}", floor)

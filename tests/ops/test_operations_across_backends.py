@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.cases import ALL_SHAPES, BUILDERS, DRAWN, Case, make_case, name_of
 from helpers.comparison import assert_close
+from helpers.operations import ALL_SHAPES, OPERATIONS, Case, make_case, name_of
 from tinyddpm.backend import Backend
 from tinyddpm.ops import load_operations
 
@@ -23,19 +23,19 @@ def test_gives_what_numpy_gives(
     numpy_backend: Backend, other_backend: Backend, operation: str, shape: dict[str, int], dtype: type
 ) -> None:
     """Forward and backward, in both types, within `ROUNDINGS` units of rounding."""
-    case = make_case(operation, shape, seed=5).map(lambda a: a.astype(dtype) if a.dtype.kind == "f" else a)
+    case = make_case(operation, shape, seed=5).astype(dtype)
     compare_backends(numpy_backend, other_backend, case, rtol=ROUNDINGS * float(np.finfo(dtype).eps))
 
 
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=10)
-@pytest.mark.parametrize("operation", BUILDERS)
+@pytest.mark.parametrize("operation", OPERATIONS)
 def test_gives_what_numpy_gives_at_any_shape(
     numpy_backend: Backend, other_backend: Backend, operation: str, data: st.DataObject, seed: int
 ) -> None:
     """For random shapes, options and inputs in float64; gradients that mathematics makes 0 included, so within 1e-10
     of 1 or more."""
-    case = make_case(operation, data.draw(DRAWN[operation], label="shape"), seed)
+    case = make_case(operation, data.draw(OPERATIONS[operation].drawn, label="shape"), seed)
     compare_backends(numpy_backend, other_backend, case, rtol=1e-10, floor=1.0)
 
 

@@ -1,7 +1,7 @@
 """Torch with bfloat16 activations: every operation, whole networks, and what they learn, on the CPU.
 
 Figures are the reference's in float64 on the same rounded inputs. A rounding to bfloat16 changes a number by at most
-2^-8 of itself; `ROUNDINGS` counts those on the way to a result, each of which may add so much of the largest element.
+2^-8 of itself; an operation's entry counts its `roundings`, each of which may add so much of the largest element.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.bfloat16 import BFLOAT16, FLOAT32, PARAMETERS, ROUNDING, stored
-from helpers.cases import ALL_SHAPES, make_case, name_of
+from helpers.bfloat16 import BFLOAT16, FLOAT32, ROUNDING, STORED, stored
 from helpers.comparison import assert_close
 from helpers.networks import SKETCHES, Setting
+from helpers.operations import OPERATIONS, make_case, name_of
+from helpers.runs import DIGITS
 from tinyddpm.backend import load_backend
 from tinyddpm.data import open_dataset
-from tinyddpm.model.config import Config
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.training.assembly import make_trainer
 from tinyddpm.training.trainer import Trainer
@@ -32,25 +32,6 @@ TORCH = load_backend("torch", precision="bf16")
 OURS = load_operations(TORCH, training=True)
 NUMPY = load_backend("numpy")
 EXACT = Operations(NUMPY, training=True)
-
-ROUNDINGS = {
-    "conv2d": (3, 1, 1),  # b, the product, its sum with a residual; dx; dw and db
-    "linear": (3, 1, 1),
-    "embedding": (0, 0, 0),
-    "group_norm": (1, 1, 0),
-    "layer_norm": (1, 1, 0),
-    "silu": (1, 1, 0),
-    "gelu": (1, 1, 0),
-    "dropout": (1, 1, 0),
-    "add_vector": (1, 1, 0),
-    "modulate": (3, 2, 0),  # 1 + scale, a product, a sum; for dx the first two, for dscale the last two
-    "upsample": (0, 2, 0),  # two sums
-    "average_pool": (2, 0, 0),
-    "concat": (0, 0, 0),
-    "group_norm_silu": (6, 6, 6),  # the norm, `modulate`, SiLU, dropout
-    "attention": (8, 8, 0),  # scores, twice, and P; dP, dP P, its sum, dS, dS / √d, and dQ or dK
-}
-"""Of values, of gradients of activations, and of gradients of parameters."""
 
 LARGE: list[tuple[str, dict[str, Any]]] = [
     *(
@@ -66,10 +47,7 @@ LARGE: list[tuple[str, dict[str, Any]]] = [
     ("attention", {"n": 2, "queries": 64, "keys": 48, "heads": 2, "each": 16}),
 ]
 
-AMONG_MANY = {"modulate", "group_norm_silu", "attention"}
-"""Roundings within these are of terms that cancel: only of many elements is the largest as large as the terms."""
-
-CASES = LARGE + [case for case in ALL_SHAPES if case[0] in ROUNDINGS and case[0] not in AMONG_MANY]
+CASES = LARGE + [case for case in STORED if not OPERATIONS[case[0]].cancels]
 
 
 @pytest.fixture(autouse=True)
@@ -93,14 +71,15 @@ def test_operations(operation: str, shape: dict[str, Any]) -> None:
     found = {"y": y, **case.backward(OURS, saved, tensor(dy))}
     expected = {"y": y_exact, **exact.backward(EXACT, saved_exact, dy.astype(np.float64))}
     for name, value in found.items():
-        of_parameter = name in PARAMETERS.get(operation, ())
+        of_parameter = name in OPERATIONS[operation].parameters
         assert value.dtype == (torch.float32 if of_parameter else torch.bfloat16), name
-        y_roundings, activation_roundings, parameter_roundings = ROUNDINGS[operation]
+        y_roundings, activation_roundings, parameter_roundings = OPERATIONS[operation].roundings
         roundings = y_roundings if name == "y" else parameter_roundings if of_parameter else activation_roundings
         allowed = roundings * ROUNDING + FLOAT32
         assert_close(value.double().numpy(), expected[name], allowed, f"{name} of {operation}")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN hides instructions on x86 alone")
 def test_operations_without_bfloat16_instructions() -> None:
     """The same operations within the same bounds, in a process whose oneDNN finds AVX2 at most."""
@@ -165,16 +144,17 @@ def test_networks(name: str) -> None:
 
 def trainer(precision: str) -> Trainer:
     """Return what trains a small class-conditional U-Net on the digits."""
-    config = Config.from_dict(
+    settings = DIGITS.updated(
         {
             "data": {"labels": True},
-            "network": {"channels": 16, "multipliers": [1, 2], "blocks": 1, "attention": [4], "dropout": 0.1},
+            "network": {"channels": 16, "dropout": 0.1},
             "training": {"batch_size": 32, "learning_rate": 2e-3, "warmup": 5},
         }
     )
-    return make_trainer(config, load_backend("torch", precision=precision), open_dataset("digits"))
+    return make_trainer(settings, load_backend("torch", precision=precision), open_dataset("digits"))
 
 
+@pytest.mark.slow
 def test_learns_what_float32_learns() -> None:
     """Thirty steps, each loss within 1 % of float32's; the weights that are trained stay float32."""
     losses = {}

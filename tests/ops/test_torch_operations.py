@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.cases import ALL_SHAPES, LAYOUTS, Case, make_case, name_of
 from helpers.comparison import assert_close
+from helpers.operations import ALL_SHAPES, LAYOUTS, OPERATIONS, Case, make_case, name_of
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.errors import BackendError
 from tinyddpm.ops import Operations, load_operations
@@ -20,7 +20,7 @@ from tinyddpm.ops.torch_operations import TorchOperations
 TORCH = load_backend("torch")
 REFERENCE, OURS = Operations(TORCH, training=True), TorchOperations(TORCH, training=True)
 
-OVERRIDDEN = ("conv2d", "linear", "group_norm", "group_norm_silu", "silu", "gelu", "attention")
+OVERRIDDEN = [case for case in ALL_SHAPES if "torch" in OPERATIONS[case[0]].kernels]
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +47,7 @@ def test_these_are_the_torch_backends() -> None:
 SIDES, CHANNELS = st.integers(1, 9), st.integers(1, 7)
 
 
+@pytest.mark.slow
 @given(
     n=st.integers(1, 4), h=SIDES, w=SIDES, c_in=CHANNELS, c_out=CHANNELS, kh=st.integers(1, 5), kw=st.integers(1, 5),
     stride=st.integers(1, 3), residual=st.booleans(), seed=st.integers(0, 2**32 - 1),
@@ -81,7 +82,7 @@ def test_group_norm(leading: list[int], groups: int, of_each: int, seed: int) ->
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(("operation", "shape"), [case for case in ALL_SHAPES if case[0] in OVERRIDDEN], ids=name_of)
+@pytest.mark.parametrize(("operation", "shape"), OVERRIDDEN, ids=name_of)
 def test_any_memory_layout(operation: str, shape: dict[str, int], layout: str) -> None:
     """Value and gradients in float64, within 1e-12 of the largest, of inputs that are views of other memory."""
 
@@ -136,7 +137,7 @@ def test_activations_take_their_limits() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("operation", "shape"), [case for case in ALL_SHAPES if case[0] in OVERRIDDEN], ids=name_of)
+@pytest.mark.parametrize(("operation", "shape"), OVERRIDDEN, ids=name_of)
 def test_on_a_gpu(operation: str, shape: dict[str, int]) -> None:
     """Value and gradients in float64 are the CPU reference's, within 1e-12 of the largest."""
     gpu = gpu_backend("fp32")

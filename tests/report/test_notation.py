@@ -57,7 +57,9 @@ def test_what_stands_under_which_sign(formula: str, expected: str) -> None:
     assert shape(formula) == expected
 
 
-@pytest.mark.parametrize("formula", ["a.b", "(a", "a)", "x_", "x^", "a / ", "/ a", '"a"', "√", "a @ b", "x-y", "{a}"])
+@pytest.mark.parametrize(
+    "formula", ["a.b", "(a", "a)", "x_", "x_+", "x_{a", "x^", "a / ", "/ a", '"a"', "√", "a @ b", "x-y", "{a}"]
+)
 def test_what_is_not_of_the_notation_is_refused(formula: str) -> None:
     with pytest.raises(NotationError):
         math(formula)
@@ -118,6 +120,7 @@ CORE = {
 }
 
 
+@pytest.mark.slow
 def test_the_core_equations_are_mathematics() -> None:
     """Each is found whole where its docstring has it."""
     library = Library()
@@ -132,6 +135,7 @@ def test_the_core_equations_are_mathematics() -> None:
     assert lost == []
 
 
+@pytest.mark.slow
 def test_indented_lines_of_the_diffusion_are_all_mathematics() -> None:
     """No formula of these rooms is left as text; what is code stays code."""
     library = Library()

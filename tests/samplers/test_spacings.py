@@ -26,6 +26,7 @@ def tables(draw: st.DrawFn) -> np.ndarray:
     return np.cumprod(1 - 10.0 ** np.asarray(exponents))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @given(alpha_bar=tables(), data=st.data())
 def test_times_fall_from_noise_to_data(name: str, alpha_bar: np.ndarray, data: st.DataObject) -> None:

@@ -26,6 +26,7 @@ def test_every_group_has_a_check(group: str) -> None:
     assert f"check_{group.removesuffix('s')}" in testing.__all__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["callbacks", "presets", "commands"])
 def test_the_built_in_ones_keep_the_contract(group: str) -> None:
     for entry in registry.entries(group):

@@ -24,6 +24,7 @@ def test_the_mlp_keeps_the_contract(sample_shape: tuple[int, ...], out_channels:
     check_network("mlp", sample_shape, out_channels, width=8, depth=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{}, {"adaptive": True, "heads": 2, "dropout": 0.0}, {"text": "concat"}],

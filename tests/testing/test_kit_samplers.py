@@ -15,6 +15,7 @@ from tinyddpm.samplers import Noise, Pairs, Step, ancestral
 from tinyddpm.testing import check_sampler
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variance", ["large", "small"])
 def test_ancestral_sampling_keeps_the_contract(variance: str) -> None:
     """Both variances tend to the exact one as T grows; at T = 1000 they are within the tolerance."""
@@ -93,6 +94,7 @@ def widened(step: Step, last: bool) -> Step:
     return Step(step.t, step.x * np.float64(1.0) if isinstance(step.x, np.ndarray) else step.x, step.x_0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("broken", "line"),
     [

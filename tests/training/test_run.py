@@ -43,6 +43,8 @@ from tinyddpm.training.metrics import Metrics
 from tinyddpm.training.run import resume, start
 from tinyddpm.training.trainer import StepResult, Trainer
 
+pytestmark = pytest.mark.slow
+
 NUMPY = load_backend("numpy")
 
 POINTS: dict[str, Any] = {
@@ -121,7 +123,7 @@ def quiet() -> Progress:
         pytest.param(POINTS, 6, id="points-6"),
         pytest.param(VLB, 6, id="vlb-6"),
         pytest.param(IMAGES, 5, id="images-5"),
-        pytest.param(HYBRID, 1, id="hybrid-1", marks=pytest.mark.slow),
+        pytest.param(HYBRID, 1, id="hybrid-1"),
         pytest.param(COMPILED, 5, id="numba-5"),
     ],
 )
@@ -185,7 +187,6 @@ def wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
     pytest.fail("the run did not get there in five minutes")
 
 
-@pytest.mark.slow
 def test_killed_during_saves_and_resumed_is_the_straight_run(tmp_path: Path) -> None:
     """A run that saves at every step is killed four times, after the random time of 0 to 2 steps, mostly in a save."""
     often = config(POINTS, steps=100, save_every=1, validate_every=1000, sample_every=1000).to_dict()
@@ -235,7 +236,6 @@ def test_diverging_run_names_the_step_and_keeps_the_last_good_checkpoint(tmp_pat
     assert np.isfinite(saved.weights).all()
 
 
-@pytest.mark.slow
 def test_short_training_on_digits_learns(tmp_path: Path) -> None:
     """50 steps of a small U-Net bring the held-out loss from 1 (it starts by predicting 0) to below 0.45."""
     tables = {**IMAGES, "schedule": {"name": "cosine", "timesteps": 50}, "data": {"source": "digits", "labels": True}}
@@ -633,7 +633,7 @@ def test_frames_end_with_the_samples(trained: Path) -> None:
     [
         pytest.param(POINTS, id="points"),
         pytest.param(IMAGES, id="images"),
-        pytest.param(HYBRID, id="hybrid", marks=pytest.mark.slow),
+        pytest.param(HYBRID, id="hybrid"),
     ],
 )
 def test_other_backends_train_and_draw_as_numpy_does(tables: dict[str, Any], other_backend: Backend) -> None:

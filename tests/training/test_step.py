@@ -109,6 +109,7 @@ def test_index_0_is_trained(problem: Problem) -> None:
     assert np.abs(problem.gradient(slice(None))[1]).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flip", [False, True])
 def test_any_backend_may_record_its_steps(flip: bool) -> None:
     """A backend that says so, of the reference operations alone, in the array API standard's terms, trains as NumPy's

@@ -17,6 +17,8 @@ from tinyddpm.model.sampling import draw
 from tinyddpm.progress import Progress
 from tinyddpm.training.run import start
 
+pytestmark = pytest.mark.slow
+
 N = 4000
 
 
@@ -27,7 +29,6 @@ def sliced_wasserstein(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(np.sort(a @ directions, axis=0) - np.sort(b @ directions, axis=0)).mean())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("source", ["mixture", "swiss-roll"])
 def test_mlp_draws_the_plane_it_was_trained_on(source: str, tmp_path: Path) -> None:
     """Samples lie within 0.06 of fresh data, whose spread is 1; noise lies beyond 0.14, other data within 0.05.

@@ -17,13 +17,13 @@ def load_backend(
 
     Args:
         name: a name of the registry's `backends` group.
-        device: where to compute, in the backend's own terms; None for its default.
-        precision: what networks are computed in, one of the backend's `precisions`.
-        graph: whether a backend that can record launches does.
+        device: the device to compute on, in the backend's own terms; None for its default.
+        precision: the precision of networks, one of the backend's `precisions`.
+        graph: whether a backend that can record launches does so; others ignore it.
 
     Raises:
         RegistryError: no such backend.
-        BackendError: its package, driver or device is missing, it has not this precision, or it is no backend.
+        BackendError: its package, driver or device is missing, it lacks this precision, or is no subclass of `Backend`.
     """
     from tinyddpm import registry
 

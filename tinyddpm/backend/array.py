@@ -1,4 +1,4 @@
-"""The type of an array, and what is done to any."""
+"""The type of arrays, and a function that works on those of every backend."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Array: TypeAlias = Any
 
 
 def clipped(xp: Any, x: Array, low: float, high: float = inf) -> Array:
-    """Return x brought within low and high; NaN stays NaN.
+    """Return x limited to [low, high]; NaN stays NaN.
 
-    For CuPy and NumPy, array-api-compat writes the standard's `clip` with masks, for each of which a GPU is waited for.
+    The standard's `clip` is avoided: array-api-compat implements it with masks, each of which waits for the GPU.
     """
 
     def bound(value: float) -> Array:

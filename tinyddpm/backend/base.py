@@ -1,6 +1,6 @@
-"""The array layer: what a backend is.
+"""The contract of backends.
 
-A backend is an explicit object, passed down to whatever computes. It offers one array API namespace (`xp`), moves
+A backend is an explicit object, passed down to all code that computes. It offers one array API namespace (`xp`), moves
 arrays to and from the host, names the class of its operations, and draws random numbers that are the same everywhere.
 """
 
@@ -21,21 +21,21 @@ from tinyddpm.errors import OutOfMemoryError
 
 
 class Backend:
-    """One array library on one device. Subclasses set `name` and `xp` and know how to move data.
+    """One array library on one device. Subclasses set `name` and `xp`, and override the moving of data.
 
     Attributes:
         name: the registered name.
         xp: a namespace of the array API standard (2023.12 or later), as array-api-compat offers it.
         device: the device that arrays are made on, in the namespace's own terms.
         operations: `module:attribute` of the operations class; imported when operations are first asked for.
-        precisions: what networks can be computed in. All compute in "fp32"; a backend that has others takes one as
-            the option `precision`.
-        precision: which of them it computes in.
-        graphs: whether it can record what it does and do it again, by `captured`; then it takes the option `graph`,
-            which is whether to, and training asks it for nothing before the end of a step.
-        spreads: whether operations share their work by threads that are idle, as where a batch is not cut over them.
-        memory_errors: what the library raises where memory runs out.
-        requires: the modules of libraries beyond the package's dependencies, with what `pip install` takes for each.
+        precisions: the precisions of networks. All backends have "fp32"; one that has others takes one of them as the
+            option `precision`.
+        precision: the precision in use.
+        graphs: whether `captured` can record launches and replay them. If so, the option `graph` switches it on or off,
+            and training reads nothing back from the device before the end of a step.
+        spreads: whether operations share their work among idle threads, as when a batch is not cut into parts.
+        memory_errors: exceptions that the library raises when memory runs out.
+        requires: modules of libraries beyond the package's dependencies, with the argument of `pip install` for each.
     """
 
     name: str = ""
@@ -61,7 +61,7 @@ class Backend:
 
     @property
     def storage(self) -> Any:
-        """The type that networks keep activations and matrices in: float32, or bfloat16 with the precision "bf16"."""
+        """The type of a network's activations and matrices: float32, or bfloat16 with the precision "bf16"."""
         if self.precision != "bf16":
             return self.xp.float32
         from ml_dtypes import bfloat16
@@ -69,15 +69,15 @@ class Backend:
         return bfloat16
 
     def captured(self, function: Function) -> Function:
-        """Return what does the same as `function`, by replaying its launches where the backend records them."""
+        """Return a function equal to `function` that replays its launches, if the backend records them."""
         return function
 
     def host_buffer(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
-        """Return host memory, not set, that `upload` is quickest from."""
+        """Return an uninitialised host array from which `upload` is fastest."""
         return np.empty(shape, dtype)
 
     def upload(self, array: Array, values: np.ndarray[Any, Any]) -> None:
-        """Write host values into an array of the same shape; they may change only once the device has read them."""
+        """Write host values into an array of the same shape; they must not change before the device has read them."""
         array[...] = self.asarray(values)
 
     def random(self, seed: int) -> Random:
@@ -86,10 +86,10 @@ class Backend:
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """Make the context in which this backend computes.
+        """Return the context manager within which this backend computes.
 
         Raises:
-            OutOfMemoryError: what was done in it does not fit the memory.
+            OutOfMemoryError: the code within it ran out of memory.
         """
         try:
             with self._context():
@@ -101,24 +101,24 @@ class Backend:
             ) from cause
 
     def threads(self, wanted: int) -> int:
-        """Return how many threads share a batch if `wanted` are (0: as many as help); 1 if the library sees to it."""
+        """Return the number of threads that share a batch: `wanted`, or if 0 as many as help; here, always 1."""
         return 1
 
     def blocks(self, size: int) -> list[slice]:
-        """Return the slices in which several passes over a flat buffer of `size` elements are best done: here, one."""
+        """Return the slices of a flat buffer of `size` elements that make several passes over it fastest: here, one."""
         return [slice(0, size)]
 
     def _context(self) -> AbstractContextManager[Any]:
-        """Return what the library itself needs around its computations."""
+        """Return the context manager that the library itself needs around its computations."""
         return nullcontext()
 
     def synchronize(self) -> None:
-        """Wait until everything asked of the device is done."""
+        """Wait until the device has finished all work."""
 
     def peak_memory(self) -> int:
-        """Return the most bytes in use so far where the arrays live; on a CPU, the process's peak resident size.
+        """Return the peak of memory in use on the device, in bytes; on a CPU, the process's peak resident size.
 
-        It is 0 where the system does not tell it, as Windows does not.
+        It is 0 on systems that do not report it, such as Windows.
         """
         try:
             import resource
@@ -127,9 +127,9 @@ class Backend:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
     def free_memory(self) -> int:
-        """Return the bytes that are free where the arrays live."""
+        """Return the free memory of the device, in bytes."""
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
     def describe(self) -> str:
-        """Return one line: library, version, device."""
+        """Return library, version and device in one line."""
         return self.name

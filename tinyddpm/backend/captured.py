@@ -1,4 +1,4 @@
-"""Functions of arrays whose launches are recorded once and replayed from then on, without the host's work."""
+"""Functions of arrays whose launches are recorded once, then replayed without the host's work."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from tinyddpm.backend.array import Array
 
 Arrays: TypeAlias = tuple[Array, ...]
 Function: TypeAlias = Callable[..., Arrays]
-"""Takes arrays alone and returns arrays; it asks no device for a number, and moves nothing to one."""
+"""A function from arrays to arrays that moves no data between host and device."""
 
 Record: TypeAlias = Callable[[Callable[[], Arrays]], tuple[Arrays, Callable[[], None]]]
-"""Records what a function launches; returns the arrays it writes its results to, and what launches all of it again."""
+"""A function that records the launches of a given function; it returns the arrays of its results, and the replay."""
 
 
 class Recording(NamedTuple):
-    """A recorded call: the arrays that it reads its arguments from and writes its results to, and its replay."""
+    """A recorded call: the arrays of its arguments, those of its results, and the function that replays it."""
 
     inputs: Arrays
     outputs: Arrays
@@ -26,12 +26,12 @@ class Recording(NamedTuple):
 class Captured:
     """A function that is recorded at its second call with arguments of the same shapes and types.
 
-    The first does what the function does, so that all that is made but once, compiled kernels and chosen algorithms,
-    has been made by then: a recording would break on it, or keep it. Results are the caller's own.
+    The first call runs the function itself, which compiles kernels and chooses algorithms: work that happens only once
+    and would break the recording or become a part of it. Results are copies that belong to the caller.
 
     Args:
-        record: of the backend.
-        function: what is recorded.
+        record: the backend's function that records.
+        function: the function to record.
     """
 
     def __init__(self, record: Record, function: Function) -> None:

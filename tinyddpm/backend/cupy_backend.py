@@ -21,10 +21,10 @@ from tinyddpm.errors import BackendError
 INSTALL = "pip install 'tinyddpm[cuda12]' or 'tinyddpm[cuda13]', by the CUDA version that nvidia-smi shows"
 
 OLDEST = (8, 0)
-"""The compute capability from which cards are supported: Ampere, the first with bfloat16 and TF32."""
+"""Least compute capability: that of Ampere, the first with bfloat16 and TF32."""
 
 ARRAY_LAYER = ("cupy", "cupy_backends", "cupyx", "array_api_compat", "tinyddpm.backend")
-"""Packages that do what an operation asks for: what fails in them is named by the operation."""
+"""Packages that operations call: an error in them is reported under the operation's name."""
 
 T = TypeVar("T")
 
@@ -35,16 +35,16 @@ class CupyBackend(Backend):
     Args:
         device: "cuda" (the default, GPU 0), "cuda:N" or "N".
         precision: "fp32"; "tf32", where factors of products are rounded to 10 bits after the point and summed in
-            float32; or "bf16", where a network's activations and matrices are bfloat16 as well. Weights that are
-            trained, moments, statistics and sums are float32 in all.
-        graph: whether training steps and networks that are sampled from are recorded as CUDA graphs.
+            float32; or "bf16", where a network's activations and matrices are bfloat16 as well. Trained weights,
+            moments, statistics and sums are float32 in all three.
+        graph: whether training steps and networks in samplers are recorded as CUDA graphs.
 
     Raises:
-        BackendError: CuPy is not installed, installed twice or broken, there is no driver or too old a one, or the
-            device is unknown, not there or too old.
+        BackendError: CuPy is not installed, installed twice or broken, the driver is missing or too old, or the device
+            is unknown, missing or too old.
 
     Attributes:
-        shared_memory: the most bytes of shared memory that a block of threads can have.
+        shared_memory: largest shared memory of a block of threads, in bytes.
     """
 
     name = "cupy"
@@ -53,9 +53,9 @@ class CupyBackend(Backend):
     graphs = True
     requires: ClassVar[Mapping[str, str]] = {"cupy": "tinyddpm[cuda12]"}
     randomness = "tinyddpm.ops.cuda.random:CupyRandom"
-    """`module:attribute` of the random numbers' class; imported when they are first asked for."""
+    """`module:attribute` of the class of random numbers; imported at its first use."""
     convolutions = "tinyddpm.ops.cuda.cudnn_frontend:cudnn_line"
-    """`module:attribute` of what says what convolutions are done by."""
+    """`module:attribute` of the function that names the library of convolutions."""
 
     def __init__(self, device: str | None = None, *, precision: str = "fp32", graph: bool = True) -> None:
         self._cupy = _import_cupy()
@@ -68,20 +68,20 @@ class CupyBackend(Backend):
         self._modules: dict[tuple[str, tuple[str, ...]], Any] = {}
         self._graph = graph
         self._most_held = 0
-        # What a graph works on must stay its own: all graphs share this pool, one replayed after the other.
+        # No one else may use a graph's memory. All graphs share this pool, since they are replayed one at a time.
         self._graph_memory = self._cupy.cuda.MemoryPool()
         with self.device:
             self._stream = self._cupy.cuda.Stream()  # the default one cannot be recorded
 
     def compile(self, code: str, options: tuple[str, ...]) -> Any:
-        """Return CuPy's RawModule of `code`, the same one each time; it is compiled when a kernel is first taken."""
+        """Return CuPy's RawModule of `code`, cached; it is compiled when a kernel is first taken from it."""
         key = (code, options)
         if key not in self._modules:
             self._modules[key] = self._cupy.RawModule(code=code, options=options)
         return self._modules[key]
 
     def random(self, seed: int) -> Random:
-        """Return the stateless random numbers of `seed`, each draw a launch."""
+        """Return the stateless random numbers of `seed`; each draw is one launch."""
         result: Random = EntryPoint("random", self.randomness, "").load()(self, seed)
         return result
 
@@ -91,14 +91,14 @@ class CupyBackend(Backend):
         return host
 
     def captured(self, function: Function) -> Function:
-        """Return `function`, recorded at its second call as a CUDA graph that later ones replay."""
+        """Return `function`, recorded at its second call as a CUDA graph that later calls replay."""
         return Captured(self._record, function) if self._graph else function
 
     def _record(self, function: Callable[[], Arrays]) -> tuple[Arrays, Callable[[], None]]:
-        """Return the results' arrays and the replay of what `function` launches; nothing is computed yet.
+        """Record the launches of `function`; return the arrays of its results and the replay. Nothing is computed yet.
 
         Raises:
-            BackendError: it does what cannot be recorded.
+            BackendError: a part of the function cannot be recorded.
         """
         self._see_memory()
         self._cupy.get_default_memory_pool().free_all_blocks()
@@ -113,44 +113,44 @@ class CupyBackend(Backend):
         return outputs, lambda: graph.launch(self._stream)
 
     def host_buffer(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
-        """Return page-locked memory, which the GPU reads by itself."""
+        """Return page-locked memory, which the GPU reads without the host."""
         import cupyx
 
         buffer: np.ndarray[Any, Any] = cupyx.empty_pinned(shape, dtype)
         return buffer
 
     def upload(self, array: Array, values: np.ndarray[Any, Any]) -> None:
-        """Write host values into an array, in the order of what else is launched."""
+        """Write host values into an array, in order with the launches."""
         array.set(values)
 
     @contextmanager
     def _context(self) -> Iterator[None]:
-        """Make this backend's GPU and stream the current ones: CuPy makes arrays and launches kernels there."""
+        """Make this backend's GPU and stream the current ones, where CuPy allocates arrays and launches kernels."""
         with self._cupy.cuda.Device(self.device.id), self._stream:
             yield
 
     def synchronize(self) -> None:
-        """Wait until everything asked of the GPU is done."""
+        """Wait until the GPU has finished all work."""
         self.device.synchronize()
 
     def peak_memory(self) -> int:
-        """Return the most bytes of the GPU that CuPy's memory pool and the graphs' have held."""
+        """Return the peak of the GPU's memory held by CuPy's pool and the graphs' pool, in bytes."""
         with self._context():
             self._see_memory()
         return self._most_held
 
     def _see_memory(self) -> None:
-        """Note what the pools hold. They only grow, but where a recording begins, which makes room for its own."""
+        """Update the peak. The pools only grow, except before a recording, which frees CuPy's for its own."""
         pools = (self._cupy.get_default_memory_pool(), self._graph_memory)
         self._most_held = max(self._most_held, sum(int(pool.total_bytes()) for pool in pools))
 
     def free_memory(self) -> int:
-        """Return the bytes that are free on the GPU."""
+        """Return the free memory of the GPU, in bytes."""
         with self._context():
             return int(self._cupy.cuda.runtime.memGetInfo()[0])
 
     def describe(self) -> str:
-        """Return the versions of CuPy, CUDA, the driver and cuDNN, the GPU by its name, and the precision."""
+        """Return the versions of CuPy, CUDA, the driver and cuDNN, the GPU's name, and the precision."""
         runtime = self._cupy.cuda.runtime
         gpu = runtime.getDeviceProperties(self.device.id)["name"].decode()
         cuda, driver = _version(runtime.runtimeGetVersion()), _version(runtime.driverGetVersion())
@@ -160,29 +160,29 @@ class CupyBackend(Backend):
 
 
 def record(stream: Any, function: Callable[[], T]) -> tuple[T, Any]:
-    """Return what a function returns, and the graph of what it launches on a stream; nothing is computed yet.
+    """Return the function's result, and the CUDA graph of its launches on a stream; nothing is computed yet.
 
-    The graph's memory is the caller's concern: what is allocated in the function must stay the graph's.
+    The caller must keep the memory allocated in the function for the graph alone.
 
     Args:
-        stream: the current one of CuPy's, and not the default one.
-        function: what to record. Whatever it raises is raised, and the stream is of use again.
+        stream: CuPy's current stream, which must not be the default one.
+        function: the function to record. Its exceptions are passed on, and the stream stays usable.
 
     Raises:
-        RuntimeError: the function does what cannot be recorded.
+        RuntimeError: a part of the function cannot be recorded.
     """
     stream.begin_capture()
     try:
         result = function()
     except BaseException:
-        with suppress(RuntimeError):  # a recording that broke ends in an error that says less than the first
+        with suppress(RuntimeError):  # ending a broken recording raises an error that says less than the first
             stream.end_capture()
         raise
     return result, stream.end_capture()
 
 
 def _operation(error: RuntimeError) -> str:
-    """Return what did what failed, of this package or a plugin, innermost, as "what linear does (FILE:41)"."""
+    """Return the innermost function of this package or a plugin in the traceback, as "what linear does (FILE:41)"."""
     frames = [
         (frame.f_code, line)
         for frame, line in walk_tb(error.__traceback__)
@@ -195,7 +195,7 @@ def _operation(error: RuntimeError) -> str:
 
 
 def _import_cupy() -> Any:
-    """Return the module cupy, or raise BackendError if it is missing, there twice, or cannot be imported."""
+    """Return the module cupy, or raise BackendError if it is missing, installed twice, or cannot be imported."""
     names = {re.sub(r"[-_.]+", "-", str(found.metadata["Name"])).lower() for found in metadata.distributions()}
     copies = sorted(name for name in names if re.fullmatch(r"cupy(-(cuda|rocm).*)?", name))
     if len(copies) > 1:

@@ -1,4 +1,4 @@
-"""Keeping freed memory, so that the arrays of one step are made of those of the step before."""
+"""Settings of glibc's allocator, so that each step's arrays reuse the memory of the previous step's."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import ctypes
 import platform
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
-"""Names of glibc's `mallopt`."""
+"""Parameters of glibc's `mallopt`."""
 
 NEVER = -1
+"""Threshold at which the allocator never returns freed memory to the system."""
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc's allocator to keep what is freed for the next arrays; return whether it could be told.
+    """Make glibc's allocator keep freed memory for the next arrays; return whether it accepted the settings.
 
-    As it comes, it gives large blocks back to the system at once, and every new array is then paid for page by page, at
-    every step. Told so, it takes all blocks from one heap, whatever their size and thread, and never trims it: a step's
-    arrays are made of those of the step before. This holds for the whole process. Other allocators are left alone.
+    By default it returns large blocks to the system at once, and the system must map every new array page by page, at
+    every step. With these settings it takes all blocks from one heap, whatever their size and thread, and never trims
+    it: each step's arrays reuse the memory of the previous step's. The settings hold for the whole process. Other
+    allocators are left alone.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

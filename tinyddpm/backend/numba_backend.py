@@ -11,14 +11,14 @@ from tinyddpm.backend.random import Random
 from tinyddpm.errors import BackendError
 
 OLDEST = "0.64"
-"""The first Numba that takes all of NumPy 2.0 to 2.4, on all of Python 3.11 to 3.14; pyproject.toml asks for it too."""
+"""First version of Numba for all of NumPy 2.0 to 2.4 and Python 3.11 to 3.14; pyproject.toml requires it too."""
 
 
 class NumbaBackend(NumpyBackend):
-    """NumPy's arrays; operations are compiled by Numba.
+    """NumPy arrays, with operations compiled by Numba.
 
     Raises:
-        BackendError: Numba is not installed, or too old, or a device other than None or "cpu" is asked for.
+        BackendError: Numba is not installed or too old, or the device is neither None nor "cpu".
     """
 
     name = "numba"
@@ -45,5 +45,5 @@ class NumbaBackend(NumpyBackend):
         return found
 
     def describe(self) -> str:
-        """Return NumPy's line with Numba's version before it."""
+        """Return Numba's version, followed by NumPy's line."""
         return f"numba {self._version}, {super().describe()}"

@@ -1,4 +1,4 @@
-"""NumPy on the CPU: the backend that is always there."""
+"""NumPy on the CPU: the default backend, which needs no extra package."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tinyddpm.backend.processor import silu_function
 from tinyddpm.errors import BackendError
 
 BLOCK = 1 << 16
-"""Elements of a flat buffer that stay in a core's cache with those of a few others."""
+"""Elements of a block of a flat buffer: 256 KiB of float32, so that blocks of a few buffers fit a core's cache."""
 
 
 class NumpyBackend(Backend):
-    """NumPy arrays on the CPU. Making one has the process keep freed memory, see `keep_freed_memory`.
+    """NumPy arrays on the CPU. The first one makes the process keep freed memory, see `keep_freed_memory`.
 
     Raises:
-        BackendError: a device other than None or "cpu" is asked for.
+        BackendError: the device is neither None nor "cpu".
     """
 
     name = "numpy"
@@ -33,29 +33,29 @@ class NumpyBackend(Backend):
             raise BackendError(
                 f"the numpy backend has no device {device!r}, only 'cpu': use backend cupy or torch for it"
             )
-        import array_api_compat.numpy as xp  # when one is made: it takes as long to import as half of NumPy
+        import array_api_compat.numpy as xp  # here, not above: its import takes half as long as NumPy's
 
         super().__init__(xp, "cpu")
         keep_freed_memory()
 
     def _context(self) -> AbstractContextManager[Any]:
-        """Return a context without warnings or errors of arithmetic, whatever the program around it has set.
+        """Return a context without NumPy's floating-point warnings and errors, whatever the calling program has set.
 
-        Numbers that leave the finite ones show in the loss; those that become 0 are meant to.
+        Overflow shows in the loss, and underflow to 0 is intended.
         """
         return np.errstate(all="ignore")
 
     def threads(self, wanted: int) -> int:
-        """Return `wanted`, or the number of cores that this process may run on if it is 0."""
+        """Return `wanted`, or if it is 0 the number of cores that this process may run on."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return wanted or cores
 
     def blocks(self, size: int) -> list[slice]:
-        """Return slices that fit the cache."""
+        """Return slices of at most `BLOCK` elements, which fit the cache."""
         return [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
 
     def describe(self) -> str:
-        """Return NumPy's version, what SiLU is computed by, and the BLAS libraries with their kernels and threads."""
+        """Return NumPy's version, the function in SiLU, and the BLAS libraries with their kernels and threads."""
         libraries = sorted(
             f"{pool['internal_api']} {pool['version'] or 'of unknown version'} ({_details(pool)})"
             for pool in threadpool_info()

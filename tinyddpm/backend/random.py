@@ -25,17 +25,17 @@ from tinyddpm.errors import ConfigError
 WORD = 2**32
 
 Step: TypeAlias = "int | Array"
-"""A number, or where it lies on the device, (1,) int64."""
+"""The number of a step, on the host or as a (1,) int64 array on the device."""
 
 Samples: TypeAlias = "Sequence[int] | np.ndarray[Any, Any] | Array"
-"""Indices of samples, on the host, or (N,) int64 on the device: drawing must not wait for it."""
+"""Indices of samples, on the host or as an (N,) int64 array on the device, which drawing does not wait for."""
 
 
 class Purpose(IntEnum):
-    """What a random number is for. The values are part of every stream: changing one changes what a seed gives."""
+    """The use of a random number. The values are part of every stream: changing one changes the numbers of a seed."""
 
     INIT = 0
-    """The network's weights before training; the sample tells the parameter."""
+    """The network's weights before training; the sample is a checksum of the parameter's path."""
     ORDER = 1
     """The order of the training samples; the step is the epoch."""
     TIME = 2
@@ -55,24 +55,24 @@ class Purpose(IntEnum):
     SAMPLE_STEP = 9
     """The noise that a sampler adds at each step; the step is t."""
     DATA = 11
-    """The points of a data set that is itself random."""
+    """The points of a random data set."""
     SPLIT = 13
     """Which samples of a data set are held out."""
     BOUND_NOISE = 14
-    """The noise that the variational bound is estimated with; the step is t, the layer the draw."""
+    """The noise for estimates of the variational bound; the step is t, the layer the draw."""
     BOUND_TIME = 15
-    """Which times a bound is estimated at, where it is not all; the step is the stratum."""
+    """The times at which a bound is estimated, if not at all; the step is the stratum."""
     FLOW_NOISE = 16
-    """Where in its bin a pixel lies, and the probes of a trace, for the likelihood by the probability flow."""
+    """The place of a pixel in its bin, and the probes of a trace, for the likelihood by the probability flow."""
     CONDITION = 18
     """Whether a training sample's condition is its null."""
     AUGMENTATION = 19
-    """The noise put on a picture that is to be enlarged: layer 0 is how much, in training, and layer 1 is the noise."""
+    """The noise added to a small picture: layer 0 draws its level, in training, and layer 1 the noise."""
     TRANSFORM = 20
-    """What is done to a training sample; the layer tells the transform, and which of its draws."""
+    """The transforms of a training sample; the layer is a number for the transform and its draw."""
     BALANCE = 21
-    """The order of training samples where classes come equally often: layer 0 is that of the classes, the sample being
-    the round, and layer 1 that within a class, the step being its epoch."""
+    """The order of training samples when classes come equally often: layer 0 orders the classes, with the round as the
+    sample, and layer 1 the samples within a class, with its epoch as the step."""
 
 
 class Random:
@@ -81,10 +81,10 @@ class Random:
     The methods share their arguments: `purpose`, `step` and `layer` name the stream; `samples` are the indices of the
     samples to draw for, a sequence or 1-D array on the host; `shape` is the shape of one sample. They return arrays of
     shape `(len(samples), *shape)`, and all raise ConfigError for a step or sample outside [0, 2**32) or a layer outside
-    [0, 2**24). A sample holds at most 2**34 elements before they repeat.
+    [0, 2**24). After 2**34 elements of a sample the numbers repeat.
 
-    `step` may also be a (1,) int64 array on the device, and `samples` an (N,) int64 array there: what they hold is then
-    not checked, nothing is moved, and what is recorded draws for what they hold when it is done again.
+    `step` may also be a (1,) int64 array on the device, and `samples` an (N,) int64 array there. Their values are then
+    not checked and nothing is moved; a recorded draw uses the values that they have when it is replayed.
 
     Args:
         xp: the array API namespace to compute in.
@@ -161,7 +161,7 @@ class Random:
     def permutation(self, purpose: Purpose, step: int, n: int) -> Array:
         """Return the numbers 0 to n - 1 in random order, int64, shape (n,).
 
-        The order of n random 64-bit keys. Two tie with probability below n**2 / 2**65, and then keep their order.
+        It is the order of n random 64-bit keys. Two are equal with probability below n**2 / 2**65, and stay in order.
         """
         bits = self.bits(purpose, step, [0], (in_range("n", n, WORD), 2))
         return self.xp.argsort((bits[0, :, 0] << 32) | bits[0, :, 1], stable=True)
@@ -177,11 +177,11 @@ class Random:
         return philox_4x32((element, sample[:, None], step_word[:, None], stream_word), self.key)
 
     def on_device(self, step: Step, samples: Samples) -> tuple[Array, Array]:
-        """Return (samples, step), int64 on the device, (N,) and (1,); what is not there is checked and moved."""
+        """Return samples, (N,), and step, (1,), as int64 on the device; those on the host are checked and moved."""
         if isinstance(samples, Sequence) or type(samples) is np.ndarray:
             samples = self._device_array(sample_indices(samples))
         if getattr(step, "ndim", 0) != 1:
-            # Filled, not moved: a step of a sampler copies nothing from the host.
+            # Filled on the device: a sampler's step then copies nothing from the host.
             step = self.xp.full((1,), in_range("step", step, WORD), dtype=self.xp.int64, device=self.device)
         return samples, step
 
@@ -189,7 +189,7 @@ class Random:
         return self.xp.asarray(values, dtype=self.xp.int64, device=self.device)
 
     def _interleave(self, words: Sequence[Array], shape: tuple[int, ...]) -> Array:
-        """Return (samples, *shape) from arrays (samples, counters) that hold every fourth element."""
+        """Return (samples, *shape) from four arrays (samples, counters), each with every fourth element."""
         samples, blocks = words[0].shape
         elements = self.xp.reshape(self.xp.stack(words, axis=-1), (samples, 4 * blocks))
         return self.xp.reshape(elements[:, : math.prod(shape)], (samples, *shape))
@@ -211,7 +211,7 @@ def checked_rate(rate: float) -> float:
 
 
 def sample_indices(samples: Samples) -> np.ndarray[Any, Any]:
-    """Return `samples` as int64 (n,), or raise ConfigError if they are no indices in [0, 2**32)."""
+    """Return `samples` as int64 (n,), or raise ConfigError if they are not indices in [0, 2**32)."""
     indices = np.asarray(samples)
     if indices.size == 0:
         return np.zeros(0, dtype=np.int64)

@@ -17,14 +17,14 @@ class TorchBackend(Backend):
     """Torch tensors on "cpu" (the default), "cuda" or "cuda:N".
 
     Args:
-        device: as above.
-        precision: "fp32", or "tf32" on a GPU: products of float32 arrays are then of numbers rounded to 10 bits after
-            the point, and still summed in float32. Torch's own default has convolutions in TF32 and matrices not. Or
-            "bf16", anywhere: a network's activations and matrices are bfloat16. Weights that are trained, statistics
-            and sums stay float32.
+        device: one of these names.
+        precision: "fp32"; "tf32", on a GPU only, where factors of products are rounded to 10 bits after the point and
+            summed in float32 (Torch's own default uses TF32 in convolutions, but not in matrix products); or "bf16",
+            where a network's activations and matrices are bfloat16 as well. Trained weights, statistics and sums are
+            float32 in all three.
 
     Raises:
-        BackendError: Torch is not installed, the device is unknown or not there, or it has not this precision.
+        BackendError: Torch is not installed, the device is unknown or missing, or it lacks this precision.
     """
 
     name = "torch"
@@ -50,7 +50,7 @@ class TorchBackend(Backend):
         """Return `values` (host array, scalars or a tensor) on the device, as `dtype` if given, without gradient."""
         if isinstance(values, self._torch.Tensor):
             values = values.detach()
-        elif isinstance(values, np.ndarray):  # Torch warns of read-only memory and refuses negative strides.
+        elif isinstance(values, np.ndarray):  # Torch warns about read-only memory and refuses negative strides.
             values = np.require(values, requirements=["C", "W"])
         return super().asarray(values, dtype)
 
@@ -60,14 +60,14 @@ class TorchBackend(Backend):
 
     @property
     def storage(self) -> Any:
-        """The type that networks keep activations and matrices in: float32, or bfloat16 with the precision "bf16"."""
+        """The type of a network's activations and matrices: float32, or bfloat16 with the precision "bf16"."""
         return self._torch.bfloat16 if self.precision == "bf16" else self._torch.float32
 
     @contextmanager
     def _context(self) -> Iterator[None]:
         """Record no gradients, multiply in the chosen precision, and sum in float32.
 
-        The last two are switches of the process, put back afterwards.
+        The switches for the last two belong to the process; they are restored afterwards.
         """
         matmul, cudnn = self._torch.backends.cuda.matmul, self._torch.backends.cudnn
         before = matmul.allow_tf32, cudnn.allow_tf32, matmul.allow_bf16_reduced_precision_reduction
@@ -80,18 +80,18 @@ class TorchBackend(Backend):
             matmul.allow_tf32, cudnn.allow_tf32, matmul.allow_bf16_reduced_precision_reduction = before
 
     def synchronize(self) -> None:
-        """Wait until everything asked of the device is done."""
+        """Wait until the device has finished all work."""
         if self.device.type == "cuda":
             self._torch.cuda.synchronize(self.device)
 
     def peak_memory(self) -> int:
-        """Return the most bytes that tensors have taken so far on the GPU; on the CPU, the process's peak size."""
+        """Return the peak of the GPU's memory taken by tensors, in bytes; on the CPU, the process's peak size."""
         if self.device.type == "cuda":
             return int(self._torch.cuda.max_memory_allocated(self.device))
         return super().peak_memory()
 
     def describe(self) -> str:
-        """Return Torch's version, the device (the CPU with its threads, or the GPU by its name) and the precision."""
+        """Return Torch's version, the device (the CPU with its threads, or the GPU's name) and the precision."""
         if self.device.type == "cuda":
             place = f"{self.device} ({self._torch.cuda.get_device_name(self.device)})"
         else:
@@ -100,7 +100,7 @@ class TorchBackend(Backend):
 
 
 def _find_device(torch: Any, name: str) -> Any:
-    """Return the torch device called `name`, or raise BackendError if it is unknown or not there."""
+    """Return the torch device called `name`, or raise BackendError if it is unknown or missing."""
     try:
         device = torch.device(name)
     except RuntimeError as cause:

@@ -1,4 +1,4 @@
-"""Threads that share a batch: each takes a part of it, and the parts are put together in order."""
+"""Threads that share a batch: each computes a part of it, and the results are joined in order."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Result = TypeVar("Result")
 
 
 _idle: ContextVar[Workers | None] = ContextVar("idle", default=None)
-"""Whose threads have nothing else to do, where they do not."""
+"""The workers whose threads are idle; None if there are none or they are busy."""
 
 
 class Workers:
     """A pool of `threads` threads, with the BLAS held to one thread while they run.
 
-    NumPy lets go of the interpreter inside an array operation, so threads that each work on a part of a batch run side
-    by side through all of a network; the BLAS's own threads would only help inside a matrix product. Results come back
-    in order, so what is made of them does not depend on which thread was faster. One thread is the caller's own. A
-    batch that is one part is the caller's own too: the pool is then idle, and what is done with the part can `spread`.
+    NumPy releases the interpreter's lock inside array operations, so threads that each compute a part of a batch run in
+    parallel through the whole network; the BLAS's own threads would only help inside matrix products. Results come back
+    in order, so sums over them do not depend on which thread was faster. A batch of a single part is computed in the
+    caller's thread: the pool is then idle, and operations can `spread` their work over it.
     """
 
     def __init__(self, threads: int) -> None:
@@ -33,7 +33,7 @@ class Workers:
         self._blas = ThreadpoolController()
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-        """Return `function` of every item, in order; each thread takes a run of them, in a copy of the context."""
+        """Return `function` of every item, in order; each thread takes adjacent items, in a copy of the context."""
         items = list(items)
         if self._pool is None:
             return [function(item) for item in items]
@@ -52,7 +52,7 @@ class Workers:
             return [result for future in futures for result in future.result()]
 
     def spread(self, function: Callable[[slice], None], cut: list[slice]) -> None:
-        """Do `function` for all slices, the last in the caller's thread and the others in the pool's."""
+        """Call `function` with all slices, the last in the caller's thread and the others in the pool's."""
         assert self._pool is not None
         context = copy_context()
         context.run(_idle.set, None)
@@ -60,16 +60,16 @@ class Workers:
         try:
             context.run(function, cut[-1])
         except BaseException:
-            wait(futures)  # nobody may write to what the caller gives up
+            wait(futures)  # no thread may write to arrays that the caller gives up
             raise
         for future in futures:
             future.result()
 
 
 def spread(function: Callable[[slice], None], n: int) -> None:
-    """Do `function` for slices that make up `n`: for one, or for one a thread where threads are idle.
+    """Call `function` with slices that cover `range(n)`: with one, or with one for each thread if threads are idle.
 
-    What it does for one slice depends on no other.
+    Its calls must be independent of each other.
     """
     workers = _idle.get()
     if workers is None or n < 2:
@@ -79,7 +79,7 @@ def spread(function: Callable[[slice], None], n: int) -> None:
 
 
 def parts(n: int, count: int) -> list[slice]:
-    """Return slices that cut `n` samples into at most `count` parts, none empty and as equal as can be."""
+    """Return slices that cut `n` samples into at most `count` parts: none is empty, sizes differ by at most 1."""
     count = max(1, min(n, count))
     edges = [n * i // count for i in range(count + 1)]
     return [slice(a, b) for a, b in pairwise(edges)]

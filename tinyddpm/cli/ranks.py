@@ -41,7 +41,7 @@ def shared(function: F) -> F:
         type=click.Choice(KINDS),
         default="auto",
         show_default=True,
-        help="How processes started by mpiexec or srun communicate; auto: NCCL between GPUs, MPI between CPUs.",
+        help="How ranks of mpiexec, srun or torchrun communicate; auto: NCCL between GPUs, else MPI or Torch.",
         group="Ranks",
     )(command)  # type: ignore[return-value]
 

@@ -1,4 +1,4 @@
-"""Conditions: what a sample is conditioned on, from the data set's column to what a network is told."""
+"""Conditions: what samples are conditioned on, from the data set's columns to the inputs of a network."""
 
 from tinyddpm.conditions.base import (
     OF_CLASSES,

@@ -1,4 +1,4 @@
-"""What a condition is: the protocol that `label` and every plugin implement, and a network with its condition."""
+"""The contract of conditions, which `label` and every plugin implement, and a network with its condition."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tinyddpm.nn import DropoutNoise, Gradients, Network, Parameter, Told, Weigh
 from tinyddpm.ops import Operations, Saved
 
 OF_CLASSES = "label"
-"""The condition of a model that learns classes, where none is named."""
+"""The default condition of a model that learns classes."""
 
 HostArray: TypeAlias = np.ndarray[Any, Any]
 
 Given: TypeAlias = Mapping[str, Array]
-"""What a condition has read for N samples, on the device: columns by name, (N, ...). Rows can be cut and joined."""
+"""The columns that a condition has read for N samples, by name, (N, ...) on the device. Rows can be cut and joined."""
 
 
 class Known(Protocol):
-    """What conditions read, of a data set or of what is asked for.
+    """The data that conditions read, from a data set or from a request for samples.
 
     Attributes:
         labels: (n,) integers, None without classes.
-        columns: what else is known of each sample, by name, each of n rows; see `tinyddpm.data.base.Dataset`.
+        columns: other data of each sample, by name, each of n rows; see `tinyddpm.data.base.Dataset`.
     """
 
     labels: HostArray | None
@@ -37,19 +37,19 @@ class Known(Protocol):
 
 @dataclass
 class Asked:
-    """What samples are asked for: `labels`, (n,) integers, None where no class is said, and `columns` of n rows."""
+    """A request for n samples: `labels`, (n,) integers, None without classes, and `columns` of n rows by name."""
 
     labels: HostArray | None
     columns: Mapping[str, HostArray] = field(default_factory=dict)
 
 
 class Wish(NamedTuple):
-    """What a user asks for, in the user's own terms: samples go round through it. None for what is not said.
+    """A user's request in the user's own terms. Samples are drawn for its k entries in turn. A part not given is None.
 
     Attributes:
         labels: (k,) numbers of classes.
         prompts: k captions.
-        embeddings: columns that someone else's encoder made, each of k rows.
+        embeddings: columns that another project's encoder made, each of k rows.
         images: small pictures to enlarge, uint8 (k, h, w, C).
     """
 
@@ -60,7 +60,7 @@ class Wish(NamedTuple):
 
     @property
     def said(self) -> bool:
-        """Whether anything is."""
+        """Whether any part is given."""
         return any(part is not None for part in self)
 
 
@@ -70,11 +70,11 @@ ASKED_BY = {
     "embeddings": ("embeddings", "--embeddings"),
     "images": ("pictures to enlarge", "images"),
 }
-"""What a model must have been trained with for each part of a wish, and the option that says it."""
+"""For each part of a wish: the data that a model must have been trained with, and the option that gives the part."""
 
 
 class Telling(Protocol):
-    """What tells a network of samples, with parameters and a hand-derived backward, and no state of its own."""
+    """A function from columns to a network's `Told`, with parameters, a hand-derived backward and no state."""
 
     @property
     def parameters(self) -> Sequence[Parameter]:
@@ -82,7 +82,7 @@ class Telling(Protocol):
         ...
 
     def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
-        """Return what a network is told of N samples, and the residuals (None when `ops.training` is False)."""
+        """Return the network's `Told` for N samples, and the residuals (None when `ops.training` is False)."""
         ...
 
     def backward(self, saved: Saved, dw: Gradients, dtold: Told) -> None:
@@ -91,62 +91,63 @@ class Telling(Protocol):
 
 
 class Condition(Telling, Protocol):
-    """What samples are conditioned on.
+    """A kind of information that samples are conditioned on: how it is read, and how a network receives it.
 
     An entry of group `tinyddpm.conditions` is a callable
     `(sample_shape, classes, width, null, **options) -> Condition`:
 
     - sample_shape: (H, W, C) of one image, or (D,) of one point;
     - classes: the number of classes of the data, 0 for none;
-    - width: of the vector that the network takes;
-    - null: whether the null is ever given; parameters that the null alone needs are declared only then;
+    - width: width of the vector that the network takes;
+    - null: whether the null is used; parameters that only the null needs are declared only then;
     - options: keyword-only, all with defaults; ConfigError for a bad one, before anything is computed.
 
-    Where options depend on the training data, such as the words of its captions, the callable has a function
-    `learned(known, **options) -> options` as an attribute. It is called once, before a run's model is built, and what
-    it returns is recorded in the configuration.
+    If options depend on the training data, such as the words of its captions, the callable has a function
+    `learned(known, **options) -> options` as an attribute. It is called once, before a run's model is built, and the
+    options that it returns are recorded in the configuration.
 
-    Where what is given is made of the samples themselves, such as smaller pictures of them, the condition has a method
-    `observed(xp, x_0, random=None, step=0, samples=()) -> Given`. It makes the columns that `read` returns of x_0,
-    (N, *sample_shape), on the device, and nothing is read of a data set. Each step of training asks it anew: `random`,
-    `step` and `samples` then name the random numbers that it may draw, see `Random`. Without `random` it draws none.
+    If the columns are made from the samples themselves, such as smaller pictures of them, the condition has a method
+    `observed(xp, x_0, random=None, step=0, samples=()) -> Given`. It makes the columns of `read` from x_0,
+    (N, *sample_shape), on the device; then no columns of a data set are read. Each training step calls it anew:
+    `random`, `step` and `samples` name the random numbers that it may draw, see `Random`. Without `random` there are
+    none.
 
     Attributes:
-        gives: how wide the parts are that it tells a network; 0 for those that it does not.
-        null: what is given for one sample of which nothing is said, by column, each without the axis of samples.
-            Empty if it was built without a null and needs parameters for one.
+        gives: widths of the parts of `Told` that it makes; 0 for the others.
+        null: the columns for one sample without information, by name, each without the axis of samples. Empty if it was
+            built without a null and would need parameters for one.
     """
 
     gives: Widths
     null: Mapping[str, HostArray]
 
     def read(self, known: Known) -> Mapping[str, HostArray]:
-        """Return the columns of all samples that `known` knows of, each (n, ...), on the host.
+        """Return the columns of all samples in `known`, each (n, ...), on the host.
 
         Raises:
-            ConfigError: they are not there, or out of range.
+            ConfigError: the data that it reads are missing or out of range.
         """
         ...
 
     def asked(self, wish: Wish, shown: Known | None = None) -> Known:
-        """Return what samples are asked for in turn when a user has this wish.
+        """Return the request, in this condition's columns, that fulfils a user's wish.
 
         Args:
-            wish: what is said.
-            shown: some samples of the data, whose like may be drawn where nothing is said, as a run does on its way.
+            wish: the user's request.
+            shown: some samples of the data, used if the wish is empty: pictures of a run show the like of them.
 
         Raises:
-            ConfigError: what is said is not what this condition reads, or nothing is said where that is not known.
+            ConfigError: the wish has a part that this condition does not read, or is empty where it must not be.
         """
         ...
 
     def words(self, known: Known) -> Sequence[str] | None:
-        """Return what to write beside each sample that was asked for so; None for nothing."""
+        """Return a text to write beside each sample of this request; None for no texts."""
         ...
 
 
 class Unconditional:
-    """The condition of a model without one: nothing is read, and nothing told."""
+    """The condition of a model without one: it reads no columns and gives a network nothing."""
 
     gives = Widths()
     null: Mapping[str, HostArray] = {}
@@ -157,19 +158,19 @@ class Unconditional:
         return {}
 
     def asked(self, wish: Wish, shown: Known | None = None) -> Asked:
-        """Return that nothing is asked for.
+        """Return an empty request.
 
         Raises:
-            ConfigError: something is.
+            ConfigError: the wish is not empty.
         """
         refuse_others(wish)
         return Asked(None)
 
     def words(self, known: Known) -> None:
-        """Return that nothing is to be written."""
+        """Return None: there are no texts."""
 
     def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
-        """Return that nothing is told."""
+        """Return an empty `Told`."""
         return Told(), None
 
     def backward(self, saved: Saved, dw: Gradients, dtold: Told) -> None:
@@ -177,14 +178,14 @@ class Unconditional:
 
 
 class Conditioned:
-    """A network with its condition: a function of x_t, t and what was given.
+    """A network with its condition: a function of x_t, t and the condition's columns.
 
     Args:
-        network: is told what the condition gives.
-        condition: what the samples are conditioned on.
+        network: the network, which receives the condition's `Told`.
+        condition: makes the `Told` of the columns.
 
     Attributes:
-        parameters: of both; those whose paths begin with the same folder lie side by side.
+        parameters: those of both; parameters whose paths begin with the same folder are adjacent.
     """
 
     def __init__(self, network: Network, condition: Telling) -> None:
@@ -217,17 +218,17 @@ def make_condition(
 
     Raises:
         RegistryError: no such condition, or its plugin is broken.
-        ConfigError: an option is unknown or out of range, or the data has not what it needs.
+        ConfigError: an option is unknown or out of range, or the data lack what the condition needs.
     """
     condition: Condition = registry.build("conditions", name, (sample_shape, classes, width, null), options)
     return condition
 
 
 def refuse_others(wish: Wish, reads: str = "") -> None:
-    """Refuse what is wished but for the part that a condition reads.
+    """Check that a wish has no part except the one that a condition reads.
 
     Raises:
-        ConfigError: there is such a part.
+        ConfigError: it has another part.
     """
     for part, (what, option) in ASKED_BY.items():
         if part != reads and getattr(wish, part) is not None:
@@ -235,37 +236,43 @@ def refuse_others(wish: Wish, reads: str = "") -> None:
 
 
 def some(known: Known, rows: HostArray | slice) -> Asked:
-    """Return what is known of some rows."""
+    """Return the labels and columns of some rows."""
     labels = None if known.labels is None else known.labels[rows]
     return Asked(labels, {name: column[rows] for name, column in known.columns.items()})
 
 
 def count(known: Known) -> int:
-    """Return of how many samples something is known: 0 where nothing is."""
+    """Return the number of rows of labels and columns, 0 without any."""
     return max([0 if known.labels is None else len(known.labels), *map(len, known.columns.values())])
 
 
 def in_turn(known: Known, numbers: HostArray) -> Asked:
-    """Return what the samples of these numbers are asked for: they go round through what is known."""
+    """Return the rows for samples of these numbers, (N,), in turn: sample i has row i modulo the number of rows."""
     return some(known, numbers % max(1, count(known)))
 
 
 def learned_options(name: str, known: Known, options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the options of a condition with what it learns from the training data; see `Condition`.
+    """Return the options of a condition, with those that it learns from the training data; see `Condition`.
 
     Raises:
         RegistryError: no such condition, or its plugin is broken.
-        ConfigError: an option is unknown, or the data has not what it needs.
+        ConfigError: an option is unknown, or the data lack what the condition needs.
     """
     learn = getattr(registry.checked("conditions", name, options), "learned", None)
     return learn(known, **options) if learn else options
 
 
 def check_fit(network: str, takes: Widths, condition: str, gives: Widths) -> None:
-    """Check that a network, called `network` in messages, takes what a condition gives.
+    """Check that a network takes the parts that a condition gives, in their widths.
+
+    Args:
+        network: name of the network in the message.
+        takes: widths of the parts that it takes.
+        condition: name of the condition in the message.
+        gives: widths of the parts that it gives.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: a part is given that the network does not take in this width.
     """
     for part, given in gives._asdict().items():
         taken = getattr(takes, part)

@@ -1,4 +1,4 @@
-"""Tokens that someone else's encoder made as a condition: projected, and told as they are."""
+"""Precomputed embeddings as a condition: tokens that another project's encoder made, projected for the network."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from tinyddpm.nn.network import WIDEST
 from tinyddpm.ops import Operations, Saved
 
 TOKENS, LENGTH = "tokens", "length"
-"""The columns: (n, L, D) tokens of each sample, and, where not all are there, how many are."""
+"""The columns: (n, L, D) tokens of each sample, and, if some samples have padding, the number of its tokens, (n,)."""
 
 
 class Embeddings(Parts):
-    """A linear map of each token; as a vector, a linear map of the mean of those that are there.
+    """A condition on tokens: a linear map of each token, and as a vector a linear map of their mean.
 
-    What is said is whatever the encoder was given, such as a text (LDM, section 3.3, with its τ frozen). The null is
-    that no token is there.
+    The tokens stand for whatever the encoder read, such as a text (LDM, section 3.3, with its τ frozen). The null is a
+    sample without tokens.
 
     Args:
-        sample_shape: is not used.
-        classes: is not used.
-        width: of the vector.
-        null: whether the model knows what it is when nothing is said.
-        token_width: of a token as told.
-        length: tokens of a sample at most; learned, see `learned`.
-        size: numbers of a token as the encoder makes it; learned too.
+        sample_shape: unused.
+        classes: unused.
+        width: width of the vector.
+        null: whether the model is trained with the null.
+        token_width: width of a token for the network.
+        length: largest number of tokens of a sample; learned, see `learned`.
+        size: width of the encoder's tokens; learned too.
 
     Raises:
         ConfigError: an option is out of range.
@@ -63,19 +63,19 @@ class Embeddings(Parts):
 
     @staticmethod
     def learned(known: Known, **options: Any) -> Mapping[str, Any]:
-        """Return the options with the number and the size of the tokens of the data.
+        """Return the options with `length` and `size` of the data's tokens.
 
         Raises:
-            ConfigError: there are no tokens.
+            ConfigError: the data have no tokens.
         """
         _, length, size = _tokens(known).shape
         return {"length": length, "size": size, **options}
 
     def read(self, known: Known) -> Mapping[str, HostArray]:
-        """Return `tokens`, (n, length, size) float32, and `length`, how many of each sample's are there, (n,) int64.
+        """Return `tokens`, (n, length, size) float32 with padding, and `length`, the number of tokens, (n,) int64.
 
         Raises:
-            ConfigError: there are none, or they are of another size or too many.
+            ConfigError: there are no tokens, too many, or some of another size.
         """
         tokens = np.asarray(_tokens(known), np.float32)
         n, length, size = tokens.shape
@@ -88,10 +88,10 @@ class Embeddings(Parts):
         return {TOKENS: np.pad(tokens, ((0, 0), (0, self.length - length), (0, 0))), LENGTH: there}
 
     def asked(self, wish: Wish, shown: Known | None = None) -> Asked:
-        """Return the tokens that are said, or else those of the samples shown, or else none.
+        """Return the embeddings of the wish, or else those of the samples shown, or else the null.
 
         Raises:
-            ConfigError: something else is said, or nothing, and the model does not know what it is then.
+            ConfigError: the wish has another part, or is empty and the model was trained without the null.
         """
         refuse_others(wish, "embeddings")
         if wish.embeddings is not None:
@@ -100,15 +100,15 @@ class Embeddings(Parts):
             return Asked(None, {name: shown.columns[name] for name in (TOKENS, LENGTH) if name in shown.columns})
         if not self.knows_null:
             raise ConfigError(
-                "the model draws what tokens say: give --embeddings, or train one with --condition-dropout 0.1"
+                "the model draws from embeddings: give --embeddings, or train one with --condition-dropout 0.1"
             )
         return Asked(None, {name: value[None, ...] for name, value in self.null.items()})
 
     def words(self, known: Known) -> None:
-        """Return that nothing is to be written."""
+        """Return None: there are no texts."""
 
     def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
-        """Return a vector and (N, length, token_width) tokens, of which the mask says whether they are there."""
+        """Return a vector and (N, length, token_width) tokens, with a mask that is False for padding."""
         run, xp = Pass(ops, w), ops.xp
         x = xp.astype(given[TOKENS], w[self.project.paths[0]].dtype, copy=False)
         places = xp.arange(self.length, dtype=xp.int64, device=device(x))
@@ -120,14 +120,14 @@ class Embeddings(Parts):
         return Told(vector=vector, tokens=tokens, mask=there), run if ops.training else None
 
     def backward(self, saved: Saved, dw: Gradients, dtold: Told) -> None:
-        """Add the gradients of the parameters; tokens have none."""
+        """Add the gradients of the parameters to `dw`; tokens have none."""
         run: Pass = saved
         run.dw = dw
         dmean = self.vector.backward(run, dtold.vector)
         self.project.backward(run, dtold.tokens + dmean[:, None, :] * run.told["share"])
 
     def _shares(self, run: Pass, there: Any, like: Any) -> Any:
-        """Return the share of each token in the mean of those that are there, (N, length, 1); 0 where none is."""
+        """Return the weight of each token in the mean of a sample's tokens, (N, length, 1); 0 for padding."""
         xp = run.ops.xp
         weights = xp.astype(there, like.dtype)[:, :, None]
         count = xp.sum(weights, axis=1, keepdims=True, dtype=like.dtype)
@@ -136,5 +136,5 @@ class Embeddings(Parts):
 
 def _tokens(known: Known) -> HostArray:
     if TOKENS not in known.columns:
-        raise ConfigError("no tokens are there: give data with a column of tokens, or say them with --embeddings")
+        raise ConfigError("there are no tokens: give data with a column of tokens, or give them with --embeddings")
     return known.columns[TOKENS]

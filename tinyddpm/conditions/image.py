@@ -1,6 +1,6 @@
-"""A smaller picture of the sample as a condition: enlarged and told beside x_t, with its noise.
+"""A smaller picture of the sample as a condition: enlarged and concatenated to x_t, with its level of noise.
 
-A model that is told it draws what the small picture may have been of: super-resolution, and a stage of a cascade.
+The model then draws large images that shrink to the picture: super-resolution, and a stage of a cascade.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from tinyddpm.ops import Operations, Saved
 from tinyddpm.ops.images import bicubic, shrunk, to_model
 
 PICTURE, LEVEL = "image", "level"
-"""The columns: small pictures, (n, h, w, C) float32 in [−1, 1], and how noisy each is, (n,) float32 from 0 to 1."""
+"""The columns: small pictures, (n, h, w, C) float32 in [−1, 1], and their levels of noise, (n,) float32 from 0 to 1."""
 
 FREQUENCIES = 64
-"""Sinusoids that tell the level, which is told as a time from 0 to 1000 is."""
+"""Number of sinusoids of the level, which is embedded like a time from 0 to 1000."""
 
 
 class Image(Parts):
-    """The sample shrunk, and enlarged again to the size of x_t (SR3), with noise augmentation (CDM).
+    """A condition on the sample shrunk and enlarged again to the size of x_t (SR3), with noise augmentation (CDM).
 
-    A model that never sees noise trusts its picture to the last grey level. One that draws from another model's
-    pictures, or from a camera's, must not. So in training a picture z is
+    A model that never saw noise trusts its picture to the last grey level, which is wrong for pictures of another model
+    or of a camera. So in training a picture z is
 
         z = √(1 − level²) picture + level eps,   level uniform from 0 to `noise`
 
-    and the level is told as a vector, by a perceptron of its sinusoids as the time's. The null is a grey picture of
-    level 1, which says nothing.
+    and the vector gives the level, embedded like the time by sinusoids and a perceptron. The null is a grey picture of
+    level 1, which contains no information.
 
     Args:
         sample_shape: (H, W, C) of the images.
-        classes: is not used.
-        width: of the vector.
-        null: whether the model knows it, which needs no parameters.
-        factor: how many pixels of the sample, down and across, become one of the picture: their mean, in 8 bits.
+        classes: unused.
+        width: width of the vector.
+        null: unused; the null needs no parameters.
+        factor: side of the squares of the sample whose mean, rounded to 8 bits, is a pixel of the picture.
         noise: the highest level in training, in [0, 1).
 
     Raises:
-        ConfigError: the samples are no images, or an option is out of range.
+        ConfigError: the samples are not images, or an option is out of range.
     """
 
     def __init__(
@@ -73,13 +73,13 @@ class Image(Parts):
         self.dense_2 = Linear("image/dense_2", width, width)
 
     def read(self, known: Known) -> Mapping[str, HostArray]:
-        """Return `image`, the small pictures, and `level`, their noise, which is 0 where it is not said.
+        """Return `image`, the small pictures, and `level`, their level of noise, 0 if there is no such column.
 
         Raises:
-            ConfigError: there are none, or they are of another size.
+            ConfigError: there are no pictures, or they have another size.
         """
         if PICTURE not in known.columns:
-            raise ConfigError("no pictures to enlarge are there: give them to `tinyddpm edit enlarge`")
+            raise ConfigError("there are no pictures to enlarge: give them to `tinyddpm edit enlarge`")
         pictures = np.asarray(known.columns[PICTURE], np.float32)
         self._check_size(pictures.shape)
         return {PICTURE: pictures, LEVEL: np.asarray(known.columns.get(LEVEL, np.zeros(len(pictures))), np.float32)}
@@ -87,7 +87,7 @@ class Image(Parts):
     def observed(
         self, xp: Any, x_0: Array, random: Random | None = None, step: Step = 0, samples: Samples = ()
     ) -> Given:
-        """Return the pictures of these samples, (N, H, W, C), as `read` does; with `random`, noisy ones."""
+        """Return the columns of `read` for samples x_0, (N, H, W, C): their small pictures, noisy with `random`."""
         grey_levels = xp.astype(xp.round((x_0 + 1.0) * 127.5), xp.int32)
         pictures = to_model(shrunk(grey_levels, self.factor))
         if random is None:
@@ -102,10 +102,10 @@ class Image(Parts):
         return xp.sqrt(1.0 - level * level) * pictures + level * eps
 
     def asked(self, wish: Wish, shown: Known | None = None) -> Asked:
-        """Return the pictures that are said, or else those of the samples shown.
+        """Return the images of the wish, or else the pictures of the samples shown.
 
         Raises:
-            ConfigError: something else is said, or nothing.
+            ConfigError: the wish has another part, or there are neither.
         """
         refuse_others(wish, "images")
         if wish.images is not None:
@@ -116,7 +116,7 @@ class Image(Parts):
         raise ConfigError("the model enlarges pictures: give it some by `tinyddpm edit enlarge`")
 
     def words(self, known: Known) -> None:
-        """Return that nothing is to be written."""
+        """Return None: there are no texts."""
 
     def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
         """Return a vector, and an image (N, H, W, C): the picture enlarged by bicubic interpolation."""
@@ -129,7 +129,7 @@ class Image(Parts):
         return Told(vector=vector, image=image), run if ops.training else None
 
     def backward(self, saved: Saved, dw: Gradients, dtold: Told) -> None:
-        """Add the gradients of the parameters; a picture has none."""
+        """Add the gradients of the parameters to `dw`; a picture has none."""
         run: Pass = saved
         run.dw = dw
         dh = self.dense_2.backward(run, dtold.vector)
@@ -143,7 +143,7 @@ class Image(Parts):
 
 
 def _check(sample_shape: tuple[int, ...], factor: int, noise: float) -> None:
-    """Refuse what cannot be built, before anything is."""
+    """Raise ConfigError for samples or options of which no condition can be built."""
     if len(sample_shape) != 3:
         raise ConfigError("condition 'image' is for images, and the samples are points: choose another condition")
     height, width, _ = sample_shape

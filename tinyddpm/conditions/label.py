@@ -17,10 +17,10 @@ class Label(Parts):
     """A learned vector per class, which is added to the embedded time (ADM, section 3). The null is one row more (CFG).
 
     Args:
-        sample_shape: is not used.
+        sample_shape: unused.
         classes: number of classes.
-        width: of the vectors.
-        null: whether there is a row for it.
+        width: width of the vectors.
+        null: whether there is a row for the null.
 
     Raises:
         ConfigError: there are no classes.
@@ -38,10 +38,10 @@ class Label(Parts):
         """Return `label`, the class of each sample, (n,) int64.
 
         Raises:
-            ConfigError: it is not said, or not the number of a class.
+            ConfigError: no classes are given, or one is not from 0 to `classes` − 1.
         """
         if known.labels is None:
-            raise ConfigError(f"no class is said: give each sample one of the {self.classes} classes, by --labels")
+            raise ConfigError(f"no class is given: give each sample one of the {self.classes} classes, by --labels")
         labels = np.asarray(known.labels)
         for label in (labels.min(), labels.max()) if labels.size else ():
             if not 0 <= label < self.classes:
@@ -49,16 +49,16 @@ class Label(Parts):
         return {"label": labels.astype(np.int64)}
 
     def asked(self, wish: Wish, shown: Known | None = None) -> Asked:
-        """Return the classes that are said, or all of them.
+        """Return the classes of the wish, or all classes if it is empty.
 
         Raises:
-            ConfigError: something else is said.
+            ConfigError: the wish has another part.
         """
         refuse_others(wish, "labels")
         return Asked(np.arange(self.classes) if wish.labels is None else wish.labels)
 
     def words(self, known: Known) -> None:
-        """Return that nothing is to be written: classes have their columns in a picture."""
+        """Return None: pictures show each class as a column of its own."""
 
     def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
         """Return the vector of each sample's class."""
@@ -67,7 +67,7 @@ class Label(Parts):
         return Told(vector=vector), run if ops.training else None
 
     def backward(self, saved: Saved, dw: Gradients, dtold: Told) -> None:
-        """Add the table's gradient; a class has none."""
+        """Add the table's gradient to `dw`; a class has none."""
         run: Pass = saved
         run.dw = dw
         self.embedding.backward(run, dtold.vector)

@@ -1,6 +1,6 @@
-"""Captions as a condition: a transformer reads them, and the network is told what it makes of each token.
+"""Captions as a condition: a transformer turns the tokens of a caption into the tokens that the network attends to.
 
-A caption becomes numbers: of its words, where those were learned, and of its bytes, where not.
+A token is a word of the vocabulary, or a byte of a word that is not in it.
 """
 
 from __future__ import annotations
@@ -25,39 +25,39 @@ from tinyddpm.nn.transformer import TransformerBlock
 from tinyddpm.ops import Operations, Saved
 
 CAPTIONS = "text"
-"""The column of captions, and of the numbers that they become."""
+"""The column of captions; in the columns that `read` returns, of their tokens' numbers."""
 
 EMPTY, START, FIRST_BYTE = 0, 1, 2
 FIRST_WORD = FIRST_BYTE + 256
-"""What the numbers mean: an empty place after the caption, its start, one of 256 bytes, and words from there on."""
+"""Numbers of tokens: padding after the caption, its start, the first of 256 bytes, and the first word."""
 
 WORD = re.compile(r"\w+|[^\w\s]")
 
 AT_ONCE = 2**16
-"""Captions that are cut at spaces at a time. A piece that many have, such as "skin:", is cut into words once."""
+"""Captions processed at a time, which bounds memory. A piece between spaces that many share is cut into words once."""
 
 LEAST = 2
-"""How often a word must occur to be learned as one: what occurs once teaches no more than its bytes, and those must
-be trained as well."""
+"""Least number of occurrences of a word in the vocabulary. A word that occurs once is better spelled in bytes, whose
+embeddings must be trained as well."""
 
 
 class Text(Parts):
-    """A bidirectional transformer on the tokens of a caption (GLIDE, section 3; LDM, section 3.3).
+    """A condition on captions: a bidirectional transformer on their tokens (GLIDE, section 3; LDM, section 3.3).
 
-    It tells its last states, a token each, and as a vector a linear map of the first, which stands for the caption's
-    start and has seen all others. The null is the empty caption, of which the start alone is there.
+    It gives its last states as tokens, and as the vector a linear map of the first, which is that of the caption's
+    start and has attended to all others. The null is the empty caption, which has the start alone.
 
     Args:
-        sample_shape: is not used.
-        classes: is not used.
-        width: of the vector.
-        null: whether the model knows the empty caption, which needs no parameters.
+        sample_shape: unused.
+        classes: unused.
+        width: width of the vector.
+        null: whether the model is trained with the empty caption, which needs no parameters.
         vocabulary: "words", those of the training captions in lower case, and bytes for all others; or "bytes" alone.
-        words: the words learned, see `learned`.
+        words: the words of the vocabulary, see `learned`.
         depth: number of blocks.
-        token_width: of a token, inside and as told.
+        token_width: width of a token, in the transformer and for the network.
         heads: attention heads; they divide the width of a token.
-        length: tokens of a caption at most, its start among them. What is longer is cut, with a warning.
+        length: largest number of tokens, the start included. Longer captions are cut, with a warning.
 
     Raises:
         ConfigError: an option is out of range.
@@ -92,10 +92,10 @@ class Text(Parts):
 
     @staticmethod
     def learned(known: Known, **options: Any) -> Mapping[str, Any]:
-        """Return the options with the words of the training captions that are learned, in alphabetical order.
+        """Return the options with `words`, those that occur at least twice in the captions, in alphabetical order.
 
         Raises:
-            ConfigError: there are no captions.
+            ConfigError: the data have no captions.
         """
         if options.get("vocabulary", "words") != "words" or "words" in options:
             return options
@@ -108,10 +108,10 @@ class Text(Parts):
         return {**options, "words": sorted(word for word, count in counts.items() if count >= LEAST)}
 
     def read(self, known: Known) -> Mapping[str, HostArray]:
-        """Return `text`, the numbers of each caption's tokens, (n, length) int64; one that is too long is cut.
+        """Return `text`, the numbers of each caption's tokens, (n, length) int64; longer captions are cut.
 
         Raises:
-            ConfigError: there are no captions.
+            ConfigError: the data have no captions.
         """
         captions = _captions(known)
         rows, counts = self._rows(captions)
@@ -126,10 +126,10 @@ class Text(Parts):
         return {CAPTIONS: rows}
 
     def asked(self, wish: Wish, shown: Known | None = None) -> Asked:
-        """Return the captions that are said, or else those of the samples shown, or else the empty one.
+        """Return the prompts of the wish, or else the captions of the samples shown, or else the empty caption.
 
         Raises:
-            ConfigError: something else is said, or nothing, and the model does not know the empty caption.
+            ConfigError: the wish has another part, or is empty and the model was trained without the empty caption.
         """
         refuse_others(wish, "prompts")
         if wish.prompts is not None:
@@ -138,9 +138,9 @@ class Text(Parts):
             return Asked(None, {CAPTIONS: _captions(shown)})
         if not self.knows_null:
             raise ConfigError(
-                "the model draws what words say: say what with --prompt, or train one with --condition-dropout 0.1"
+                "the model draws from captions: give one with --prompt, or train one with --condition-dropout 0.1"
             )
-        warnings.warn("no prompt is given: what is drawn is of the empty caption", TinyDDPMWarning, stacklevel=2)
+        warnings.warn("no prompt is given: samples are drawn for the empty caption", TinyDDPMWarning, stacklevel=2)
         return Asked(None, {CAPTIONS: np.asarray([""], object)})
 
     def words(self, known: Known) -> Sequence[str]:
@@ -150,12 +150,12 @@ class Text(Parts):
     def tokens(self, caption: str) -> list[int]:
         """Return the numbers of a caption's tokens, without its start.
 
-        A word that was not learned becomes its bytes in UTF-8 and a space, which ends it.
+        A word that is not in the vocabulary becomes its bytes in UTF-8 and a space, which ends it.
         """
         return [int(number) for number in self._numbers([caption])[0]]
 
     def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
-        """Return a vector and (N, length, token_width) tokens, of which the mask says whether they are there."""
+        """Return a vector and (N, length, token_width) tokens, with a mask that is False for padding."""
         run, index, xp = Pass(ops, w), given[CAPTIONS], ops.xp
         run.told["mask"] = index != EMPTY
         h = self.embedding.forward(run, xp.reshape(index, (-1,)))
@@ -166,7 +166,7 @@ class Text(Parts):
         return Told(vector=vector, tokens=tokens, mask=run.told["mask"]), run if ops.training else None
 
     def backward(self, saved: Saved, dw: Gradients, dtold: Told) -> None:
-        """Add the gradients of the parameters; a caption has none."""
+        """Add the gradients of the parameters to `dw`; a caption has none."""
         run: Pass = saved
         run.dw = dw
         xp, path = run.ops.xp, self.positions.path
@@ -177,9 +177,9 @@ class Text(Parts):
         self.embedding.backward(run, xp.reshape(dh, (-1, dh.shape[-1])))
 
     def _rows(self, captions: Sequence[str] | HostArray) -> tuple[HostArray, HostArray]:
-        """Return the row of each of n captions, (n, length), and how many tokens it has without its start, (n,).
+        """Return the row of each of n captions, (n, length), and its number of tokens without the start, (n,).
 
-        A row is the start, the tokens as far as there is room, and empty places.
+        A row is the start, the tokens as far as there is room, and padding.
         """
         rows = np.full((len(captions), self.length), EMPTY, np.int64)
         rows[:, 0] = START
@@ -193,12 +193,12 @@ class Text(Parts):
         return rows, counts
 
     def _numbers(self, captions: Sequence[str] | HostArray) -> tuple[HostArray, HostArray]:
-        """Return the numbers of all tokens of n captions, one after the other, and how many each caption has, (n,)."""
+        """Return the numbers of all tokens of n captions, one after the other, and each caption's count, (n,)."""
         if self.spells:
             spelled = [caption.encode("utf-8", "replace") for caption in captions]
             return np.frombuffer(b"".join(spelled), np.uint8) + np.int64(FIRST_BYTE), _lengths(spelled)
         cut = [caption.split() for caption in captions]
-        places: defaultdict[str, int] = defaultdict(count().__next__)  # each new piece has the next number
+        places: defaultdict[str, int] = defaultdict(count().__next__)  # each new piece gets the next number
         place = np.fromiter(map(places.__getitem__, chain.from_iterable(cut)), np.int64)
         numbers = [[number for word in words_of(piece) for number in self._word(word)] for piece in places]
         table, lengths = np.fromiter(chain.from_iterable(numbers), np.int64), _lengths(numbers)
@@ -218,12 +218,12 @@ def _lengths(parts: Sequence[Sized]) -> HostArray:
 
 
 def _starts(lengths: HostArray) -> HostArray:
-    """Return where parts of these lengths start, one after the other, and where the last ends, (k + 1,)."""
+    """Return the starts of k adjacent parts of these lengths, and the end of the last, (k + 1,)."""
     return np.concatenate([[0], np.cumsum(lengths)])
 
 
 def _count_up(counts: HostArray) -> HostArray:
-    """Return 0, 1, ... to below each of `counts`, one after the other."""
+    """Return `range(count)` of each of `counts`, one after the other in one array."""
     starts: HostArray = np.repeat(_starts(counts)[:-1], counts)
     return np.arange(len(starts)) - starts
 
@@ -235,12 +235,12 @@ def words_of(caption: str) -> list[str]:
 
 def _captions(known: Known) -> HostArray:
     if CAPTIONS not in known.columns:
-        raise ConfigError("no captions are there: give data with captions, or say them with --prompt")
+        raise ConfigError("there are no captions: give data with captions, or give them with --prompt")
     return known.columns[CAPTIONS]
 
 
 def _check(vocabulary: str, words: Sequence[str], depth: int, token_width: int, heads: int, length: int) -> None:
-    """Refuse what cannot be built, before anything is."""
+    """Raise ConfigError for options of which no condition can be built."""
     if vocabulary not in ("words", "bytes"):
         raise ConfigError(f"condition.vocabulary is {vocabulary!r}: give 'words' or 'bytes'")
     if vocabulary == "bytes" and words:

@@ -1,4 +1,4 @@
-"""A condition, and beside what it tells, what transforms did to the samples in training."""
+"""A condition that also tells the network how transforms changed the samples in training."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ from tinyddpm.nn.parameters import fan_average
 from tinyddpm.ops import Operations, Saved
 
 TRANSFORMS = "transforms"
-"""The column of what was done to samples, (N, k) numbers; it is given in training alone."""
+"""The column of the transforms' parameters, (N, k) numbers; it exists in training only."""
 
 MAP = "time/transforms/w"
-"""The path of the parameter that they enter by. What draws samples alone may leave it out."""
+"""Path of the linear map of these numbers. A model that only draws samples may leave this parameter out."""
 
 
 class Transformed(Parts):
-    """A condition that also tells what was done to a sample (EDM, arXiv 2206.00364, appendix F.2).
+    """A condition that also tells the transforms' parameters of a sample (EDM, arXiv 2206.00364, appendix F.2).
 
-    The k numbers enter as a vector by a linear map without a bias. So the numbers of a sample that was left as it is,
-    all zero, add nothing. Where there are no numbers, when samples are drawn, nothing is added either: drawn is what
-    was left as it is.
+    The k numbers are added to the vector by a linear map without a bias. An untransformed sample has only zeros, which
+    add nothing. Sampling has no such column and adds nothing either, so it draws untransformed samples.
 
     Args:
-        condition: tells the rest.
+        condition: makes the other parts of `Told`.
         numbers: k.
-        width: of the vector.
+        width: width of the vector.
     """
 
     def __init__(self, condition: Telling, numbers: int, width: int) -> None:
@@ -33,11 +32,11 @@ class Transformed(Parts):
 
     @property
     def parameters(self) -> list[Parameter]:
-        """The condition's, then the map."""
+        """The condition's parameters, then the map."""
         return [*self.condition.parameters, self.map]
 
     def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
-        """Return what is told, and the residuals (None when `ops.training` is False)."""
+        """Return the condition's `Told`, its vector with the map of the numbers, and the residuals."""
         told, saved = self.condition.forward(ops, w, given)
         saved_map = None
         if TRANSFORMS in given:
@@ -48,7 +47,7 @@ class Transformed(Parts):
         return told, (ops, saved, saved_map) if ops.training else None
 
     def backward(self, saved: Saved, dw: Gradients, dtold: Told) -> None:
-        """Add the gradients of the parameters: the map's is numbersᵀ dvector."""
+        """Add the gradients of the parameters to `dw`: the map's is numbersᵀ dvector."""
         ops, saved, saved_map = saved
         if saved_map is not None:
             _, dmap, _ = ops.linear_backward(saved_map, dtold.vector)

@@ -1,4 +1,4 @@
-"""Data sets: registered ones by name, others by the path of a file or folder. Importing this imports no reader."""
+"""Data sets: registered ones by name, others by the path of a file or folder. No reader is imported before its use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["PATH_OPTIONS", "open_dataset", "parse_size"]
 
 PATH_OPTIONS = ("background", "frames", "levels")
-"""Options that paths have, each a text."""
+"""The options of a path, each a text; see `open_path`."""
 
 
 def open_dataset(
@@ -35,18 +35,18 @@ def open_dataset(
     Args:
         source: a name of the registry's `datasets` group, or the path of a file or folder. A name wins over a path that
             is spelt the same; `./digits` is then the path.
-        image_size: crop images in the middle to this ratio of height to width and resize them to (H, W).
-        data_dir: where to look first for a registered data set that is not shipped.
-        split: "train", "test", or another that a registered data set has.
-        options: of a registered data set, or of a path; see `open_path`.
-        watch: is told how far the reading of image files is.
-        cache: whether images that take long to decode are kept for the next time; see `cache.py`.
+        image_size: (H, W) to bring all images to: they are cropped around the middle to this ratio, then resized.
+        data_dir: the folder to search first for a registered data set that is not shipped.
+        split: "train", "test", or another split of the data set.
+        options: the options of a registered data set, or of a path; see `open_path`.
+        watch: called with the progress of reading image files.
+        cache: whether decoded images are cached on disk if decoding takes long; see `cache.py`.
 
     Raises:
-        DataError: there is no such data set or split, it cannot be understood or read, it holds points, which have no
-            image size, or what a plugin returns is no data set.
+        DataError: the data set or the split does not exist, cannot be read or has an unknown format, an image size is
+            given for points, or a plugin returns no data set.
         ConfigError: an option is unknown or wrong.
-        RegistryError: the name belongs to a broken plugin, or to two.
+        RegistryError: the name belongs to a broken plugin, or to two plugins.
     """
     from tinyddpm import registry
 
@@ -67,7 +67,7 @@ def open_dataset(
 
 
 def parse_size(text: str | int) -> tuple[int, int]:
-    """Return (H, W) from "HxW", such as "32x48"; "32" is as high as wide.
+    """Return (H, W) from a text "HxW", such as "32x48"; "32" means 32x32.
 
     Raises:
         ConfigError: the text is not of this form.

@@ -1,9 +1,9 @@
-"""Arrays that NumPy saved: `.npy` is memory-mapped, `.npz` is read into memory. Neither is ever unpickled.
+"""Arrays saved by NumPy: an `.npy` file is memory-mapped, an `.npz` file read into memory. Neither is ever unpickled.
 
-The array is images (n, H, W) or (n, H, W, C), uint8 or of another type whose levels are certain or said (`levels.py`),
-or floating points (n, D). In `.npz` it and its labels have one of some names, see `keys.py`. There may be `captions`,
-strings (n,), and `tokens`, float16 or float32 (n, L, D), of which each sample has the first `length`, integers (n,), or
-all.
+The array holds images, (n, H, W) or (n, H, W, C), or floating points, (n, D). Images are uint8, or of another type
+whose levels are certain or given (`levels.py`). The names of samples and labels in an `.npz` file are those in
+`keys.py`. The file may also have `captions`, strings (n,), and `tokens`, float16 or float32 (n, L, D), with `length`,
+integers (n,), if not all L tokens of each sample are used.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from tinyddpm.data.levels import BYTES, Levels, eight_bits, levelled
 from tinyddpm.errors import DataError
 
 COLUMN_KEYS = {"captions": CAPTIONS, "tokens": TOKENS, "length": LENGTH}
-"""Under which names columns are kept in a file, and what they are called in a data set."""
+"""The names of columns in a file, and the names of these columns in a data set."""
 LONGEST_HEADER = 10_000
-"""Bytes of the header of an `.npy`; NumPy trusts none that is longer."""
+"""Largest size of an `.npy` header in bytes; NumPy distrusts longer ones too."""
 DAMAGE = (
     OSError, ValueError, TypeError, OverflowError, MemoryError, EOFError, RuntimeError, tokenize.TokenError,
     zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-"""What NumPy and zipfile raise for damaged files, and for shapes that no array has."""
+"""Exceptions that NumPy and zipfile raise for damaged files and for impossible shapes."""
 
 
 def open_npy(path: Path, levels: Levels | None = None) -> Dataset:
-    """Return the images or points of an `.npy` file; uint8 images are read from disk as they are asked for.
+    """Return the images or points of an `.npy` file. uint8 images stay on disk and are read when asked for.
 
     Raises:
-        DataError: the file is damaged, pickled, or holds something else.
+        DataError: the file is damaged or pickled, or its array is neither images nor points.
     """
     try:
         with path.open("rb") as stream:
@@ -63,11 +63,11 @@ def open_npy(path: Path, levels: Levels | None = None) -> Dataset:
 
 
 def open_npz(path: Path, split: str = "train", levels: Levels | None = None) -> Dataset:
-    """Return the images or points of an `.npz` file, with labels if it has them.
+    """Return the images or points of an `.npz` file, with its labels and columns.
 
     Raises:
-        DataError: the file is damaged or pickled, lacks the array or the split, holds something else, or is too large
-            for memory.
+        DataError: the file is damaged, pickled or too large for memory, lacks the samples or the split, or its arrays
+            have other types or shapes.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -95,7 +95,7 @@ def _dataset(
     classes: tuple[str, ...] = (),
     columns: Mapping[str, Samples] = {},
 ) -> Dataset:
-    """Return the data set of an array, its images as uint8."""
+    """Return the data set of an array, with images scaled to uint8."""
     if samples.ndim in (3, 4) and samples.size and samples.dtype != np.uint8 and samples.dtype.kind in "biuf":
         check_memory(samples.size, str(path))
         samples, levels = eight_bits(samples, levels, str(path)), BYTES
@@ -116,10 +116,10 @@ def npz_columns(path: Path) -> dict[str, Samples]:
 
 
 def npz_text(path: Path, key: str) -> str:
-    """Return the string called `key` in an `.npz` file, "" if there is none.
+    """Return the string called `key` in an `.npz` file, or "" if it has none.
 
     Raises:
-        DataError: the file is damaged or pickled, too large for memory, or holds something else of this name.
+        DataError: the file is damaged, pickled or too large for memory, or `key` is no string.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -138,7 +138,7 @@ def _columns(archive: zipfile.ZipFile, keys: list[str], path: Path) -> dict[str,
 
 
 def _strings(array: Samples, key: str, path: Path) -> Samples:
-    """Return strings as objects. In NumPy a character is four bytes, which are checked before Python sees them."""
+    """Return an array of strings as Python objects, after a check that its four-byte characters are valid."""
     if array.dtype.kind != "U":
         raise DataError(f"{path}: {key} are {array.dtype}: store strings, numpy.asarray({key}, str)")
     numbers = np.frombuffer(array.tobytes(), np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
@@ -148,7 +148,7 @@ def _strings(array: Samples, key: str, path: Path) -> Samples:
 
 
 def read_member(archive: zipfile.ZipFile, key: str, path: Path) -> Samples:
-    """Return one array. It must declare as many bytes as the archive holds, so nothing huge is allocated."""
+    """Return one array of an archive. It must declare as many bytes as the archive holds, which bounds the memory."""
     info = archive.getinfo(f"{key}.npy")
     check_memory(info.file_size, str(path))
     with archive.open(info) as stream:
@@ -167,7 +167,11 @@ def _read_labels(archive: zipfile.ZipFile, key: str, path: Path) -> Samples:
 
 
 def declared(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Return the shape and the type that an `.npy` declares; a ValueError says what is wrong with its header."""
+    """Return the shape and the type that an `.npy` header declares.
+
+    Raises:
+        ValueError: the header is damaged, or declares Python objects.
+    """
     _check_header(stream)
     version = npy.read_magic(stream)
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
@@ -180,7 +184,7 @@ def declared(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def _check_header(stream: IO[bytes]) -> None:
-    """Raise a ValueError if an `.npy` says that its header is longer than any is: NumPy reads all of it into memory."""
+    """Raise a ValueError if an `.npy` file declares too long a header, all of which NumPy would read into memory."""
     start = stream.read(12)
     stream.seek(0)
     if start.startswith(npy.MAGIC_PREFIX) and start[6] > 1:

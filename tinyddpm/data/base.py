@@ -1,4 +1,4 @@
-"""What a data set is, and the one that holds its samples in an array."""
+"""The protocol of data sets, data sets over arrays, and checks of samples, labels and columns."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ Labels: TypeAlias = NDArray[np.int64]
 """The class of each sample, (n,)."""
 
 CAPTIONS, TOKENS, LENGTH = "text", "tokens", "length"
-"""Names of columns that have a meaning; see `Dataset`."""
+"""Names of columns that conditions read; see `Dataset`."""
 
 MEMORY_LIMIT = 4 * 2**30
-"""Bytes that a data set may take in memory; a larger one belongs into an HDF5 file, which is read lazily."""
+"""Largest size of a data set in memory, in bytes. A larger one belongs into an HDF5 file, which is read lazily."""
 MOST_CLASSES = 65536
 CHANNELS = (1, 2, 3, 4)
-"""That pictures have: an axis of any other length is no axis of channels."""
+"""Numbers of channels that images may have; an axis of another length is no axis of channels."""
 
 
 class Dataset(Protocol):
     """Samples that are read by index.
 
     Attributes:
-        description: one line that says what was understood, such as "digits: 1797 images 8x8x1, 10 classes".
+        description: a summary in one line, such as "digits: 1797 images 8x8x1, 10 classes".
         shape: the shape of one sample, (H, W, C) of an image or (D,) of a point.
         classes: the names of the classes, () without labels.
-        labels: int64 (n,), or None.
-        columns: what else is known of each sample, by name, each an array of n rows; {} where nothing is. A caption is
-            column "text", an object array (n,) of `str`. What another's encoder made of it is "tokens", float16 or
-            float32 (n, L, D), with "length", integers (n,), where not all L tokens of each sample are there.
+        labels: the class of each sample, int64 (n,), or None.
+        columns: further data of each sample by name, arrays of n rows each; {} for none. Column "text" holds captions,
+            an object array (n,) of `str`; "tokens" holds captions embedded by an external encoder, float16 or float32
+            (n, L, D), with "length", integers (n,), if not all L tokens of each sample are used.
     """
 
     description: str
@@ -59,14 +59,14 @@ class ArrayDataset:
 
     Args:
         samples: uint8 images (n, H, W) or (n, H, W, C), or floating points (n, D), which are kept as float32.
-        labels: of each sample, as `checked_labels` takes them, or None.
+        labels: the label of each sample in any form that `checked_labels` takes, or None.
         classes: the names of the classes, by number; the values of the labels if not given.
-        columns: what else is known of each sample; see `Dataset`.
-        name: what errors and the description call this data set.
-        origin: where the samples were had from, if there is something to say of it that is not of the data.
+        columns: further data of each sample; see `Dataset`.
+        name: the name of the data set in errors and in the description.
+        origin: a note on where the samples were read from, such as a cache.
 
     Raises:
-        DataError: the samples, labels or columns are of another type or shape, empty, or not finite.
+        DataError: the samples, labels or columns have another type or shape, are empty, or are not finite.
     """
 
     def __init__(
@@ -122,10 +122,10 @@ class Subset:
 
 
 def split_dataset(dataset: Dataset, held_out: int, seed: int) -> tuple[Subset, Subset]:
-    """Return two disjoint subsets: all but `held_out` samples, and those; which ones depends on `seed` alone.
+    """Return two disjoint subsets: all but `held_out` samples, and these. The choice depends on `seed` alone.
 
     Raises:
-        DataError: nothing would be left on one of the two sides.
+        DataError: one of the subsets would be empty.
     """
     n = len(dataset)
     if not 0 < held_out < n:
@@ -136,10 +136,10 @@ def split_dataset(dataset: Dataset, held_out: int, seed: int) -> tuple[Subset, S
 
 
 def checked_dataset(found: Any, name: str) -> Dataset:
-    """Return what the plugin `name` gave, if it is a data set; only its first sample is read.
+    """Return the result `found` of the plugin `name`, after a check that it is a `Dataset`. One sample is read.
 
     Raises:
-        DataError: a part of it is missing or of another type; see `Dataset`.
+        DataError: an attribute or method is missing or has another type.
     """
     what = f"data set {name!r}"
     parts = ("description", "shape", "classes", "labels", "columns", "read", "__len__")
@@ -173,10 +173,10 @@ def checked_dataset(found: Any, name: str) -> Dataset:
 
 
 def sample_shape(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> tuple[int, ...]:
-    """Return the shape of one sample, (H, W, C) or (D,), of an array of this shape and type.
+    """Return the shape of one sample, (H, W, C) or (D,), in an array of this shape and type.
 
     Raises:
-        DataError: this is neither uint8 images nor floating points, or there are none.
+        DataError: the array is neither uint8 images nor floating points, or is empty.
     """
     if 0 in shape:
         raise DataError(f"{name}: the array of shape {shape} is empty: give at least one sample")
@@ -199,13 +199,13 @@ def sample_shape(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> tup
 def checked_labels(
     labels: Samples | None, n: int, classes: tuple[str, ...], name: str
 ) -> tuple[Labels | None, tuple[str, ...]]:
-    """Return the number of each sample's class, int64, and the names of the classes.
+    """Return the number of each sample's class, int64 (n,), and the names of the classes.
 
-    Labels are whole numbers of any type, (n,) or (n, 1), booleans, texts, or one-hot rows (n, number of classes). Where
-    `classes` is empty the classes are the values that there are, in rising order, and these are their names.
+    Labels are whole numbers of any type, (n,) or (n, 1), booleans, texts, or one-hot rows (n, number of classes). If
+    `classes` is empty, the classes are the distinct labels in ascending order, and their names are the values.
 
     Raises:
-        DataError: the labels are something else, below 0, or not the number of a class in `classes`.
+        DataError: the labels have another form, are negative, or are no numbers of classes in `classes`.
     """
     if labels is None:
         return None, ()
@@ -250,10 +250,10 @@ def _is_one_hot(rows: Samples) -> bool:
 
 
 def checked_columns(columns: Mapping[str, Samples], n: int, name: str) -> Mapping[str, Samples]:
-    """Return `columns`, each of them n rows, and those with a meaning as `Dataset` says.
+    """Return `columns`, after a check that each has n rows and that captions and tokens are as `Dataset` says.
 
     Raises:
-        DataError: they are not.
+        DataError: a column has another type or shape.
     """
     if not isinstance(columns, Mapping):
         raise DataError(
@@ -302,7 +302,7 @@ PACK = "pack it into an HDF5 file, which is read as needed (examples/pack_folder
 
 
 def check_memory(size: int, name: str, advice: str = PACK) -> None:
-    """Raise a DataError, with what to do, if a data set of `size` bytes is too large to be held in memory."""
+    """Raise a DataError that ends with `advice` if a data set of `size` bytes exceeds `MEMORY_LIMIT`."""
     if size > MEMORY_LIMIT:
         raise DataError(
             f"{name}: {size / 2**30:.1f} GiB once decoded, more than the {MEMORY_LIMIT / 2**30:g} GiB that are held"
@@ -311,7 +311,7 @@ def check_memory(size: int, name: str, advice: str = PACK) -> None:
 
 
 def require_split(split: str, splits: tuple[str, ...], name: str) -> None:
-    """Raise a DataError if the data set called `name` has no part `split`."""
+    """Raise a DataError if `split` is not among the splits of the data set called `name`."""
     if split not in splits:
         raise DataError(f"{name} has no split {split!r}: use {' or '.join(map(repr, splits))}")
 
@@ -319,7 +319,7 @@ def require_split(split: str, splits: tuple[str, ...], name: str) -> None:
 def describe(
     name: str, n: int, shape: tuple[int, ...], classes: tuple[str, ...], columns: Mapping[str, Samples] = {}
 ) -> str:
-    """Return the line that says what a data set was understood to be."""
+    """Return the summary of a data set in one line, `Dataset.description`."""
     if len(shape) == 1:
         D = shape[0]
         what = "points" if D == 2 else f"points in {D} dimension{'s' if D > 1 else ''}"

@@ -1,4 +1,4 @@
-"""From a data set to batches: which samples, in which order."""
+"""The order of samples in batches, and the balance of classes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tinyddpm.data.base import Dataset, Labels
 from tinyddpm.errors import ConfigError, DataError
 
 Order: TypeAlias = Callable[[int], NDArray[np.int64]]
-"""Which samples a training step reads, by its number: indices (batch_size,), each in [0, n)."""
+"""A function from the number of a training step to the indices of its samples, (batch_size,), each in [0, n)."""
 
 
 def make_order(dataset: Dataset, batch_size: int, seed: int, balance: str) -> Order:
-    """Return the order of the samples for a setting `data.balance`.
+    """Return the order of the samples for a value `balance` of the setting `data.balance`.
 
-    The last two batches are kept: each part of a batch asks for the whole, and one is read ahead.
+    It caches two batches, as every part of a batch asks for all of its indices and the next batch is read ahead.
 
     Raises:
-        ConfigError: classes are to be balanced where there are none.
+        ConfigError: classes are to be balanced, and the data set has none.
     """
     if balance == "order":
         return lru_cache(maxsize=2)(Balanced(_classes(dataset, balance), batch_size, seed))
@@ -37,9 +37,9 @@ def _shuffled(n: int, batch_size: int, seed: int, step: int) -> NDArray[np.int64
 def batch_indices(n: int, batch_size: int, step: int, seed: int) -> NDArray[np.int64]:
     """Return the indices of the samples in the batch of training step `step`, (batch_size,), each in [0, n).
 
-    Slot i of step k is place k·batch_size + i in the orders of all epochs laid end to end, each of them a permutation
-    of the n samples. So every epoch visits each sample once, a batch may reach over the end of an epoch (or several),
-    and the order needs no state: any step can be asked for.
+    Each epoch is a random permutation of the n samples. Slot i of step k is place k·batch_size + i in the concatenation
+    of all epochs. So every epoch visits each sample once, a batch may cross the end of an epoch, and the order has no
+    state: the batch of any step can be computed directly.
     """
     places = np.arange(step * batch_size, (step + 1) * batch_size)
     epochs, within = np.divmod(places, n)
@@ -52,23 +52,23 @@ def batch_indices(n: int, batch_size: int, step: int, seed: int) -> NDArray[np.i
 
 @lru_cache(maxsize=2)
 def _order(n: int, epoch: int, seed: int) -> NDArray[np.int64]:
-    """Return the order of one epoch; the last two are kept, as a batch may need both."""
+    """Return the permutation of one epoch, (n,). Two are cached, as a batch may need both."""
     order: NDArray[np.int64] = Random(np, seed).permutation(Purpose.ORDER, epoch, n)
     order.flags.writeable = False
     return order
 
 
 class Balanced:
-    """An order in which each class comes as often as any other.
+    """An `Order` in which all classes come equally often.
 
-    Slot i of step k is place k·batch_size + i in rounds laid end to end, in each of which every class that has samples
-    comes once, at random. A class gives its samples in an order of its own, all of them before any comes twice, and
-    then in another. No state is needed: any step can be asked for.
+    In each round, every class that has samples comes once, in random order. Slot i of step k is place k·batch_size + i
+    in the concatenation of all rounds. The samples of a class come in epochs of its own, each a random permutation of
+    them. The order has no state: the batch of any step can be computed directly.
 
     Args:
         labels: (n,) the class of each sample.
-        batch_size: samples of a step.
-        seed: of all orders.
+        batch_size: the number of samples per step.
+        seed: the seed of all permutations.
     """
 
     def __init__(self, labels: Labels, batch_size: int, seed: int) -> None:
@@ -77,7 +77,7 @@ class Balanced:
         self._of_class = lru_cache(maxsize=2 * len(self._members))(self._order_of_class)
 
     def __call__(self, step: int) -> NDArray[np.int64]:
-        """Return the indices of the samples in the batch of this training step, (batch_size,)."""
+        """Return the indices of the samples in the batch of training step `step`, (batch_size,)."""
         classes = len(self._members)
         rounds, within = np.divmod(np.arange(step * self._batch_size, (step + 1) * self._batch_size), classes)
         turns = _permuted(self._random.bits(Purpose.BALANCE, 0, np.unique(rounds), (classes, 2)))
@@ -89,24 +89,24 @@ class Balanced:
         return indices
 
     def _order_of_class(self, number: int, epoch: int) -> NDArray[np.int64]:
-        """Return the samples of a class in the order of one of its epochs."""
+        """Return the indices of a class's samples in the order of one of its epochs."""
         members = self._members[number]
         return members[_permuted(self._random.bits(Purpose.BALANCE, epoch, members, (2,), layer=1))]
 
 
 def _permuted(words: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the order along the last axis but one of random keys, two words each; see `Random.permutation`."""
+    """Return the permutations that sort random keys, (..., n, 2) with two words each; see `Random.permutation`."""
     return np.argsort((words[..., 0] << 32) | words[..., 1], axis=-1, kind="stable")
 
 
 def class_weights(dataset: Dataset, balance: str) -> NDArray[np.float32] | None:
-    """Return how much each sample counts in the loss, (n,) of mean 1, for a setting `data.balance`; None for alike.
+    """Return the weight of each sample in the loss, (n,) of mean 1; None for equal weights.
 
-    With "weights" all classes that have samples count the same: a sample as much as the inverse of its class's
-    frequency. Or the setting says what each class's samples count, numbers with commas between.
+    For the value "weights" of the setting `data.balance`, a sample's weight is the inverse of its class's frequency.
+    Otherwise the value lists a weight for each class, separated by commas.
 
     Raises:
-        ConfigError: the setting is none of these, or there are no classes.
+        ConfigError: the value has another form, or there are no classes.
     """
     if balance in ("none", "order"):
         return None
@@ -120,7 +120,7 @@ def class_weights(dataset: Dataset, balance: str) -> NDArray[np.float32] | None:
 
 
 def _given_weights(balance: str, classes: int) -> NDArray[np.float64]:
-    """Return the weights that a setting lists."""
+    """Return the weights of the classes that a setting lists, (classes,)."""
     try:
         weights = np.asarray([float(weight) for weight in balance.split(",")])
     except ValueError:
@@ -137,7 +137,7 @@ def _given_weights(balance: str, classes: int) -> NDArray[np.float64]:
 
 
 def _classes(dataset: Dataset, balance: str) -> Labels:
-    """Return the class of each sample."""
+    """Return the class of each sample, (n,), or raise a ConfigError if there are no classes."""
     if dataset.labels is None:
         raise ConfigError(
             f"data.balance is {balance!r}, but there are no classes in {dataset.description}: leave it out"
@@ -146,7 +146,7 @@ def _classes(dataset: Dataset, balance: str) -> Labels:
 
 
 def check_batch_size(n: int, batch_size: int) -> None:
-    """Raise a DataError if a batch is larger than the n samples there are."""
+    """Raise a DataError if a batch has more than the n training samples."""
     if batch_size > n:
         raise DataError(
             f"a batch of {batch_size} is more than the {n} samples to train on: set --batch-size to at most {n},"

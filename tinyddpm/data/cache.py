@@ -1,10 +1,10 @@
-"""Decoded images in the user's cache folder, so that image files are decoded once and mapped into memory after that.
+"""A cache of decoded images in the user's cache folder: image files are decoded once, later mapped into memory.
 
     ~/.cache/tinyddpm/images/KEY.npy     the images, uint8 (n, H, W, C)
-    ~/.cache/tinyddpm/images/KEY.json    what else was found in the files, and a hash of all of it
+    ~/.cache/tinyddpm/images/KEY.json    frames and sizes of the files, and a hash of everything
 
-The key is a hash of the files' paths, sizes and times, and of how they are read. What is there is used only if its hash
-is right. Both are written whole or not at all, and what several processes write at once under a key is the same.
+The key is a hash of the files' paths, sizes and times, and of the options of reading. An entry is used only if its hash
+is right. Each file is written as a whole or not at all. Processes may write the same key at once: they write the same.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from tinyddpm.files import check_file, replacing, sweep
 from tinyddpm.kept import digest
 
 LIMIT = 8 * 2**30
-"""Bytes of images that are kept; those that were used longest ago go first."""
+"""Largest size of the cache in bytes. The least recently used images are removed first."""
 WORTH = 1.0
-"""Seconds that decoding takes at least where images are kept."""
+"""Shortest decoding time in seconds for which images are cached."""
 DECODING = 1
-"""To be raised when image files are decoded to other pixels."""
+"""Version of decoding, part of the key. Raise it when the same files decode to other pixels."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Image files, decoded.
+    """The images of decoded image files.
 
     Attributes:
         images: uint8 (n, H, W, C).
-        frames: how many of them are of each file.
-        further: how many more frames the files have.
-        sizes: (H, W) of the frames, before they were brought to one.
+        frames: the number of images from each file.
+        further: the number of frames in the files that were not taken.
+        sizes: the distinct sizes (H, W) of the frames before resizing.
     """
 
     images: Samples
@@ -54,12 +54,12 @@ class Decoded:
     sizes: Sequence[Sequence[int]]
 
     def digest(self, key: str) -> str:
-        """Return the hash of all this under its key."""
+        """Return a hash of all attributes and of the key."""
         return digest(key, self.images, self.frames, self.further, self.sizes)
 
 
 def cache_folder() -> Path | None:
-    """Return the folder for decoded images; None where the user has no place for caches."""
+    """Return the folder for decoded images, or None if the user has no cache folder."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
     folder = Path(cache if os.path.isabs(cache) else os.path.expanduser("~/.cache"))
     return folder / "tinyddpm" / "images" if folder.is_absolute() else None
@@ -68,18 +68,18 @@ def cache_folder() -> Path | None:
 def through_cache(
     files: Sequence[Path], count: int, reading: Reading, decode: Callable[[], Decoded]
 ) -> tuple[Decoded, str]:
-    """Return images from the cache, or as `decode` returns them, which are then kept if that took long.
+    """Return images from the cache; or decode them, and cache them if that took long.
 
-    What cannot be kept is a note.
+    Images that cannot be written to the cache cause a warning.
 
     Args:
-        files: what the images are in.
-        count: how many image files there are in these.
-        reading: how they are read, and whether there is to be a cache.
-        decode: reads them.
+        files: the files that hold the images.
+        count: the number of image files in them.
+        reading: the options of reading, with whether to use the cache.
+        decode: decodes the images.
 
     Returns:
-        The images, and what is to be said of the cache, "" for nothing.
+        The images, and a note on the use of the cache, "" if it was not used.
     """
     folder = cache_folder() if reading.cache else None
     if folder is None:
@@ -109,7 +109,7 @@ def _key(files: Sequence[Path], reading: Reading) -> str:
 
 
 def _read(folder: Path, key: str) -> Decoded | None:
-    """Return what is kept under a key; None if nothing is, or it is damaged."""
+    """Return the entry of a key; None if it is missing or damaged."""
     images, about = folder / f"{key}.npy", folder / f"{key}.json"
     try:
         for path in (images, about):
@@ -123,7 +123,7 @@ def _read(folder: Path, key: str) -> Decoded | None:
             return None
     except (*DAMAGE, LookupError):
         return None
-    with suppress(OSError):  # of a folder that may only be read
+    with suppress(OSError):  # the folder may be read-only
         os.utime(images)
     return found
 
@@ -137,11 +137,11 @@ def _write(folder: Path, key: str, found: Decoded) -> None:
 
 
 def _make_room(folder: Path, size: int) -> None:
-    """Remove what was used longest ago, until so many bytes more are within the limit."""
+    """Remove the least recently used entries until `size` more bytes fit within the limit."""
     sweep(folder)
     kept = []
     for path in folder.glob("*.npy"):
-        with suppress(OSError):  # somebody else has removed it
+        with suppress(OSError):  # another process has removed it
             stat = path.stat()
             kept.append((stat.st_mtime, path, stat.st_size))
     total = sum(each for *_, each in kept)

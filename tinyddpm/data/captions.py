@@ -1,12 +1,12 @@
-"""What is written about the images of a folder: their captions, and classes that are no folders.
+"""Captions and classes of a folder's images, from metadata files or text files beside the images.
 
     photos/metadata.jsonl     {"file_name": "1.jpg", "text": "a red apple", "label": "fruit"} in each line
     photos/metadata.csv       the same as a table, with these names in its first line
     photos/1.txt              the caption of photos/1.jpg
 
-`text` is the caption and `label` the class; either may be left out, and what else is there is passed over. This is how
-Hugging Face's image folders have them. All files are UTF-8. Metadata may lie above the folders of splits too, and name
-images as "train/1.jpg".
+`text` is the caption and `label` the class. Either may be missing, and other fields are ignored. This is the format of
+Hugging Face's image folders. All files are UTF-8. Metadata may also lie above the folders of splits and name images as
+"train/1.jpg".
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ FILE, TEXT, LABEL = "file_name", "text", "label"
 METADATA = ("metadata.jsonl", "metadata.csv")
 
 Row: TypeAlias = tuple[int, dict[str, Any]]
-"""The number of a line, and what it says."""
+"""The number of a line, and its fields."""
 
 
 def read_annotations(
     folder: Path, images: Sequence[Path], above: Path, watch: Watch = unwatched
 ) -> dict[str, list[str]]:
-    """Return the columns "text" and "label" of images in `folder`, those that are there, with a value for each image.
+    """Return the columns "text" and "label" of the images in `folder`, those that exist, with one value per image.
 
-    Captions beside the images are read where there is no `text` in metadata.
+    Captions in text files are read if the metadata has no `text`.
 
     Args:
-        folder: of the images, or of their classes.
-        images: their paths.
-        above: the folder of which `folder` is a split; `folder` itself where there are no splits.
-        watch: is told how many captions beside the images are read.
+        folder: the folder of the images, or of the folders of their classes.
+        images: the paths of the images.
+        above: the folder of which `folder` is a split; `folder` itself if there are no splits.
+        watch: called with the number of text files read.
 
     Raises:
-        DataError: not every image has a value, or is named once; a file is no UTF-8, or not understood.
+        DataError: an image has no value or is named twice, or a file is no UTF-8 or has another format.
     """
     found = _of_metadata(folder, images, folder)
     if above != folder and (others := _of_metadata(above, images, folder)):
@@ -61,7 +61,7 @@ def read_annotations(
 
 
 def _of_metadata(folder: Path, images: Sequence[Path], split: Path) -> dict[str, list[str]]:
-    """Return what the metadata in `folder` says of the images in `split`, which is `folder` or in it."""
+    """Return the columns that the metadata in `folder` has for the images in `split`, which is `folder` or in it."""
     files = [folder / name for name in METADATA if (folder / name).is_file()]
     if not files:
         return {}

@@ -1,6 +1,6 @@
 """CIFAR-10 in its binary version (https://www.cs.toronto.edu/~kriz/cifar.html), never the pickled one.
 
-Each file is records of 3073 bytes: the label, then 32x32 bytes of red, of green and of blue, row by row.
+Each file consists of records of 3073 bytes: the label, then 32x32 bytes of red, of green and of blue, row by row.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 
 def find(folder: Path) -> Path | None:
-    """Return the folder that holds CIFAR-10's binary files: `folder`, its `cifar-10-batches-bin`, or None.
+    """Return the folder of CIFAR-10's binary files: `folder` or its subfolder `cifar-10-batches-bin`; None if neither.
 
     Raises:
-        DataError: there is only the pickled version, which can run code as it is loaded.
+        DataError: there is only the pickled version, which could run code when loaded.
     """
     every = [name for names in FILES.values() for name in names]
     for place in (folder, folder / "cifar-10-batches-bin"):
@@ -39,10 +39,10 @@ def find(folder: Path) -> Path | None:
 
 
 def open_cifar(folder: Path, split: str) -> ArrayDataset:
-    """Return CIFAR-10's images, 32x32x3, with their labels.
+    """Return CIFAR-10's images, 32x32x3, with their labels: 50,000 to train on or 10,000 to test with.
 
     Raises:
-        DataError: a file is missing, damaged, or of another layout.
+        DataError: a file is missing, damaged, or has another layout.
     """
     require_split(split, tuple(FILES), str(folder))
     records = np.concatenate([_read_records(folder / name) for name in FILES[split]])

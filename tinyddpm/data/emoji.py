@@ -1,9 +1,9 @@
 """Emoji: 3655 captioned pictures, 136x128x3, drawn by Pillow from Google's font Noto Color Emoji.
 
-Captions are the names in Unicode's emoji-test.txt 15.0, which is shipped (see `shipped/NOTICE.md`); the font is looked
-for on this machine. Names are composed, as in "waving hand: dark skin tone" or "man: medium skin tone, curly hair", so
-that whole combinations can be held out: the split "composed" are pairs of a gesture, or person, and a skin tone that
-the split "train" lacks, although it has the gesture in other tones and the tone in other gestures.
+Captions are the names in Unicode's emoji-test.txt 15.0, which is shipped (see `shipped/NOTICE.md`); the font must be
+installed. Many names are compositions, such as "waving hand: dark skin tone" or "man: medium skin tone, curly hair", so
+whole combinations can be held out. The split "composed" holds pairs of a gesture (or person) and a skin tone that the
+split "train" lacks, although "train" has the gesture in other tones and the tone in other gestures.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ GROUPS = (
     "Smileys & Emotion", "People & Body", "Animals & Nature", "Food & Drink", "Travel & Places", "Activities",
     "Objects", "Symbols", "Flags",
 )  # fmt: skip
-"""Unicode's, in its order."""
+"""Unicode's groups of emoji, in its order."""
 TONES = ("light", "medium-light", "medium", "medium-dark", "dark")
 
 FONT = "NotoColorEmoji.ttf"
 STRIKE = 109
-"""The one size that the font has pictures of, in pixels per em."""
+"""The only size of the font's bitmaps, in pixels per em."""
 WIDTH, HEIGHT = 136, 128
-"""Of a picture; the four columns at either edge are empty in all of them."""
+"""Size of a picture; the four columns at either edge are empty in all pictures."""
 
 SEED = 1502_2022
-"""Of the composed split."""
+"""Seed of the choice of held-out pairs."""
 ALIKE = ("snowboarder",)
-"""Gestures that the font draws alike in every tone, so that none of them can be held out."""
+"""Gestures that look the same in every tone in this font, so that no tone of theirs can be held out."""
 
 
 class Emoji(NamedTuple):
@@ -55,7 +55,7 @@ class Emoji(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """What a caption is composed of: that of the gesture or person alone, and the skin tone."""
+    """The parts of a composed caption: the caption of the gesture or person alone, and the skin tone."""
 
     gesture: str
     tone: str
@@ -64,19 +64,20 @@ class Pair(NamedTuple):
 def emoji(
     split: str, data_dir: str | None, *, background: str = "white", groups: Sequence[str] = GROUPS
 ) -> EmojiDataset:
-    """Return emoji with their captions, 136x128x3, of which the middle 128x128 hold all that is drawn.
+    """Return emoji with their captions, pictures 136x128x3 whose middle 128x128 pixels hold everything drawn.
 
-    Classes are the groups. The font is looked for in `data_dir`, then where systems keep theirs.
+    The classes are the groups. The font is searched for in `data_dir`, then in the usual font folders.
 
     Args:
         split: "train", or "composed": the pairs of a gesture and a skin tone that "train" lacks.
-        data_dir: the font's folder, or the font itself.
-        background: what pictures are drawn on: a colour by name, or such as "#ffe0c0".
-        groups: which of Unicode's groups.
+        data_dir: the folder of the font, or the font file itself.
+        background: the colour behind the pictures, by name or in a form such as "#ffe0c0".
+        groups: the groups to include, by Unicode's names.
 
     Raises:
-        ConfigError: there is no such colour or group.
-        DataError: the font is not found, is another or too old, Pillow cannot draw with it, or there is no such split.
+        ConfigError: a colour or group is unknown.
+        DataError: the font is missing, too old or another font, Pillow cannot draw with it, or the split is unknown or
+            empty.
     """
     require_split(split, ("train", "composed"), "emoji")
     strange = next((group for group in groups if group not in GROUPS), None)
@@ -93,7 +94,7 @@ def emoji(
 
 
 class EmojiDataset:
-    """A `Dataset` of emoji, drawn as they are asked for."""
+    """A `Dataset` of emoji that draws each picture when it is read."""
 
     def __init__(
         self,
@@ -119,7 +120,7 @@ class EmojiDataset:
         """Return the pictures at `indices`, uint8 (n, 128, 136, 3).
 
         Raises:
-            DataError: the font has no picture of one of them.
+            DataError: the font lacks one of the pictures.
         """
         from PIL import Image, ImageDraw
 
@@ -134,7 +135,7 @@ class EmojiDataset:
 
 
 def read_names() -> list[Emoji]:
-    """Return all emoji, in Unicode's order."""
+    """Return all shipped emoji in Unicode's order."""
     file = resources.files("tinyddpm.data") / "shipped" / "emoji.txt.gz"
     known, group = [], ""
     for line in gzip.decompress(file.read_bytes()).decode().splitlines():
@@ -147,10 +148,7 @@ def read_names() -> list[Emoji]:
 
 
 def pair(caption: str) -> Pair | None:
-    """Return what a caption is composed of, if it is of a gesture or person and one skin tone.
-
-    Of two people with two tones it is None.
-    """
+    """Return the parts of a caption with exactly one skin tone; None for others, such as two people with two tones."""
     found = re.findall(rf"(?<=[:,] )({'|'.join(TONES)}) skin tone", caption)
     if len(found) != 1:
         return None
@@ -159,9 +157,9 @@ def pair(caption: str) -> Pair | None:
 
 
 def composed(captions: Iterable[str]) -> set[str]:
-    """Return the captions that are held out: of three quarters of the gestures one tone each, 15 % of all pairs.
+    """Return the held-out captions: one tone each of three quarters of the gestures, 15 % of all pairs.
 
-    Which gestures is drawn, which tone goes round: so each tone is held out equally often, to within one.
+    The gestures are drawn at random and take the tones in turn, so each tone is held out equally often, to within one.
     """
     of_gesture: dict[str, dict[str, str]] = {}
     for caption in captions:
@@ -174,10 +172,10 @@ def composed(captions: Iterable[str]) -> set[str]:
 
 
 def find_font(data_dir: str | None) -> Path:
-    """Return the path of the font: in `data_dir` (or that file), the user's fonts, or the system's.
+    """Return the path of the font in `data_dir` (or that file itself), the user's or the system's font folders.
 
     Raises:
-        DataError: it is in none of them.
+        DataError: the font is in none of them.
     """
     folders = [Path(data_dir).expanduser()] if data_dir else []
     folders += [folder.expanduser() for folder in _font_folders()]
@@ -194,10 +192,10 @@ def find_font(data_dir: str | None) -> Path:
 
 
 def load_font(path: Path, known: Sequence[Emoji]) -> FreeTypeFont:
-    """Return the font, once it is clear that it joins the characters of each emoji to one picture.
+    """Return the font, after a check that it draws the characters of each emoji as one picture.
 
     Raises:
-        DataError: it does not, it is another font, or Pillow is without Raqm, which joins them.
+        DataError: it does not, it is another font, or Pillow lacks Raqm, which joins characters.
     """
     from PIL import ImageFont, features
 
@@ -206,7 +204,7 @@ def load_font(path: Path, known: Sequence[Emoji]) -> FreeTypeFont:
             "emoji: this Pillow is without Raqm, which joins characters: pip install --force-reinstall pillow"
         )
     try:
-        content = BytesIO(path.read_bytes())  # a path that is no font would make Pillow look for its name elsewhere
+        content = BytesIO(path.read_bytes())  # given a path, Pillow would search for its name in other folders
         font = ImageFont.truetype(content, STRIKE, layout_engine=ImageFont.Layout.RAQM)
     except OSError as cause:
         raise DataError(f"{path} is no font with pictures of {STRIKE} pixels ({cause}): get {FONT}") from cause
@@ -222,7 +220,7 @@ def load_font(path: Path, known: Sequence[Emoji]) -> FreeTypeFont:
 
 
 def _font_folders() -> Iterator[Path]:
-    """Yield where fonts are kept: by the user, then by the system; on Linux, macOS and Windows."""
+    """Yield the font folders of the user and of the system, on Linux, macOS and Windows."""
     yield Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share", "fonts")
     yield from map(
         Path, ("~/.fonts", "/usr/local/share/fonts", "/usr/share/fonts", "~/Library/Fonts", "/Library/Fonts")

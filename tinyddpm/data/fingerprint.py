@@ -1,4 +1,4 @@
-"""What tells a data set from another: a hash of each of its parts, kept with what was learned from it."""
+"""The fingerprint of a data set: hashes of its parts, stored in checkpoints to recognise the data on resuming."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from tinyddpm.data.resize import Resized
 from tinyddpm.progress import Watch, unwatched
 
 READ = 2**28
-"""Bytes of samples that are read; of more, some that are spread evenly over the data set."""
+"""Largest number of bytes of samples to hash; of a larger data set, evenly spread samples are hashed."""
 AT_ONCE = 2**24
-"""Bytes that are read at a time."""
+"""Bytes of samples read at a time."""
 
 
 def fingerprint(dataset: Dataset, watch: Watch = unwatched) -> dict[str, str]:
-    """Return what identifies `dataset`, by what it is called: the number of samples, and hashes of all else.
+    """Return what identifies a data set: its number of samples and hashes of its other parts, by names for messages.
 
-    The order of the samples counts. Images that are resized as they are read are hashed at their own size.
-    `watch` is told how many samples have been read.
+    The order of the samples counts. Images that are resized on reading are hashed at their original size.
+
+    Args:
+        dataset: the data set.
+        watch: called with the number of samples read.
     """
     while isinstance(dataset, Resized):
         dataset = dataset.source
@@ -38,7 +41,7 @@ def fingerprint(dataset: Dataset, watch: Watch = unwatched) -> dict[str, str]:
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return what is not in `now` as it was in `before`."""
+    """Return the names of the parts whose hashes differ between two fingerprints."""
     return [what for what, digest in before.items() if now.get(what) != digest]
 
 

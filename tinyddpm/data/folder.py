@@ -4,10 +4,9 @@
     photos/cat/1.jpg ...              classes are the names of the subfolders, in alphabetical order
     photos/train/cat/1.jpg ...        with splits, by any of their usual names (`splits.py`)
 
-Files are taken in the order of their names; hidden ones are passed over, and it is
-said how many others are. If all images are grey they
-have one channel, otherwise all are RGB. How they are decoded is in `image_files.py`. Captions, and classes that are no
-folders, may be written beside them (`captions.py`).
+Files are read in the order of their names. Hidden files are ignored; other files that are not used cause a warning. If
+all images are grey they have one channel, otherwise all become RGB (`image_files.py`). Captions, and classes that are
+no folders, may lie beside the images (`captions.py`).
 """
 
 from __future__ import annotations
@@ -36,14 +35,21 @@ COMPANIONS = (
     ".txt", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".toml", ".ini", ".db", ".md", ".html", ".pdf",
     ".py", ".log", ".npy", ".npz",
 )  # fmt: skip
-"""Of files that lie beside images and are none."""
+"""Suffixes of files that commonly lie beside images, and cause no warning."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a folder, the class of each if there are classes, and what else is known of them.
+    """The images of a folder with their classes and columns, and the files that are left out.
 
-    And what is left out: images in other folders, and files of kinds that are not read. The images are in `files`.
+    Attributes:
+        images: the image files.
+        files: the files that hold them: the same, or Parquet files.
+        labels: the class of each image, or None.
+        classes: the names of the classes.
+        columns: further data of each image; see `Dataset`.
+        elsewhere: images in other folders, which are not used.
+        others: files whose kind is not read.
     """
 
     images: Sources
@@ -56,28 +62,28 @@ class Listing:
 
 
 def open_folder(folder: Path, split: str, reading: Reading = AS_IT_IS) -> ArrayDataset:
-    """Return the images in `folder`, decoded into memory, or from the cache.
+    """Return the images in `folder`, decoded into memory or mapped from the cache.
 
     Args:
-        folder: of images, of classes, or of splits.
-        split: "train" or another; a folder without splits holds a training set.
-        reading: how; without a size all must have one.
+        folder: a folder of images, of classes, or of splits.
+        split: "train" or another split; a folder without splits is a training set.
+        reading: the options of reading. Without an image size, all images must have the same size.
 
     Raises:
-        DataError: there are no images, one is broken, sizes differ, their levels are not certain, or they take more
-            memory than a data set may.
+        DataError: there are no images, one is broken, sizes differ, levels are uncertain, or the images exceed the
+            memory limit.
     """
     return open_listing(folder, list_images(folder, split, reading.watch), reading)
 
 
 def open_listing(folder: Path, listing: Listing, reading: Reading) -> ArrayDataset:
-    """Return the images that are listed, decoded into memory or from the cache; see `open_folder`."""
+    """Return the images of a listing, decoded into memory or mapped from the cache; see `open_folder`."""
     try:
         found, origin = through_cache(
             listing.files, len(listing.images), reading, lambda: _decoded(folder, listing.images, reading)
         )
     except BrokenImageError:
-        refuse_broken(listing.images)  # all of them are named at once
+        refuse_broken(listing.images)  # so that one message names all broken images
         raise
     _say_left_out(folder, len(found.images), listing, found.further)
     labels = None if listing.labels is None else np.repeat(listing.labels, found.frames)
@@ -98,7 +104,7 @@ def _decoded(folder: Path, sources: Sources, reading: Reading) -> Decoded:
     images = np.empty((starts[-1], *first.shape), np.uint8)
     images[: len(begin)] = begin
 
-    # Small files are decoded several to a task, which would else take longer to hand out than to do.
+    # A task decodes several files if there are many, as handing out a task may take longer than decoding a small file.
     at_once = min(16, 1 + len(sources) // 64)
 
     def decode_into_place(begin: int) -> int:
@@ -121,13 +127,13 @@ def _decoded(folder: Path, sources: Sources, reading: Reading) -> Decoded:
 
 
 def list_images(folder: Path, split: str = "train", watch: Watch = unwatched) -> Listing:
-    """Return the images of `folder` in the order of their names. `watch` is told how far the reading of captions is.
+    """Return the images of `folder` in the order of their names, without decoding them.
 
-    Classes are what metadata says, otherwise the folders.
+    Classes come from metadata, or else from the folders. `watch` is called with the progress of reading captions.
 
     Raises:
-        DataError: there are none, or no such split, or images both beside and inside the folders of classes; or not
-            every image has a caption if some have one.
+        DataError: there are no images or no such split, images lie both beside and inside folders of classes, or only
+            some images have captions.
     """
     above, folder = folder, _split_folder(folder, split)
     direct = _images_in(folder)
@@ -156,9 +162,10 @@ def list_images(folder: Path, split: str = "train", watch: Watch = unwatched) ->
 
 
 def _left_out(folder: Path, above: Path, used: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Return the images that are not used, and the files that may be images of a kind that is not read.
+    """Return the images that are not used, and the files that may be images of an unsupported kind.
 
-    They are those in `folder` and below, and the images beside it where it is a split of `above`.
+    Both are searched for in `folder` and below. If `folder` is a split of `above`, images directly in `above` count as
+    not used too.
     """
     taken = {str(path) for path in used}
     elsewhere = _images_in(above) if above != folder else []
@@ -175,7 +182,7 @@ def _left_out(folder: Path, above: Path, used: Sequence[Path]) -> tuple[list[Pat
 
 
 def _say_left_out(folder: Path, used: int, listing: Listing, further: int) -> None:
-    """Warn in one line of what is not used, and why."""
+    """Warn, in one line, of images and files that are not used, and why."""
     elsewhere, others = listing.elsewhere, listing.others
     reasons = []
     if elsewhere:
@@ -194,10 +201,10 @@ def _say_left_out(folder: Path, used: int, listing: Listing, further: int) -> No
 
 
 def _split_folder(folder: Path, split: str) -> Path:
-    """Return the folder of `split`: a subfolder if subfolders are splits, or `folder` itself.
+    """Return the folder of `split`: a subfolder if subfolders are named after splits, else `folder` itself.
 
     Raises:
-        DataError: there is no such split, there are two, or other folders of images are beside the splits.
+        DataError: the split does not exist or exists twice, or other folders of images lie beside the splits.
     """
     holding = [sub for sub in _subfolders(folder) if holds_images(sub)]
     splits = [sub for sub in holding if split_called(sub.name)]
@@ -218,23 +225,23 @@ def _split_folder(folder: Path, split: str) -> Path:
 
 
 def some(names: Iterable[str]) -> str:
-    """Return the first names of many."""
+    """Return the first three names, joined by commas, with "…" if there are more."""
     names = list(names)
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    with os.scandir(folder) as entries:  # knows what is a folder without asking for each
+    with os.scandir(folder) as entries:  # which tells folders from files without a system call for each
         return sorted(folder / entry.name for entry in entries if entry.is_dir() and not is_passed_over(entry.name))
 
 
 def is_passed_over(folder: str) -> bool:
-    """Whether a folder of this name is hidden, or what macOS adds to archives."""
+    """Whether a folder of this name is hidden, or one that macOS adds to archives."""
     return folder.startswith(".") or folder == "__MACOSX"
 
 
 def holds_images(folder: Path) -> bool:
-    """Whether there are images in `folder` or below. Links to folders below are not followed: they may lead back."""
+    """Whether there are images in `folder` or below. Symbolic links below are not followed, as they may form a loop."""
     if _images_in(folder):
         return True
     return any(holds_images(sub) for sub in _subfolders(folder) if not sub.is_symlink())

@@ -1,11 +1,17 @@
-"""Data sets in HDF5 files, whose images are read as they are asked for.
+"""Data sets in HDF5 files, whose images stay on disk and are read when asked for.
 
-A file holds `images`, (n, H, W) or (n, H, W, C), or `points`, floating (n, D); and it may hold `labels`, integers (n,);
-other names and splits are in `keys.py`. Images that are not uint8 are scaled as they are read, if their levels are
-certain or said (`levels.py`). `classes` are the names of the classes as a JSON list in UTF-8, uint8 (bytes,).
-`captions` are kept as `classes` are, n of them. `tokens` are float16 or float32 (n, L, D), of which each sample has the
-first `length`, integers (n,), or all. All but the images is read into memory at once. Whatever else the file holds must
-be plain numbers too: strings of HDF5's own are refused, as is a file that points out of itself (`tinyddpm.hdf5`).
+A file holds `images` or `points`, and any of the other datasets. `keys.py` has further names for the first three:
+
+    images      (n, H, W) or (n, H, W, C), uint8, or of another type whose levels are certain or given (`levels.py`)
+    points      (n, D), floating
+    labels      (n,), integers
+    classes     (bytes,) uint8: the names of the classes as a JSON list in UTF-8
+    captions    (bytes,) uint8: n captions as a JSON list in UTF-8
+    tokens      (n, L, D), float16 or float32
+    length      (n,), integers: how many tokens of each sample are used, if not all
+
+All but the images is read into memory at once. Any other dataset must hold plain numbers too: HDF5's own strings are
+refused, and so are links to other files (`tinyddpm.hdf5`).
 """
 
 from __future__ import annotations
@@ -43,12 +49,12 @@ if TYPE_CHECKING:
 
 
 class HDF5Dataset:
-    """A `Dataset` over a dataset of images in an open HDF5 file, of any plain type, which `levelled` scales to uint8.
+    """A `Dataset` over a dataset of images in an open HDF5 file, of any plain type; `levelled` scales them to uint8.
 
-    Threads may read at once: h5py takes turns.
+    Several threads may read; h5py serves one at a time.
 
     Raises:
-        DataError: the images or labels are of another type or shape, or there are none.
+        DataError: the images or labels have another type or shape, or there are none.
     """
 
     def __init__(
@@ -76,7 +82,7 @@ class HDF5Dataset:
     def read(self, indices: NDArray[np.integer[Any]]) -> Samples:
         """Return the images at `indices`, read from the file.
 
-        h5py wants indices that rise and do not repeat, so each image is read once and then put where it is asked for.
+        h5py needs ascending indices without repeats, so each image is read once and then copied to its places.
 
         Raises:
             DataError: this part of the file is damaged.
@@ -84,7 +90,7 @@ class HDF5Dataset:
         once, places = np.unique(indices, return_inverse=True)
         with reading(self._name, DataError):
             images: Samples = self._images[once]
-        in_order = np.array_equal(once, indices)  # a copy of large pictures would be felt
+        in_order = np.array_equal(once, indices)  # which saves a copy of large images
         return (images if in_order else images[places]).reshape(len(indices), *self.shape)
 
 
@@ -92,7 +98,8 @@ def open_hdf5(path: Path, split: str = "train", levels: Levels | None = None) ->
     """Return the data set in an HDF5 file. The file stays open as long as its images are in use.
 
     Raises:
-        DataError: the file is damaged, lacks the dataset or the split, holds something else, or points out of itself.
+        DataError: the file is damaged or links to other files, lacks the samples or the split, or its datasets have
+            other types or shapes.
     """
     name = str(path)
     with ExitStack() as stack:
@@ -124,14 +131,14 @@ def hdf5_columns(path: Path) -> dict[str, Samples]:
     """Return the columns in an HDF5 file, without the samples.
 
     Raises:
-        DataError: the file is damaged, or points out of itself.
+        DataError: the file is damaged, or links to other files.
     """
     with open_file(path, DataError) as file, reading(str(path), DataError):
         return _columns(checked_datasets(file, DataError), str(path))
 
 
 def _count(samples: Any) -> int | None:
-    """Return how many samples there are; None where it is no array of any."""
+    """Return the number of samples in a dataset; None for a scalar."""
     return samples.shape[0] if samples.shape else None
 
 
@@ -143,7 +150,7 @@ def _columns(datasets: Datasets, name: str, n: int | None = None) -> dict[str, S
 
 
 def _strings(datasets: Datasets, key: str, name: str) -> list[str]:
-    """Return a list of strings, which is kept as JSON in UTF-8; none if there is no dataset of this name."""
+    """Return the list of strings in dataset `key`, JSON in UTF-8; [] if there is no such dataset."""
     if key not in datasets:
         return []
     try:
@@ -156,7 +163,7 @@ def _strings(datasets: Datasets, key: str, name: str) -> list[str]:
 
 
 def _read(datasets: Datasets, key: str, name: str, n: int | None = None) -> Samples:
-    """Return a whole dataset, of n rows where n is given."""
+    """Return a whole dataset, after a check that it has n rows if n is given."""
     if n is not None and datasets[key].shape[:1] != (n,):
         raise DataError(f"{name}: `{key}` has the shape {datasets[key].shape}: store a row for each of {n} samples")
     check_memory(datasets[key].nbytes, f"{name}, `{key}`", "of an HDF5 file only images are read as needed; shrink it")

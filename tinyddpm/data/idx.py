@@ -1,8 +1,8 @@
-"""The IDX format of MNIST and its kin (http://yann.lecun.com/exdb/mnist/): bytes behind a header of big-endian sizes.
+"""The IDX format of MNIST and similar sets (http://yann.lecun.com/exdb/mnist/): a header of sizes, then bytes.
 
-The header is 0, 0, the type (8 for unsigned bytes), the number of dimensions, then each dimension as a 32-bit integer.
-Images come as a file of three dimensions (n, H, W) or four (n, H, W, C), labels as a file of one beside it, with
-`labels` in the name in place of `images` and `idx1` in place of `idx3`. Either may be gzipped.
+The header is 0, 0, the type (8 for unsigned bytes), the number of dimensions, then each dimension as a big-endian
+32-bit integer. A file of images has three dimensions (n, H, W) or four (n, H, W, C). The file of labels beside it has
+one, and `labels` and `idx1` in its name instead of `images` and `idx3`. Either may be gzipped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tinyddpm.data.base import ArrayDataset, check_memory, require_split
 from tinyddpm.errors import DataError
 
 DEFLATE_RATIO = 1032
-"""A byte of deflate holds at most this many (zlib's technical notes), so a gzipped file bounds its content."""
+"""Largest number of bytes that one byte of deflate expands to (zlib's technical notes): it bounds a file's content."""
 PREFIXES = {"train": ("train",), "test": ("t10k", "test")}
 
 
@@ -37,11 +37,12 @@ def open_idx(
     Args:
         path: the file of images or the file of labels.
         classes: the names of the classes; their numbers if not given.
-        name: what the description calls the data set; its path if not given.
-        sha256: what the contents of the images and of the labels must hash to, once decompressed.
+        name: the name of the data set in its description; its path if not given.
+        sha256: the required SHA-256 of the decompressed images and labels, each None if any is accepted.
 
     Raises:
-        DataError: a file is missing, damaged, or of another kind than its name says, or the counts differ.
+        DataError: a file is missing, damaged, or of another kind than its name says, or the numbers of images and
+            labels differ.
     """
     images_path, labels_path = _pair(path)
     images = read_idx(images_path, sha256[0])
@@ -59,13 +60,13 @@ def open_idx(
 
 
 def find_images(folder: Path, split: str) -> Path | None:
-    """Return the one IDX file of images for `split` in `folder`, None if there is none.
+    """Return the path of the IDX images for `split` in `folder`; None if the folder has no IDX images.
 
-    Names begin with `train` for the training set and `t10k` or `test` for the test set. A folder with one file of
-    images under any other name holds a training set.
+    Names begin with `train` for the training set and with `t10k` or `test` for the test set. A single file of images
+    under any other name is a training set.
 
     Raises:
-        DataError: there are several, or only those of another split.
+        DataError: there are several such files, or only those of another split.
     """
     found = sorted(p for p in folder.iterdir() if _names_idx(p, "images") and p.is_file())
     if not found:
@@ -85,22 +86,22 @@ def find_images(folder: Path, split: str) -> Path | None:
 
 
 def is_idx(path: Path) -> bool:
-    """Return whether the name of this file says that it holds IDX images or labels."""
+    """Return whether the file's name is one of IDX images or labels."""
     return _names_idx(path, "images") or _names_idx(path, "labels")
 
 
 def split_of(path: Path) -> str:
-    """Return the split that the name of an IDX file says it holds."""
+    """Return the split of an IDX file by its name, "train" or "test"."""
     return "test" if path.name.startswith(PREFIXES["test"]) else "train"
 
 
 def read_idx(path: Path, sha256: str | None = None) -> NDArray[np.uint8]:
     """Return the array of unsigned bytes in an IDX file, gzipped or not.
 
-    Never reads or allocates more than the file can hold: its size bounds a plain file, `DEFLATE_RATIO` a gzipped one.
+    The file's size, times `DEFLATE_RATIO` if gzipped, bounds what is read and allocated.
 
     Raises:
-        DataError: the file cannot be read, is not of this format, is shorter or longer than its header says, or its
+        DataError: the file cannot be read, has another format, is shorter or longer than its header says, or its
             decompressed content has another SHA-256.
     """
     try:
@@ -164,7 +165,7 @@ def _names_idx(path: Path, content: str) -> bool:
 
 
 def _pair(path: Path) -> tuple[Path, Path | None]:
-    """Return the files of images and of labels, `path` being one of them."""
+    """Return the files of images and of labels, one of which is `path`; None for labels that do not exist."""
     if "labels" in path.name:
         images = _beside(path, path.name.replace("labels", "images").replace("idx1", "idx3"))
         if images is None:

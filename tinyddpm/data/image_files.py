@@ -1,7 +1,7 @@
-"""Image files, decoded to uint8 of one size and number of channels.
+"""Decoding image files to uint8 of one size and number of channels.
 
-An EXIF orientation is applied. What is transparent is put on the background, whatever the number of bits. Of a file of
-several frames the first is taken, or all of them. What values mean is in `levels.py`.
+The EXIF orientation is applied. Transparent pixels are blended with the background colour. Of a file with several
+frames the first is taken, or all of them. Values beyond 8 bits are scaled as in `levels.py`.
 """
 
 from __future__ import annotations
@@ -39,28 +39,31 @@ FORMATS = {
     "AVIF": (".avif",),
     "TGA": (".tga",),
 }
-"""Pillow's readers that are used, and their files; it has others, some of which start programs."""
+"""The formats that Pillow may read, and the suffixes of their files. Some of its other readers start programs."""
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L")
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
-"""Of grey that is more than a byte."""
+"""Pillow's modes of grey images with more than 8 bits."""
 ORIENTATION, BITS_PER_SAMPLE, MAX_SAMPLE = 274, 258, 281
-"""Tags of EXIF and TIFF: which side is up, and which value is white."""
+"""Tags of EXIF and TIFF: the orientation, and two from which the value of white follows."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How image files are read.
+    """Options of reading image files.
 
     Attributes:
-        image_size: crop each in the middle and resize it to (H, W); as it is if None.
-        background: the colour that what is transparent is put on, by name or such as "#ffe0c0"; of grey images its
+        image_size: (H, W) to crop and resize each image to; None to leave them as they are.
+        background: the colour behind transparent pixels, by name or in a form such as "#ffe0c0"; grey images take its
             brightness.
-        frames: "first" or "all" of each file.
-        levels: the values that are black and white: of the images of more than 8 bits, if there are any, otherwise of
-            all; what is certain if None.
-        watch: is told how far the reading is.
-        cache: whether decoded images are kept for the next time (`cache.py`).
+        frames: which frames of a file to take, "first" or "all".
+        levels: the values of black and white, in images of more than 8 bits if there are any, otherwise in all images;
+            None for levels that are certain (`levels.py`).
+        watch: called with the progress of reading.
+        cache: whether decoded images are cached on disk (`cache.py`).
+
+    Raises:
+        ConfigError: `frames` or `background` is wrong.
     """
 
     image_size: tuple[int, int] | None = None
@@ -84,7 +87,7 @@ AS_IT_IS = Reading()
 
 @dataclass(frozen=True)
 class Encoded:
-    """An image file that lies in another file: what errors call it, and its bytes."""
+    """An image file inside another file: its name for messages, and its bytes."""
 
     name: str
     data: bytes
@@ -94,7 +97,7 @@ class Encoded:
 
 
 class Sources(Protocol):
-    """Image files, each a path or its bytes. Those that are made as they are asked for need not fit in memory."""
+    """A sequence of image files, each a path or its bytes. Files read on demand need not all fit in memory."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Path | Encoded]: ...
@@ -102,13 +105,13 @@ class Sources(Protocol):
 
 
 class ImageFiles:
-    """Image files that are decoded one at a time, after all of their headers have been read.
+    """Image files that are decoded one at a time, after all headers have been read.
 
     Attributes:
-        channels: 1 if all are grey, otherwise 3, unless it is given.
-        frames: how many frames are taken of each file.
-        further: how many there are beside them.
-        sizes: (H, W) of the frames that have been read, before they were brought to one.
+        channels: the number of channels; if not given, 1 if all images are grey, otherwise 3.
+        frames: the number of frames taken from each file.
+        further: the number of frames that are not taken.
+        sizes: the sizes (H, W) of the frames read so far, before resizing.
     """
 
     def __init__(self, sources: Sources, reading: Reading, channels: int | None = None) -> None:
@@ -122,10 +125,10 @@ class ImageFiles:
         self._seen: list[tuple[str, np.dtype[Any], float, float]] = []
 
     def read(self, i: int) -> NDArray[np.uint8]:
-        """Return the frames of file `i`, uint8 (frames, H, W, channels). Threads may read at once.
+        """Return the frames of file `i`, uint8 (frames, H, W, channels). Several threads may read.
 
         Raises:
-            DataError: the file is no image, is damaged, or has too many pixels; it is named.
+            DataError: the file is no image, is damaged, or has too many pixels.
         """
         source, images = self.sources[i], []
         with opened(source) as image:
@@ -138,10 +141,10 @@ class ImageFiles:
         return np.stack(images) if len(images) > 1 else images[0][None]
 
     def check_levels(self) -> None:
-        """Refuse what has been read so far if its levels are not certain.
+        """Check the levels of all images read so far.
 
         Raises:
-            DataError: they are not.
+            DataError: their levels are not certain.
         """
         for dtype in {dtype for _, dtype, _, _ in self._seen}:
             seen = [(name, low, high) for name, kind, low, high in self._seen if kind == dtype]
@@ -172,7 +175,7 @@ class ImageFiles:
         return image if self._any_deep else Image.fromarray(scaled(np.asarray(image), levels, name))
 
     def _of_deep(self, image: Image.Image, turned: Image.Image, name: str) -> Image.Image:
-        """Return an image of more than 8 bits, as it was turned, as grey of 8."""
+        """Return the 8-bit grey image of `turned`, which is `image`, of more than 8 bits, after its orientation."""
         values = np.asarray(turned)
         if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
             values = values.astype(np.uint16)
@@ -193,7 +196,7 @@ class ImageFiles:
         if not image.has_transparency_data:
             return image
         clear = image.info.get("transparency")
-        if isinstance(clear, tuple) and max(clear) > 255:  # of 16 bits, of which Pillow keeps the upper 8
+        if isinstance(clear, tuple) and max(clear) > 255:  # in 16 bits, while Pillow keeps the upper 8 of the pixels
             image.info["transparency"] = tuple(value >> 8 for value in clear)
         solid = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", solid.size, self._reading.background), solid)
@@ -203,7 +206,7 @@ def decode_image(path: Path, channels: int, image_size: tuple[int, int] | None =
     """Return one image, uint8 (H, W, channels) with 1 or 3 channels.
 
     Raises:
-        DataError: the file is no image, is damaged, or has too many pixels; it is named.
+        DataError: the file is no image, is damaged, has too many pixels, or its levels are not certain.
     """
     files = ImageFiles([path], Reading(image_size), channels)
     pixels: NDArray[np.uint8] = files.read(0)[0]
@@ -212,14 +215,14 @@ def decode_image(path: Path, channels: int, image_size: tuple[int, int] | None =
 
 
 class BrokenImageError(DataError):
-    """An image file that is none, is broken, or has too many pixels."""
+    """A file is no image, is broken, or has too many pixels."""
 
 
 @contextmanager
 def opened(source: Path | Encoded) -> Iterator[Image.Image]:
-    """Open an image; what goes wrong inside the block is put down to the file."""
+    """Open an image; errors of Pillow inside the block become a BrokenImageError that names the file."""
     file = source if isinstance(source, Path) else io.BytesIO(source.data)
-    # TGA has no signature: nothing else is tried to be one.
+    # TGA has no signature, so Pillow tries it for files of that suffix only.
     is_tga = isinstance(source, Path) and source.suffix.lower() in FORMATS["TGA"]
     formats = [name for name in FORMATS if (name == "TGA") == is_tga]
     try:
@@ -244,10 +247,10 @@ def opened(source: Path | Encoded) -> Iterator[Image.Image]:
 
 
 def refuse_broken(sources: Sources) -> None:
-    """Name the images that cannot be read, if there are several.
+    """Try to read all images, and name those that fail if there are several.
 
     Raises:
-        DataError: there are.
+        DataError: two or more images cannot be read.
     """
 
     def is_broken(i: int) -> bool:
@@ -268,14 +271,14 @@ def refuse_broken(sources: Sources) -> None:
 
 
 def _head(source: Path | Encoded) -> tuple[str, int]:
-    """Return the mode of an image and the number of its frames. Reads no more than headers."""
+    """Return the mode of an image and its number of frames, which its headers tell."""
     with opened(source) as image:
-        several = image.format in ("PNG", "GIF", "WEBP", "TIFF", "AVIF")  # others keep previews there
+        several = image.format in ("PNG", "GIF", "WEBP", "TIFF", "AVIF")  # further frames of others are previews
         return image.mode, int(getattr(image, "n_frames", 1)) if several else 1
 
 
 def _tagged(image: Image.Image) -> Levels | None:
-    """Return the levels that a file itself says it has."""
+    """Return the levels that an image file declares, or None."""
     if image.format == "PPM":
         return WORDS
     tags = getattr(image, "tag_v2", {})

@@ -1,4 +1,4 @@
-"""The registered sets of images: two that are shipped, and Fashion-MNIST where it is installed."""
+"""The registered sets of images: two shipped ones, and Fashion-MNIST if it is installed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FASHION_SHA256 = {
         "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     ),
 }
-"""Of the images and the labels of each split, decompressed: packagers compress the files anew."""
+"""SHA-256 of the decompressed images and labels of each split; packagers compress the files in their own way."""
 
 
 def digits(split: str, data_dir: str | None) -> ArrayDataset:
@@ -45,10 +45,10 @@ def fashion_mini(split: str, data_dir: str | None) -> ArrayDataset:
 def fashion_mnist(split: str, data_dir: str | None) -> ArrayDataset:
     """Return Fashion-MNIST, 28x28x1: 60000 images to train on or 10000 to test with (Xiao, Rasul, Vollgraf 2017).
 
-    Looked for in `data_dir`, then where Debian's package puts it, then in the user's data folder.
+    The files are searched for in `data_dir`, then in the folder of Debian's package, then in the user's data folder.
 
     Raises:
-        DataError: it is in none of them, or a file is not the published one.
+        DataError: the files are in none of them, or differ from the published ones.
     """
     require_split(split, ("train", "test"), "fashion-mnist")
     user_data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"

@@ -1,8 +1,8 @@
-"""What arrays are called in a file of several: samples and labels, of the whole or of each split.
+"""Names of arrays in a file of several arrays: samples and labels, of the whole data set or of each split.
 
-Samples are `images`, `points`, `x` or `arr_0`, and labels, if there are any, `labels`, `y` or `arr_1`. A file with
-splits has them in the names, as "x_train" and "y_test" of Keras, "train_images" and "val_labels" of MedMNIST, or
-"train/images" in the groups of HDF5.
+Samples are called `images`, `points`, `x` or `arr_0`, and labels `labels`, `y` or `arr_1`. A file with splits combines
+these names with theirs: "x_train" and "y_test" as in Keras, "train_images" and "val_labels" as in MedMNIST, or
+"train/images" as in groups of HDF5.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LABEL_KEYS = ("labels", "y", "arr_1")
 
 
 def by_split(keys: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
-    """Return which of `keys` is one of the names `wanted`: that of the split "train", or each split's own."""
+    """Return the key of each split in `keys` whose name is one of `wanted`; a name without a split means "train"."""
     whole = next((key for key in wanted if key in keys), None)
     if whole:
         return {"train": whole}
@@ -33,16 +33,16 @@ def by_split(keys: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
 def labels_of(
     split: str, labels: Mapping[str, Samples], classes: tuple[str, ...], name: str
 ) -> tuple[Samples | None, tuple[str, ...]]:
-    """Return the labels of a split and the names of the classes, which have the same numbers in each split.
+    """Return the labels of a split and the names of the classes, which are numbered alike in all splits.
 
     Args:
-        split: whose labels.
-        labels: of each split, as they are stored.
-        classes: the names, if the file has them; see `checked_labels`.
-        name: of the file.
+        split: the split.
+        labels: the stored labels of each split.
+        classes: the names of the classes, if the file has them; see `checked_labels`.
+        name: the name of the file, for messages.
 
     Raises:
-        DataError: the labels are no labels, or of other shapes from split to split.
+        DataError: the labels have a wrong form, or their shapes differ between splits.
     """
     here, others = labels.get(split), [part for key, part in labels.items() if key != split]
     if here is None or not others or classes:

@@ -1,9 +1,9 @@
-"""Levels: which values of an image are black and white, and how images become 0 to 255.
+"""Levels: the values of black and white in images, and the scaling of images to 0 to 255.
 
-Bytes mean 0 to 255 where one is 32 or more, and 16 bits 0 to 65535 where one has more than 14; floating pixels mean 0
-to 1 or −1 to 1, where they reach as far; what is either true or false is black or white. Nothing else is certain: a
-12-bit picture in a 16-bit file, or a mask of 0 and 1, would be read as nearly black. So it is refused, unless it is
-said.
+Levels are certain in these cases: uint8 is 0 to 255 if a value reaches 32; uint16 is 0 to 65535 if a value reaches
+2¹⁴; floating pixels are 0 to 1 if their maximum is above 1/4, or −1 to 1 if their minimum is below −1/4 too; booleans
+are black or white. Nothing else is certain: a 12-bit image in a 16-bit file, or a mask of 0 and 1, would become nearly
+black. Such images are refused unless the user gives their levels.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from tinyddpm.data.base import Dataset, Samples
 from tinyddpm.errors import ConfigError, DataError
 
 LEAST_BYTE, LEAST_WORD = 2**5, 2**14
-"""What the brightest of bytes, or of 16 bits, must reach to be certain."""
+"""Smallest maximum of uint8 and of uint16 images for which the levels are certain."""
 LOOKED_AT = 2**24
-"""Values of a data set that are looked at for its levels at most, spread evenly over it."""
+"""Largest number of values of a data set that are examined for its levels, in evenly spread images."""
 
 AT_ONCE = 2**16
-"""Values that are scaled at a time."""
+"""Number of values that are scaled at a time."""
 
 
 class Levels(NamedTuple):
-    """The value that is black, and the one that is white."""
+    """The value of black and the value of white."""
 
     black: float
     white: float
@@ -38,7 +38,7 @@ BYTES, WORDS, SHARES, SIGNED = Levels(0, 255), Levels(0, 65535), Levels(0, 1), L
 
 
 def parse_levels(text: str) -> Levels | None:
-    """Return the levels in "BLACK:WHITE", such as "0:4095"; None of "", where they are what is certain.
+    """Return the levels in a text "BLACK:WHITE", such as "0:4095"; None for "", which stands for certain levels.
 
     Raises:
         ConfigError: the text is not of this form, or white is not above black.
@@ -53,7 +53,7 @@ def parse_levels(text: str) -> Levels | None:
 
 
 def scaled(values: NDArray[Any], levels: Levels, name: str) -> NDArray[np.uint8]:
-    """Return `values` (n, …) as uint8, black as 0 and white as 255, rounded to nearest.
+    """Return `values` as uint8 of the same shape, scaled from black at 0 to white at 255 and rounded to nearest.
 
     Raises:
         DataError: a value lies outside the levels, or is not finite.
@@ -79,10 +79,10 @@ def scaled(values: NDArray[Any], levels: Levels, name: str) -> NDArray[np.uint8]
 
 
 def certain(low: float, high: float, dtype: np.dtype[Any], name: str) -> Levels:
-    """Return the levels of images of this type whose values reach from `low` to `high`, if they are certain.
+    """Return the levels of images of this type with values from `low` to `high`.
 
     Raises:
-        DataError: they are not.
+        DataError: the levels are not certain.
     """
     if dtype.kind == "b":
         return SHARES
@@ -106,17 +106,17 @@ def uncertain(low: float, high: float, dtype: np.dtype[Any], name: str) -> DataE
 
 
 def _guess(low: float, high: float) -> str:
-    """Return levels that values from `low` to `high` may have: up to a power of two less one."""
+    """Return a guess of the levels of values from `low` to `high`, for a message: the next power of two, less one."""
     most = max(-low, high)
     white = 1 if most <= 1 else 2 ** int(np.ceil(np.log2(most + 1))) - 1 if np.isfinite(most) else 255
     return f"{-white if low < 0 else 0}:{white}"
 
 
 def eight_bits(images: Samples, levels: Levels | None, name: str) -> NDArray[np.uint8]:
-    """Return images of any plain type as uint8.
+    """Return images of any plain type as uint8, scaled from `levels` or from certain levels if None.
 
     Raises:
-        DataError: their levels are not certain, or wrong.
+        DataError: the levels are not certain, or values lie outside of them.
     """
     if levels is None:
         levels = certain(float(images.min()), float(images.max()), images.dtype, name)
@@ -124,10 +124,10 @@ def eight_bits(images: Samples, levels: Levels | None, name: str) -> NDArray[np.
 
 
 def levelled(dataset: Dataset, levels: Levels | None = None) -> Dataset:
-    """Return `dataset` with its images, of any plain type, as uint8 from 0 to 255.
+    """Return a data set of the same samples, with images of any plain type scaled to uint8 from 0 to 255.
 
     Raises:
-        DataError: the levels are not certain, or wrong.
+        DataError: the levels are not certain, or they are given for points.
     """
     if len(dataset.shape) != 3:
         if levels:
@@ -147,7 +147,7 @@ def levelled(dataset: Dataset, levels: Levels | None = None) -> Dataset:
 
 
 class Levelled:
-    """A `Dataset` of the images of another, scaled to 0 to 255 as they are read."""
+    """A `Dataset` of the images of another, scaled to 0 to 255 on reading."""
 
     def __init__(self, dataset: Dataset, levels: Levels) -> None:
         self._dataset, self._levels = dataset, levels
@@ -162,6 +162,6 @@ class Levelled:
         """Return the images at `indices`, uint8 (n, H, W, C).
 
         Raises:
-            DataError: one has values outside the levels.
+            DataError: an image has values outside the levels.
         """
         return scaled(self._dataset.read(indices), self._levels, self._dataset.description)

@@ -1,12 +1,12 @@
-"""Images in Parquet files, as Hugging Face's data sets have them.
+"""Images in Parquet files, in the form of Hugging Face's data sets.
 
-    photos/data/train-00000-of-00002.parquet    splits are in the names of the files,
-    photos/train/0000.parquet                   or of their folders, by any of their usual names (`splits.py`)
+    photos/data/train-00000-of-00002.parquet    the split is in the name of the file,
+    photos/train/0000.parquet                   or of its folder, by any of its usual names (`splits.py`)
 
-Each row has an image file's bytes, alone or as {bytes, path}, in a column `image` or `img`, or in the only one of that
-kind. Classes are in `label`, `labels` or `fine_label`, and captions in `text` or `caption`, if they are there. The
-schema may have the names of the classes. Rows are read a group at a time, images once for their headers and once to be
-decoded (`image_files.py`).
+Each row has the bytes of an image file, alone or in a struct {bytes, path}, in a column `image` or `img`, or in the
+only column of such structs. Optional columns are the class, `label`, `labels` or `fine_label`, and the caption, `text`
+or `caption`. The schema may have the names of the classes. Rows are read a row group at a time; images are read once
+for their headers and once for decoding (`image_files.py`).
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
 
 SUFFIX = ".parquet"
 IMAGES, LABELS, TEXTS = ("image", "img"), (LABEL, "labels", "fine_label"), (TEXT, "caption")
-"""Columns, the first of them that is there."""
+"""Names of the columns of images, labels and captions, the preferred one first."""
 GROUPS = 3
-"""Of rows, that are held at a time: threads that decode side by side are not all in the same."""
+"""Number of row groups of images held in memory: parallel threads may decode rows of neighbouring groups."""
 AT_ONCE = 256
-"""Rows that are unpacked at a time."""
+"""Number of rows unpacked at a time."""
 
 
 def find_parquet(folder: Path) -> list[Path]:
-    """Return the Parquet files in `folder` and below, hidden ones left out."""
+    """Return the paths of the Parquet files in `folder` and below, without hidden ones, in order."""
     found = []
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not is_passed_over(name)]
@@ -55,17 +55,17 @@ def find_parquet(folder: Path) -> list[Path]:
 
 
 def open_parquet(path: Path, files: Sequence[Path], split: str, reading: Reading) -> ArrayDataset:
-    """Return the images in Parquet files, decoded into memory.
+    """Return the images in Parquet files, decoded into memory or mapped from the cache.
 
     Args:
-        path: the folder of the files, or the only one.
-        files: all of its Parquet files.
-        split: which of them.
-        reading: how images are read; without a size all must have one.
+        path: the folder of the files, or the only file.
+        files: all Parquet files in it.
+        split: the split to read.
+        reading: the options of reading. Without an image size, all images must have the same size.
 
     Raises:
-        DataError: pyarrow is not installed, files are damaged, of several data sets, or lack the split or a column of
-            images; or the images cannot be read, see `open_folder`.
+        DataError: pyarrow is not installed; files are damaged, belong to several data sets, or lack the split or a
+            column of images; or images cannot be read, see `open_folder`.
     """
     splits = _splits(path, files)
     require_split(split, tuple(splits), str(path))
@@ -84,10 +84,10 @@ def open_parquet(path: Path, files: Sequence[Path], split: str, reading: Reading
 
 
 def _splits(path: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
-    """Return the files of each split; all are of the split "train" where no name says otherwise.
+    """Return the files of each split; if no name contains a split, all files are of the split "train".
 
     Raises:
-        DataError: some are of a split and others are not, or of two, or of several data sets.
+        DataError: only some names contain a split, a name contains two, or the files belong to several data sets.
     """
     splits: dict[str, list[Path]] = {}
     rest, folders = [], set()
@@ -113,7 +113,7 @@ def _splits(path: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def _say_left_out(path: Path, split: str, tables: Sequence[_Table]) -> None:
-    """Warn of files that are not there, by the names of the others, and of columns that might have been meant."""
+    """Warn of missing files, by the numbers in the names of the others, and of unused columns of labels or captions."""
     names = [table.file.name for table in tables]
     said = max((int(match[1]) for name in names if (match := re.search("-of-([0-9]{1,9})", name))), default=0)
     missing = [f"{len(names)} of {said} files of the split {split!r} are there"] if said > len(names) else []
@@ -123,17 +123,17 @@ def _say_left_out(path: Path, split: str, tables: Sequence[_Table]) -> None:
 
 
 class _Table:
-    """The columns of a Parquet file that are of use.
+    """A Parquet file with its columns of images, labels and captions.
 
     Attributes:
         file: its path.
-        columns: the names of those of images, of labels and of captions; None where there is none.
-        unused: columns that might be meant as labels or captions, and their types.
-        classes: the names of the classes, if the file has them.
-        groups: the number of rows in each of its groups.
+        columns: the names of the columns of images, of labels and of captions; the latter two are None if missing.
+        unused: columns with names of labels or captions that are not used, with their types.
+        classes: the names of the classes, () if the file has none.
+        groups: the number of rows in each row group.
 
     Raises:
-        DataError: it is damaged, or has no column of images.
+        DataError: the file is damaged, or has no column of images.
     """
 
     def __init__(self, file: Path) -> None:
@@ -158,10 +158,10 @@ class _Table:
         self.classes = _class_names((schema.metadata or {}).get(b"huggingface", b""), label)
 
     def read(self, column: str) -> Samples:
-        """Return a column of plain values, (n,), of objects where they are texts.
+        """Return a column of plain values, (n,); texts as an object array.
 
         Raises:
-            DataError: it is damaged, or a value is missing.
+            DataError: the column is damaged, or a value is missing.
         """
         listed = self.rows(column, range(len(self.groups))).to_pylist()
         if None in listed:
@@ -169,10 +169,10 @@ class _Table:
         return np.asarray(listed, object if isinstance(listed[0], str) else None)
 
     def rows(self, column: str, groups: Iterable[int]) -> pyarrow.ChunkedArray:
-        """Return a column in some groups of rows. What a few bytes stand for is counted as it is unpacked.
+        """Return a column in some row groups. Its size is checked while unpacking, as few bytes may become many.
 
         Raises:
-            DataError: it is damaged, or takes more memory than a data set may.
+            DataError: the column is damaged, or exceeds the memory limit.
         """
         import pyarrow
 
@@ -190,7 +190,7 @@ class _Table:
 
     @contextmanager
     def _opened(self) -> Iterator[parquet.ParquetFile]:
-        """Open the file; what goes wrong inside the block is put down to it."""
+        """Open the file; errors inside the block become a DataError that names it."""
         import pyarrow
         from pyarrow import parquet
 
@@ -204,7 +204,7 @@ class _Table:
 
 
 class _Images:
-    """The image files in a column of several tables, one after the other. Threads may read at once."""
+    """The image files in a column of several tables, one table after the other. Several threads may read."""
 
     def __init__(self, tables: Sequence[_Table], column: str) -> None:
         self._column = column
@@ -223,7 +223,7 @@ class _Images:
         """Return image `i`.
 
         Raises:
-            DataError: the file is damaged there, or has no bytes.
+            DataError: the file is damaged there, or the row has no bytes.
         """
         group = int(np.searchsorted(self._starts, i, "right")) - 1
         within = i - int(self._starts[group])
@@ -244,10 +244,10 @@ class _Images:
 def _labels(
     here: Sequence[_Table], others: Sequence[_Table], label: str | None, name: str
 ) -> tuple[Samples | None, tuple[str, ...]]:
-    """Return the labels of `here` and the names of the classes, which are those that there are in all splits.
+    """Return the labels of the tables `here` and the names of the classes, which all splits share.
 
     Raises:
-        DataError: the labels are no labels, or have no name in a file with names.
+        DataError: the labels have a wrong form, or one has no name while the files name the classes.
     """
     if label is None:
         return None, ()
@@ -292,7 +292,7 @@ def _is_class(kind: Any) -> bool:
 
 
 def _class_names(description: bytes, label: str | None) -> tuple[str, ...]:
-    """Return the names of the classes in Hugging Face's description of a table, () if there are none."""
+    """Return the names of the classes in Hugging Face's metadata of a table, () if there are none."""
     try:
         names = json.loads(description)["info"]["features"][label]["names"]
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -1,4 +1,4 @@
-"""What a path holds: the reader is chosen by name and kind, and a folder by the files in it."""
+"""Opening the data set at a path: the reader of a file is chosen by its name, that of a folder by the files in it."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def open_path(
     watch: Watch = unwatched,
     cache: bool = False,
 ) -> Dataset:
-    """Return the data set in a file or folder, its images at `image_size` if given.
+    """Return the data set in a file or folder.
 
     Args:
         path: the file or folder.
-        image_size: (H, W) of the images.
-        split: which part of it.
-        options: "levels": the values that are black and white, as "0:4095" (`levels.py`); and of image files, in a
+        image_size: (H, W) to crop and resize images to; None to leave them as they are.
+        split: the split to read.
+        options: "levels", the values of black and white such as "0:4095" (`levels.py`); and for image files, in a
             folder or in Parquet, "background" and "frames" (`image_files.py`).
-        watch: is told how far the reading of image files is.
-        cache: whether images that take long to decode are kept for the next time.
+        watch: called with the progress of reading image files.
+        cache: whether decoded images are cached on disk if decoding takes long.
 
     Raises:
-        DataError: the path holds nothing that is understood, it is damaged, or there is no such split.
+        DataError: the format is unknown, a file is damaged, or the split does not exist.
         ConfigError: an option is unknown or wrong.
     """
     for key, value in options.items():
@@ -65,10 +65,10 @@ def open_path(
 
 
 def open_tokens(path: Path) -> Mapping[str, Samples]:
-    """Return the columns of a file of tokens, `.npz` or HDF5, that is no data set: there need be no samples.
+    """Return the columns of an `.npz` or HDF5 file of tokens, which need not have samples.
 
     Raises:
-        DataError: it is no such file, has no tokens, is damaged, or cannot be read.
+        DataError: the file has another format, has no tokens, is damaged, or cannot be read.
     """
     readers = {".npz": npz_columns, ".h5": hdf5_columns, ".hdf5": hdf5_columns}
     if path.suffix.lower() not in readers:
@@ -100,7 +100,7 @@ def _open_folder(path: Path, split: str, reading: Reading, others: Mapping[str, 
 
 
 def _refuse(options: Mapping[str, str], path: Path) -> None:
-    """Refuse options of image files where there are none."""
+    """Raise a ConfigError if options of image files are given for a path without image files."""
     if options:
         raise ConfigError(f"{path} is no folder of image files: leave out {', '.join(options)}")
 

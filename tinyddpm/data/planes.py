@@ -1,10 +1,9 @@
-"""Toy distributions that are known exactly: a mixture of Gaussians on a line and one in the plane, two moons, a swiss
-roll, a ring.
+"""Toy distributions known exactly: Gaussian mixtures on a line and in the plane, two moons, a swiss roll, a ring.
 
-Each is 20000 points by a closed formula from uniform and normal numbers, then shifted and scaled, all coordinates
-alike, so that the distribution has mean 0 and its coordinates have mean variance 1. Shift and scale are the
-distribution's own, computed by hand, not the sample's. Points are always the same; "train" and "test" are
-independent draws. Below, u is uniform over [0, 1) and z standard normal, new ones in each place.
+Each data set is 20000 points, computed from uniform and normal numbers, then shifted and scaled, all coordinates alike,
+so that the distribution has mean 0 and the mean of its coordinates' variances is 1. Shift and scale are exact, computed
+by hand from the distribution, not from the points. The points are always the same; "train" and "test" are independent
+draws. Below, u is uniform over [0, 1) and z standard normal, independent wherever they occur.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ MODES = 8
 MODE_DEVIATION = 0.1
 """Standard deviation of each mode of the mixture, in each direction."""
 MODE_RADIUS = math.sqrt(2.0 * (1.0 - MODE_DEVIATION**2))
-"""Of the circle of modes. A coordinate then has variance radius² / 2 + deviation² = 1."""
+"""Radius of the circle of modes. A coordinate then has variance radius² / 2 + deviation² = 1."""
 LINE_WEIGHTS = (0.5, 0.3, 0.2)
 LINE_PLACES = (-1.0, 0.6, 1.6)
-"""Of three modes on a line, but for scale. Their weighted mean is 0."""
+"""Weights and, up to a factor, means of the three modes on a line; the weighted mean is 0."""
 LINE_DEVIATION = 0.2
 MOON_NOISE = 0.1
 ROLL_NOISE = 0.5
@@ -48,7 +47,7 @@ class Mixture(NamedTuple):
 
 
 def mixture_parameters() -> Mixture:
-    """Return the distribution that `mixture` draws from: eight equal round modes on a circle."""
+    """Return the distribution of `mixture`: eight equal, isotropic modes on a circle."""
     angles = 2.0 * np.pi * np.arange(MODES) / MODES
     means = MODE_RADIUS * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     return Mixture(
@@ -59,7 +58,7 @@ def mixture_parameters() -> Mixture:
 
 
 def mixture(split: str, data_dir: str | None) -> ArrayDataset:
-    """Return points of `mixture_parameters()`, labelled with their mode: mean_k + deviation · z."""
+    """Return points (n, 2) of `mixture_parameters()`, labelled with their mode: mean_k + deviation · z."""
     draw = _Draws("mixture", split)
     modes = draw.integers(MODES)
     points = mixture_parameters().means[modes] + MODE_DEVIATION * draw.normal()
@@ -67,9 +66,9 @@ def mixture(split: str, data_dir: str | None) -> ArrayDataset:
 
 
 def mixture_1d_parameters() -> Mixture:
-    """Return the distribution that `mixture_1d` draws from: three modes on a line, of unequal weight, equally narrow.
+    """Return the distribution of `mixture_1d`: three modes on a line, of unequal weights and equal deviation.
 
-    With weights w and places m the means are c m, and c² Σ w m² + deviation² = 1.
+    With weights w and places m the means are c m, where c² Σ w m² + deviation² = 1.
     """
     weights, places = np.array(LINE_WEIGHTS), np.array(LINE_PLACES)
     means = places * math.sqrt((1.0 - LINE_DEVIATION**2) / (weights @ places**2))
@@ -139,7 +138,7 @@ def _checked(noise: float) -> float:
 
 
 class _Draws:
-    """The random numbers of one split, one layer per kind, so that they are independent."""
+    """The random numbers of one split; each kind has a layer of its own, so that they are independent."""
 
     def __init__(self, name: str, split: str) -> None:
         require_split(split, SPLITS, name)
@@ -147,13 +146,13 @@ class _Draws:
         self._step = SPLITS.index(split)
 
     def normal(self, D: int = 2) -> Values:
-        """Return z, (n, D)."""
+        """Return standard normal z, (n, D)."""
         return np.asarray(self._random.normal(Purpose.DATA, self._step, range(POINTS), (D,), layer=0), np.float64)
 
     def uniform(self) -> Values:
-        """Return u, (n,)."""
+        """Return uniform u, (n,)."""
         return np.asarray(self._random.uniform(Purpose.DATA, self._step, range(POINTS), (), layer=1), np.float64)
 
     def integers(self, high: int) -> NDArray[np.int64]:
-        """Return numbers below `high`, (n,)."""
+        """Return integers in [0, high), (n,)."""
         return np.asarray(self._random.integers(Purpose.DATA, self._step, range(POINTS), (), high, layer=2), np.int64)

@@ -1,4 +1,4 @@
-"""Images of one size: cropped in the middle to the wanted ratio, then resized."""
+"""Resizing images: cropped around the middle to the wanted ratio, then scaled."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def resized(dataset: Dataset, image_size: tuple[int, int] | None) -> Dataset:
-    """Return `dataset` with its images at (H, W); itself if no size is given or they have it already.
+    """Return a data set of the same images at (H, W); `dataset` itself if that is None or their size already.
 
     Raises:
-        DataError: these are points, not images.
+        DataError: the samples are points, not images.
     """
     if image_size is None or dataset.shape[:2] == image_size:
         return dataset
@@ -30,9 +30,9 @@ def resized(dataset: Dataset, image_size: tuple[int, int] | None) -> Dataset:
 
 
 def fit(image: Image, image_size: tuple[int, int]) -> Image:
-    """Return the middle of `image` at (H, W).
+    """Return the middle of `image`, scaled to (H, W) by Lanczos's filter.
 
-    Lanczos's filter, which Pillow widens as it shrinks, so that it averages over all the pixels that become one.
+    Pillow widens the filter when it shrinks an image, so that an output pixel averages over all pixels it replaces.
     """
     from PIL import Image, ImageOps
 
@@ -41,9 +41,9 @@ def fit(image: Image, image_size: tuple[int, int]) -> Image:
 
 
 def changes(sizes: Collection[tuple[int, int]], image_size: tuple[int, int]) -> str:
-    """Return what `fit` does to images of these sizes (H, W), such as "cropped and shrunk from 128x136 to 32x32".
+    """Return a description of what `fit` does to images of these sizes (H, W); "" if they have the wanted size.
 
-    "" if they have the wanted size.
+    An example is "cropped and shrunk from 128x136 to 32x32".
     """
     H, W = image_size
     scales = [max(H / h, W / w) for h, w in sizes]
@@ -62,16 +62,14 @@ def changes(sizes: Collection[tuple[int, int]], image_size: tuple[int, int]) -> 
 
 
 KEPT = 2**30
-"""Bytes that resized images may take in memory; those of larger data sets are resized whenever they are read."""
+"""Largest size in bytes of resized images that are kept in memory; larger data sets are resized at every reading."""
 
 AT_ONCE = 2**24
-"""Bytes of images that are read at once to be resized, if one alone has no more."""
+"""Bytes of images read at a time for resizing, though at least one image."""
 
 
 class Resized:
-    """A `Dataset` of the images of another, `source`, cropped and resized to (H, W) as they are first read, each
-    channel by itself.
-    """
+    """A `Dataset` of the images of another, `source`, cropped and resized to (H, W) when they are first read."""
 
     def __init__(self, dataset: Dataset, image_size: tuple[int, int]) -> None:
         self.source = dataset

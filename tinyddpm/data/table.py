@@ -1,8 +1,8 @@
-"""Tables of pixels, `.csv`, as MNIST and its kin are handed around: a square image in each row, and its label.
+"""Tables of pixels in `.csv`, a form in which MNIST and similar sets are shared: each row a square image and its label.
 
-The label is the column that the first line calls `label`, `class`, `target` or `y`; without names, it is the first
-column where the others make a square. Images are grey, or of three colours that the names tell apart, pixel by pixel
-(`r0`, `g0`, `b0`, `r1`, …) or colour by colour (`red_0`, `red_1`, …).
+The label is the column that the first line names `label`, `labels`, `class`, `target` or `y`. Without names, it is the
+first column if the others make a square. Images are grey, or have three colours that the names of the columns tell
+apart, pixel by pixel (`r0`, `g0`, `b0`, `r1`, …) or colour by colour (`red_0`, `red_1`, …).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from tinyddpm.errors import DataError
 
 LABELS = ("label", "labels", "class", "target", "y")
 COLOUR = re.compile("(?<![a-z])(r|g|b|red|green|blue)(?![a-z])")
-"""A colour in the name of a column."""
+"""Matches a colour in the name of a column."""
 LEAST_SIDE = 4
-"""Of an image: fewer numbers in a row are more likely something else."""
+"""Smallest side of an image in pixels: rows of fewer numbers are more likely something else."""
 
 
 def open_table(path: Path, levels: Levels | None = None) -> Dataset:
-    """Return the images of a table of pixels, with their labels if it has them.
+    """Return the images of a table of pixels, with their labels if it has any.
 
     Raises:
         DataError: the file holds no such table, or is too large for memory.
@@ -50,7 +50,7 @@ def _as_images(pixels: NDArray[Any], names: list[str], path: Path) -> NDArray[An
     """Return rows of pixels, (n, columns), as images (n, H, W) or (n, H, W, 3).
 
     Raises:
-        DataError: they are no square images, or their columns are in an order that is not certain.
+        DataError: the rows are no square images, or the order of their columns is not certain.
     """
     count = pixels.shape[1]
     if side := _side(count):
@@ -77,7 +77,7 @@ def _as_images(pixels: NDArray[Any], names: list[str], path: Path) -> NDArray[An
 
 
 def _check_order(names: list[str], path: Path) -> None:
-    """Refuse pixels that are in the order of texts, in which 10 comes before 2."""
+    """Raise a DataError if the pixels are sorted as texts, where 10 comes before 2."""
     numbers = [tuple(map(int, re.findall("[0-9]{1,9}", name))) for name in names]
     wrong = next((k for k in range(1, len(names)) if () < numbers[k] < numbers[k - 1]), None)
     if wrong:
@@ -88,14 +88,14 @@ def _check_order(names: list[str], path: Path) -> None:
 
 
 def _side(count: int) -> int:
-    """Return the side of a square of so many pixels, 0 if there is none."""
+    """Return the side of a square of `count` pixels, 0 if there is none of at least `LEAST_SIDE`."""
     side = isqrt(count)
     return side if side * side == count and side >= LEAST_SIDE else 0
 
 
 def _read(path: Path) -> tuple[list[str], NDArray[Any]]:
-    """Return the names in the first line, none if it holds numbers, and all rows of numbers, float32."""
-    check_memory(2 * path.stat().st_size, str(path))  # a number is two bytes of text at least, and four in memory
+    """Return the names in the first line, [] if it holds numbers, and all rows of numbers, float32."""
+    check_memory(2 * path.stat().st_size, str(path))  # a number takes at least two bytes of text, and four in memory
     try:
         with path.open(encoding="utf-8-sig", newline="") as file, warnings.catch_warnings(action="error"):
             names = [cell.strip(' "\r\n') for cell in file.readline().split(",")]

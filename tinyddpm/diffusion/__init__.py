@@ -1,1 +1,1 @@
-"""Diffusion: schedules and what they do, the Gaussian process, parametrisations, losses, laws of t. No networks."""
+"""Diffusion: schedules, the Gaussian process, parametrisations, losses, laws of t, the bound. No networks."""

@@ -1,10 +1,10 @@
-"""The whole variational bound on −log p(x_0) of given samples, estimated over a denoiser: see `likelihood`.
+"""The variational bound on −log p(x_0) of given samples, estimated with a denoiser from the terms of `likelihood`.
 
     L = L_T + Σ_{t=1}^{T−1} L_t + L_0
 
-One draw of the noise for each sample and time makes an unbiased estimate of each L_t, and so of their sum. The sum may
-be estimated from some of the times: they are cut into strata, and of each two times are drawn, which stand for all of
-it. Two is the least that also tells how far such an estimate is off.
+One draw of the noise for each sample and time gives an unbiased estimate of each L_t, and so of their sum. The sum may
+be estimated from some of the times: they are cut into strata, and two times drawn from a stratum represent all of it.
+Two is the least number that also gives a standard error.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ Noise: TypeAlias = Callable[[int, int], Array]
 
 
 class Times(NamedTuple):
-    """The times at which a bound is estimated, ascending from 0, and how many times each of them stands for, (K,)."""
+    """The times at which a bound is estimated, ascending from 0, and the number of times each represents, (K,)."""
 
     t: NDArray[np.int64]
     weight: Floats
 
 
 def all_times(T: int) -> Times:
-    """Return all times of a chain."""
+    """Return all times of a chain, each with weight 1."""
     return Times(np.arange(T), np.ones(T))
 
 
 def some_times(T: int, count: int, random: Random) -> Times:
-    """Return time 0 and `count` times of 1 … T − 1, two of each of count / 2 strata, none twice.
+    """Return time 0 and `count` distinct times of 1 … T − 1, two from each of count / 2 strata.
 
-    L_t is largest where there is little noise, so the strata grow with t: their ends lie at squares, but two times make
-    a stratum at least.
+    L_t is largest where there is little noise, so the strata grow with t: their ends are proportional to the squares of
+    their numbers, but each has at least two times.
 
     Args:
         T: the length of the chain.
@@ -74,13 +74,13 @@ def some_times(T: int, count: int, random: Random) -> Times:
 
 
 class Estimate(NamedTuple):
-    """A mean over samples, and its standard errors: None where there is too little to tell them.
+    """A mean over samples with its standard errors.
 
     Attributes:
         mean: the estimate.
-        se_samples: over samples, with the noise that is in each.
-        se_noise: the part of it that the noise makes, which more draws would make less; None for one draw.
-        se_times: what leaving out times adds; None where none was left out.
+        se_samples: standard error over samples, the noise within each included; None for one sample.
+        se_noise: the part of it that comes from the noise, which more draws would reduce; None for one draw.
+        se_times: standard error from the times left out; None if none was.
     """
 
     mean: float
@@ -90,12 +90,12 @@ class Estimate(NamedTuple):
 
     @property
     def se(self) -> float | None:
-        """All of the standard error, None where it is not known."""
+        """The standard error from samples and times together; None for one sample."""
         return None if self.se_samples is None else hypot(self.se_samples, self.se_times or 0.0)
 
 
 def estimate(values: Floats) -> Estimate:
-    """Return the mean of one number for each sample and draw, (n, draws)."""
+    """Return the mean of values, (n, draws), one for each sample and draw, with its standard errors."""
     n, draws = values.shape
     return Estimate(
         float(values.mean()),
@@ -109,7 +109,7 @@ class Bound:
     """The bound of n samples, all terms in bits per dimension.
 
     Attributes:
-        times: where it was estimated, K times.
+        times: the K times at which it was estimated.
         prior: (n,) L_T.
         terms: (n, draws, K) L_t.
         mse_x_0: (n, K) the mean squared error of the predicted x_0, over a sample's elements and the draws.
@@ -135,13 +135,13 @@ class Bound:
         }
 
     def steps(self) -> dict[str, list[Any]]:
-        """Return what is known of each time, by name, each (K,) from t = 0 on.
+        """Return lists by name, each (K,), with one value for each time from t = 0 on.
 
-        - t, and weight, how many times it stands for;
+        - t, and weight, the number of times it represents;
         - bits: L_t;  se: its standard error over samples;
         - mse_x_0, mse_eps;
-        - rate: bits per dimension that tell x_t, L_T + Σ_{s>t} L_s, as x is sent step by step from noise to data;
-        - rmse_x_0: the root of mse_x_0: how far the x_0 is off that a receiver of x_t predicts.
+        - rate: bits per dimension to send x_t, L_T + Σ_{s>t} L_s, when x is sent step by step from noise to data;
+        - rmse_x_0: the root of mse_x_0, the distortion of the x_0 that a receiver of x_t predicts.
 
         Rate and distortion are those of DDPM's progressive coding (section 4.3, figure 5).
         """
@@ -161,9 +161,10 @@ class Bound:
         }
 
     def _se_times(self) -> float | None:
-        """Return Neyman's standard error of the sum over strata of N times, two drawn: Σ N² (1 − 2/N) s²/2, s² = d²/2.
+        """Return Neyman's standard error of the sum over strata: the root of Σ N² (1 − 2/N) s²/2, s² = d²/2.
 
-        It is that of the sum of the means over samples, whose noise it also has in it.
+        A stratum has N times, two of them drawn, whose means over samples differ by d. The noise in these means is
+        included.
         """
         if np.all(self.times.weight == 1):
             return None
@@ -189,13 +190,13 @@ def variational_bound(
     Args:
         ops: operations of the backend.
         process: the chain.
-        decoder: what becomes of L_0, see `bound_term`.
-        denoiser: says the mean of p, and its variance where it has learned one.
+        decoder: the form of L_0, see `bound_term`.
+        denoiser: gives the mean of p, and its variance if it has learned one.
         x_0: (n, ...) data.
-        times: where to estimate it.
-        noise: what x_t is made with.
-        draws: how often, for each time.
-        variance: of p; None for the one learned, or else "large".
+        times: the times at which it is estimated.
+        noise: draws the eps of x_t.
+        draws: number of draws for each time.
+        variance: a fixed variance of p; None for the learned one, or "large" if none was learned.
         watch: called after each evaluation of the denoiser, for progress.
     """
     xp = ops.xp
@@ -228,7 +229,7 @@ def variational_bound(
 
 
 def together(bounds: Sequence[Bound]) -> Bound:
-    """Return the bounds of several batches, at the same times, as one."""
+    """Return the bounds of several batches, estimated at the same times, as one of all samples."""
     first, *_ = bounds
     arrays = ("prior", "terms", "mse_x_0", "mse_eps")
     return Bound(first.times, **{name: np.concatenate([getattr(each, name) for each in bounds]) for name in arrays})

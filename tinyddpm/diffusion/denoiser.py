@@ -1,4 +1,4 @@
-"""A denoiser: the function of (x_t, t) that samplers are given, made of a network or of anything else."""
+"""Denoisers: the functions of (x_t, t) that samplers call, made from a network or from anything else."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tinyddpm.diffusion.process import Fraction, GaussianProcess
 from tinyddpm.errors import ConfigError, unknown
 
 Threshold: TypeAlias = Callable[[Any, Array], Array]
-"""Brings a predicted x_0, (N, ...), into ±1, the range of images; its first argument is the array namespace."""
+"""A function that limits a predicted x_0, (N, ...), to ±1, the range of images; its first argument is the namespace."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a denoiser says of x_t: the data and the noise it is made of, each of x_t's shape. One implies the other.
+    """A denoiser's estimates of the data and the noise in x_t, each of x_t's shape. Given x_t, one implies the other.
 
-    It unpacks into these two. `fraction` is the learned variance of the step, for samplers that have a use for it;
-    None where nothing was learned.
+    It unpacks into x_0 and eps. `fraction` is the learned variance of the step, for samplers that use one; None if the
+    network learns none.
     """
 
     x_0: Array
@@ -46,13 +46,13 @@ class Denoiser(Protocol):
 
 
 class Thresholded:
-    """A denoiser whose predicted x_0 is brought into the range of images, and eps follows it.
+    """A denoiser that limits the x_0 of another to the range of images and computes eps from the result.
 
-    It goes around all that is done to predictions: guidance leaves the range on purpose, and is to be asked before.
+    It is the outermost wrapper: guidance leaves the range on purpose, so its result is limited, not its inputs.
 
     Args:
         process: relates x_t, x_0 and eps.
-        denoiser: what is predicted.
+        denoiser: the denoiser whose predictions are limited.
         threshold: applied to every predicted x_0.
     """
 
@@ -67,14 +67,14 @@ class Thresholded:
 
 
 def make_threshold(name: str, percentile: float) -> Threshold | None:
-    """Return the threshold called `name`: "none", "static" or "dynamic".
+    """Return the threshold called `name`, None for "none".
 
     Args:
-        name: which.
+        name: "none", "static" or "dynamic".
         percentile: see `dynamic_threshold`.
 
     Raises:
-        ConfigError: there is none of this name, or the percentile is outside (0, 1].
+        ConfigError: no threshold has this name, or the percentile is outside (0, 1].
     """
     if not 0 < percentile <= 1:
         raise ConfigError(f"percentile is {percentile}: give a share of the pixels, above 0 and up to 1")
@@ -92,13 +92,13 @@ def static_threshold(xp: Any, x_0: Array) -> Array:
 def dynamic_threshold(xp: Any, x_0: Array, percentile: float) -> Array:
     """Return x_0 within ±1 by dynamic thresholding (Imagen, Saharia et al. 2022, arXiv 2205.11487, section 2.3).
 
-    Each sample is clipped to ±s and divided by s, where s is the given percentile of its own |x_0|, but 1 at least: a
-    prediction that saturates is pulled inwards as a whole, where clipping would leave all that is outside at ±1.
+    Each sample is clipped to ±s and divided by s, where s is the given percentile of its own |x_0|, but at least 1. A
+    saturated prediction is thus scaled down as a whole, where the static threshold would only cut off what is outside.
 
     Args:
         xp: the array namespace.
         x_0: (N, ...).
-        percentile: the share of a sample's elements that are to be within ±s, in (0, 1].
+        percentile: the share of a sample's elements within ±s, in (0, 1].
     """
     n = x_0.shape[0]
     size = xp.sort(xp.reshape(xp.abs(x_0), (n, -1)), axis=1)

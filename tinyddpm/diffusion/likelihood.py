@@ -16,7 +16,7 @@ from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.ops import Operations, Saved
 
 Decoder: TypeAlias = Literal["pixels", "points"]
-"""What the data are to the last step: 256 levels of images, each with its bin (eq. 13), or points with a density."""
+"""The form of L_0: "pixels" is the mass of the bin of one of an image's 256 levels (eq. 13), "points" a density."""
 
 
 def bound_term(
@@ -31,17 +31,16 @@ def bound_term(
 ) -> tuple[Array, Saved]:
     """Return L_t of each sample in bits per dimension, (N,), for p(x_{t−1} | x_t) = N(mean, e^log_variance).
 
-    It is the KL of t ≥ 1, or at t = 0 what the decoder takes (DDPM eq. 5; IDDPM eqs. 5 and 6).
-
-    With points L_0 is a differential entropy's: it has no lower limit at 0.
+    It is a KL divergence for t ≥ 1, and the decoder's −log p(x_0) at t = 0 (DDPM eq. 5; IDDPM eqs. 5 and 6). For
+    "points" L_0 is minus the logarithm of a density and may be negative.
 
     Args:
         ops: operations of the backend.
         process: the chain.
-        decoder: what becomes of L_0.
+        decoder: the form of L_0.
         x_0: (N, ...) data.
         x_t: (N, ...).
-        t: (N,) times; each sample's term is that of its own.
+        t: (N,) times, one for each sample.
         mean: (N, ...).
         log_variance: (N, ...), see `p_log_variance`.
     """

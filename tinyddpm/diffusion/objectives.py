@@ -1,10 +1,10 @@
-"""Objectives: what training makes small, as functions of a network's output with their gradients.
+"""Objectives: the losses that training minimises, functions of a network's output with their gradients.
 
     losses, saved = objective.forward(ops, out, batch)
     dout          = objective.backward(ops, saved, share)
 
-`losses` is (N,), and the loss is its mean. `share` is how much that mean counts, or a weight for each sample, (N,), the
-loss then being the mean of the weighted losses.
+`losses` is (N,), and the loss is its mean. `share` is a factor of that mean, a float, or one factor for each sample,
+(N,): the loss then is the mean of the weighted losses.
 
 An entry of group `tinyddpm.objectives` is a class, called as `(parametrisation, weights, decoder, *, <options>)`.
 """
@@ -26,12 +26,12 @@ from tinyddpm.ops.noising import Noised
 
 
 class Objective(Protocol):
-    """See the module. What is known of it before it is made stands on its class.
+    """A loss with its gradient. Its attributes belong to the class, for they are read before there is an instance.
 
     Attributes:
-        learned_variance: whether the network has channels for the variance, twice those of the data (`halves`).
-        weighted: whether it takes the weights of a weighting, (T,); it is given None where it does not.
-        times: the law of t that is its own, a name of group `tinyddpm.times`.
+        learned_variance: whether the network predicts the variance too, in twice the channels of the data (`halves`).
+        weighted: whether it takes the weights of a weighting, (T,); otherwise it is given None.
+        times: its default law of t, a name of group `tinyddpm.times`.
     """
 
     learned_variance: ClassVar[bool]
@@ -43,7 +43,7 @@ class Objective(Protocol):
         ...
 
     def backward(self, ops: Operations, saved: Saved, share: float | Array) -> Array:
-        """Return the gradient that reaches the network's output."""
+        """Return dout, the gradient with respect to the network's output."""
         ...
 
 
@@ -53,7 +53,7 @@ class Simple:
     Args:
         parametrisation: what the network predicts.
         weights: (T,) of a weighting; None for 1 everywhere.
-        decoder: not asked for.
+        decoder: unused.
     """
 
     learned_variance: ClassVar[bool] = False
@@ -83,9 +83,9 @@ class Simple:
 class VariationalBound:
     """L_vlb with a learned variance, in bits per dimension: T L_t, whose mean over t is the bound (IDDPM eq. 4).
 
-    L_T is left out: nothing depends on it. The factor T is that of IDDPM's code (`RESCALED_KL`).
+    L_T is left out, for no weight changes it. The factor T is that of IDDPM's code (`RESCALED_KL`).
 
-    Times are drawn after their losses, which are far apart (IDDPM section 3.3).
+    L_t differs much between times, so t is drawn by importance, from past losses (IDDPM section 3.3).
 
     Args:
         parametrisation: what the first half of the network's channels predicts; the second gives the variance.
@@ -147,7 +147,7 @@ class Hybrid:
         self, parametrisation: Parametrisation, weights: Table | None, decoder: Decoder, *, vlb_weight: float = 0.001
     ) -> None:
         if not vlb_weight >= 0:
-            raise ConfigError(f"vlb_weight is {vlb_weight}: give what the bound counts, from 0 on (IDDPM uses 0.001)")
+            raise ConfigError(f"vlb_weight is {vlb_weight}: give the factor of L_vlb, from 0 on (IDDPM uses 0.001)")
         self.simple = Simple(parametrisation, weights, decoder)
         self.bound = VariationalBound(parametrisation, None, decoder)
         self.weight = vlb_weight
@@ -168,14 +168,14 @@ class Hybrid:
 
 
 def objective_class(name: str) -> type[Objective]:
-    """Return the class registered as `name`, which tells what it needs before it is made; see `Objective`.
+    """Return the class registered as `name`, with the attributes of `Objective`.
 
     Raises:
         RegistryError: no such objective, or its plugin is broken.
-        ConfigError: the class does not say what it needs.
+        ConfigError: the class lacks one of these attributes.
     """
     kind: type[Objective] = registry.load("objectives", name)
     missing = [what for what in ("learned_variance", "weighted", "times") if not hasattr(kind, what)]
     if missing:
-        raise ConfigError(f"objective {name!r} has no {' and no '.join(missing)}: its class must say so")
+        raise ConfigError(f"objective {name!r} has no {' and no '.join(missing)}: its class must define it")
     return kind

@@ -1,7 +1,7 @@
-"""Parametrisations: what a network predicts, and what its prediction says of x_0 and of the noise.
+"""Parametrisations: the quantity that a network predicts, and how x_0 and the noise follow from it.
 
-A parametrisation says what F, the network's output, is made of, as x_t is made of α = √alpha_bar_t and
-σ = √(1 − alpha_bar_t) (DDPM eq. 4):
+A parametrisation defines F, the network's output, as a combination of x_0 and eps. x_t is one too, with
+α = √alpha_bar_t and σ = √(1 − alpha_bar_t) (DDPM eq. 4):
 
     F = a x_0 + b eps,   x_t = α x_0 + σ eps
 
@@ -9,12 +9,11 @@ For a given x_t these are two equations for x_0 and eps. Their solution is, with
 
     x_0 = skip x_t + out F = (b x_t − σ F) / D,   eps = (α F − a x_t) / D
 
-Where D is 0, F is x_t but for a factor and says nothing of x_0: such a chain is refused. As x_t is given, an error of F
-is one of dx_0/dF = out times as much in x_0, and one of deps/dF = α / D times in eps. The score of q(x_t), as F
-estimates it, is −eps / σ.
+Where D is 0, F is a multiple of x_t and does not determine x_0: such a chain is refused. For a given x_t, an error of F
+is multiplied by dx_0/dF = out in x_0, and by deps/dF = α / D in eps. The estimate of the score of q(x_t) is −eps / σ.
 
-A parametrisation is a function `alpha_bar, *, <options> -> Coefficients`, an entry of group
-`tinyddpm.parametrisations`: from the (T,) table, a and b of each time. All else is derived here.
+In code it is a function `alpha_bar, *, <options> -> Coefficients`, an entry of group `tinyddpm.parametrisations`: it
+returns a and b of each time for the (T,) table alpha_bar. All other tables are derived here.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from tinyddpm.errors import ConfigError
 
 
 class Coefficients(NamedTuple):
-    """F = of_x_0 x_0 + of_eps eps, predicted by a network that is shown scale x_t. (T,) float64 each."""
+    """Factors in F = of_x_0 x_0 + of_eps eps, and of x_t at the network's input, scale x_t. (T,) float64 each."""
 
     of_x_0: Table
     of_eps: Table
@@ -38,30 +37,30 @@ class Coefficients(NamedTuple):
 
 
 def eps(alpha_bar: Table) -> Coefficients:
-    """Return F = eps (DDPM eq. 14): x_0 = (x_t − σ F) / α, which is refused where alpha_bar is 0."""
+    """Return the coefficients of F = eps (DDPM eq. 14): x_0 = (x_t − σ F) / α, undefined where alpha_bar is 0."""
     one = np.ones_like(alpha_bar)
     return Coefficients(0 * one, one, one)
 
 
 def x_0(alpha_bar: Table) -> Coefficients:
-    """Return F = x_0."""
+    """Return the coefficients of F = x_0."""
     one = np.ones_like(alpha_bar)
     return Coefficients(one, 0 * one, one)
 
 
 def v(alpha_bar: Table) -> Coefficients:
-    """Return F = α eps − σ x_0 (arXiv 2202.00512, appendix D), the velocity on the circle α² + σ² = 1.
+    """Return the coefficients of F = α eps − σ x_0 (arXiv 2202.00512, appendix D), the velocity on α² + σ² = 1.
 
-    There x_0 = α x_t − σ F and eps = σ x_t + α F.
+    On this circle x_0 = α x_t − σ F and eps = σ x_t + α F.
     """
     return Coefficients(-((1 - alpha_bar) ** 0.5), alpha_bar**0.5, np.ones_like(alpha_bar))
 
 
 def flow(alpha_bar: Table) -> Coefficients:
-    """Return F = eps − x_0, the velocity of rectified flow (arXiv 2209.03003, eq. 1): x_0 = (x_t − σ F) / (α + σ).
+    """Return the coefficients of F = eps − x_0, rectified flow's velocity (arXiv 2209.03003, eq. 1).
 
-    The flow's own samples are z = (1 − τ) x_0 + τ eps with τ = σ / (α + σ), on which x_0 = z − τ F; they are
-    x_t / (α + σ), whose variance is kept here. The schedule `flow` has its times evenly spaced in τ.
+    It implies x_0 = (x_t − σ F) / (α + σ). The flow's own samples are z = (1 − τ) x_0 + τ eps, τ = σ / (α + σ), for
+    which x_0 = z − τ F; here z = x_t / (α + σ). The schedule `flow` spaces its times evenly in τ.
     """
     one = np.ones_like(alpha_bar)
     return Coefficients(-one, one, one)
@@ -77,7 +76,7 @@ def edm(alpha_bar: Table, *, sigma_data: float = 0.5) -> Coefficients:
         c_in   = 1 / √(s² + sigma_data²)              = α / √V
 
     so that F = (σ / sigma_data x_0 − α sigma_data eps) / √V has variance 1, and the network is shown x_t / √V. The
-    paper's loss (eq. 8) weighs all errors of F alike: the weighting `uniform`. With sigma_data = 1 F is −v.
+    paper's loss (eq. 8) weighs all errors of F alike: the weighting `uniform`. With sigma_data = 1, F is −v.
 
     Args:
         alpha_bar: (T,).
@@ -93,23 +92,23 @@ def edm(alpha_bar: Table, *, sigma_data: float = 0.5) -> Coefficients:
 
 
 class Parametrisation:
-    """What follows from the coefficients of F.
+    """The tables by which x_0, eps and the target follow from the coefficients of F.
 
     Args:
         process: the chain.
-        coefficients: (T,) each.
-        name: how errors call it.
+        coefficients: those of F, (T,) each.
+        name: name of the parametrisation in error messages.
 
     Raises:
-        ConfigError: coefficients are not (T,) finite numbers, or F says nothing of x_0 at some time of the chain.
+        ConfigError: coefficients are not (T,) finite numbers, or F does not determine x_0 at some time of the chain.
 
     Attributes:
         process: the chain.
-        skip: of x_0 = skip x_t + out F, (T,) float64 as all that follow.
-        out: of it, dx_0/dF.
-        eps_skip: of eps = eps_skip x_t + eps_out F.
-        eps_out: of it, deps/dF.
-        scale: what x_t is multiplied by for the network.
+        skip: factor of x_t in x_0 = skip x_t + out F; (T,) float64, as all below.
+        out: factor of F in it, dx_0/dF.
+        eps_skip: factor of x_t in eps = eps_skip x_t + eps_out F.
+        eps_out: factor of F in it, deps/dF.
+        scale: factor of x_t at the network's input.
     """
 
     def __init__(self, process: GaussianProcess, coefficients: Coefficients, name: str = "given") -> None:
@@ -132,7 +131,7 @@ class Parametrisation:
         )
 
     def target(self, x_0: Array, t: int | Array, eps: Array) -> Array:
-        """Return what the network should predict for x_t = α x_0 + σ eps: F."""
+        """Return F, the network's target at x_t = α x_0 + σ eps, of x_0's shape."""
         return _sum(t, (self._of_x_0, x_0), (self._of_eps, eps))
 
     def implied(self, x_t: Array, t: int | Array, F: Array) -> tuple[Array, Array]:
@@ -144,16 +143,16 @@ class Parametrisation:
         return self._out(t, x_t)
 
     def eps_share(self, x_t: Array, t: int | Array) -> tuple[Any, Any]:
-        """Return u and w of eps = u x_t + w F, as `slope` does."""
+        """Return u and w of eps = u x_t + w F: floats, or for (N,) times arrays that broadcast to x_t."""
         return self._eps_skip(t, x_t), self._eps_out(t, x_t)
 
 
 def make_parametrisation(process: GaussianProcess, name: str, /, **options: Any) -> Parametrisation:
-    """Return the parametrisation registered as `name` on a chain.
+    """Return the parametrisation registered as `name` for a chain.
 
     Raises:
         RegistryError: no such parametrisation, or its plugin is broken.
-        ConfigError: an option is wrong, or see `Parametrisation`.
+        ConfigError: an option or the coefficients are wrong, see `Parametrisation`.
     """
     found = registry.build("parametrisations", name, (process.alpha_bar,), options)
     if not isinstance(found, Coefficients):
@@ -162,10 +161,10 @@ def make_parametrisation(process: GaussianProcess, name: str, /, **options: Any)
 
 
 def halves(out: Array) -> tuple[Array, Fraction]:
-    """Return the prediction and the fraction (v + 1) / 2 of a network that learns the variance.
+    """Return the prediction and the fraction (v + 1) / 2 in the output of a network that learns the variance.
 
-    Its output is (N, ..., 2 C): C channels of the prediction, then C of IDDPM's v, in [−1, 1] where nothing is
-    extrapolated (eq. 15, as in its code). This v has nothing to do with the prediction of that name.
+    The output is (N, ..., 2 C): C channels of the prediction, then C of IDDPM's v, which lies in [−1, 1] unless the
+    network extrapolates (eq. 15, as in its code). This v is not the parametrisation `v`.
     """
     c = out.shape[-1] // 2
     return out[..., :c], (out[..., c:] + 1) / 2
@@ -181,6 +180,6 @@ def _checked(name: str, what: str, table: Any, T: int) -> Table:
 
 
 def _sum(t: int | Array, *terms: tuple[ByTime, Array]) -> Array:
-    """Return the sum of factor × x over terms, without those whose factor is 0 at all times of the chain."""
+    """Return the sum of factor × x over terms; a term whose factor is 0 at all times is skipped."""
     first, *others = (x if by.constant == 1 else by(t, x) * x for by, x in terms if by.constant != 0)
     return first + others[0] if others else first

@@ -1,9 +1,9 @@
 """The Gaussian process of DDPM: q forwards, its posterior, and p backwards.
 
 Time. In code t is 0-based: code t is the papers' t + 1, so t runs from 0 to T − 1, and x at t = −1 is the data, x_0.
-A time is an integer of any type, the same for all samples, or an (N,) array of the backend's integers from 0 to T − 1.
-Every function refuses a time outside, with ConfigError. −1 is refused too where the data have no value, as their beta.
-What lies on a device is not read, and so not checked.
+A time argument is one integer for all samples, or an (N,) array of the backend's integers from 0 to T − 1. A time
+outside the chain raises ConfigError, and so does −1 in a quantity that the data do not have, such as beta. Arrays on a
+device are not checked, for that would need a transfer.
 
 Equation numbers are those of DDPM (Ho, Jain, Abbeel 2020) where no other paper is named.
 """
@@ -22,10 +22,10 @@ from tinyddpm.errors import ConfigError, unknown
 
 Table: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 Variance: TypeAlias = Literal["large", "small"]
-"""The fixed variance of p: "large" is beta, right for x_0 ~ N(0, I), "small" beta-tilde, for one x_0 (section 3.2)."""
+"""A fixed variance of p (section 3.2): "large", beta, is best for x_0 ~ N(0, I), "small", beta-tilde, for one x_0."""
 
 Fraction: TypeAlias = Array
-"""A learned variance, of x_t's shape: where its log lies from log beta-tilde, 0, to log beta, 1 (IDDPM eq. 15)."""
+"""A learned variance, of x_t's shape: 0 is beta-tilde, 1 is beta, linear in their logarithms (IDDPM eq. 15)."""
 
 
 def snr(alpha_bar: Table) -> Table:
@@ -34,7 +34,7 @@ def snr(alpha_bar: Table) -> Table:
 
 
 def noise_to_signal(alpha_bar: Table) -> Table:
-    """Return √((1 − alpha_bar) / alpha_bar), which is EDM's σ and 1 / √SNR; infinite where there is no signal."""
+    """Return √((1 − alpha_bar) / alpha_bar), which is EDM's σ and 1 / √SNR; infinite where alpha_bar is 0."""
     with np.errstate(divide="ignore"):
         ratio: Table = (1 / alpha_bar - 1) ** 0.5
     return ratio
@@ -52,8 +52,8 @@ class Posterior(NamedTuple):
 def posterior_coefficients(alpha_bar_t: Any, alpha_bar_prev: Any) -> Posterior:
     """Return the posterior's coefficients between any two times of the chain (eqs. 6 and 7).
 
-    The step from prev to t has alpha = alpha_bar_t / alpha_bar_prev. Neighbours give DDPM's chain; times further apart
-    give the chain that IDDPM respaces to (eq. 19).
+    The step from prev to t has alpha = alpha_bar_t / alpha_bar_prev. Neighbouring times give DDPM's chain; times that
+    are further apart give the respaced chain of IDDPM (eq. 19).
     """
     alpha = alpha_bar_t / alpha_bar_prev
     beta = 1 - alpha
@@ -66,16 +66,16 @@ def posterior_coefficients(alpha_bar_t: Any, alpha_bar_prev: Any) -> Posterior:
 
 
 class ByTime:
-    """A number for each time, looked up at one time or at a time for each sample.
+    """A table with one number for each time, looked up at one time or at one time per sample.
 
     Args:
-        backend: whose arrays are looked up with.
+        backend: array library of the device's copy.
         values: (T,) float64, kept on the host; a copy lies on the device.
-        dtype: of that copy.
-        data: the number of the data, at t = −1; None where they have none.
+        dtype: type of that copy.
+        data: the number at t = −1, the data; None if there is none.
 
     Attributes:
-        constant: the number, where it is the same at all times; None otherwise.
+        constant: the number, if it is the same at all times; None otherwise.
     """
 
     def __init__(self, backend: Backend, values: Table, dtype: Any, data: float | None = None) -> None:
@@ -87,13 +87,13 @@ class ByTime:
         """Return the number at t: a float for one time, for (N,) times an array that broadcasts to x.
 
         Raises:
-            ConfigError: a time that is not on a device lies outside.
+            ConfigError: a time is outside the chain; times on a device are not checked.
         """
         T = len(self.values)
         if getattr(t, "shape", ()) == ():
             time = checked_time(t, T, least=0 if self._data is None else -1)
             return float(self.values[time]) if self._data is None or time >= 0 else self._data
-        if type(t) is np.ndarray and t.size:  # on the host: nothing is asked of a device
+        if type(t) is np.ndarray and t.size:  # on the host: no transfer is needed
             checked_time(t.min(), T)
             checked_time(t.max(), T)
         return self._xp.reshape(self._xp.take(self.device, t, axis=0), (x.shape[0], *(1,) * (x.ndim - 1)))
@@ -103,7 +103,7 @@ def checked_time(t: Any, T: int, least: int = 0, name: str = "t") -> int:
     """Return one time of a chain of T steps as an int.
 
     Raises:
-        ConfigError: it is no integer, or outside `least` … T − 1.
+        ConfigError: t is not an integer, or outside `least` … T − 1.
     """
     try:
         time = index(t)
@@ -118,19 +118,19 @@ def checked_time(t: Any, T: int, least: int = 0, name: str = "t") -> int:
 class GaussianProcess:
     """The forward chain and everything that follows from it in closed form. It knows no network.
 
-    The tables are float64 on the host; they are moved to the device once, in the type that it computes in.
+    Its tables are computed in float64 on the host and copied to the device once, as `dtype`.
 
     Args:
-        backend: whose arrays it works on.
+        backend: array library of the samples.
         betas: (T,) float64 in (0, 1), as a schedule makes them; the last may be 1 (`zero_terminal_snr`), where x_t is
-            pure noise and says nothing of x_0.
-        dtype: the type to compute in; float32 by default.
+            pure noise and contains nothing of x_0.
+        dtype: type of the device's tables; float32 by default.
 
     Attributes:
         T: the number of steps.
         betas: (T,) the variance that each step adds.
         alpha_bar: (T,) Π (1 − beta), the share of the data's variance that is left.
-        dtype: the type it computes in.
+        dtype: type of the device's tables.
     """
 
     def __init__(self, backend: Backend, betas: Table, dtype: Any = None) -> None:
@@ -138,15 +138,15 @@ class GaussianProcess:
         self.T = len(betas)
         self.betas: Table = betas.astype(np.float64)
         self.alpha_bar: Table = np.cumprod(1 - self.betas, dtype=np.float64)
-        self._alpha_bar_prev = np.concatenate([[1.0], self.alpha_bar])  # at t + 1: t = −1 has a place
+        self._alpha_bar_prev = np.concatenate([[1.0], self.alpha_bar])  # time t at index t + 1: the data at 0
         self.dtype = dtype or backend.xp.float32
         posterior = posterior_coefficients(self.alpha_bar, self._alpha_bar_prev[:-1])
-        # The variance of p. beta_tilde is 0 at the step to the data: there it is the first that is not 0.
+        # The variances of p. beta_tilde is 0 at the step to the data, t = 0; both take the first that is not 0 there.
         first = posterior.beta_tilde[1] if self.T > 1 else posterior.beta[0]
         small, large = (np.append(first, table[1:]) for table in (posterior.beta_tilde, posterior.beta))
         self._signal = self.table(self.alpha_bar**0.5, data=1.0)
         self._noise = self.table((1 - self.alpha_bar) ** 0.5, data=0.0)
-        self._divisor = self.table((1 - self.alpha_bar) ** 0.5)  # of what the data have no value of
+        self._divisor = self.table((1 - self.alpha_bar) ** 0.5)  # as `_noise`, but the data's 0 cannot divide
         self._keep, self._add = self.table((1 - self.betas) ** 0.5), self.table(self.betas**0.5)
         self._posterior = Posterior(*map(self.table, posterior))
         self._variance = {"small": self.table(small), "large": self.table(large)}
@@ -154,7 +154,7 @@ class GaussianProcess:
         self._log_beta = self.table(np.log(self.betas))
 
     def table(self, values: Table, data: float | None = None) -> ByTime:
-        """Return a (T,) table, on the host and on the device, to be looked up by time; see `ByTime`."""
+        """Return (T,) values as a `ByTime` with this process's backend and type; `data` is the value at t = −1."""
         return ByTime(self.backend, values, self.dtype, data)
 
     def q_step(self, x_prev: Array, t: int | Array, eps: Array) -> Array:
@@ -178,7 +178,7 @@ class GaussianProcess:
         Args:
             x_0: (N, ...).
             x_t: (N, ...).
-            t: the time of x_t; one for all samples where t_prev is given.
+            t: the time of x_t; one for all samples if t_prev is given.
             t_prev: an earlier time, t − 1 if None; −1 is the data itself, where the variance is 0.
 
         Returns:
@@ -205,10 +205,10 @@ class GaussianProcess:
             t: the time of x_t.
             x_0: the prediction for x_t, (N, ...).
             t_prev: as in `q_posterior`.
-            variance: which of the two fixed ones, or a learned one; its logarithm is that of `p_log_variance`.
+            variance: name of a fixed variance, or a learned one, as in `p_log_variance`.
 
         Raises:
-            ConfigError: there is no fixed variance of this name, or a time is outside.
+            ConfigError: no fixed variance has this name, or a time is outside the chain.
         """
         mean, _ = self.q_posterior(x_0, x_t, t, t_prev)
         if isinstance(variance, str):
@@ -218,21 +218,21 @@ class GaussianProcess:
     def p_log_variance(
         self, x_t: Array, t: int | Array, variance: Variance | Fraction, t_prev: int | None = None
     ) -> Any:
-        """Return the logarithm of p's variance, finite at every step.
+        """Return the logarithm of p's variance, finite at every step: a float or an array that broadcasts to x_t.
 
-        The step to the data, which samples no noise, has a variance too: it decodes them (eq. 13). It is the chain's
-        first posterior variance that is not 0, for both fixed ones, as in DDPM's code.
+        The step to the data adds no noise, but its decoder needs a variance (eq. 13). There both fixed variances are
+        the chain's first posterior variance that is not 0, as in DDPM's code.
 
-        A learned one is log Σ = f log beta + (1 − f) log beta-tilde, f the fraction (IDDPM eq. 15).
+        A learned variance is log Σ = f log beta + (1 − f) log beta-tilde, f the fraction (IDDPM eq. 15).
 
         Args:
             x_t: (N, ...).
             t: the time of x_t.
-            variance: which of the two fixed ones, or a learned one.
+            variance: name of a fixed variance, or a learned one.
             t_prev: as in `q_posterior`.
 
         Raises:
-            ConfigError: there is no fixed variance of this name, or a time is outside.
+            ConfigError: no fixed variance has this name, or a time is outside the chain.
         """
         if not isinstance(variance, str):
             low, high = self.log_variance_range(x_t, t, t_prev)
@@ -242,7 +242,7 @@ class GaussianProcess:
         return log(self._fixed_variance(variance, x_t, t, t_prev))
 
     def log_variance_range(self, x_t: Array, t: int | Array, t_prev: int | None = None) -> tuple[Any, Any]:
-        """Return log beta-tilde and log beta, which broadcast to x_t: a learned variance lies between them."""
+        """Return log beta-tilde and log beta, the ends of a learned log variance: floats, or broadcasting to x_t."""
         if t_prev is None:
             return self._log_variance["small"](t, x_t), self._log_beta(t, x_t)
         return self.p_log_variance(x_t, t, "small", t_prev), log(self.posterior(x_t, t, t_prev).beta)
@@ -251,7 +251,7 @@ class GaussianProcess:
         """Return the coefficients of the step from t to t_prev, t − 1 if None: floats, or broadcasting to x_t.
 
         Raises:
-            ConfigError: a time is outside, or t_prev is not before t.
+            ConfigError: a time is outside the chain, or t_prev is not before t.
         """
         if t_prev is None:
             return Posterior(*(table(t, x_t) for table in self._posterior))
@@ -265,7 +265,7 @@ class GaussianProcess:
         return self._signal(t, x_t), self._noise(t, x_t)
 
     def __repr__(self) -> str:
-        """Return what it is, in one line."""
+        """Return the number of times, the range of √alpha_bar and the backend, in one line."""
         start, end = (float(self.alpha_bar[t]) ** 0.5 for t in (0, -1))
         return f"<GaussianProcess of {self.T} times, √alpha_bar from {start:.4g} to {end:.4g}, on {self.backend.name}>"
 
@@ -275,7 +275,7 @@ class GaussianProcess:
         return self._signal.device, self._noise.device
 
     def _fixed_variance(self, variance: str, x_t: Array, t: int | Array, t_prev: int | None) -> Any:
-        """Return the fixed variance of this name: at the step to the data the chain's first that is not 0."""
+        """Return the fixed variance of this name; at the step to the data, the first posterior variance not 0."""
         if variance not in self._variance:
             raise ConfigError(unknown("variance", variance, self._variance))
         if t_prev is None:

@@ -1,4 +1,4 @@
-"""What a noise schedule does to an image from the first step to the last, and the traps it may fall into."""
+"""Reports on noise schedules: how much noise the first and the last step have, and which known faults there are."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from tinyddpm.diffusion.schedules import Betas, check_betas
 
 END_LIMIT = 0.01
-"""A chain whose sqrt(alpha_bar_T) is not below this ends with some of the image still there."""
+"""Upper limit of sqrt(alpha_bar_T): a chain that does not fall below it ends with some of the image left."""
 
 START_LIMIT = 0.99
-"""A chain whose first alpha_bar is below this loses detail at once: noise of standard deviation 0.1."""
+"""Lower limit of the first alpha_bar: below it the first noise has a standard deviation above 0.1 and hides detail."""
 
 BETA_LIMIT = 0.999
 """IDDPM's upper limit of a beta (section 3.2). The cosine schedule meets it once, at its end."""
@@ -52,10 +52,10 @@ class ScheduleReport:
 
 
 def curves(betas: Betas) -> dict[str, NDArray[np.float64]]:
-    """Return the curves of a schedule by name, each of shape (T,): alpha_bar's two roots, log SNR and beta.
+    """Return the curves of a schedule by name, each of shape (T,): √alpha_bar, √(1 − alpha_bar), log SNR and beta.
 
-    alpha_bar is summed up in logarithms, so that log SNR stays finite where alpha_bar itself underflows. It is minus
-    infinity where the last beta is 1.
+    alpha_bar is computed in logarithms, so that log SNR stays finite where alpha_bar itself underflows. Log SNR is
+    minus infinity where the last beta is 1.
     """
     with np.errstate(divide="ignore"):
         log_alpha_bar = np.cumsum(np.log1p(-betas))
@@ -69,10 +69,10 @@ def curves(betas: Betas) -> dict[str, NDArray[np.float64]]:
 
 
 def report(name: str, betas: Betas) -> ScheduleReport:
-    """Return the numbers of `betas` under the name `name`, with a warning for every trap it falls into.
+    """Return the numbers of `betas`, reported under `name`, with a warning for every fault found.
 
     Raises:
-        ConfigError: `betas` is no schedule, see `check_betas`; the last may be 1.
+        ConfigError: `betas` fails `check_betas`; the last may be 1.
     """
     check_betas(betas, name, terminal=True)
     curve = curves(betas)

@@ -18,6 +18,7 @@ from tinyddpm.errors import ConfigError
 Betas: TypeAlias = NDArray[np.float64]
 
 MOST_STEPS = 1_000_000
+"""Largest T. It is far beyond any use: a larger number is a slip."""
 
 
 def linear(T: int, *, beta_start: float = 1e-4, beta_end: float = 0.02, rescale: bool = True) -> Betas:
@@ -30,7 +31,7 @@ def linear(T: int, *, beta_start: float = 1e-4, beta_end: float = 0.02, rescale:
         T: number of steps.
         beta_start: first beta of a chain of 1000 steps.
         beta_end: last beta of a chain of 1000 steps.
-        rescale: False takes the two ends as they are, whatever T is.
+        rescale: whether the betas are multiplied by 1000/T; False keeps the two ends, whatever T is.
 
     Raises:
         ConfigError: an end is outside (0, 1), or T is so small that a rescaled beta would reach 1.
@@ -44,15 +45,15 @@ def linear(T: int, *, beta_start: float = 1e-4, beta_end: float = 0.02, rescale:
 def quadratic(T: int, *, beta_start: float = 1e-4, beta_end: float = 0.028, rescale: bool = True) -> Betas:
     """Return betas whose square roots rise in a straight line, shape (T,).
 
-    It is the "quad" of DDPM's code and the "scaled linear" of latent diffusion (Rombach et al. 2021, arXiv 2112.10752),
-    which takes 0.00085 and 0.012 for its ends: a chain that leaves some of the image, and wants `zero_terminal_snr`.
-    These ends leave as little of it as the linear schedule's. They too are for T = 1000, and are rescaled by 1000/T.
+    It is the "quad" of DDPM's code and the "scaled linear" of latent diffusion (Rombach et al. 2021, arXiv 2112.10752).
+    The latter's ends, 0.00085 and 0.012, leave some of the image in the last step and need `zero_terminal_snr`. The
+    default ends leave as little of it as those of `linear`; they too hold for T = 1000 and are rescaled by 1000/T.
 
     Args:
         T: number of steps.
         beta_start: first beta of a chain of 1000 steps.
         beta_end: last beta of a chain of 1000 steps.
-        rescale: False takes the two ends as they are, whatever T is.
+        rescale: whether the betas are multiplied by 1000/T; False keeps the two ends, whatever T is.
 
     Raises:
         ConfigError: an end is outside (0, 1), or T is so small that a rescaled beta would reach 1.
@@ -81,7 +82,7 @@ def cosine(T: int, *, s: float = 0.008, max_beta: float = 0.999) -> Betas:
     if not _is_number(s) or not 0 <= s <= 1:
         raise ConfigError(f"s is {s!r}: give a number from 0 to 1 (IDDPM uses 0.008)")
     _require_fraction("max_beta", max_beta)
-    f = np.cos(np.pi / 2 * (np.arange(T + 1, dtype=np.float64) / T + s) / (1 + s)) ** 2
+    f = np.cos(np.pi / 2 * (np.arange(T + 1) / T + s) / (1 + s)) ** 2
     return _steps(f, max_beta)
 
 
@@ -94,9 +95,9 @@ def sigmoid_alpha(T: int, *, start: float = -3.0, end: float = 3.0, tau: float =
 
     Args:
         T: number of steps.
-        start: where on the sigmoid the chain begins.
-        end: where it ends.
-        tau: temperature, the smaller the steeper.
+        start: argument of the sigmoid at the chain's beginning, before it is divided by tau.
+        end: its argument at the chain's end, above start.
+        tau: temperature above 0; the smaller, the steeper the sigmoid.
         max_beta: upper limit of a beta; the last one would be 1 without it.
 
     Raises:
@@ -116,13 +117,13 @@ def laplace(T: int, *, mu: float = 0.0, b: float = 1.0, max_beta: float = 0.999)
 
         log SNR(t) = μ − b sign(½ − t/T) log(1 − 2 |t/T − ½|),   SNR = e^μ min(2t/T, 1)^(−b) min(2 − 2t/T, 1)^b
 
-    Most steps lie around the middle, log SNR = μ. The paper trains with b = ½ and samples on another schedule; as a
-    chain b = ½ begins with a large step, and b = 1 does not. Its betas fall before they rise.
+    Most steps lie around the middle, log SNR = μ. The paper trains with b = ½ and samples on another schedule: a
+    chain with b = ½ begins with a large step, one with b = 1 does not. The betas fall before they rise.
 
     Args:
         T: number of steps.
         mu: the log SNR in the middle of the chain.
-        b: the law's scale.
+        b: the law's scale, above 0.
         max_beta: upper limit of a beta; the last one would be 1 without it.
 
     Raises:
@@ -131,7 +132,7 @@ def laplace(T: int, *, mu: float = 0.0, b: float = 1.0, max_beta: float = 0.999)
     if not b > 0:
         raise ConfigError(f"b is {b}: give a scale above 0 (the paper uses 0.5)")
     _require_fraction("max_beta", max_beta)
-    t = np.arange(T + 1, dtype=np.float64) / T
+    t = np.arange(T + 1) / T
     noise = np.exp(-mu) * np.minimum(2 * t, 1) ** b  # SNR = signal / noise
     signal = np.minimum(2 - 2 * t, 1) ** b
     return _steps(signal / (signal + noise), max_beta)
@@ -142,8 +143,8 @@ def flow(T: int, *, max_beta: float = 0.999) -> Betas:
 
         noise / signal = τ / (1 − τ),   alpha_bar = (1 − τ)² / ((1 − τ)² + τ²),   τ = t/T for t = 1 … T
 
-    The flow's samples are z = (1 − τ) x_0 + τ eps; here they are divided by √((1 − τ)² + τ²). It goes with the
-    parametrisation `flow` and the samplers `euler` and `heun`, whose steps over even times are even in τ here.
+    The flow's samples are z = (1 − τ) x_0 + τ eps; x_t is z divided by √((1 − τ)² + τ²). The schedule is meant for the
+    parametrisation `flow` and the samplers `euler` and `heun`: steps that are even in t are even in τ.
 
     Args:
         T: number of steps.
@@ -153,15 +154,15 @@ def flow(T: int, *, max_beta: float = 0.999) -> Betas:
         ConfigError: max_beta is out of range.
     """
     _require_fraction("max_beta", max_beta)
-    tau = np.arange(T + 1, dtype=np.float64) / T
+    tau = np.arange(T + 1) / T
     return _steps((1 - tau) ** 2 / ((1 - tau) ** 2 + tau**2), max_beta)
 
 
 def zero_terminal_snr(betas: Betas) -> Betas:
     """Return betas whose chain ends in pure noise (Lin et al. 2023, arXiv 2305.08891, Algorithm 1), shape (T,).
 
-    √alpha_bar is shifted so that its last value is 0, and scaled so that its first stays what it is. The last beta is
-    1. Where nothing is left of x_0, eps cannot tell of it: predict v or x_0.
+    √alpha_bar is shifted so that its last value is 0, and scaled so that its first value does not change. The last beta
+    is 1. The last x_t then contains nothing of x_0, and its eps does not determine x_0: predict v or x_0.
 
     Args:
         betas: (T,) of any schedule.
@@ -182,7 +183,7 @@ def make_betas(name: str, T: int, /, **options: Any) -> Betas:
 
     Raises:
         RegistryError: no such schedule, or its plugin is broken.
-        ConfigError: T or an option is unknown, missing or out of range, or the schedule returned something else.
+        ConfigError: T or an option is unknown, missing or out of range, or the schedule did not return such betas.
     """
     if not isinstance(T, int) or isinstance(T, bool):
         raise ConfigError(f"T is {T!r}: give the number of diffusion steps as a whole number, such as 1000")
@@ -202,12 +203,12 @@ def check_betas(betas: Any, source: str = "betas", *, terminal: bool = False) ->
     """Check that `betas` is float64, of shape (T,) with T >= 2, and that every beta lies in (0, 1).
 
     Args:
-        betas: what a schedule returned or a caller brought.
-        source: how the error calls it.
-        terminal: whether the last may be 1, see `zero_terminal_snr`.
+        betas: the array to check.
+        source: name of the betas in the error message.
+        terminal: whether the last beta may be 1, as `zero_terminal_snr` makes it.
 
     Raises:
-        ConfigError: it is not; the line names the first offending index and value.
+        ConfigError: type, shape or range is wrong; the message names the first index out of range and its value.
     """
     if not isinstance(betas, np.ndarray) or betas.dtype != np.float64 or betas.ndim != 1:
         found = f"{betas.dtype} {betas.shape}" if isinstance(betas, np.ndarray) else type(betas).__name__
@@ -221,7 +222,7 @@ def check_betas(betas: Any, source: str = "betas", *, terminal: bool = False) ->
 
 
 def _rescaled(betas: Betas, name: str) -> Betas:
-    """Return the betas of a chain of 1000 steps for one of T, or refuse a T so small that one would reach 1."""
+    """Return `betas`, meant for 1000 steps, times 1000/T; raise ConfigError if one would reach 1."""
     T, peak = len(betas), 1000 * betas.max()
     shortest = math.floor(peak * (1 + 1e-12)) + 1  # the margin keeps rounding from making a beta 1
     if shortest > T:
@@ -233,7 +234,7 @@ def _rescaled(betas: Betas, name: str) -> Betas:
 
 
 def _steps(f: Betas, max_beta: float) -> Betas:
-    """Return the betas of an alpha_bar that is f at t = 0, 1, …, T but for a factor."""
+    """Return beta_t = 1 − f_t / f_{t−1}, at most max_beta, for f proportional to alpha_bar at t = 0, 1, …, T."""
     betas: Betas = np.minimum(1 - f[1:] / f[:-1], max_beta)
     return betas
 

@@ -1,8 +1,8 @@
-"""Laws of t: how the times of a training step are drawn, and how much each sample counts for it.
+"""Laws of t: how the times of a training step are drawn, and the weight of each sample's loss.
 
 An entry of group `tinyddpm.times` is a callable `process, *, <options> -> Law`. A law that draws some times more often
-than others either undoes it by the weights, to estimate the same mean over t with less noise, or leaves the weights at
-1, and its density weighs the loss.
+than others may divide the losses by its density: the mean over t stays the same, its estimate is less noisy. Or it
+leaves the weights at 1, and its density becomes a part of the loss.
 """
 
 from __future__ import annotations
@@ -18,47 +18,48 @@ from tinyddpm.diffusion.process import GaussianProcess, Table, noise_to_signal
 from tinyddpm.errors import ConfigError
 
 KEPT = 10
-"""Losses kept of each time."""
+"""Number of latest losses kept for each time."""
 
 UNIFORM = 0.001
-"""The share of the draws that is uniform whatever else, so that no time is forgotten."""
+"""Share of the draws that is uniform over t, so that every time is drawn now and then."""
 
 WORDS = 2**31
+"""Number of values of a random word, the whole number in [0, 2³¹) that a time is drawn with."""
 
 HostArray = np.ndarray[Any, Any]
 
 
 class Law(Protocol):
-    """See the module. It is asked by several threads, each for some of a step's samples."""
+    """A law of t. Several threads call `draw`, each for some of a step's samples."""
 
     def draw(self, random: Random, step: int, samples: HostArray) -> tuple[Array, float | Array]:
-        """Return times of a step, (N,) int64, and what each counts: (N,) float32 above 0 with mean 1, or 1.0.
+        """Return times, (N,) int64, and the weights of their losses: (N,) float32 above 0 with mean 1, or 1.0.
 
         Args:
-            random: the numbers of the seed, for purpose `TIME`.
+            random: source of random numbers; the purpose is `TIME`.
             step: the step's number.
-            samples: (N,) the places in the batch of those that times are drawn for.
+            samples: (N,) places in the batch of the samples that get a time.
         """
         ...
 
     def hear(self, t: Array, losses: Array) -> None:
-        """Take notice of the losses, (N,), at the times t, (N,), of a step that is done, not weighted by `draw`."""
+        """Receive the losses, (N,), of a finished step at its times t, (N,), without the weights of `draw`."""
         ...
 
     def packed(self) -> HostArray | None:
-        """Return what it remembers, as one (T, n) float32 array of a shape that never changes; None for nothing."""
+        """Return the state as a (T, n) float32 array whose shape never changes; None for a law without state."""
         ...
 
     def unpack(self, packed: HostArray) -> None:
-        """Go back to where `packed` was made."""
+        """Restore the state that `packed` returned."""
         ...
 
 
 class Forgetful:
-    """What a law that remembers nothing does with what it hears."""
+    """The part of a law without state: it ignores losses and has nothing to restore."""
 
     def hear(self, t: Array, losses: Array) -> None:
-        """Ignore them."""
+        """Ignore the losses."""
 
     def packed(self) -> HostArray | None:
         """Return None."""
@@ -69,7 +70,7 @@ class Forgetful:
 
 
 class Uniform(Forgetful):
-    """All times alike, and all count the same (DDPM, Algorithm 1).
+    """The uniform law: every time is equally probable and has weight 1 (DDPM, Algorithm 1).
 
     Args:
         process: the chain.
@@ -86,8 +87,8 @@ class Uniform(Forgetful):
 class LogNormal(Forgetful):
     """EDM's law: the logarithm of the noise-to-signal ratio is normal (arXiv 2206.00364, section 5).
 
-    A time of the chain has the mass of the ratios that are nearest to its own, by their logarithms; a thousandth of the
-    draws is uniform. The weights are 1: this density is a part of EDM's loss.
+    The probability of a time is that of the ratios whose logarithm is nearest to its own; a thousandth of the draws is
+    uniform. The weights are 1: this density is a part of EDM's loss.
 
     Args:
         process: the chain.
@@ -117,12 +118,12 @@ class LogitNormal(LogNormal):
     """Stable Diffusion 3's law: the logit of rectified flow's time is normal (arXiv 2403.03206, eq. 19).
 
     With τ = σ / (α + σ), the time of z = (1 − τ) x_0 + τ eps, logit τ = log τ / (1 − τ) = log σ / α: the logarithm of
-    the noise-to-signal ratio. So it is `LogNormal` with other defaults, those that did best in the paper; the weights
-    are 1, the density being a part of the loss.
+    the noise-to-signal ratio. So it is `LogNormal` with other defaults, the paper's best. The weights are 1: this
+    density, too, is a part of the loss.
 
     Args:
         process: the chain.
-        mean: of the logit, the paper's m; above 0 more noise is drawn.
+        mean: of the logit, the paper's m; the larger, the more often noisy times are drawn.
         std: its standard deviation, the paper's s.
 
     Raises:
@@ -138,16 +139,16 @@ class LossHistory:
 
         L_vlb = E_{t ~ p}[L_t / p_t],   p_t ∝ √E[L_t²]
 
-    has the least variance of all p. E[L_t²] is the mean over the last 10 losses of each t. Until every t has as many,
-    t is uniform. A thousandth of p always is, so that no t is forgotten. The history is state of the training: what is
-    drawn next depends on it.
+    This p has the least variance of all. E[L_t²] is the mean over the last 10 losses of each t. Until every t has 10, t
+    is uniform; afterwards a thousandth of p still is, so that every t is drawn again. The history is a part of the
+    training's state: the next draws depend on it.
 
     Args:
         process: the chain.
 
     Attributes:
-        losses: (T, 10) float32, the oldest first; 0 where none is yet.
-        counts: (T,) how many there are of each.
+        losses: (T, 10) float32, the oldest first; 0 in places not yet filled.
+        counts: (T,) number of losses kept for each time.
     """
 
     def __init__(self, process: GaussianProcess) -> None:
@@ -156,7 +157,7 @@ class LossHistory:
         self.counts = np.zeros(process.T, np.int64)
 
     def edges(self) -> HostArray:
-        """Return `edges` of p."""
+        """Return the `edges` of the present p, (T + 1,)."""
         T = len(self.counts)
         p = np.full(T, 1 / T)
         if self.counts.min() == KEPT:
@@ -165,14 +166,14 @@ class LossHistory:
         return edges(p)
 
     def draw(self, random: Random, step: int, samples: HostArray) -> tuple[Array, float | Array]:
-        """Return times, and 1 / (T p_t)."""
+        """Return times, and the weights 1 / (T p_t)."""
         t, weight = self.at(words(self.backend, random, step, samples))
         return self.backend.asarray(t), self.backend.asarray(weight)
 
     def at(self, words: HostArray) -> tuple[HostArray, HostArray]:
-        """Return t, (N,), for (N,) random whole numbers in [0, 2³¹), and float32 weights 1 / (T p_t).
+        """Return t, (N,), for (N,) random words, and float32 weights 1 / (T p_t).
 
-        The weights are those of the rounded p: rounding leaves no bias.
+        The weights use the rounded p, so that rounding causes no bias.
         """
         ends = self.edges()
         t = times_at(ends, words)
@@ -180,7 +181,7 @@ class LossHistory:
         return t, (1 / (len(self.counts) * p)).astype(np.float32)
 
     def hear(self, t: Array, losses: Array) -> None:
-        """Add the losses, (N,), of the times t, (N,), in order; of each time the last 10 are kept."""
+        """Append the losses, (N,), of times t, (N,), in order; the last 10 of each time are kept."""
         for time, loss in zip(self.backend.to_numpy(t), self.backend.to_numpy(losses), strict=True):
             if self.counts[time] == KEPT:
                 self.losses[time, :-1] = self.losses[time, 1:]
@@ -189,30 +190,30 @@ class LossHistory:
             self.losses[time, self.counts[time] - 1] = loss
 
     def packed(self) -> HostArray:
-        """Return all of it as one (T, 1 + 10) float32 array: the counts, then the losses."""
+        """Return the state as one (T, 1 + 10) float32 array: the counts, then the losses."""
         return np.concatenate([self.counts[:, None].astype(np.float32), self.losses], axis=1)
 
     def unpack(self, packed: HostArray) -> None:
-        """Go back to where `packed` was made."""
+        """Restore the state that `packed` returned."""
         self.counts, self.losses = packed[:, 0].astype(np.int64), packed[:, 1:].astype(np.float32)
 
 
 def words(backend: Backend, random: Random, step: int, samples: HostArray) -> HostArray:
-    """Return a random whole number in [0, 2³¹) for each sample, on the host, to draw its time with."""
+    """Return a random word in [0, 2³¹) for each sample, (N,) on the host."""
     return backend.to_numpy(random.integers(Purpose.TIME, step, samples, (), WORDS))
 
 
 def edges(p: Table) -> HostArray:
-    """Return (T + 1,) whole numbers from 0 to 2³¹: t is drawn where a random word lies from edges[t] to the next.
+    """Return the sums of p as whole numbers from 0 to 2³¹, (T + 1,): `edges[t] <= word < edges[t + 1]` selects t.
 
-    p, (T,), is rounded to multiples of 2⁻³¹.
+    p, (T,), is thereby rounded to multiples of 2⁻³¹.
     """
     inner = np.rint(WORDS * np.cumsum(p[:-1])).astype(np.int64)
     return np.concatenate([[0], inner, [WORDS]])
 
 
 def times_at(ends: HostArray, words: HostArray) -> HostArray:
-    """Return the times, (N,), of (N,) random whole numbers in [0, 2³¹), for `edges`."""
+    """Return the times, (N,), that (N,) random words select between the ends that `edges` returned."""
     t: HostArray = np.searchsorted(ends, words, side="right") - 1
     return t
 

@@ -1,9 +1,9 @@
-"""Weightings: how much the squared error at each noise level counts.
+"""Weightings: the weight of the squared error at each noise level.
 
 A weighting is a function `alpha_bar, parametrisation, *, <options> -> weights`, an entry of group
-`tinyddpm.weightings`: from the (T,) table, (T,) factors of the mean squared error of F, what the network predicts, all
-above 0. Written as a weight ω of the error of x_0 a weighting is the same for every prediction. An error of F is one of
-`out` times as much in x_0, so its factor is ω out²: ω / SNR for eps, ω for x_0, ω / (SNR + 1) for v.
+`tinyddpm.weightings`. From the (T,) table alpha_bar it makes (T,) factors above 0 of the mean squared error of F, the
+network's prediction. Written as a weight ω of the error of x_0, a weighting is the same for every prediction. An error
+of F is `out` times as large in x_0, so its factor is ω out²: ω / SNR for eps, ω for x_0, ω / (SNR + 1) for v.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def simple(alpha_bar: Table, parametrisation: Parametrisation) -> Table:
 
 
 def uniform(alpha_bar: Table, parametrisation: Parametrisation) -> Table:
-    """Return 1 on the error of whatever is predicted: for v, ω = SNR + 1 (arXiv 2202.00512, section 4)."""
+    """Return 1 on the error of F at all times: for v, ω = SNR + 1 (arXiv 2202.00512, section 4)."""
     return np.ones_like(alpha_bar)
 
 
@@ -33,7 +33,7 @@ def vlb(alpha_bar: Table, parametrisation: Parametrisation) -> Table:
 
     The means of q and p differ by c_0 (x_0 − x̂_0), so ω = T c_0² / (2 beta-tilde), which is T (SNR_{t−1} − SNR_t) / 2;
     the factor T makes the mean over t the sum L_0 + … + L_{T−1}, as far as it depends on the prediction. At the step to
-    the data, where beta-tilde is 0, the variance is that of the step before, as everywhere.
+    the data, where beta-tilde is 0, its first value above 0 takes its place, as in `GaussianProcess`.
     """
     c = posterior_coefficients(alpha_bar, np.append(1.0, alpha_bar[:-1]))
     variance = np.append(c.beta_tilde[1], c.beta_tilde[1:])
@@ -66,7 +66,7 @@ def p2(alpha_bar: Table, parametrisation: Parametrisation, *, k: float = 1.0, ga
         alpha_bar: (T,).
         parametrisation: what the network predicts.
         k: keeps the weight finite where there is no signal.
-        gamma: the larger, the less low noise counts; 0 is `simple`.
+        gamma: exponent; the larger, the less the errors at low noise count; 0 is `simple`.
 
     Raises:
         ConfigError: k is not positive, or gamma negative.
@@ -82,7 +82,7 @@ def make_weights(name: str, alpha_bar: Table, parametrisation: Parametrisation, 
 
     Raises:
         RegistryError: no such weighting, or its plugin is broken.
-        ConfigError: an option is wrong, or a weight is not a number above 0: its time would not be learned.
+        ConfigError: an option or the shape is wrong, or a weight is not above 0: its time would not be learned.
     """
     weights: Table = registry.build("weightings", name, (alpha_bar, parametrisation), options)
     if np.shape(weights) != alpha_bar.shape:

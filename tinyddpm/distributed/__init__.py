@@ -1,1 +1,1 @@
-"""Ranks that share a run: processes that a launcher started together, which sum, gather and agree."""
+"""Ranks that share a run: processes that a launcher started together, and their sums, gathers and checks."""

@@ -1,4 +1,4 @@
-"""What ranks do together; a rank that is alone does it at no cost."""
+"""The operations of a group of ranks; for a single rank they cost nothing."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ T = TypeVar("T")
 
 
 class Group:
-    """A rank that is alone, and what all groups of ranks do.
+    """A group of a single rank, and the base of groups of several.
 
-    Whatever waits for others is called by all ranks, in the same order. Arrays that are summed or gathered are those of
-    the backend that the group has loaded, or of the host before.
+    All ranks must call the methods that wait for others, in the same order. Arrays to sum or gather are those of the
+    backend that `load_backend` returned, or host arrays before.
 
     Attributes:
-        rank: which one this is, from 0 on. The first one writes and speaks.
-        size: how many there are.
+        rank: the number of this rank, from 0 on. Rank 0 writes files and messages.
+        size: number of ranks.
         recordable: whether sums only launch work on the device, so that a backend can record them.
     """
 
@@ -31,97 +31,95 @@ class Group:
 
     @property
     def first(self) -> bool:
-        """Whether this rank is the one that writes and speaks."""
+        """Whether this is rank 0, which writes files and messages."""
         return self.rank == 0
 
     @property
     def speaks(self) -> bool:
-        """Whether this rank says what went wrong: the first of those that are left."""
+        """Whether this rank reports an error: it is the first of those that are not lost."""
         return True
 
     def load_backend(
         self, name: str, device: str | None = None, precision: str = "fp32", graph: bool = True
     ) -> Backend:
-        """Return the backend of these options, see `tinyddpm.backend.load_backend`; its arrays are summed from now on.
+        """Return the backend of these options, see `tinyddpm.backend.load_backend`; arrays to sum are its from now on.
 
-        Where no GPU is named but by "cuda", each rank of a machine takes one of its own.
+        If the device is None or "cuda", without a number, each rank of a machine takes a GPU of its own.
         """
         return load_backend(name, device, precision, graph)
 
     def sum_(self, flat: Array, sums: str = "fp32") -> None:
-        """Put the sum over all ranks in the place of `flat`.
+        """Replace `flat` by its sum over all ranks.
 
         Args:
             flat: (n,) float32.
-            sums: what is sent: "fp32", or "bf16" for half as many bytes, each number and each sum rounded to bfloat16.
+            sums: type of the numbers sent: "fp32", or "bf16" for half as many bytes, numbers and sums rounded to it.
         """
 
     def begin_sum(self, flat: Array, part: slice, sums: str = "fp32") -> None:
-        """Begin to sum a part of `flat`, while other work is launched; see `sum_`. All that was begun is there, in its
-        place, for what is launched after `end_sums`.
-        """
+        """Begin to replace a part of `flat` by its sum, while other work is launched; see `sum_` and `end_sums`."""
         self.sum_(flat[part], sums)
 
     def end_sums(self) -> None:
-        """Have what is launched from now on see the sums that were begun."""
+        """Make all work launched from now on wait for the sums that were begun."""
 
     def sum_part(self, flat: Array, sums: str = "fp32") -> None:
-        """Put the sum over all ranks in the place of this rank's part of `flat`, of `parts(n)`; the rest is not set.
+        """Replace this rank's part of `flat`, of `parts(n)`, by its sum over all ranks; the rest is undefined.
 
         Args:
             flat: (n,) float32.
-            sums: as of `sum_`.
+            sums: see `sum_`.
         """
 
     def gather_parts(self, flat: Array) -> None:
-        """Put each rank's part of `flat`, (n,) float32, of `parts(n)`, in its place on all ranks."""
+        """Replace all parts of `flat`, (n,) float32, of `parts(n)`, by those of the ranks that they belong to."""
 
     def gather(self, value: T) -> list[T]:
-        """Return what each rank gives, in the order of ranks: anything that one process can hand to its like."""
+        """Return the values of all ranks in the order of ranks; any value that can be pickled."""
         return [value]
 
     def broadcast(self, value: T) -> T:
-        """Return what the first rank gives."""
+        """Return rank 0's value."""
         return value
 
     def most(self, value: int) -> int:
-        """Return the largest number that a rank gives."""
+        """Return the largest of the ranks' values."""
         return value
 
     def total(self, value: float) -> float:
-        """Return the sum of what all ranks give, added in their order."""
+        """Return the sum of the ranks' values, added in the order of ranks."""
         return sum(self.gather(value))
 
     def barrier(self) -> None:
-        """Wait until all ranks are here."""
+        """Wait until all ranks have called this method."""
         self.most(0)
 
     def cores(self) -> int:
-        """Return how many cores fall to this rank: those that it may run on, cut among all ranks that may."""
+        """Return this rank's number of cores: those that it may run on, divided among all ranks that may use them."""
         own = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [*range(os.cpu_count() or 1)]
         here = platform.node(), own
         return max(1, len(own) // self.gather(here).count(here))
 
     def parts(self, n: int) -> list[slice]:
-        """Return each rank's part of n things, as equal as can be; those of the last ranks are empty if n is less."""
+        """Return the ranks' parts of n things, equal up to one; if n is less than `size`, the last ones are empty."""
         found = parts(n, self.size) if n else []
         return found + [slice(n, n)] * (self.size - len(found))
 
     def check(self) -> None:
-        """See to it that what was summed on the device was summed to the end.
+        """Check that the sums on the device are complete.
 
         Raises:
-            SumLostError: it was not, as a rank is lost.
+            SumLostError: a rank is lost and the sums were abandoned.
         """
 
     def same(self, what: Mapping[str, Any]) -> None:
-        """Refuse ranks that differ.
+        """Check that all ranks have the same values.
 
         Args:
-            what: they must have in common, by what it is called.
+            what: the values by their names in the message.
 
         Raises:
-            ConfigError: a rank has something else than the first.
+            ConfigError: a rank has another value than rank 0.
         """
         first, *others = self.gather(dict(what))
         for rank, found in enumerate(others, 1):
@@ -131,7 +129,7 @@ class Group:
                     raise ConfigError(f"rank {rank} has other {name} than rank 0 ({how}): start all ranks alike")
 
     def leave(self, failure: str | None = None) -> None:
-        """Part from the others, when all are there; `failure` is what they are told where this rank gives up."""
+        """Wait for the other ranks and leave the group; `failure` is the error that ends this rank, if any."""
 
 
 ALONE = Group()
@@ -139,7 +137,7 @@ ALONE = Group()
 
 
 def _difference(first: Any, other: Any) -> str:
-    """Return the first thing in which two values differ, in as few words as it takes."""
+    """Return a short text of the first difference between two values, such as "network.channels 64 instead of 32"."""
     if isinstance(first, Mapping) and isinstance(other, Mapping):
         for name in sorted({*first, *other}, key=str):
             if first.get(name) != other.get(name):

@@ -10,19 +10,20 @@ from tinyddpm.errors import ConfigError
 if TYPE_CHECKING:
     from tinyddpm.distributed.group import Group
 
-KINDS = ("auto", "mpi", "nccl", "none")
-"""What ranks speak by; "auto" is NCCL between GPUs and MPI otherwise, where a launcher has started several."""
+KINDS = ("auto", "mpi", "torch", "nccl", "none")
+"""Ways of communication. "auto" is NCCL between CuPy's GPUs; otherwise gloo of Torch if torchrun started the ranks,
+and MPI if another launcher did."""
 
 
 def join(kind: str, launch: Launch) -> Group:
-    """Return the group of the ranks that were launched together, once all are there.
+    """Return the group of the ranks that were launched together, after all have joined it.
 
     Args:
         kind: one of `KINDS`.
-        launch: what the launcher says.
+        launch: the launcher's description of this process.
 
     Raises:
-        ConfigError: the kind is unknown, its library is missing, or the ranks do not see each other.
+        ConfigError: the kind is unknown, its library is missing, or the ranks cannot reach each other.
     """
     if kind not in KINDS:
         raise ConfigError(f"--distributed {kind!r}: choose from {', '.join(KINDS)}")
@@ -30,6 +31,13 @@ def join(kind: str, launch: Launch) -> Group:
 
     if kind == "none" or (kind == "auto" and launch.size == 1):
         return ALONE
-    from tinyddpm.distributed.mpi import MPIGroup
+    from tinyddpm.distributed.ranks import START, Ranks
 
-    return MPIGroup(launch, kind)
+    nccl = {"auto": None, "nccl": True}.get(kind, False)
+    if kind == "torch" or (kind != "mpi" and launch.by == "torchrun"):
+        from tinyddpm.distributed.gloo import GlooLink
+
+        return Ranks(launch, lambda launch: GlooLink(launch, START), nccl)
+    from tinyddpm.distributed.mpi import MPILink
+
+    return Ranks(launch, MPILink, nccl)

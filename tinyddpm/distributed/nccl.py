@@ -1,6 +1,6 @@
-"""Sums of arrays on GPUs by NCCL, each launched on the stream that computes: so a step can be recorded with them.
+"""Sums of arrays on GPUs by NCCL. They are launched on the computing stream, so that a step is recorded with them.
 
-NCCL's communicator is made of an id that rank 0 draws; MPI carries it to the others.
+NCCL's communicator is made from an id that rank 0 draws and the group sends to the others.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from tinyddpm.distributed.group import Group
 from tinyddpm.errors import BackendError, ConfigError
 
 FLOAT32, BFLOAT16, SUM = 7, 9, 0
-"""NCCL's numbers of these types, and of the sum."""
+"""NCCL's numbers for these types, and for the sum."""
 
 
 class NCCL:
-    """The ranks' communicator. Sums and the like are called within the backend's `scope()`.
+    """The ranks' communicator. All methods but `abort` must be called within the backend's `scope()`.
 
     Args:
-        backend: CuPy's.
+        backend: the CuPy backend.
         group: the ranks.
 
     Raises:
-        ConfigError: NCCL is not there, or cannot join the ranks.
+        ConfigError: NCCL is missing, or cannot join the ranks.
     """
 
     def __init__(self, backend: Backend, group: Group) -> None:
@@ -45,18 +45,18 @@ class NCCL:
         self._beside: Any = None
         self._begun: list[tuple[Array, Any]] = []
         self._halves: Any = None
-        # It ends with the process: its end would wait for that of the graphs that it was recorded in.
+        # Never destroyed: destroying it would wait for the graphs that it was recorded in.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._nccl))
 
     def sum_(self, flat: Array, sums: str) -> None:
-        """Put the sum over all ranks in the place of `flat`, (n,) float32; see `Group.sum_`."""
+        """Replace `flat`, (n,) float32, by its sum over all ranks; see `Group.sum_`."""
         sent, kind = self._sent(flat, sums)
         with self._one_launch():
             self._nccl.allReduce(sent.data.ptr, sent.data.ptr, sent.size, kind, SUM, self._stream())
         self._received(flat, sent)
 
     def begin_sum(self, flat: Array, part: slice, sums: str) -> None:
-        """Begin to sum a part of `flat`, on a stream beside the one that computes; see `Group.begin_sum`."""
+        """Begin to sum a part of `flat`, on a stream parallel to the computing one; see `Group.begin_sum`."""
         import cupy
 
         compute = cupy.cuda.get_current_stream()
@@ -65,7 +65,7 @@ class NCCL:
         sent, kind = flat[part], FLOAT32
         if sums == "bf16":
             if self._halves is None or self._halves.shape != flat.shape:
-                self._halves, _ = self._sent(flat, sums)  # of its own: what a recording allocates may be used again
+                self._halves, _ = self._sent(flat, sums)  # kept: a recording may reuse what is allocated within it
             sent, kind = self._halves[part], BFLOAT16
             sent[...] = flat[part]
         self._follow(self._beside, compute)
@@ -74,7 +74,7 @@ class NCCL:
         self._begun.append((flat[part], sent))
 
     def end_sums(self) -> None:
-        """Have the stream that computes wait for the sums that were begun."""
+        """Make the computing stream wait for the sums that were begun."""
         import cupy
 
         if self._begun:
@@ -84,7 +84,7 @@ class NCCL:
         self._begun = []
 
     def sum_parts(self, flat: Array, cut: Sequence[slice], sums: str) -> None:
-        """Put the sum over all ranks in the place of this rank's part of `flat`, of the parts in `cut`."""
+        """Replace this rank's part of `flat`, of the parts in `cut`, by its sum over all ranks."""
         sent, kind = self._sent(flat, sums)
         with self._one_launch():
             for rank, part in enumerate(cut):  # parts may differ by one in length, which reduceScatter cannot
@@ -95,7 +95,7 @@ class NCCL:
         self._received(flat[own], sent[own])
 
     def gather_parts(self, flat: Array, cut: Sequence[slice]) -> None:
-        """Put each rank's part of `flat`, of those in `cut`, in its place on all ranks."""
+        """Replace all parts of `flat`, given in `cut`, by those of the ranks that they belong to."""
         with self._one_launch():
             for rank, part in enumerate(cut):
                 here = flat[part]
@@ -103,14 +103,14 @@ class NCCL:
                     self._nccl.broadcast(here.data.ptr, here.data.ptr, here.size, FLOAT32, rank, self._stream())
 
     def abort(self) -> None:
-        """Have the device give up its sums, which end with any numbers, and take no more.
+        """Abandon the device's sums, which end with undefined numbers, and refuse new ones.
 
-        This returns when all graphs that sums were recorded in are gone, if ever.
+        It returns only when all graphs with recorded sums are gone, which may be never.
         """
         self._nccl.abort()
 
     def _follow(self, later: Any, earlier: Any) -> None:
-        """Have a stream wait for what another has been asked for; where that is recorded, both are."""
+        """Make a stream wait for the work launched on another; a recording of the one then includes the other."""
         import cupy
 
         event = cupy.cuda.Event(disable_timing=True)
@@ -119,11 +119,11 @@ class NCCL:
 
     @contextmanager
     def _one_launch(self) -> Iterator[None]:
-        """Launch what the block asks for as one.
+        """Launch all sums of the block as one operation.
 
         Raises:
-            BackendError: NCCL refuses.
-            SumLostError: sums were given up.
+            BackendError: NCCL fails.
+            SumLostError: the sums were abandoned.
         """
         try:
             self._module.groupStart()
@@ -138,7 +138,7 @@ class NCCL:
             ) from error
 
     def _sent(self, flat: Array, sums: str) -> tuple[Any, int]:
-        """Return the array that is sent, with NCCL's number of its type: `flat` itself, or rounded to bfloat16."""
+        """Return the array to send and NCCL's number for its type: `flat` itself, or a copy in bfloat16."""
         if sums == "fp32":
             return flat, FLOAT32
         from ml_dtypes import bfloat16
@@ -146,7 +146,7 @@ class NCCL:
         return self._backend.xp.astype(flat, bfloat16), BFLOAT16
 
     def _received(self, flat: Array, sent: Any) -> None:
-        """Write what has been summed into its place, unless it was summed there."""
+        """Write a sum in bfloat16 back to `flat`; a sum in float32 was made in place."""
         if sent.dtype != flat.dtype:
             flat[...] = self._backend.xp.astype(sent, flat.dtype)
 
@@ -157,10 +157,10 @@ class NCCL:
 
 
 def _import_nccl() -> Any:
-    """Return CuPy's NCCL.
+    """Return CuPy's module of NCCL.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: NCCL is not available.
     """
     with warnings.catch_warnings(record=True, action="always") as said:
         from cupy.cuda import nccl

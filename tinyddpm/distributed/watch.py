@@ -1,6 +1,6 @@
-"""Whether the other ranks are still there: each tells rank 0 so once a second, and rank 0 tells all.
+"""The watch over ranks: each rank sends rank 0 a sign of life every second, and rank 0 sends its own to all.
 
-A rank that waits in a sum for one that has died would wait for ever. So this goes by connections of its own.
+A rank that waits in a sum for a dead rank would wait for ever. So the watch has connections of its own.
 """
 
 from __future__ import annotations
@@ -21,32 +21,33 @@ BEAT = 1.0
 """Seconds between two signs of life."""
 
 SILENCE = 15.0
-"""Seconds without one after which a rank counts as lost."""
+"""Seconds without a sign of life after which a rank counts as lost."""
 
 NOTICE = 2.0
-"""Seconds that a rank is given to notice that another is lost, before sums on its device are given up."""
+"""Seconds after a failure in which the main thread may notice it, before the sums on its device are abandoned."""
 
 PATIENCE = 12.0
-"""Seconds that it is given before its process is ended: so all end within half a minute of the last sign of life."""
+"""Seconds after a failure before the process is ended: all end within half a minute of the last sign of life."""
 
 ALIVE, GOODBYE, FAILED = b".", b"bye", b"!"
+"""Messages between ranks: a sign of life, the end of a rank, and the beginning of a message of failure."""
 
 
 class Watch:
     """The connections between rank 0 and the others, and a thread that listens to them.
 
     Args:
-        rank: this one.
-        places: where each rank is, in words.
-        connections: by rank: rank 0's to all others, any other's to rank 0.
+        rank: the number of this rank.
+        places: a text for each rank that names its process and machine.
+        connections: connections by rank: rank 0's to all others, any other rank's to rank 0.
 
     Attributes:
-        failure: what happened to a rank; None as long as all are well.
-        lost: the ranks that do nothing any more.
-        left: those that have said goodbye.
-        noticed: whether this rank knows of the failure, and ends by itself.
-        wake: what has the device give up its sums; None where there are none.
-        woken: whether it was called.
+        failure: a text about the first failure of a rank; None as long as there is none.
+        lost: the ranks that no longer respond.
+        left: the ranks that have sent goodbye.
+        noticed: whether the main thread knows of the failure, and ends the process itself.
+        wake: function that makes the device abandon its sums; None if it has none.
+        woken: whether `wake` was called.
     """
 
     def __init__(self, rank: int, places: Sequence[str], connections: dict[int, Connection]) -> None:
@@ -62,7 +63,7 @@ class Watch:
         self._thread.start()
 
     def check(self, error: type[RankError] = RankError) -> None:
-        """Raise an error if a rank is lost or has given up."""
+        """Raise `error` if a rank is lost or has given up."""
         if self.failure:
             self.noticed = True
             raise error(self.failure)
@@ -84,7 +85,7 @@ class Watch:
             _send(connection, GOODBYE)
 
     def _listen(self) -> None:
-        """Hear the others until all have left, or this rank's process ends."""
+        """Receive and send messages until all others have left, or end the process after a failure."""
         heard = dict.fromkeys(self._connections, time.monotonic())
         ranks = {connection: rank for rank, connection in self._connections.items()}
         woke, since, told = time.monotonic(), 0.0, 0.0
@@ -107,13 +108,13 @@ class Watch:
                     lost, _, what = said[1:].decode("utf-8", "replace").partition(" ")
                     self._fail(what, int(lost) if lost else None)
             now = time.monotonic()
-            if now - woke > SILENCE / 2:  # this process was itself stopped, perhaps with all others
+            if now - woke > SILENCE / 2:  # this process itself was stopped, perhaps with all others
                 heard = dict.fromkeys(heard, now)
             woke = now
             due = now - told >= BEAT
             told = now if due else told
             for connection, rank in list(ranks.items()):
-                if due:  # and no oftener: each sign would be answered by another
+                if due:  # not at each message: the other side would answer each sign with another
                     _send(connection, ALIVE)
                 if now - heard[rank] > SILENCE:
                     del ranks[connection]
@@ -132,7 +133,7 @@ class Watch:
         self._fail(f"rank {rank} ({self.places[rank]}) {how}", rank)
 
     def _fail(self, what: str, lost: int | None = None) -> None:
-        """Note what happened, the first thing only, and tell it to the others that this rank is connected with."""
+        """Store the first failure, and send it to the ranks that this one is connected with."""
         if lost is not None:
             self.lost.add(lost)
         if self.failure is None:
@@ -141,7 +142,7 @@ class Watch:
                 _send(connection, FAILED + f"{'' if lost is None else lost} {what}".encode())
 
     def _end(self) -> None:
-        """End the process, whose main thread waits for what never comes."""
+        """End the process, whose main thread waits for a rank that will never answer."""
         if self.speaks:
             with suppress(OSError, ValueError, AttributeError):
                 print(f"Error: {self.failure}", file=sys.__stderr__, flush=True)
@@ -149,15 +150,15 @@ class Watch:
 
 
 class Door:
-    """What the other ranks connect to, on a free port of rank 0's machine; a thread lets them in.
+    """Rank 0's listener, on a free port; a thread accepts the connections of the other ranks.
 
     Args:
         host: "localhost", or "" for all of the machine's addresses.
-        others: how many ranks will come.
-        key: what they have to know.
+        others: number of ranks that will connect.
+        key: the secret by which they authenticate.
 
     Attributes:
-        port: the port.
+        port: the number of the port.
     """
 
     def __init__(self, host: str, others: int, key: bytes) -> None:
@@ -168,13 +169,13 @@ class Door:
         self._thread.start()
 
     def all(self) -> dict[int, Connection]:
-        """Return the connection of each rank, when all are there."""
+        """Wait until all ranks have connected, and return their connections by rank."""
         self._thread.join()
         return self._found
 
     def _let_in(self) -> None:
         while len(self._found) < self._others:
-            with suppress(OSError, EOFError, AuthenticationError):  # somebody else knocked
+            with suppress(OSError, EOFError, AuthenticationError):  # a program that is no rank tried to connect
                 connection = self._listener.accept()
                 self._found[int.from_bytes(connection.recv_bytes(8))] = connection
         self._listener.close()
@@ -188,10 +189,10 @@ def connect(address: tuple[str, int], rank: int, key: bytes) -> Connection:
 
 
 def place() -> str:
-    """Return where this process is, in words."""
+    """Return a text that names this process and its machine."""
     return f"process {os.getpid()} on {platform.node()}"
 
 
 def _send(connection: Connection, message: bytes) -> None:
-    with suppress(OSError, ValueError):  # the thread hears of it when it listens
+    with suppress(OSError, ValueError):  # the thread notices a broken connection when it listens
         connection.send_bytes(message)

@@ -1,4 +1,4 @@
-"""Editing: a trained denoiser used for more than new samples. Like the samplers, this knows nothing of networks."""
+"""Editing: a trained denoiser changes, completes, interpolates and enlarges images. It knows nothing of networks."""
 
 from tinyddpm.editing.enlarging import Matched, matched
 from tinyddpm.editing.inpainting import repaint, repaint_path

@@ -1,4 +1,4 @@
-"""Enlargement that keeps to its picture (DDNM: Wang, Yu, Zhang 2022, arXiv 2212.00490)."""
+"""Enlargement whose result shrinks to the given picture (DDNM: Wang, Yu, Zhang 2022, arXiv 2212.00490)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.ops.images import squares
 
 HALVINGS = 20
-"""Of an interval of about 2 in which each shift lies: what is left of it is a thousandth of a grey level."""
+"""Bisections for each shift. They reduce its interval, about 2 wide, to less than a thousandth of a grey level."""
 
 
 class Matched:
-    """A denoiser whose predicted x_0 shrinks to given pictures, and eps follows it.
+    """A denoiser that makes the x_0 of another shrink to given pictures, and computes eps from the result.
 
-    Samplers take the last prediction as it is, so what is drawn shrinks to them too. It goes around all that is done to
-    predictions, thresholds among it: what comes after would undo it.
+    The last step of a sampler returns the predicted x_0, so the samples shrink to the pictures too. It is the outermost
+    wrapper, around guidance and thresholds: applied later, they would undo it.
 
     Args:
         process: relates x_t, x_0 and eps.
-        denoiser: what is predicted.
+        denoiser: the denoiser whose predictions are corrected.
         pictures: (N, H/factor, W/factor, C) in [−1, 1].
-        factor: how many pixels, down and across, become one.
+        factor: side in pixels of the squares that become one pixel.
     """
 
     def __init__(self, process: GaussianProcess, denoiser: Denoiser, pictures: Array, factor: int) -> None:
@@ -41,8 +41,8 @@ def matched(xp: Any, x_0: Array, pictures: Array, factor: int) -> Array:
 
     DDNM replaces x_0 by A⁺y + (I − A⁺A) x_0 (eq. 12), which for means adds to each square what its own mean lacks. That
     may leave the range, most of all beside white and black, and clipping it would spoil the means. The nearest images
-    within the range are clip(x_0 + s), each square with the shift s at which its mean is right: the mean grows with s,
-    so that halving an interval finds it.
+    within the range are clip(x_0 + s), with the shift s of each square that makes its mean right. The mean grows with
+    s, so bisection finds it.
 
     Args:
         xp: the array namespace.

@@ -27,22 +27,22 @@ def repaint(
 ) -> Iterator[Step]:
     """Draw the masked part of images, given the rest (RePaint, Algorithm 1).
 
-    After each step the known part is put in place as the process would have it at that time, q(x_prev | x_0) (eq. 8).
-    It was not there when the step was taken, so the two parts do not fit: therefore the way leads back up and down
-    again (`repaint_path`), whereby each adapts to the other. For small steps this is Langevin dynamics of the unknown
-    part. What is drawn is only close to the conditional law, and the closer the more resamplings and steps there are.
+    After each step the known part is replaced by a sample of q(x_prev | x_0) (eq. 8). The step did not see this sample,
+    so the two parts do not fit. The path therefore goes back to more noise and down again several times
+    (`repaint_path`), and the parts adapt. For small steps this is Langevin dynamics of the unknown part. The result
+    follows the conditional law only approximately, the closer the more resamplings and steps there are.
 
     Args:
         process: see `Sampler`.
         denoiser: see `Sampler`.
         x: see `Sampler`.
         pairs: see `Sampler`.
-        noise: fresh noise by a running number, from 0, in place of the time: times are visited more than once.
-        image: (N, ...) or (1, ...) the images; only their known part matters, and it comes back exactly.
+        noise: fresh noise, called with a running number from 0 instead of the time: times are visited repeatedly.
+        image: (N, ...) or (1, ...) the images; only their known part is used, and the result has it unchanged.
         mask: booleans that broadcast to the images: True where they are to be drawn.
-        sampler: takes one step at a time, so that one which builds on the steps before has none to build on.
-        jump: how many steps the way leads back each time, j in the paper, which takes 10 of 250.
-        resamplings: how often each part of the way is gone, r in the paper; 1 does without going back.
+        sampler: called for one step at a time, so a multistep sampler gets no earlier steps.
+        jump: number of steps that the path goes back each time, j in the paper, which takes 10 of 250.
+        resamplings: number of times that each part of the path is taken, r in the paper; 1 never goes back.
 
     Yields:
         Each step down, the known part in place; the last one's `x` is the result.
@@ -82,8 +82,8 @@ def _repaint(
 def repaint_path(pairs: Pairs, jump: int, resamplings: int) -> list[tuple[int, int]]:
     """Return the moves (t, t_next) of RePaint: steps down, and jumps back up (section 4.2 and appendix B).
 
-    The way is cut into parts of `jump` steps, counted from its end, and each part is gone `resamplings` times. The
-    step to the data stands apart and is taken once.
+    The steps are cut into parts of `jump` steps, counted from the last, and each part is taken `resamplings` times. The
+    step to the data belongs to no part and is taken once.
 
     Raises:
         ConfigError: jump or resamplings is below 1.

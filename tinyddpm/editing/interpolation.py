@@ -1,5 +1,4 @@
-"""Images between two images: through the noise that DDIM makes them of, or half-noised, mixed and denoised. And images
-of one noise, between what is asked for and something else."""
+"""Interpolation of two images, by their noise under DDIM or by mixing them half-noised, and of two conditions."""
 
 from __future__ import annotations
 
@@ -21,20 +20,21 @@ def ddim_interpolation(
     lam: Array,
     pairs: Pairs,
 ) -> Iterator[Step]:
-    """Lead two images to their noise, go from one noise to the other, and back to images (DDIM section 5.3).
+    """Encode two images as noise, interpolate between the noises, and decode the result (DDIM section 5.3).
 
-    Deterministic. At λ = 0 and 1 the ends come back, but for the error of the way up and down (`ddim_encode`).
+    Deterministic. λ = 0 and 1 give the ends back, up to the error of encoding and decoding (`ddim_encode`).
 
     Args:
         process: the chain that the denoisers were made for.
-        denoisers: of the first end's class and of the second's. Twice the same without classes.
-        between: of what lies between them, (N, ...), such as a `Blend` of the two.
+        denoisers: one for the first end's condition, one for the second's; twice the same without conditions.
+        between: the denoiser of the interpolated samples, (N, ...), such as a `Blend` of the two.
         ends: two images, or two batches of them, (1, ...) or (N, ...).
-        lam: (N,) how far to go from the first to the second, in [0, 1].
-        pairs: the steps from noise to data; to noise they are taken in reverse.
+        lam: (N,) λ, in [0, 1]: 0 is the first end, 1 the second.
+        pairs: the steps from noise to data; encoding takes them in reverse.
 
     Yields:
-        The steps up of the first end, those of the second, and those down; the last one's `x` is (N, ...).
+        The steps that encode the first end, those that encode the second, and those that decode; the last one's `x` is
+        (N, ...).
     """
     codes = []
     for denoiser, end in zip(denoisers, ends, strict=True):
@@ -63,16 +63,16 @@ def stochastic_interpolation(
 
     Args:
         process: see `Sampler`.
-        denoiser: see `Sampler`; such as a `Blend` where the ends are of two classes.
-        x: standard normal noise for each end, (1, ...) or (N, ...). The same in all rows keeps x_t and x'_t fixed while
-            λ varies, as in the paper.
-        pairs: the steps of the whole chain; those that lie beyond the start are left out.
+        denoiser: see `Sampler`; such as a `Blend` if the ends are of two classes.
+        x: standard normal noise for each end, (1, ...) or (N, ...). Noise that is the same in all rows keeps x_t and
+            x'_t fixed while λ varies, as in the paper.
+        pairs: the steps of the whole chain; those above the start are left out.
         noise: see `Sampler`.
         ends: two images, or two batches of them, (1, ...) or (N, ...).
         lam: (N,) λ, in [0, 1].
-        strength: how far up the chain they are mixed, in (0, 1], as for `sdedit`. Little keeps both images on one
-            another; much brings new ones, that have less of the two.
-        sampler: denoises.
+        strength: the share of the chain after which they are mixed, in (0, 1], as for `sdedit`. A small one shows both
+            images on top of each other, a large one gives new images that have less of the two.
+        sampler: denoises the mixture.
 
     Raises:
         ConfigError: strength is outside (0, 1].
@@ -93,20 +93,20 @@ def conditional_interpolation(
     n: int,
     sampler: Sampler,
 ) -> Iterator[Step]:
-    """Draw one noise again and again, while what is asked for goes from one thing to another.
+    """Draw n samples from one noise, while the condition goes from a first to a second.
 
         ε_λ(x_t) = (1 − λ) ε(x_t | first) + λ ε(x_t | second),   all from one x_T
 
-    At λ = 0 and 1 it comes to what the sampler draws of this noise for either alone.
+    λ = 0 and 1 give what the sampler draws from this noise for either condition alone.
 
     Args:
         process: see `Sampler`.
-        between: of what lies between the two, (n, ...), a `Blend` of them.
+        between: the denoiser of the n samples, a `Blend` of those for the two conditions.
         x: (1, ...) standard normal noise, from which all start.
         pairs: the steps from noise to data.
-        noise: see `Sampler`, (1, ...): the same for all, so that only λ tells them apart.
-        n: how many are drawn.
-        sampler: denoises.
+        noise: see `Sampler`, (1, ...): the same for all samples, so that they differ in λ alone.
+        n: number of samples.
+        sampler: denoises them.
     """
     xp = process.backend.xp
     return sampler(process, between, xp.concat([x] * n), pairs, lambda t: xp.concat([noise(t)] * n))
@@ -142,7 +142,7 @@ def slerp(xp: Any, a: Array, b: Array, lam: Array) -> Array:
 
 
 def _per_row(lam: Array, x: Array) -> Array:
-    """Return lam, (N,), so that it broadcasts to x."""
+    """Return lam, (N,), in a shape that broadcasts to x."""
     return lam[(..., *(None,) * (x.ndim - 1))]
 
 

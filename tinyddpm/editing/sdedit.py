@@ -24,18 +24,18 @@ def sdedit(
 ) -> Iterator[Step]:
     """Noise images up to a part of the chain, and denoise them from there (SDEdit, Algorithm 1).
 
-    What is coarser than the noise stays as in the image, what is finer is drawn anew: strength trades faithfulness for
-    likeness to the data. At 1 the start is noise, but for the √alpha_bar of the image that is left at T − 1.
+    Structure that is coarser than the noise stays as in the image, finer structure is drawn anew: strength trades
+    faithfulness for likeness to the data. At 1 the start is noise, plus the share √alpha_bar of the image at T − 1.
 
     Args:
         process: see `Sampler`.
         denoiser: see `Sampler`.
-        x: (N, ...) standard normal noise, to mix with the images.
-        pairs: the steps of the whole chain; those that lie beyond the start are left out.
+        x: (N, ...) standard normal noise, added to the images.
+        pairs: the steps of the whole chain; those above the start are left out.
         noise: see `Sampler`.
-        image: (N, ...) or (1, ...) what to start from.
-        strength: the share of the chain that is run through, in (0, 1]: the t_0 of the paper.
-        sampler: denoises.
+        image: (N, ...) or (1, ...) images to start from.
+        strength: the share of the chain that is run, in (0, 1]: the t_0 of the paper.
+        sampler: denoises the noised images.
 
     Raises:
         ConfigError: strength is outside (0, 1].
@@ -46,9 +46,9 @@ def sdedit(
 
 
 def pairs_from(pairs: Pairs, strength: float, T: int) -> list[tuple[int, int]]:
-    """Return the steps from time strength · T − 1, to the nearest that there is, down to the data.
+    """Return the steps from the start, time strength · T − 1 rounded, down to the data.
 
-    They visit the same times as `pairs` below it; the step that leads across it begins there.
+    Below the start they visit the times of `pairs`; the pair that the start lies in is shortened to begin there.
 
     Raises:
         ConfigError: strength is outside (0, 1].

@@ -1,1 +1,1 @@
-"""Other projects' formats, in and out: data, never code."""
+"""Import from and export to other projects' formats, as data without code."""

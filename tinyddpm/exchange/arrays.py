@@ -1,13 +1,14 @@
-"""Arrays by name in one file, `.safetensors` or `.npz`. What is read cannot run code.
+"""Arrays by name in one file, `.safetensors` or `.npz`. Reading a file cannot run code from it.
 
-The safetensors library checks a header whole, of at most 100 MB, before it hands anything out. Members of an `.npz` are
-never unpickled. Shapes are compared before an array is read: no file makes more be read than the model has.
+The safetensors library validates the whole header, at most 100 MB, before it returns anything. Members of an `.npz` are
+never unpickled. Shapes are compared before an array is read, so that no more is read than the model has parameters.
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -28,17 +29,18 @@ SAFETENSORS, NPZ = ".safetensors", ".npz"
 SUFFIXES = (SAFETENSORS, NPZ)
 
 TYPES = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
-"""The types that are read, by their names in safetensors."""
+"""The accepted types, by their names in safetensors."""
 
 MOST_TOLD = 30
-"""Arrays that do not fit are listed up to so many."""
+"""Most problems that an error lists."""
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each array in a file, of which no array is read.
+    """Return the shape of each array in a file, without reading the arrays.
 
     Raises:
-        CheckpointError: it is missing, damaged or of another kind, or holds what are no floating-point numbers.
+        CheckpointError: the file is missing or damaged, or has arrays of other types than `TYPES`.
+        ConfigError: the suffix is neither .safetensors nor .npz, or safetensors is not installed.
     """
     types = _safetensors_types(path) if _kind(path) == SAFETENSORS else _npz_types(path)
     wrong = [f"{name} ({kind})" for name, (_, kind) in types.items() if kind not in TYPES]
@@ -50,51 +52,39 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def read_arrays(path: Path, shapes: Shapes) -> dict[str, HostArray]:
-    """Return the arrays of a file as float32. It must have those in `shapes`, in these shapes, and no others.
+    """Return the arrays of a file as float32. Names and shapes must be exactly those of `shapes`.
 
     Raises:
-        CheckpointError: it cannot be read, as in `read_shapes`; or arrays are missing, too many, or of other shapes,
-            all of which are named.
+        CheckpointError: the file cannot be read; or arrays are missing, surplus or of other shapes, which are listed.
+        ConfigError: as `read_shapes`.
     """
     check_fit(path, read_shapes(path), shapes)
     if _kind(path) == SAFETENSORS:
-        module = safetensors()
-        try:
-            with module.safe_open(path, framework="np") as file:
-                return {name: np.asarray(file.get_tensor(name), np.float32) for name in shapes}
-        except (module.SafetensorError, OSError, ValueError) as cause:
-            raise _unreadable(path, cause) from cause
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {name: np.asarray(read_member(archive, name, path), np.float32) for name in shapes}
-    except DAMAGE as cause:
-        raise _unreadable(path, cause) from cause
+        with _opened(path) as file:
+            return {name: np.asarray(file.get_tensor(name), np.float32) for name in shapes}
+    with _reading(path, DAMAGE), zipfile.ZipFile(path) as archive:
+        return {name: np.asarray(read_member(archive, name, path), np.float32) for name in shapes}
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Return what a safetensors file says of itself.
+    """Return the metadata in the header of a safetensors file.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: the file cannot be read.
     """
-    module = safetensors()
-    try:
-        with module.safe_open(path, framework="np") as file:
-            return dict(file.metadata() or {})
-    except (module.SafetensorError, OSError, ValueError) as cause:
-        raise _unreadable(path, cause) from cause
+    with _opened(path) as file:
+        return dict(file.metadata() or {})
 
 
 ANOTHER = "give the file of a network with the same settings"
-"""What to do where arrays do not fit."""
+"""Advice if arrays do not fit."""
 
 
 def check_fit(path: Path, found: Shapes, wanted: Shapes, advice: str = ANOTHER) -> None:
-    """Refuse a file whose arrays are not those that are wanted.
+    """Check that the arrays of a file have exactly the names and shapes that are wanted.
 
     Raises:
-        CheckpointError: names are missing, surplus or of other shapes; the line lists all three, and ends with the
-            advice.
+        CheckpointError: arrays are missing, surplus or of other shapes. The line lists them, and ends with the advice.
     """
     wrong = misfits(found, wanted)
     if wrong:
@@ -104,16 +94,16 @@ def check_fit(path: Path, found: Shapes, wanted: Shapes, advice: str = ANOTHER) 
 
 
 def write_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, str] | None = None) -> None:
-    """Write float32 arrays by name to a file, whole or not at all.
+    """Write arrays by name to a file as float32, atomically.
 
     Args:
-        path: its suffix says which kind.
-        arrays: by name.
-        metadata: texts in the header of a safetensors file.
+        path: the file, whose suffix chooses the format.
+        arrays: the arrays by name.
+        metadata: texts for the header of a safetensors file; not stored in an `.npz`.
 
     Raises:
-        ConfigError: the suffix is another, or the library of safetensors is not installed.
-        DataError: it cannot be written.
+        ConfigError: the suffix is neither .safetensors nor .npz, or safetensors is not installed.
+        DataError: the file cannot be written.
     """
     whole = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
     if _kind(path) == SAFETENSORS:
@@ -128,10 +118,10 @@ def write_arrays(path: Path, arrays: Arrays, metadata: Mapping[str, str] | None 
 
 
 def safetensors() -> ModuleType:
-    """Return the library of the format.
+    """Return the module `safetensors`.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: safetensors is not installed.
     """
     try:
         import safetensors
@@ -150,31 +140,36 @@ def _kind(path: Path) -> str:
 
 
 def _safetensors_types(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    module = safetensors()
-    try:
-        check_file(path)
-        with module.safe_open(path, framework="np") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            return {name: (tuple(each.get_shape()), str(each.get_dtype())) for name, each in slices.items()}
-    except (module.SafetensorError, OSError, ValueError) as cause:
-        raise _unreadable(path, cause) from cause
+    with _opened(path) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {name: (tuple(each.get_shape()), str(each.get_dtype())) for name, each in slices.items()}
 
 
 def _npz_types(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     types = {}
     names = {np.dtype(kind): name for name, kind in TYPES.items()}
-    try:
-        check_file(path)
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                with archive.open(member) as stream:
-                    shape, dtype = declared(stream)
-                types[member.removesuffix(".npy")] = shape, names.get(dtype.newbyteorder("="), str(dtype))
-    except DAMAGE as cause:
-        raise _unreadable(path, cause) from cause
+    with _reading(path, DAMAGE), zipfile.ZipFile(path) as archive:
+        for member in archive.namelist():
+            with archive.open(member) as stream:
+                shape, dtype = declared(stream)
+            types[member.removesuffix(".npy")] = shape, names.get(dtype.newbyteorder("="), str(dtype))
     return types
 
 
-def _unreadable(path: Path, cause: Exception) -> CheckpointError:
-    reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else cause
-    return CheckpointError(f"{path} cannot be read as weights: {reason}; save it anew")
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Yield an open safetensors file; raise CheckpointError if it cannot be read."""
+    module = safetensors()
+    with _reading(path, (module.SafetensorError, OSError, ValueError)), module.safe_open(path, framework="np") as file:
+        yield file
+
+
+@contextmanager
+def _reading(path: Path, damage: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Turn the exceptions `damage` inside the block into CheckpointErrors. Raise one if `path` is no regular file."""
+    try:
+        check_file(path)
+        yield
+    except damage as cause:
+        reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else cause
+        raise CheckpointError(f"{path} cannot be read as weights: {reason}; save it anew") from cause

@@ -1,16 +1,16 @@
 """Folders of the library diffusers: a UNet2DModel, its scheduler, and the index of the pipeline of both.
 
-Times are the same: 0-based, from T − 1 down to 0. So are the parametrisations: `eps` is "epsilon", `x_0` "sample" and
-`v` "v_prediction". A learned variance is its "learned_range", which it takes wherever there is one; `small` is its
-"fixed_small" and `large` its "fixed_large". `static` thresholds are its clip_sample, at ±1. `dynamic` ones are its
-thresholding, but for its quantile, which lies between two pixels where ours is one of them.
+Times are the same, 0-based from T − 1 down to 0, and so are the parametrisations: `eps` is "epsilon", `x_0` is "sample"
+and `v` is "v_prediction". A learned variance is "learned_range", which diffusers uses whenever a network predicts one;
+`small` is "fixed_small" and `large` "fixed_large". The threshold `static` is clip_sample at ±1. `dynamic` is
+thresholding, except that diffusers interpolates the quantile between two pixels, of which this library takes one.
 
-Of the spacings `trailing` is its "trailing" and `uniform` its "linspace"; its "leading" begins before T − 1 and has no
-equal, and `trailing` takes its place. At all T steps they are the same, and it is then that a DDPMPipeline draws our
-images of `ancestral` from the same noise. A DDIMPipeline draws those of `ddim` where the steps divide T, if called with
-use_clipped_model_output=True: without, eps does not follow the clipped x_0.
+The spacing `trailing` is "trailing" and `uniform` is "linspace". "leading" starts before T − 1 and has no equivalent:
+`trailing` replaces it. With all T steps every spacing is the same, and a DDPMPipeline draws the same images as
+`ancestral` from the same noise. A DDIMPipeline draws the same images as `ddim` if the number of steps divides T and it
+is called with use_clipped_model_output=True, by which eps follows the clipped x_0.
 
-Its tables of alpha_bar are float32, and ours float64.
+Tables of alpha_bar are float32 in diffusers, float64 here.
 """
 
 from __future__ import annotations
@@ -51,37 +51,38 @@ LAYERS = {
     "shortcut": "conv_shortcut", "norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0",
     "conv": "conv",
 }  # fmt: skip
-"""Layers of blocks, by our names and theirs."""
+"""Names of layers in blocks: ours and those of diffusers."""
 
 WHOLE = {
     "time/dense_1": "time_embedding.linear_1", "time/dense_2": "time_embedding.linear_2",
     "time/label": "class_embedding", "conv_in": "conv_in", "norm_out": "conv_norm_out", "conv_out": "conv_out",
 }  # fmt: skip
-"""Layers that stand alone."""
+"""Names of layers outside blocks: ours and those of diffusers."""
 
 OLDER = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
-"""Layers of attention, by the names they have and those they had until diffusers 0.15."""
+"""Names of attention layers: the present ones, and those until diffusers 0.15."""
 
 CLASSES = "tinyddpm classes"
-"""The names of the classes, in what the file of weights says of itself."""
+"""Key of the names of the classes in the metadata of the file of weights."""
 
 NULL_DROPOUT = 0.1
-"""The share of samples trained with nothing said, where a row of the class embedding is for that."""
+"""Condition dropout that is configured if the class embedding has a row for the null condition."""
 
 LONGEST_JSON = 2**22
 
 
 def write(folder: Path, model: Model, weights: Arrays) -> None:
-    """Write what `DDPMPipeline.from_pretrained` and `DDIMPipeline.from_pretrained` load.
+    """Write a folder that `DDPMPipeline.from_pretrained` and `DDIMPipeline.from_pretrained` load.
 
     Args:
-        folder: where; missing folders are made.
-        model: the settings.
-        weights: its parameters by path.
+        folder: the folder, created if it does not exist.
+        model: the model, for its settings.
+        weights: the parameters by path.
 
     Raises:
-        ConfigError: the model has no equal there, all reasons in one line; or safetensors is not installed.
-        DataError: something cannot be written.
+        ConfigError: diffusers has no equivalent of the model, with all reasons in one line; or safetensors is not
+            installed.
+        DataError: a file cannot be written.
     """
     unet, scheduler = unet_config(model), scheduler_config(model)
     pipeline = {
@@ -103,14 +104,13 @@ def write(folder: Path, model: Model, weights: Arrays) -> None:
 
 
 def read(folder: Path) -> Imported:
-    """Return the model in a folder of a pipeline, or of a UNet2DModel alone: then its chain is taken to be DDPM's.
+    """Read the model in the folder of a pipeline, or of a UNet2DModel alone, which is assumed to have DDPM's schedule.
 
-    The names that the attention of older folders has are known too.
+    Names of attention layers from before diffusers 0.15 are accepted.
 
     Raises:
-        CheckpointError: the folder lacks a file, or one cannot be read; or the weights do not fit, all that differ
-            named.
-        ConfigError: something has no equal here, all of it in one line; or safetensors is not installed.
+        CheckpointError: a file is missing or cannot be read; or the weights do not fit, with all differences listed.
+        ConfigError: some settings have no equivalent here, all listed; or safetensors is not installed.
     """
     own = folder / UNET if (folder / UNET / UNET_CONFIG).is_file() else folder
     chain = folder / SCHEDULER / SCHEDULER_CONFIG
@@ -119,7 +119,7 @@ def read(folder: Path) -> Imported:
     unet, wrong = read_unet(_read_json(own / UNET_CONFIG))
     tables, others, more = read_scheduler(_read_json(chain) if chain.is_file() else {}, unet.learned if unet else None)
     if unet is None or others:
-        raise ConfigError(f"{folder} has no equal here: {listed([*wrong, *others], MOST_TOLD)}")
+        raise ConfigError(f"{folder} has no equivalent here: {listed([*wrong, *others], MOST_TOLD)}")
 
     file = own / WEIGHTS
     if not file.is_file():
@@ -142,7 +142,7 @@ def read(folder: Path) -> Imported:
 
 
 def _classes(file: Path, rows: int) -> tuple[str, ...]:
-    """Return the names of the classes: those in the file, which may leave a row for none of them, or their numbers."""
+    """Return the names of the classes in the file's metadata, at most one fewer than rows; by default their numbers."""
     try:
         names = json.loads(read_metadata(file).get(CLASSES, "null"))
     except (ValueError, RecursionError):
@@ -152,7 +152,7 @@ def _classes(file: Path, rows: int) -> tuple[str, ...]:
 
 
 def _older(name: str, stored: Mapping[str, Any]) -> str:
-    """Return the name that a layer of attention had before it had this one, if it is there."""
+    """Return the older name of an attention layer's parameter if that is stored, otherwise `name`."""
     for now, before in OLDER.items():
         older = name.replace(f".{now}.", f".{before}.")
         if older in stored:
@@ -161,7 +161,7 @@ def _older(name: str, stored: Mapping[str, Any]) -> str:
 
 
 def their_name(path: str, levels: int) -> str:
-    """Return the name in a UNet2DModel of a parameter of ours; its levels up are counted from the lowest."""
+    """Return the name in a UNet2DModel of our parameter `path`. Its up blocks are numbered from the lowest level."""
     layer, _, kind = path.rpartition("/")
     if layer in WHOLE:
         return f"{WHOLE[layer]}.{KINDS[kind]}"
@@ -177,10 +177,10 @@ def their_name(path: str, levels: int) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a file of JSON.
+    """Return the object in a JSON file.
 
     Raises:
-        CheckpointError: it cannot be read, is long, or holds something else.
+        CheckpointError: the file cannot be read, is longer than `LONGEST_JSON`, or contains no such object.
     """
     try:
         check_file(path)

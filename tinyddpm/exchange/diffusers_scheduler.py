@@ -1,4 +1,4 @@
-"""The configuration of a scheduler of diffusers, of our chain and sampling and back."""
+"""Conversion between the configuration of a diffusers scheduler and our schedule and sampling."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ PREDICTIONS = {"eps": "epsilon", "x_0": "sample", "v": "v_prediction"}
 SPACINGS = {"trailing": "trailing", "uniform": "linspace"}
 SCHEDULES = {"linear": "linear", "quadratic": "scaled_linear", "cosine": "squaredcos_cap_v2"}
 BY_ENDS = ("linear", "quadratic")
-"""Schedules that two betas say all of."""
+"""Schedules that are determined by their first and last beta."""
 
 ROUNDING = 2.0**-22
-"""How far betas may be apart, as a share of each, that are the same but for float32: others' tables may be."""
+"""Relative difference up to which betas are equal: tables of other projects may be rounded to float32."""
 
 VARIANCES = {"small": "fixed_small", "large": "fixed_large", "auto": "fixed_large", "learned": "learned_range"}
 
 UNBOUNDED = 1e9
-"""As sample_max_value: dynamic thresholds have no limit of ours."""
+"""Value of sample_max_value on export: our dynamic thresholds have no upper limit."""
 
 
 def scheduler_config(model: Model) -> dict[str, Any]:
-    """Return the configuration of a DDPMScheduler of the model's chain, prediction, variance and threshold."""
+    """Return the configuration of a DDPMScheduler with the model's schedule, prediction, variance and threshold."""
     config = model.config
     schedule, sampling = config.schedule, config.sampling
     betas = make_betas(schedule.name, schedule.timesteps, **schedule.options)
@@ -73,21 +73,22 @@ READ: dict[str, tuple[Any, tuple[type, ...]]] = {
     "timestep_spacing": ("leading", (str,)),
     "rescale_betas_zero_snr": (False, (bool,)),
 }
-"""What is read of a configuration: what stands for it where it is missing, and its types."""
+"""The settings that are read from a configuration: default and accepted types of each."""
 
 SMALL_TOO = "fixed_small_log"
-"""A name more of the small variance."""
+"""Another name of the small variance in diffusers."""
 
 
 def read_scheduler(config: Mapping[str, Any], learned: bool | None) -> tuple[dict[str, Any], list[str], list[str]]:
-    """Return the tables of our configuration that say what a scheduler does.
+    """Convert a scheduler's configuration to tables of our configuration.
 
     Args:
-        config: its configuration, as anyone may have written it.
-        learned: whether the network learns the variance; None where that is not known.
+        config: the scheduler's configuration, which need not be valid.
+        learned: whether the network learns the variance; None if unknown.
 
     Returns:
-        The tables, what has no equal, and what is only drawn otherwise in fewer than T steps, or by another sampler.
+        the tables; settings that have no equivalent; notes on differences in sampling only: of the spacing with fewer
+        than T steps, or of the sampler.
     """
     found = {name: config.get(name, default) for name, (default, _) in READ.items()}
     wrong = [f"{name} is {found[name]!r}" for name, (_, types) in READ.items() if type(found[name]) not in types]
@@ -108,9 +109,9 @@ def read_scheduler(config: Mapping[str, Any], learned: bool | None) -> tuple[dic
         "clip_sample_range": found["thresholding"] or not found["clip_sample"] or found["clip_sample_range"] == 1,
     }
     wrong = [f"{name} is {str(found[name])[:60]}" for name, is_alike in checks.items() if not is_alike]
-    notes = [] if spacing in SPACINGS.values() else [f"the spacing {spacing!r} has no equal: fewer steps are trailing"]
+    notes = [] if spacing in SPACINGS.values() else [f"spacing {spacing!r} has no equivalent: trailing replaces it"]
     if kind not in ("DDPMScheduler", "DDIMScheduler"):
-        notes.append(f"the sampler of {kind} is not taken over: ancestral sampling stands for it")
+        notes.append(f"the sampler of {kind} has no equivalent: ancestral sampling replaces it")
     tables = {
         "schedule": {**(schedule or {}), "zero_terminal_snr": found["rescale_betas_zero_snr"]},
         "training": {"predict": predict or "eps", "loss": "hybrid" if learned else "simple"},
@@ -127,7 +128,7 @@ def read_scheduler(config: Mapping[str, Any], learned: bool | None) -> tuple[dic
 
 
 def _schedule(found: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return our schedule of the same betas, by its name alone where that says them; None if there is none."""
+    """Return our schedule with the same betas, with as few options as possible; None if there is none."""
     T, table = found["num_train_timesteps"], found["trained_betas"]
     name = {theirs: ours for ours, theirs in SCHEDULES.items()}.get(found["beta_schedule"])
     said = None
@@ -138,7 +139,7 @@ def _schedule(found: Mapping[str, Any]) -> dict[str, Any] | None:
         said = {"name": name, "timesteps": T} if name == "cosine" else _between(name, T, *ends)
         betas = _betas_of(said)
         if betas is None:
-            return said  # whoever makes a model of it tells why there are none
+            return said  # making the model then raises the reason
     elif len(table) == T and all(type(beta) is float for beta in table):
         betas = np.asarray(table)
     else:
@@ -153,12 +154,12 @@ def _schedule(found: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _between(name: str, T: int, first: float, last: float) -> dict[str, Any]:
-    """Return a schedule with these betas at its ends."""
+    """Return the settings of a schedule with this first and last beta."""
     return {"name": name, "timesteps": T, "beta_start": first, "beta_end": last, "rescale": False}
 
 
 def _betas_of(schedule: Mapping[str, Any]) -> Betas | None:
-    """Return the betas of a schedule, None where there are none, such as for a chain of this length."""
+    """Return the betas of a schedule; None if its settings are invalid, for example for this T."""
     name, T, *_ = schedule.values()
     with suppress(ConfigError, RegistryError):
         return make_betas(name, T, **{key: schedule[key] for key in schedule if key not in ("name", "timesteps")})

@@ -1,4 +1,4 @@
-"""The configuration of a UNet2DModel of diffusers, of our U-Net's options and back."""
+"""Conversion between the configuration of a diffusers UNet2DModel and the options of our U-Net."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tinyddpm.model.model import Model
 from tinyddpm.nn.layers import Norms
 
 JOINTS = {"convolutions": "conv", "blocks": "resnet"}
-"""What joins levels, in our words and theirs."""
+"""Kinds of resampling between levels: ours and those of diffusers."""
 
 DOWN = {
     (False, "conv"): "DownBlock2D",
@@ -31,25 +31,25 @@ UP = {
     (True, "conv"): "AttnUpBlock2D",
     (True, "resnet"): "AttnUpBlock2D",
 }
-"""Their levels down and up, by whether they attend, and what joins them to the next."""
+"""Names of down and up blocks in diffusers, by whether they attend and how they are joined to the next level."""
 
 
 def unet_options(config: Config) -> dict[str, Any]:
-    """Return all options of the U-Net, those that are not set by their defaults."""
+    """Return all options of the U-Net, with defaults for those that are not set."""
     defaults = {name: option.default for name, option in registry.options(registry.load("networks", "unet")).items()}
     return {**defaults, **config.network.options}
 
 
 def unet_config(model: Model) -> dict[str, Any]:
-    """Return the configuration of a UNet2DModel that computes what the model's network does.
+    """Return the configuration of a UNet2DModel that computes the same function as the model's network.
 
     Raises:
-        ConfigError: there is none; all reasons in one line.
+        ConfigError: there is none, with all reasons in one line.
     """
     config = model.config
     wrong = []
     if config.network.name != "unet":
-        raise ConfigError(f"the network {config.network.name!r} has no equal in diffusers: export a U-Net")
+        raise ConfigError(f"the network {config.network.name!r} has no equivalent in diffusers: export a U-Net")
     if model.condition_name not in ("", OF_CLASSES):
         wrong.append(f"the condition {model.condition_name!r}")
     if config.training.predict not in PREDICTIONS:
@@ -111,14 +111,14 @@ def unet_config(model: Model) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Unet:
-    """A UNet2DModel as ours.
+    """A UNet2DModel's configuration, converted.
 
     Attributes:
-        options: of our U-Net.
+        options: options of our U-Net.
         sample_shape: (H, W, C).
-        classes: the rows of its class embedding, 0 without.
-        learned: whether it learns the variance.
-        swapped: whether its sinusoids begin with the cosines.
+        classes: number of rows of the class embedding, 0 without one.
+        learned: whether the network learns the variance.
+        swapped: whether the time embedding has the cosines before the sines.
     """
 
     options: dict[str, Any]
@@ -166,7 +166,7 @@ READ: dict[str, tuple[Any, Callable[[Any], bool]]] = {
     "num_class_embeds": (None, lambda value: value is None or _is_whole(value)),
     "time_embedding_dim": (None, lambda value: value is None or _is_whole(value)),
 }
-"""What is read of a configuration: what stands for it where it is missing, and whether a value is of its kind."""
+"""The settings that are read from a configuration: default of each, and whether a value is valid."""
 
 ALIKE: dict[str, tuple[Any, ...]] = {
     "_class_name": ("UNet2DModel",),
@@ -179,17 +179,17 @@ ALIKE: dict[str, tuple[Any, ...]] = {
     "class_embed_type": (None,),
     "num_train_timesteps": (None,),
 }
-"""What our U-Net is like, the first being what stands for it where it is missing."""
+"""Settings that our U-Net has fixed: values with the same meaning, of which the first is the default."""
 
 
 def read_unet(config: Mapping[str, Any]) -> tuple[Unet | None, list[str]]:
-    """Return the U-Net of ours that computes what a UNet2DModel does, and all that has no equal.
+    """Convert a UNet2DModel's configuration to options of our U-Net.
 
     Args:
-        config: its configuration, as anyone may have written it.
+        config: the UNet2DModel's configuration, which need not be valid.
 
     Returns:
-        None with what has no equal, or the U-Net with nothing.
+        (the U-Net, []), or (None, the settings that have no equivalent).
     """
     found = {name: config.get(name, default) for name, (default, _) in READ.items()}
     fixed = {name: config.get(name, alike[0]) for name, alike in ALIKE.items()}
@@ -247,6 +247,9 @@ def read_unet(config: Mapping[str, Any]) -> tuple[Unet | None, list[str]]:
 
 
 def _joints(names: list[str], joint: str) -> set[str]:
-    """Return what joins their levels: what is said of all levels counts for those that attend; the last has none."""
+    """Return the kinds of resampling between levels.
+
+    Blocks with attention have the kind `joint`, other blocks that of their name. The last block has no resampling.
+    """
     alone = {name: kind for kinds in (DOWN, UP) for (attends, kind), name in kinds.items() if not attends}
     return {alone.get(name, joint) for name in names[:-1]}

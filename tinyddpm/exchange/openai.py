@@ -1,12 +1,12 @@
-"""Files of improved-diffusion and guided-diffusion: the weights of a U-Net in a `.pt`, its settings in flags.
+"""Files of improved-diffusion and guided-diffusion: the weights of a U-Net in a `.pt`, its settings as flags.
 
-The projects' `modelNNNNNN.pt` holds the weights as trained, and `ema_RATE_NNNNNN.pt` an average of them. Times are
-ours: 0-based, from T − 1 down to 0. `learn_sigma` is our learned variance, `sigma_small` the variance `small`, and
-`large` stands where it is not given. Predictions are clipped, as by their `clip_denoised`. A `timestep_respacing` of
-one number is the spacing `uniform`.
+`modelNNNNNN.pt` contains the raw weights, `ema_RATE_NNNNNN.pt` an average of them. Times are as here, 0-based from
+T − 1 down to 0. `learn_sigma` is our learned variance; `sigma_small` is the variance `small`, without which it is
+`large`. Predictions are clipped, as by their `clip_denoised`. A `timestep_respacing` of one number is the spacing
+`uniform`.
 
-They differ from our U-Net's defaults in its options `groups`, `norm_eps`, `halving` and `frequency_shift`; their
-sinusoids begin with the cosines; and one layer makes the queries, keys and values of all heads.
+Their U-Net differs from our defaults in the options `groups`, `norm_eps`, `halving` and `frequency_shift`. Its time
+embedding has the cosines before the sines, and one layer computes the queries, keys and values of all heads.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ WHOLE = {
     "time/dense_1": "time_embed.0", "time/dense_2": "time_embed.2", f"time/{OF_CLASSES}": "label_emb",
     "conv_in": "input_blocks.0.0", "norm_out": "out.0", "conv_out": "out.2",
 }  # fmt: skip
-"""Layers that stand alone, by our paths and their names."""
+"""Names of layers outside blocks: ours and theirs."""
 
 LAYERS = {
     "norm_1": "in_layers.0", "conv_1": "in_layers.2", "time": "emb_layers.1", "norm_2": "out_layers.0",
     "conv_2": "out_layers.3", "shortcut": "skip_connection",
     "norm": "norm", "q": "qkv", "k": "qkv", "v": "qkv", "out": "proj_out", "conv": "conv", None: "op",
 }  # fmt: skip
-"""Layers of blocks."""
+"""Names of layers in blocks: ours and theirs."""
 
 QKV = ("q", "k", "v")
 
 CLASSES = "label_emb.weight"
 PUBLISHED_CLASSES = 1000
-"""Of every model by class that was published."""
+"""Number of classes of the published class-conditional models."""
 
 ADVICE = "give --flags as the model was trained with"
 
 
 def read(path: Path, flags: str) -> Imported:
-    """Return the model in a file of theirs.
+    """Read the model in a file of improved-diffusion or guided-diffusion.
 
     Args:
         path: the file.
-        flags: those of its model and its diffusion, as on a command line.
+        flags: the flags of its model and its diffusion, as on a command line.
 
     Raises:
-        CheckpointError: the file cannot be read; or the weights do not fit, all that differ named.
-        ConfigError: a flag has no equal here, all of them in one line; or Torch is not installed.
+        CheckpointError: the file cannot be read; or the weights do not fit, with all differences listed.
+        ConfigError: some flags have no equivalent here, all listed; or Torch is not installed.
     """
     flagged = read_flags(flags)
     tensors = open_tensors(path)
@@ -73,12 +73,12 @@ def read(path: Path, flags: str) -> Imported:
 
 
 def their_name(path: str, options: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """Return the name of a parameter of ours in their U-Net, whose steps down and up are counted through.
+    """Return the name of our parameter `path` in their U-Net, which numbers blocks across all levels.
 
     Args:
-        path: ours.
-        options: of our U-Net.
-        ours: anything by the path of each of its parameters.
+        path: our path.
+        options: options of our U-Net.
+        ours: a mapping whose keys are the paths of all our parameters.
     """
     layer, _, kind = path.rpartition("/")
     if layer in WHOLE:
@@ -90,7 +90,7 @@ def their_name(path: str, options: Mapping[str, Any], ours: Mapping[str, Any]) -
     block, attends = int(number or 0), what == "attention"
     if way == "middle":
         step = f"middle_block.{1 if attends else 2 * block}"
-    elif way == "down":  # where step 0 is the first convolution
+    elif way == "down":  # input block 0 is the first convolution
         step = f"input_blocks.{int(level) * (last + 1) + 1 + (last if what == 'halve' else block)}.{int(attends)}"
     elif what == "double":
         behind = 2 if f"up_{level}/attention_{last}/q/w" in ours else 1
@@ -101,7 +101,7 @@ def their_name(path: str, options: Mapping[str, Any], ours: Mapping[str, Any]) -
 
 
 def _their_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape that a parameter of ours, or what it is a third of, has there."""
+    """Return the shape of our parameter in their U-Net; for queries, keys and values, the shape of all three."""
     *_, layer, kind = path.split("/")
     if layer in QKV:
         shape = (*shape[:-1], 3 * shape[-1])
@@ -112,7 +112,7 @@ def _their_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _to_ours(path: str, array: HostArray, flagged: Flagged) -> HostArray:
-    """Return a parameter of theirs as ours: of queries, keys and values its third."""
+    """Convert their array to our parameter; queries, keys and values are a third of it each."""
     layer = path.split("/")[-2]
     if layer in QKV:
         array = _third(array, QKV.index(layer), flagged)
@@ -120,9 +120,9 @@ def _to_ours(path: str, array: HostArray, flagged: Flagged) -> HostArray:
 
 
 def _third(array: HostArray, which: int, flagged: Flagged) -> HostArray:
-    """Return the queries, keys or values of all heads, (C, …), of (3C, …).
+    """Return the queries, keys or values of all heads, (C, …), from (3C, …).
 
-    Older files have them by head, so that each third lies in as many pieces as there are heads.
+    Older files are ordered by head first: each head has its queries, keys and values side by side.
     """
     each = flagged.options.get("head_channels") or len(array) // 3 // flagged.options["heads"]
     heads = len(array) // 3 // each if flagged.heads_first else 1
@@ -130,6 +130,6 @@ def _third(array: HostArray, which: int, flagged: Flagged) -> HostArray:
 
 
 def _rows(tensors: Tensors) -> int:
-    """Return how many classes are embedded."""
+    """Return the number of rows of the class embedding; `PUBLISHED_CLASSES` if the file has no valid one."""
     shape = tuple(tensors[CLASSES].shape) if CLASSES in tensors else ()
     return int(shape[0]) if len(shape) == 2 and 0 < shape[0] <= MOST else PUBLISHED_CLASSES

@@ -1,4 +1,4 @@
-"""The flags of improved-diffusion and guided-diffusion, which say what a file of theirs holds the weights of."""
+"""The flags of improved-diffusion and guided-diffusion, which describe the model of a file of weights."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ DEFAULTS: dict[str, Any] = {
     "noise_schedule": "linear", "timestep_respacing": "", "use_kl": False, "predict_xstart": False,
     "rescale_timesteps": None, "rescale_learned_sigmas": True,
 }  # fmt: skip
-"""Flags of both projects, with what stands for each that is not given.
+"""Flags of both projects and their defaults.
 
-Two defaults differ between them. `rescale_timesteps` changes nothing in a chain of 1000 steps, and has to be given
-for another. `rescale_learned_sigmas` matters where training goes on, and is here as in improved-diffusion.
+Two defaults differ between the projects. `rescale_timesteps` has no effect with 1000 steps, and must be given for other
+numbers. `rescale_learned_sigmas` only affects further training; its default is that of improved-diffusion.
 """
 
 MULTIPLIERS: dict[int, tuple[float, ...]] = {
@@ -33,7 +33,7 @@ MULTIPLIERS: dict[int, tuple[float, ...]] = {
     256: (1, 1, 2, 2, 4, 4),
     512: (0.5, 1, 1, 2, 2, 4, 4),
 }
-"""Of `num_channels`, by the size of the images, where `channel_mult` is not given."""
+"""Multipliers of `num_channels` by image size, used if `channel_mult` is not given."""
 
 BOOLEANS = {
     **dict.fromkeys(("yes", "true", "t", "y", "1"), True),
@@ -41,20 +41,20 @@ BOOLEANS = {
 }
 
 CHAIN = 1000
-"""Steps of the chain whose times `rescale_timesteps` gives to every network."""
+"""Number of steps to which `rescale_timesteps` scales the time that the network receives."""
 
 
 @dataclass(frozen=True)
 class Flagged:
-    """A model of theirs as ours.
+    """A model's flags, converted.
 
     Attributes:
-        options: of our U-Net.
-        tables: the other settings.
+        options: options of our U-Net.
+        tables: other tables of our configuration.
         sample_shape: (H, W, C).
-        by_class: whether it is told classes.
-        heads_first: whether each head has its queries, keys and values side by side, as the older files have them.
-        notes: what is not taken over as it was, a line each.
+        by_class: whether the model is class-conditional.
+        heads_first: whether each head has its queries, keys and values side by side, as in older files.
+        notes: one line for each setting that was replaced.
     """
 
     options: dict[str, Any]
@@ -66,10 +66,10 @@ class Flagged:
 
 
 def read_flags(text: str) -> Flagged:
-    """Return what flags such as "--image_size 32 --learn_sigma True" say.
+    """Convert flags such as "--image_size 32 --learn_sigma True".
 
     Raises:
-        ConfigError: a flag is unknown, its value is of another kind, or it has no equal here; the line names all.
+        ConfigError: flags are unknown, have invalid values, or have no equivalent here. The line lists all of them.
     """
     found, wrong = _parsed(text)
     size, T, channels = found["image_size"], found["diffusion_steps"], found["num_channels"]
@@ -92,7 +92,7 @@ def read_flags(text: str) -> Flagged:
     if T != CHAIN and found["rescale_timesteps"] is None:
         wrong.append("rescale_timesteps is not said (True is improved-diffusion's default, False guided-diffusion's)")
     if wrong or attended is None:
-        raise ConfigError(f"--flags has no equal here: {listed(wrong, MOST_TOLD)}")
+        raise ConfigError(f"--flags has no equivalent here: {listed(wrong, MOST_TOLD)}")
 
     sides = [size >> level for level in range(len(widths))]
     rates = {size // side for side in attended}
@@ -113,9 +113,9 @@ def read_flags(text: str) -> Flagged:
         "resampling": "blocks" if found["resblock_updown"] else "convolutions",
     }
     learned, bound = found["learn_sigma"], found["use_kl"]
-    notes = [f"the steps of timestep_respacing {spacing!r} have no equal: they are trailing"] if spacing else []
+    notes = [f"the steps of timestep_respacing {spacing!r} have no equivalent: they are trailing"] if spacing else []
     if bound and not learned:
-        notes.append("use_kl without learn_sigma has no equal: training goes on with the loss simple")
+        notes.append("use_kl without learn_sigma has no equivalent: further training uses the loss simple")
     return Flagged(
         options,
         {
@@ -141,7 +141,7 @@ def read_flags(text: str) -> Flagged:
 
 
 def _parsed(text: str) -> tuple[dict[str, Any], list[str]]:
-    """Return the value of every flag, and what is none of them or has a value of another kind."""
+    """Return the value of every flag, and a list of unknown flags and invalid values."""
     try:
         words = shlex.split(text)
     except ValueError as cause:
@@ -159,11 +159,11 @@ def _parsed(text: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def _value(text: str, kind: type) -> Any:
-    """Return the value of a flag that is of such a kind.
+    """Parse the value of a flag of this type.
 
     Raises:
-        KeyError: it is no boolean.
-        ValueError: it is no number, or a whole one beyond all sizes.
+        KeyError: the text is no boolean.
+        ValueError: the text is no number, or an integer beyond `MOST`.
     """
     if kind is bool:
         return BOOLEANS[text.lower()]
@@ -174,7 +174,7 @@ def _value(text: str, kind: type) -> Any:
 
 
 def _pairs(words: list[str]) -> Iterator[tuple[str, str | None]]:
-    """Yield each flag with its value: behind it, or behind an equals sign."""
+    """Yield each flag with its value, which is the next word or follows an equals sign."""
     left = iter(words)
     for word in left:
         name, equals, value = word.removeprefix("--").partition("=")
@@ -182,16 +182,16 @@ def _pairs(words: list[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def _wholes(text: str) -> tuple[int, ...] | None:
-    """Return whole numbers above 0 with commas between them, None if it is something else."""
+    """Parse positive integers separated by commas; return None for any other text."""
     parts = [part.strip() for part in text.split(",")]
     whole = all(part.isdecimal() and len(part) <= len(str(MOST)) and 0 < int(part) <= MOST for part in parts)
     return tuple(map(int, parts)) if whole else None
 
 
 def _steps(text: str) -> tuple[int | None, str]:
-    """Return how many steps a `timestep_respacing` has, 0 for all, and the text itself where they are spaced otherwise.
+    """Return the number of steps of a `timestep_respacing`, and its text if our spacing `uniform` differs from it.
 
-    None stands for a text that is no spacing.
+    0 means all steps; None means that the text is invalid.
     """
     if not text:
         return 0, ""

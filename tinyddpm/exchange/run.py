@@ -1,4 +1,4 @@
-"""What is imported, as a run: a folder that every command takes."""
+"""An imported model, and the run folder written from it, which every command accepts."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ UNSAID = "it is not said what the model was trained on: give `evaluate`, `nll` a
 
 @dataclass(frozen=True)
 class Imported:
-    """A model as a file of another project tells of it.
+    """A model read from a file of another project.
 
     Attributes:
-        config: the settings.
+        config: the configuration.
         sample_shape: (H, W, C) or (D,).
-        classes: the names of the classes, () without.
-        weights: float32 by path, all that the network has.
-        file: which holds them.
-        notes: what is not taken over as it was, a line each.
-        trained: the weights as trained, of which the others are the average; None where there is one of the two.
+        classes: names of the classes, () without.
+        weights: all parameters of the network by path, float32.
+        file: the file of the weights.
+        notes: one line for each setting that was replaced or is unknown.
+        trained: raw weights, if `weights` are their average; None if there is only one set of weights.
     """
 
     config: Config
@@ -46,10 +46,10 @@ class Imported:
 
 
 def with_trained(average: Imported, trained: Imported) -> Imported:
-    """Return a model with its average and its weights as trained, which lie in a file each.
+    """Combine a model's averaged weights and its raw weights, read from two files.
 
     Raises:
-        ConfigError: they are of two models.
+        ConfigError: the files are of different models.
     """
     if (average.config, average.sample_shape, average.classes) != (
         trained.config,
@@ -61,17 +61,17 @@ def with_trained(average: Imported, trained: Imported) -> Imported:
 
 
 def write_run(folder: Path, imported: Imported, origin: dict[str, str]) -> None:
-    """Make a run of what is imported, at step 0, where Adam has seen nothing.
+    """Write an imported model as a run at step 0, with Adam's moments zero.
 
-    Where there are only weights or only their average, they are taken for both.
+    With only one set of weights, it becomes both the raw weights and the average.
 
     Args:
-        folder: where; what is there already must be nothing.
+        folder: a folder that is empty or does not exist.
         imported: the model.
-        origin: where it comes from, which `info` tells.
+        origin: origin of the model, which `tinyddpm info` shows.
 
     Raises:
-        ConfigError: the folder is not empty, or the settings make no model.
+        ConfigError: the folder is not empty, or the configuration is invalid.
         CheckpointError: a weight is not finite, or the run cannot be written.
     """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):

@@ -1,4 +1,4 @@
-"""Files that Torch has saved, read as data: nothing that is pickled in them is run."""
+"""Files saved by Torch, read as data: no code that is pickled in them is run."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ DAMAGE = (
     OSError, ValueError, TypeError, AttributeError, LookupError, EOFError, RuntimeError, AssertionError, MemoryError,
     OverflowError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile,
 )  # fmt: skip
-"""What Torch raises for files that are damaged, or that hold more than data."""
+"""Exceptions of Torch for files that are damaged or contain more than data."""
 
 
 def open_tensors(path: Path) -> Tensors:
-    """Return the tensors of a file by their names. They stay on disk until they are read, but in files of before 2020.
+    """Return the tensors of a file by name. They are memory-mapped, except in files from before 2020.
 
     Raises:
-        CheckpointError: the file cannot be read, or holds something else than real numbers by name.
+        CheckpointError: the file cannot be read, or contains anything but floating-point tensors by name.
         ConfigError: Torch is not installed.
     """
     try:
@@ -61,32 +61,28 @@ def open_tensors(path: Path) -> Tensors:
 
 
 def read_tensors(path: Path, tensors: Tensors, shapes: Shapes, advice: str) -> dict[str, HostArray]:
-    """Return tensors as float32 arrays. They must be those in `shapes`, in these shapes, and no others.
+    """Return tensors as float32 arrays. Names and shapes must be exactly those of `shapes`.
 
     Args:
-        path: the file that they are in.
-        tensors: of `open_tensors`.
-        shapes: by name.
-        advice: what to do where they are not.
+        path: the file of the tensors.
+        tensors: as returned by `open_tensors`.
+        shapes: the shape of each array by name.
+        advice: end of the error's line: what to do if they differ.
 
     Raises:
-        CheckpointError: some are missing, too many, or of other shapes, all of which are named.
+        CheckpointError: tensors are missing, surplus or of other shapes, which are listed.
     """
     check_fit(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, shapes, advice)
     return {name: tensors[name].detach().float().numpy() for name in shapes}
 
 
 def _refuse_compressed(path: Path) -> None:
-    """Refuse what Torch does not write, and what may be far longer when it is unpacked.
-
-    Raises:
-        ValueError: the file is compressed.
-    """
+    """Raise ValueError if a file is compressed: Torch writes no such files, and they may expand without limit."""
     with zipfile.ZipFile(path) as archive:
         if any(each.compress_type != zipfile.ZIP_STORED for each in archive.infolist()):
             raise ValueError("it is compressed, as files of Torch are not")
 
 
 def _first_sentence(cause: Exception) -> str:
-    """Return what an error says first, in one line: Torch tells of ways around a refusal after that."""
+    """Return the first sentence of an error: after it, Torch suggests how to circumvent the refusal."""
     return " ".join(str(cause).split()).partition(". ")[0] or type(cause).__name__

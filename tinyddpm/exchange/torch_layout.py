@@ -1,4 +1,4 @@
-"""Parameters of our U-Net as modules of Torch have them, (out, in, …) where ours are (…, in, out), and back."""
+"""Conversion of parameters between our U-Net's layout (…, in, out) and that of Torch's modules (out, in, …)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import numpy as np
 from tinyddpm.exchange.arrays import HostArray
 
 KINDS = {"w": "weight", "b": "bias", "scale": "weight", "shift": "bias", "table": "weight"}
-"""Parameters of a layer, by our names and Torch's."""
+"""Names of a layer's parameters: ours and Torch's."""
 
 MOST = 2**20
-"""No size, number of channels or of classes goes beyond it."""
+"""Largest accepted size, number of channels or number of classes."""
 
 BLOCK = re.compile(r"(down|up|middle)(?:_(\d+))?/(block|attention|halve|double)(?:_(\d+))?(?:/(\w+))?")
-"""A layer in a block: the way, the level, the block with its number, and what it is there."""
+"""Path of a layer in a block: way, level, kind of block and its number, and name of the layer in the block."""
 
 
 def to_theirs(path: str, array: HostArray, options: Mapping[str, Any]) -> HostArray:
-    """Return a parameter of ours as theirs: a shortcut is a 1×1 convolution.
+    """Convert our parameter to Torch's layout. A shortcut becomes a 1×1 convolution.
 
     Args:
-        path: ours.
-        array: as our U-Net has it.
-        options: of our U-Net.
+        path: our path.
+        array: our array.
+        options: options of our U-Net.
     """
     if not path.endswith("/w"):
         return array
@@ -38,13 +38,13 @@ def to_theirs(path: str, array: HostArray, options: Mapping[str, Any]) -> HostAr
 
 
 def to_ours(path: str, array: HostArray, options: Mapping[str, Any], swapped: bool) -> HostArray:
-    """Return a parameter of theirs as ours: a convolution that reads one pixel is a matrix.
+    """Convert a parameter from Torch's layout to ours. A 1×1 convolution becomes a matrix.
 
     Args:
-        path: ours.
-        array: as they have it.
-        options: of our U-Net.
-        swapped: whether their sinusoids of t begin with the cosines, which ours end with.
+        path: our path.
+        array: their array.
+        options: options of our U-Net.
+        swapped: whether their time embedding has the cosines before the sines. Ours has the sines first.
     """
     if not path.endswith("/w"):
         return array
@@ -55,6 +55,6 @@ def to_ours(path: str, array: HostArray, options: Mapping[str, Any], swapped: bo
 
 
 def _mirrored(path: str, array: HostArray, options: Mapping[str, Any]) -> HostArray:
-    """Return the weights of a convolution down the other way round, where that is how they are stored."""
+    """Flip the kernel of a downsampling convolution if our U-Net stores it mirrored, as for halving "around"."""
     around = path.endswith("/halve/w") and options["halving"] == "around"
     return np.flip(array, axis=(0, 1)) if around else array

@@ -1,4 +1,4 @@
-"""Weights alone: the parameters of a network by their paths, in a file without settings."""
+"""Files of weights only: the parameters of a network by path, without settings."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from tinyddpm.model.model import Model, classes_learned
 
 
 def write(path: Path, weights: Arrays) -> None:
-    """Write weights by path, each (…) float32 as the network has it, to an `.npz` or a `.safetensors` file.
+    """Write weights by path, float32 in the network's shapes, to an `.npz` or a `.safetensors` file.
 
     Raises:
-        ConfigError: the suffix is another, or the library of safetensors is not installed.
-        DataError: it cannot be written.
+        ConfigError: the suffix is neither .safetensors nor .npz, or safetensors is not installed.
+        DataError: the file cannot be written.
     """
     write_arrays(path, weights)
 
 
 def read(path: Path, like: str) -> Imported:
-    """Return a model with the weights of such a file, and the settings of another.
+    """Read a model with the weights of such a file and the settings of `like`.
 
     Args:
-        path: the file.
-        like: whose settings: a preset's name, a run folder or a checkpoint. A preset wins over a file of its name.
+        path: the file of weights.
+        like: source of the settings: the name of a preset, a run folder or a checkpoint. A preset takes precedence.
 
     Raises:
-        CheckpointError: the file or the checkpoint cannot be read; or the weights do not fit, all that differ named.
-        ConfigError: the suffix is another, or the library of safetensors is not installed.
+        CheckpointError: the file or the checkpoint cannot be read; or the weights do not fit, with all differences
+            listed.
+        ConfigError: the suffix is neither .safetensors nor .npz, or safetensors is not installed.
     """
     if like in presets():
         chosen = preset(like)

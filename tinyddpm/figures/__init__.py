@@ -1,1 +1,1 @@
-"""Pictures of samples, denoising and schedules: PNG, GIF and NPZ files, and charts for the terminal."""
+"""Figures of samples, processes and training: PNG, SVG, GIF and NPZ files, and charts for the terminal."""

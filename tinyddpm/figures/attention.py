@@ -1,4 +1,4 @@
-"""Which words which pixels look at: attention to the tokens of a caption, while a picture is drawn."""
+"""Attention of pixels to the words of a caption, recorded while a picture is drawn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HostArray = np.ndarray[Any, Any]
 
 
 class Call(NamedTuple):
-    """The arguments of one attention; see `Attention.attention`."""
+    """The arguments of one call of `Attention.attention` with a mask."""
 
     q: Array
     k: Array
@@ -33,13 +33,13 @@ class Call(NamedTuple):
 
 
 class Recorder:
-    """Operations that remember each attention to keys of which some may be missing, as tokens are.
+    """A proxy of operations that records the arguments of each masked attention: only attention to tokens has a mask.
 
     Args:
-        ops: what computes.
+        ops: the operations that compute.
 
     Attributes:
-        calls: the attentions, in order.
+        calls: the recorded calls, in order.
     """
 
     def __init__(self, ops: Operations) -> None:
@@ -50,29 +50,29 @@ class Recorder:
         return getattr(self._ops, name)
 
     def attention(self, q: Array, k: Array, v: Array, heads: int = 1, mask: Array | None = None) -> tuple[Array, Saved]:
-        """Return what the operations return."""
+        """Record the call if it has a mask, and return the operations' result."""
         if mask is not None:
             self.calls.append(Call(q, k, v, heads, mask))
         return self._ops.attention(q, k, v, heads, mask)
 
 
 def attention_weights(call: Call, backend: Backend) -> Array:
-    """Return P = softmax(Q Kᵀ / √d) of an attention, (N, heads, L, M): the reference operation's own residual."""
+    """Return P = softmax(Q Kᵀ / √d) of an attention, (N, heads, L, M), a residual of the reference operation."""
     _, (_, _, _, weights) = Operations(backend, training=True).attention(*call)
     return weights
 
 
 def attention_to_tokens(denoiser: NetworkDenoiser, condition: Condition, x_t: Array, t: int) -> Floats:
-    """Return how much each pixel looks at each token at one time, (N, H, W, M), mean over heads and layers.
+    """Return the attention of each pixel to each token at one time, (N, H, W, M), the mean over heads and layers.
 
-    Coarser maps are upsampled by repeating. Where tokens stand beside the pixels' own keys, the rest of the weight is
-    on pixels.
+    Coarser maps are upsampled by repetition. In layers whose keys are both pixels and tokens, the weights of the tokens
+    sum to less than 1.
 
     Args:
-        denoiser: a network that attends to tokens, and what it is told.
-        condition: what tells it.
+        denoiser: a network that attends to tokens, with the samples' conditions.
+        condition: the condition that makes the tokens.
         x_t: (N, H, W, C).
-        t: the time.
+        t: the time, 0-based.
 
     Raises:
         ConfigError: the network does not attend to tokens pixel by pixel.
@@ -83,7 +83,7 @@ def attention_to_tokens(denoiser: NetworkDenoiser, condition: Condition, x_t: Ar
     steps = backend.asarray([t] * x_t.shape[0], dtype=backend.xp.int64)
     with backend.scope():
         told, _ = condition.forward(ops, denoiser.w, denoiser.given)
-        read = len(recorder.calls)  # the attentions within the condition itself
+        read = len(recorder.calls)  # attentions of the condition's own encoder
         recorder.calls.clear()
         denoiser.network.forward(ops, denoiser.w, x_t, steps, denoiser.given)
         M = 0 if told.tokens is None else told.tokens.shape[1]
@@ -98,10 +98,10 @@ def attention_to_tokens(denoiser: NetworkDenoiser, condition: Condition, x_t: Ar
 
 
 def _upsampled(weights: HostArray, size: tuple[int, int]) -> HostArray:
-    """Return (N, L, M) of a feature map with L pixels as (N, H, W, M).
+    """Upsample weights (N, L, M) of a feature map with L pixels to (N, H, W, M).
 
     Raises:
-        ConfigError: L is the number of pixels of no map that halves the image.
+        ConfigError: no repeated halving of H×W has L pixels.
     """
     (n, L, M), (H, W) = weights.shape, size
     for factor in (1, 2, 4, 8, 16, 32, 64):
@@ -112,10 +112,10 @@ def _upsampled(weights: HostArray, size: tuple[int, int]) -> HostArray:
 
 
 def word_spans(condition: Condition, caption: str) -> dict[str, slice]:
-    """Return which tokens each word of a caption is, in order, after the start, which is token 0.
+    """Return the range of tokens of each word of a caption, in order, beginning with the start token, token 0.
 
-    A word that was not learned is several tokens; what lies beyond the condition's length is left out. A word that
-    comes again is numbered.
+    A word outside the vocabulary is spelt as several tokens. Tokens beyond the condition's length are omitted. Repeated
+    words get a number, such as "red #2".
 
     Raises:
         ConfigError: the condition reads no captions.
@@ -134,13 +134,13 @@ def word_spans(condition: Condition, caption: str) -> dict[str, slice]:
 
 
 class WordAttention(NamedTuple):
-    """What pictures' pixels looked at while they were drawn.
+    """Attention of pixels to words while n pictures were drawn.
 
     Attributes:
-        words: W of them, the start first.
-        t: (K,) times, falling.
-        maps: (K, n, H, W, words) the weights on each word.
-        pictures: (n, H, W, C) the samples, as the model has them.
+        words: the start token's name, then the words.
+        t: (K,) times, decreasing.
+        maps: (K, n, H, W, words), the weight on each word.
+        pictures: (n, H, W, C), the samples in [−1, 1].
     """
 
     words: Sequence[str]
@@ -150,7 +150,7 @@ class WordAttention(NamedTuple):
 
 
 def by_word(maps: Floats, spans: Mapping[str, slice]) -> Floats:
-    """Return attention to tokens (…, M) summed over the tokens of each word, (…, words)."""
+    """Sum attention to tokens, (…, M), over the tokens of each word: (…, words)."""
     return np.stack([maps[..., span].sum(axis=-1) for span in spans.values()], axis=-1)
 
 
@@ -158,13 +158,13 @@ def draw_attention(found: WordAttention, path: str | os.PathLike[str], mark: Mar
     """Write the figure `text-attention`: beside each picture a map for each word, and the words' shares over time.
 
     Args:
-        found: what was looked at.
+        found: the recorded attention.
         path: the file to write, PNG or SVG.
-        mark: what made it, kept in the file.
+        mark: provenance record, stored in the file.
 
     Raises:
-        ConfigError: matplotlib is missing, or the file is to be of another format.
-        DataError: the samples have no picture, or the file cannot be written.
+        ConfigError: matplotlib is missing, or the file name ends in neither .png nor .svg.
+        DataError: the samples cannot be shown as pictures, or the file cannot be written.
     """
     n, words = len(found.pictures), found.words
     over_time = found.maps.mean(axis=0)  # (n, H, W, words)

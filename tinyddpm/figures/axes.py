@@ -1,4 +1,4 @@
-"""The axes of charts: where a value lies between the two ends, and which round numbers are written beside it."""
+"""The axes of charts: the position of a value between the two ends, and round numbers as ticks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis from `low` to `high`, logarithmic or not."""
+    """An axis from `low` to `high`, logarithmic if `log`, otherwise linear."""
 
     low: float
     high: float
@@ -17,9 +17,9 @@ class Axis:
 
     @classmethod
     def over(cls, values: Iterable[float], log: bool) -> Axis:
-        """Return the axis that has room for these finite values, at least one.
+        """Return an axis that covers finite values, at least one.
 
-        A logarithmic axis takes values above 0; where one is not, the axis is linear. A linear axis has 0 on it.
+        If `log` is asked for but a value is not above 0, the axis is linear. A linear axis always includes 0.
         """
         found = list(values)
         low, high = min(found), max(found)
@@ -30,13 +30,13 @@ class Axis:
         return cls(low, high if high > low else low + 1.0, log=False)
 
     def place(self, value: float) -> float:
-        """Return where a value lies: 0 at the low end, 1 at the high one."""
+        """Return the position of a value: 0 at `low`, 1 at `high`."""
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
     def at(self, place: float) -> float:
-        """Return the value at a place, the inverse of `place`."""
+        """Return the value at a position, the inverse of `place`."""
         if self.log:
             return self.low * math.pow(self.high / self.low, place)
         return self.low + (self.high - self.low) * place
@@ -50,7 +50,7 @@ class Axis:
 
 
 def steps(low: float, high: float) -> list[float]:
-    """Return round numbers in equal steps, about six from `low` to `high`, the first at `low` or below it."""
+    """Return about six evenly spaced round numbers that enclose the range from `low` to `high`."""
     rough = (high - low) / 6
     power = 10.0 ** math.floor(math.log10(rough))
     step = min((factor * power for factor in (1, 2, 5, 10)), key=lambda step: abs(math.log(step / rough)))
@@ -58,7 +58,11 @@ def steps(low: float, high: float) -> list[float]:
 
 
 def levels(low: float, high: float, fewest: int = 4) -> list[float]:
-    """Return round numbers from `low` to `high`, both above 0: of ever finer sets, the first with enough of them."""
+    """Return round numbers between `low` and `high`, both above 0, for a logarithmic axis.
+
+    They have one significant digit 1; 1, 2 or 5; any digit; or two digits: the first of these sets that has at least
+    `fewest` members in the range.
+    """
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     found: list[float] = []
     for digits in ((1,), (1, 2, 5), tuple(range(1, 10)), tuple(n / 10 for n in range(10, 100))):

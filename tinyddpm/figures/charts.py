@@ -1,4 +1,4 @@
-"""Charts as data: lines on two axes, which the terminal, SVG and matplotlib draw alike."""
+"""Charts as data: lines on two axes. The terminal, SVG and matplotlib all draw from this description."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Line:
     """A line of a chart.
 
     Attributes:
-        name: what it is of.
-        points: x, which never falls, and y of at least one point.
-        number: which of a chart's lines look alike, from 0 on; those of one run do.
-        faint: whether it stands behind another of its number, as raw values behind their mean.
+        name: name in the legend.
+        points: x, non-decreasing, and y of at least one point.
+        number: number of the line's style, from 0. Lines of the same run share it.
+        faint: whether the line is drawn faintly behind the others, as raw values are behind their running mean.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines with a title, and what is on the axis below; a logarithmic axis becomes linear where it cannot be."""
+    """Lines with a title and the label `below` of the x axis. Logarithmic axes become linear for values not above 0."""
 
     title: str
     lines: tuple[Line, ...]
@@ -37,7 +37,7 @@ class Chart:
     log_y: bool = False
 
     def axes(self) -> tuple[Axis, Axis]:
-        """Return the axis below and the one at the side, with room for every point."""
+        """Return the x and the y axis, which cover all points."""
         x = Axis.over(self._values(0), self.log_x)
         return x, Axis.over(self._values(1), self.log_y)
 

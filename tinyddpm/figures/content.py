@@ -1,4 +1,4 @@
-"""What chains share that leave each other at some time: DDPM's figure 7, with the distance of their endings."""
+"""Chains that share their noise down to some time and then branch: DDPM's figure 7, with the distance of endings."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from tinyddpm.samplers import Pairs, Step
 
 HostArray = np.ndarray[Any, Any]
 Sampling = Callable[[GaussianProcess, Denoiser, Array, Pairs, Callable[[int], Array]], Any]
-"""A sampler with its options."""
+"""A sampler with its options bound."""
 
 
 class Branches(NamedTuple):
-    """Where each of N = starts · K · endings chains begins and leaves the others, (N,) integers.
+    """Start, branching time and number of each of N = starts · K · endings chains, (N,) integers each.
 
     Attributes:
-        start: the number of its x_T, and of the noise that it shares.
-        leave: the time of the last x_t that it shares.
-        own: a number of its own, of the noise from there on.
+        start: sample number of x_T and of the noise before branching, which chains share.
+        leave: time t of the last x_t that the chain shares with others.
+        own: sample number of the noise after branching, different for each chain.
     """
 
     start: HostArray
@@ -38,18 +38,18 @@ class Branches(NamedTuple):
 
 
 def branches(leave: Sequence[int], starts: int, endings: int) -> Branches:
-    """Return the chains of every start, time to leave and ending, in this order, the endings innermost."""
+    """Return the chains for every combination of start, branching time and ending; the ending varies fastest."""
     start, time, _ = (index.ravel() for index in np.indices((starts, len(leave), endings)))
     return Branches(start, np.asarray(leave)[time], np.arange(len(start)))
 
 
 class Endings(NamedTuple):
-    """Where chains lead that leave each other at K times.
+    """The samples of chains that branch at K times.
 
     Attributes:
-        leave: (K,) the times, falling.
-        shared: (starts, K, ...) the x_t at which they leave.
-        ends: (starts, K, endings, ...) the samples.
+        leave: (K,) branching times, decreasing.
+        shared: (starts, K, ...), the last shared x_t.
+        ends: (starts, K, endings, ...), the samples.
     """
 
     leave: Sequence[int]
@@ -58,9 +58,9 @@ class Endings(NamedTuple):
 
     @property
     def distance(self) -> Floats:
-        """The root mean squared difference of two endings of one x_t, over all their numbers and all starts, (K,)."""
+        """Root mean squared difference of two endings of the same x_t, over all elements and starts, (K,)."""
         E = self.ends.shape[2]
-        # Half the mean squared difference of pairs is the variance, so no pair has to be formed.
+        # The mean squared difference of pairs is twice the variance, so no pairs are formed.
         variance = self.ends.astype(np.float64).var(axis=2, ddof=1) if E > 1 else np.zeros_like(self.shared)
         found: Floats = (2 * variance.mean(axis=(0, *range(2, variance.ndim)))) ** 0.5
         return found
@@ -78,19 +78,19 @@ def endings(
     chains: Branches,
     watch: Callable[[Step], None] = lambda step: None,
 ) -> Endings:
-    """Draw all chains in one batch: those of one start and one time to leave have the same noise until then.
+    """Draw all chains in one batch. Chains with the same start and branching time share their noise until then.
 
     Args:
-        process: the chain.
-        denoiser: for N samples.
-        sampler: one that adds noise.
+        process: the Gaussian process.
+        denoiser: denoiser of N samples.
+        sampler: a stochastic sampler.
         pairs: its steps.
-        leave: times among those that they visit.
+        leave: branching times, each visited by the steps.
         shape: (starts, endings).
         start: (N, ...) x_T, equal for equal `chains.start`.
-        noise: standard normal noise for the step from a time, of these numbers of samples.
-        chains: as `branches` makes them.
-        watch: called with every step, for progress.
+        noise: returns standard normal noise for the step from a time, for given sample numbers.
+        chains: as returned by `branches`.
+        watch: called after each step.
     """
     xp, host = process.backend.xp, process.backend.to_numpy
     at = np.where(chains.leave == pairs[0][0])[0]
@@ -113,7 +113,7 @@ def endings(
 
 
 def leaving_times(pairs: Pairs, count: int) -> list[int]:
-    """Return up to `count` times that the steps visit, from the first on, falling, evenly spread.
+    """Return up to `count` times visited by the steps, decreasing and evenly spread, the first and the last included.
 
     Raises:
         ConfigError: `count` is below 2.
@@ -129,14 +129,14 @@ def draw_endings(found: Endings, unit: float, path: str | os.PathLike[str], mark
     """Write the figure `content-detail`: endings of the first start, a row for each time, and their distance over t.
 
     Args:
-        found: as `endings` returns it.
-        unit: what 1 is in the units to draw, such as 127.5 for images in levels of 255.
+        found: as returned by `endings`.
+        unit: factor from the model's units to those of the chart, such as 127.5 for pixel values to 255.
         path: the file to write, PNG or SVG.
-        mark: what made it, kept in the file.
+        mark: provenance record, stored in the file.
 
     Raises:
-        ConfigError: matplotlib is missing, or the file is to be of another format.
-        DataError: the samples have no picture, or the file cannot be written.
+        ConfigError: matplotlib is missing, or the file name ends in neither .png nor .svg.
+        DataError: the samples cannot be shown as pictures, or the file cannot be written.
     """
     rows = [
         np.concatenate([tiles_of(shared[None]), *(tiles_of(end[None]) for end in ends)])

@@ -1,4 +1,4 @@
-"""Noise schedules drawn: curves, and what they do to an image."""
+"""Figures of noise schedules: their curves, and an image noised by each of them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tinyddpm.figures.style import drawing, show_tiles, tiles_size
 from tinyddpm.figures.tiles import in_columns
 
 TITLES = {
-    "sqrt(alpha_bar)": "image that is left, $\\sqrt{\\bar\\alpha_t}$",
+    "sqrt(alpha_bar)": "signal, $\\sqrt{\\bar\\alpha_t}$",
     "sqrt(1 - alpha_bar)": "noise, $\\sqrt{1 - \\bar\\alpha_t}$",
     "log SNR": "$\\log\\,\\mathrm{SNR}_t$",
     "beta": "$\\beta_t$",
 }
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""The shares of the chain at which an image is shown."""
+"""Times t/T at which an image is shown."""
 
 Floats = NDArray[np.floating]
 
@@ -40,13 +40,13 @@ def draw_schedules(
     """Write a figure of four charts, each comparing the schedules over t/T: both roots of alpha_bar, log SNR, beta.
 
     Args:
-        schedules: the betas of each schedule by name; lengths may differ.
+        schedules: the betas of each schedule by name; their lengths may differ.
         path: the file to write, PNG or SVG.
-        tiles: pictures to show below, a row for each schedule, as `schedule_tiles` makes them.
-        mark: what made it, kept in the file.
+        tiles: pictures to show below, a row for each schedule, as returned by `schedule_tiles`.
+        mark: provenance record, stored in the file.
 
     Raises:
-        ConfigError: matplotlib is missing, the file is to be of another format, or there is nothing to draw.
+        ConfigError: matplotlib is missing, the file name ends in neither .png nor .svg, or there is no schedule.
         DataError: the file cannot be written.
     """
     if not schedules:
@@ -75,7 +75,7 @@ def schedule_tiles(schedules: Mapping[str, Betas], image: Floats, eps: Floats) -
     Args:
         schedules: as in `draw_schedules`.
         image: x_0, (1, H, W, C) in [−1, 1].
-        eps: standard normal noise of its shape, the same everywhere.
+        eps: standard normal noise of the image's shape, the same for all schedules and times.
     """
     rows = []
     for betas in schedules.values():

@@ -1,4 +1,4 @@
-"""Figures of a run's predictions: along the chain, and in one step from data that were noised."""
+"""Figures of a run's predictions: along the sampling chain, and in one step from noised data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PathLike = str | os.PathLike[str]
 
 
 class Denoising(NamedTuple):
-    """Samples on their way: K times, x_t and the x_0 predicted from it, (K, n, ...), and the samples, (n, ...)."""
+    """States along the chain: K times, x_t and the x_0 predicted from it, (K, n, ...), and the samples, (n, ...)."""
 
     t: Sequence[int]
     x_t: HostArray
@@ -44,17 +44,17 @@ def denoising(
     guidance: GuidanceConfig | None = None,
     columns: int = 10,
 ) -> Denoising:
-    """Draw samples, and keep what is predicted on the way at up to `columns` moments, evenly spread over the steps.
+    """Draw samples and keep x_t and the predicted x_0 at up to `columns` steps, evenly spread.
 
     Args:
         model: the model.
         weights: its flat parameters on the device.
-        numbers: (n,) of the samples, as `tinyddpm sample` numbers them.
-        asked: what is asked for, a row a sample.
-        seed: of the noise.
+        numbers: (n,), sample numbers as in `tinyddpm sample`.
+        asked: the condition asked for, one row per sample.
+        seed: seed of the noise.
         sampling: sampler, options and steps.
-        guidance: which guidance; the configuration's own by default.
-        columns: how many moments.
+        guidance: the guidance; that of the configuration by default.
+        columns: number of steps to keep.
     """
     kept = set(moments(len(model.pairs(sampling)), columns))
     host, found = model.backend.to_numpy, []
@@ -69,16 +69,16 @@ def denoising(
 
 
 def draw_denoising(found: Denoising, path: PathLike, mark: Mark | None = None) -> None:
-    """Write the figure `denoising`: for each sample x_t, and below it the x_0 that is predicted from it.
+    """Write the figure `denoising`: for each sample a row of x_t, and below it a row of the x_0 predicted from it.
 
     Args:
-        found: as `denoising` returns it; points are all in one picture.
+        found: as returned by `denoising`. All points share one picture.
         path: the file to write, PNG or SVG.
-        mark: what made it, kept in the file.
+        mark: provenance record, stored in the file.
 
     Raises:
-        ConfigError: matplotlib is missing, or the file is to be of another format.
-        DataError: the samples have no picture, or the file cannot be written.
+        ConfigError: matplotlib is missing, or the file name ends in neither .png nor .svg.
+        DataError: the samples cannot be shown as pictures, or the file cannot be written.
     """
     rows = np.stack([in_columns([*x, found.samples]) for x in (found.x_t, found.x_0)], axis=1)
     tiles: Pixels = rows.reshape(-1, *rows.shape[2:])
@@ -87,15 +87,15 @@ def draw_denoising(found: Denoising, path: PathLike, mark: Mark | None = None) -
 
 
 def linear_error(samples: HostArray, alpha_bar: Floats) -> Floats:
-    """Return the mean squared error of the best linear prediction of x_0 from x_t, per number of a sample, (K,).
+    """Return the mean squared error of the best linear prediction of x_0 from x_t, per element, (K,).
 
-    It is that of the exact denoiser of a Gaussian with the samples' mean and covariance. With eigenvalues λ_i of that
-    covariance, each direction is left with the variance of x_0 given x_t,
+    It is the error of the exact denoiser of a Gaussian with the samples' mean and covariance. With eigenvalues λ_i of
+    the covariance, the variance of x_0 given x_t along each eigenvector is
 
         λ_i (1 − alpha_bar) / (alpha_bar λ_i + 1 − alpha_bar)
 
     Args:
-        samples: (n, ...).
+        samples: x_0, (n, ...).
         alpha_bar: (K,).
     """
     flat = samples.reshape(len(samples), -1).astype(np.float64)
@@ -106,16 +106,16 @@ def linear_error(samples: HostArray, alpha_bar: Floats) -> Floats:
 
 
 class SingleStep(NamedTuple):
-    """How far one prediction of x_0 is off.
+    """The error of x_0 predicted in one step, at K times.
 
     Attributes:
-        alpha_bar: (K,) of the times.
-        mse: (seeds, n, K) the mean squared error of each sample's numbers.
-        labels: (n,) the class of each sample, None without classes.
-        classes: their names.
-        linear: (K,) of `linear_error`; None where it was not computed.
-        deviation: the standard deviation of the data about their mean.
-        unit: what an error of 1 is in the units to draw, such as 127.5 for images in levels of 255.
+        alpha_bar: (K,), at these times.
+        mse: (seeds, n, K), the mean squared error over each sample's elements.
+        labels: (n,), the class of each sample; None without classes.
+        classes: names of the classes.
+        linear: (K,), as returned by `linear_error`; None if not computed.
+        deviation: standard deviation of the data about their mean.
+        unit: factor from the model's units to those of the chart, such as 127.5 for pixel values to 255.
     """
 
     alpha_bar: Floats
@@ -128,7 +128,7 @@ class SingleStep(NamedTuple):
 
     @property
     def overall(self) -> Floats:
-        """The root of the mean squared error of all, (K,)."""
+        """Root mean squared error over all seeds and samples, (K,), in the chart's units."""
         overall: Floats = self.unit * self.mse.mean(axis=(0, 1)) ** 0.5
         return overall
 
@@ -145,12 +145,12 @@ def draw_single_step(
     Args:
         found: the errors.
         path: the file to write, PNG or SVG.
-        tiles: pictures (2, columns, H, W, C) to show below: x_t, and what is predicted of it.
-        words: what their columns are.
-        mark: what made it, kept in the file.
+        tiles: pictures (2, columns, H, W, C) to show below: x_t, and the x_0 predicted from it.
+        words: labels of their columns.
+        mark: provenance record, stored in the file.
 
     Raises:
-        ConfigError: matplotlib is missing, or the file is to be of another format.
+        ConfigError: matplotlib is missing, or the file name ends in neither .png nor .svg.
         DataError: the file cannot be written.
     """
     high = 0.3 + tiles_size(tiles)[1] if tiles is not None else 0.0
@@ -175,7 +175,7 @@ def draw_single_step(
 
 
 def _draw_classes(chart: Any, level: Floats, found: SingleStep) -> None:
-    """Draw a curve for each class, or without classes the range of the samples."""
+    """Draw a curve for each class; without classes, the median and the 10 % to 90 % range of the samples."""
     errors = found.unit * found.mse.mean(axis=0) ** 0.5  # (n, K)
     if found.labels is None:
         low, middle, high = np.quantile(errors, [0.1, 0.5, 0.9], axis=0)

@@ -1,4 +1,4 @@
-"""What an evaluation is drawn as: numbers over what was varied, and drawn samples above what they are nearest to."""
+"""Figures of an evaluation: metrics over the varied setting, and drawn samples above their nearest training samples."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def draw_sweep(
     path: str | os.PathLike[str],
     mark: Mark | None = None,
 ) -> None:
-    """Write a figure with a chart for each number: how it depends on what was varied, and its floor.
+    """Write a figure with a chart for each metric: its values over the varied setting, and its floor.
 
     Args:
-        varied: what was, such as "guidance".
-        values: what it was set to; texts stand at equal distances.
-        numbers: what was measured at each value, by name.
-        floor: the same between two halves of the real samples; a dashed line.
+        varied: name of the setting, such as "guidance".
+        values: values of the setting. Texts are evenly spaced.
+        numbers: each metric's number at each value.
+        floor: each metric between two halves of the real samples, drawn as a dashed line.
         path: the file to write, PNG or SVG.
-        mark: what made it, kept in the file.
+        mark: provenance record, stored in the file.
 
     Raises:
-        ConfigError: matplotlib is missing, or the file is to be of another format.
+        ConfigError: matplotlib is missing, or the file name ends in neither .png nor .svg.
         DataError: the file cannot be written.
     """
     columns = min(3, len(numbers))
@@ -48,5 +48,5 @@ def draw_sweep(
 
 
 def pairs_picture(drawn: Pixels, training: Pixels) -> Pixels:
-    """Return one picture, uint8 (H', W', C): drawn images (n, H, W, C) in a row, below each its training image."""
+    """Return one picture, uint8 (H', W', C): a row of drawn images (n, H, W, C) above a row of training images."""
     return grid(np.concatenate([drawn, training]), columns=len(drawn))

@@ -20,23 +20,23 @@ from tinyddpm.samplers.spacings import moments
 Pixels: TypeAlias = NDArray[np.uint8]
 
 TILE = 48
-"""Without a given scale, images are enlarged until their longer side has at least this many pixels."""
+"""By default images are enlarged until their longer side has at least this many pixels."""
 
 WHITE = 255
 
 FONT, LINE, LETTERS = 12, 16, 28
-"""Of words beside images: their size, the height of a line, and letters in a line."""
+"""Captions beside images: font size and line height in pixels, and most letters in a line."""
 WIDEST = 16
-"""Images in a row beside words; more go on in the next."""
+"""Most images in a row beside a caption; further ones go into the next row."""
 
 
 def grid(images: Pixels, columns: int | None = None, scale: int | None = None, gap: int = 2) -> Pixels:
-    """Return `images` (n, H, W, C) row by row on one white picture, uint8 (H', W', C).
+    """Arrange `images` (n, H, W, C) row by row in one white picture, uint8 (H', W', C).
 
     Args:
         images: uint8, one or three channels.
-        columns: images in a row; None makes the picture about as wide as high.
-        scale: each pixel becomes scale × scale pixels; None enlarges small images until they can be seen.
+        columns: images in a row; None makes the picture about square.
+        scale: each pixel becomes scale × scale pixels; None enlarges images smaller than `TILE`.
         gap: white pixels around every image.
 
     Raises:
@@ -60,17 +60,17 @@ def grid(images: Pixels, columns: int | None = None, scale: int | None = None, g
 
 
 def square_columns(images: Pixels) -> int:
-    """Return in how many columns `images` (n, H, W, C) make a picture that is about as wide as high."""
+    """Return the number of columns that makes a grid of `images` (n, H, W, C) about square."""
     n, (H, W) = len(images), images.shape[1:3]
     return min(n, math.ceil(math.sqrt(n * H / W)))
 
 
 def captioned(images: Pixels, words: Sequence[str], scale: int | None = None, gap: int = 2) -> Pixels:
-    """Return `images` (n, H, W, C) on one white picture, a row for each text in `words`, which stands beside it.
+    """Arrange `images` (n, H, W, C) in one white picture with a row for each caption, written to its left.
 
     Args:
         images: uint8, one or three channels.
-        words: what each image is of; rows are in the order in which their texts come first.
+        words: the caption of each image. Rows are in the order in which captions first occur.
         scale: as in `grid`.
         gap: as in `grid`.
 
@@ -112,9 +112,9 @@ def film_strip(
     """Return the denoising as one picture, uint8 (H', W', C): a row for each sample, time from left to right.
 
     Args:
-        frames: one batch (n, H, W, C) for each moment, from noise to image, all of one shape.
-        rows: the first so many samples are shown.
-        columns: so many moments are shown, the first and the last among them.
+        frames: one batch (n, H, W, C) for each moment, from noise to image, all of the same shape.
+        rows: number of samples shown, the first ones.
+        columns: number of moments shown, the first and the last among them.
         scale: as in `grid`.
         gap: as in `grid`.
 
@@ -130,7 +130,7 @@ def film_strip(
 
 
 def save_png(path: str | os.PathLike[str], image: Pixels, mark: Mark | None = None) -> None:
-    """Write `image`, uint8 (H, W, C) of one or three channels, as a PNG file, and in it the mark of what made it.
+    """Write `image`, uint8 (H, W, C) of one or three channels, as a PNG file that contains `mark`.
 
     Raises:
         DataError: `image` cannot be drawn, or the file cannot be written.
@@ -145,9 +145,9 @@ def save_png(path: str | os.PathLike[str], image: Pixels, mark: Mark | None = No
 
 
 def save_images(folder: str | os.PathLike[str], images: Pixels, start: int = 0, mark: Mark | None = None) -> None:
-    """Write each of `images` (n, H, W, C) as a PNG file of its own: `000000.png` and on, counted from `start`.
+    """Write each of `images` (n, H, W, C) as a PNG file: `000000.png` and so on, numbered from `start`.
 
-    Of the mark of them all, each has what is said of its own sample.
+    Each file contains the mark with its own sample's entry only.
 
     Raises:
         DataError: `images` cannot be drawn, or a file cannot be written.
@@ -169,12 +169,12 @@ def save_npz(
     Args:
         path: the file to write.
         samples: images with any number of channels, or points (n, d).
-        labels: the class of each sample (n,), kept as int64 `labels`.
-        words: what each is of, kept as `captions`.
-        mark: of what made them, kept as `tinyddpm`, JSON.
+        labels: (n,), the class of each sample, stored as int64 `labels`.
+        words: the caption of each sample, stored as `captions`.
+        mark: provenance record, stored as the JSON string `tinyddpm`.
 
     Raises:
-        DataError: there is not one label for each sample, or the file cannot be written.
+        DataError: the number of labels is not the number of samples, or the file cannot be written.
     """
     arrays = {"images" if samples.dtype == np.uint8 else "points": samples}
     if labels is not None:
@@ -196,17 +196,17 @@ def save_gif(
     hold_last: int = 2000,
     mark: Mark | None = None,
 ) -> None:
-    """Write `frames`, each uint8 (H, W, C), as an animated GIF that starts again for ever.
+    """Write `frames`, each uint8 (H, W, C), as an animated GIF that repeats forever.
 
-    GIF counts in hundredths of a second, so times are rounded to them; colours are reduced to 256 a frame.
-    Equal frames in a row become one that stays as long.
+    Durations are rounded to hundredths of a second, GIF's unit. Each frame is reduced to 256 colours. Consecutive equal
+    frames are merged into one of their total duration.
 
     Args:
         path: the file to write.
-        frames: pictures of one shape, such as those of `grid`.
-        milliseconds: how long a frame stays, from 20 (browsers slow down anything faster) to 60000.
-        hold_last: how long the last frame stays, in the same range.
-        mark: of what made them, kept as the file's comment.
+        frames: pictures of the same shape.
+        milliseconds: duration of a frame, from 20 (browsers slow down anything faster) to 60000.
+        hold_last: duration of the last frame, in the same range.
+        mark: provenance record, stored as the file's comment.
 
     Raises:
         DataError: the frames cannot be drawn, or the file cannot be written.

@@ -1,4 +1,4 @@
-"""The variational bound drawn: what each step costs, and what it brings."""
+"""Figures of the variational bound: its terms over time, rate and distortion, and errors of the prediction."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def draw_likelihood(steps: Mapping[str, Sequence[float]], path: PathLike, mark: 
     These are IDDPM's figure 2 and DDPM's figure 5.
 
     Args:
-        steps: "t", "bits", "rate" and "distortion", each of the same length.
+        steps: "t", "bits", "rate" and "distortion", all of the same length.
         path: the file to write, PNG or SVG.
-        mark: what made it, kept in the file.
+        mark: provenance record, stored in the file.
 
     Raises:
-        ConfigError: matplotlib is missing, or the file is to be of another format.
+        ConfigError: matplotlib is missing, or the file name ends in neither .png nor .svg.
         DataError: the file cannot be written.
     """
     with drawing(path, (10, 4), mark) as figure:
         cost, coding = figure.subplots(1, 2)
-        # The papers' t counts from 1: the first has a place on a log axis. A negative L_0, as of points, has none.
+        # The papers' t starts at 1, which a log axis can show. It cannot show a negative L_0, which points may have.
         cost.plot([t + 1 for t in steps["t"]], steps["bits"], marker=".", markersize=3)
         cost.set(xscale="log", yscale="log", title="What each step costs", xlabel="t, from 1", ylabel="$L_t$, bits/dim")
         coding.plot(steps["rate"], steps["distortion"], marker=".", markersize=3)
@@ -44,12 +44,12 @@ def draw_loss_by_time(steps: Mapping[str, Sequence[float]], path: PathLike, mark
     """Write the figure `loss-by-time`: errors of eps and x_0, and the bound's terms, over t on log axes.
 
     Args:
-        steps: "t", "mse_eps", "mse_x_0" and "bits", each of the same length.
+        steps: "t", "mse_eps", "mse_x_0" and "bits", all of the same length.
         path: the file to write, PNG or SVG.
-        mark: what made it, kept in the file.
+        mark: provenance record, stored in the file.
 
     Raises:
-        ConfigError: matplotlib is missing, or the file is to be of another format.
+        ConfigError: matplotlib is missing, or the file name ends in neither .png nor .svg.
         DataError: the file cannot be written.
     """
     titles = {
@@ -64,15 +64,18 @@ def draw_loss_by_time(steps: Mapping[str, Sequence[float]], path: PathLike, mark
 
 
 BANDS = 10
-"""Groups of neighbouring times, whose terms are summed up for a bar."""
+"""Number of bars for the terms L_{T−1} … L_1, each the sum over neighbouring times."""
 
 
 def bands(steps: Mapping[str, Sequence[float]], T: int) -> dict[str, float]:
-    """Return the sum of the bound's terms L_{T−1} … L_1 in groups of times, from noise to data, by their names.
+    """Return the bound's terms L_{T−1} … L_1 summed over groups of neighbouring times, from noise to data.
 
     Args:
-        steps: "t", "weight" and "bits", each of the same length, t rising from 0.
-        T: the length of the chain.
+        steps: "t", "weight" and "bits", all of the same length, t increasing from 0.
+        T: number of steps of the chain.
+
+    Returns:
+        the sums by the names of the groups, such as "999 … 900".
     """
     t, terms = np.asarray(steps["t"]), np.asarray(steps["weight"]) * np.asarray(steps["bits"])
     ends = np.unique(np.linspace(1, T, BANDS + 1).round().astype(int))
@@ -89,19 +92,19 @@ def draw_bound(
     words: Sequence[str] = (),
     mark: Mark | None = None,
 ) -> None:
-    """Write the figure `vae`: the bound's terms one on the other, from the prior to the data.
+    """Write the figure `vae`: the bound's terms as stacked bars, from the prior to the data.
 
     Args:
         prior: L_T, bits/dim.
-        matching: L_{T−1} … L_1 in groups, as `bands` returns them.
+        matching: L_{T−1} … L_1 in groups, as returned by `bands`.
         reconstruction: L_0.
         path: the file to write, PNG or SVG.
-        tiles: pictures (2, columns, H, W, C) to show above: what the encoder makes of a sample, and the decoder.
-        words: what their columns are.
-        mark: what made it, kept in the file.
+        tiles: pictures (2, columns, H, W, C) to show above: a sample through the encoder, and through the decoder.
+        words: labels of their columns.
+        mark: provenance record, stored in the file.
 
     Raises:
-        ConfigError: matplotlib is missing, or the file is to be of another format.
+        ConfigError: matplotlib is missing, or the file name ends in neither .png nor .svg.
         DataError: the file cannot be written.
     """
     parts = {"$L_T$": prior, **matching, "$L_0$": reconstruction}

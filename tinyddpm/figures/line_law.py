@@ -1,4 +1,4 @@
-"""Laws on a line, and what the forward process makes of them: everything in closed form."""
+"""Gaussian mixtures in one dimension under the forward process, in closed form."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 
 
 class Law(NamedTuple):
-    """Σ_k weights[k] N(means[k], variances[k]), (K,) float64 each. Points are a law too, with variances of 0."""
+    """The mixture Σ_k weights[k] N(means[k], variances[k]), (K,) float64 each. Points have variance 0."""
 
     weights: Floats
     means: Floats
@@ -22,15 +22,15 @@ class Law(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """Its mean."""
+        """The mean of the mixture."""
         return float(self.weights @ self.means)
 
 
 def law_of_points(points: NDArray[np.floating]) -> Law:
-    """Return the law that puts equal weight on each of `points`, (n, 1).
+    """Return the law with equal weight on each of `points`, (n, 1).
 
     Raises:
-        DataError: they do not lie on a line.
+        DataError: the points are not one-dimensional.
     """
     if points.ndim != 2 or points.shape[1] != 1:
         raise DataError(f"samples of shape {points.shape[1:]}: this figure is of numbers, so give points (n, 1)")
@@ -39,7 +39,7 @@ def law_of_points(points: NDArray[np.floating]) -> Law:
 
 
 def density(law: Law, x: Floats) -> Floats:
-    """Return the density of a law without points at `x`, (n,)."""
+    """Return the density of a law at `x`, (n,). All variances must be above 0."""
     variances = law.variances[:, None]
     each = np.exp(-((x - law.means[:, None]) ** 2) / (2 * variances)) / (2 * np.pi * variances) ** 0.5
     total: Floats = law.weights @ each
@@ -58,7 +58,7 @@ def diffused(law: Law, alpha_bar: float) -> Law:
 
 
 def reverse(law: Law, alpha_bar_t: float, alpha_bar_prev: float, x_t: float) -> Law:
-    """Return q(x_prev | x_t), the exact step back from one number x_t, for the law q(x_0).
+    """Return q(x_prev | x_t), the exact reverse step from one number x_t, for the law q(x_0).
 
     By Bayes' rule it is q(x_t | x_prev) q(x_prev) / q(x_t). With alpha = alpha_bar_t / alpha_bar_prev, beta =
     1 − alpha and q(x_prev) = Σ_k w_k N(μ_k, s_k), each mode is a Gaussian times a Gaussian likelihood:
@@ -67,7 +67,7 @@ def reverse(law: Law, alpha_bar_t: float, alpha_bar_prev: float, x_t: float) -> 
         mean      (beta μ_k + √alpha s_k x_t) / S_k
         weight    ∝ w_k N(x_t; √alpha μ_k, S_k)
 
-    It is one Gaussian only where the steps are short, or where there is one mode.
+    It is close to one Gaussian only for short steps, and equal to one for a single mode.
     """
     alpha = alpha_bar_t / alpha_bar_prev
     beta = 1 - alpha
@@ -79,6 +79,6 @@ def reverse(law: Law, alpha_bar_t: float, alpha_bar_prev: float, x_t: float) -> 
 
 
 def posterior(x_0: float, alpha_bar_t: float, alpha_bar_prev: float, x_t: float) -> Law:
-    """Return q(x_prev | x_t, x_0) of numbers, one Gaussian (DDPM eqs. 6 and 7)."""
+    """Return the Gaussian q(x_prev | x_t, x_0) in one dimension (DDPM eqs. 6 and 7)."""
     c = posterior_coefficients(alpha_bar_t, alpha_bar_prev)
     return Law(np.ones(1), np.array([c.c_0 * x_0 + c.c_t * x_t]), np.array([c.beta_tilde]))

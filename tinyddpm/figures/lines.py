@@ -1,4 +1,4 @@
-"""Curves on a logarithmic axis as a picture, drawn with Pillow."""
+"""Charts of curves with a logarithmic y axis, drawn with Pillow."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from tinyddpm.figures.axes import levels, steps
 from tinyddpm.figures.images import Pixels
 
 Curve: TypeAlias = tuple[Sequence[float], Sequence[float]]
-"""x and y of each point, of one length."""
+"""x and y of the points, two sequences of the same length."""
 
 COLOURS = ((31, 78, 140), (214, 96, 28), (46, 139, 87), (150, 40, 120), (90, 90, 90), (200, 160, 0))
 PAPER, TEXT, FRAME = (255, 255, 255), (40, 40, 40), (215, 215, 215)
 
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 40, 50
-"""Pixels around the plot."""
+"""Margins around the plot in pixels."""
 
 FINER = 2
-"""Everything is drawn so many times larger, and made smaller at the end, so that slanted lines are smooth."""
+"""Factor by which the chart is drawn larger and then reduced, for smooth lines."""
 
 
 def line_picture(
     curves: Mapping[str, Curve], title: str = "", x_label: str = "", size: tuple[int, int] = (900, 540)
 ) -> Pixels:
-    """Return a chart, uint8 (height, width, 3), of curves in colours, with a legend; y is logarithmic, and x from 0 on.
+    """Return a chart of curves with a legend, uint8 (height, width, 3). x begins at 0, y is logarithmic.
 
     Args:
-        curves: up to six by name, later ones above earlier ones.
-        title: stands above the plot.
-        x_label: stands below it.
+        curves: one to six curves by name. Later ones are drawn over earlier ones.
+        title: text above the plot.
+        x_label: text below the plot.
         size: width and height of the picture in pixels, at least 300 by 200.
 
     Raises:
-        ConfigError: too many curves or none, too small a picture, or values that cannot be drawn.
+        ConfigError: too many curves or none, too small a picture, or values that a chart cannot show.
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -71,7 +71,7 @@ def line_picture(
 
 
 class _Plot:
-    """Where numbers lie in the picture, and which of them are written at its sides."""
+    """The map from values to pixels, and the ticks of both axes."""
 
     def __init__(self, curves: Mapping[str, Curve], size: tuple[int, int]) -> None:
         self.right, self.bottom = size[0] - RIGHT, size[1] - BOTTOM

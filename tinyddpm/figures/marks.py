@@ -1,8 +1,8 @@
-"""What made a file, kept in the file itself as one JSON object.
+"""Marks: the provenance of a picture or file of samples, stored in the file itself as one JSON object.
 
 A PNG file has it as the text `tinyddpm`, an NPZ file as the string `tinyddpm`, a GIF file as its comment, and an SVG
-file as its description. The same command makes the same bytes: no date is in it, and no name but those that the user
-gave.
+file as its description. The same command makes the same bytes: the mark has no date, and no names other than those
+given by the user.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from tinyddpm.model.model import Model
 from tinyddpm.model.tables import GuidanceConfig, SamplingConfig
 
 KEY = "tinyddpm"
-"""What the JSON object is called."""
+"""Name of the mark in a PNG or NPZ file."""
 
 DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"
-"""Where it stands in an SVG file, by Dublin Core's name."""
+"""Dublin Core's name of the SVG element that holds the mark."""
 
 Mark: TypeAlias = Mapping[str, Any]
-"""What made a file, a JSON object:
+"""The mark, a JSON object:
 
 - `made_by` and `version`: the command, and the version of this library;
-- `checkpoint`: its `step`, the `sha256` of the file, and which `weights` drew;
-- `configuration`: the run's, in place of the hash, of pictures that a run draws on its way;
+- `checkpoint`: its `step`, the `sha256` of the file, and which `weights` were used;
+- `configuration`: the run's configuration, in the place of the hash, for pictures drawn during training;
 - `seed`, `backend`, `precision`;
-- `sampling`, `spacing`, `guidance`: as in a configuration, `steps` as many as were taken;
-- `edit`: what a command of `tinyddpm edit` was told; `embeddings`: the file of tokens that were asked for;
-- `samples`: of each sample in the file its `number`, and what it was asked for by, its `class` or `prompt`; of an edit,
-  the `image` that it was made of, or its `share` of the way between two;
-- `options`: of figures and charts, in place of all from `seed` on, what the command was told.
+- `sampling`, `spacing`, `guidance`: as in a configuration, with the number of `steps` actually taken;
+- `edit`: arguments of a command of `tinyddpm edit`; `embeddings`: the file of tokens used as prompts;
+- `samples`: for each sample in the file its `number` and its `class` or `prompt`; for an edit also the source `image`,
+  or the `share` of an interpolation;
+- `options`: for figures and charts, the command's options, in the place of all entries from `seed` on.
 """
 
 
@@ -53,7 +53,7 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a checkpoint in hexadecimal, as `sha256sum` prints it.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: the file cannot be read.
     """
     try:
         with open(path, "rb") as file:
@@ -63,15 +63,15 @@ def sha256_of(path: Path) -> str:
 
 
 def checkpoint_of(path: Path, loaded: CheckpointHeader, raw: bool) -> dict[str, Any]:
-    """Return what a mark says of the checkpoint that was loaded.
+    """Return the mark's entry `checkpoint` for a loaded checkpoint.
 
     Args:
         path: the checkpoint, or its run folder.
-        loaded: what it said of itself then.
-        raw: whether its weights were taken as trained.
+        loaded: the header that was read when it was loaded.
+        raw: whether the raw weights were used, not their average.
 
     Raises:
-        CheckpointError: it is no longer there, or its run has replaced it since.
+        CheckpointError: the checkpoint no longer exists, or its run has replaced it since.
     """
     file = checkpoint_file(path)
     found = {"step": loaded.step, "sha256": sha256_of(file), "weights": "raw" if raw else "average"}
@@ -92,21 +92,21 @@ def mark_of(
     edit: Mapping[str, Any] | None = None,
     embeddings: Path | None = None,
 ) -> Mark:
-    """Return the mark of what a model draws.
+    """Return the mark of samples drawn by a model.
 
     Args:
-        model: draws it.
+        model: the model.
         made_by: the command.
-        checkpoint: see `checkpoint_of`.
-        seed: of the noise.
+        checkpoint: as returned by `checkpoint_of`.
+        seed: seed of the noise.
         sampling: the sampling.
         guidance: the guidance.
-        samples: what is said of each sample in the file, see `samples_of`.
-        edit: what an edit was told beside its images.
-        embeddings: the file of tokens that were asked for.
+        samples: the entry of each sample in the file, as returned by `samples_of`.
+        edit: arguments of an edit other than its images.
+        embeddings: the file of tokens used as prompts.
 
     Raises:
-        CheckpointError: the run that guidance names as `weak` is not there.
+        CheckpointError: the checkpoint named by `weak` of the guidance does not exist.
     """
     tables = replace(model.config, sampling=sampling, guidance=guidance).to_dict()
     drawn = {key: value for key, value in tables["sampling"].items() if key != "count"}
@@ -131,12 +131,12 @@ def mark_of(
 
 
 def said_of(model: Model, asked: Known, n: int) -> list[dict[str, Any]]:
-    """Return what each of n samples is asked for by: its `class` and its `prompt`, as far as it has them.
+    """Return the `class` and the `prompt` of each of n samples; either is omitted if the model has none.
 
     Args:
-        model: draws them.
-        asked: what is asked for, a row a sample.
-        n: how many.
+        model: the model.
+        asked: the condition asked for, one row per sample.
+        n: number of samples.
     """
     said: list[dict[str, Any]] = [{} for _ in range(n)]
     if model.classes and asked.labels is not None:
@@ -146,18 +146,18 @@ def said_of(model: Model, asked: Known, n: int) -> list[dict[str, Any]]:
 
 
 def samples_of(model: Model, asked: Known, numbers: NDArray[np.integer[Any]]) -> list[dict[str, Any]]:
-    """Return what a mark says of samples of these numbers, (n,), asked for a row a sample."""
+    """Return the mark's entries for samples with these `numbers`, (n,), and these conditions, one row per sample."""
     said = said_of(model, asked, len(numbers))
     return [{"number": int(number), **one} for number, one in zip(numbers, said, strict=True)]
 
 
 def of_sample(mark: Mark, i: int) -> Mark:
-    """Return the mark of a file that holds sample i alone, of those that the mark speaks of."""
+    """Return the mark of a file that contains only sample i of the mark's samples."""
     return {**mark, "samples": [mark["samples"][i]]}
 
 
 def to_text(mark: Mark) -> str:
-    """Return a mark as JSON in one line. Half a character, as an argument that is no UTF-8 leaves, is escaped."""
+    """Return a mark as one line of JSON. Lone surrogates, from arguments that are not UTF-8, are escaped."""
     return json.dumps(mark, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -165,7 +165,7 @@ def read_mark(path: Path) -> Mark:
     """Return the mark of a PNG, SVG, GIF or NPZ file.
 
     Raises:
-        DataError: it has none, or cannot be read.
+        DataError: the file has no mark, or cannot be read.
     """
     try:
         mark = json.loads(_text_in(path))
@@ -177,7 +177,7 @@ def read_mark(path: Path) -> Mark:
 
 
 def _text_in(path: Path) -> str:
-    """Return the JSON in a file, "" if there is none."""
+    """Return the text of the mark in a file; "" if there is none."""
     if path.suffix.lower() == ".npz":
         return npz_text(path, KEY)
     if path.suffix.lower() == ".svg":
@@ -188,12 +188,12 @@ def _text_in(path: Path) -> str:
 
 
 def _description(path: Path) -> str:
-    """Return the description of an SVG file, "" if there is none.
+    """Return the description of an SVG file; "" if there is none.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     try:
         return ElementTree.parse(path).findtext(f".//{DESCRIPTION}", "")
-    except (OSError, ElementTree.ParseError, ValueError, LookupError) as cause:  # the last two of its encoding
+    except (OSError, ElementTree.ParseError, ValueError, LookupError) as cause:  # the last two: its encoding
         raise DataError(f"{path} cannot be read as SVG ({cause}): give another file") from cause

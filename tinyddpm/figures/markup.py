@@ -1,4 +1,4 @@
-"""HTML and SVG as trees of elements, whose texts are escaped when they are written."""
+"""HTML and SVG as trees of elements. Texts are escaped when a tree is serialised."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ Element: TypeAlias = ET.Element
 Children: TypeAlias = "Element | str | Iterable[Children] | None"
 
 LONGEST = 600
-"""Letters of a text at most; what is longer is cut, for it may come from any file."""
+"""Most characters of a text. Longer texts are cut, because they may come from any file."""
 
 OURS = ("src", "d", "content")
-"""Attributes that are never a text from a file, and may be longer: pictures, paths, policies."""
+"""Attributes without a limit of length, because they never come from a file: pictures, paths, policies."""
 
 REFUSED = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd\U00010000-\U0010ffff]")
-"""What HTML has no place for: control characters, halves of surrogate pairs, and what are no characters."""
+"""Characters that HTML forbids: control characters, lone surrogates and noncharacters."""
 
 
 def node(tag: str, attributes: Mapping[str, str] | None = None, *children: Children) -> Element:
-    """Return an element with attributes and children: elements, texts, several of them, or None for nothing."""
+    """Return an element. Children are elements, texts, iterables of either, or None, which is skipped."""
     given = attributes or {}
     made = ET.Element(tag, {key: clean(value, None if key in OURS else LONGEST) for key, value in given.items()})
     _add(made, children)
@@ -43,19 +43,19 @@ def _add(parent: Element, children: Iterable[Children]) -> None:
 
 
 def source(tag: str, text: str) -> Element:
-    """Return a `style` or `script` element with source of ours, which is written as it is."""
+    """Return a `style` or `script` element whose text is not escaped: only for source of this library."""
     made = ET.Element(tag)
     made.text = text
     return made
 
 
 def clean(text: str, longest: int | None = LONGEST) -> str:
-    """Return a text without what HTML has no place for, and no longer than it may be."""
+    """Replace characters that HTML forbids, and cut a text to `longest` characters unless that is None."""
     if longest is not None and len(text) > longest:
         text = f"{text[:longest]}… ({len(text) - longest:,} more letters)"
     return REFUSED.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def written(root: Element) -> str:
-    """Return an element as HTML."""
+    """Serialise an element as HTML."""
     return ET.tostring(root, encoding="unicode", method="html")

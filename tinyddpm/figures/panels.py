@@ -1,4 +1,4 @@
-"""Charts drawn with matplotlib, beside each other."""
+"""Several charts in one picture, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tinyddpm.figures.style import drawing
 
 
 def draw_charts(charts: Sequence[Chart], path: str | os.PathLike[str], mark: Mark | None = None) -> None:
-    """Write charts into one picture, two beside each other; lines of a number have a colour, named in a legend.
+    """Write charts into one picture, two per row. Lines with the same number share a colour, named in one legend.
 
     Args:
-        charts: at least one; lines behind others are not named.
+        charts: at least one. Faint lines are not in the legend.
         path: the file to write, PNG or SVG.
-        mark: what made it, kept in the file.
+        mark: provenance record, stored in the file.
 
     Raises:
-        ConfigError: matplotlib is missing, or the file is to be of another format.
+        ConfigError: matplotlib is missing, or the file name ends in neither .png nor .svg.
         DataError: the file cannot be written.
     """
     columns = min(2, len(charts))
@@ -53,5 +53,5 @@ def draw_charts(charts: Sequence[Chart], path: str | os.PathLike[str], mark: Mar
 
 
 def _plain(name: str) -> str:
-    """Return a name that matplotlib shows as it is: dollars would be mathematics to it, and a leading _ hide it."""
+    """Escape a name: matplotlib sets text between dollars as mathematics, and hides names that begin with _."""
     return (" " if name.startswith("_") else "") + name.replace("$", r"\$")

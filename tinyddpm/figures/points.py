@@ -1,4 +1,4 @@
-"""Points on a line and in the plane as pictures, without a plotting library."""
+"""Points in one and two dimensions as pictures, drawn without a plotting library."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ INK = np.array([31, 78, 140])
 OPACITY = 0.6
 
 BAR = 4
-"""The width of a bar of a histogram, in pixels."""
+"""Width of a bar of a histogram, in pixels."""
 
 DISC = [(-1, 0), (0, -1), (0, 0), (0, 1), (1, 0)]
-"""The pixels of one point, from its centre."""
+"""Pixels of a point, as offsets from its centre."""
 
 
 def scatter(points: NDArray[np.floating], size: int = 256, limits: tuple[float, float] = (-3.0, 3.0)) -> Pixels:
-    """Return `points` (n, 2) as a picture, uint8 (size, size, 3): blue on white, darker where points lie on points.
+    """Return `points` (n, 2) as a picture, uint8 (size, size, 3): blue on white, darker where points overlap.
 
     Args:
-        points: x and y; y points up. Points beyond the limits are left out, and so are those not finite.
-        size: sides of the picture in pixels.
+        points: x and y; y points up. Points beyond the limits and points that are not finite are omitted.
+        size: width and height of the picture in pixels.
         limits: the range of both axes. The default shows data of unit variance and the noise it comes from.
 
     Raises:
@@ -37,17 +37,17 @@ def scatter(points: NDArray[np.floating], size: int = 256, limits: tuple[float, 
     counts, _, _ = np.histogram2d(-points[:, 1], points[:, 0], size, [(-high, -low), (low, high)])  # rows go down
     padded = np.pad(counts, 1)
     dots = np.sum([padded[1 + y : 1 + y + size, 1 + x : 1 + x + size] for y, x in DISC], axis=0)
-    paper = (1 - OPACITY) ** dots[..., None]  # what still shines through after that many coats of ink
+    paper = (1 - OPACITY) ** dots[..., None]  # share of white after that many coats of ink
     picture: Pixels = np.rint(paper * WHITE + (1 - paper) * INK).astype(np.uint8)
     return picture
 
 
 def histogram(points: NDArray[np.floating], size: int = 256, limits: tuple[float, float] = (-3.0, 3.0)) -> Pixels:
-    """Return `points` (n, 1) as a picture of bars, uint8 (size, size, 3): blue on white, the highest to the top.
+    """Return a histogram of `points` (n, 1), uint8 (size, size, 3): blue on white, the highest bar reaches the top.
 
     Args:
-        points: numbers, along x. Those beyond the limits are left out, and so are those not finite.
-        size: sides of the picture in pixels; every fourth of them is a bar.
+        points: numbers. Those beyond the limits and those that are not finite are omitted.
+        size: width and height of the picture in pixels; a bar is `BAR` pixels wide.
         limits: the range of the axis.
 
     Raises:
@@ -65,10 +65,10 @@ def histogram(points: NDArray[np.floating], size: int = 256, limits: tuple[float
 
 
 def point_picture(points: NDArray[np.floating]) -> Pixels:
-    """Return points (n, 1) as a histogram, or (n, 2) as a scatter.
+    """Return a histogram of points (n, 1), or a scatter of points (n, 2).
 
     Raises:
-        DataError: they are of another dimension.
+        DataError: the points have another dimension.
     """
     if points.ndim != 2 or points.shape[1] > 2:
         raise DataError(f"cannot draw points of shape {points.shape}: they must be (n, 1) or (n, 2); save them as .npz")

@@ -1,4 +1,4 @@
-"""Figures of the process on a line: how densities are diffused, the kernel against the chain, and the step back."""
+"""Figures of the process in one dimension: diffused densities, the kernel against the chain, and the posterior."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tinyddpm.samplers.spacings import moments
 PathLike = str | os.PathLike[str]
 
 COLUMNS, PATHS, SHOWN = 160, 12, 5
-"""Of the map of densities: its times, the chains drawn over it, and the times whose density is drawn beside samples."""
+"""Of the figure `diffused`: times on its map, chains drawn over the map, and times with a histogram of samples."""
 
 
 class Diffusion(NamedTuple):
-    """A law on a line over time.
+    """The density of x_t in one dimension over time.
 
     Attributes:
-        x: (X,) where densities are known.
-        t: (K,) times.
-        densities: (K, X) of x_t.
-        paths: (P, 1 + T) chains, from x_0 on.
+        x: (X,), points of evaluation.
+        t: (K,), times.
+        densities: (K, X), densities of x_t.
+        paths: (P, 1 + T), chains that begin with x_0.
     """
 
     x: Floats
@@ -38,19 +38,19 @@ class Diffusion(NamedTuple):
 
     @property
     def brightest(self) -> float:
-        """The density that is drawn as the brightest: narrow modes of the first times would leave the rest dark."""
+        """Density of the brightest colour, low enough that narrow modes at the first times do not darken the rest."""
         return max(0.45, 1.2 * float(self.densities[-1].max()))
 
 
 def diffusion(process: GaussianProcess, law: Law, starts: Floats, limit: float, seed: int = 0) -> Diffusion:
-    """Return the exact density of x_t over the chain, and some chains.
+    """Return the exact density of x_t over time, and chains simulated step by step.
 
     Args:
-        process: of NumPy in float64.
-        law: of x_0.
+        process: a process on NumPy in float64.
+        law: the law of x_0.
         starts: (P, 1), the x_0 of the chains.
-        limit: densities are known from minus this to this.
-        seed: of the chains' noise.
+        limit: densities are evaluated from −limit to limit.
+        seed: seed of the chains' noise.
     """
     x, t = np.linspace(-limit, limit, 241), np.asarray(moments(process.T, COLUMNS))
     chain = process.chain(starts, _noise(process.T, len(starts), seed))
@@ -63,7 +63,7 @@ def diffusion(process: GaussianProcess, law: Law, starts: Floats, limit: float, 
 
 
 def reach(points: Floats) -> float:
-    """Return how far from 0 the figure `diffused` of these samples goes."""
+    """Return the `limit` of the figure `diffused` for these samples."""
     return max(3.5, 1.1 * float(np.abs(points).max()))
 
 
@@ -81,17 +81,17 @@ def draw_diffused(
     """Write the figure `diffused`: a map of q(x_t) over t, its density beside samples, and the kernel as a convolution.
 
     Args:
-        process: of NumPy in float64.
-        law: of x_0.
-        points: (n, 1) samples of it.
-        found: what `diffusion` returns for the law.
+        process: a process on NumPy in float64.
+        law: the law of x_0.
+        points: (n, 1), samples of this law.
+        found: as returned by `diffusion` for this law.
         path: the file to write, PNG or SVG.
-        t: the time of the convolution; a quarter of the chain if not given.
-        seed: of the noise.
-        mark: what made it, kept in the file.
+        t: time at which the convolution is shown; T // 4 by default.
+        seed: seed of the noise.
+        mark: provenance record, stored in the file.
 
     Raises:
-        ConfigError: matplotlib is missing, or the file is to be of another format.
+        ConfigError: matplotlib is missing, or the file name ends in neither .png nor .svg.
         DataError: the file cannot be written.
     """
     t = process.T // 4 if t is None else t
@@ -143,12 +143,12 @@ def _draw_convolution(figure: Any, process: GaussianProcess, law: Law, points: F
 
 
 class Kernel(NamedTuple):
-    """Chains from one x_0, step by step, against the closed form.
+    """Chains from one x_0, simulated step by step, and the closed form.
 
     Attributes:
-        chains: (n, T) at t = 0 … T − 1.
-        signal: (T,) √alpha_bar_t.
-        noise: (T,) √(1 − alpha_bar_t).
+        chains: (n, T), x_t at t = 0 … T − 1.
+        signal: (T,), √alpha_bar_t.
+        noise: (T,), √(1 − alpha_bar_t).
     """
 
     chains: Floats
@@ -157,28 +157,28 @@ class Kernel(NamedTuple):
 
 
 def kernel(process: GaussianProcess, x_0: float, n: int, seed: int = 0) -> Kernel:
-    """Return n chains from x_0 by eq. 2, one step after the other, and the closed form's shares (DDPM eq. 4)."""
+    """Return n chains from x_0 by eq. 2, step by step, and the coefficients of the closed form (DDPM eq. 4)."""
     chain = process.chain(np.full((n, 1), x_0), _noise(process.T, n, seed))
     return Kernel(np.concatenate([*chain], axis=1), process.alpha_bar**0.5, (1 - process.alpha_bar) ** 0.5)
 
 
 def _noise(T: int, n: int, seed: int) -> Callable[[int], Floats]:
-    """Return the noise of n chains of numbers, (n, 1) at each time, drawn at once."""
+    """Return a function from t to the noise of n one-dimensional chains, (n, 1); all noise is drawn at once."""
     drawn = Random(np, seed).normal(Purpose.NOISE, 0, np.arange(n), (T,)).astype(np.float64)
     return lambda t: drawn[:, t : t + 1]
 
 
 def draw_kernel(found: Kernel, x_0: float, path: PathLike, mark: Mark | None = None) -> None:
-    """Write the figure `kernel`: moments and histograms of the stepwise chain on the closed form.
+    """Write the figure `kernel`: moments and histograms of simulated chains, over the closed form.
 
     Args:
-        found: as `kernel` returns it.
-        x_0: where the chains start.
+        found: as returned by `kernel`.
+        x_0: start of the chains.
         path: the file to write, PNG or SVG.
-        mark: what made it, kept in the file.
+        mark: provenance record, stored in the file.
 
     Raises:
-        ConfigError: matplotlib is missing, or the file is to be of another format.
+        ConfigError: matplotlib is missing, or the file name ends in neither .png nor .svg.
         DataError: the file cannot be written.
     """
     n, T = found.chains.shape
@@ -210,21 +210,21 @@ def draw_kernel(found: Kernel, x_0: float, path: PathLike, mark: Mark | None = N
 def draw_posterior(
     process: GaussianProcess, law: Law, x_t: float, t: int, path: PathLike, mark: Mark | None = None
 ) -> None:
-    """Write the figure `posterior`: its coefficients over t, and in one dimension the exact step back beside Gaussians.
+    """Write the figure `posterior`: its coefficients over t, and the exact reverse step beside the Gaussian posterior.
 
     Args:
-        process: of NumPy in float64.
-        law: of x_0.
-        x_t: the number that is stepped back from.
-        t: its time, at least 2.
+        process: a process on NumPy in float64.
+        law: the law of x_0, in one dimension.
+        x_t: the number from which the reverse steps start.
+        t: time of x_t, at least 2.
         path: the file to write, PNG or SVG.
-        mark: what made it, kept in the file.
+        mark: provenance record, stored in the file.
 
     Raises:
-        ConfigError: matplotlib is missing, or the file is to be of another format.
+        ConfigError: matplotlib is missing, or the file name ends in neither .png nor .svg.
         DataError: the file cannot be written.
     """
-    alpha_bar, paper_t = process.alpha_bar, np.arange(process.T) + 1  # the first has a place on a log axis
+    alpha_bar, paper_t = process.alpha_bar, np.arange(process.T) + 1  # from 1, for the log axis
     c = posterior_coefficients(alpha_bar, np.append(1.0, alpha_bar[:-1]))
     with drawing(path, (10, 6.6), mark) as figure:
         above, below = figure.subfigures(2, 1)
@@ -233,7 +233,7 @@ def draw_posterior(
         means.plot(paper_t, c.c_t, label="$c_t$, of $x_t$")
         means.set(title="Mean of $q(x_{t-1}|x_t,x_0)$: $c_0 x_0 + c_t x_t$", ylabel="coefficient")
         variances.plot(paper_t[1:], c.beta_tilde[1:], label="$\\tilde\\beta_t$, of the posterior")
-        variances.plot(paper_t, c.beta, "--", label="$\\beta_t$, of the step forwards")
+        variances.plot(paper_t, c.beta, "--", label="$\\beta_t$, of the forward step")
         variances.set(title="Its variance", ylabel="variance", yscale="log")
         for chart in (means, variances):
             chart.set(xlabel="t, from 1", xscale="log")

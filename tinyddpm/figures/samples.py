@@ -1,4 +1,4 @@
-"""The pictures that samples make, and their files."""
+"""Pictures of samples, and the files that `tinyddpm sample` writes."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from tinyddpm.model.sampling import Samples
 HostArray = np.ndarray[Any, Any]
 
 WIDEST = 20
-"""Classes beside each other, unless there are so many samples that a picture as wide as high has more columns."""
+"""Most classes side by side, unless a square picture of the samples has more columns than this."""
 
 
 def picture(samples: Samples, values: HostArray | None = None) -> Pixels:
-    """Return all samples in one picture: a grid of images, with columns for each class, or a row for each
-    caption; a histogram of points on a line, or a scatter of those in the plane.
+    """Return all samples in one picture: a grid of images, with columns for each class or a row for each caption;
+    a histogram of points in one dimension, or a scatter of points in two.
 
     Args:
-        samples: what to show.
-        values: show these in their place, such as one of the frames.
+        samples: the samples, with their classes or captions.
+        values: values to show instead of the samples' own, such as one of the frames.
     """
     values = samples.values if values is None else values
     if values.ndim == 2:
@@ -48,14 +48,14 @@ def picture(samples: Samples, values: HostArray | None = None) -> Pixels:
 
 
 def by_class(images: Pixels, labels: HostArray) -> Pixels:
-    """Return `images` (n, H, W, C) on one picture, uint8 (H', W', C), in which each class has columns of its own.
+    """Arrange `images` (n, H, W, C) in one picture, uint8 (H', W', C), in which each class has its own columns.
 
-    It has one, or of few classes several side by side, so that the picture is about as wide as high. Classes stand in
-    the order in which they come first; those that do not fit beside each other stand below.
+    A class has one column, or several if there are few classes, so that the picture is about square. Classes are in the
+    order in which they first occur; those that do not fit side by side go below.
 
     Args:
         images: uint8, one or three channels.
-        labels: (n,) the class of each.
+        labels: (n,), the class of each image.
 
     Raises:
         DataError: `images` cannot be drawn.
@@ -75,7 +75,7 @@ def by_class(images: Pixels, labels: HostArray) -> Pixels:
 
 
 def animation(samples: Samples) -> list[Pixels]:
-    """Return the denoising as pictures, one per kept moment."""
+    """Return the denoising as pictures, one per frame."""
     return [picture(samples, frame) for frame in samples.frames]
 
 
@@ -90,20 +90,20 @@ def write(
     gif: bool = False,
     strip: bool = False,
 ) -> list[Path]:
-    """Write samples into `folder` and return the files: `grid.png`, and what else is asked for.
+    """Write samples into `folder`, `grid.png` and the files asked for, and return the paths.
 
     Args:
-        samples: with frames where `gif` or `strip` is asked for.
-        folder: made if it is not there.
-        mark: of what made them, which each file carries.
-        first: the number of the first sample.
-        singles: a PNG for each image, `000000.png` and on.
-        npz: `samples.npz`.
-        gif: `denoising.gif`.
-        strip: `film-strip.png`, images only.
+        samples: the samples, with frames if `gif` or `strip` is asked for.
+        folder: created if it does not exist.
+        mark: provenance record, stored in each file.
+        first: number of the first sample.
+        singles: whether to write a PNG for each image, `000000.png` and so on.
+        npz: whether to write `samples.npz`.
+        gif: whether to write `denoising.gif`.
+        strip: whether to write `film-strip.png`, for images only.
 
     Raises:
-        DataError: the samples have more channels or dimensions than a picture; ask for `npz` alone.
+        DataError: the samples have too many channels or dimensions for a picture: only `npz` is possible.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -129,7 +129,5 @@ def write(
 
 
 def is_drawable(shape: tuple[int, ...]) -> bool:
-    """Whether samples of this shape can be shown as a picture: grey or RGB images, points on a line and in
-    the plane.
-    """
+    """Whether samples of this shape, (H, W, C) or (D,), can be shown: images of 1 or 3 channels, points with D ≤ 2."""
     return shape[-1] in (1, 3) if len(shape) == 3 else shape in ((1,), (2,))

@@ -1,12 +1,12 @@
-"""How straight the paths are that the probability flow takes from noise to data.
+"""Straightness of the probability flow's paths from noise to data.
 
-With rectified flow's z = x / (α + σ) and its time τ = σ / (α + σ), in which z is x_0 at τ = 0 and eps at τ = 1, the
-straightness of a flow is (arXiv 2209.03003, section 2.2; 0 for straight lines)
+In rectified flow's coordinates z = x / (α + σ) and time τ = σ / (α + σ), z is x_0 at τ = 0 and eps at τ = 1. The
+straightness of a flow (arXiv 2209.03003, section 2.2) is 0 for straight lines:
 
     S(Z) = ∫_0^1 E ‖(Z_1 − Z_0) − dZ_τ/dτ‖² dτ
 
-here divided by the number of dimensions. One Euler step is exact where it is 0. The flow of any chain has these
-coordinates, and dZ_τ/dτ = eps − x_0 as predicted. Of the exact flow to N(μ, s² I) it is (2 − π/2) s:
+Here it is divided by the number of dimensions. At S = 0 one Euler step is exact. Any Gaussian chain has these
+coordinates, with dZ_τ/dτ = eps − x_0 as predicted. The exact flow to N(μ, s² I) has S = (2 − π/2) s per dimension:
 
     Z_τ = (1 − τ) μ + g(τ) ξ,   g² = (1 − τ)² s² + τ²,   S = ∫_0^1 g'² dτ − (1 − s)²,   g'² = 1 + s² − s² / g²
 """
@@ -32,12 +32,12 @@ HostArray = np.ndarray[Any, Any]
 
 
 class Bends(NamedTuple):
-    """How far the paths of n samples are from their straight lines.
+    """Deviations of the paths of n samples from straight lines.
 
     Attributes:
-        tau: (K,) the times at which their slopes are known, falling.
-        off: (K, n) the mean square, over dimensions, of (Z_1 − Z_0) − dZ_τ/dτ.
-        line: (n,) that of Z_1 − Z_0.
+        tau: (K,), times τ of the steps, decreasing.
+        off: (K, n), the mean square over dimensions of (Z_1 − Z_0) − dZ_τ/dτ.
+        line: (n,), the mean square over dimensions of Z_1 − Z_0.
     """
 
     tau: Floats
@@ -46,21 +46,22 @@ class Bends(NamedTuple):
 
     @property
     def total(self) -> Floats:
-        """S of each sample's path, (n,): by trapezoids, and down from the last τ, where the path is a line, as it is.
+        """S of each sample's path, (n,), by the trapezoidal rule.
 
-        What there is of τ above the chain's last time has no part in it.
+        Below the last τ the path is a line, so that the integrand is constant. The range of τ above the chain's first
+        step is not included.
         """
         total: Floats = np.trapezoid(self.off[::-1], self.tau[::-1], axis=0) + self.tau[-1] * self.off[-1]
         return total
 
 
 def bends(process: GaussianProcess, x: Array, steps: Iterable[Step]) -> Bends:
-    """Return how far paths are from straight.
+    """Return the deviations of a sampler's paths from straight lines.
 
     Args:
-        process: the chain.
-        x: (N, ...) where they start, at time T − 1.
-        steps: a deterministic sampler's, from x down to the data.
+        process: the Gaussian process.
+        x: (N, ...), the starts of the paths, at time T − 1.
+        steps: steps of a deterministic sampler from x to the data.
     """
 
     def host(array: Array) -> Floats:
@@ -91,18 +92,18 @@ def straightness(
     batch_size: int,
     watch: Callable[[int, int], None] = lambda done, steps: None,
 ) -> Bends:
-    """Return how far the paths are from straight that a model leads samples along.
+    """Draw samples from a model and return the deviations of their paths from straight lines.
 
     Args:
         model: the model.
         weights: its flat parameters on the device.
-        numbers: (n,) of the samples, as `tinyddpm sample` numbers them.
-        asked: what is asked for, a row a sample.
-        seed: of the noise.
+        numbers: (n,), sample numbers as in `tinyddpm sample`.
+        asked: the condition asked for, one row per sample.
+        seed: seed of the noise.
         sampling: a deterministic sampler, options and steps.
-        guidance: which guidance; the configuration's own by default.
-        batch_size: how many at a time.
-        watch: called after every step with how many are done, and how many there are.
+        guidance: the guidance; that of the configuration by default.
+        batch_size: number of samples at a time.
+        watch: called after each step with the number of steps done and their total.
     """
     parts = [slice(first, first + batch_size) for first in range(0, len(numbers), batch_size)]
     done, total = count(1), len(parts) * len(model.pairs(sampling))
@@ -123,7 +124,7 @@ def straightness(
 
 
 def straightness_chart(runs: Mapping[str, Bends]) -> Chart:
-    """Return the chart of E ‖(Z_1 − Z_0) − dZ_τ/dτ‖² per dimension over τ, a line for each run."""
+    """Return the chart of E ‖(Z_1 − Z_0) − dZ_τ/dτ‖² per dimension over τ, one line per run."""
     lines = [
         Line(name, (found.tau[::-1].tolist(), found.off[::-1].mean(axis=1).tolist()), number)
         for number, (name, found) in enumerate(runs.items())

@@ -1,4 +1,4 @@
-"""The look of the figures, and their files: PNG and SVG by matplotlib (the `figures` extra), without a window."""
+"""Style and files of the figures: PNG and SVG by matplotlib (the `figures` extra), without a window."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tinyddpm.figures.marks import KEY, Mark, to_text
 from tinyddpm.files import replacing
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#888888")
-"""Of curves, in this order: seven that colour-blind readers can tell apart (Okabe and Ito 2008, Tol 2021), and grey."""
+"""Colours of curves: seven that colour-blind readers can distinguish (Okabe and Ito 2008, Tol 2021), and grey."""
 
 INK, QUIET = "#333333", "#888888"
-"""Of words and axes, and of what stands in the background."""
+"""Colours of text, and of axes and background lines."""
 
 DENSITIES = "cividis"
-"""The colours of numbers, dark to light, the same to colour-blind readers."""
+"""Colour map from low to high, which colour-blind readers see alike."""
 
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -52,21 +52,21 @@ STYLE: dict[str, Any] = {
     "figure.constrained_layout.w_pad": 0.07,
     "figure.constrained_layout.h_pad": 0.07,
     "savefig.dpi": 130,
-    "svg.hashsalt": "tinyddpm",  # the same figure is the same file
+    "svg.hashsalt": "tinyddpm",  # equal figures are equal files
 }
 
 FORMATS = (".png", ".svg")
 
 TILE_INCHES = 0.72
 SIDE_INCHES = 0.9
-"""Of words beside rows of pictures."""
+"""Size of a picture, and width of the words beside a row of pictures, in inches."""
 
 
 def check_figure(path: str | os.PathLike[str]) -> None:
-    """Refuse a figure that could not be drawn, before anything is computed for it.
+    """Check before the computation of a figure that it can be written.
 
     Raises:
-        ConfigError: the file is to be of another format, or matplotlib is missing.
+        ConfigError: the file name ends in neither .png nor .svg, or matplotlib is missing.
     """
     if Path(path).suffix.lower() not in FORMATS:
         raise ConfigError(f"{path}: figures are PNG or SVG: give a name that ends in .png or .svg")
@@ -78,12 +78,12 @@ def check_figure(path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def drawing(path: str | os.PathLike[str], size: tuple[float, float], mark: Mark | None = None) -> Iterator[Any]:
-    """Yield an empty matplotlib figure of `size` in inches. It is written to `path` when the block ends well.
+    """Yield an empty matplotlib figure of `size` in inches; write it to `path` if the block ends without an exception.
 
-    In the file is the mark of what made it, where `read_mark` looks for it.
+    The file contains the mark, which `read_mark` reads.
 
     Raises:
-        ConfigError: see `check_figure`.
+        ConfigError: as `check_figure`.
         DataError: the file cannot be written.
     """
     check_figure(path)
@@ -99,21 +99,21 @@ def drawing(path: str | os.PathLike[str], size: tuple[float, float], mark: Mark 
 
 
 def _metadata(suffix: str, mark: Mark | None) -> dict[str, str | None]:
-    """Return what matplotlib writes beside a figure: its mark, and no date."""
+    """Return the metadata that matplotlib writes into a file: the mark, and no date."""
     if suffix == ".png":
         return {} if mark is None else {KEY: to_text(mark)}
-    # XML has no place for some characters, so that all but ASCII are escaped.
+    # XML forbids some characters, so that all but ASCII are escaped.
     return {"Date": None} if mark is None else {"Date": None, "Description": json.dumps(mark)}
 
 
 def show_tiles(axes: Any, tiles: Pixels, columns: Sequence[str] = (), rows: Sequence[str] = ()) -> None:
-    """Show pictures in rows and columns, pixel by pixel, with words above the columns and beside the rows.
+    """Show pictures in rows and columns, pixel by pixel, with labels above the columns and beside the rows.
 
     Args:
-        axes: where to; its own frame and ticks are taken away.
+        axes: matplotlib axes, whose frame and ticks are removed.
         tiles: uint8 (rows, columns, H, W, C), one or three channels.
-        columns: what each column is; nothing if empty.
-        rows: what each row is; nothing if empty.
+        columns: labels of the columns; none if empty.
+        rows: labels of the rows; none if empty.
 
     Raises:
         DataError: the pictures cannot be drawn.
@@ -130,8 +130,9 @@ def show_tiles(axes: Any, tiles: Pixels, columns: Sequence[str] = (), rows: Sequ
 
 
 def tiles_size(tiles: NDArray[np.uint8], side: float = SIDE_INCHES) -> tuple[float, float]:
-    """Return how many inches wide and high `show_tiles` should be for pictures (rows, columns, H, W, C), with words
-    of so many inches beside them.
+    """Return the width and height in inches that `show_tiles` needs for pictures (rows, columns, H, W, C).
+
+    `side` is the width of the labels beside the rows, in inches.
     """
     R, C, H, W, _ = tiles.shape
     inches = TILE_INCHES * (1.6 if max(R, C) < 5 else 1.0)
@@ -145,10 +146,10 @@ def draw_tiles(
     path: str | os.PathLike[str],
     mark: Mark | None = None,
 ) -> None:
-    """Write a figure of pictures alone; see `show_tiles`, and `drawing` for the file.
+    """Write a figure that consists of pictures, with arguments as of `show_tiles` and `drawing`.
 
     Raises:
-        ConfigError: see `check_figure`.
+        ConfigError: as `check_figure`.
         DataError: the pictures cannot be drawn, or the file cannot be written.
     """
     with drawing(path, tiles_size(tiles, SIDE_INCHES if rows else 0.2), mark) as figure:

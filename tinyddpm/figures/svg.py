@@ -1,7 +1,7 @@
-"""Charts as SVG elements to stand in a page, whose style sheet colours them.
+"""Charts as SVG elements for a page, whose style sheet colours them.
 
-A line has the classes `line`, `n0` to `n5` by its number, and `faint` where it stands behind another; its points have
-`dot`. The axes have `grid` and `tick`, the description below them `below`.
+A line has the CSS classes `line`, `n0` to `n5` by its number, and `faint` if it is; its points have the class `dot`.
+Grid lines have the class `grid`, texts the class `tick`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from tinyddpm.figures.markup import Element, node
 
 WIDTH, HEIGHT = 360, 236
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 10, 40
-"""Space around the plot."""
+"""Margins around the plot, in units of the viewBox."""
 
 MOST_POINTS = 800
 FEW_POINTS = 24
-"""A line of no more points has a dot at each."""
+"""Most points of a line; and most points up to which each has a dot."""
 
 
 def svg_chart(chart: Chart) -> Element:
-    """Return a chart as an `svg` element, with a text that tells what it shows to those who cannot see it."""
+    """Return a chart as an `svg` element, with a description for screen readers."""
     below, side = chart.axes()
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -45,7 +45,7 @@ def svg_chart(chart: Chart) -> Element:
         drawn.append(path([(x, y), (WIDTH - RIGHT, y)], "grid"))
         drawn.append(_text(x - 6, y + 4, "end", _short(tick)))
     drawn.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, "middle", chart.below))
-    for line in sorted(chart.lines, key=lambda line: not line.faint):  # those behind come first
+    for line in sorted(chart.lines, key=lambda line: not line.faint):  # faint ones first
         points = [at(x, y) for x, y in zip(*thinned(line.points, MOST_POINTS), strict=True)]
         classes = f"line n{line.number}" + (" faint" if line.faint else "")
         drawn.append(path(points, classes))
@@ -56,13 +56,13 @@ def svg_chart(chart: Chart) -> Element:
 
 
 def swatch(number: int) -> Element:
-    """Return the piece of a line that a legend shows."""
+    """Return a short sample of the line of this number for a legend."""
     line = node("path", {"class": f"line n{number}", "d": "M1 6 L35 6"})
     return node("svg", {"viewBox": "0 0 36 12", "class": "swatch", "aria-hidden": "true"}, line)
 
 
 def described(chart: Chart) -> str:
-    """Return in words where each line of a chart begins and ends."""
+    """Describe a chart in words: its title and the first and last point of each line."""
     return f"{chart.title} by {chart.below}. " + " ".join(map(_course, (x for x in chart.lines if not x.faint)))
 
 
@@ -72,12 +72,12 @@ def _course(line: Line) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number in four digits; whole ones below a thousand million in all of theirs."""
+    """Format a number with four significant digits; integers below 10⁹ with all digits."""
     return f"{value:,.0f}" if value == int(value) and abs(value) < 1e9 else f"{value:,.4g}"
 
 
 def thinned(curve: Curve, most: int) -> Curve:
-    """Return a curve of at most so many points: both ends, and of each stretch the lowest and the highest, in order."""
+    """Reduce a curve to at most `most` points: both ends, and the lowest and highest point of each interval."""
     xs, ys = curve
     if len(xs) <= most:
         return curve
@@ -89,7 +89,7 @@ def thinned(curve: Curve, most: int) -> Curve:
 
 
 def _short(value: float) -> str:
-    """Return a round number as it stands beside an axis."""
+    """Format a tick's number."""
     return f"{value / 1000:,g}k" if abs(value) >= 10_000 else f"{value:,.6g}"
 
 

@@ -1,4 +1,4 @@
-"""Charts made of characters: braille dots and blocks where the terminal can show them, plain ASCII where not."""
+"""Charts made of characters: braille dots and blocks if the terminal can show them, otherwise ASCII."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tinyddpm.figures.charts import Chart, Line
 # The bit of each dot in a braille character (Unicode 2800 and on): 4 rows of 2 dots.
 BRAILLE = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 
-# (drawn, period) in dots along x: what tells the curves apart where there is no colour.
+# (drawn, period) in dots along x: dashes that distinguish curves without colour.
 DASHES = ((1, 1), (5, 8), (1, 3), (1, 7))
 MARKS = "*+ox#@%&"
 FAINT_DASH, FAINT_MARK = DASHES[2], "."
-"""Of a line that stands behind another."""
+"""Dash and ASCII mark of a faint line."""
 
 BLOCKS, SHADES = " ░▒▓█", " .:-=+*#%@"
-"""From nothing to much."""
+"""Characters for increasing values, in Unicode and in ASCII."""
 
 COLOURS = (36, 33, 35, 32, 34, 31)
-"""The terminal's own cyan, yellow, magenta, green, blue and red, by the numbers of ANSI's escape sequences."""
+"""ANSI codes of the terminal's cyan, yellow, magenta, green, blue and red."""
 
 
 def line_chart(
@@ -37,19 +37,19 @@ def line_chart(
     log: bool = False,
     encoding: str | None = None,
 ) -> str:
-    """Return the curves of `series` as text: a chart with its y axis, the steps below it, and a legend.
+    """Return the curves of `series` as text: a chart with a y axis, the steps on the x axis, and a legend.
 
-    Braille dashes tell four curves apart; more of them, or a terminal without braille, get an ASCII mark each.
+    Braille dashes distinguish up to four curves. More curves, or a terminal without braille, use ASCII marks.
 
     Args:
-        series: up to eight curves by name, each of the same shape (n,), n >= 2.
-        width: characters of the plot itself, without the y axis.
-        height: lines of the plot itself.
-        log: draw log10 of the values.
-        encoding: what the text will be written in, standard output's by default.
+        series: one to eight curves by name, all of the same shape (n,), n ≥ 2.
+        width: width of the plot in characters, without the y axis.
+        height: height of the plot in lines.
+        log: whether to draw log10 of the values.
+        encoding: encoding of the output, that of standard output by default.
 
     Raises:
-        ConfigError: too many curves, too small a chart, or values that cannot be drawn.
+        ConfigError: too many curves, too small a chart, or values that a chart cannot show.
     """
     _require_series(series, log)
     if width < 16 or height < 2:
@@ -58,7 +58,7 @@ def line_chart(
     curves = [np.log10(y) if log else np.asarray(y, np.float64) for y in series.values()]
     low, high = min(y.min() for y in curves), max(y.max() for y in curves)
     if low == high:
-        high += abs(high) or 1.0  # a flat curve lies at the bottom
+        high += abs(high) or 1.0  # flat curves are drawn at the bottom
     steps = len(curves[0])
     at = np.linspace(0, steps - 1, _columns(width, braille))
     traces = [(np.interp(at, np.arange(steps), y) - low) / (high - low) for y in curves]
@@ -70,20 +70,20 @@ def line_chart(
 def text_chart(
     chart: Chart, width: int = 72, height: int = 10, colour: bool = False, encoding: str | None = None
 ) -> list[str]:
-    """Return a chart as lines of text of one width: its plot with an axis at the left and one below.
+    """Return a chart as lines of text of equal width: the plot, with an axis at the left and one below.
 
     Args:
-        chart: with lines of the numbers 0 to 7.
-        width: characters of a line; the plot itself has at least 16.
-        height: lines of the plot itself, at least 2.
-        colour: whether to colour the lines by their numbers, with ANSI's escape sequences.
-        encoding: what the text will be written in, standard output's by default.
+        chart: a chart whose lines have numbers from 0 to 7.
+        width: width in characters, axis included. The plot is at least 16 wide.
+        height: height of the plot in lines, at least 2.
+        colour: whether to colour lines by their numbers, with ANSI escape sequences.
+        encoding: encoding of the output, that of standard output by default.
     """
     braille = shows_braille(max(line.number for line in chart.lines) + 1, colour, encoding)
     below, side = chart.axes()
     ends = [side.at(place) for place in (1.0, 1 - height // 2 / (height - 1), 0.0)]
     plot = max(16, width - _margin(ends) - 2)
-    lines = sorted(chart.lines, key=lambda line: not line.faint)  # those behind come first
+    lines = sorted(chart.lines, key=lambda line: not line.faint)  # faint ones first, behind the others
     traces = [_resampled(line, below, side, _columns(plot, braille)) for line in lines]
     rows = _plot(traces, height, [_style(line.number, colour, line.faint) for line in lines], braille)
     first, last = (f"{end:,.0f}" for end in (below.at(0.0), below.at(1.0)))
@@ -99,24 +99,24 @@ def shade_chart(
     height: int = 15,
     encoding: str | None = None,
 ) -> str:
-    """Return numbers over time and place as text: the more of them in a character's cell, the fuller it is.
+    """Return a heat map over time and place as text: higher values have fuller characters.
 
     Args:
-        values: (K, X) from 0 on, of X places at equal distances, at K times at equal distances.
-        ends: the lowest place and the highest.
-        most: what is drawn as full, and all above it.
-        steps: the times are those from 0 to this - 1.
-        width: characters of the plot itself, without the y axis.
-        height: lines of the plot itself.
-        encoding: what the text will be written in, standard output's by default.
+        values: (K, X), at least 0, at K evenly spaced times and X evenly spaced places.
+        ends: the lowest and the highest place.
+        most: value from which on a character is full.
+        steps: the times range from 0 to steps − 1.
+        width: width of the plot in characters, without the y axis.
+        height: height of the plot in lines.
+        encoding: encoding of the output, that of standard output by default.
     """
     blocks = _can_encode(BLOCKS, encoding or sys.stdout.encoding or "ascii")
     shades = np.array([*(BLOCKS if blocks else SHADES)])
     times, places = values.shape
     at, edges = np.linspace(0, times - 1, width).round().astype(int), np.linspace(0, places - 1, height + 1)
-    areas = np.cumsum((values[:, :-1] + values[:, 1:]) / 2, axis=1)  # under the straight lines between two places
+    areas = np.cumsum((values[:, :-1] + values[:, 1:]) / 2, axis=1)  # integral by trapezoids
     below = [np.interp(edges, np.arange(places), [0, *areas[time]]) for time in at]
-    means = np.diff(below, axis=1).T[::-1] / (edges[1] - edges[0])  # of cells, the highest place first
+    means = np.diff(below, axis=1).T[::-1] / (edges[1] - edges[0])  # per cell, the highest place first
     levels = np.rint(np.minimum(means / most, 1) * (len(shades) - 1)).astype(int)
     low, high = ends
     half = (high - low) / (2 * height)
@@ -127,12 +127,12 @@ def shade_chart(
 
 
 def shows_braille(lines: int, colour: bool, encoding: str | None = None) -> bool:
-    """Return whether so many lines are drawn in braille: dashes and colours must tell them apart."""
+    """Return whether this many lines are drawn in braille, where only dashes or colours distinguish them."""
     return (colour or lines <= len(DASHES)) and _can_encode("⣿", encoding or sys.stdout.encoding or "ascii")
 
 
 def legend(names: Sequence[str], braille: bool, colour: bool = False) -> str:
-    """Return one line that shows how the line of each number is drawn, by name."""
+    """Return the legend in one line of text: a sample of each line and its name, numbered in order."""
     keys = [mark * 3 for mark in MARKS]
     if braille:
         dots = [(np.arange(12) % period < drawn).reshape(6, 2) for drawn, period in DASHES]
@@ -142,7 +142,7 @@ def legend(names: Sequence[str], braille: bool, colour: bool = False) -> str:
 
 
 class _Style(NamedTuple):
-    """How a line is drawn: its dash of braille dots, its ASCII mark, and the codes of its colour, "" for none."""
+    """Style of a line: (drawn, period) of its braille dash, its ASCII mark, and its ANSI colour codes, "" for none."""
 
     dash: tuple[int, int]
     mark: str
@@ -161,22 +161,22 @@ def _coloured(text: str, codes: str) -> str:
 
 
 def _columns(width: int, braille: bool) -> int:
-    """Return how many dots, or marks, lie beside each other in so many characters."""
+    """Return the number of dots or marks across `width` characters."""
     return width * (BRAILLE.shape[1] if braille else 1)
 
 
 def _resampled(line: Line, below: Axis, side: Axis, columns: int) -> NDArray[np.float64]:
-    """Return where a line lies in each column, in [0, 1]: NaN left of its first point and right of its last."""
+    """Return the height of a line in each column, in [0, 1]; NaN before its first point and after its last."""
     x = np.array([below.place(value) for value in line.points[0]]) * (columns - 1)
     y = np.array([side.place(value) for value in line.points[1]])
     found: NDArray[np.float64] = np.interp(np.arange(columns), x, y, left=np.nan, right=np.nan)
-    ends = np.rint(x[[0, -1]]).astype(int)  # which may lie between two columns
+    ends = np.rint(x[[0, -1]]).astype(int)  # a point may lie between two columns
     found[ends] = np.where(np.isnan(found[ends]), y[[0, -1]], found[ends])
     return found
 
 
 def _plot(traces: list[NDArray[np.float64]], height: int, styles: list[_Style], braille: bool) -> list[str]:
-    """Return the lines of a plot; a trace has a value in [0, 1] for each column of dots, or NaN."""
+    """Return the text lines of a plot. A trace has a value in [0, 1], or NaN, for each column of dots."""
     per_row, per_column = BRAILLE.shape if braille else (1, 1)
     width = len(traces[0]) // per_column
     cells = np.full((height, width), 0x2800 if braille else ord(" "))
@@ -192,7 +192,7 @@ def _plot(traces: list[NDArray[np.float64]], height: int, styles: list[_Style], 
         else:
             cells[dots] = ord(style.mark)
             owner[dots] = number
-    codes = ["", *(style.colour for style in styles)]  # the last of them, -1 + 1, is of no line
+    codes = ["", *(style.colour for style in styles)]  # index owner + 1; empty cells have owner -1
     return [
         "".join(
             _coloured("".join(chr(cell) for cell, _ in run), codes[of + 1])
@@ -203,7 +203,7 @@ def _plot(traces: list[NDArray[np.float64]], height: int, styles: list[_Style], 
 
 
 def _trace(y: NDArray[np.float64], rows: int) -> NDArray[np.bool_]:
-    """Return the dots (rows, columns) of a curve with values in [0, 1], joined from column to column, 1 at the top."""
+    """Return the dots (rows, columns) of a curve with values in [0, 1], 1 at the top, connected between columns."""
     here = np.isfinite(y)
     row = np.rint((1 - np.where(here, y, 0)) * (rows - 1)).astype(int)
     before = np.concatenate([row[:1], np.where(here[:-1], row[:-1], row[1:])])
@@ -214,9 +214,9 @@ def _trace(y: NDArray[np.float64], rows: int) -> NDArray[np.bool_]:
 
 
 def _framed(text: list[str], width: int, ends: list[float], first: str, last: str, braille: bool) -> list[str]:
-    """Return the lines of the plot with an axis before them, which names its upper end, its middle and its lower end.
+    """Add axes to the text lines of a plot.
 
-    Below them is another, which names its `first` and its `last`.
+    The y axis has `ends` as labels at its top, middle and bottom; the x axis has the labels `first` and `last`.
     """
     side, corner, line = "│└─" if braille else "|+-"
     places = (0, len(text) // 2, len(text) - 1)
@@ -229,7 +229,7 @@ def _framed(text: list[str], width: int, ends: list[float], first: str, last: st
 
 
 def _margin(ends: list[float]) -> int:
-    """Return how many characters the numbers of an axis take."""
+    """Return the width in characters of an axis's labels."""
     return max(len(f"{end:.3g}") for end in ends)
 
 

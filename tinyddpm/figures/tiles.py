@@ -1,4 +1,4 @@
-"""Samples as pictures of one size, which stand in rows and columns of a figure."""
+"""Tiles: samples as pictures of the same size, arranged in rows and columns of a figure."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ Array = np.ndarray[Any, Any]
 
 
 def tiles_of(x: Array) -> Pixels:
-    """Return samples as a model has them as pictures, uint8 (k, H, W, C): images each its own, points all in one.
+    """Return a model's samples as pictures, uint8 (k, H, W, C): one per image, or one for all points together.
 
     Args:
         x: images (n, H, W, C) in [−1, 1], or points (n, 1) or (n, 2).
 
     Raises:
-        DataError: points of another dimension, or images of other than one or three channels, which have no picture.
+        DataError: images do not have one or three channels, or points have more than two dimensions.
         DrawingError: a sample is not finite.
     """
     check_finite(x)
     if x.ndim == 2:
         return point_picture(x)[None]
     if x.shape[-1] not in (1, 3):
-        raise DataError(f"images of {x.shape[-1]} channels have no picture here: give some with 1 or 3")
+        raise DataError(f"images of {x.shape[-1]} channels cannot be shown in a figure: give some with 1 or 3")
     pixels: Pixels = from_model(x)
     return pixels
 
 
 def in_columns(columns: Sequence[Array]) -> Pixels:
-    """Return tiles (k, columns, H, W, C): the same samples at one moment after the other, a row for each."""
+    """Return tiles (k, columns, H, W, C): one row per sample, one column per element of `columns`, such as moments."""
     return np.stack([tiles_of(x) for x in columns], axis=1)
 
 
@@ -45,13 +45,13 @@ def forward_tiles(process: GaussianProcess, x_0: Array, times: Sequence[int], ep
     """Return tiles (k, 1 + len(times), H, W, C) of the figure `forward`: x_0, then x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) eps.
 
     Args:
-        process: of NumPy.
+        process: a process on NumPy.
         x_0: images (k, H, W, C) in [−1, 1], or points (n, 1) or (n, 2), which make one row.
-        times: the times to show.
+        times: the times to show, 0-based.
         eps: standard normal noise of x_0's shape, the same at all times.
 
     Raises:
         ConfigError: a time is outside the chain.
-        DataError: the samples have no picture.
+        DataError: the samples cannot be shown as pictures.
     """
     return in_columns([x_0, *(process.q_sample(x_0, t, eps) for t in times)])

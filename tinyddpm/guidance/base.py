@@ -1,4 +1,4 @@
-"""What a guidance is, and what it is made of."""
+"""The contract of guidance: the denoisers that it combines, and its own arguments."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tinyddpm.diffusion.denoiser import Denoiser, Prediction
 from tinyddpm.diffusion.process import GaussianProcess
 
 Pair: TypeAlias = Callable[[Array, int], tuple[Prediction, Prediction]]
-"""Two denoisers asked the same: x_t, (N, ...), and t; the predictions of both."""
+"""A function of x_t, (N, ...), and t that returns the predictions of two denoisers."""
 
 
 class Side(Protocol):
-    """A denoiser that guidance is made of: it knows its chain, and may be asked together with another.
+    """A denoiser that guidance combines: it knows its chain and can be called together with another.
 
     Attributes:
         process: the chain that the denoiser was made for.
@@ -28,16 +28,16 @@ class Side(Protocol):
         ...
 
     def beside(self, other: Side) -> Pair:
-        """Return what asks this denoiser and another: at once where they share a network, else in turn."""
+        """Return the `Pair` of this denoiser and another: one call of the network if they share it, else two."""
         ...
 
 
 class Lone:
-    """A denoiser as a `Side`: it is asked on its own.
+    """A `Side` made of any denoiser, which is always called on its own.
 
     Args:
         process: the chain that the denoiser was made for.
-        denoiser: what it says.
+        denoiser: the denoiser.
     """
 
     def __init__(self, process: GaussianProcess, denoiser: Denoiser) -> None:
@@ -48,27 +48,27 @@ class Lone:
         return self.denoiser(x_t, t)
 
     def beside(self, other: Side) -> Pair:
-        """Return what asks this denoiser first, then the other."""
+        """Return the `Pair` that calls this denoiser first, then the other."""
         return lambda x_t, t: (self(x_t, t), other(x_t, t))
 
 
 class Guidance(Protocol):
-    """Makes one denoiser of several, as an entry of group `tinyddpm.guidance`. Options are keyword-only.
+    """A function that makes one denoiser of several, an entry of group `tinyddpm.guidance`. Options are keyword-only.
 
-    A wrong option is refused by the call, not when the denoiser is asked.
+    A wrong option is refused by this function, not by the denoiser that it returns.
     """
 
     def __call__(self, conditional: Side, unconditional: Side | None, **options: Any) -> Denoiser:
         """Return the guided denoiser. The learned variance is the conditional's; nothing is clipped.
 
         Args:
-            conditional: the model, told what to draw.
-            unconditional: the same model, told nothing; None where it was not trained for that.
-            options: the guidance's own. One called `weak` is another model: its run in a configuration, its
-                `Side`, told what to draw, in the call.
+            conditional: the model with its condition.
+            unconditional: the same model without; None if it was not trained for that.
+            options: the guidance's own. An option called `weak` is another model: a configuration names its run, this
+                call gets its `Side` with the condition.
 
         Raises:
-            ConfigError: an option has no such value, or a denoiser that is needed is missing.
+            ConfigError: the value of an option is not allowed, or a denoiser that is needed is missing.
         """
         ...
 
@@ -78,7 +78,7 @@ def make_guidance(name: str, conditional: Side, unconditional: Side | None, /, *
 
     Raises:
         RegistryError: no such guidance, or its plugin is broken.
-        ConfigError: an option is unknown, of another type or of no such value, or a denoiser is missing.
+        ConfigError: an option is unknown, its type or value is wrong, or a denoiser is missing.
     """
     guided: Denoiser = registry.build("guidance", name, (conditional, unconditional), options)
     return guided

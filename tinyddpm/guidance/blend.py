@@ -1,4 +1,4 @@
-"""A denoiser between two."""
+"""The blend of two denoisers."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from tinyddpm.diffusion.denoiser import Denoiser, Prediction
 
 
 class Blend:
-    """A denoiser between two: what it says is (1 − λ) of what the first says and λ of what the second does.
+    """The denoiser that predicts (1 − λ) times the prediction of a first denoiser plus λ times that of a second.
 
-    Its score is that of p^(1 − λ) q^λ, where theirs are those of p and q: what is likely under both. It leads from
-    one class to another without a class in between.
+    If their scores are those of p and q, its score is that of p^(1 − λ) q^λ, which is large where both are. So it
+    interpolates between two classes although no class lies between them.
 
     Args:
-        first: alone at λ = 0.
-        second: alone at λ = 1.
-        lam: (N,) λ of each row.
+        first: the denoiser at λ = 0.
+        second: the denoiser at λ = 1.
+        lam: (N,) λ of each sample.
     """
 
     def __init__(self, first: Denoiser, second: Denoiser, lam: Array) -> None:
         self.first, self.second, self.lam = first, second, lam
 
     def __call__(self, x_t: Array, t: int) -> Prediction:
-        """Return the blended prediction; one denoiser is asked once if it is both."""
+        """Return the blended prediction for x_t, (N, ...); a denoiser that is both first and second is called once."""
         a = self.first(x_t, t)
         if self.first is self.second:
             return a

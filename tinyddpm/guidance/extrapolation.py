@@ -1,8 +1,8 @@
-"""Guidance by extrapolation: away from what a worse denoiser says, along the line to what a better one says.
+"""Guidance by extrapolation: from the prediction of a worse denoiser through that of a better one, and beyond.
 
     eps = eps_other + w (eps_conditional − eps_other),   x_0 likewise
 
-Of scores, −eps / σ, it is the same sum: that of p_other^(1 − w) p_conditional^w at each time.
+The scores, −eps / σ, are combined alike: the result is the score of p_other^(1 − w) p_conditional^w at each time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tinyddpm.guidance.base import Side
 from tinyddpm.samplers import level
 
 TINY = 1e-12
-"""Keeps a constant prediction, whose deviation is 0, from a division by it."""
+"""Least standard deviation to divide by: that of a constant prediction is 0."""
 
 
 def cfg(
@@ -36,19 +36,19 @@ def cfg(
     Args:
         conditional: see `Guidance`.
         unconditional: see `Guidance`.
-        scale: w; 0 is the unconditional, 1 the conditional, alone. The paper's own w (eq. 6) is this one less 1.
-        rescale: φ, in [0, 1]: how far each sample's predicted x_0 gets the standard deviation that the conditional's
-            has, which a large scale blows up (Lin et al. 2023, arXiv 2305.08891, section 3.4, which takes 0.7).
-        low: guide where the noise level σ = √((1 − alpha_bar) / alpha_bar) is above this; the conditional alone
-            stands elsewhere (Kynkäänniemi et al. 2024, arXiv 2404.07724).
-        high: and where it is no more than this.
+        scale: w; 0 is the unconditional alone, 1 the conditional alone. The paper's own w (eq. 6) is this one minus 1.
+        rescale: φ, in [0, 1]: how far the standard deviation of each sample's predicted x_0, raised by a large scale,
+            is brought back to the conditional's (Lin et al. 2023, arXiv 2305.08891, section 3.4, which takes 0.7).
+        low: guide where the noise level σ = √((1 − alpha_bar) / alpha_bar) is above this; elsewhere the prediction is
+            the conditional's (Kynkäänniemi et al. 2024, arXiv 2404.07724).
+        high: guide where σ is no more than this.
 
     Raises:
         ConfigError: an option is out of its range, or there is no unconditional denoiser.
     """
     if unconditional is None:
         raise ConfigError(
-            "guidance 'cfg' asks the model without its condition too, and this one knows no such thing: "
+            "guidance 'cfg' needs predictions without a condition, which this model has not learned: "
             "it has no condition, or was trained without --condition-dropout"
         )
     return _Extrapolation(conditional, unconditional, scale, rescale, low, high)
@@ -63,12 +63,12 @@ def auto(
     low: float = 0.0,
     high: float = inf,
 ) -> Denoiser:
-    """Guide away from a weaker model of the same: autoguidance (Karras et al. 2024, arXiv 2406.02507, eq. 5).
+    """Guide away from a weaker model of the same data: autoguidance (Karras et al. 2024, arXiv 2406.02507, eq. 5).
 
     Args:
         conditional: see `Guidance`.
-        unconditional: not asked.
-        weak: a smaller model, or one trained for less long, told the same.
+        unconditional: unused.
+        weak: a smaller model, or one that was trained for less time, with the same condition.
         scale: w; 1 is the conditional alone.
         low: see `cfg`.
         high: see `cfg`.
@@ -82,7 +82,7 @@ def auto(
 
 
 class _Extrapolation:
-    """See `cfg`; `other` is what it leads away from."""
+    """The denoiser that `cfg` and `auto` return; `other` is the worse denoiser, which it leads away from."""
 
     def __init__(self, conditional: Side, other: Side, scale: float, rescale: float, low: float, high: float) -> None:
         if not 0 <= scale < inf:

@@ -1,1 +1,1 @@
-"""What is measured of samples: arrays of features in, numbers out."""
+"""Metrics of samples: features map samples to rows of numbers, metrics map sets of rows to named numbers."""

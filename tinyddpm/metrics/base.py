@@ -1,4 +1,4 @@
-"""What features and metrics are: samples become rows of numbers, and sets of rows become a few numbers with names.
+"""The protocols: features map samples to rows of numbers, metrics map sets of rows to a few named numbers.
 
 An entry of group `tinyddpm.features` is a callable `(backend, **options) -> Features`. An entry of group
 `tinyddpm.metrics` is a callable `(sets, **options) -> {name: number}`. Options are keyword-only, all with defaults.
@@ -24,11 +24,11 @@ Kept = TypeVar("Kept")
 
 
 class Seen(NamedTuple):
-    """What features make of n samples, on the host.
+    """The features of n samples, on the host.
 
     Attributes:
         features: float32 (n, D), finite.
-        logits: float32 (n, K), those of a classifier of K classes; None without one.
+        logits: float32 (n, K), the logits of a classifier with K classes; None if the features have no classifier.
     """
 
     features: NDArray[np.float32]
@@ -36,14 +36,14 @@ class Seen(NamedTuple):
 
 
 class Features(Protocol):
-    """A map of samples to rows of numbers in which distances mean something.
+    """A map from samples to rows of numbers whose distances are meaningful.
 
-    The rows of a sample do not depend on the others, but for rounding. It cuts what it is given into batches by itself,
-    as its memory asks. Grey images are repeated to three channels where a network wants colour.
+    The row of a sample does not depend on the other samples, up to rounding. The map splits its input into batches that
+    fit its memory. Networks for colour images repeat grey images to three channels.
 
     Attributes:
         description: one line, such as the network and its weights.
-        resize: how images come to the size that is looked at, such as "bilinear to 224x224"; "none" if they stay.
+        resize: how images are resized for the network, such as "bilinear to 224x224"; "none" if they are not.
     """
 
     description: str
@@ -53,19 +53,19 @@ class Features(Protocol):
         """Return the features of uint8 images (n, H, W, C), or of float32 points (n, D).
 
         Raises:
-            DataError: it cannot see such samples.
+            DataError: these features are not defined for such samples.
         """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Keeping:
-    """What several metrics need of the same samples, computed once."""
+    """A cache of intermediate results that several metrics share, such as nearest neighbours."""
 
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def kept(self, key: str, compute: Callable[[], Kept]) -> Kept:
-        """Return what `compute` returns, computed for the first metric that asks for it under this key."""
+        """Return the result of `compute`, which is called only the first time that the key is asked for."""
         if key not in self._kept:
             self._kept[key] = compute()
         found: Kept = self._kept[key]
@@ -74,13 +74,13 @@ class Keeping:
 
 @dataclass(frozen=True, eq=False)
 class Part(Keeping):
-    """One set of samples, as metrics know it.
+    """A set of n samples as metrics receive it.
 
     Attributes:
-        features: (n, D), see `Seen`.
-        logits: (n, K), or None.
-        labels: (n,) the class of each; for drawn ones, the class asked for. None without classes.
-        words: the caption of each; for drawn ones, the one asked for. None without captions.
+        features: (n, D).
+        logits: (n, K), or None if the features have no classifier.
+        labels: (n,), the class of each sample; of drawn samples, the class asked for. None without classes.
+        words: n captions; of drawn samples, the captions asked for. None without captions.
     """
 
     features: Rows
@@ -94,15 +94,15 @@ class Part(Keeping):
 
 @dataclass(frozen=True, eq=False)
 class Sets(Keeping):
-    """What a metric compares: features of one kind.
+    """The sets of samples that a metric compares, all with the same features.
 
     Attributes:
-        drawn: samples of the model. For a metric's floor they are real ones, with what they are as what is asked for.
-        real: samples that the model was not trained on, none of them among those drawn.
-        training: what it was trained on; None for a metric that does not say that it needs them.
+        drawn: samples drawn from the model; for a metric's floor, real samples that are not in `real`.
+        real: samples that the model was not trained on.
+        training: the samples that the model was trained on; None unless a metric needs them.
 
     Raises:
-        DataError: a part has fewer than two samples, or features of another width.
+        DataError: a set has fewer than two samples, or the features differ in width.
     """
 
     drawn: Part
@@ -116,17 +116,17 @@ class Sets(Keeping):
 
 
 Metric: TypeAlias = Callable[..., Numbers]
-"""`(sets, **options) -> {name: number}`. No name belongs to two metrics. What cannot be measured of these sets, as the
-share of the right class where there are no classes, is left out.
+"""`(sets, **options) -> {name: number}`. No two metrics share a name. A number that is undefined for these sets, such
+as the share of right classes where there are no classes, is omitted.
 
-Its attribute `needs`, which `needing` sets, names the parts of `Sets` that it looks at beside `drawn` and `real`.
+The attribute `needs`, set by `needing`, names the fields of `Sets` that the metric reads besides `drawn` and `real`.
 """
 
 Function = TypeVar("Function", bound=Metric)
 
 
 def needing(*parts: str) -> Callable[[Function], Function]:
-    """Return a decorator for a metric that looks at these parts of `Sets` too: "training"."""
+    """Return a decorator that declares which other fields of `Sets` a metric needs: "training"."""
 
     def mark(metric: Function) -> Function:
         metric.needs = parts  # type: ignore[attr-defined]
@@ -136,7 +136,7 @@ def needing(*parts: str) -> Callable[[Function], Function]:
 
 
 def needs(name: str) -> Collection[str]:
-    """Return what the metric registered as `name` looks at beside drawn and real samples.
+    """Return the fields of `Sets` that the metric registered as `name` needs besides `drawn` and `real`.
 
     Raises:
         RegistryError: there is no such metric, or its plugin is broken.
@@ -149,30 +149,26 @@ def make_features(name: str, backend: Backend, **options: Any) -> Features:
     """Return the features registered as `name`.
 
     Raises:
-        RegistryError: no such features, or their plugin is broken.
-        ConfigError: an option is unknown or wrong.
+        RegistryError: there are no such features, or their plugin is broken.
+        ConfigError: an option is unknown or invalid.
     """
     features: Features = registry.build("features", name, (backend,), options)
     return features
 
 
 def measure(name: str, sets: Sets, **options: Any) -> Numbers:
-    """Return what the metric registered as `name` says of `sets`.
+    """Return the numbers that the metric registered as `name` computes from `sets`.
 
     Raises:
-        RegistryError: no such metric, or its plugin is broken.
-        ConfigError: an option is unknown or wrong.
+        RegistryError: there is no such metric, or its plugin is broken.
+        ConfigError: an option is unknown or invalid.
     """
     numbers: Numbers = registry.build("metrics", name, (sets,), options)
     return numbers
 
 
 def require_images(samples: NDArray[Any], what: str) -> None:
-    """Refuse samples that are no images, on behalf of features called `what`.
-
-    Raises:
-        DataError: they are not uint8 (n, H, W, C).
-    """
+    """Raise DataError unless samples are uint8 images (n, H, W, C). `what` is the name of the features."""
     if samples.ndim != 4 or samples.dtype != np.uint8:
         raise DataError(
             f"features {what!r} are of uint8 images, and these are {samples.dtype} of shape {samples.shape}: "

@@ -1,4 +1,4 @@
-"""What drawn samples have of particular real ones: the class or caption asked for, and whether they are copies."""
+"""Metrics by the nearest real sample: whether drawn samples obey their condition, and whether they are copies."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tinyddpm.metrics.base import Numbers, Part, Sets, needing
 from tinyddpm.metrics.neighbours import Neighbours, nearest
 
 NEAR = 0.01
-"""The share of samples that the model has not seen which count as near to a training sample."""
+"""Quantile of the distances from held-out real samples to the training set below which a sample counts as near."""
 
 
 def obedience(sets: Sets) -> Numbers:
-    """Return what drawn samples have of what was asked for, by the real sample nearest to each.
+    """Return how well drawn samples match the class or caption asked for, judged by the real sample nearest to each.
 
-    `class obeyed` is the share whose neighbour is of their class, where there are classes, and `words obeyed` the share
-    of a caption's words that the neighbour's has, where there are captions.
+    `class obeyed` is the share of drawn samples whose nearest real sample has the class asked for. `words obeyed` is
+    the mean share of the words asked for that are in the caption of the nearest real sample.
     """
     drawn, real = sets.drawn, sets.real
     numbers = {}
@@ -32,16 +32,17 @@ def obedience(sets: Sets) -> Numbers:
 
 
 def _neighbour(sets: Sets) -> NDArray[np.int64]:
-    """Return the real sample nearest to each drawn one, (n,)."""
+    """Return the index of the real sample nearest to each drawn one, (n,)."""
     return sets.kept("nearest real", lambda: nearest(sets.drawn, sets.real)).which[:, 0]
 
 
 @needing("training")
 def memorisation(sets: Sets) -> Numbers:
-    """Return how near drawn samples are to the nearest of the training set, beside real ones that it has not.
+    """Return how near drawn samples are to the training set, relative to held-out real samples.
 
-    `training distance` is the median distance of drawn samples over that of real ones: 1 for a model that copies no
-    more than chance. `near training` is the share of drawn samples nearer than a hundredth of real ones are.
+    The distance of a sample is the distance to the nearest training sample. `training distance` is the median distance
+    of drawn samples over that of real ones: 1 for a model that copies no more than chance. `near training` is the share
+    of drawn samples whose distance is below the 1 % quantile of the real samples' distances.
     """
     drawn, real = (_to_training(part, sets) for part in (sets.drawn, sets.real))
     typical = float(np.median(real.distance))
@@ -50,7 +51,7 @@ def memorisation(sets: Sets) -> Numbers:
 
 
 def closest_pairs(sets: Sets, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Return the drawn samples that are nearest to a training sample, that sample, and the distance, nearest first."""
+    """Return the `count` closest pairs, nearest first: indices of drawn and of training samples, and distances."""
     found = _to_training(sets.drawn, sets)
     order = np.argsort(found.distance[:, 0], kind="stable")[:count]
     return order, found.which[order, 0], found.distance[order, 0]

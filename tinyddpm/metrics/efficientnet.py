@@ -1,7 +1,7 @@
-"""Features of EfficientNet-Lite0, a classifier of ImageNet whose weights come as a package.
+"""Features of EfficientNet-Lite0, an ImageNet classifier whose weights come as a Python package.
 
-It is EfficientNet (Tan and Le 2019, arXiv 1905.11946) without its squeezes and with ReLU6. Batch norms are part of the
-weights here.
+It is EfficientNet (Tan and Le 2019, arXiv 1905.11946) without squeeze-and-excitation and with ReLU6. Batch norms are
+folded into the weights.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ FILE = "models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 SIDE = 224
-"""Pixels of the images that it was trained on, in height and width."""
+"""Height and width of the images that the network was trained on, in pixels."""
 
 MEAN, SCALE = 127.0, 128.0
-"""Of a pixel's values; the network sees (value − mean) / scale."""
+"""The network's input is (value − mean) / scale for pixel values from 0 to 255."""
 
 BATCH = 2
-"""Images that go through the network together, by each thread."""
+"""Images per batch in each thread."""
 
 
 class Stage(NamedTuple):
-    """Blocks of one kind: how many, their kernel, the stride of the first, how many times wider they are inside."""
+    """A stage of the network: number of blocks, kernel size, stride of the first block, and expansion ratio."""
 
     blocks: int
     kernel: int
@@ -53,11 +53,11 @@ STAGES = (
 
 
 class EfficientNetLite0:
-    """The 1,280 numbers that EfficientNet-Lite0 makes of an image before it names a class, and the logits of 1,000.
+    """The 1,280 pooled features of EfficientNet-Lite0 before its classifier, and the logits of 1,000 classes.
 
     Raises:
         BackendError: the package with the weights, or Torch, which reads them, is not installed.
-        CheckpointError: the weights are not those that were published.
+        CheckpointError: the installed weights are not the published ones.
     """
 
     description = "EfficientNet-Lite0, trained on ImageNet (efficientnet-lite0-57934424)"
@@ -93,7 +93,7 @@ class EfficientNetLite0:
 
 
 def resized(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return images (n, H, W, C) as (n, 224, 224, 3), values 0 to 255; each side is stretched by itself."""
+    """Return images (n, H, W, C) resized to (n, 224, 224, 3), values 0 to 255. The aspect ratio is not kept."""
     from PIL import Image
 
     pictures = (Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image) for image in images)
@@ -105,17 +105,17 @@ def read_weights() -> State:
     """Return the published weights from the installed package.
 
     Raises:
-        CheckpointError: the file is another one.
+        CheckpointError: the file's hash is not the published one.
     """
     return read_torch(files(PACKAGE) / FILE, SHA256, f"install {PACKAGE.replace('_', '-')} anew")
 
 
 class Network:
-    """EfficientNet-Lite0, forwards alone.
+    """EfficientNet-Lite0, forward only.
 
     Args:
-        backend: where it computes.
-        weights: as PyTorch names and lays them out, on the host.
+        backend: the backend that computes.
+        weights: arrays on the host under PyTorch's names and in PyTorch's layout.
     """
 
     def __init__(self, backend: Backend, weights: State) -> None:
@@ -151,13 +151,13 @@ class Network:
 
 
 class Block(NamedTuple):
-    """An inverted residual block (Sandler et al. 2018, arXiv 1801.04381): wider, over space, narrower.
+    """An inverted residual block (Sandler et al. 2018, arXiv 1801.04381): expand, depthwise, project.
 
     Attributes:
-        expand: weights of the 1×1 convolution that makes it wider; None where it stays as wide.
-        depthwise: those of the convolution of each channel by itself.
-        project: those of the 1×1 convolution that makes it narrower, after which nothing is clipped.
-        stride: of the second.
+        expand: weights and bias of the 1×1 convolution that widens; None at expansion ratio 1.
+        depthwise: weights and bias of the depthwise convolution.
+        project: weights and bias of the 1×1 convolution that narrows, which has no activation.
+        stride: stride of the depthwise convolution.
     """
 
     expand: tuple[Array, Array] | None
@@ -166,7 +166,7 @@ class Block(NamedTuple):
     stride: int
 
     def __call__(self, ops: Operations, x: Array) -> Array:
-        """Return (n, H / stride, W / stride, C_out) of x (n, H, W, C_in), which is added where the shapes are equal."""
+        """Return (n, H / stride, W / stride, C_out) of x (n, H, W, C_in); x is added if the shapes are equal."""
         inside = x if self.expand is None else relu6(ops.xp, pointwise(ops, x, self.expand))
         inside = relu6(ops.xp, depthwise(ops.xp, inside, *self.depthwise, self.stride))
         same = self.stride == 1 and x.shape[-1] == self.project[0].shape[-1]
@@ -179,7 +179,7 @@ def relu6(xp: Any, x: Array) -> Array:
 
 
 def pointwise(ops: Operations, x: Array, weights: tuple[Array, Array], residual: Array | None = None) -> Array:
-    """Return the 1×1 convolution of x with w (1, 1, C_in, C_out) and b, and a residual if given."""
+    """Return the 1×1 convolution of x with w (1, 1, C_in, C_out) and b, plus the residual if given."""
     w, b = weights
     return ops.linear(x, w[0, 0, ...], b, residual)[0]
 

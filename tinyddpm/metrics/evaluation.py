@@ -1,7 +1,7 @@
-"""A trained model measured: samples are drawn, seen by features, and compared with real ones by metrics.
+"""Evaluation of a trained model: draw samples, compute features, compare them with real samples by metrics.
 
-Each number has a floor beside it, the same metric between two halves of the real samples, and all that takes time is
-kept in a folder: the samples drawn, features, numbers.
+Each metric also has a floor: its value between two halves of the real samples. Drawn samples, features and numbers are
+cached in a folder.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ Indices: TypeAlias = NDArray[np.int64]
 Samples: TypeAlias = NDArray[Any]
 
 CHUNK = 256
-"""Samples that are seen between two writings to the disk."""
+"""Samples per cached block of features."""
 
 QUICK = 0.1
-"""Seconds for a chunk below which features are not kept: they are as soon computed as read."""
+"""Seconds per chunk below which features are not cached: computing them is as fast as reading them."""
 
 PAIRS = 10
-"""Drawn samples that are shown beside the training sample that they are nearest to."""
+"""Number of closest pairs of a drawn and a training sample that are reported."""
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What is measured: a model, its flat weights on the device, and what a mark says of its checkpoint."""
+    """The model to evaluate, its flat weights on the device, and the checkpoint's entry in marks of pictures."""
 
     model: Model
     weights: Array
@@ -53,13 +53,13 @@ class Subject:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Drawn samples and the training samples that they are nearest to, nearest first.
+    """The closest pairs of a drawn and a training sample, nearest first.
 
     Attributes:
         drawn: (n, …).
-        training: (n, …), the neighbour of each.
-        distance: of each pair, between their features, (n,).
-        mark: of what drew the first.
+        training: (n, …), the training sample nearest to each drawn one.
+        distance: (n,), between the features of each pair.
+        mark: provenance of the drawn samples.
     """
 
     drawn: Samples
@@ -70,7 +70,7 @@ class Pairs:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What samples are found to be: numbers by name, and the closest pairs, where training samples are known."""
+    """Result of an evaluation: numbers by name, and the closest pairs, None if no training samples were given."""
 
     numbers: Numbers
     pairs: Pairs | None
@@ -78,40 +78,40 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """A set of samples as metrics know it, and the hash of all that this depends on."""
+    """A set of samples with its features, and a hash of everything that they depend on, the cache key."""
 
     part: Part
     key: str
 
 
 class Evaluation:
-    """Measures the samples of a model.
+    """Evaluation of one model under varying settings of sampling and guidance.
 
-    A drawn sample is asked for what a real one is: its class, its caption, whatever the model is conditioned on. Real
-    samples are in a random order. The last n are what drawn ones are compared with; the first n take the place of drawn
-    ones for the floor. Where there are fewer than 2n, drawn ones are compared with the last n or all of them, and the
-    floor is of two halves.
+    Each drawn sample has the condition of a real one: its class, its caption, or whatever the model is conditioned on.
+    Real samples are put in a random order. Drawn samples are compared with the last n real ones. For the floor, the
+    first n real ones take the place of drawn ones. With fewer than 2n real samples, drawn ones are compared with the
+    last n or all of them, and the floor compares two halves.
 
     Args:
         subject: the model.
-        features: how samples are seen.
-        features_key: the name and the options of the features, as JSON has them.
+        features: maps samples to features.
+        features_key: name and options of the features, JSON-serialisable.
         metrics: the options of each metric, by its name.
         real: samples that the model was not trained on.
-        training: what it was trained on; None if no metric looks at it.
-        cache: where what takes time is kept: samples drawn, features, numbers.
-        count: n, how many are drawn.
-        seed: of the noise, and of the order of the real samples.
-        batch_size: samples that are drawn at a time.
-        progress: where it is said how far this is.
-        group: ranks that draw and see together; the first one measures.
+        training: samples that the model was trained on; None if no metric needs them.
+        cache: stores drawn samples, features and numbers.
+        count: number n of samples to draw.
+        seed: seed of the noise and of the order of the real samples.
+        batch_size: number of samples drawn at a time.
+        progress: progress line.
+        group: ranks that draw and compute features together; rank 0 computes the metrics.
 
     Attributes:
-        compared: how many real samples drawn ones are compared with.
-        halves: how many real samples either side has for the floor.
+        compared: number of real samples that drawn ones are compared with.
+        halves: number of real samples on each side of the floor.
 
     Raises:
-        DataError: there are fewer than four real samples, or the features cannot see them.
+        DataError: there are fewer than four real samples, or the features are not defined for them.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Evaluation:
         group: Group = ALONE,
     ) -> None:
         if len(real) < 4:
-            raise DataError(f"{real.description}: {len(real)} samples have no halves to compare: give four or more")
+            raise DataError(f"{real.description}: {len(real)} samples are too few for two halves: give four or more")
         self.subject, self.features, self.features_key, self.metrics = subject, features, features_key, metrics
         self.group = group
         self.cache, self.count, self.seed, self.batch_size, self.progress = cache, count, seed, batch_size, progress
@@ -148,11 +148,11 @@ class Evaluation:
             self._training = self._of(training, np.arange(len(training)), "training samples")
 
     def floor(self) -> Numbers:
-        """Return what the metrics say of one half of the real samples, as if they were drawn, beside the other."""
+        """Return the metrics of one half of the real samples, in the place of drawn ones, against the other half."""
         return self._numbers(self._half, self._other_half)
 
     def measure(self, sampling: SamplingConfig, guidance: GuidanceConfig) -> Measured:
-        """Return what is found of samples that are drawn so."""
+        """Draw samples with these settings and return their numbers and closest pairs."""
         model = self.subject.model
         asked = model.known(self.real, self.order[np.arange(self.count) % len(self.order)])
         mark = mark_of(
@@ -170,7 +170,7 @@ class Evaluation:
         return Measured(numbers, self._pairs(samples, drawn, asked, mark))
 
     def _draw(self, sampling: SamplingConfig, guidance: GuidanceConfig, asked: Asked, mark: Mark) -> Samples:
-        """Return n samples, drawn or from the cache."""
+        """Return n samples; those in the cache are not drawn again."""
         watch = Watch(self.progress, f"drawing {self.count} samples")
         return draw(
             self.subject.model,
@@ -190,7 +190,7 @@ class Evaluation:
         return self._see(lambda part: dataset.read(rows[part]), some(dataset, rows), len(rows), text)
 
     def _see(self, read: Callable[[slice], Samples], what: Asked, n: int, text: str) -> Known:
-        """Return n samples as the features see them, a chunk at a time, with what they are or were asked for."""
+        """Return the features of n samples, computed chunk by chunk, with their classes and captions."""
         watch, keys, seen = Watch(self.progress, f"looking at {text}"), list[str](), list[Mapping[str, Samples]]()
         for turn in self._turns(n):
             own = None
@@ -209,13 +209,13 @@ class Evaluation:
         return Known(Part(**rows_by_name, labels=labels, words=words), key)
 
     def _turns(self, n: int) -> Iterator[list[slice]]:
-        """Yield the chunks that the ranks see at the same time, one each."""
+        """Yield lists of chunks that the ranks process at the same time, one chunk per rank."""
         chunks = _chunks(n)
         for start in range(0, len(chunks), self.group.size):
             yield chunks[start : start + self.group.size]
 
     def _look(self, samples: Samples, key: str) -> Mapping[str, Samples]:
-        """Return the features of a chunk, and its logits where there are any; from the cache where it pays."""
+        """Return features and, if there are any, logits of a chunk; from the cache if they took long to compute."""
 
         def looked() -> dict[str, Samples]:
             return {name: rows for name, rows in self.features(samples)._asdict().items() if rows is not None}
@@ -252,13 +252,13 @@ class Evaluation:
 
 
 class Watch:
-    """A line that says how much of a work is done, and how long the rest will take at this rate."""
+    """A progress line with an estimate of the remaining time from the mean rate so far."""
 
     def __init__(self, progress: Progress, text: str) -> None:
         self.progress, self.text, self.began = progress, text, time.monotonic()
 
     def at(self, done: int, total: int) -> None:
-        """Say that so much of all is done."""
+        """Report that `done` of `total` are done."""
         left = (time.monotonic() - self.began) / done * (total - done)
         self.progress.update(done, total, f"{self.text}, {duration(left)} left")
         if done == total:

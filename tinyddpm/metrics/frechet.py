@@ -11,29 +11,29 @@ from tinyddpm.errors import DataError
 from tinyddpm.metrics.base import Numbers, Rows, Sets
 
 Moments = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""The mean of features, (D,), and a factor R of their covariance, Σ = Rᵀ R, with at most D rows."""
+"""The mean of features, (D,), and a factor R of their covariance Σ = Rᵀ R, (r, D) with r ≤ D."""
 
 
 def frechet(sets: Sets) -> Numbers:
-    """Return the `frechet` distance of drawn to real samples; in Inception's features it is the FID."""
+    """Return `frechet`, the Fréchet distance of drawn to real samples. With Inception's features it is the FID."""
     drawn, real = (part.kept("moments", partial(moments, part.features)) for part in (sets.drawn, sets.real))
     return {"frechet": distance(drawn, real)}
 
 
 def frechet_distance(a: Rows, b: Rows) -> float:
-    """Return the distance between two sets of features, (n, D) and (m, D).
+    """Return the Fréchet distance between two sets of features, (n, D) and (m, D).
 
     Raises:
-        DataError: a set has fewer than two rows, or they differ in length.
+        DataError: a set has fewer than two rows, or the widths D differ.
     """
     return distance(moments(a), moments(b))
 
 
 def moments(rows: Rows) -> Moments:
-    """Return the mean and the factor of the covariance of features (n, D), in float64.
+    """Return the mean and a factor of the covariance of features (n, D), in float64.
 
-    With C the centred rows over √(n − 1), Σ = Cᵀ C. Where there are more rows than columns, C = Q R and Σ = Rᵀ R; and
-    as R of two blocks of rows is R of their two R's, one above the other, only a block is ever in memory.
+    With C the centred rows over √(n − 1), Σ = Cᵀ C. If C has more rows than columns, C = Q R and Σ = Rᵀ R. The R of two
+    blocks of rows is the R of their two R's stacked, so that only one block is in memory at a time.
 
     Raises:
         DataError: there are fewer than two rows.
@@ -54,8 +54,11 @@ def moments(rows: Rows) -> Moments:
 def distance(a: Moments, b: Moments) -> float:
     """Return |μ_a − μ_b|² + Tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½) of two Gaussians.
 
-    The last trace is the sum of the singular values of R_a R_bᵀ: no square root of a matrix, and none of its trouble
-    where there are fewer samples than features.
+    Tr (Σ_a Σ_b)^½ is the sum of the singular values of R_a R_bᵀ. This needs no matrix square root, which is inaccurate
+    for singular covariances, as they are with fewer samples than features.
+
+    Raises:
+        DataError: the means differ in length.
     """
     (mean_a, r_a), (mean_b, r_b) = a, b
     if mean_a.shape != mean_b.shape:

@@ -1,4 +1,4 @@
-"""Features of Inception-v3, in which the Fréchet distance is the FID (Heusel et al. 2017, arXiv 1706.08500)."""
+"""Features of Inception-v3, with which the Fréchet distance is the FID (Heusel et al. 2017, arXiv 1706.08500)."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from tinyddpm.ops.base import cut
 SIZE = (299, 299)
 
 RESIZES = {"tensorflow": (False, 128.0), "pytorch-fid": (True, 127.5)}
-"""Whether pixels are squares, see `resize_bilinear`, and the grey that is 0 to the network; it is 1 away from black."""
+"""By resize: `half_pixels` of `resize_bilinear`, and the grey g of the network's input (x − g) / g."""
 
 IMAGES = 16
-"""In the network at a time, on all threads together: half a GiB."""
+"""Images in the network at a time, over all threads: they take half a GiB."""
 
 DIGITS = 8
-"""Of a hash, which tell files of weights apart."""
+"""Fewest digits of a hash that identify a file of weights."""
 
 
 class Inception:
-    """The 2,048 pooled features of Inception-v3, and its logits without their bias, which the Inception score is of.
+    """The 2,048 pooled features of Inception-v3, and its logits without bias, from which the Inception score is made.
 
-    They are those that torch-fidelity 0.4 computes, or pytorch-fid 0.3, which differ in how images come to the network.
-    The network computes in float32, also where the backend's precision is "bf16".
+    They agree with torch-fidelity 0.4, or with pytorch-fid 0.3, which resizes images differently. The network computes
+    in float32, even if the backend's precision is "bf16".
 
     Args:
-        backend: what computes.
-        weights: the file of weights; by default it is looked for in Torch's cache of downloads.
-        sha256: what the SHA-256 of the file begins with, 8 digits or more; by default that of the weights of every FID.
-        resize: "tensorflow", as the original graph and torch-fidelity have it: bilinear by TensorFlow 1's points, then
-            (x − 128) / 128. Or "pytorch-fid": bilinear by half pixels, then x / 127.5 − 1.
+        backend: the backend that computes.
+        weights: path of the file of weights; by default it is searched in Torch's cache of downloads.
+        sha256: first digits of the file's SHA-256, at least 8; by default that of the weights in common use for FID.
+        resize: "tensorflow", as in the original graph and torch-fidelity: bilinear as in TensorFlow 1, then
+            (x − 128) / 128. Or "pytorch-fid": bilinear with half pixels, then x / 127.5 − 1.
 
     Raises:
-        ConfigError: there is no such resize, or too little of a hash is given.
-        CheckpointError: there are no weights, or others than these, or they cannot be read.
+        ConfigError: there is no such resize, or too few digits of a hash are given.
+        CheckpointError: the weights are missing, have another hash, or cannot be read.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class Inception:
         self.resize = f"bilinear to 299x299 as {resize} does it"
 
     def __call__(self, samples: NDArray[Any]) -> Seen:
-        """Return float32 (n, 2048) and logits (n, 1008) of uint8 images, grey or in colour, of any size.
+        """Return float32 features (n, 2048) and logits (n, 1008) of uint8 images, grey or in colour, of any size.
 
         Raises:
-            DataError: they are no such images.
+            DataError: the samples are not such images.
         """
         require_images(samples, "inception")
         if samples.shape[3] not in (1, 3):

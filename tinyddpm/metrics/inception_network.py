@@ -1,8 +1,7 @@
-"""Inception-v3 as the Fréchet inception distance has it: TensorFlow's graph of 5 December 2015, forward alone.
+"""Inception-v3 as used by the Fréchet inception distance: TensorFlow's graph of 5 December 2015, forward only.
 
-The network is Szegedy et al.'s (2016, arXiv 1512.00567, table 1 and figures 5 to 7, 10). Two things this graph does
-otherwise: an average pool does not count the zeros beside the image, and the last block takes the largest number of a
-window where the one before takes the mean.
+The network is Szegedy et al.'s (2016, arXiv 1512.00567, table 1 and figures 5 to 7, 10), with two differences: average
+pools do not count the zeros of the padding, and the last block has a max pool in the place of an average pool.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ FEATURES = 2048
 """Channels of the last block."""
 
 CLASSES = 1008
-"""Of the logits: ImageNet's thousand, and eight that stand for nothing."""
+"""Number of logits: the 1,000 classes of ImageNet and 8 unused ones."""
 
 Weights: TypeAlias = Mapping[str, tuple[Array, Array]]
-"""By the path of a unit, its weights and bias, its batch norm folded into them."""
+"""Weights and bias of each unit by its path, with the batch norm folded in."""
 
 
 class Step(Protocol):
-    """A part of the network."""
+    """A part of the network: a unit, a pool, or several of them in sequence or in parallel."""
 
     def units(self) -> Iterator[Unit]:
-        """Yield the convolutions in it."""
+        """Yield its convolutions."""
         ...
 
     def forward(self, ops: Operations, w: Weights, x: Array) -> Array:
@@ -43,7 +42,7 @@ class Step(Protocol):
 
 @dataclass(frozen=True)
 class Unit:
-    """A convolution, its batch norm, and ReLU. Padded with zeros, or else of those windows that lie inside x."""
+    """A convolution, its batch norm, and ReLU. If not `padded`, the convolution takes only windows inside x."""
 
     path: str
     c_in: int
@@ -54,7 +53,7 @@ class Unit:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of its weights: a matrix where the kernel is one pixel, else (kh, kw, c_in, c_out)."""
+        """Shape of the weights: (c_in, c_out) for a kernel of one pixel, otherwise (kh, kw, c_in, c_out)."""
         return (*(self.kernel if prod(self.kernel) > 1 else ()), self.c_in, self.c_out)
 
     def units(self) -> Iterator[Unit]:
@@ -74,7 +73,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Pool:
-    """The largest number or the mean of 3×3 windows: at stride 1 those around each pixel, at 2 those inside x."""
+    """A 3×3 max or mean pool. Stride 1 takes the window around each pixel, stride 2 the windows inside x."""
 
     kind: Literal["max", "mean"]
     stride: int = 1
@@ -84,18 +83,18 @@ class Pool:
         yield from ()
 
     def forward(self, ops: Operations, w: Weights, x: Array) -> Array:
-        """(N, H, W, C), no number below 0, -> (N, H', W', C)."""
+        """(N, H, W, C), non-negative, -> (N, H', W', C)."""
         return pool(ops.xp, x, self.kind, self.stride)
 
 
 class Chain:
-    """Steps one after the other."""
+    """Steps in sequence."""
 
     def __init__(self, *steps: Step) -> None:
         self.steps = steps
 
     def units(self) -> Iterator[Unit]:
-        """Yield the convolutions in the steps."""
+        """Yield the convolutions of all steps."""
         for step in self.steps:
             yield from step.units()
 
@@ -107,7 +106,7 @@ class Chain:
 
 
 class Branches(Chain):
-    """Steps side by side: all read the same, and what they make of it is joined along the channels."""
+    """Steps in parallel: all have the same input, and their outputs are concatenated along the channels."""
 
     def forward(self, ops: Operations, w: Weights, x: Array) -> Array:
         """(N, H, W, C) -> (N, H', W', C')."""
@@ -115,10 +114,10 @@ class Branches(Chain):
 
 
 def conv2d_inside(ops: Operations, x: Array, w: Array, b: Array, stride: int) -> Array:
-    """Return the convolution of the windows that lie inside x, (N, (H − kh) // stride + 1, (W − kw) // stride + 1, …).
+    """Return the convolution over the windows inside x, (N, (H − kh) // stride + 1, (W − kw) // stride + 1, c_out).
 
-    They are among those of `ops.conv2d` where its padding before x is a multiple of the stride, as it is for a 3×3
-    kernel once zeros after x make its sides such multiples.
+    They are a subset of the windows of `ops.conv2d` if its padding before x is a multiple of the stride. For a 3×3
+    kernel this holds once zeros after x make height and width multiples of the stride.
     """
     height, width = x.shape[1:3]
     x = _framed(ops.xp, x, (0, -height % stride), (0, -width % stride))
@@ -129,9 +128,9 @@ def conv2d_inside(ops: Operations, x: Array, w: Array, b: Array, stride: int) ->
 
 
 def pool(xp: Any, x: Array, kind: Literal["max", "mean"], stride: int) -> Array:
-    """Return the largest number or the mean of each 3×3 window; see `Pool`. A mean is of the pixels of x alone.
+    """Return the maximum or the mean of each 3×3 window, with windows as in `Pool`. A mean excludes the padding.
 
-    At stride 1 zeros stand beside x: as no number is below 0, none of them is larger than all of its window.
+    At stride 1, x is padded with zeros. As x is non-negative, they do not change a maximum.
     """
     there = xp.ones_like(x[:1, :, :, :1])
     if stride == 1:
@@ -142,7 +141,7 @@ def pool(xp: Any, x: Array, kind: Literal["max", "mean"], stride: int) -> Array:
 
 
 def _windows(together: Any, x: Array, stride: int) -> Array:
-    """Return what 3×3 windows inside x come `together` to, over rows and then over columns."""
+    """Reduce each 3×3 window inside x by the binary function `together`, first over rows, then over columns."""
     for axis in (1, 2):
         stop = x.shape[axis] - 2
         first, second, third = (x[(slice(None),) * axis + (slice(i, i + stop, stride), ...)] for i in range(3))
@@ -151,7 +150,7 @@ def _windows(together: Any, x: Array, stride: int) -> Array:
 
 
 def _framed(xp: Any, x: Array, rows: tuple[int, int], columns: tuple[int, int]) -> Array:
-    """Return x with so many rows of zeros before and after it, and columns; itself with none."""
+    """Return x padded with (before, after) rows and columns of zeros."""
     n, height, width, c = x.shape
     if not any(rows + columns):
         return x
@@ -165,7 +164,7 @@ def _zeros(xp: Any, shape: tuple[int, ...], like: Array) -> Array:
 
 
 def units(block: str, c: int, *each: tuple[Any, ...]) -> Chain:
-    """Return units one after the other, the first of c channels: of each, what `Unit` takes but for c_in."""
+    """Return a chain of units. `c` is the first one's c_in; `each` has the remaining arguments of `Unit`."""
     made = []
     for name, c_out, *others in each:
         made.append(Unit(f"{block}{name}", c, c_out, *others))
@@ -206,7 +205,7 @@ def _to_17(block: str, c: int) -> Branches:
 
 
 def _block_6(block: str, c: int, c_7x7: int) -> Branches:
-    """(17, 17, c) -> (17, 17, 768): what a 7×7 kernel would see, by rows and columns of 7."""
+    """(17, 17, c) -> (17, 17, 768), with 7×7 kernels factored into 1×7 and 7×1."""
     branch, across, down = partial(units, f"{block}.branch", c), (1, 7), (7, 1)
     return Branches(
         branch(("1x1", 192)),
@@ -230,7 +229,7 @@ def _to_8(block: str, c: int) -> Branches:
 
 
 def _block_7(block: str, c: int, kind: Literal["max", "mean"]) -> Branches:
-    """(8, 8, c) -> (8, 8, 2048), with a pool of this kind."""
+    """(8, 8, c) -> (8, 8, 2048). `kind` is the kind of its pool."""
     branch = partial(units, f"{block}.branch", c)
 
     def fork(name: str, c_in: int) -> Branches:
@@ -259,4 +258,4 @@ NETWORK = Chain(
     _block_7("Mixed_7b", 1280, "mean"),
     _block_7("Mixed_7c", 2048, "max"),
 )
-"""From images (N, H, W, 3), about -1 to 1, to (N, H', W', FEATURES); paths are those of the files of weights."""
+"""Maps images (N, H, W, 3), about -1 to 1, to (N, H', W', FEATURES). Paths are as in the published file of weights."""

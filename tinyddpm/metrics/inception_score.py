@@ -10,17 +10,18 @@ from tinyddpm.metrics.base import Numbers, Rows, Sets
 
 
 def inception_score(sets: Sets, *, splits: int = 10, seed: int = 0) -> Numbers:
-    """Return `inception score` of the drawn samples, the mean over splits, and `inception score sd`, the deviation.
+    """Return `inception score` of the drawn samples, the mean over splits, and `inception score sd`, their deviation.
 
-    High where a classifier is sure of each sample and they fall into many classes. It looks at no real sample.
+    The score is high if a classifier is certain of each sample and the samples fall into many classes. It does not
+    depend on real samples.
 
     Args:
-        sets: drawn samples; nothing is returned where features have no logits.
-        splits: parts of which each has a score, by convention 10.
-        seed: of the order in which samples are cut into parts.
+        sets: drawn samples. Without logits the result is empty.
+        splits: number of parts that are scored separately, by convention 10.
+        seed: seed of the random split.
 
     Raises:
-        ConfigError: there are fewer parts than one, or more than samples.
+        ConfigError: `splits` is below 1 or above the number of samples.
     """
     logits = sets.drawn.logits
     if logits is None:
@@ -32,7 +33,7 @@ def inception_score(sets: Sets, *, splits: int = 10, seed: int = 0) -> Numbers:
 
 
 def scores(logits: Rows, splits: int) -> NDArray[np.float64]:
-    """Return exp(mean KL(p(y|x) | p(y))) of each of so many parts of logits (n, K) in their order, (splits,)."""
+    """Split logits (n, K) in order into `splits` parts and return exp(mean KL(p(y|x) | p(y))) of each, (splits,)."""
     logits = logits.astype(np.float64)
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

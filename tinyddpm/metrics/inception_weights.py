@@ -1,4 +1,4 @@
-"""The weights of the Fréchet inception distance: the file that everyone uses, found, checked, read and folded."""
+"""The published Inception weights of the Fréchet inception distance: find, verify, read and fold them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from tinyddpm.metrics.inception_network import CLASSES, FEATURES, NETWORK
 from tinyddpm.metrics.published import NORM, State, fold, read_torch, require_hash
 
 FILES = ("pt_inception-2015-12-05-6726825d.pth", "weights-inception-2015-12-05-6726825d.pth")
-"""What pytorch-fid and torch-fidelity call the file, one and the same."""
+"""Names of the file in pytorch-fid and in torch-fidelity. The contents are the same."""
 
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-"""Of that file."""
+"""SHA-256 of that file."""
 
 WHERE = "https://github.com/mseitzer/pytorch-fid/releases"
 
 ANOTHER = f"give {FILES[0]}, or the option sha256 with the hash of this file if it is meant"
-"""What to do about a file with another hash."""
+"""Advice for a file with another hash."""
 
 SOURCE = "sha256"
-"""Under which name a file `.npz` keeps the hash of the `.pth` that it was made of."""
+"""Key in an `.npz` of the SHA-256 of the `.pth` that it was converted from."""
 
 LOGITS = "fc"
 
@@ -36,14 +36,14 @@ DAMAGE = (
     OSError, ValueError, TypeError, AttributeError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile,
     zlib.error,
 )  # fmt: skip
-"""What Torch, NumPy and zipfile raise for files that are damaged, and what comes of files that hold something else."""
+"""Exceptions of Torch, NumPy and zipfile for files that are damaged or hold something else."""
 
 
 def find_weights(given: str) -> Path:
-    """Return the file of weights that is given, or else lies in Torch's cache of downloads.
+    """Return the path `given`, or if it is "" that of the weights in Torch's cache of downloads.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no such file.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
     folder = Path(os.environ.get("TORCH_HOME") or cache, "hub", "checkpoints").expanduser()
@@ -61,11 +61,11 @@ def read_weights(path: Path, sha256: str = SHA256) -> State:
     """Return the arrays in a file of weights. It is read as data: no code in it is run.
 
     Args:
-        path: Torch's `.pth`, which takes Torch to be read, or the `.npz` that `save_weights` made of it.
-        sha256: what the SHA-256 of the `.pth` begins with.
+        path: the published `.pth`, for which Torch must be installed, or the `.npz` that `save_weights` wrote.
+        sha256: first digits of the SHA-256 of the `.pth`.
 
     Raises:
-        CheckpointError: its hash is another, it is damaged, or Torch is not installed.
+        CheckpointError: the hash differs, the file is damaged, or Torch is not installed.
     """
     try:
         if path.suffix == ".npz":
@@ -85,16 +85,16 @@ def read_weights(path: Path, sha256: str = SHA256) -> State:
 
 
 def save_weights(path: Path, state: State, sha256: str) -> None:
-    """Write arrays to an `.npz`, with the SHA-256 of the `.pth` that they were read from."""
+    """Write arrays to an `.npz`, with the SHA-256 of the `.pth` that they come from."""
     arrays: dict[str, Any] = {**state, SOURCE: np.asarray(sha256)}
     np.savez(path, **arrays)
 
 
 def folded(state: State) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Return weights and bias of each unit by its path, and of the `LOGITS`, whose bias is left out.
+    """Return weights and bias of each unit by its path, and of the classifier under `LOGITS`, whose bias is zero.
 
     Raises:
-        CheckpointError: arrays are missing, of other shapes, or not finite.
+        CheckpointError: an array is missing, has another shape, or is not finite.
     """
     found = {}
     for unit in NETWORK.units():
@@ -106,7 +106,7 @@ def folded(state: State) -> dict[str, tuple[NDArray[np.float64], NDArray[np.floa
 
 
 def _array(state: State, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return an array in float64, or raise CheckpointError if it is not there as it should be."""
+    """Return an array in float64; raise CheckpointError if it is missing, of another shape, or not finite."""
     array = state.get(name, np.empty(0))
     if array.shape != shape or not np.isfinite(array).all():
         what = "not there" if name not in state else "not finite" if array.shape == shape else f"of shape {array.shape}"

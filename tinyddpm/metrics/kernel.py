@@ -1,4 +1,4 @@
-"""The kernel distance between two sets of features (Bińkowski et al. 2018, arXiv 1801.01401): Inception's is KID."""
+"""The kernel distance between two sets of features (Bińkowski et al. 2018, arXiv 1801.01401); with Inception's, KID."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from tinyddpm.metrics.base import Numbers, Rows, Sets
 def kernel(sets: Sets, *, subsets: int = 100, size: int = 1000, seed: int = 0) -> Numbers:
     """Return `kernel`, the mean squared kernel distance over random subsets, and `kernel se`, its standard error.
 
-    It is unbiased: about 0 for equal laws whatever the number of samples, and at times below. Subsets of m samples
-    out of n overlap, so their spread s is that of leaving n − m out. What the n themselves leave out of all that there
-    could be adds s √(m / (n − m)) to the error.
+    The estimate is unbiased: about 0 for equal distributions, whatever the number of samples, and sometimes negative.
+    Subsets of m out of n samples overlap, so their standard deviation s reflects only the n − m samples left out of
+    each. The sampling error of the n samples themselves is s √(m / (n − m)); it is part of `kernel se`.
 
     Args:
         sets: drawn and real samples.
-        subsets: how many are drawn of each set.
-        size: samples in a subset; half of the smaller set if that is less.
-        seed: of the choice.
+        subsets: number of random subsets of each set.
+        size: number of samples in a subset, at most half of the smaller set.
+        seed: seed of the random subsets.
 
     Raises:
-        ConfigError: there are fewer than two subsets, or two samples in them.
+        ConfigError: `subsets` or `size` is below 2.
     """
     if subsets < 2 or size < 2:
         raise ConfigError(f"{subsets} subsets of {size}: the kernel distance takes two or more of two or more")
@@ -38,17 +38,17 @@ def kernel(sets: Sets, *, subsets: int = 100, size: int = 1000, seed: int = 0) -
 
 
 def kernel_distance(a: Rows, b: Rows) -> float:
-    """Return the squared maximum mean discrepancy of features (n, D) and (m, D), unbiased; n and m are 2 or more.
+    """Return the unbiased squared maximum mean discrepancy of features (n, D) and (m, D), n and m at least 2.
 
-    With k(x, y) = (x·y / D + 1)³ it is the mean of k over pairs of two different a, plus that over pairs of two
-    different b, minus twice the mean over pairs of an a and a b.
+    With the kernel k(x, y) = (x·y / D + 1)³ it is the mean of k over pairs of different rows of `a`, plus the same for
+    `b`, minus twice the mean over pairs of a row of `a` and a row of `b`.
     """
     a, b = a.astype(np.float64), b.astype(np.float64)
     return _mean_of_pairs(a) + _mean_of_pairs(b) - 2 * float(_kernel(a, b).mean())
 
 
 def _mean_of_pairs(rows: Rows) -> float:
-    """Return the mean of the kernel over pairs of two different rows."""
+    """Return the mean of the kernel over pairs of different rows."""
     n, values = len(rows), _kernel(rows, rows)
     return float((values.sum() - np.trace(values)) / (n * (n - 1)))
 

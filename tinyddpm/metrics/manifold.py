@@ -1,4 +1,4 @@
-"""What of the one set lies near the other: precision and recall, density and coverage, by balls around samples."""
+"""Precision and recall, density and coverage: shares of one set that lie in balls around samples of the other."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tinyddpm.metrics.neighbours import balls
 def precision_recall(sets: Sets, *, k: int = 3) -> Numbers:
     """Return `precision` and `recall` (Kynkäänniemi et al. 2019, arXiv 1904.06991, eqs. 1 and 2).
 
-    Around each sample is a ball that reaches to its k-th nearest neighbour in its own set. Precision is the share of
-    drawn samples in a ball around a real one, recall the share of real samples in a ball around a drawn one.
+    Each sample has a ball whose radius is the distance to its k-th nearest neighbour in its own set. Precision is the
+    share of drawn samples inside a ball of a real one, recall the share of real samples inside a ball of a drawn one.
 
     Args:
         sets: drawn and real samples.
-        k: 1 or more; the farthest neighbour counts where there are fewer.
+        k: 1 or more; in a set with fewer neighbours the farthest one is taken.
 
     Raises:
         ConfigError: k is below 1.
@@ -27,13 +27,13 @@ def precision_recall(sets: Sets, *, k: int = 3) -> Numbers:
 def density_coverage(sets: Sets, *, k: int = 5) -> Numbers:
     """Return `density` and `coverage` (Naeem et al. 2020, arXiv 2002.09797, eqs. 3 and 4).
 
-    Of the same balls around real samples, density is how many a drawn sample lies in, over k: 1 on average for equal
-    laws. Coverage is the share of balls with a drawn sample in them. Neither looks at balls around drawn samples,
-    which an outlier among them makes large.
+    Density is the mean number of real samples' balls that a drawn sample lies in, over k: 1 in expectation for equal
+    distributions. Coverage is the share of real samples' balls that contain a drawn sample. Neither uses balls of drawn
+    samples, which outliers make large.
 
     Args:
         sets: drawn and real samples.
-        k: 1 or more; the farthest neighbour counts where there are fewer.
+        k: 1 or more; in a set with fewer neighbours the farthest one is taken.
 
     Raises:
         ConfigError: k is below 1.

@@ -1,7 +1,7 @@
-"""Nearest neighbours and balls among many features, a block of distances at a time, on all cores.
+"""Nearest neighbours and balls among many features, computed in blocks of distances on all cores.
 
-|a − b|² = |a|² + |b|² − 2 a·b makes distances a matrix product. What is left of it after the rounding of the type of
-the features is enough to find neighbours; how far they are is then computed from the differences, in float64.
+|a − b|² = |a|² + |b|² − 2 a·b turns distances into a matrix product. In the features' precision it suffices to find the
+neighbours; their distances are then computed again from the differences, in float64.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from tinyddpm.backend.workers import Workers
 from tinyddpm.metrics.base import Part, Rows, Sets
 
 BLOCK = 2000
-"""Rows and columns of a block of distances: 16 MB in float32, a product that runs at the machine's full rate, and no
-power of two, whose columns would all fall on the same lines of a cache."""
+"""Rows and columns of a block of distances: 16 MB in float32, large enough for a matrix product at full speed. It is no
+power of two, at which the elements of a column would compete for the same cache lines."""
 
 GROUP = 64
-"""Distances of which only the least is looked at first."""
+"""Distances in a group, of which only the smallest is compared at first."""
 
 USUAL = (3, 5)
-"""The neighbours that define balls in the papers: 3 for precision and recall, 5 for density and coverage."""
+"""The usual k of balls: 3 for precision and recall, 5 for density and coverage. Both are computed in one pass."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Counts: TypeAlias = NDArray[np.int64]
 Candidates: TypeAlias = tuple[NDArray[np.int64], Rows]
-"""Samples that may be among the nearest of each of n samples, in any order, and their squared distances, (n, k)."""
+"""Indices of candidates for the neighbours of n samples, unordered, and their squared distances, (n, k) each."""
 
 
 class Neighbours(NamedTuple):
-    """The k nearest of each of n samples, the nearest first.
+    """The k nearest neighbours of each of n samples, nearest first.
 
     Attributes:
-        which: their rows in the set that was searched, (n, k).
-        distance: how far away, float64 (n, k).
+        which: (n, k), indices in the searched set.
+        distance: float64 (n, k).
     """
 
     which: NDArray[np.int64]
@@ -46,12 +46,12 @@ class Neighbours(NamedTuple):
 
 
 class Balls(NamedTuple):
-    """Which samples lie in balls around others.
+    """How n drawn and m real samples lie in each other's balls.
 
     Attributes:
-        around: how many balls around a real sample each drawn one is in, (n,).
-        reached: whether the ball around each real sample has a drawn one in it, (m,).
-        covered: whether each real sample is in a ball around a drawn one, (m,).
+        around: (n,), number of real samples' balls that each drawn sample lies in.
+        reached: (m,), whether the ball of each real sample contains a drawn one.
+        covered: (m,), whether each real sample lies in the ball of a drawn one.
     """
 
     around: Counts
@@ -60,7 +60,7 @@ class Balls(NamedTuple):
 
 
 def nearest(part: Part, others: Part, k: int = 1) -> Neighbours:
-    """Return the k nearest `others` of each sample of a set, or all of them if they are fewer."""
+    """Return the k nearest `others` of each sample of a set; all others if there are fewer than k."""
     a, b = part.features, others.features
     centre = b.mean(0)
 
@@ -73,15 +73,15 @@ def nearest(part: Part, others: Part, k: int = 1) -> Neighbours:
 
 
 def nearest_inside(part: Part, k: int) -> Neighbours:
-    """Return the k nearest neighbours of each sample among the others of its own set, or all if they are fewer.
+    """Return the k nearest neighbours of each sample within its own set, itself excluded; all if there are fewer.
 
-    A block of distances is the block on the other side of the diagonal, transposed: it is computed once.
+    The matrix of distances is symmetric: of a block and its mirror image only one is computed.
     """
     a = part.features
     centre, blocks = a.mean(0), _blocks(len(a))
 
     def block(pair: tuple[slice, slice]) -> list[tuple[slice, Candidates]]:
-        """Return the nearest of these columns to these rows, and off the diagonal the other way round too."""
+        """Return candidates for these rows among these columns, and off the diagonal also for the columns."""
         rows, columns = pair
         squared = _squared(a[rows], a[columns], centre)
         if rows == columns:
@@ -96,29 +96,29 @@ def nearest_inside(part: Part, k: int) -> Neighbours:
 
 
 def radii(part: Part, k: int) -> NDArray[np.float64]:
-    """Return the distance of each sample to its k-th nearest neighbour in its own set, or to the farthest, (n,)."""
+    """Return each sample's distance to its k-th nearest neighbour in its own set, or to the farthest, (n,)."""
     kept = max(k, *USUAL)
     found = part.kept(f"{kept} nearest inside", lambda: nearest_inside(part, kept)).distance
     return found[:, min(k, len(part) - 1) - 1]
 
 
 def balls(sets: Sets, k: int) -> Balls:
-    """Return which samples lie in balls that reach to the k-th nearest neighbour of their centre in its own set.
+    """Return how samples lie in balls whose radius is the distance from the centre to its k-th nearest neighbour.
 
-    One pass over the distances between drawn and real samples finds this for k, and for those that are usual.
+    One pass over the distances between drawn and real samples computes this for k and for the `USUAL` k.
     """
     several = sorted({k, *USUAL})
     return sets.kept(f"balls of {several}", lambda: _balls(sets, several))[several.index(k)]
 
 
 def _balls(sets: Sets, several: list[int]) -> list[Balls]:
-    """Return what `balls` does for each of several k."""
+    """Return `Balls` for each of several k."""
     a, b = sets.drawn.features, sets.real.features
     centre = b.mean(0)
     of_drawn, of_real = ([(radii(part, k) ** 2).astype(b.dtype) for k in several] for part in (sets.drawn, sets.real))
 
     def block(pair: tuple[slice, slice]) -> tuple[slice, slice, list[Balls]]:
-        """Return what these drawn and these real samples alone say of each other."""
+        """Return `Balls` of these drawn and real samples alone, for each k."""
         rows, columns = pair
         squared = _squared(a[rows], b[columns], centre)
         found = []
@@ -143,12 +143,12 @@ def _blocks(n: int) -> list[slice]:
 
 
 def _on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Return `function` of all items in order, each computed by one thread."""
+    """Return `function(item)` of all items in order, computed by parallel threads."""
     return Workers(load_backend("numpy").threads(0)).map(function, items)
 
 
 def _squared(a: Rows, b: Rows, centre: Rows) -> Rows:
-    """Return the squared distances of rows, (n, m). Around a centre squares are small, and so is what they lose."""
+    """Return the squared distances of rows, (n, m). Subtracting a centre keeps squares, and their rounding, small."""
     a, b = a - centre, b - centre
     squared: Rows = a @ (-2 * b).T
     squared += np.einsum("nd,nd->n", a, a)[:, None]
@@ -157,9 +157,10 @@ def _squared(a: Rows, b: Rows, centre: Rows) -> Rows:
 
 
 def _smallest(squared: Rows, k: int, first: int) -> Candidates:
-    """Return the k smallest of each row, in any order, and their columns, which are counted from `first`.
+    """Return the columns, plus `first`, and values of the k smallest elements of each row, unordered.
 
-    Columns are cut into groups: the k smallest lie in the k groups with the smallest least elements, or in the rest.
+    Columns are split into groups. The k smallest elements lie in the k groups with the smallest minima, or among the
+    columns left over.
     """
     n, m = squared.shape
     among, columns = squared, np.broadcast_to(np.arange(m), (n, m))
@@ -175,7 +176,7 @@ def _smallest(squared: Rows, k: int, first: int) -> Candidates:
 
 
 def _together(a: Rows, b: Rows, found: list[tuple[slice, Candidates]], k: int) -> Neighbours:
-    """Return the k nearest of those that blocks found, their distances computed anew."""
+    """Merge the candidates of all blocks into the k nearest, with distances computed from differences."""
     of_rows: dict[int, list[Candidates]] = {}
     for rows, piece in found:
         of_rows.setdefault(rows.start, []).append(piece)

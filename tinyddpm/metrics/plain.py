@@ -1,4 +1,4 @@
-"""Samples as their own features: the pixels of images, the coordinates of points. No network stands between."""
+"""Features without a network: the pixels of images, the coordinates of points."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinyddpm.metrics.base import Seen, require_images
 
 
 class Pixels:
-    """All pixels and channels of an image, from 0 to 1."""
+    """The values of all pixels and channels of an image, scaled to [0, 1]."""
 
     description = "pixels from 0 to 1"
     resize = "none"

@@ -1,4 +1,4 @@
-"""Weights that others have trained and published: the file that it must be, read, and batch norms folded in."""
+"""Published weights of other projects: verify the file's hash, read it, and fold batch norms into convolutions."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from numpy.typing import NDArray
 from tinyddpm.errors import CheckpointError
 
 State = Mapping[str, NDArray[Any]]
-"""Arrays as Torch names and lays them out: the kernel of a convolution is (C_out, C_in, kh, kw)."""
+"""Arrays under Torch's names and in Torch's layout: the kernel of a convolution is (C_out, C_in, kh, kw)."""
 
 NORM = "weight", "bias", "running_mean", "running_var"
-"""What Torch calls γ, β, μ and σ² of a batch norm."""
+"""Torch's names of γ, β, μ and σ² of a batch norm."""
 
 EPSILON = 1e-3
-"""What the batch norms of networks that TensorFlow has trained add to a variance."""
+"""ε that a batch norm adds to the variance, in networks trained with TensorFlow."""
 
 Floating = TypeVar("Floating", bound=np.floating[Any])
 
 
 def read_torch(file: Traversable, sha256: str, advice: str) -> State:
-    """Return the arrays in a file of Torch's. It is read as data: no code in it is run.
+    """Return the arrays in a Torch file. It is read as data: no code in it is run.
 
     Args:
         file: the file.
-        sha256: what its SHA-256 begins with.
-        advice: what to do about another file.
+        sha256: first digits of the expected SHA-256.
+        advice: end of the error's line: what to do about another file.
 
     Raises:
-        CheckpointError: its hash is another.
+        CheckpointError: the hash differs.
         ImportError: Torch is not installed.
     """
     content = file.read_bytes()
@@ -46,11 +46,7 @@ def read_torch(file: Traversable, sha256: str, advice: str) -> State:
 
 
 def require_hash(file: Traversable, found: str, wanted: str, advice: str) -> None:
-    """Refuse a file whose SHA-256 does not begin as it is wanted to.
-
-    Raises:
-        CheckpointError: it does not; the line ends with the advice.
-    """
+    """Raise CheckpointError, with the advice, unless the hash `found` of a file begins with the hash `wanted`."""
     if not found.startswith(wanted.lower()):
         raise CheckpointError(f"the SHA-256 of {file} is {found}, and that of the published weights {wanted}: {advice}")
 
@@ -59,11 +55,11 @@ def fold(kernel: NDArray[Floating], norm: Iterable[NDArray[Floating]]) -> tuple[
     """Return the weights (kh, kw, C_in, C_out) and the bias (C_out,) of a convolution with the batch norm after it.
 
     A batch norm is γ (y − μ) / √(σ² + ε) + β of a convolution y = P(x) W. That is P(x) W s + (β − μ s) with
-    s = γ / √(σ² + ε), a number for each channel: a convolution with a bias.
+    s = γ / √(σ² + ε), one number per channel: a convolution with a bias.
 
     Args:
         kernel: (C_out, C_in, kh, kw).
-        norm: what `NORM` names, (C_out,) each.
+        norm: γ, β, μ and σ² in the order of `NORM`, (C_out,) each.
     """
     gamma, beta, mean, variance = norm
     scale = gamma / np.sqrt(variance + EPSILON)

@@ -1,4 +1,4 @@
-"""Bilinear resizing as networks of features have been given it. Neither kind smooths what it makes smaller."""
+"""Bilinear resizing without antialiasing, in the two versions in use for Inception features."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tinyddpm.backend import Array
 
 
 def resize_bilinear(images: Array, size: tuple[int, int], half_pixels: bool) -> Array:
-    """Return images at another size, each pixel between the four about its place.
+    """Return images resized to another size by bilinear interpolation.
 
     Args:
         images: (N, H, W, C), floating.
         size: (H', W').
-        half_pixels: whether pixels are squares whose centres lie at halves, so that the outer edges of both images
-            agree, as in PyTorch (`align_corners=False`); or points, the first of both at the same place, as in
-            TensorFlow 1, which shifts images up and left by up to half a pixel.
+        half_pixels: whether pixel centres lie at half-integers, so that the outer edges of both images agree, as in
+            PyTorch (`align_corners=False`); if not, they lie at integers, as in TensorFlow 1, which shifts images up
+            and left by up to half a pixel.
 
     Returns:
         (N, H', W', C).
@@ -36,9 +36,9 @@ def resize_bilinear(images: Array, size: tuple[int, int], half_pixels: bool) -> 
 
 
 def _places(old: int, new: int, half_pixels: bool) -> tuple[np.ndarray[Any, Any], ...]:
-    """Return for each new pixel the two old ones beside it and its share of the second, in float32 as it is done there.
+    """Return, for each new pixel, the two old pixels beside it and the weight of the second, computed in float32.
 
-    What would lie before the first pixel or after the last is that pixel.
+    Positions before the first pixel or after the last are clamped to it.
     """
     scale, shift = np.float32(old / new), np.float32(0.5 if half_pixels else 0)
     at = np.maximum((np.arange(new, dtype=np.float32) + shift) * scale - shift, np.float32(0))

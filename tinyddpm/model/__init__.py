@@ -1,1 +1,1 @@
-"""All that a trained model needs: its configuration, its checkpoint, its network as a denoiser, and its samples."""
+"""Trained models: configuration, checkpoint, the network as a denoiser, and drawing samples."""

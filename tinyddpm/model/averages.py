@@ -1,17 +1,17 @@
-"""Power-function averages of the weights: their profiles, and one average made of others when training is done.
+"""Power-function averages of the weights: their profiles, and the fit of any average by others after training.
 
-The average of exponent γ counts the weights θ at time τ in proportion to τ^γ (EDM2, 2312.02696, section 3.1). After t
-steps its profile, which says how much each time counts, is
+The average of exponent γ weights the parameters θ at time τ in proportion to τ^γ (EDM2, 2312.02696, section 3.1). Its
+profile after t steps, the weight of each time, is
 
-    p(τ) = (γ + 1) τ^γ / t^(γ+1),  0 < τ ≤ t,
+    p(τ) = (γ + 1) τ^γ / t^(γ+1),  0 < τ ≤ t.
 
-whose standard deviation is the same share of t at any t: the average's relative length. Weights are those of a whole
-step, θ(τ) = θ_k for k − 1 < τ ≤ k. So θ_k counts
+The standard deviation of p is the same fraction of t for every t: the relative length of the average. Parameters change
+once a step, θ(τ) = θ_k for k − 1 < τ ≤ k. So the weight of θ_k is
 
-    w_k = ∫ p(τ) dτ from k − 1 to k = (k^(γ+1) − (k − 1)^(γ+1)) / t^(γ+1),
+    w_k = ∫ p(τ) dτ from k − 1 to k = (k^(γ+1) − (k − 1)^(γ+1)) / t^(γ+1).
 
-and this is what the update θ̂ ← β_t θ̂ + (1 − β_t) θ_t with β_t = (1 − 1/t)^(γ+1) leaves of θ_k exactly: it comes in by
-1 − β_k, and what is left of it is the product of β_j over j = k + 1 … t, which is (k/t)^(γ+1).
+The update θ̂ ← β_t θ̂ + (1 − β_t) θ_t with β_t = (1 − 1/t)^(γ+1) gives θ_k exactly this weight: θ_k enters with
+1 − β_k, which later steps multiply by the product of β_j over j = k + 1 … t, and that product is (k/t)^(γ+1).
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tinyddpm.errors import ConfigError
 
-if TYPE_CHECKING:  # whoever reads settings need not wait for NumPy
+if TYPE_CHECKING:  # reading settings does not import NumPy
     import numpy as np
 
     Vector: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
 LONGEST = 12**-0.5
-"""The relative length of the mean of all weights so far, γ = 0. Beyond it late weights would count less than early."""
+"""Largest relative length: that of the plain mean, γ = 0. Beyond it, late weights would count less than early ones."""
 
 
 def lengths_of(text: str) -> tuple[float, ...]:
-    """Return the relative lengths that a text such as "0.05,0.10" names; () of an empty one.
+    """Return the relative lengths in a text such as "0.05,0.10"; () for an empty text.
 
     Raises:
-        ConfigError: it names what is no length, or a length twice.
+        ConfigError: an item is no number above 0 and up to `LONGEST`, or a length occurs twice.
     """
     try:
         lengths = tuple(map(float, text.split(","))) if text.strip() else ()
@@ -48,12 +48,12 @@ def lengths_of(text: str) -> tuple[float, ...]:
 
 
 def name_of(length: float) -> str:
-    """Return a relative length as names of arrays and files have it: three digits, and more where it has more."""
+    """Return a relative length as written in names of arrays and files: with three digits, or more if it has more."""
     return max(f"{length:.3f}", f"{length:g}", key=len)
 
 
 def exponent_of(length: float) -> float:
-    """Return γ ≥ 0 of a relative length σ: (γ + 1) / ((γ + 2)² (γ + 3)) = σ² (EDM2, eq. 123)."""
+    """Return the exponent γ ≥ 0 for a relative length σ: (γ + 1) / ((γ + 2)² (γ + 3)) = σ² (EDM2, eq. 123)."""
     import numpy as np
 
     squared = length**-2
@@ -68,8 +68,9 @@ def length_of(exponent: float) -> float:
 def inner_product(t_a: Any, exponent_a: Any, t_b: Any, exponent_b: Any) -> Any:
     """Return ∫ p_a(τ) p_b(τ) dτ of two profiles (EDM2, Algorithm 3), per unit of time; arguments are broadcast.
 
-    Both are powers up to the shorter time s, so it is (γ_a + 1) (γ_b + 1) s^(γ_a+γ_b+1) / ((γ_a + γ_b + 1) t_a^(γ_a+1)
-    t_b^(γ_b+1)). With the longer time l it is written so that no power overflows: s to the exponent of the longer one.
+    Up to the shorter time s both are powers, so it is (γ_a + 1) (γ_b + 1) s^(γ_a+γ_b+1) / ((γ_a + γ_b + 1) t_a^(γ_a+1)
+    t_b^(γ_b+1)). With the longer time l and the exponent γ of its profile, the powers of time are (s/l)^γ / l, which is
+    how they are computed: no power overflows.
     """
     import numpy as np
 
@@ -80,12 +81,12 @@ def inner_product(t_a: Any, exponent_a: Any, t_b: Any, exponent_b: Any) -> Any:
 
 @dataclass(frozen=True)
 class Fit:
-    """A profile made of others: how much each of them counts, and what is left over.
+    """The coefficients that make one profile of others, and the error.
 
     Attributes:
-        shares: one for each of the others; they add up to 1.
-        error: √(t ∫ r(τ)² dτ) of what is left over, r = Σ share_i p_i − p, over the t steps. The average that is made
-            is off by at most this times the root mean square, over the steps, of the weights' distance from any point.
+        shares: (n,), the coefficients; they add up to 1.
+        error: √(t ∫ r(τ)² dτ) over the t steps, with the residual r = Σ share_i p_i − p. The resulting average of the
+            weights is off by at most this times the root mean square of their distance from any fixed point.
     """
 
     shares: Vector
@@ -93,19 +94,19 @@ class Fit:
 
 
 def fit(times: Vector, exponents: Vector, t: float, exponent: float) -> Fit:
-    """Return the profile of an exponent after t steps as the nearest sum of profiles of other times and exponents.
+    """Return the best fit of the profile of an exponent after t steps by profiles of other times and exponents.
 
-    It is that of least squares (EDM2, section 3.2), among those whose shares add up to 1, as the weights of a mean do:
-    otherwise the mean of all weights, far larger than they move, would be part of the error.
+    The fit is that of least squares (EDM2, section 3.2) under the constraint that the shares add up to 1. Without the
+    constraint the error would contain the mean of the weights, which is far larger than their changes.
 
-    By Cauchy and Schwarz r_k, the integral of r over a step, has r_k² ≤ ∫ r² over it; and Σ r_k = 0. So |Σ r_k θ_k| =
-    |Σ r_k (θ_k − c)| ≤ √(Σ r_k²) √(Σ |θ_k − c|²) for any c, which is the bound by `error`.
+    Let r_k be the integral of r over step k. By Cauchy and Schwarz r_k² ≤ ∫ r² over the step; and Σ r_k = 0. So
+    |Σ r_k θ_k| = |Σ r_k (θ_k − c)| ≤ √(Σ r_k²) √(Σ |θ_k − c|²) for any c, which is the bound stated for `error`.
 
     Args:
-        times: (n,), steps at which there are averages, at most t.
-        exponents: (n,), theirs.
-        t: steps, at least 1.
-        exponent: of the profile that is wanted.
+        times: (n,), the steps of the available averages, at most t.
+        exponents: (n,), their exponents.
+        t: the number of steps, at least 1.
+        exponent: the exponent of the wanted profile.
     """
     import numpy as np
 
@@ -113,7 +114,7 @@ def fit(times: Vector, exponents: Vector, t: float, exponent: float) -> Fit:
     grid = inner_product(times[:, None], exponents[:, None], times, exponents)
     wanted = inner_product(times, exponents, 1.0, exponent)
     conditions = np.block([[grid, np.ones((n, 1))], [np.ones((1, n)), np.zeros((1, 1))]])
-    # Not solved but fitted: averages of neighbouring steps are nearly the same.
+    # By least squares, as the system is nearly singular: averages of neighbouring steps are nearly the same.
     shares = np.linalg.lstsq(conditions, np.append(wanted, 1.0), rcond=None)[0][:n]
     left = shares @ grid @ shares - 2 * wanted @ shares + inner_product(1.0, exponent, 1.0, exponent)
     return Fit(shares, float(max(0.0, left) ** 0.5))

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that it takes to sample or to go on training, in one HDF5 file that holds data and no code.
+"""Checkpoints: all that sampling or resuming a training needs, in one HDF5 file that holds data and no code.
 
 The flat vectors are stored as one dataset per parameter, by its path: `weights/<path>`, `ema/<path>`, `adam/m/<path>`,
 `adam/v/<path>`, and `averages/<length>/<path>` for each length. The header is JSON. The configuration in it names
@@ -28,38 +28,38 @@ Layout: TypeAlias = Sequence[tuple[str, tuple[int, ...]]]
 
 FORMAT = "tinyddpm checkpoint"
 SCHEMA = 2
-"""Raised by one whenever an older tinyddpm could no longer read what is written."""
+"""Version of the format. It grows by one whenever an older tinyddpm could no longer read new files."""
 
 HISTORY = "history"
-"""The array of the losses that times are drawn after; the header has its shape under the same name."""
+"""Name of the array of losses that a law of t remembers, and of its shape in the header."""
 
 MOMENTS, AVERAGES = "moments", "averages"
-"""What the header says of vectors that only some checkpoints have: whether of Adam's moments, and of which averages."""
+"""Fields of the header: whether the file has Adam's moments, and the lengths of the averages in it."""
 
 ORIGINS = ("imported", "initial")
-"""What a run's state says of where its first weights came from: kept with all that is made of them."""
+"""Entries of a run's state that tell where its first weights came from, kept in every checkpoint made of them."""
 
 PLUGIN_KEYS = ("group", "name", "distribution", "version")
 
 DISTRIBUTION = re.compile("[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 VERSION = re.compile("[A-Za-z0-9][A-Za-z0-9.!+_-]*")
-"""How packages and versions are written (PEP 508, PEP 440); what begins otherwise could be an option of pip."""
+"""Names of packages and versions (PEP 508, PEP 440). Other first characters could start an option of pip."""
 
 FLOAT32 = np.dtype(np.float32).str
 
 LARGEST = 2**48
-"""No number of elements, steps or bytes goes beyond it."""
+"""Upper bound of valid numbers of elements, steps or bytes in a header."""
 
 
 @dataclass(kw_only=True)
 class CheckpointHeader:
-    """What a checkpoint says of itself.
+    """The header of a checkpoint: all but its arrays.
 
     Attributes:
         config: the whole configuration, as JSON.
-        step: training steps done.
+        step: the number of training steps done.
         sample_shape: (H, W, C) of an image, (D,) of a point.
-        classes: class names, () without labels.
+        classes: the names of the classes, () without labels.
         plugins: the registry entries in use, each with its "group", "name", "distribution" and "version".
         state: small JSON values of the training run.
     """
@@ -77,12 +77,12 @@ class Checkpoint(CheckpointHeader):
     """A header with float32 arrays: the weights, their average, and what only training needs.
 
     Attributes:
-        weights: flat.
-        ema: flat.
-        adam_m: flat, None for sampling only.
-        adam_v: flat, None for sampling only.
-        averages: power-function averages by the names of their lengths, each flat; none for sampling only.
-        history: the losses that times are drawn after, (T, n); None without, and for sampling only.
+        weights: the weights as trained, flat.
+        ema: their running average, flat.
+        adam_m: Adam's first moment, flat; None in a checkpoint that is only for sampling.
+        adam_v: Adam's second moment; likewise.
+        averages: power-function averages by the names of their lengths, each flat; {} if only for sampling.
+        history: the losses that the law of t remembers, (T, n); None if it remembers none, or if only for sampling.
     """
 
     weights: Vector
@@ -94,10 +94,15 @@ class Checkpoint(CheckpointHeader):
 
 
 def save_checkpoint(path: PathLike, checkpoint: Checkpoint, layout: Layout) -> None:
-    """Write `checkpoint` to `path` wholly, or not at all: a file that is there stays until the new one is safe on disk.
+    """Write `checkpoint` to `path`, as a whole or not at all: an older file stays until the new one is safe on disk.
+
+    Args:
+        path: the file.
+        checkpoint: the header and the arrays.
+        layout: the paths and the shapes of the parameters.
 
     Raises:
-        CheckpointError: it cannot be written, or holds a value that is NaN or infinite.
+        CheckpointError: the file cannot be written, or a value is NaN or infinite.
     """
     vectors: dict[str, Vector | None] = {"weights": checkpoint.weights, "ema": checkpoint.ema}
     moments = checkpoint.adam_m is not None
@@ -126,7 +131,7 @@ def save_checkpoint(path: PathLike, checkpoint: Checkpoint, layout: Layout) -> N
 def load_checkpoint(
     path: PathLike, layout_of: Callable[[CheckpointHeader], Layout], *, moments: bool = True
 ) -> Checkpoint:
-    """Return the checkpoint at `path`, every array compared with the hash that was written and with the layout.
+    """Return the checkpoint at `path`, after a check of every array against its hash and the layout.
 
     Args:
         path: the file.
@@ -136,11 +141,11 @@ def load_checkpoint(
 
     Raises:
         CheckpointError: the file is missing, foreign, damaged or of a newer tinyddpm, a plugin that it needs is not
-            installed, its arrays do not fit the layout, or it lacks the moments that are asked for.
+            installed, its arrays do not fit the layout, or `moments` is true and the file has none.
     """
 
     def expected(raw: Header) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Return the shape and the type of each array that belongs to such a header."""
+        """Return the shape and the type of each array that a file with this header must have."""
         header = _parse(path, raw)
         _require_plugins(path, header)
         kinds = ["weights", "ema"]
@@ -172,14 +177,14 @@ def load_checkpoint(
 
 
 def read_checkpoint_header(path: PathLike) -> CheckpointHeader:
-    """Return the header of the checkpoint at `path`; see `read_checkpoint_outline`."""
+    """Return the header of the checkpoint at `path`. For the errors see `read_checkpoint_outline`."""
     return read_checkpoint_outline(path)[0]
 
 
 def read_checkpoint_outline(path: PathLike) -> tuple[CheckpointHeader, int]:
-    """Return the header of the checkpoint at `path`, and how many parameters lie beside it.
+    """Return the header of the checkpoint at `path`, and the number of parameters in the file.
 
-    No array is read and no network is built, whatever the header says; its plugins need not be installed.
+    No array is read and no network is built, so the plugins that it names need not be installed.
 
     Raises:
         CheckpointError: the file is missing or foreign, its header is damaged, or it is of a newer tinyddpm.
@@ -189,7 +194,7 @@ def read_checkpoint_outline(path: PathLike) -> tuple[CheckpointHeader, int]:
 
 
 def plugin_notes(header: CheckpointHeader) -> list[str]:
-    """Return a line for each plugin that is now of another version, or from elsewhere, than `header` says."""
+    """Return one line for each plugin whose installed version or distribution differs from the header's."""
     notes = []
     for plugin in header.plugins:
         sources = [f"{entry.distribution} {entry.version}" for entry in _installed(plugin)]
@@ -202,25 +207,25 @@ def plugin_notes(header: CheckpointHeader) -> list[str]:
 
 
 def split(vectors: Mapping[str, Vector | None], layout: Layout) -> dict[str, Vector]:
-    """Return flat vectors by kind as one array per parameter, `<kind>/<path>`: views."""
+    """Return views of flat vectors, one for each kind and parameter, by the name `<kind>/<path>`."""
     return {
         f"{kind}/{parameter}": array for kind, vector in vectors.items() for parameter, array in _parts(vector, layout)
     }
 
 
 def shapes(kinds: Iterable[str], layout: Layout) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Return the shape and the type of each array that vectors of these kinds are stored as."""
+    """Return the shape and the type of each array of vectors of these kinds, by the name `<kind>/<path>`."""
     return {f"{kind}/{parameter}": (tuple(shape), FLOAT32) for kind in kinds for parameter, shape in layout}
 
 
 def join(arrays: Mapping[str, Vector], kind: str) -> Vector:
-    """Return the arrays of a kind as one flat vector."""
+    """Return the arrays of a kind as one flat float32 vector, in their order."""
     parts = [array.ravel() for name, array in arrays.items() if name.startswith(f"{kind}/")]
     return np.concatenate([np.empty(0, np.float32), *parts])
 
 
 def _parts(vector: Vector | None, layout: Layout) -> Iterator[tuple[str, Vector]]:
-    """Yield each parameter's path and its part of the flat `vector`, as a view of its shape."""
+    """Yield each parameter's path and a view of its part of the flat `vector`, in its shape."""
     size = sum(prod(shape) for _, shape in layout)
     if vector is None or vector.shape != (size,) or vector.dtype != np.float32:
         found = "None" if vector is None else f"{vector.dtype} {vector.shape}"
@@ -232,7 +237,7 @@ def _parts(vector: Vector | None, layout: Layout) -> Iterator[tuple[str, Vector]
 
 
 def _is_shape(value: Any, dimensions: tuple[int, ...] = (2,)) -> bool:
-    """Whether `value` is a shape of so many dimensions, which an array can have."""
+    """Whether `value` is the shape of an array with one of these numbers of dimensions."""
     return (
         isinstance(value, list)
         and len(value) in dimensions
@@ -242,7 +247,7 @@ def _is_shape(value: Any, dimensions: tuple[int, ...] = (2,)) -> bool:
 
 
 def _is_plugin(value: Any) -> bool:
-    """Whether `value` describes a plugin, by a name that may be shown and a distribution that pip may be told of."""
+    """Whether `value` describes a plugin, with names that are safe to print and a distribution that is safe for pip."""
     if not isinstance(value, dict) or not all(isinstance(value.get(key), str) for key in PLUGIN_KEYS):
         return False
     names = DISTRIBUTION.fullmatch(value["distribution"]), VERSION.fullmatch(value["version"])
@@ -267,7 +272,7 @@ _STATE: dict[str, Callable[[Any], bool]] = {
     "averaged": _is_texts,
     "initial": _is_texts,
 }
-"""What a run reads of its state, where it is there."""
+"""Checks of the optional entries of `state` that a run reads."""
 
 _VALID: dict[str, Callable[[Any], bool]] = {
     "config": lambda value: isinstance(value, dict),
@@ -283,7 +288,7 @@ _VALID: dict[str, Callable[[Any], bool]] = {
 
 
 def _parse(path: PathLike, raw: Header) -> CheckpointHeader:
-    """Return the header in the JSON object `raw`, checked field by field."""
+    """Return the header in the JSON object `raw`, after a check of each field."""
     name, schema = os.fspath(path), raw.get("schema")
     if raw.get("format") != FORMAT or type(schema) is not int or schema < 1:
         raise CheckpointError(f"{name} is not a checkpoint of tinyddpm")
@@ -306,7 +311,7 @@ def _parse(path: PathLike, raw: Header) -> CheckpointHeader:
 
 
 def _with_table_of_spacing(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the configuration in a file of schema 1, where the spacing was a setting of the table `sampling`."""
+    """Return a configuration of schema 1 in today's form: the spacing was a setting of the table `sampling` then."""
     sampling = config.get("sampling")
     if not isinstance(sampling, dict) or "spacing" not in sampling:
         return config
@@ -315,7 +320,7 @@ def _with_table_of_spacing(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _installed(plugin: dict[str, str]) -> list[registry.Entry]:
-    """Return the registry's entries of the group and name of `plugin`."""
+    """Return the registry's entries with the group and the name of `plugin`."""
     if plugin["group"] not in registry.GROUPS:
         return []
     return [entry for entry in registry.entries(plugin["group"]) if entry.name == plugin["name"]]
@@ -336,7 +341,7 @@ def _require_plugins(path: PathLike, header: CheckpointHeader) -> None:
 
 
 def plugins_of(config: Config) -> list[dict[str, str]]:
-    """Return the registry entries that a model of this configuration needs, as a checkpoint names them."""
+    """Return the registry entries that a model of this configuration needs, in the form of the header's `plugins`."""
     used = {
         "networks": config.network.name,
         "schedules": config.schedule.name,

@@ -1,4 +1,4 @@
-"""The configuration of a run: tables of settings with defaults, read from TOML and checked before anything starts."""
+"""The configuration of a run: tables of settings with defaults, read from TOML and checked when it is made."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from tinyddpm.model.tables import (
 )
 
 TOYS = ("mixture", "mixture-1d", "moons", "ring", "swiss-roll")
-"""The data sets of points on a line and in the plane, which the preset `toy` is for."""
+"""The data sets of points on a line or in the plane, which start from the preset `toy`."""
 
 
 SEVERAL = {"transforms": "shift", "callbacks": "early-stop"}
-"""Tables of as many parts as are wanted, each a table of its options, and a part that there is."""
+"""Tables that hold any number of parts, each with a table of options; and an example of such a part for messages."""
 
 DEEPEST = 8
-"""Tables of tables and lists of lists go no further."""
+"""Largest depth of nested tables and lists."""
 
 _NAME = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
 DOTTED = re.compile(rf"""(?<![\w.\-"']){_NAME}(?:[ \t]*+\.[ \t]*+{_NAME}){{64}}""")
-"""A key of more tables than any file has."""
+"""Matches a dotted key of more than 64 parts, which no real file has."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,12 @@ class Config:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     transforms: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What is done to samples before they are learned from, in this order: the options of each, by its name."""
+    """The transforms of training samples, in this order: the options of each, by its registered name."""
     callbacks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What is told of the run: the options of each callback, by its registered name."""
+    """The callbacks of the run: the options of each, by its registered name."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the configuration as nested tables: what `from_dict` reads. Settings that are None are left out."""
+        """Return the configuration as nested tables, which `from_dict` reads. Settings that are None are left out."""
         tables: dict[str, Any] = {}
         for name, value in asdict(self).items():
             if value is None:
@@ -94,15 +94,19 @@ class Config:
     def from_dict(cls, tables: Mapping[str, Any], origin: str = "configuration") -> Config:
         """Return the defaults, overridden by nested tables.
 
+        Args:
+            tables: the tables.
+            origin: where they come from, for messages.
+
         Raises:
-            ConfigError: a key is unknown (the nearest is named), or a value of the wrong type or out of range.
+            ConfigError: a key is unknown, or a value has the wrong type or is out of range.
         """
         return cls().updated(tables, origin)
 
     def updated(self, tables: Mapping[str, Any], origin: str = "configuration") -> Config:
         """Return this configuration, overridden by nested tables; see `from_dict`.
 
-        Naming another part (network, schedule, sampler, data set, …) drops the options of the one before.
+        A table that names another part (network, schedule, sampler, data set, …) drops the options of the former part.
         """
         fault = fault_in(tables)
         if fault:
@@ -130,7 +134,7 @@ class Config:
         return config
 
     def _without_options_of_others(self, training: Any) -> Config:
-        """Return this configuration without the options of parts that a table `training` replaces."""
+        """Return this configuration without the options of the parts that a table `training` replaces by others."""
         given = training if isinstance(training, Mapping) else {}
         others: dict[str, Any] = {
             table: OptionsConfig()
@@ -158,7 +162,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Return the tables of a TOML file.
 
     Raises:
-        ConfigError: it cannot be read or is not TOML.
+        ConfigError: the file cannot be read or is not TOML.
     """
     try:
         check_file(path)
@@ -170,12 +174,12 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Return the tables in a text that is TOML, of settings as a configuration has them.
+    """Return the tables in a TOML text whose values are ones that a configuration can have.
 
     Raises:
-        ValueError: it is not TOML, or has a date, a huge number, or tables in tables in tables.
+        ValueError: the text is not TOML, or has a date, a number beyond 64 bits, or too deeply nested tables.
     """
-    if DOTTED.search(text):  # tomllib takes time by the square of the dots
+    if DOTTED.search(text):  # tomllib's time grows with the square of the number of dots
         raise ValueError("it is nested too deeply")
     try:
         tables = tomllib.loads(text)
@@ -188,7 +192,7 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def fault_in(value: Any) -> str:
-    """Return what is no setting in values read from a file, as deep as they go; "" if nothing."""
+    """Return what makes values read from a file invalid as settings, at any depth; "" if they are valid."""
     level: list[Any] = [value]
     for _ in range(DEEPEST):
         below: list[Any] = []
@@ -218,7 +222,7 @@ def presets() -> list[str]:
 
 @dataclass(frozen=True)
 class Preset:
-    """A configuration known to work, and the samples it is meant for: their shape and number of classes."""
+    """A configuration known to work, and the samples it is meant for: their shape and their number of classes."""
 
     config: Config
     sample_shape: tuple[int, ...]
@@ -229,14 +233,14 @@ def preset(name: str) -> Preset:
     """Return the preset called `name`.
 
     Raises:
-        RegistryError: there is none of this name, or its plugin is broken.
-        ConfigError: its settings are wrong, or it does not say what samples it is for.
+        RegistryError: there is no preset of this name, or its plugin is broken.
+        ConfigError: its settings are wrong, or it does not say which samples it is meant for.
     """
     return preset_of(name, registry.build("presets", name, (), {}))
 
 
 def preset_of(name: str, tables: Any) -> Preset:
-    """Return the preset that `tables` make, called `name` in errors; see `preset`."""
+    """Return the preset with the tables `tables`, called `name` in messages; see `preset`."""
     match tables:
         case {"about": {"sample_shape": [*shape], "classes": int(classes)}, **rest}:
             settings = {str(key): value for key, value in rest.items()}
@@ -247,19 +251,19 @@ def preset_of(name: str, tables: Any) -> Preset:
 
 
 def defaults_for(source: str) -> Config:
-    """Return the settings to start from for a data set: its preset's if it has one, DDPM's otherwise."""
+    """Return the default settings for a data set: those of the preset of its name, if there is one, or DDPM's."""
     name = "toy" if source in TOYS else source
     return preset(name).config if name in presets() else Config()
 
 
 def settings() -> Iterator[tuple[str, str, str, Any, Any]]:
-    """Yield (table, key, command-line name, type, help text) of every setting; the table of a top-level one is ''."""
+    """Yield (table, key, command-line name, type, help text) of every setting; top-level ones have the table ''."""
     for name, item in _fields(Config).items():
         if item.default_factory is MISSING:
             yield "", name, item.metadata["flag"] or name, get_type_hints(Config)[name], item.metadata["help"]
             continue
         table = item.default_factory
-        if table is dict:  # of parts whose names are not known here
+        if table is dict:  # of transforms or callbacks, which may be plugins
             continue
         held = {key: _fields(table)[key].default_factory for key, holder in HOLDERS.items() if holder == name}
         for part, kind in {name: table, **held}.items():
@@ -269,10 +273,10 @@ def settings() -> Iterator[tuple[str, str, str, Any, Any]]:
 
 
 def tables_of(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the nested tables that settings by their command-line names make; a mapping is a table as it is.
+    """Return nested tables from settings by their command-line names. A value that is a mapping is itself a table.
 
     Raises:
-        ConfigError: there is no setting of a name.
+        ConfigError: a name is unknown.
     """
     places = {name: (table, key) for table, key, name, *_ in settings()}
     tables: dict[str, Any] = {}
@@ -292,12 +296,12 @@ def _fields(table: Any) -> dict[str, Field[Any]]:
 
 
 def _toml(value: Any) -> str:
-    """Return a value as TOML: for these types JSON, but that DEL is escaped and there are no surrogates."""
+    """Return a value as TOML: JSON with DEL escaped is valid TOML for these types, as texts have no surrogates."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _updated(current: Any, values: Mapping[str, Any], where: str) -> Any:
-    """Return the table with `values`; keys that are no settings are options of the part that its first one names."""
+    """Return a table with `values` set. Keys that are no settings become options of the part that the table names."""
     table = type(current)
     known = [name for name, item in _fields(table).items() if item.metadata]
     for key in (key for key in values if key in HOLDERS and key in _fields(table)):
@@ -313,7 +317,7 @@ def _updated(current: Any, values: Mapping[str, Any], where: str) -> Any:
 
 
 def _with_others(table: str, current: dict[str, dict[str, Any]], values: Any, origin: str) -> dict[str, dict[str, Any]]:
-    """Return the parts of a table of `SEVERAL` with others after them, or with other options."""
+    """Return the parts of a table of `SEVERAL`, with further options of a part and with further parts after them."""
     if not isinstance(values, Mapping) or not all(isinstance(options, Mapping) for options in values.values()):
         raise ConfigError(
             f"{origin}: {table} is {values!r}: give a table of options for each, such as [{table}.{SEVERAL[table]}]"

@@ -1,4 +1,4 @@
-"""A network as a denoiser, and as one that samplers of the flow can differentiate."""
+"""A network as a denoiser for samplers, and as one with a derivative for the probability flow's likelihood."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Result = TypeVar("Result")
 
 
 class NetworkDenoiser:
-    """A network as a denoiser, and as a `Side` of guidance. Nothing is clipped.
+    """A network as a denoiser, and as a `Side` of guidance. Its predictions are not clipped.
 
     Args:
-        network: predicts what the parametrisation says.
-        ops: operations without training: nothing is kept.
+        network: the network with its condition.
+        ops: operations that keep no residuals.
         w: parameters by path.
-        parametrisation: what is predicted, of x_0 and eps.
+        parametrisation: relates the network's output to x_0 and eps.
         given: what the samples are conditioned on.
         workers: the threads that share each batch.
-        learned_variance: whether half of the network's channels are the variance.
+        learned_variance: whether the second half of the network's channels is the variance.
     """
 
     def __init__(
@@ -50,18 +50,18 @@ class NetworkDenoiser:
         """Return the prediction for x_t, (N, ...).
 
         Raises:
-            ConfigError: t is outside 0 … T − 1; of the data nothing is to be predicted.
+            ConfigError: t is outside 0 … T − 1.
         """
         return self._predicted(x_t, t, self.given)
 
     def told(self, given: Given) -> NetworkDenoiser:
-        """Return the same network with the same weights, told something else."""
+        """Return a denoiser with the same network and weights under another condition."""
         return NetworkDenoiser(
             self.network, self.ops, self.w, self.parametrisation, given, self.workers, self.learned_variance
         )
 
     def beside(self, other: Side) -> Pair:
-        """Return what asks this denoiser and another, in one batch of 2N if that is the same network told otherwise."""
+        """Return a function that asks this denoiser and `other`, in one batch of 2N if they have the same weights."""
         if not isinstance(other, NetworkDenoiser) or other.w is not self.w:
             return Lone(self.process, self).beside(other)
         xp, others = self.ops.xp, other.given
@@ -95,7 +95,7 @@ class NetworkFlow:
     """A network as a `DifferentiableDenoiser`, by its hand-written backward.
 
     Args:
-        denoiser: says what the network predicts, with which weights and for which classes.
+        denoiser: the network with its weights, parametrisation and condition.
     """
 
     def __init__(self, denoiser: NetworkDenoiser) -> None:
@@ -103,7 +103,7 @@ class NetworkFlow:
         self.training_ops = load_operations(denoiser.ops.backend, training=True)
 
     def eps(self, x_t: Array, t: int) -> Array:
-        """Return eps."""
+        """Return the predicted eps, (N, ...)."""
         of_x, of_out = self.denoiser.parametrisation.eps_share(x_t, t)
 
         def predicted(part: slice) -> Array:
@@ -112,7 +112,7 @@ class NetworkFlow:
         return self.denoiser.ops.xp.concat(self._map(predicted, x_t))
 
     def eps_and_vjp(self, x_t: Array, t: int, v: Array) -> tuple[Array, Array]:
-        """Return eps = a x_t + b out and vᵀ ∂eps/∂x_t = a v + (b v)ᵀ ∂out/∂x_t, the last by the network's backward."""
+        """Return eps = a x_t + b out and vᵀ ∂eps/∂x_t = a v + (b v)ᵀ ∂out/∂x_t, its last term by the backward pass."""
         xp, w = self.training_ops.xp, self.denoiser.w
         of_x, of_out = self.denoiser.parametrisation.eps_share(x_t, t)
 
@@ -129,7 +129,7 @@ class NetworkFlow:
         return xp.concat(eps), xp.concat(vjp)
 
     def _forward(self, ops: Operations, x_t: Array, t: int, part: slice) -> tuple[Array, Saved]:
-        """Return what the network predicts for a part of the batch, without the variance, and its residuals."""
+        """Return the network's prediction for a part of the batch, without the variance, and the residuals."""
         x = x_t[part, ...]
         steps = ops.xp.full((x.shape[0],), t, dtype=ops.xp.int64, device=ops.backend.device)
         given = {name: value[part, ...] for name, value in self.denoiser.given.items()}

@@ -1,4 +1,4 @@
-"""A model from its checkpoint."""
+"""Loading a model, and finding the checkpoint that a path means."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from tinyddpm.errors import CheckpointError
 from tinyddpm.model.checkpoint import Checkpoint, CheckpointHeader, load_checkpoint, read_checkpoint_header
 from tinyddpm.model.config import Config
 
-if TYPE_CHECKING:  # whoever asks where a checkpoint lies need not wait for networks
+if TYPE_CHECKING:  # finding a checkpoint does not import networks
     from tinyddpm.backend import Array, Backend
     from tinyddpm.model.model import Model
 
 CHECKPOINT = "checkpoint.h5"
-"""The checkpoint's name in a run folder."""
+"""The name of the last checkpoint in a run folder."""
 
 
 BEST = "best.h5"
-"""The name of the checkpoint with the least loss on what the run holds out, where it is kept."""
+"""The name of the checkpoint with the lowest validation loss."""
 
 KEPT = re.compile(r"checkpoint-(\d{7,15})\.h5")
-"""The names of checkpoints that are kept beside the last one, by their steps."""
+"""The names of the checkpoints that are kept by step."""
 
 
 def checkpoint_file(path: Path) -> Path:
-    """Return the checkpoint that `path` names.
+    """Return the path of the checkpoint that `path` means.
 
-    It is the file itself; in a run folder the last one; as RUN@best or RUN@STEP, such as runs/digits@1000, one that the
-    run keeps, or the last one if it is of that step.
+    A file means itself and a run folder its last checkpoint. RUN@best means the best checkpoint that the run keeps, and
+    RUN@STEP, such as runs/digits@1000, the one of that step.
 
     Raises:
-        CheckpointError: the run has no such checkpoint; the line says which it has.
+        CheckpointError: the run has no such checkpoint; the message lists those that it has.
     """
     if path.is_dir():
         return path / CHECKPOINT
@@ -55,18 +55,18 @@ def checkpoint_file(path: Path) -> Path:
 
 
 def checkpoint_at(folder: Path, step: int) -> Path:
-    """Return where a run keeps the checkpoint of a step."""
+    """Return the path under which a run keeps the checkpoint of a step."""
     return folder / f"checkpoint-{step:07d}.h5"
 
 
 def kept_steps(folder: Path) -> list[int]:
-    """Return the steps whose checkpoints a run keeps beside the last one, in their order."""
+    """Return the steps whose checkpoints a run keeps by step, in ascending order."""
     names = (KEPT.fullmatch(path.name) for path in folder.iterdir())
     return sorted(int(name[1]) for name in names if name)
 
 
 def layout_of(backend: Backend) -> Any:
-    """Return the function that tells a checkpoint's parameters from its header, for `load_checkpoint`."""
+    """Return a function from a checkpoint's header to the paths and shapes of its parameters, for `load_checkpoint`."""
 
     def layout(header: CheckpointHeader) -> list[tuple[str, tuple[int, ...]]]:
         from tinyddpm.model.model import Model
@@ -78,13 +78,16 @@ def layout_of(backend: Backend) -> Any:
 
 
 def load_model(path: Path, backend: Backend, raw: bool = False, threads: int = 0) -> tuple[Model, Array, Checkpoint]:
-    """Return the model in a checkpoint (or in the run folder that holds one) and its flat weights on the device.
+    """Return the model in a checkpoint, its flat weights on the device, (n,), and the checkpoint.
 
     Args:
-        path: a checkpoint, or a run folder.
-        backend: where to compute.
-        raw: the weights as trained, instead of their average.
+        path: a checkpoint or a run folder; see `checkpoint_file`.
+        backend: the backend to compute on.
+        raw: whether to take the weights as trained, instead of their average.
         threads: the threads that share a batch; 0 for as many as help on this backend.
+
+    Raises:
+        CheckpointError: the checkpoint is missing or damaged; see `load_checkpoint`.
     """
     from tinyddpm.model.model import Model
 

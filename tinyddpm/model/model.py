@@ -1,4 +1,4 @@
-"""A model: the network, its parameters' layout and the process, built from a configuration for samples of one shape."""
+"""The model: network, layout of parameters, process and condition, built from a configuration for one sample shape."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ from tinyddpm.transforms import Transforms
 
 
 def classes_learned(config: Config, classes: Sequence[str]) -> tuple[str, ...]:
-    """Return which classes of the data a model learns: all or none.
+    """Return the classes that a model is conditioned on: all `classes` of the data, or ().
 
-    Where `config` leaves it open they are learned, unless the condition is another.
+    If `config.data.labels` is None, it is all of them, unless the condition is not that of classes.
     """
     learned = config.data.labels
     if learned is None:
@@ -62,13 +62,13 @@ def classes_learned(config: Config, classes: Sequence[str]) -> tuple[str, ...]:
 
 
 class Model:
-    """What a configuration describes, on a backend.
+    """The network, process, objective and condition that a configuration describes, on a backend, without weights.
 
     Args:
         config: the run's configuration.
-        sample_shape: (H, W, C) or (D,).
-        classes: the names of the classes; () for an unconditional model.
-        backend: where it computes.
+        sample_shape: (H, W, C) of an image or (D,) of a point.
+        classes: the names of the classes; () for a model without classes.
+        backend: the backend to compute on.
         threads: the threads that share a batch; 0 for as many as help on this backend.
 
     Raises:
@@ -124,7 +124,7 @@ class Model:
 
     @cached_property
     def transforms(self) -> Transforms:
-        """What is done to samples before they are learned from; drawing needs none of it.
+        """The transforms of training samples, built when first asked for: drawing needs none.
 
         Raises:
             RegistryError: a transform is not installed, or broken.
@@ -136,24 +136,27 @@ class Model:
         return Transforms(chosen, self.sample_shape)
 
     def weights(self, buffer: Array, ops: Operations) -> Weights:
-        """Return flat parameters by path, as these operations read them; to be asked again when the buffer changes."""
+        """Return the parameters in a flat buffer by path, in the form that `ops` reads.
+
+        Operations may convert them, so call this again after the buffer has changed.
+        """
         return dict(zip(self.layout.paths, ops.weights(buffer, self.layout.shapes), strict=True))
 
     @property
     def condition_name(self) -> str:
-        """What the model is conditioned on: what is named, or else its classes; "" for nothing."""
+        """The name of the condition: the configured one, or else that of classes, if any; "" if unconditional."""
         return self.config.condition.name or (OF_CLASSES if self.classes else "")
 
     def read(self, known: Known) -> Mapping[str, HostArray]:
-        """Return the columns that the condition reads of a data set, or of what is asked for, on the host."""
+        """Return the condition's columns of a data set or of requested conditions, on the host, by name."""
         return self.condition.read(known)
 
     def columns(self, dataset: Dataset) -> Mapping[str, HostArray]:
-        """Return the columns that training reads of a data set: none where they are made of its samples."""
+        """Return the condition's columns of a data set; {} if the condition computes them from the samples."""
         return {} if self._observed else self.read(dataset)
 
     def known(self, dataset: Dataset, rows: HostArray) -> Asked:
-        """Return what is known of samples of a data set, and what the condition makes of them."""
+        """Return what is known of the samples `rows` of a data set, with the columns computed from the samples."""
         known = some(dataset, rows)
         if not self._observed:
             return known
@@ -164,30 +167,30 @@ class Model:
         return Asked(known.labels, {**known.columns, **columns})
 
     def given(self, columns: Mapping[str, HostArray], rows: HostArray | slice) -> Given:
-        """Return some rows of what was read, on the device."""
+        """Return the rows `rows` of the condition's columns on the device."""
         return {name: self.backend.asarray(column[rows]) for name, column in columns.items()}
 
     def asked(self, known: Known) -> Given:
-        """Return what is given when this is asked for, a row a sample.
+        """Return the condition's columns for requested conditions, one row a sample, on the device.
 
         Raises:
-            ConfigError: what the model is conditioned on is not said or not there.
+            ConfigError: the request lacks what the model is conditioned on, or asks for something unknown.
         """
         return self.given(self.read(known), slice(None))
 
     def nothing(self, n: int) -> Given:
-        """Return what is given when nothing is said of n samples.
+        """Return the null condition's columns for n samples, on the device.
 
         Raises:
-            ConfigError: the model is not conditioned, or has not learned what it is when nothing is said.
+            ConfigError: the model was trained without condition dropout, so it has not learned the null condition.
         """
         if not self.config.condition.dropout:
-            raise ConfigError("the model was always told its condition: train one with --condition-dropout 0.1")
+            raise ConfigError("the model has not learned a null condition: train one with --condition-dropout 0.1")
         null = self.condition.null.items()
         return {name: self.backend.asarray(np.repeat(value[None, ...], n, axis=0)) for name, value in null}
 
     def observed(self, given: Given, x_0: Array) -> Given:
-        """Return what is given of these samples: what was read of them, or what the condition makes of them."""
+        """Return the condition's columns of the samples x_0: `given`, or columns computed from x_0."""
         return self._observed(self.backend.xp, x_0) if self._observed else given
 
     def in_training(
@@ -199,12 +202,12 @@ class Model:
         samples: HostArray | Array,
         done: Array = None,
     ) -> Given:
-        """Return what is given of a batch in training: as `observed`, anew at each step, and partly nothing.
+        """Return the condition's columns of a training batch: as `observed`, with noise of this step and with dropout.
 
         Args:
-            given: what was read of the samples.
+            given: the columns read from the data set.
             x_0: the samples, on the device.
-            random: of the training's seed; step and samples as there.
+            random: random numbers of the training's seed.
             step: the training step.
             samples: (N,) the slots of the batch.
             done: (N, k) what transforms did to the samples.
@@ -215,9 +218,9 @@ class Model:
         return {**given, TRANSFORMS: done} if self.config.data.tell_transforms else given
 
     def partly_nothing(self, given: Given, random: Random, step: int | Array, samples: HostArray | Array) -> Given:
-        """Return what is given in training: for some samples, at random, nothing (CFG, Algorithm 1).
+        """Return `given` with the null condition for a random fraction of the samples (CFG, Algorithm 1).
 
-        For the arguments see `Random`.
+        The fraction is `condition.dropout`. For the other arguments see `Random`.
         """
         rate, xp = self.config.condition.dropout, self.backend.xp
         if not rate:
@@ -229,7 +232,7 @@ class Model:
         }
 
     def network_denoiser(self, weights: Array, asked: Known) -> NetworkDenoiser:
-        """Return the network as a denoiser with the given weights, for what is asked for, a row a sample."""
+        """Return the network as a denoiser with flat weights, for the requested conditions, one row a sample."""
         ops = load_operations(self.backend)
         with self.backend.scope():
             w = self.weights(weights, ops)
@@ -244,12 +247,12 @@ class Model:
         )
 
     def guided(self, weights: Array, asked: Known, guidance: GuidanceConfig | None = None) -> Denoiser:
-        """Return the network's denoiser, guided; its predictions may lie outside the range of images.
+        """Return the network's denoiser with guidance; its predictions may lie outside the range of images.
 
         Args:
             weights: flat parameters on the device.
-            asked: what is asked for, a row a sample.
-            guidance: which guidance and its options; the configuration's own by default.
+            asked: the requested conditions, one row a sample.
+            guidance: the guidance and its options; the configuration's own by default.
 
         Raises:
             RegistryError: there is no such guidance.
@@ -272,7 +275,7 @@ class Model:
         return make_guidance(guidance.name, conditional, unconditional, **options)
 
     def thresholded(self, denoiser: Denoiser, sampling: SamplingConfig) -> Denoiser:
-        """Return a denoiser kept in the range of images, as `sampling` says; it goes around all others."""
+        """Return a denoiser whose predicted images `sampling.threshold` keeps in range; apply it after all guidance."""
         threshold = self._threshold(sampling)
         return denoiser if threshold is None else Thresholded(self.process, denoiser, threshold)
 
@@ -283,15 +286,15 @@ class Model:
         sampling: SamplingConfig,
         guidance: GuidanceConfig | None = None,
     ) -> Denoiser:
-        """Return what samplers are given: the network's denoiser, `guided`, then `thresholded`."""
+        """Return the denoiser for samplers: the network's, `guided` and then `thresholded`."""
         return self.thresholded(self.guided(weights, asked, guidance), sampling)
 
     def pairs(self, sampling: SamplingConfig) -> Pairs:
-        """Return the steps that `sampling` takes.
+        """Return the pairs (t, t_prev) of the steps that `sampling` takes.
 
         Raises:
-            RegistryError: there is no such spacing.
-            ConfigError: the chain has fewer steps than are asked for.
+            RegistryError: the spacing is unknown.
+            ConfigError: `sampling.steps` exceeds the length of the chain.
         """
         spacing = sampling.spacing
         return make_pairs(spacing.name, self.process.alpha_bar, sampling.steps or None, **spacing.options)
@@ -305,20 +308,20 @@ class Model:
         sampling: SamplingConfig,
         guidance: GuidanceConfig | None = None,
     ) -> Iterator[Step]:
-        """Draw one batch, yielding every step; the last one's `x` is the samples, (n, *sample_shape).
+        """Draw one batch and yield every step; `x` of the last step is the samples, (n, *sample_shape).
 
-        Sample i depends on the seed, its own number and what is asked of it, not on what else is in the batch.
+        A sample depends on the seed, its number and its condition, not on the rest of the batch.
 
         Args:
             weights: flat parameters on the device.
             samples: (n,) the numbers of the samples.
-            asked: what is asked for, a row a sample; an unconditional model ignores it.
-            seed: of x_T and of the noise on the way.
-            sampling: which sampler, its options, how many steps at which times, and the threshold.
-            guidance: which guidance and its options; the configuration's own by default.
+            asked: the requested conditions, one row a sample; an unconditional model ignores them.
+            seed: the seed of x_T and of the sampler's noise.
+            sampling: the sampler, its options, its steps and their spacing, and the threshold.
+            guidance: the guidance and its options; the configuration's own by default.
 
         Raises:
-            ConfigError: there is not one row for each sample, what is asked for is not there, or `sampling` or
+            ConfigError: `asked` has not one row for each sample, a requested condition is unknown, or `sampling` or
                 `guidance` is wrong.
         """
         self._check_rows(asked, len(samples))
@@ -336,12 +339,12 @@ class Model:
         return self._scoped(sampler(self.process, denoiser, x, self.pairs(sampling), noise))
 
     def _check_rows(self, asked: Known, n: int) -> None:
-        """Refuse what is asked for if that is not one row for each of n samples."""
+        """Raise a ConfigError if the requested conditions have not one row for each of n samples."""
         labels = asked.labels
         if self.classes and labels is not None and labels.shape != (n,):
             raise ConfigError(f"labels of shape {'x'.join(map(str, labels.shape))} for {n} samples: give one for each")
         if self.condition_name and count(asked) not in (0, n):
-            raise ConfigError(f"{count(asked)} samples are asked for, where {n} are drawn: ask for each")
+            raise ConfigError(f"{count(asked)} conditions are given for {n} samples: give one for each")
 
     def _scoped(self, steps: Iterator[Step]) -> Iterator[Step]:
         """Yield the steps, each computed within the backend's scope."""
@@ -353,13 +356,13 @@ class Model:
             yield step
 
     def _weak(self, run: str, asked: Known) -> NetworkDenoiser:
-        """Return the denoiser of another run, asked for the same.
+        """Return the denoiser of another run, a weaker model, for the same requested conditions.
 
         Raises:
-            CheckpointError: it cannot be read.
-            ConfigError: it is of other samples, classes or noise.
+            CheckpointError: the run cannot be read.
+            ConfigError: its samples, classes or noise differ from this model's.
         """
-        from tinyddpm.model.load import load_model  # it makes models
+        from tinyddpm.model.load import load_model  # which imports this module
 
         if run not in self._others:
             self._others[run] = load_model(Path(run), self.backend, threads=self.workers.threads)[:2]
@@ -374,17 +377,21 @@ class Model:
         return other.network_denoiser(weights, asked)
 
     def _condition(self, width: int) -> Condition:
-        """Return what the model is conditioned on, for a network that takes vectors of this width."""
+        """Return the configured condition, for a network that takes vectors of this width."""
         chosen, name = self.config.condition, self.condition_name
         null = chosen.dropout > 0
         if name:
             return make_condition(name, self.sample_shape, len(self.classes), width, null, chosen.options)
         if chosen != ConditionConfig():
-            raise ConfigError("nothing is conditioned on, so condition has no settings: give --labels or --condition")
+            raise ConfigError("condition has settings, but nothing is conditioned on: give --labels or --condition")
         return Unconditional()
 
     def _told_transforms(self, width: int) -> int:
-        """Return how many numbers a network that takes vectors of this width is told of transforms: 0 for none."""
+        """Return how many numbers per sample describe the transforms to the network; 0 if it is not told of them.
+
+        Raises:
+            ConfigError: there are no transforms, or the network takes no vector to be told by.
+        """
         if not self.config.data.tell_transforms:
             return 0
         if not self.transforms.numbers:
@@ -416,6 +423,6 @@ class Model:
         return objective
 
     def _threshold(self, sampling: SamplingConfig) -> Threshold | None:
-        """Return what keeps predictions in the range of images; points have no range."""
+        """Return the threshold that keeps predicted images in range; None for points, which have no range."""
         threshold = make_threshold(sampling.threshold, sampling.percentile)
         return threshold if self.is_image else None

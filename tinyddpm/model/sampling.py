@@ -1,4 +1,4 @@
-"""Samples from a model, in batches."""
+"""Drawing samples from a model, in batches."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from tinyddpm.samplers.spacings import moments
 HostArray = np.ndarray[Any, Any]
 
 FRAMES = 40
-"""Moments of the denoising that are kept for an animation."""
+"""Largest number of frames of the denoising that are kept for an animation."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples and how they came about.
+    """Drawn samples, with their conditions.
 
     Attributes:
         values: uint8 images (n, H, W, C) or float32 points (n, D).
-        labels: (n,) the class each was drawn for, None without classes.
-        words: what each was drawn for in words, None without.
-        frames: x_t at up to `FRAMES` moments from noise to sample, each like `values`; empty if not asked for.
+        labels: the class of each sample, (n,), or None without classes.
+        words: the condition of each sample in words, or None if it has no words.
+        frames: x_t at up to `FRAMES` steps from noise to sample, each like `values`; [] if not asked for.
     """
 
     values: HostArray
@@ -63,22 +63,23 @@ def draw(
     Args:
         model: the model.
         weights: its flat parameters on the device.
-        samples: (n,) their numbers: the same seed and number, asked for the same, give the same sample in any batch.
-        asked: what is asked for, a row a sample; an unconditional model ignores it.
-        seed: of the noise.
+        samples: (n,) the numbers of the samples. A sample depends on the seed, its number and its row of `asked`, not
+            on its batch.
+        asked: the condition of each sample, one row each; an unconditional model ignores it.
+        seed: the seed of the noise.
         sampling: sampler, options and steps.
-        guidance: which guidance and its options; the configuration's own by default.
-        batch_size: how many at a time.
-        frames: keep moments of the denoising.
-        watch: called after every step with how many are done, and how many there are in all batches.
-        kept: where each batch is written when it is drawn. What is there already is not drawn again.
-        group: ranks that draw together, a batch each at a time; all get all samples, and the first keeps them.
+        guidance: the guidance and its options; the configuration's own by default.
+        batch_size: the number of samples per batch.
+        frames: whether to keep frames of the denoising.
+        watch: called after every step with the number of steps done and the number in all batches.
+        kept: storage to which each batch is written once it is drawn. Samples found there are not drawn again.
+        group: ranks that draw together, one batch each at a time. All get all samples; the first writes them to `kept`.
 
     Raises:
         DrawingError: a sample is not finite.
-        DataError: what was kept cannot be read, or a batch cannot be written.
+        DataError: `kept` cannot be read or written.
     """
-    columns = model.read(asked)  # whole: what is to be said of it is said once
+    columns = model.read(asked)  # all at once, so that a warning about it appears once
     keys, found = [""] * len(samples), []
     if kept is not None:
         told = (column for _, column in sorted(columns.items()))
@@ -91,7 +92,7 @@ def draw(
     done = count(1)
 
     def batch(rows: HostArray) -> dict[str, HostArray] | DrawingError:
-        """Return the frames and values of some samples, or what is wrong with them: after the last step in any case."""
+        """Return frames and values of some samples, or, so that no rank stops early, the error if one is not finite."""
         drawn = {}
         with said_before():
             steps = model.sample(weights, samples[rows], some(asked, rows), seed, sampling, guidance)
@@ -107,7 +108,7 @@ def draw(
 
     for rows in rounds:
         own = rows[group.parts(len(rows))[group.rank]]
-        # Ranks take the same steps: where there is none left for one, it draws another's again.
+        # All ranks take equally many steps: one without samples of its own repeats another's.
         drawn = batch(own if len(own) else rows[:1])
         for theirs, arrays in group.gather((own, drawn)):
             if isinstance(arrays, DrawingError):
@@ -127,7 +128,7 @@ def draw(
 
 
 def check_finite(samples: HostArray) -> None:
-    """Raise a DrawingError if not all of `samples`, (n, …), are finite: as pixels they would be black."""
+    """Raise a DrawingError if not all of `samples`, (n, …), are finite: NaN would become black pixels."""
     finite = np.isfinite(samples).reshape(len(samples), -1).all(axis=1)
     if not finite.all():
         raise DrawingError(
@@ -137,7 +138,7 @@ def check_finite(samples: HostArray) -> None:
 
 
 def on_host(model: Model, x: Array) -> HostArray:
-    """Return samples `x` of the device: images in [−1, 1] as uint8, points as they are.
+    """Return samples `x` on the host: images in [−1, 1] as uint8, points as they are.
 
     Raises:
         DrawingError: a sample is not finite.
@@ -148,7 +149,7 @@ def on_host(model: Model, x: Array) -> HostArray:
 
 
 def class_numbers(classes: tuple[str, ...], chosen: Sequence[str]) -> HostArray:
-    """Return the numbers of the classes `chosen`, each by its name or number.
+    """Return the numbers of the classes `chosen`, (n,), each given by its name or number.
 
     Raises:
         ConfigError: a class is unknown, or the model has none.
@@ -165,7 +166,11 @@ def class_numbers(classes: tuple[str, ...], chosen: Sequence[str]) -> HostArray:
 
 
 def class_names(classes: tuple[str, ...], text: str) -> list[str]:
-    """Return the classes in `text`, separated by commas: names with a comma in double quotes, or one alone as it is."""
+    """Return the classes listed in `text`, separated by commas. A name with a comma needs double quotes, unless alone.
+
+    Raises:
+        ConfigError: a quote is not closed.
+    """
     if text in classes:
         return [text]
     try:

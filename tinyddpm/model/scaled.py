@@ -1,4 +1,4 @@
-"""A network that is shown x_t at a scale of its own for each time, as EDM's c_in."""
+"""A network whose input x_t is scaled by a factor for each time: EDM's c_in."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tinyddpm.ops import Operations, Saved
 
 
 class ScaledInput:
-    """A network of scale_t x_t, as a network of x_t.
+    """A network applied to scale_t x_t, as a network of x_t.
 
     Args:
-        network: what it is.
-        scale: of each time.
+        network: the network that sees the scaled input.
+        scale: the factor of each time.
     """
 
     def __init__(self, network: Network, scale: ByTime) -> None:
@@ -23,7 +23,7 @@ class ScaledInput:
     def forward(
         self, ops: Operations, w: Weights, x: Array, t: Array, told: Told, noise: DropoutNoise | None = None
     ) -> tuple[Array, Saved]:
-        """Return the prediction for scale_t x, and the residuals."""
+        """Return the network's output for scale_t x, and the residuals."""
         scale = self._scale(t, x)
         out, saved = self._network.forward(ops, w, scale * x, t, told, noise)
         return out, (scale, saved)

@@ -13,25 +13,25 @@ from tinyddpm.nn.parameters import Parts
 from tinyddpm.ops.activation import Dropout
 
 NEAR_ZERO = 1e-10
-"""DDPM's initial scale of the last layer of each branch: the branch starts as almost nothing."""
+"""DDPM's initial scale of the last layer of each branch, whose output starts near zero."""
 
 
 class Block(Protocol):
     """A part of a network with a forward and a backward."""
 
     def forward(self, run: Pass, x: Array) -> Array:
-        """Return y, leaving residuals on the pass."""
+        """Return y and push the residuals on the pass."""
         ...
 
     def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
-        """Return dx, taking them off again and adding to `run.dw`; gradients that reach x by other ways are added."""
+        """Pop the residuals, add to `run.dw`, and return dx, to which other gradients of x are added."""
         ...
 
 
 class TimeEmbedding(Parts):
-    """Sinusoids of t, a two-layer perceptron, and the vector that the network is told added to the result.
+    """The embedding of time: sinusoids of t, a two-layer perceptron, and the vector of `Told` added to the result.
 
-    It ends with the SiLU that DDPM applies in every block before projecting: done once, it is the same.
+    The SiLU that DDPM applies in every block before its projection is applied here, once for all blocks.
     """
 
     def __init__(self, path: str, channels: int, dim: int, shift: float = 1.0, scale: float = 1.0) -> None:
@@ -40,7 +40,7 @@ class TimeEmbedding(Parts):
         self.dense_2 = Linear(f"{path}/dense_2", dim, dim)
 
     def forward(self, run: Pass, t: Array, told: Told) -> None:
-        """(N,) steps, and a vector (N, dim) if one is told -> the "time" that blocks are told, (N, dim)."""
+        """(N,) times, and the vector of `told`, (N, dim), if any -> `run.told["time"]`, (N, dim)."""
         if self.scale != 1:
             t = run.ops.xp.astype(t, run.ops.xp.float32) * self.scale
         h = run.ops.sinusoidal(t, self.channels, next(iter(run.w.values())).dtype, self.shift)
@@ -52,7 +52,7 @@ class TimeEmbedding(Parts):
         run.told["time"] = run.do(run.ops.silu, h)
 
     def backward(self, run: Pass) -> Array:
-        """Add the gradients that "time" has gathered, and return the vector's; t has none."""
+        """Propagate the gradient of "time" to the parameters, and return the vector's, (N, dim); t has none."""
         dvector: Array = run.undo(run.ops.silu_backward, run.dtold["time"])
         dh = self.dense_2.backward(run, dvector)
         dh = run.undo(run.ops.silu_backward, dh)
@@ -61,13 +61,13 @@ class TimeEmbedding(Parts):
 
 
 class ResidualBlock(Parts):
-    """Norm, SiLU, convolution, twice, around the injection of time, added to the input (DDPM appendix B).
+    """A residual block: norm, SiLU and convolution, twice, added to the input (DDPM appendix B).
 
     Time enters after the first convolution by addition (DDPM), or as scale and shift of the second norm, adaptive
     group norm (IDDPM section 3). Where channels change, the shortcut is a 1×1 convolution.
 
-    With `resample` both ways change the resolution, the one between the first SiLU and the first convolution: "halve"
-    by means of 2×2 squares, "double" by the nearest pixel (ADM, arXiv 2105.05233, after BigGAN).
+    `resample` changes the resolution of the shortcut, and of the branch between the first SiLU and the first
+    convolution: "halve" by means of 2×2 squares, "double" by the nearest pixel (ADM, arXiv 2105.05233, after BigGAN).
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class ResidualBlock(Parts):
         self.shortcut = Linear(f"{path}/shortcut", c_in, c_out) if c_in != c_out else None
 
     def forward(self, run: Pass, x: Array) -> Array:
-        """(N, H, W, c_in) -> (N, H, W, c_out), or of other height and width, told the "time"."""
+        """(N, H, W, c_in) and `run.told["time"]` -> (N, H, W, c_out), H and W halved or doubled by `resample`."""
         h = self.norm_1.forward(run, x)
         if self.resample:
             change = run.ops.average_pool if self.resample == "halve" else run.ops.upsample
@@ -128,7 +128,7 @@ class ResidualBlock(Parts):
 class AttentionBlock(Parts):
     """Self-attention over all pixels, added to the input; q, k, v and out are 1×1 convolutions (DDPM appendix B).
 
-    With `tokens`, their width, the keys and values of tokens that are told stand beside the pixels' own (GLIDE,
+    If `tokens`, the width of tokens, is not 0, their keys and values are appended to the pixels' own (GLIDE,
     section 3, after Nichol et al. 2021): one softmax weighs both.
     """
 
@@ -140,7 +140,7 @@ class AttentionBlock(Parts):
         self.context = [Linear(f"{path}/context_{name}", tokens, channels) for name in "kv"] if tokens else []
 
     def forward(self, run: Pass, x: Array) -> Array:
-        """(N, H, W, C) -> the same shape, told the "tokens" and their "mask" if it takes them."""
+        """(N, H, W, C), and "tokens" and "mask" of `run.told` if it takes tokens -> the same shape."""
         n, height, width, c = x.shape
         h = run.ops.xp.reshape(self.norm.forward(run, x), (n, height * width, c))
         q, k, v = (layer.forward(run, h) for layer in (self.q, self.k, self.v))
@@ -166,7 +166,7 @@ class AttentionBlock(Parts):
         return self.norm.backward(run, run.ops.xp.reshape(dh, dy.shape), dy, *added)
 
     def _beside(self, run: Pass, k: Array, v: Array) -> tuple[Array, Array, Array | None]:
-        """Return the pixels' keys and values with those of the tokens behind them, and the mask of both."""
+        """Return keys and values of the pixels followed by those of the tokens, and the mask of both."""
         xp, mask = run.ops.xp, run.told.get("mask")
         k, v = (
             xp.concat([own, layer.forward(run, run.told["tokens"])], axis=1)
@@ -179,7 +179,7 @@ class AttentionBlock(Parts):
 
 
 class CrossAttention(Parts):
-    """Attention of a sequence to the tokens that are told, whose keys and values are linear maps (LDM, section 3.3)."""
+    """Attention of a sequence to tokens, whose keys and values are linear maps (LDM, section 3.3)."""
 
     def __init__(self, path: str, channels: int, tokens: int, heads: int, scale: float) -> None:
         self.heads = heads
@@ -188,7 +188,7 @@ class CrossAttention(Parts):
         self.out = Linear(f"{path}/out", channels, channels, scale=scale)
 
     def forward(self, run: Pass, x: Array, residual: Array | None = None) -> Array:
-        """(N, L, C) -> the same shape, told the "tokens" and, where some are not there, their "mask"."""
+        """(N, L, C), and "tokens" and, with padding, "mask" of `run.told` -> (N, L, C)."""
         q = self.q.forward(run, x)
         k, v = (layer.forward(run, run.told["tokens"]) for layer in (self.k, self.v))
         h = run.do(run.ops.attention, q, k, v, self.heads, run.told.get("mask"))
@@ -203,14 +203,14 @@ class CrossAttention(Parts):
 
 
 class CrossAttentionBlock(Parts):
-    """Attention of all pixels to the tokens that are told, added to the input."""
+    """Attention of all pixels to tokens, added to the input."""
 
     def __init__(self, path: str, channels: int, tokens: int, heads: int, norms: Norms = EDM_NORMS) -> None:
         self.norm = GroupNorm(f"{path}/norm", channels, norms)
         self.attention = CrossAttention(path, channels, tokens, heads, scale=NEAR_ZERO)
 
     def forward(self, run: Pass, x: Array) -> Array:
-        """(N, H, W, C) -> the same shape, told the "tokens" and their "mask"."""
+        """(N, H, W, C), and "tokens" and "mask" of `run.told` -> the same shape."""
         xp, (n, height, width, c) = run.ops.xp, x.shape
         rows = n, height * width, c
         h = xp.reshape(self.norm.forward(run, x), rows)
@@ -226,16 +226,16 @@ class CrossAttentionBlock(Parts):
 class Chain(Parts):
     """Blocks one after the other.
 
-    With `ops.recompute`, all that is kept of a block's forward is its input, and its backward runs the forward again
-    (Chen et al. 2016, arXiv 1604.06174). A block does the same each time, dropout included, so the gradients have the
-    same bits. The residuals of one block are there at a time, whatever the number of blocks.
+    With `ops.recompute`, only the input of a block's forward is kept, and its backward runs the forward again (Chen et
+    al. 2016, arXiv 1604.06174). Both forwards are the same, dropout included, so the gradients have the same bits. Only
+    one block's residuals exist at a time, whatever the number of blocks.
     """
 
     def __init__(self, *blocks: Block | None) -> None:
         self.blocks = [block for block in blocks if block]
 
     def forward(self, run: Pass, x: Array) -> Array:
-        """Return what the last block makes of it."""
+        """Return the output of the last block."""
         for block in self.blocks:
             x = _forward(block, run, x)
         return x
@@ -251,8 +251,8 @@ class Chain(Parts):
 class CentredHalving(Parts):
     """A convolution of stride 2 whose output i reads the pixels 2i − 1, 2i and 2i + 1; `Conv` reads 2i, 2i + 1, 2i + 2.
 
-    Seen from the last pixel the one is the other: the image is mirrored both ways, convolved, and mirrored back. So the
-    weights are stored mirrored, too. Sides are even.
+    Counted from the last pixel, one becomes the other: the image is mirrored both ways, convolved, and mirrored back.
+    The weights are therefore stored mirrored, too. Sides are even.
     """
 
     def __init__(self, path: str, channels: int) -> None:
@@ -299,7 +299,7 @@ def _backward(block: Block, run: Pass, dy: Array, *added: Array) -> Array:
 
 
 def _mirrored(run: Pass, x: Array) -> Array:
-    """Return images turned by half a circle."""
+    """Return images mirrored both ways, that is, turned by half a circle."""
     turned: Array = run.ops.xp.flip(x, axis=(1, 2))
     return turned
 

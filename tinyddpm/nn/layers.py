@@ -16,7 +16,7 @@ from tinyddpm.ops.normalisation import EPS
 
 @dataclass
 class Pass:
-    """One pass through a network. Layers keep nothing: what a forward must remember lies on this stack.
+    """The state of one pass through a network; layers have none. The residuals of a forward lie on its stack.
 
     Forward pushes, backward pops in the opposite order, so a backward reads as its forward upside down and each
     residual is released as soon as it has been used.
@@ -27,9 +27,8 @@ class Pass:
         dw: gradients by path, added to in place.
         noise: dropout masks; None for no dropout.
         stack: the residuals.
-        told: what blocks read beside their input, by name: "time", the embedded time, (N, dim), and what else a network
-            tells them.
-        dtold: the gradients of that, by name, which blocks add to on the way back.
+        told: further inputs of blocks, by name: "time", the embedded time, (N, dim), and others that a network sets.
+        dtold: the gradients of these inputs, by name; each block's backward adds its own.
     """
 
     ops: Operations
@@ -52,7 +51,7 @@ class Pass:
         return backward(self.stack.pop(), dy)
 
     def gathered(self, name: str) -> tuple[Array, ...]:
-        """Return the gradient that has reached what is told under this name so far; nothing before the first."""
+        """Return the sum of the gradients of `told[name]` so far, as a tuple of one; empty before the first."""
         return (self.dtold[name],) if name in self.dtold else ()
 
 
@@ -70,9 +69,10 @@ class Layer(Parts):
         return run.w[first], run.w[second]
 
     def _undo(self, run: Pass, backward: Callable[..., Any], dy: Array, added: tuple[Array, ...] = ()) -> Any:
-        """Return dx of a backward, the gradients in `added` added to it, and what else but the parameters' it returns.
+        """Run a backward, add the parameters' gradients to `run.dw`, and return dx plus the gradients in `added`.
 
-        The parameters' are added to `run.dw`. Operations that can do so add, and write what is zero as yet, themselves.
+        Further gradients of the backward are returned after dx. Operations with `stores` add `added` themselves, and
+        write the parameters' gradients in place where these are still zero.
         """
         saved = run.stack.pop()
         if run.ops.stores:
@@ -102,7 +102,7 @@ class Conv(Layer):
         return run.do(run.ops.conv2d, x, *self._weights(run), self.stride, residual)
 
     def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
-        """Return dx, with what reaches x by other ways added; a residual's gradient is dy."""
+        """Return dx, to which other gradients of x are added; a residual's gradient is dy."""
         dx: Array = self._undo(run, run.ops.conv2d_backward, dy, added)
         return dx
 
@@ -120,18 +120,18 @@ class Linear(Layer):
         return run.do(run.ops.linear, x, *self._weights(run), residual)
 
     def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
-        """Return dx, with what reaches x by other ways added; a residual's gradient is dy."""
+        """Return dx, to which other gradients of x are added; a residual's gradient is dy."""
         dx: Array = self._undo(run, run.ops.linear_backward, dy, added)
         return dx
 
 
 @dataclass(frozen=True)
 class Norms:
-    """How channels are cut into groups, and what is added to the variance of each.
+    """The number of groups of group norms, and `eps`, which is added to each group's variance.
 
-    The number of groups is the largest divisor of the channels that is at most `most` and leaves `least` channels to
-    each: 32 from 128 channels on, as in DDPM, fewer below, where groups of one or two would wash the signal out (EDM's
-    rule).
+    The number of groups is the largest divisor of the channels that is at most `most` and leaves at least `least`
+    channels to each group: 32 from 128 channels on, as in DDPM, and fewer below (EDM's rule), where groups of one or
+    two channels would lose the signal.
     """
 
     most: int = 32
@@ -139,7 +139,7 @@ class Norms:
     eps: float = EPS
 
     def groups(self, channels: int) -> int:
-        """Return the number of groups of so many channels."""
+        """Return the number of groups for this number of channels."""
         most = max(1, min(self.most, channels // self.least))
         return next(g for g in range(most, 0, -1) if channels % g == 0)
 
@@ -157,29 +157,29 @@ class GroupNorm(Layer):
         self.groups, self.eps = norms.groups(channels), norms.eps
 
     def forward(self, run: Pass, x: Array) -> Array:
-        """(N, ..., channels), standardised by groups."""
+        """(N, ..., channels) -> the same shape, standardised by groups."""
         return run.do(run.ops.group_norm, x, *self._weights(run), self.groups, self.eps)
 
     def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
-        """Return dx, with what reaches x by other ways added."""
+        """Return dx, to which other gradients of x are added."""
         dx: Array = self._undo(run, run.ops.group_norm_backward, dy, added)
         return dx
 
 
 class GroupNormSiLU(GroupNorm):
-    """Group norm, then SiLU, with a modulation by scale and shift, (N, channels) each, and dropout where given."""
+    """Group norm, an optional modulation by scale and shift, (N, channels) each, SiLU, and optional dropout."""
 
     def forward(self, run: Pass, x: Array, modulation: tuple[Array, ...] = (), dropout: Dropout | None = None) -> Array:
-        """(N, ..., channels), standardised by groups, modulated, activated, and some of it dropped."""
+        """(N, ..., channels) -> the same shape."""
         return run.do(run.ops.group_norm_silu, x, *self._weights(run), self.groups, modulation, dropout, self.eps)
 
     def modulated_backward(self, run: Pass, dy: Array, *added: Array) -> tuple[Array, tuple[Array, ...]]:
-        """Return dx, with what reaches x by other ways added, and the gradients of the modulation."""
+        """Return dx, to which other gradients of x are added, and the gradients of the modulation."""
         dx, dmodulation = self._undo(run, run.ops.group_norm_silu_backward, dy, added)
         return dx, dmodulation
 
     def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
-        """Return dx, with what reaches x by other ways added."""
+        """Return dx, to which other gradients of x are added."""
         return self.modulated_backward(run, dy, *added)[0]
 
 
@@ -192,11 +192,11 @@ class LayerNorm(Layer):
         super().__init__(path, ((channels,), (channels,)), (ONES, ZEROS))
 
     def forward(self, run: Pass, x: Array) -> Array:
-        """(..., channels), standardised."""
+        """(..., channels) -> the same shape, standardised."""
         return run.do(run.ops.layer_norm, x, *self._weights(run))
 
     def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
-        """Return dx, with what reaches x by other ways added."""
+        """Return dx, to which other gradients of x are added."""
         dx: Array = self._undo(run, run.ops.layer_norm_backward, dy, added)
         return dx
 
@@ -212,5 +212,5 @@ class Embedding(Parts):
         return run.do(run.ops.embedding, run.w[self.table.path], index)
 
     def backward(self, run: Pass, dy: Array) -> None:
-        """Add the table's gradient; an index has none."""
+        """Add the table's gradient to `run.dw`; an index has none."""
         run.dw[self.table.path] += run.undo(run.ops.embedding_backward, dy)

@@ -16,9 +16,9 @@ class MLP(Parts):
 
     Args:
         sample_shape: (D,), the dimension of a point.
-        told: of this it takes a vector.
+        told: widths of the conditions; the MLP takes a vector of them.
         out_channels: coordinates predicted.
-        width: of the hidden layers, even, at least 4.
+        width: width of the hidden layers, even, at least 4.
         depth: number of residual blocks.
 
     Raises:
@@ -45,7 +45,7 @@ class MLP(Parts):
     def forward(
         self, ops: Operations, w: Weights, x: Array, t: Array, told: Told, noise: DropoutNoise | None = None
     ) -> tuple[Array, Saved]:
-        """Return the prediction, (N, out_channels), and the residuals. It has no dropout."""
+        """Return the prediction, (N, out_channels), and the residuals. There is no dropout."""
         run = Pass(ops, w)
         self.time.forward(run, t, told)
         h = self.dense_in.forward(run, x)

@@ -1,4 +1,4 @@
-"""What a network is: the protocol that the U-Net, the MLP and every plugin implement."""
+"""The contract of networks, which the U-Net, the MLP and every plugin implement."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tinyddpm.nn.parameters import Gradients, Parameter, Weights
 from tinyddpm.ops import Operations, Saved
 
 WIDEST, DEEPEST = 2**16, 1000
-"""No network here is wider or deeper, whatever a file says: it is refused before anything is built."""
+"""Upper limits of channels and blocks. A file that asks for more is refused before anything is built."""
 
 
 class Told(NamedTuple):
-    """What a network is told of N samples beside x_t and t, or the gradient of that. What is not told is None.
+    """The inputs of a network beside x_t and t, for N samples, or their gradients. A part that is not used is None.
 
     Attributes:
         vector: (N, D), added to the embedded time.
         tokens: (N, L, D), attended to.
-        mask: (N, L) booleans, False for tokens that are not there; None if all are. It has no gradient.
+        mask: (N, L) booleans, False for padding; None if there is none. It has no gradient.
         image: (N, H, W, C), of the height and width of x_t, and concatenated to it.
     """
 
@@ -33,7 +33,7 @@ class Told(NamedTuple):
 
 
 class Widths(NamedTuple):
-    """How wide the parts of `Told` are: the sizes D, D and C of their last axes; 0 for a part that there is not."""
+    """The widths of the parts of `Told`: the sizes D, D and C of their last axes; 0 for a part that is not used."""
 
     vector: int = 0
     tokens: int = 0
@@ -44,16 +44,16 @@ class DropoutNoise:
     """The dropout masks of one training step, each a function of (seed, step, sample, layer, element).
 
     Args:
-        random: the numbers of the seed.
-        step: the step's number; for random numbers that are drawn on a GPU also where it lies there, (1,) int64.
-        samples: (N,) indices of the samples, on the host; on a GPU likewise int64.
+        random: the source of random numbers.
+        step: the step's number; for masks drawn on a GPU it may be an array there, (1,) int64.
+        samples: (N,) indices of the samples on the host; for masks drawn on a GPU an int64 array there.
     """
 
     def __init__(self, random: Random, step: int | Array, samples: np.ndarray[Any, Any] | Array) -> None:
         self.random, self.step, self.samples = random, step, samples
 
     def keep(self, shape: tuple[int, ...], rate: float, layer: int) -> Array:
-        """Return a boolean mask of `shape` (N, ...), True with probability 1 − rate; layers differ by their number."""
+        """Return a boolean mask of `shape` (N, ...), True with probability 1 − rate; each layer has its own number."""
         return self.random.keep_mask(Purpose.DROPOUT, self.step, self.samples, shape[1:], rate, layer)
 
 
@@ -63,20 +63,20 @@ class Network(Protocol):
     An entry of group `tinyddpm.networks` is a callable `(sample_shape, told, out_channels, **options) -> Network`:
 
     - sample_shape: (H, W, C) of one image, or (D,) of one point;
-    - told: how wide the parts are that it will be told; it need not take them, and says what it takes;
-    - out_channels: how many channels (or coordinates) it predicts;
+    - told: widths of the conditions that there are; the network may ignore some, and says in `takes` what it uses;
+    - out_channels: number of channels (or coordinates) that it predicts;
     - options: keyword-only, all with defaults; ConfigError for a bad one, before anything is computed.
 
     Attributes:
-        takes: how wide the parts must be that it is told; 0 for those that it does not take. The vector's width is that
-            of its embedded time, whatever it will be told.
+        takes: widths of the parts of `Told` that `forward` needs, 0 for those that it ignores. The vector's is always
+            the width of the embedded time.
     """
 
     takes: Widths
 
     @property
     def parameters(self) -> Sequence[Parameter]:
-        """Declared once, in the order of the flat buffer. `Parts` finds those of what is made of layers."""
+        """The parameters in the order of the flat buffer. `Parts` finds them for networks that are made of layers."""
         ...
 
     def forward(
@@ -89,7 +89,7 @@ class Network(Protocol):
             w: parameters by path; never written to.
             x: (N, *sample_shape).
             t: (N,) 0-based time steps.
-            told: what it is told of the samples: the parts that it was built for.
+            told: the conditions of the samples: the parts that it `takes`.
             noise: dropout masks; None for no dropout.
         """
         ...
@@ -98,9 +98,9 @@ class Network(Protocol):
         """Add the gradients of the parameters to `dw` in place, use up `saved`, and return dx and dtold.
 
         Args:
-            saved: what `forward` returned: the residuals, and the operations and weights they were made with.
+            saved: the residuals from `forward`, with the operations and weights they were made with.
             dw: gradients by parameter path.
-            dout: (N, ..., out_channels), the gradient that reaches the prediction.
+            dout: (N, ..., out_channels), the gradient with respect to the prediction.
         """
         ...
 

@@ -23,7 +23,7 @@ Gradients: TypeAlias = dict[str, Array]
 
 
 class ZeroGradients(dict[str, Array]):
-    """Gradients that are zero as yet: the first that is added to one may be written straight in its place."""
+    """Gradients that are zero at first. The first contribution to one can be written in place instead of added."""
 
     def __init__(self, views: Gradients) -> None:
         super().__init__(views)
@@ -34,7 +34,7 @@ class ZeroGradients(dict[str, Array]):
         super().__setitem__(path, view)
 
     def taken(self, paths: tuple[str, ...]) -> tuple[Array, ...] | None:
-        """Return the places of these parameters, which the caller writes to; None if any of them is zero no more."""
+        """Return the views of these gradients, which the caller must overwrite; None if one is no longer zero."""
         if not self._zero.issuperset(paths):
             return None
         self._zero.difference_update(paths)
@@ -63,7 +63,7 @@ ONES = Init("constant", 1.0)
 
 
 def fan_average(scale: float = 1.0) -> Init:
-    """Return the uniform law of variance `scale` / fan-average: DDPM's, 1, or 1e-10 where a branch starts near zero."""
+    """Return the uniform law of variance `scale` / fan-average: 1 in DDPM, 1e-10 for branches that start near zero."""
     return Init("uniform", scale)
 
 
@@ -77,16 +77,16 @@ class Parameter:
 
 
 class Parts:
-    """What is made of parameters and of other parts: its attributes, or lists of them, in the order they are set in."""
+    """Base of layers, blocks and networks: finds parameters and parts in attributes and their lists, in order."""
 
     @property
     def parameters(self) -> Sequence[Parameter]:
-        """The parameters, its own and those of its parts, in that order."""
+        """All parameters, of this part and of the parts in it, in the order in which the attributes were set."""
         return list(_walk(self))
 
 
 def _walk(part: object) -> Iterator[Parameter]:
-    """Yield the parameters in a part; what is no part has none."""
+    """Yield the parameters in a part, or in a list of parts; nothing for any other object."""
     if isinstance(part, Parameter):
         yield part
     elif isinstance(part, Parts | list | tuple):
@@ -95,7 +95,7 @@ def _walk(part: object) -> Iterator[Parameter]:
 
 
 class Layout:
-    """The order of a network's parameters in one flat buffer.
+    """The places of a network's parameters in one flat buffer.
 
     Raises:
         ConfigError: a path is malformed, is used twice, or is a folder of another path.
@@ -114,7 +114,7 @@ class Layout:
         ends = np.cumsum([prod(parameter.shape) for parameter in self.parameters], dtype=np.int64).tolist()
         self._spans = list(zip([0, *ends[:-1]], ends, strict=True)) if ends else []
         self.spans = dict(zip(paths, self._spans, strict=True))
-        """Where each begins and ends in the flat buffer, in their order."""
+        """Beginning and end of each parameter in the flat buffer, by path and in order."""
         self.size: int = ends[-1] if ends else 0
         """The number of scalar parameters."""
 
@@ -125,9 +125,9 @@ class Layout:
     def initialise(self, seed: int) -> np.ndarray[Any, Any]:
         """Return a flat float32 host buffer with every parameter drawn from its law.
 
-        A parameter's numbers depend on the seed and its path alone, so adding one changes no other.
+        A parameter's numbers depend on the seed and its path alone, so a new parameter changes no other.
         """
-        import array_api_compat.numpy as xp  # when it is needed: it takes as long to import as half of NumPy
+        import array_api_compat.numpy as xp  # here, not above: its import takes half as long as NumPy's
 
         random = Random(xp, seed)
         buffer = np.empty(self.size, np.float32)

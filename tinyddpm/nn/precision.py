@@ -1,4 +1,4 @@
-"""Mixed precision: activations and matrices in bfloat16, everything that adds up in float32.
+"""Mixed precision: activations and matrices in bfloat16, all sums in float32.
 
 Micikevicius et al. 2018 (arXiv 1710.03740). Their scaling of the loss is not needed: bfloat16 has float32's exponents.
 """
@@ -16,10 +16,10 @@ from tinyddpm.ops import Operations, Saved
 
 
 class MixedPrecision:
-    """A network whose activations are of another type than what goes in and comes out.
+    """A network whose activations have another type than its inputs and outputs.
 
     Args:
-        network: computes in the type of its input.
+        network: the network, which computes in the type of its input.
         storage: the type of its activations.
     """
 
@@ -30,7 +30,7 @@ class MixedPrecision:
     def forward(
         self, ops: Operations, w: Weights, x: Array, t: Array, told: Told, noise: DropoutNoise | None = None
     ) -> tuple[Array, Saved]:
-        """Return the prediction in x's type, and the residuals; `w` is as `ops.weights` makes it."""
+        """Return the prediction in x's type, and the residuals; `w` comes from `ops.weights`."""
         out, saved = self._network.forward(ops, w, self._stored(x), t, self._stored_parts(told), noise)
         return ops.xp.astype(out, x.dtype), saved
 
@@ -44,6 +44,6 @@ class MixedPrecision:
         return array_namespace(a).astype(a, self._storage, copy=False)
 
     def _stored_parts(self, told: Told) -> Told:
-        """Return what is told in the storage type, but the mask, which is not of numbers."""
+        """Return the parts in the storage type; the mask, which is boolean, stays as it is."""
         parts = {name: self._stored(part) for name, part in told._asdict().items() if part is not None}
         return Told(**parts | ({} if told.mask is None else {"mask": told.mask}))

@@ -10,8 +10,8 @@ from tinyddpm.nn.parameters import Parts
 class TransformerBlock(Parts):
     """Self-attention, then a perceptron of one hidden layer, each behind a layer norm and added to its input.
 
-    The norm comes before the branch, which keeps gradients of one size from the first step (Xiong et al. 2020,
-    arXiv 2002.04745).
+    The norm comes first in each branch, which keeps the gradients of all layers of similar size from the first step on
+    (Xiong et al. 2020, arXiv 2002.04745).
     """
 
     def __init__(self, path: str, width: int, heads: int, hidden: int) -> None:
@@ -23,7 +23,7 @@ class TransformerBlock(Parts):
         self.dense_2 = Linear(f"{path}/dense_2", hidden, width)
 
     def forward(self, run: Pass, x: Array) -> Array:
-        """(N, L, width) -> the same shape, told the "mask", (N, L), where some places are empty."""
+        """(N, L, width), and with padding "mask", (N, L), of `run.told` -> (N, L, width)."""
         h = self.norm_1.forward(run, x)
         q, k, v = (layer.forward(run, h) for layer in (self.q, self.k, self.v))
         h = run.do(run.ops.attention, q, k, v, self.heads, run.told.get("mask"))

@@ -28,6 +28,7 @@ from tinyddpm.ops import Operations, Saved
 from tinyddpm.ops.normalisation import EPS
 
 MOST_LEVELS = 16
+"""Upper limit of levels: 16 halve an image of 32,768 pixels a side to one pixel."""
 
 
 class UNet(Parts):
@@ -35,13 +36,13 @@ class UNet(Parts):
 
     A level is `blocks` residual blocks on the way down and `blocks` + 1 on the way up, each followed by self-attention
     where its feature map is one of `attention`. Levels are joined by stride-2 convolutions down, and nearest-neighbour
-    doubling and a convolution up. In the middle stand two residual blocks around attention. With the defaults and
-    3×32×32 images this is DDPM's CIFAR-10 network, 35,746,307 parameters. Where tokens are told, all that attend to
-    pixels attend to those too.
+    doubling and a convolution up. In the middle are two residual blocks around an attention. With the defaults and
+    32×32 images of 3 channels this is DDPM's CIFAR-10 network, 35,746,307 parameters. If there are tokens, every
+    attention to pixels attends to the tokens too.
 
     Args:
         sample_shape: (H, W, C) of the images; H and W are multiples of 2^(levels − 1).
-        told: of this it takes a vector, tokens of any width, and an image of any number of channels.
+        told: widths of the conditions; it takes a vector, tokens of any width, and an image of any number of channels.
         out_channels: channels predicted.
         channels: channels of the first level, even, at least 4.
         multipliers: channels of each level, as multiples of `channels`.
@@ -51,17 +52,17 @@ class UNet(Parts):
         heads: attention heads.
         head_channels: channels of each head, from which the number of heads follows; 0 for `heads` of them.
         adaptive: inject time by scale and shift (adaptive group norm) rather than by addition.
-        dropout: rate, in each residual block.
-        text: how tokens are attended to: "cross", after each self-attention by a cross-attention of its own (LDM,
-            arXiv 2112.10752); or "concat", their keys and values beside the pixels' (GLIDE, arXiv 2112.10741).
-        groups: groups of every norm; 0 for as many as suit its channels, 32 from 128 channels on.
-        norm_eps: what norms add to the variance.
-        halving: which pixels an output i of the convolutions down reads: "from" 2i on (DDPM), or "around" 2i.
-        frequency_shift: s of the sinusoids of t, whose frequencies are 10000^(−i / (channels/2 − s)), from 0 to 1.
-        time_scale: what t is multiplied by before that; 1000/T gives chains of all lengths the same times (IDDPM).
-        time_channels: channels of these sinusoids, even, at least 4; 0 for `channels`.
-        resampling: what joins levels: "convolutions" (DDPM), or "blocks", residual ones in which halving or doubling
-            stands before the first convolution (ADM, arXiv 2105.05233); `halving` is for convolutions.
+        dropout: rate of dropout in each residual block, in [0, 1).
+        text: how tokens are attended to: "cross", by a cross-attention after each self-attention (LDM,
+            arXiv 2112.10752); or "concat", their keys and values appended to the pixels' (GLIDE, arXiv 2112.10741).
+        groups: groups of every norm; 0 for a number by its channels, 32 from 128 channels on (`Norms`).
+        norm_eps: number added to the variance in norms.
+        halving: which pixels output i of the convolutions down reads: "from" 2i on (DDPM), or "around" 2i.
+        frequency_shift: s, from 0 to 1, of the sinusoids of t, whose frequencies are 10000^(−i / (channels/2 − s)).
+        time_scale: factor of t before the sinusoids; 1000/T gives chains of all lengths the same times (IDDPM).
+        time_channels: channels of the sinusoids, even, at least 4; 0 for `channels`.
+        resampling: what joins levels: "convolutions" (DDPM), or "blocks", residual blocks that halve or double before
+            their first convolution (ADM, arXiv 2105.05233), for which `halving` has no effect.
 
     Raises:
         ConfigError: an option is out of range, or the levels cannot halve the image.
@@ -127,7 +128,7 @@ class UNet(Parts):
         self.time = TimeEmbedding("time", time_channels, dim, frequency_shift, time_scale)
         self.conv_in = Conv("conv_in", c_image + told.image, channels)
 
-        # Every step down leaves a skip; the steps up, as many, take them in the opposite order.
+        # Every step down adds a skip; the steps up, equally many, take them in the opposite order.
         c, skips = channels, [channels]
         self.down: list[Block] = []
         for level, c_out in enumerate(widths):
@@ -225,7 +226,7 @@ def _check(
     dropout: float,
     text: str,
 ) -> None:
-    """Refuse what cannot be built, before anything is."""
+    """Raise ConfigError for options of which no network can be built."""
     if len(sample_shape) != 3:
         raise ConfigError(
             f"the U-Net takes images, not samples of shape {sample_shape}: use the network 'mlp' for points"
@@ -268,7 +269,7 @@ def _check(
 
 
 def _check_divisors(channels: int, multipliers: Sequence[int], heads: int, head_channels: int, groups: int) -> None:
-    """Refuse heads and groups that channels cannot be cut into."""
+    """Raise ConfigError for heads and groups that do not divide the channels."""
     for name, number in {"head_channels": head_channels, "groups": groups}.items():
         if number < 0 or (number and any(channels * m % number for m in multipliers)):
             raise ConfigError(
@@ -282,7 +283,7 @@ def _check_divisors(channels: int, multipliers: Sequence[int], heads: int, head_
 def _check_variants(
     norm_eps: float, halving: str, frequency_shift: float, time_scale: float, time_channels: int, resampling: str
 ) -> None:
-    """Refuse variants that there are not."""
+    """Raise ConfigError for variants that do not exist and numbers out of range."""
     if not 0 < norm_eps <= 1:
         raise ConfigError(f"U-Net norm_eps is {norm_eps}: it must lie above 0 and at most at 1")
     if halving not in ("from", "around"):

@@ -1,4 +1,4 @@
-"""The operations, one family a file: every forward with its hand-derived backward, and both ends of a training step."""
+"""The operations, one family a file: each forward with its hand-derived backward, and both ends of a training step."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ __all__ = ["Operations", "Saved", "load_operations"]
 
 
 class Operations(Convolution, Linear, NormActivation, Attention, Resampling, Loss, Noising, Optimisation):
-    """The reference operations, in the array API standard's terms alone: correct wherever the standard is kept.
+    """The reference operations, written in the array API standard alone: correct on every array library that keeps it.
 
-    A backend's faster operations subclass this and override methods, with the same names, arguments and defaults.
+    A backend with faster operations subclasses this and overrides methods, with the same names, arguments and defaults.
     """
 
 
 def load_operations(backend: Backend, training: bool = False, recompute: bool = False) -> Operations:
-    """Return the operations of `backend`: its own where it has them, the reference otherwise.
+    """Return an instance of the class of operations that `backend` names.
 
     Args:
-        backend: whose arrays are computed on.
-        training: whether forwards keep what their backwards need.
-        recompute: with training, whether networks keep only the inputs of their blocks, and run those again.
+        backend: the array library and device to compute on.
+        training: whether forwards save what their backwards need.
+        recompute: in training, whether networks save only the inputs of their blocks and run the blocks again in the
+            backward.
     """
     operations = EntryPoint("operations", backend.operations, "").load()
     result: Operations = operations(backend, training)

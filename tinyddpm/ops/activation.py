@@ -14,11 +14,11 @@ GELU_CUBIC = 0.044715
 
 
 class Masks(Protocol):
-    """Where the masks of one training step come from, each a function of (seed, step, sample, layer, element).
+    """Source of the dropout masks of one training step, each a function of (seed, step, sample, layer, element).
 
     Attributes:
-        random: the numbers of the seed.
-        step: the step's number, or where it lies on the device, (1,) int64.
+        random: random numbers of the training's seed.
+        step: number of the step: an int, or a (1,) int64 array on the device.
         samples: (N,) indices of the samples, on the host or int64 on the device.
     """
 
@@ -33,12 +33,12 @@ class Masks(Protocol):
 
 @dataclass(frozen=True)
 class Dropout:
-    """One layer's dropout in one training step.
+    """Dropout of one layer in one training step.
 
     Attributes:
-        noise: draws the mask.
-        rate: the probability to drop, in [0, 1).
-        layer: tells the network's layers of dropout apart.
+        noise: source of the mask.
+        rate: probability that an element is dropped, in [0, 1).
+        layer: number of the layer among the network's dropout layers; each has its own masks.
     """
 
     noise: Masks
@@ -47,7 +47,7 @@ class Dropout:
 
 
 class Activation(Family):
-    """Functions of one element at a time."""
+    """Elementwise functions."""
 
     def silu(self, x: Array) -> tuple[Array, Saved]:
         """Return y = x σ(x), σ(x) = 1 / (1 + e^(−x)) (Hendrycks, Gimpel 2016; "swish").
@@ -84,7 +84,7 @@ class Activation(Family):
 
         Args:
             x: (N, ...).
-            dropout: the rate, and where the mask comes from.
+            dropout: the rate and the source of the mask.
         """
         keep = dropout.noise.keep(x.shape, dropout.rate, dropout.layer)
         return self._masked(x, keep, dropout.rate), self._save(keep, dropout.rate)

@@ -1,4 +1,4 @@
-"""Softmax attention, with self-attention as the case where the context is the input itself."""
+"""Softmax attention, for self-attention and cross-attention, with a mask of keys."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from tinyddpm.ops.base import Family, Saved
 
 
 class Attention(Family):
-    """Weighted means of values, weighted by how queries match keys (Vaswani et al. 2017)."""
+    """Means of values, weighted by the softmax of products of queries and keys (Vaswani et al. 2017)."""
 
     def attention(self, q: Array, k: Array, v: Array, heads: int = 1, mask: Array | None = None) -> tuple[Array, Saved]:
         """Return, per sample and head, O = P V with P = softmax(S), S = Q Kᵀ / √d, d = C / heads.
 
-        A key that is not there has the weight 0, whatever stands in its place, and no gradient: with its key and value
-        taken for 0, what is derived below says so. Where no key is there, all weights are 0, and so is O.
+        A masked key has weight 0, and so, by the derivation below, gradients 0. Its numbers in k and v are first
+        replaced by 0, so that not even NaN has an effect. If all keys are masked, all weights are 0, and so is O.
 
-        Backwards: dV = Pᵀ dO, dP = dO Vᵀ. A softmax row has ∂P_j/∂S_l = P_j (δ_jl − P_l), so
+        Backward: dV = Pᵀ dO, dP = dO Vᵀ. A softmax row has ∂P_j/∂S_l = P_j (δ_jl − P_l), so
         dS = P (dP − Σ_j dP_j P_j), and dQ = dS K / √d, dK = dSᵀ Q / √d. Saved are q, k, v by heads, and P.
 
         Args:
-            q: (N, L, C), what asks.
-            k: (N, M, C), what is asked; M ≠ L in cross-attention.
-            v: (N, M, C).
-            heads: divides C; each head sees its own d channels.
-            mask: (N, M) booleans, False for keys that are not there; None if all are.
+            q: (N, L, C), queries.
+            k: (N, M, C), keys; in self-attention M = L.
+            v: (N, M, C), values.
+            heads: number of heads, a divisor of C; each has its own d channels.
+            mask: (N, M) booleans, False for keys to leave out; None to use all.
 
         Returns:
             O of shape (N, L, C), and (q, k, v, P).
@@ -50,23 +50,23 @@ class Attention(Family):
         return self._merge(dq), self._merge(dk), self._merge(dv)
 
     def _there(self, k: Array, v: Array, mask: Array | None) -> tuple[Array, Array]:
-        """Return k and v, 0 where the mask is False."""
+        """Return k and v with 0 where the mask is False."""
         if mask is None:
             return k, v
         there, zero = mask[:, :, None], self._zeros((), like=k)
         return self.xp.where(there, k, zero), self.xp.where(there, v, zero)
 
     def _softmax(self, s: Array) -> Array:
-        """Return the softmax over the last axis; the largest is subtracted first, so that nothing overflows."""
+        """Return the softmax over the last axis; the maximum is subtracted first, so that exp does not overflow."""
         e = self.xp.exp(s - self.xp.max(s, axis=-1, keepdims=True))
         return e / self.xp.sum(e, axis=-1, keepdims=True)
 
     def _split(self, a: Array, heads: int) -> Array:
-        """Return (N, L, C) as (N, heads, L, d)."""
+        """Return `a` (N, L, C) as (N, heads, L, d)."""
         n, length, c = a.shape
         return self.xp.permute_dims(self.xp.reshape(a, (n, length, heads, c // heads)), (0, 2, 1, 3))
 
     def _merge(self, a: Array) -> Array:
-        """Return (N, heads, L, d) as (N, L, C)."""
+        """Return `a` (N, heads, L, d) as (N, L, C)."""
         n, heads, length, d = a.shape
         return self.xp.reshape(self.xp.permute_dims(a, (0, 2, 1, 3)), (n, length, heads * d))

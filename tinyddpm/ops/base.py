@@ -1,4 +1,4 @@
-"""What every family of operations shares: the namespace, and whether residuals are kept."""
+"""The base class of all families of operations, and views into a flat buffer of parameters."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from array_api_compat import device
 from tinyddpm.backend import Array, Backend
 
 Saved: TypeAlias = Any
-"""What a forward keeps for its backward; None without training. Only the operation itself looks inside."""
+"""Residuals that a forward saves for its backward; None without training. Only that backward reads them."""
 
 
 class Family:
     """A family of operations on one backend: pure functions of their arguments, with explicit residuals.
 
-    Each forward returns `(y, saved)`, each backward takes `(saved, dy)` and returns one gradient per differentiable
-    input, x's first. Inputs are never written to. An operation computes in the type of its input.
+    Each forward returns `(y, saved)`. Its backward takes `(saved, dy)` and returns one gradient per differentiable
+    input, that of x first. Inputs are never written to. An operation computes in the dtype of its input.
 
     Args:
-        backend: whose namespace computes.
-        training: whether `saved` is kept; without it every `saved` is None.
+        backend: supplies the array namespace and the device.
+        training: whether forwards return residuals; if False, every `saved` is None.
 
     Attributes:
-        stores: whether the backwards of operations with parameters also take what a backend can do while it stores
-            their results: `into`, arrays that the gradients of parameters are written to, and `added`, gradients that
-            reach x by other ways, of x's shape and type, which are added to dx.
-        recompute: whether a network in training keeps only the inputs of its blocks, and runs each block's forward
-            again on the way back; see `tinyddpm.nn.blocks.Chain`.
+        stores: whether the backwards of operations with parameters accept two further arguments: `into`, arrays that
+            the gradients of the parameters are written to, and `added`, gradients that reach x along other paths, of
+            x's shape and dtype, which are added to dx.
+        recompute: whether a network in training saves only the inputs of its blocks and runs each block's forward
+            again during the backward, as `tinyddpm.nn.blocks.Chain` does.
     """
 
     stores = False
@@ -42,10 +42,10 @@ class Family:
         self.training = training
 
     def weights(self, buffer: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
-        """Return parameters that lie one after the other in a flat buffer, as these operations read them.
+        """Return the parameters stored one after the other in a flat buffer, in the form that these operations read.
 
-        They are views of it or of copies: who changes the buffer asks again. What has more than one dimension is of the
-        backend's storage type.
+        Some are views of the buffer, others of copies, so call this again after the buffer has changed. Arrays of more
+        than one dimension have the backend's storage dtype.
         """
         exact = cut(self.xp, buffer, shapes)
         if self.backend.precision != "bf16":
@@ -61,6 +61,6 @@ class Family:
 
 
 def cut(xp: Any, buffer: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
-    """Return views of these shapes, which follow each other in a flat buffer and fill it."""
+    """Return views of a flat buffer, one per shape, that follow each other from its start to its end."""
     ends = list(accumulate(map(prod, shapes)))
     return [xp.reshape(buffer[end - prod(shape) : end], shape) for end, shape in zip(ends, shapes, strict=True)]

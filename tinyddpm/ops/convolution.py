@@ -1,4 +1,4 @@
-"""Convolution, written as patches times a matrix: one gather, one product, and the transposes of both."""
+"""Convolution as a matrix product: patches are gathered and multiplied by the weights; the backward transposes both."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from tinyddpm.ops.base import Family, Saved
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Return (before, after), the zeros that make the output ceil(size / stride) long.
+    """Return (before, after), the numbers of zeros along one side that make the output ceil(size / stride) long.
 
-    An odd remainder goes after: a 3-wide kernel at stride 2 on an even side is padded right and bottom only, as DDPM's.
+    If their sum is odd, the extra zero goes after: for a 3×3 kernel at stride 2, images of even size are padded at the
+    right and bottom only, as in DDPM.
     """
     out = -(-size // stride)
     total = max((out - 1) * stride + kernel - size, 0)
@@ -25,17 +26,18 @@ class Convolution(Family):
         """Return y[n, i, j, o] = b[o] + Σ_{p, q, c} x[n, s i + p, s j + q, c] w[p, q, c, o], s the stride.
 
         x is padded with zeros. With P(x) the matrix of patches, one row per output pixel, this is y = P(x) W + b.
-        P is linear, so dW = P(x)ᵀ dy, db = Σ dy, and dx = Pᵀ(dy Wᵀ), where Pᵀ adds each patch back to where it was
-        read. Saved are x and w: the patches are kh·kw times larger than x and cheap to gather again.
+        P is linear, so dW = P(x)ᵀ dy, db = Σ dy, and dx = Pᵀ(dy Wᵀ), where Pᵀ adds each element of a patch to the
+        pixel that it was read from. Saved are x and w: the patches are kh·kw times larger than x and cheap to gather
+        again.
 
-        A residual, as of a block that adds its input to what it makes of it, is added to y; dresidual = dy.
+        A residual, such as the input of a block with a skip connection, is added to y; dresidual = dy.
 
         Args:
             x: (N, H, W, C_in).
             w: (kh, kw, C_in, C_out).
             b: (C_out,).
-            stride: step between output pixels, in both directions.
-            residual: what is added, of y's shape and type; None for nothing.
+            stride: distance in x between neighbouring output pixels, in both directions.
+            residual: array of y's shape and dtype to add to y, or None.
 
         Returns:
             y of shape (N, ceil(H / stride), ceil(W / stride), C_out), and (x, w, stride).
@@ -63,13 +65,13 @@ class Convolution(Family):
         return dx, dw, db
 
     def conv2d_costs(self, x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: int = 1) -> dict[str, float]:
-        """Return what `conv2d` costs in 10⁹ multiply-adds, by each algorithm there is; the cheapest is taken."""
+        """Return the cost of `conv2d` in 10⁹ multiply-adds, by name of algorithm; `conv2d` uses the cheapest."""
         n, height, width, _ = x_shape
         kh, kw, c_in, c_out = w_shape
         return {"patches": n * -(-height // stride) * -(-width // stride) * kh * kw * c_in * c_out / 1e9}
 
     def _patches(self, x: Array, kh: int, kw: int, stride: int) -> Array:
-        """Return P(x), shape (N, H', W', kh·kw·C): what the kernel sees at each output pixel."""
+        """Return P(x), shape (N, H', W', kh·kw·C): for each output pixel, the elements of x under the kernel."""
         if (kh, kw, stride) == (1, 1, 1):
             return x
         n, height, width, c = x.shape
@@ -81,7 +83,7 @@ class Convolution(Family):
         return self.xp.concat(views, axis=-1)
 
     def _patches_transposed(self, dpatches: Array, shape: tuple[int, ...], kh: int, kw: int, stride: int) -> Array:
-        """Return Pᵀ(dpatches), shape (N, H, W, C): every patch added to the pixels it came from."""
+        """Return Pᵀ(dpatches), shape (N, H, W, C): each patch added to the pixels that `_patches` read it from."""
         if (kh, kw, stride) == (1, 1, 1):
             return dpatches
         n, height, width, c = shape
@@ -94,7 +96,7 @@ class Convolution(Family):
 
 
 def _windows(kh: int, kw: int, rows: int, columns: int, stride: int) -> list[tuple[slice, slice]]:
-    """Return, for each position in the kernel, the padded pixels it meets over all output pixels."""
+    """Return, for each position in the kernel, the slices of the padded image that it reads over all output pixels."""
     return [
         (slice(p, p + (rows - 1) * stride + 1, stride), slice(q, q + (columns - 1) * stride + 1, stride))
         for p in range(kh)

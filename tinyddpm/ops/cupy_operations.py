@@ -1,6 +1,6 @@
-"""Operations for CuPy on an NVIDIA GPU: the reference's, with kernels of their own where many passes become one.
+"""Operations on CuPy arrays on an NVIDIA GPU: the reference's, with CUDA kernels that do many passes in one.
 
-A kernel takes float32 or bfloat16; whatever else comes (float64, empty arrays) goes to the reference.
+Kernels compute on non-empty float32 or bfloat16 arrays; for others, such as float64, the reference operation runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class CupyOperations(CudnnConvolutions, CudaNorms, CudaTrainingEnds):
     """The reference operations on CuPy, with kernels for products, norms, activations, resampling and the loss."""
 
     def mse(self, prediction: Array, target: Array) -> tuple[Array, Saved]:
-        """Return the losses, by one kernel: a block of threads takes a sample."""
+        """Return the losses by one kernel, with a block of threads per sample."""
         if not self._takes(prediction, target) or prediction.shape != target.shape:
             return super().mse(prediction, target)
         prediction, target = self.xp.ascontiguousarray(prediction), self.xp.ascontiguousarray(target)
@@ -34,7 +34,7 @@ class CupyOperations(CudnnConvolutions, CudaNorms, CudaTrainingEnds):
         return losses, self._save(difference)
 
     def mse_backward(self, saved: Saved, dlosses: float | Array) -> Array:
-        """Return dprediction, by one kernel where the losses' gradients are one number."""
+        """Return dprediction, by one kernel if `dlosses` is one number."""
         (difference,) = saved
         if not self._takes(difference) or not isinstance(dlosses, float):
             return super().mse_backward(saved, dlosses)
@@ -42,7 +42,7 @@ class CupyOperations(CudnnConvolutions, CudaNorms, CudaTrainingEnds):
         return self._elementwise("loss", "error_gradient", difference, options=(factor,))
 
     def concat(self, a: Array, b: Array) -> tuple[Array, Saved]:
-        """Return a and b side by side, by one kernel."""
+        """Return a and b concatenated along the channels, by one kernel."""
         if not self._takes(a, b):
             return super().concat(a, b)
         c_a, c_b = a.shape[-1], b.shape[-1]
@@ -53,7 +53,7 @@ class CupyOperations(CudnnConvolutions, CudaNorms, CudaTrainingEnds):
         return y, self._save(c_a)
 
     def concat_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array]:
-        """Return (da, db) by one kernel: both contiguous, as other kernels want them."""
+        """Return (da, db) by one kernel, both contiguous, as other kernels need them."""
         if not self._takes(dy):
             return super().concat_backward(saved, dy)
         (c_a,), (*shape, c) = saved, dy.shape
@@ -80,7 +80,7 @@ class CupyOperations(CudnnConvolutions, CudaNorms, CudaTrainingEnds):
         return coarse
 
     def _resample(self, kernel: str, x: Array, y: Array, coarse: Array) -> None:
-        """Launch a kernel that makes y of x, one of which is the coarse image."""
+        """Launch a kernel that reads x and writes y; `coarse` is the one of the two with the lower resolution."""
         n, height, width, c = coarse.shape
         pixels, lanes = n * height * width, geometry.lanes(x.dtype.itemsize, c)
         where = geometry.rows(pixels, c, lanes)

@@ -1,4 +1,4 @@
-"""Images as files have them and as networks do: their range, their size, and which way they look."""
+"""Conversions of images: between uint8 and [-1, 1], to other sizes, mirrored, and sampled between pixels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def flip_horizontally(x: Array, mask: Array) -> Array:
 
 
 def gathered(x: Array, rows: Array, columns: Array) -> Array:
-    """Return the pixels of `x` (n, H, W, C) in these rows, (n, h) int64, and columns, (n, w) int64: (n, h, w, C)."""
+    """Return x[n, rows[n, i], columns[n, j]], (n, h, w, C), for int64 `rows` (n, h) and `columns` (n, w)."""
     n, height, width, channels = x.shape
     xp: Any = array_namespace(x)
     first = xp.arange(n, dtype=rows.dtype, device=device(x)) * (height * width)
@@ -39,9 +39,9 @@ def gathered(x: Array, rows: Array, columns: Array) -> Array:
 
 
 def bilinear(x: Array, rows: Array, columns: Array) -> Array:
-    """Return `x` (n, H, W, C) between its pixels, at rows (n, h) and columns (n, w), real numbers: (n, h, w, C).
+    """Return `x` (n, H, W, C) interpolated bilinearly at real rows (n, h) and columns (n, w), shape (n, h, w, C).
 
-    A place beyond the outermost pixels is taken for the nearest that is not.
+    Coordinates outside [0, H − 1] and [0, W − 1] are clipped to these intervals.
     """
     (top, bottom, down), (left, right, across) = (
         _neighbours(places, pixels) for places, pixels in ((rows, x.shape[1]), (columns, x.shape[2]))
@@ -52,7 +52,7 @@ def bilinear(x: Array, rows: Array, columns: Array) -> Array:
 
 
 def _neighbours(places: Array, pixels: int) -> tuple[Array, Array, Array]:
-    """Return the pixels before and after real places along an axis, and how far each lies from the first."""
+    """Return (before, after, distance): the neighbouring pixels of real coordinates on an axis, and their fractions."""
     xp: Any = array_namespace(places)
     places = clipped(xp, places, 0.0, pixels - 1.0)
     first = xp.floor(places)
@@ -61,16 +61,16 @@ def _neighbours(places: Array, pixels: int) -> tuple[Array, Array, Array]:
 
 
 def squares(x: Array, factor: int) -> Array:
-    """Return `x` (n, H, W, C) cut into squares: (n, H/factor, factor, W/factor, factor, C)."""
+    """Return `x` (n, H, W, C) reshaped into squares, (n, H/factor, factor, W/factor, factor, C)."""
     n, height, width, channels = x.shape
     xp: Any = array_namespace(x)
     return xp.reshape(x, (n, height // factor, factor, width // factor, factor, channels))
 
 
 def shrunk(images: Array, factor: int) -> Array:
-    """Return images of integers from 0 to 255 as uint8, each square of factor × factor pixels made one.
+    """Return images of integers in [0, 255] as uint8, each square of factor × factor pixels replaced by its mean.
 
-    That is their mean, rounded, half up. It is computed in integers, so that every backend has the same.
+    The mean is rounded, halves up. It is computed in integers, so that all backends give the same result.
     """
     xp: Any = array_namespace(images)
     area = factor * factor
@@ -81,16 +81,17 @@ def shrunk(images: Array, factor: int) -> Array:
 def bicubic(x: Array, height: int, width: int) -> Array:
     """Return `x` (n, h, w, C) enlarged to (n, height, width, C) by Keys's cubic convolution (1981, with a = −½).
 
-    Pixels have their centres at half numbers, as in Pillow.
+    The centre of pixel i lies at i + ½, as in Pillow.
     """
     return _stretched(_stretched(x, height, axis=1), width, axis=2)
 
 
 def _stretched(x: Array, size: int, axis: int) -> Array:
-    """Return `x` with `size` pixels along an axis, each made of the four that are nearest to it.
+    """Return `x` with `size` pixels along an axis, each a weighted sum of the four nearest pixels.
 
-    Their weights are W(d) = 3/2 |d|³ − 5/2 |d|² + 1 up to |d| = 1, and −1/2 |d|³ + 5/2 |d|² − 4 |d| + 2 up to 2. What
-    would lie beyond an edge is left out, and the rest made to sum to one.
+    A pixel at distance d has the weight W(d) = 3/2 |d|³ − 5/2 |d|² + 1 for |d| ≤ 1, and
+    −1/2 |d|³ + 5/2 |d|² − 4 |d| + 2 for 1 < |d| ≤ 2. Weights of pixels beyond an edge are set to 0, and the others
+    divided by their sum.
     """
     xp: Any = array_namespace(x)
     pixels = x.shape[axis]

@@ -11,10 +11,10 @@ from tinyddpm.ops.base import Family, Saved
 
 
 class Linear(Family):
-    """Products with a weight matrix: dense, or one-hot."""
+    """Products with a weight matrix, of dense or one-hot rows, and the embedding of time."""
 
     def linear(self, x: Array, w: Array, b: Array, residual: Array | None = None) -> tuple[Array, Saved]:
-        """Return y = x W + b over the last axis, and a residual if given; a 1×1 convolution on NHWC images is this.
+        """Return y = x W + b over the last axis, plus a residual if given; on NHWC images, a 1×1 convolution.
 
         dx = dy Wᵀ, dW = Σ xᵀ dy and db = Σ dy, summed over all leading axes; dresidual = dy. Saved are x and w.
 
@@ -22,7 +22,7 @@ class Linear(Family):
             x: (..., C_in).
             w: (C_in, C_out).
             b: (C_out,).
-            residual: what is added, of y's shape and type; None for nothing.
+            residual: array of y's shape and dtype to add to y, or None.
 
         Returns:
             y of shape (..., C_out), and (x, w).
@@ -44,7 +44,7 @@ class Linear(Family):
     def embedding(self, table: Array, index: Array) -> tuple[Array, Saved]:
         """Return y[i] = table[index[i]]: the product of a one-hot matrix with the table.
 
-        So dtable = onehotᵀ dy: each row collects the gradients of the places that read it. Saved is the index.
+        So dtable = onehotᵀ dy: row k sums the dy[i] of all i with index[i] = k. Saved is the index.
 
         Args:
             table: (K, D).
@@ -71,8 +71,8 @@ class Linear(Family):
         Args:
             t: (N,) 0-based steps, integer or real.
             dim: even, at least 4.
-            dtype: of the result; angles are computed in float32 at least.
-            shift: s; 1 for frequencies down to 1/10000, 0 to end just before it.
+            dtype: dtype of the result; angles are computed in float32 or wider.
+            shift: s; with 1 the lowest frequency is 1/10000, with 0 it is slightly higher.
 
         Returns:
             (N, dim).

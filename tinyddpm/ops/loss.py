@@ -1,4 +1,4 @@
-"""What training makes small: squared errors, and what of the variational bound depends on a network."""
+"""Losses of training: squared errors, and those terms of the variational bound that depend on a network."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ SLOPE, CUBIC = sqrt(8 / pi), 0.044715
 
 
 class Loss(Family):
-    """Squared errors of a prediction, and the terms of the bound for a Gaussian with a mean and a log-variance."""
+    """Squared errors of a prediction, and the bound's terms for a Gaussian that is given by mean and log-variance."""
 
     def mse(self, prediction: Array, target: Array) -> tuple[Array, Saved]:
         """Return L_n = mean((prediction_n − target_n)²) of each sample, (N,).
 
-        dprediction_n = dL_n · 2 (prediction_n − target_n) / size of a sample; the target is data. Saved is the
-        difference.
+        dprediction_n = dL_n · 2 (prediction_n − target_n) / size of a sample; the target is data and has no gradient.
+        Saved is the difference.
 
         Args:
             prediction: (N, ...).
-            target: of the same shape.
+            target: array of the same shape.
         """
         difference = prediction - target
         return self.xp.mean(difference**2, axis=tuple(range(1, difference.ndim))), self._save(difference)
 
     def mse_backward(self, saved: Saved, dlosses: float | Array) -> Array:
-        """Return dprediction of `mse`, for (N,) gradients of the losses, or one number for all."""
+        """Return dprediction of `mse`, given the gradients of the losses, (N,), or one number for all samples."""
         (difference,) = saved
         n, *rest = difference.shape
         factor = dlosses * (2.0 / prod(rest))
@@ -37,11 +37,11 @@ class Loss(Family):
     def gaussian_kl(
         self, mean: Array, log_variance: Array, q_mean: Array, q_log_variance: Array
     ) -> tuple[Array, Saved]:
-        """Return KL(q ‖ p) of each element in nats, q = N(q_mean, e^q_log_variance), p = N(mean, e^log_variance).
+        """Return elementwise KL(q ‖ p) in nats, q = N(q_mean, e^q_log_variance), p = N(mean, e^log_variance).
 
             KL = ½ (e^δ − 1 − δ + z²),   δ = q_log_variance − log_variance,   z = (mean − q_mean) / √(e^log_variance)
 
-        q is data. From dz/dmean = e^(−log_variance / 2), dz/dlog_variance = −z / 2 and dδ/dlog_variance = −1:
+        q has no gradient. From dz/dmean = e^(−log_variance / 2), dz/dlog_variance = −z / 2 and dδ/dlog_variance = −1:
 
             dmean = dKL · z e^(−log_variance / 2),   dlog_variance = dKL · ½ (1 − e^δ − z²)
 
@@ -59,12 +59,12 @@ class Loss(Family):
         return dkl * z * precision, dkl * (-0.5) * (excess + z**2)
 
     def gaussian_nll(self, mean: Array, log_variance: Array, x: Array) -> tuple[Array, Saved]:
-        """Return −log N(x; mean, e^log_variance) of each element in nats, x being a point of the real line.
+        """Return elementwise −log N(x; mean, e^log_variance) in nats, N being the density.
 
             L = ½ (log 2π + log_variance + z²),   z = (mean − x) / √(e^log_variance)
             dmean = dL · z e^(−log_variance / 2),   dlog_variance = dL · ½ (1 − z²)
 
-        x is data. Saved are z and e^(−log_variance / 2).
+        x has no gradient. Saved are z and e^(−log_variance / 2).
         """
         precision = self.xp.exp(-0.5 * log_variance)
         z = (mean - x) * precision
@@ -76,28 +76,29 @@ class Loss(Family):
         return dnll * z * precision, dnll * 0.5 * (1 - z**2)
 
     def pixel_nll(self, mean: Array, log_variance: Array, x: Array) -> tuple[Array, Saved]:
-        """Return −log of what N(mean, s²), s² = e^log_variance, gives to the bin of each pixel, in nats (DDPM eq. 13).
+        """Return −log P(x) of each pixel x in nats, P(x) the mass of N(mean, e^log_variance) in its bin (DDPM eq. 13).
 
-        A pixel is one of 256 levels x = −1, −1 + 2/255, …, 1. Its bin reaches 1/255 to each side, and without end
-        beyond −1 and 1: P(x) = Φ(b) − Φ(a) with a, b = (x − mean ∓ 1/255) / s, Φ(a) = 0 at −1 and Φ(b) = 1 at 1.
+        Pixels have 256 levels x = −1, −1 + 2/255, …, 1. A bin extends 1/255 to each side of its level; the outermost
+        two extend to infinity. With s² = e^log_variance, P(x) = Φ(b) − Φ(a), a, b = (x − mean ∓ 1/255) / s, where
+        Φ(a) = 0 for x = −1 and Φ(b) = 1 for x = 1.
 
-        Φ is taken as in DDPM's and IDDPM's code, Φ(z) ≈ σ(g(z)), σ the logistic function, g(z) = S (z + C z³),
-        S = √(8/π), C = 0.044715. The 256 probabilities still sum to 1, so the bound stays one. And the logistic
-        function has a difference whose logarithm needs no floor, however far the bin lies from the mean:
+        Φ is approximated as in DDPM's and IDDPM's code: Φ(z) ≈ σ(g(z)), σ the logistic function, g(z) = S (z + C z³),
+        S = √(8/π), C = 0.044715. The 256 probabilities still sum to 1, so the bound remains a bound. A difference of
+        logistic functions factors, so that its logarithm needs no floor, however far the bin lies from the mean:
 
             σ(g_b) − σ(g_a) = σ(g_b) σ(−g_a) (1 − e^(−h)),   h = g_b − g_a = S w (1 + C (a² + ab + b²)),   w = b − a
 
-        With softplus(y) = log(1 + e^y) = −log σ(−y), and the terms of an end that is open left out:
+        With softplus(y) = log(1 + e^y) = −log σ(−y), and without the terms of an infinite end:
 
             L = softplus(−g_b) + softplus(g_a) − log(1 − e^(−h))
 
-        x is data. dL/dg_b = −σ(−g_b), dL/dg_a = σ(g_a) and dL/dh = −r with r = 1 / (e^h − 1). With g' = S (1 + 3 C z²),
-        da/dmean = db/dmean = −1/s and dz/dlog_variance = −z/2 for z = a, b and w:
+        x has no gradient. dL/dg_b = −σ(−g_b), dL/dg_a = σ(g_a) and dL/dh = −r with r = 1 / (e^h − 1). With
+        g' = S (1 + 3 C z²), da/dmean = db/dmean = −1/s and dz/dlog_variance = −z/2 for z = a, b and w:
 
             dh/dmean = −(g'_b − g'_a) / s = −3 C S w (a + b) / s
             dh/dlog_variance = −(b g'_b − a g'_a) / 2 = −S w (1 + 3 C (a² + ab + b²)) / 2
 
-        Saved are the two derivatives of L.
+        Saved are dL/dmean and dL/dlog_variance.
         """
         xp = self.xp
         precision = xp.exp(-0.5 * log_variance)
@@ -105,7 +106,7 @@ class Loss(Family):
         g_a, g_b = _g(a), _g(b)
         width, square = (2 / 255 * SLOPE) * precision, a**2 + a * b + b**2  # S w, a² + ab + b²
         h = width * (1 + CUBIC * square)
-        above, below = x > -1 + 1 / 255, x < 1 - 1 / 255  # whether the bin has an end on this side
+        above, below = x > -1 + 1 / 255, x < 1 - 1 / 255  # whether the bin is finite on this side
         zero = xp.zeros_like(h)
         share = -xp.expm1(-h)  # 1 − e^(−h)
         nll = (

@@ -1,4 +1,4 @@
-"""The beginning of a training step: samples with the noise of their times, lines 2 to 4 of DDPM's Algorithm 1."""
+"""The beginning of a training step, lines 2 to 4 of DDPM's Algorithm 1: draw x_0, t and eps, and compute x_t."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Noised(NamedTuple):
 
 
 class Noising(Family):
-    """What is drawn of a batch. It has no gradient."""
+    """Drawing a batch with its times and noise. Parameters take no part, so there is no backward."""
 
     def x_0(
         self, random: Random, step: Step, samples: Samples, data: Array, places: Array = None, flip: bool = False
     ) -> Array:
-        """Return samples without noise, float32: images in [−1, 1]. For the arguments see `noised`."""
+        """Return samples x_0 without noise, (N, ...) float32, images in [−1, 1]. Arguments are those of `noised`."""
         rows = data if places is None else self.xp.take(data, places, axis=0)
         x_0 = to_model(rows) if rows.dtype == self.xp.uint8 else rows
         if flip:
@@ -50,17 +50,17 @@ class Noising(Family):
         t: Array = None,
         flip: bool = False,
     ) -> Noised:
-        """Return samples with their noise, x_t = √alpha_bar_t x_0 + √(1 − alpha_bar_t) eps (DDPM eq. 4).
+        """Return samples with times and noise, and x_t = √alpha_bar_t x_0 + √(1 − alpha_bar_t) eps (DDPM eq. 4).
 
         Args:
-            random: of the training's seed; step and samples as there.
-            step: the training step.
-            samples: (N,) the slots of the batch that are drawn for.
-            data: (M, H, W, C) uint8 images, taken to [−1, 1], or float32 samples as they are.
+            random: random numbers of the training's seed.
+            step: number of the training step.
+            samples: (N,) numbers of the samples in the whole batch, by which random numbers are drawn.
+            data: (M, H, W, C) uint8 images, mapped to [−1, 1], or float32 samples, (M, ...), used unchanged.
             levels: √alpha_bar and √(1 − alpha_bar), (T,) float32 each.
-            places: (N,) int64 rows of `data`, not checked; all rows in order if None.
-            t: (N,) int64 times; drawn if None, each as likely as any other.
-            flip: whether each image is mirrored, left to right, with probability ½.
+            places: (N,) int64 indices of rows of `data`, not checked; None for all rows in order.
+            t: (N,) int64 times; None to draw them uniformly from 0, …, T − 1.
+            flip: whether to mirror each image, left to right, with probability ½.
         """
         xp, (signal, noise) = self.xp, levels
         x_0 = self.x_0(random, step, samples, data, places, flip)

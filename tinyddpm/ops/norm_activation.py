@@ -1,4 +1,4 @@
-"""Group norm and what follows it in every block, as one operation: modulation and dropout where there are any, SiLU."""
+"""Group norm, modulation, SiLU and dropout as one operation: what precedes each convolution of a residual block."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tinyddpm.ops.normalisation import EPS, Normalisation
 
 
 class NormActivation(Normalisation, Activation):
-    """Operations one after the other, named as one so that a backend can do them in one pass over the data."""
+    """Sequences of operations under one name, so that a backend can compute each in a single pass over the data."""
 
     def group_norm_silu(
         self,
@@ -21,21 +21,22 @@ class NormActivation(Normalisation, Activation):
         dropout: Dropout | None = None,
         eps: float = EPS,
     ) -> tuple[Array, Saved]:
-        """Return dropout(silu(modulate(group_norm(x)))), modulation and dropout being left out where there is none.
+        """Return dropout(silu(modulate(group_norm(x)))), without modulation or dropout where none is given.
 
-        The backward is those of the four, last first. Saved is what they save; x and the mask give it back.
+        The backward runs the backwards of the four in reverse order. Saved are the residuals of each; a backend may
+        save x and the mask alone, from which the others follow.
 
         Args:
             x: (N, ..., C).
-            scale: (C,), of the norm.
-            shift: (C,), of the norm.
-            groups: number of groups; it divides C.
-            modulation: scale and shift of `modulate`, (N, C) each, or nothing.
-            dropout: as in `dropout`, or None.
-            eps: added to the variance.
+            scale: (C,), scale of the norm.
+            shift: (C,), shift of the norm.
+            groups: number of groups, a divisor of C.
+            modulation: scale and shift of `modulate`, (N, C) each, or the empty tuple.
+            dropout: argument of `dropout`, or None.
+            eps: ε, added to the variance.
 
         Returns:
-            y of x's shape, and the residuals of each.
+            y of x's shape, and the residuals of the four operations, None for one left out.
         """
         h, saved_norm = self.group_norm(x, scale, shift, groups, eps)
         saved_modulation = None
@@ -48,7 +49,7 @@ class NormActivation(Normalisation, Activation):
         return y, self._save(saved_norm, saved_modulation, saved_silu, saved_dropout)
 
     def group_norm_silu_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array, tuple[Array, ...]]:
-        """Return (dx, dscale, dshift, dmodulation) of `group_norm_silu`; dmodulation is empty where there is none."""
+        """Return (dx, dscale, dshift, dmodulation) of `group_norm_silu`; dmodulation is empty without a modulation."""
         saved_norm, saved_modulation, saved_silu, saved_dropout = saved
         dh = dy if saved_dropout is None else self.dropout_backward(saved_dropout, dy)
         dh = self.silu_backward(saved_silu, dh)

@@ -1,4 +1,4 @@
-"""Group norm, layer norm, and what a sample is told per channel: a modulation of either of them, or a vector added."""
+"""Group norm and layer norm; per sample and channel, modulation by a scale and a shift, and addition of a vector."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ from tinyddpm.backend import Array
 from tinyddpm.ops.base import Family, Saved
 
 EPS = 1e-6
-"""What is added to a variance, as DDPM's norms add it."""
+"""Default of ε, which is added to a variance before its inverse square root is taken: that of DDPM's code."""
 
 
 class Normalisation(Family):
     """Standardisation over a set of elements, then a scale and a shift per channel.
 
-    With x̂ = (x − μ) r, r = (σ² + ε)^(−1/2) over M elements and g the gradient that reaches x̂, the chain rule through
-    μ and σ² gives dx = r (g − mean(g) − x̂ mean(g x̂)): what g has along 1 and along x̂ is lost, as x̂ cannot move there.
-    Variances are two-pass, the mean of (x − μ)². Saved are x, μ and r; x̂ is recomputed.
+    With x̂ = (x − μ) r, r = (σ² + ε)^(−1/2) over M elements, and g = ∂L/∂x̂, the chain rule through μ and σ² gives
+    dx = r (g − mean(g) − x̂ mean(g x̂)): the components of g along 1 and along x̂ drop out, because x̂ has mean 0 and,
+    up to ε, mean square 1 for every x. Variances are two-pass, the mean of (x − μ)². Saved are x, μ and r; x̂ is
+    recomputed.
     """
 
     def group_norm(self, x: Array, scale: Array, shift: Array, groups: int, eps: float = EPS) -> tuple[Array, Saved]:
         """Return y = x̂ · scale + shift, x̂ standardised over the pixels and the channels of each group (Wu, He 2018).
 
-        dscale = Σ dy x̂ and dshift = Σ dy over samples and pixels; dx as the class derives it with g = dy · scale.
+        dscale = Σ dy x̂ and dshift = Σ dy over samples and pixels; dx is the class's formula with g = dy · scale.
 
         Args:
             x: (N, ..., C).
             scale: (C,).
             shift: (C,).
-            groups: number of groups; it divides C.
-            eps: added to the variance.
+            groups: number of groups, a divisor of C.
+            eps: ε, added to the variance.
 
         Returns:
-            y of x's shape, and (x, μ, r, scale, groups); μ and r as one number per sample and channel.
+            y of x's shape, and (x, μ, r, scale, groups), with μ and r of shape (N, 1, ..., 1, C).
         """
         mean = self._group_mean(x, groups)
         r = (self._group_mean((x - mean) ** 2, groups) + eps) ** -0.5
@@ -49,11 +50,13 @@ class Normalisation(Family):
     def layer_norm(self, x: Array, scale: Array, shift: Array, eps: float = EPS) -> tuple[Array, Saved]:
         """Return y = x̂ · scale + shift, x̂ standardised over the last axis alone (Ba, Kiros, Hinton 2016).
 
+        Gradients are those of `group_norm`, with the sums of dscale and dshift over all axes but the last.
+
         Args:
             x: (..., C).
             scale: (C,).
             shift: (C,).
-            eps: added to the variance.
+            eps: ε, added to the variance.
 
         Returns:
             y of x's shape, and (x, μ, r, scale).
@@ -103,7 +106,7 @@ class Normalisation(Family):
     def add_vector(self, x: Array, v: Array) -> tuple[Array, Saved]:
         """Return y = x + v, one vector per sample, added to each of its pixels.
 
-        dx = dy, and dv = Σ dy over the pixels. Nothing is saved but that it ran.
+        dx = dy, and dv = Σ dy over the pixels. Saved is an empty tuple.
 
         Args:
             x: (N, ..., C).
@@ -116,7 +119,7 @@ class Normalisation(Family):
         return dy, self.xp.sum(dy, axis=tuple(range(1, dy.ndim - 1)))
 
     def _group_mean(self, x: Array, groups: int) -> Array:
-        """Return, for every channel, the mean over all pixels and the channels of its group, (N, 1, ..., 1, C)."""
+        """Return, for each channel, the mean over all pixels and all channels of its group, shape (N, 1, ..., 1, C)."""
         n, c = x.shape[0], x.shape[-1]
         per_channel = self.xp.mean(self.xp.reshape(x, (n, -1, c)), axis=1)
         per_group = self.xp.mean(self.xp.reshape(per_channel, (n, groups, c // groups)), axis=2)

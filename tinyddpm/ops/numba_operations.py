@@ -1,8 +1,8 @@
-"""Operations for NumPy's arrays, compiled by Numba."""
+"""Operations on NumPy's arrays, compiled by Numba."""
 
 from __future__ import annotations
 
-import tinyddpm.ops.numba.random  # noqa: F401 - what random numbers are drawn by is prepared with the rest
+import tinyddpm.ops.numba.random  # noqa: F401 - declares its functions for `prepare`
 from tinyddpm.backend import Backend
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.numba.activations import NumbaActivations
@@ -29,7 +29,7 @@ class NumbaOperations(
     NumbaOptimisation,
     NumpyOperations,
 ):
-    """NumPy's operations, with those that take most of a training step compiled."""
+    """NumPy's operations; those that take most of a training step are compiled by Numba."""
 
     stores = True
 
@@ -40,5 +40,5 @@ class NumbaOperations(
     def conv2d_backward(
         self, saved: Saved, dy: NDArray, into: Places = None, added: tuple[NDArray, ...] = ()
     ) -> tuple[NDArray, NDArray, NDArray]:
-        """Return (dx, dw, db), what is added to dx being added in place."""
+        """Return (dx, dw, db) of `conv2d`, the arrays of `added` added to dx in place."""
         return stored(super().conv2d_backward(saved, dy), into, added)

@@ -10,4 +10,4 @@ from tinyddpm.ops.cpu.normalisation import CpuNormActivation
 
 
 class NumpyOperations(CpuConvolution, CpuLinear, CpuNormActivation, CpuAttention, Operations):
-    """The reference operations, with those that take most of a training step in their faster forms."""
+    """The reference operations; those that take most of a training step are replaced by faster NumPy versions."""

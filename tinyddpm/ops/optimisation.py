@@ -1,7 +1,7 @@
-"""The end of a training step: the gradient's length, clipping, Adam and running averages, over flat buffers.
+"""The end of a training step over flat buffers: the gradient's norm, clipping, Adam and running averages of weights.
 
-Whatever depends on the step comes in one small array of factors. Nothing is asked of the device before all is done, so
-that it can be recorded.
+All numbers that depend on the step are computed on the device, into one small array of factors. The host reads none of
+them during the step, so that the step can be recorded as a graph.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from tinyddpm.ops.base import Family
 
 @dataclass(frozen=True)
 class Descent:
-    """What does not change from one step of a training to the next.
+    """Settings of the optimiser, constant over a training.
 
     Attributes:
-        clip: the length that the gradient may have; 0 for any.
-        decay: the running average's, in the long run.
-        weight_decay: what a matrix loses of itself in a step, times the learning rate.
-        beta_1: Adam's decay of the running mean of the gradient.
-        beta_2: of the running mean of its square.
-        eps: what Adam adds to a root.
+        clip: largest norm of the gradient; a longer gradient is scaled down to it. 0 for no limit.
+        decay: largest decay of the running average of the weights.
+        weight_decay: λ of AdamW: in each step a matrix loses the share lr λ of itself.
+        beta_1: β₁, Adam's decay of the running mean of the gradient.
+        beta_2: β₂, Adam's decay of the running mean of the squared gradient.
+        eps: ε, which Adam adds to √v̂.
     """
 
     clip: float
@@ -37,7 +37,7 @@ class Descent:
 
 
 class Factor(IntEnum):
-    """Places in the array of factors; "kept" is the share of a running mean that stays, "new" of what is added."""
+    """Indices into the array of factors. A running mean becomes KEPT times itself plus NEW times the new value."""
 
     FINITE = 0
     CLIP = 1
@@ -56,26 +56,26 @@ class Factor(IntEnum):
 
 
 class Optimisation(Family):
-    """Operations that change what they are given: a state's buffers are written in place."""
+    """Operations on the optimiser's state. Unlike other operations they write to their arguments, in place."""
 
     def lengths(self, gradient: Array) -> Array:
-        """Return the Euclidean lengths of parts of `gradient`, (k,): the squares of all parts' add up to |g|²."""
+        """Return the Euclidean norms of the k parts that a backend cuts `gradient` into, (k,); here k = 1."""
         return self.xp.reshape(gradient @ gradient, (1,)) ** 0.5
 
     def step_factors(self, descent: Descent, step: Array, rate: Array, loss: Array, lengths: Array) -> Array:
-        """Return the factors of a step, in the type of `lengths`: see `Factor`.
+        """Return the factors of a step in the order of `Factor`, with the dtype of `lengths`.
 
-        The gradient is scaled to be at most `clip` long. Adam's averages start at 0, and so are divided by 1 − βᵏ,
-        k = step + 1 (Kingma, Ba 2014, Algorithm 1). The running average's decay, min(decay, k / (9 + k)), rises from
-        0.1: a short run's average is of weights it has had, not of those it started from. Where loss or gradient is not
-        finite, all that is kept is kept whole, and nothing new is added.
+        CLIP scales the gradient to a norm of at most `clip`. Adam's averages start at 0, so they are divided by
+        1 − βᵏ, k = step + 1 (Kingma, Ba 2014, Algorithm 1). The decay of the running average, min(decay, k / (9 + k)),
+        rises from 0.1, so that the average of a short run is not dominated by its initial weights. If the loss or the
+        gradient is not finite, every KEPT is 1, every NEW and RATE are 0, and the step changes nothing.
 
         Args:
-            descent: the training's settings.
+            descent: settings of the optimiser.
             step: (1,) int64, 0-based.
-            rate: (1,) float64, the step's learning rate.
-            loss: (1,).
-            lengths: (k,), of the whole gradient.
+            rate: (1,) float64, learning rate of the step.
+            loss: (1,), loss of the step.
+            lengths: (k,), norms of the parts of the whole gradient; the sum of their squares is the squared norm.
         """
         xp, float64 = self.xp, self.xp.float64
         k = xp.astype(step, float64) + 1
@@ -106,14 +106,14 @@ class Optimisation(Family):
         return xp.astype(xp.concat([by_place[place] for place in Factor]), lengths.dtype)
 
     def decay(self, descent: Descent, factors: Array, rate: Array, matrices: Array, weights: Array) -> None:
-        """Take from the matrices among the weights what AdamW does: w ← w − lr λ w (arXiv 1711.05101, Algorithm 2).
+        """Apply AdamW's decay to the matrices among the weights: w ← w − lr λ w (arXiv 1711.05101, Algorithm 2).
 
-        It comes before Adam's step. Where that step is not finite, nothing is changed.
+        This precedes `adam`. If the step is not finite, it changes nothing.
 
         Args:
-            descent: the training's settings.
-            factors: of the step.
-            rate: (1,) float64, its learning rate.
+            descent: settings of the optimiser.
+            factors: factors of the step.
+            rate: (1,) float64, learning rate of the step.
             matrices: (n,), 1 where the weight is an element of a matrix, 0 elsewhere.
             weights: (n,), changed in place.
         """
@@ -123,19 +123,19 @@ class Optimisation(Family):
     def adam(
         self, descent: Descent, factors: Array, gradient: Array, weights: Array, ema: Array, m: Array, v: Array
     ) -> None:
-        """Do a step: Adam's (Kingma, Ba 2014, Algorithm 1), then the running average's; or nothing if it is not finite.
+        """Apply Adam (Kingma, Ba 2014, Algorithm 1), then the running average; change nothing if a step is not finite.
 
         With g the clipped gradient, m ← β₁ m + (1 − β₁) g, v ← β₂ v + (1 − β₂) g², w ← w − lr m̂ / (√v̂ + ε), where m̂
         and v̂ are m / (1 − β₁ᵏ) and v / (1 − β₂ᵏ); then ema ← d ema + (1 − d) w.
 
         Args:
-            descent: the training's settings.
-            factors: of the step.
-            gradient: (n,), part of the flat gradient, left as it is.
-            weights: (n,), the same part of the flat weights, changed in place; the others likewise.
-            ema: running average of the weights.
-            m: running mean of the gradient.
-            v: running mean of its square.
+            descent: settings of the optimiser.
+            factors: factors of the step.
+            gradient: (n,), part of the flat gradient, not changed.
+            weights: (n,), the same part of the flat weights, changed in place.
+            ema: (n,), running average of these weights, changed in place.
+            m: (n,), running mean of the gradient, changed in place.
+            v: (n,), running mean of the squared gradient, changed in place.
         """
         f = {place: factors[place] for place in Factor}
         zero = self.xp.zeros((), dtype=gradient.dtype, device=device(gradient))
@@ -149,17 +149,17 @@ class Optimisation(Family):
         ema += f[Factor.EMA_NEW] * weights
 
     def power_average(self, exponent: float, step: Array, factors: Array, weights: Array, average: Array) -> None:
-        """Count a step's weights in a power-function average, or do nothing if the step is not finite.
+        """Include the weights after a step in a power-function average. Change nothing if the step is not finite.
 
-        average ← β average + (1 − β) w with β = (1 − 1/k)^(γ+1), k = step + 1 (EDM2, 2312.02696, section 3.1): the
-        first step's weights alone, then all weights in proportion to k^γ. Only 1 − β is used, for in float32 a β near 1
-        would lose most of what it says.
+        average ← β average + (1 − β) w with β = (1 − 1/k)^(γ+1), k = step + 1 (EDM2, 2312.02696, section 3.1). After
+        the first step the average is w; later, the weights of each step k count nearly in proportion to k^γ. The update
+        uses 1 − β alone: in float32, a β near 1 would lose most of the digits of 1 − β.
 
         Args:
             exponent: γ.
             step: (1,) int64, 0-based.
-            factors: of the step.
-            weights: (n,), part of the flat weights as the step left them.
+            factors: factors of the step.
+            weights: (n,), part of the flat weights after the step.
             average: (n,), the same part of their average, changed in place.
         """
         share = 1 - (1 - 1 / (self.xp.astype(step, self.xp.float64) + 1)) ** (exponent + 1)

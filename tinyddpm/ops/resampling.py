@@ -1,4 +1,4 @@
-"""A change of resolution, and the concatenation that brings skips back in."""
+"""Doubling and halving of resolution, and the concatenation of a U-Net's skip connections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Resampling(Family):
     def upsample(self, x: Array) -> tuple[Array, Saved]:
         """Return y[n, i, j] = x[n, i // 2, j // 2], shape (N, 2H, 2W, C): nearest-neighbour doubling.
 
-        Each pixel is read four times, so dx sums dy over 2×2 squares. Nothing is saved but that it ran.
+        Each pixel is read four times, so dx sums dy over 2×2 squares. Saved is an empty tuple.
         """
         return self._doubled(x), self._save()
 
@@ -21,10 +21,9 @@ class Resampling(Family):
         return self._squares_summed(dy)
 
     def average_pool(self, x: Array) -> tuple[Array, Saved]:
-        """Return the means over 2×2 squares, shape (N, H/2, W/2, C); H and W are even.
+        """Return the means over 2×2 squares, shape (N, H/2, W/2, C), of x with even H and W.
 
-        It is `upsample_backward` but for the factor 1/4, so dx is dy / 4 at all four pixels of a square. Nothing is
-        saved but that it ran.
+        This is `upsample_backward` times 1/4, so dx is dy / 4 at all four pixels of a square. Saved is an empty tuple.
         """
         return self._quarter(self._squares_summed(x)), self._save()
 
@@ -33,7 +32,7 @@ class Resampling(Family):
         return self._doubled(self._quarter(dy))
 
     def concat(self, a: Array, b: Array) -> tuple[Array, Saved]:
-        """Return a and b one after the other along the channels; the gradient is cut at the same place.
+        """Return a and b concatenated along the channels; (da, db) is dy split at channel C_a.
 
         Args:
             a: (..., C_a).

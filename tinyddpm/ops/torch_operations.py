@@ -1,13 +1,12 @@
-"""Operations for Torch on any of its devices: the reference's, with ATen's own functions where those are faster.
+"""Operations on Torch tensors on any device: the reference's, with functions of ATen, Torch's library, where faster.
 
-They are called as plain functions of tensors, each gradient by the function that ATen derives it with; nothing is
-recorded. A contiguous NHWC array, its axes permuted, is what Torch calls an NCHW tensor in channels-last memory, so no
-data moves on the way there and back. Resampling and the products of attention stay the reference's, which are ATen's
-already.
+ATen's forward and backward functions are called directly on tensors; autograd records nothing. A contiguous NHWC array
+with permuted axes is an NCHW tensor in channels-last memory, so no data moves between the two layouts. Resampling and
+the products of attention are not overridden: on tensors, the reference already calls ATen.
 
-Activations and matrices are of one type. Where it is bfloat16, biases, scales and shifts are float32, and so are the
-gradients of parameters, what norms compute, and every sum of many terms. A processor without instructions for bfloat16
-multiplies in float32 and rounds what it stores.
+Activations and matrices have one dtype. If it is bfloat16, biases, scales and shifts are float32, and so are the
+gradients of parameters, the arithmetic of norms, and every sum of many terms. A processor without bfloat16
+instructions multiplies in float32 and rounds the results that it stores.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ aten = torch.ops.aten
 
 
 class TorchOperations(Operations):
-    """The reference operations on Torch: products, activations and softmax by ATen, group norm in fewer passes."""
+    """The reference operations on Torch: convolution, linear maps and activations by ATen, a faster group norm."""
 
     def conv2d(
         self, x: Array, w: Array, b: Array, stride: int = 1, residual: Array | None = None
     ) -> tuple[Array, Saved]:
-        """Return the convolution, by the device's own library: oneDNN or cuDNN; the residual is added in place."""
+        """Return the convolution, computed by ATen with oneDNN or cuDNN; the residual is added in place."""
         x_factor, w_factor = _factors(x, w)
         padded, padding = _padded(x_factor, w_factor, stride)
         y = aten.convolution(padded, _kernel(w_factor), b.to(padded.dtype), *_geometry(stride, padding))
@@ -42,7 +41,7 @@ class TorchOperations(Operations):
         return y, self._save(x, w, stride)
 
     def conv2d_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
-        """Return (dx, dw, db) of `conv2d`; what reaches rows and columns of zeros is dropped."""
+        """Return (dx, dw, db) of `conv2d`; gradients of the zeros that pad x are dropped."""
         x, w, stride = saved
         x_factor, w, dy = _factors(x, w, dy)
         padded, padding = _padded(x_factor, w, stride)
@@ -53,12 +52,12 @@ class TorchOperations(Operations):
         return dx, _wide(dw).permute(2, 3, 1, 0), _wide(db)
 
     def conv2d_costs(self, x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: int = 1) -> dict[str, float]:
-        """Return the multiply-adds of the direct algorithm: which one is taken is the device's library's to choose."""
+        """Return the multiply-adds of the direct algorithm; the library behind ATen chooses its own."""
         (direct,) = super().conv2d_costs(x_shape, w_shape, stride).values()
         return {"ATen": direct}
 
     def linear(self, x: Array, w: Array, b: Array, residual: Array | None = None) -> tuple[Array, Saved]:
-        """Return the product with the bias added to its sums; the residual is added in place."""
+        """Return x W + b by a single function, the residual added in place."""
         x_factor, w_factor = _factors(x, w)
         y = torch.addmm(b.to(x_factor.dtype), x_factor.reshape(-1, w.shape[0]), w_factor).to(x.dtype)
         y = y.reshape(*x.shape[:-1], w.shape[1])
@@ -77,9 +76,9 @@ class TorchOperations(Operations):
         return super().embedding_backward(saved, _wide(dy))
 
     def group_norm(self, x: Array, scale: Array, shift: Array, groups: int, eps: float = EPS) -> tuple[Array, Saved]:
-        """Return the group norm, scale and shift in one pass.
+        """Return the group norm, with one pass for scale and shift.
 
-        ATen's kernel for channels-last memory takes the variance as E[x²] − E[x]², so it is not used.
+        ATen's group norm is not used: in channels-last memory it computes the variance as E[x²] − E[x]².
         """
         rows = x.reshape(x.shape[0], -1, x.shape[-1])
         wide = _wide(rows)
@@ -92,7 +91,7 @@ class TorchOperations(Operations):
     def group_norm_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
         """Return (dx, dscale, dshift) of `group_norm`.
 
-        With a and b the means of dy and of dy (x − μ) over pixels, every mean over a group is one of a or of b:
+        With a and b the means of dy and of dy (x − μ) over pixels, the means over groups are means of a and b:
 
             dx = dy r scale − (x − μ) r² group mean(scale r b) − r group mean(scale a)
         """
@@ -105,12 +104,12 @@ class TorchOperations(Operations):
         return dx, pixels * (r * b).sum(dim=(0, 1)), pixels * a.sum(dim=(0, 1))
 
     def layer_norm(self, x: Array, scale: Array, shift: Array, eps: float = EPS) -> tuple[Array, Saved]:
-        """Return the layer norm, in x's type."""
+        """Return the layer norm in x's dtype, computed in float32 at least."""
         y, saved = super().layer_norm(_wide(x), scale, shift, eps)
         return y.to(x.dtype), saved
 
     def layer_norm_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
-        """Return (dx, dscale, dshift) of `layer_norm`, dx in dy's type."""
+        """Return (dx, dscale, dshift) of `layer_norm`, dx in dy's dtype."""
         dx, dscale, dshift = super().layer_norm_backward(saved, _wide(dy))
         return dx.to(dy.dtype), dscale, dshift
 
@@ -133,13 +132,13 @@ class TorchOperations(Operations):
         return aten.gelu_backward(dy, x, approximate="tanh")
 
     def attention(self, q: Array, k: Array, v: Array, heads: int = 1, mask: Array | None = None) -> tuple[Array, Saved]:
-        """Return the weighted means, in q's type, and save in that type."""
+        """Return the attention's O, and residuals, in q's dtype."""
         q_factor, k_factor, v_factor = _factors(q, k, v)
         y, saved = super().attention(q_factor, k_factor, v_factor, heads, mask)
         return y.to(q.dtype), saved and tuple(a.to(q.dtype) for a in saved)
 
     def attention_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
-        """Return (dq, dk, dv) of `attention`, in dy's type."""
+        """Return (dq, dk, dv) of `attention` in dy's dtype."""
         *factors, dy_factor = _factors(*saved, dy)
         dq, dk, dv = super().attention_backward(factors, dy_factor)
         return dq.to(dy.dtype), dk.to(dy.dtype), dv.to(dy.dtype)
@@ -149,15 +148,15 @@ class TorchOperations(Operations):
 
 
 def _wide(x: Array) -> Array:
-    """Return x in float32 at least: itself, unless it is bfloat16."""
+    """Return x as float32 if it is bfloat16, else x itself."""
     return x.float() if x.dtype == torch.bfloat16 else x
 
 
 def _factors(*arrays: Array) -> tuple[Array, ...]:
-    """Return arrays as they are multiplied: in float32 at least on a processor without instructions for bfloat16.
+    """Return arrays in the dtype for products: bfloat16 becomes float32 on a processor without bfloat16 instructions.
 
-    ATen's own loops would be taken there. They add a convolution's dw sample by sample in bfloat16, and its dx tap by
-    tap, so that errors grow with the batch; and float32's products are ten times as fast.
+    There, ATen would use loops of its own, which add a convolution's dw sample by sample in bfloat16, and its dx tap by
+    tap, so that errors grow with the batch. Products in float32 are also ten times as fast.
     """
     as_stored = arrays[0].device.type != "cpu" or _multiplies_bfloat16()
     return arrays if as_stored else tuple(_wide(a) for a in arrays)
@@ -165,33 +164,34 @@ def _factors(*arrays: Array) -> tuple[Array, ...]:
 
 @cache
 def _multiplies_bfloat16() -> bool:
-    """Return whether oneDNN, which sums in float32, takes bfloat16 on this processor."""
+    """Return whether oneDNN, which sums in float32, supports bfloat16 on this processor."""
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _channels_first(x: Array) -> Array:
-    """Return an NHWC array as the NCHW tensor in channels-last memory that it is."""
+    """Return an NHWC array as an NCHW tensor in channels-last memory: a view if the array is contiguous."""
     return x.contiguous().permute(0, 3, 1, 2)
 
 
 def _channels_last(x: Array) -> Array:
-    """Return an NCHW tensor as a contiguous NHWC array: without a copy if its memory is channels-last."""
+    """Return an NCHW tensor as a contiguous NHWC array: a view if its memory is channels-last."""
     return x.permute(0, 2, 3, 1).contiguous()
 
 
 def _kernel(w: Array) -> Array:
-    """Return (kh, kw, C_in, C_out) weights in Torch's order, (C_out, C_in, kh, kw), channels last as well.
+    """Return weights (kh, kw, C_in, C_out) in Torch's order, (C_out, C_in, kh, kw), in channels-last memory.
 
-    With one output channel that order has two names, and ATen's float64 convolution refuses its own gradient.
+    With one output channel they are contiguous instead: dy then has both formats, ATen takes it for contiguous, and its
+    float64 backward fails for weights in channels-last memory.
     """
     one = w.shape[3] == 1
     return w.permute(3, 2, 0, 1).contiguous(memory_format=torch.contiguous_format if one else torch.channels_last)
 
 
 def _padded(x: Array, w: Array, stride: int) -> tuple[Array, tuple[int, int]]:
-    """Return x channels first and the padding left to ATen, which is alike on both sides.
+    """Return x channels first, and the (vertical, horizontal) padding for ATen, which pads both sides alike.
 
-    Where one more row or column of zeros goes after, as at stride 2 on an even side, x has got it already.
+    If `same_padding` has one more zero after than before, as at stride 2 on an even side, that zero is added to x here.
     """
     (top, bottom), (left, right) = (
         same_padding(*sizes, stride) for sizes in zip(x.shape[1:3], w.shape[:2], strict=True)
@@ -202,5 +202,5 @@ def _padded(x: Array, w: Array, stride: int) -> tuple[Array, tuple[int, int]]:
 
 
 def _geometry(stride: int, padding: tuple[int, int]) -> tuple[Any, ...]:
-    """Return what ATen's convolutions are told: stride, padding, dilation, transposed, output padding, groups."""
+    """Return ATen's arguments for a convolution: stride, padding, dilation, transposed, output padding, groups."""
     return (stride, stride), padding, (1, 1), False, (0, 0), 1

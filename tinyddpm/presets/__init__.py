@@ -1,7 +1,7 @@
 """Configurations known to work. Each is an entry of group `tinyddpm.presets`: a function that returns its tables.
 
-The built-in ones are TOML files in this folder. Beside the tables of a configuration a preset has the table `about`,
-which says what samples it is meant for: their `sample_shape`, and how many `classes` they are of.
+The built-in presets are TOML files in this folder. Beside the tables of a configuration, a preset has a table `about`
+that describes the samples it is meant for by their `sample_shape` and number of `classes`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def from_toml(package: str, file: str) -> Callable[[], dict[str, Any]]:
-    """Return the preset in a TOML file that lies in a package, read when it is called."""
+    """Return a function that reads the tables of a preset from a TOML file inside a package."""
 
     def tables() -> dict[str, Any]:
         return tomllib.loads(resources.files(package).joinpath(file).read_text(encoding="utf-8"))

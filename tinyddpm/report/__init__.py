@@ -1,1 +1,1 @@
-"""What is told of runs: their curves in the terminal and as pictures, and one HTML page with all that is known."""
+"""Reports of runs: curves in the terminal and as pictures, and an HTML page; and the book about the source."""

@@ -1,4 +1,4 @@
-"""The callback `plot`: what `tinyddpm plot` draws, kept in the run's folder while it trains."""
+"""The callback `plot`: the charts of `tinyddpm plot`, written into the run's folder during training."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tinyddpm.report.metrics import METRICS, charts, read_metrics, run_names
 
 
 class Plot:
-    """Draws the curves of all that a run has logged, anew after each validation; those of an earlier part as well.
+    """Draws the curves of all metrics after each validation, over all parts of a resumed run.
 
     Args:
-        file: the picture's name in the run's folder, .png or .svg.
+        file: name of the picture in the run's folder, .png or .svg.
 
     Raises:
-        ConfigError: it is to be of another format or lie elsewhere, or matplotlib is missing.
+        ConfigError: the name has another suffix or contains a folder, or matplotlib is missing.
     """
 
     requires: ClassVar[Mapping[str, str]] = {"matplotlib": "tinyddpm[figures]"}
@@ -32,7 +32,7 @@ class Plot:
         self.file, self.folder = file, Path()
 
     def started(self, step: int, steps: int, folder: Path) -> None:
-        """Note where the run lies."""
+        """Store the run's folder."""
         self.folder = folder
 
     def validated(self, step: int, loss: float) -> None:

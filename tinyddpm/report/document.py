@@ -1,4 +1,4 @@
-"""A page as one file: HTML that has its style and its script in it, and asks the network for nothing."""
+"""A page as one HTML file that contains its style and its script, and loads nothing."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tinyddpm.figures.markup import Children, node, source, written
 def document(title: str, style: str, script: str, *body: Children) -> str:
     """Return a page as HTML.
 
-    A policy in it forbids the browser to ask the network for anything, and to run any script but the page's own.
+    Its Content-Security-Policy forbids the browser to load anything, and to run any script but the page's own.
 
     Args:
-        title: of the window.
-        style: a style sheet.
-        script: run when the page is there.
-        body: what the page shows.
+        title: title of the window.
+        style: style sheet.
+        script: script at the end of the page.
+        body: elements of the page.
     """
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
     head = node(
@@ -35,5 +35,5 @@ def document(title: str, style: str, script: str, *body: Children) -> str:
 
 
 def _hash(text: str) -> str:
-    """Return the hash by which a policy names a style or a script."""
+    """Return the hash by which a policy permits a style or a script."""
     return f"'sha256-{base64.b64encode(sha256(text.encode()).digest()).decode()}'"

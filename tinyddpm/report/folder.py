@@ -1,4 +1,4 @@
-"""All that a run folder tells of its run. What is missing is left out, and what is damaged becomes a note."""
+"""Reading a run folder for a report. Missing files are skipped, and each damaged file becomes a note."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from tinyddpm.report.metrics import METRICS, Logged, read_metrics
 from tinyddpm.training.record import RECORD, read_record
 
 MOST_BYTES = 8 << 20
-"""A picture, or a JSON file, that is larger is left out."""
+"""Largest picture or JSON file that is read; larger ones are skipped."""
 
 MOST_GRIDS, MOST_EVALUATIONS = 24, 8
-"""Grids through training that are shown, the first and the last among them, and evaluations, the first by name."""
+"""Most grids drawn during training that are shown, evenly spread, and most evaluations, the first by name."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as a page holds it: its address, which has all of its bytes in it, and its size in pixels."""
+    """A picture embedded in a page: its address, a data URL with all its bytes, and its size in pixels."""
 
     address: str
     width: int
@@ -42,7 +42,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found of drawn samples, and the closest pairs, by the value that was varied."""
+    """A report of `tinyddpm evaluate`, and its pictures of the closest pairs by the value of the varied setting."""
 
     found: dict[str, Any]
     closest: dict[str, Picture]
@@ -50,22 +50,22 @@ class Evaluation:
 
 @dataclass
 class Run:
-    """What is known of a run.
+    """The contents of a run folder.
 
     Attributes:
-        name: its own among those that are told of.
-        folder: where it lies.
-        logged: its metrics.
+        name: name of the run, unique in a report.
+        folder: the folder.
+        logged: the metrics.
         config: the tables of `config.toml`.
-        header: what its checkpoint says of itself; None if there is none as yet.
-        layout: the path and the shape of each parameter.
+        header: header of the checkpoint; None if there is no checkpoint yet.
+        layout: path and shape of each parameter.
         parts: the entries of `run.json`.
-        grids: pictures drawn through training by step.
-        samples: the picture drawn at the end.
-        denoising: the animation of it.
-        likelihood: what `tinyddpm nll` wrote.
-        evaluations: what `tinyddpm evaluate` wrote.
-        notes: a line for each thing that could not be read.
+        grids: pictures drawn during training, by step.
+        samples: picture drawn at the end.
+        denoising: animation of the denoising.
+        likelihood: report of `tinyddpm nll`.
+        evaluations: reports of `tinyddpm evaluate`.
+        notes: one line for each file that could not be read.
     """
 
     name: str
@@ -84,20 +84,20 @@ class Run:
 
 
 def read_run(name: str, folder: Path, nll: Path | None = None) -> Run:
-    """Return what is known of the run in `folder`.
+    """Read the run in `folder`.
 
     Args:
-        name: its name.
-        folder: must have metrics.
-        nll: a report of `tinyddpm nll`; if None, `nll.json` in the folder, or in its folder `nll`, if there is one.
+        name: name of the run.
+        folder: a run folder, which has metrics.
+        nll: a report of `tinyddpm nll`; by default `nll.json` or `nll/nll.json` in the folder, if there is one.
 
     Raises:
-        DataError: it is no run folder, or `nll` is no such report.
+        DataError: `folder` is no run folder, or `nll` cannot be read.
     """
     run = Run(name, folder, read_metrics(folder / METRICS))
 
     def kept(read: Callable[[], T], otherwise: T) -> T:
-        """Return what is read, or something else with a note where it cannot be."""
+        """Return the result of `read`; if it raises a TinyDDPMError, add a note and return `otherwise`."""
         try:
             return read()
         except TinyDDPMError as error:
@@ -132,29 +132,29 @@ def read_run(name: str, folder: Path, nll: Path | None = None) -> Run:
 
 
 def _pictures(folder: Path, start: str) -> list[Path]:
-    """Return the pictures whose names start so, the shorter ones first: numbers are then in order."""
+    """Return the PNG files whose names start with `start`, shorter names first, so that numbers are in order."""
     return sorted(folder.glob(f"{glob.escape(start)}*.png"), key=lambda path: (len(path.name), path.name))
 
 
 def _grids(folder: Path) -> list[tuple[int, Path]]:
-    """Return the grids drawn through training by step, in order, and not too many of them."""
+    """Return (step, path) of at most `MOST_GRIDS` grids drawn during training, in order."""
     named = ((re.fullmatch(r"step_(\d{1,12})\.png", path.name), path) for path in folder.glob("step_*.png"))
     found = sorted((int(match[1]), path) for match, path in named if match)
     return spread(found, MOST_GRIDS)
 
 
 def spread(items: list[T], most: int) -> list[T]:
-    """Return at most so many of the items, evenly spread, the first and the last among them."""
+    """Return at most `most` items, evenly spread, the first and the last included."""
     if len(items) <= most:
         return items
     return [items[i * (len(items) - 1) // (most - 1)] for i in range(most)]
 
 
 def read_picture(path: Path) -> Picture:
-    """Return a PNG or GIF file as a page holds it.
+    """Read a PNG or GIF file for embedding in a page.
 
     Raises:
-        DataError: it cannot be read, is no such picture, or is too large.
+        DataError: the file cannot be read, is no such picture, or is larger than `MOST_BYTES`.
     """
     from PIL import Image
 
@@ -172,7 +172,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Raises:
-        DataError: it cannot be read, or holds none.
+        DataError: the file cannot be read, is larger than `MOST_BYTES`, or contains no JSON object.
     """
     try:
         found = json.loads(_read(path))
@@ -191,7 +191,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> bytes:
-    """Return what is in a file that is not too large."""
+    """Return the contents of a file; raise DataError if it cannot be read or is larger than `MOST_BYTES`."""
     try:
         check_file(path)
         with path.open("rb") as file:
@@ -199,5 +199,5 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     if len(content) > MOST_BYTES:
-        raise DataError(f"{path} has more than {MOST_BYTES >> 20} MiB, and is left out")
+        raise DataError(f"{path} is larger than {MOST_BYTES >> 20} MiB, and is left out")
     return content

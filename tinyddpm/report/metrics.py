@@ -1,4 +1,4 @@
-"""What runs have logged, as curves and charts; `metrics.jsonl` may be read while it is written."""
+"""The logged metrics of runs as curves and charts. `metrics.jsonl` can be read while it is written."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tinyddpm.figures.lines import Curve
 from tinyddpm.files import check_file
 
 METRICS = "metrics.jsonl"
-"""The metrics' name in a run folder."""
+"""Name of the metrics file in a run folder."""
 
 LARGEST = 1e300
-"""Values beyond it, which no run logs, would overflow on the way to a picture."""
+"""Largest magnitude of a logged value. Larger ones, which no run logs, would overflow in a chart."""
 
 MOST_RUNS, LONGEST_NAME = 6, 60
 
 PARTS = 20
-"""A smoothed curve averages over one of so many parts of what is logged."""
+"""A smoothed curve is a moving average over 1/20 of its points."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is shown: its title, whether it is smoothed, and whether its axis is logarithmic."""
+    """Display of a metric: its title, whether it is smoothed, and whether its y axis is logarithmic."""
 
     title: str
     noisy: bool = False
@@ -42,28 +42,28 @@ KNOWN = {
     "learning_rate": Metric("learning rate"),
     "samples_per_second": Metric("samples/s"),
 }
-"""What every run logs, in the order in which it is shown."""
+"""The metrics that every run logs, in the order of their charts."""
 
 Curves: TypeAlias = Mapping[str, Curve]
-"""The curve of each metric over the steps, by its name."""
+"""The curve of each metric over the steps, by the metric's name."""
 
 
 @dataclass(frozen=True)
 class Logged:
-    """The curves of a run, and how many lines of its file could not be read."""
+    """The curves of a run, and the number of lines of its file that could not be read."""
 
     curves: Curves
     unread: int = 0
 
 
 def read_metrics(path: Path) -> Logged:
-    """Return what is in a metrics file.
+    """Read a metrics file.
 
-    A last line that is half written is left out. Other lines that hold no step and numbers, or a step lower than the
-    one before, are left out and counted.
+    A last line without a line break is still being written, and is skipped. Other lines are skipped and counted if they
+    are not a step with numbers, or if the step is lower than the one before.
 
     Raises:
-        DataError: there is no such file, or it cannot be read.
+        DataError: the file does not exist or cannot be read.
     """
     try:
         check_file(path)
@@ -88,10 +88,10 @@ def read_metrics(path: Path) -> Logged:
 
 
 def run_names(folders: Sequence[Path]) -> dict[str, Path]:
-    """Return runs by the names of their folders, or by their paths where two have one name; each run once.
+    """Return run folders by name: the folder's name, or its path if two folders have the same name. Duplicates merge.
 
     Raises:
-        ConfigError: there are more than a chart can tell apart.
+        ConfigError: there are more than `MOST_RUNS` runs, which a chart could not distinguish.
     """
     names = [folder.resolve().name for folder in folders]
     runs = {
@@ -104,13 +104,13 @@ def run_names(folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def shown(name: str) -> str:
-    """Return a name without what a terminal would act on, and no longer than a title may be."""
+    """Return a name without control characters, cut to `LONGEST_NAME` characters."""
     plain = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
     return plain if len(plain) <= LONGEST_NAME else plain[: LONGEST_NAME - 1] + "…"
 
 
 def _values(line: str) -> dict[str, float] | None:
-    """Return the numbers in a line, a step from 0 on among them; None if it holds anything else."""
+    """Return the numbers in a line of metrics, among them a step of at least 0; None if the line is anything else."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
@@ -123,9 +123,9 @@ def _values(line: str) -> dict[str, float] | None:
 
 
 def unread(runs: Mapping[str, Logged]) -> list[str]:
-    """Return a line for each run some of whose metrics cannot be read."""
+    """Return one line of text for each run with unreadable lines of metrics."""
     return [
-        f"{logged.unread} line{'s' if logged.unread > 1 else ''} of the metrics of {name} cannot be read, and left out"
+        f"{logged.unread} unreadable line{'s' if logged.unread > 1 else ''} left out of the metrics of {name}"
         for name, logged in runs.items()
         if logged.unread
     ]
@@ -134,11 +134,11 @@ def unread(runs: Mapping[str, Logged]) -> list[str]:
 def charts(runs: Mapping[str, Curves], chosen: Sequence[str] = ()) -> list[Chart]:
     """Return a chart for each metric, with the curves of all runs that have it.
 
-    Noisy ones are smoothed; behind the curve of a single run is what was logged.
+    Noisy metrics are smoothed. With a single run, the logged values are drawn faintly behind the smoothed curve.
 
     Args:
-        runs: the curves of each, by the run's name.
-        chosen: metrics by name; all that there are if none is named.
+        runs: the curves of each run, by the run's name.
+        chosen: names of metrics; all metrics if empty.
 
     Raises:
         ConfigError: a metric is unknown.
@@ -164,7 +164,7 @@ def _chart(name: str, runs: Mapping[str, Curves]) -> Chart:
 
 
 def smoothed(curve: Curve) -> Curve:
-    """Return a curve averaged over a twentieth of its points around each; at the ends over as many as there are."""
+    """Return the moving average of a curve over 1/`PARTS` of its points; at the ends the window is cut."""
     xs, ys = curve
     n, reach = len(ys), len(ys) // (2 * PARTS)
     sums = [0.0, *accumulate(ys)]
@@ -173,11 +173,11 @@ def smoothed(curve: Curve) -> Curve:
 
 
 def last(curve: Curve) -> tuple[int, float]:
-    """Return the last step of a curve, and its value there."""
+    """Return the last step of a curve and the value there."""
     return int(curve[0][-1]), curve[1][-1]
 
 
 def lowest(curve: Curve) -> tuple[int, float]:
-    """Return the first step at which a curve is at its lowest, and its value there."""
+    """Return the first step at which a curve has its lowest value, and that value."""
     value = min(curve[1])
     return int(curve[0][curve[1].index(value)]), value

@@ -1,4 +1,4 @@
-"""One HTML page with all that is known of runs: it needs no network, no server and no other file."""
+"""The report: one HTML page on runs that needs no network, no server and no other file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinyddpm.report.sections import SECTIONS, parameters_of, steps_of, time_of
 
 
 def page(runs: Sequence[Run], now: datetime) -> str:
-    """Return the page of one run, or of several beside each other, as HTML."""
+    """Return the report of one run, or of several side by side, as HTML. `now` is the time in its footer."""
     style, script = (files(__package__).joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     title = ", ".join(run.name for run in runs)
     found = [section for make in SECTIONS if (section := make(runs)) is not None]
@@ -31,7 +31,7 @@ def page(runs: Sequence[Run], now: datetime) -> str:
 
 
 def _tiles(run: Run) -> Element:
-    """Return the few numbers that are looked for first."""
+    """Return the key numbers of a run: steps, held-out loss, parameters and time."""
     parameters, held = parameters_of(run), run.logged.curves.get("validation_loss")
     found = {
         "steps": number(steps_of(run)),

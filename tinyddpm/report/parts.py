@@ -1,4 +1,4 @@
-"""What the sections of a page are made of: tables, pictures, lists of facts, and numbers as they are read."""
+"""Building blocks of a report's sections: tables, pictures, lists of facts, and numbers from files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOTHING = "–"
 
 
 def section(title: str, anchor: str, *content: Children) -> Element:
-    """Return a section of a page, which `anchor` names in its address."""
+    """Return a section of a page with the HTML id `anchor`."""
     return node("section", {"id": anchor, "aria-labelledby": f"{anchor}-title"}, _heading(title, anchor), content)
 
 
@@ -26,13 +26,13 @@ def _heading(title: str, anchor: str) -> Element:
 def table(
     caption: str, columns: Sequence[str], rows: Mapping[str, Sequence[Children]], marked: Sequence[str] = ()
 ) -> Element:
-    """Return a table that scrolls sideways where it is too wide: a row a name, and a cell for each of the columns.
+    """Return a table that scrolls horizontally if it is too wide.
 
     Args:
-        caption: what the table tells.
-        columns: the heading of each, that of the names first.
-        rows: cells by the row's name.
-        marked: names of rows in which the runs differ.
+        caption: caption of the table.
+        columns: headings of the columns, that of the rows' names first.
+        rows: cells of each row, by the row's name.
+        marked: names of rows in which the runs differ, which are highlighted.
     """
     unseen = {"class": "unseen"}, " (differs)"
     head = node("tr", {}, (node("th", {"scope": "col"}, name) for name in columns))
@@ -50,25 +50,25 @@ def table(
 
 
 def facts(found: Mapping[str, str]) -> Element:
-    """Return a list of what is known, by name."""
+    """Return a list of texts by name."""
     pairs = ((node("dt", {}, name), node("dd", {}, text)) for name, text in found.items())
     return node("dl", {}, (node("div", {}, pair) for pair in pairs))
 
 
 def folded(summary: str, *content: Children, opened: bool = False) -> Element:
-    """Return what is shown on demand."""
+    """Return content that is hidden behind a summary until it is opened; `opened` shows it at first."""
     return node("details", {"open": ""} if opened else {}, node("summary", {}, summary), content)
 
 
 def figure(picture: Picture, told: str, caption: str | None = None) -> Element:
-    """Return a picture below its caption, with a text for those who cannot see it."""
+    """Return a picture below its caption. `told` is its text for screen readers."""
     size = {"width": str(picture.width), "height": str(picture.height)}
     image = node("img", {"src": picture.address, "alt": told, **size})
     return node("figure", {}, node("figcaption", {}, caption) if caption else None, image)
 
 
 def charts_of(charts: Sequence[Chart]) -> Element:
-    """Return charts with their titles, as many beside each other as there is room for."""
+    """Return charts with their titles, side by side as far as there is room."""
     return node(
         "div",
         {"class": "charts"},
@@ -77,14 +77,14 @@ def charts_of(charts: Sequence[Chart]) -> Element:
 
 
 def legend(runs: Sequence[Run]) -> Element | None:
-    """Return how the lines of each run look; nothing for a single one."""
+    """Return the legend of the runs' lines; None for a single run."""
     if len(runs) == 1:
         return None
     return node("ul", {"class": "legend"}, (node("li", {}, swatch(i), run.name) for i, run in enumerate(runs)))
 
 
 def beside(runs: Sequence[Run], contents: Sequence[Children]) -> Element | None:
-    """Return what there is of each run, side by side, below the names of the runs if there are several."""
+    """Return the content of each run side by side, with the runs' names as headings if there are several."""
     shown = [
         node("article", {}, node("h3", {}, run.name) if len(runs) > 1 else None, content)
         for run, content in zip(runs, contents, strict=True)
@@ -94,7 +94,7 @@ def beside(runs: Sequence[Run], contents: Sequence[Children]) -> Element | None:
 
 
 def part_of(found: Any, *keys: str) -> Any:
-    """Return what lies under keys in nested tables of a file; None if there is no such thing."""
+    """Return the value under a sequence of keys in nested tables; None if there is none."""
     for key in keys:
         if not isinstance(found, dict):
             return None
@@ -103,18 +103,18 @@ def part_of(found: Any, *keys: str) -> Any:
 
 
 def value(found: Any) -> float | None:
-    """Return a finite number from a file; None for anything else."""
+    """Return `found` as a float if it is a finite number, otherwise None."""
     return float(found) if type(found) in (int, float) and abs(found) < 1e300 and isfinite(found) else None
 
 
 def numbers(found: Any) -> list[float]:
-    """Return the finite numbers of a list from a file; none if it has anything else."""
+    """Return `found` as a list of floats if it is a list of finite numbers, otherwise an empty list."""
     values = [value(item) for item in found] if isinstance(found, list) else []
     return [item for item in values if item is not None] if None not in values else []
 
 
 def told(found: float | None, error: float | None = None) -> str:
-    """Return a number, with its standard error if that is known; a dash where there is none."""
+    """Format a number, with its standard error if given; None is a dash."""
     if found is None:
         return NOTHING
     return number(found) if error is None else f"{number(found)} ± {error:.2g}"

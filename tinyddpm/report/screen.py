@@ -1,4 +1,4 @@
-"""The curves of runs in the terminal, once or again and again while they train."""
+"""The curves of runs in the terminal, drawn once or repeatedly while the runs train."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from tinyddpm.training.interrupt import interruptible
 from tinyddpm.training.record import RECORD, read_record
 
 TWO_BESIDE = 100
-"""From so many columns on, a terminal has two charts beside each other."""
+"""Width of a terminal in columns from which on two charts stand side by side."""
 
 HIGH, LOW = 8, 3
-"""Lines of a plot: as many as it likes, and at least."""
+"""Usual and smallest height of a plot in lines."""
 
 FRAME = 4
-"""Lines of a chart that are not its plot: the title, the axis, what it says, and a space."""
+"""Lines of a chart besides its plot: the title, the x axis, its labels, and a blank line."""
 
 PAUSE = 0.3
-"""Seconds between two looks at the files of runs that are followed."""
+"""Seconds between two checks of the metrics files that are followed."""
 
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
-"""To a screen of its own without a cursor, and back to what was there before (DEC private modes 1049 and 25)."""
+"""Switch to the alternate screen without a cursor, and back (DEC private modes 1049 and 25)."""
 HOME, END_OF_LINE, END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 def drawn(
     runs: Mapping[str, Logged], chosen: Sequence[str], size: os.terminal_size, colour: bool, fit: bool = False
 ) -> list[str]:
-    """Return the charts of runs as lines of text; none if nothing of what is chosen is logged as yet.
+    """Return the charts of runs as lines of text; no lines if none of the chosen metrics has been logged yet.
 
     Args:
-        runs: what each has logged, by its name.
-        chosen: metrics by name; all if none is named.
-        size: of the terminal.
-        colour: whether it shows colours.
-        fit: make the charts low enough for all to be on the screen, and name those that are not.
+        runs: the metrics of each run, by the run's name.
+        chosen: names of metrics; all metrics if empty.
+        size: size of the terminal.
+        colour: whether the terminal shows colours.
+        fit: whether to reduce the charts' height to the terminal's, and drop charts for which there is no room.
 
     Raises:
         ConfigError: a metric is unknown.
@@ -66,12 +66,12 @@ def drawn(
         beside = [_panel(chart, wide, high, colour) for chart in panels[row : row + columns]]
         lines += ["  ".join(line).rstrip() for line in zip(*beside, strict=True)]
     if left_out:
-        lines.append(f"for lack of lines left out: {', '.join(left_out)}")
+        lines.append(f"no room for: {', '.join(left_out)}")
     return lines
 
 
 def _panel(chart: Chart, wide: int, high: int, colour: bool) -> list[str]:
-    """Return a chart below its title, which tells the last value of each line, and a line of space."""
+    """Return a title with the last value of each line, the chart, and a blank line."""
     lines = [line for line in chart.lines if not line.faint]
     now = ", ".join(f"{last(line.points)[1]:.4g}" for line in lines)
     title = f"{chart.title}  {now}" + (" smoothed; dotted: as logged" if len(lines) < len(chart.lines) else "")
@@ -81,19 +81,22 @@ def _panel(chart: Chart, wide: int, high: int, colour: bool) -> list[str]:
 def follow(
     folders: Mapping[str, Path], screen: Callable[[Mapping[str, Logged], os.terminal_size], list[str]], stream: TextIO
 ) -> Signals | None:
-    """Show what runs log on a screen of its own, until all have ended; return the signal that ended it before, if any.
+    """Show the metrics of runs on an alternate screen until all runs have ended.
 
     Args:
-        folders: those of the runs, by their names.
-        screen: returns the lines to show of what is logged so far.
-        stream: the terminal, which is left as it was.
+        folders: the run folders, by the runs' names.
+        screen: returns the lines of the screen for the metrics so far.
+        stream: the terminal, which is restored at the end.
+
+    Returns:
+        the signal that ended it earlier, or None.
     """
     before = None
     with interruptible() as interrupt:
         stream.write(ENTER)
         try:
             while not interrupt.signal:
-                ended = all(map(has_ended, folders.values()))  # asked first, so that the last lines are seen
+                ended = all(map(has_ended, folders.values()))  # before reading, so that the last lines are shown
                 files = [(folder / METRICS).stat() for folder in folders.values()]
                 now = [shutil.get_terminal_size(), *((file.st_size, file.st_mtime_ns) for file in files)]
                 if now != before:
@@ -111,11 +114,11 @@ def follow(
 
 
 def read_all(folders: Mapping[str, Path]) -> dict[str, Logged]:
-    """Return what runs have logged, by their names."""
+    """Return the metrics of runs, by the runs' names."""
     return {name: read_metrics(folder / METRICS) for name, folder in folders.items()}
 
 
 def has_ended(folder: Path) -> bool:
-    """Whether a run has ended by its own record. One that was killed has not, and may be resumed."""
+    """Whether a run has ended according to `run.json`. A run that was killed has not; it may be resumed."""
     parts = read_record(folder / RECORD)
     return not parts or parts[-1].get("ended") is not None

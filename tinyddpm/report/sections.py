@@ -1,4 +1,4 @@
-"""The sections of a report: what runs were, how they went, and what came of them."""
+"""The sections of a report: summary, curves, samples, evaluation, likelihood, settings, network, machine."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from tinyddpm.report.parts import (
 from tinyddpm.training.spent import KINDS
 
 MOST_ROWS, MOST_PARAMETERS, MOST_PARTS, MOST_CLASSES = 60, 600, 12, 40
-"""Rows of logged values, parameters, parts of a run and names of classes that are shown."""
+"""Most rows of logged values, parameters, parts of a run and names of classes that are shown."""
 
 PER_CHANNEL = "bits/dim"
 
 
 def summary(runs: Sequence[Run]) -> Element:
-    """Return the most important facts of each run."""
+    """Return the most important facts of each run, and the notes on files that could not be read."""
     found = [_known(run) for run in runs]
     names = dict.fromkeys(name for known in found for name in known)
     rows = {name: [known.get(name, NOTHING) for known in found] for name in names}
@@ -53,7 +53,7 @@ def summary(runs: Sequence[Run]) -> Element:
 
 
 def _known(run: Run) -> dict[str, str]:
-    """Return what is known of a run, by its name in the table; what is not known is not in it."""
+    """Return the facts of a run by their names in the table, without those that are unknown."""
     part = run.parts[-1] if run.parts else {}
     header, curves, config = run.header, run.logged.curves, run.config
     held, loss = curves.get("validation_loss"), curves.get("loss")
@@ -73,7 +73,7 @@ def _known(run: Run) -> dict[str, str]:
         "time": time_of(run),
         "loss": told(last(loss)[1]) if loss else None,
         "held-out loss": told(last(held)[1]) if held else None,
-        "its lowest": f"{told(lowest(held)[1])} at step {number(lowest(held)[0])}" if held else None,
+        "lowest held-out loss": f"{told(lowest(held)[1])} at step {number(lowest(held)[0])}" if held else None,
         "samples/s": told(last(curves["samples_per_second"])[1]) if "samples_per_second" in curves else None,
         PER_CHANNEL: _bits(run),
         "computed by": _text(part_of(part, "backend")),
@@ -82,20 +82,20 @@ def _known(run: Run) -> dict[str, str]:
 
 
 def steps_of(run: Run) -> int:
-    """Return how many steps a run has done, as far as is known."""
+    """Return the number of steps that a run has done, by its checkpoint and its metrics."""
     logged = [last(curve)[0] for curve in run.logged.curves.values()]
     return max([run.header.step if run.header else 0, *logged])
 
 
 def parameters_of(run: Run) -> int | None:
-    """Return how many parameters a run's network has; None if that is not known."""
+    """Return the number of parameters of a run's network; None if unknown."""
     counted = sum(prod(shape) for _, shape in run.layout)
     recorded = value(part_of(run.parts[-1], "parameters")) if run.parts else None
     return counted or (int(recorded) if recorded else None)
 
 
 def time_of(run: Run) -> str | None:
-    """Return how long all parts of a run took; None if that is not known."""
+    """Return the duration of all parts of a run together; None if unknown."""
     seconds = [spent for part in run.parts if (spent := value(part.get("seconds"))) is not None]
     return duration(sum(seconds)) if seconds else None
 
@@ -132,12 +132,12 @@ def _bits(run: Run) -> str | None:
 
 
 def curves(runs: Sequence[Run]) -> Element | None:
-    """Return the charts of what the runs have logged, and the values themselves."""
+    """Return the charts of the runs' metrics, and tables of the logged values."""
     panels = charts({run.name: run.logged.curves for run in runs})
     if not panels:
         return None
-    smooth = "Loss and gradient norm are averaged over a twentieth of what is logged"
-    smooth += "; behind them is what was logged." if len(runs) == 1 else "."
+    smooth = "Loss and gradient norm are moving averages over a twentieth of the logged values"
+    smooth += ", which are drawn faintly behind them." if len(runs) == 1 else "."
     return section(
         "Curves",
         "curves",
@@ -149,7 +149,7 @@ def curves(runs: Sequence[Run]) -> Element | None:
 
 
 def _logged(run: Run) -> Element:
-    """Return a table of what was logged: a row a step, evenly spread where there are many."""
+    """Return a table of the logged values with one row per step, at most `MOST_ROWS`, evenly spread."""
     names = [*(name for name in KNOWN if name in run.logged.curves), *sorted(set(run.logged.curves) - set(KNOWN))]
     at: dict[float, dict[str, float]] = {}
     for name in names:
@@ -163,7 +163,7 @@ def _logged(run: Run) -> Element:
 
 
 def samples(runs: Sequence[Run]) -> Element | None:
-    """Return the pictures of the runs: drawn at the end, through training, and from noise to samples."""
+    """Return the pictures of the runs: final samples, samples during training, and the animation of the denoising."""
     found = beside(runs, [_samples_of(run, f"through-{index}") for index, run in enumerate(runs)])
     return section("Samples", "samples", found) if found is not None else None
 
@@ -182,7 +182,7 @@ def _samples_of(run: Run, anchor: str) -> list[Children]:
 
 
 def _through_training(run: Run, anchor: str) -> Element:
-    """Return the grids drawn through training; the script of the page shows one at a time, chosen by a slider."""
+    """Return the grids drawn during training. The page's script shows one at a time, chosen by a slider."""
     end = str(len(run.grids) - 1)
     slider = {"type": "range", "id": anchor, "min": "0", "max": end, "value": end, "step": "1", "hidden": ""}
     grids = [
@@ -194,7 +194,7 @@ def _through_training(run: Run, anchor: str) -> Element:
 
 
 def evaluation(runs: Sequence[Run]) -> Element | None:
-    """Return what was found of drawn samples, beside the same between two halves of the real ones, the floor."""
+    """Return the metrics of drawn samples beside their floor: the same metrics between two halves of the real ones."""
     found = beside(runs, [[_evaluated(run, each) for each in run.evaluations] for run in runs])
     return section("Evaluation", "evaluation", found) if found is not None else None
 
@@ -215,7 +215,7 @@ def _evaluated(run: Run, evaluation: Evaluation) -> Children:
     caption = (
         f"{found.get('samples')} samples of {run.name} at step {found.get('step')}"
         f" beside {found.get('compared')} of {found.get('data')} ({found.get('split')}),"
-        f" seen by {features}, resize: {part_of(found, 'features', 'resize')};"
+        f" features: {features}, resize: {part_of(found, 'features', 'resize')};"
         f" floor: {part_of(found, 'floor', 'samples')} of the real ones beside as many others"
     )
     return [
@@ -231,12 +231,12 @@ def _evaluated(run: Run, evaluation: Evaluation) -> Children:
 
 
 def _closest(run: Run, picture: Picture, how: str) -> Element:
-    seen = f"Samples of {run.name}, and below each the training sample that it is nearest to"
-    return figure(picture, seen, f"Drawn{how}, and below each the nearest of training")
+    seen = f"Samples of {run.name}, and below each the training sample nearest to it"
+    return figure(picture, seen, f"Drawn{how}, and below each the nearest training sample")
 
 
 def _sweep(varied: str, ways: Sequence[Mapping[str, Any]], names: Iterable[str], floor: Any) -> list[Chart]:
-    """Return a chart for each number of how it depends on what was varied, with its floor as a second line."""
+    """Return a chart for each metric over the varied setting, with its floor as a second line."""
     charts = []
     for name in names:
         points = [(value(way.get("value")), value(part_of(way, "numbers", name))) for way in ways]
@@ -252,7 +252,7 @@ def _sweep(varied: str, ways: Sequence[Mapping[str, Any]], names: Iterable[str],
 
 
 def likelihood(runs: Sequence[Run]) -> Element | None:
-    """Return how likely the models find data that they were not trained on: the bound, its parts and its steps."""
+    """Return the likelihood of held-out data: the bound with its terms, and their charts over the steps."""
     if not any(run.likelihood for run in runs):
         return None
     names = {"L_T": "L_T, of x_T", "L_t": "L_t, of the steps", "L_0": "L_0, of the last step", "total": "bound"}
@@ -287,7 +287,7 @@ def _measured_on(run: Run) -> str:
 
 
 def _panel(runs: Sequence[Run], title: str, below: str, x: str, y: str, shift: int = 0, log: bool = False) -> Chart:
-    """Return a chart of two columns of the steps of the bound; those that do not fit each other are left out."""
+    """Return a chart of column `y` over `x` of the bound's steps, without runs whose columns differ in length."""
     lines = []
     for index, run in enumerate(runs):
         xs, ys = (numbers(part_of(run.likelihood, "steps", key)) for key in (x, y))
@@ -298,7 +298,7 @@ def _panel(runs: Sequence[Run], title: str, below: str, x: str, y: str, shift: i
 
 
 def settings(runs: Sequence[Run]) -> Element | None:
-    """Return the settings of the runs, table by table; those in which runs differ are marked."""
+    """Return the settings of the runs, table by table. Settings that differ between runs are marked."""
     flat = [_flat(run.config) for run in runs]
     tables: dict[str, dict[str, Sequence[Children]]] = {}
     differing: dict[str, list[str]] = {}
@@ -325,7 +325,7 @@ def settings(runs: Sequence[Run]) -> Element | None:
 
 
 def _flat(config: Mapping[str, Any]) -> dict[tuple[str, str], str]:
-    """Return settings by the name of their table and their own; tables in tables have longer names."""
+    """Return settings by (table, key). Nested tables have dotted names."""
     found: dict[tuple[str, str], str] = {}
 
     def visit(name: str, settings: Mapping[str, Any]) -> None:
@@ -341,7 +341,7 @@ def _flat(config: Mapping[str, Any]) -> dict[tuple[str, str], str]:
 
 
 def network(runs: Sequence[Run]) -> Element | None:
-    """Return the parameters of the networks, by the parts that they belong to and one by one."""
+    """Return the numbers of parameters of the networks, by part and by array."""
     found = beside(runs, [_network_of(run) for run in runs])
     return section("Network", "network", found) if found is not None else None
 
@@ -371,7 +371,7 @@ def _network_of(run: Run) -> Children:
 
 
 def provenance(runs: Sequence[Run]) -> Element | None:
-    """Return by what, when and in how long each part of a run was trained, and with which plugins."""
+    """Return time, duration, machine, versions and plugins of each part of the runs."""
     found = beside(runs, [_parts_of(run) for run in runs])
     return section("Machine and versions", "machine", found) if found is not None else None
 
@@ -418,4 +418,4 @@ def _versions(found: Any) -> str | None:
 SECTIONS: tuple[Callable[[Sequence[Run]], Element | None], ...] = (
     summary, curves, samples, evaluation, likelihood, settings, network, provenance,
 )  # fmt: skip
-"""In the order of the page."""
+"""The sections in the order of the page."""

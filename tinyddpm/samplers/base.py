@@ -1,4 +1,4 @@
-"""What a sampler is."""
+"""The contract of samplers: their arguments, their steps, and the levels of signal and noise."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.errors import ConfigError
 
 Noise: TypeAlias = Callable[[int], Array]
-"""Standard normal noise of the samples' shape, for the step that leaves time t."""
+"""A function of t that returns standard normal noise of the samples' shape, for the step from t."""
 
 Pairs: TypeAlias = Sequence[tuple[int, int]]
 """The steps of a sampler, (t, t_prev), from T − 1 down to −1, the data."""
 
 
 class Step(NamedTuple):
-    """One step of a sampler: the time it left, where it led, and the x_0 predicted on the way."""
+    """One step of a sampler: the time t it started from, the x it arrived at, (N, ...), and the x_0 predicted at t."""
 
     t: int
     x: Array
@@ -29,8 +29,8 @@ class Step(NamedTuple):
 class Sampler(Protocol):
     """A loop over a denoiser, as an entry of group `tinyddpm.samplers`. Options are keyword-only, with defaults.
 
-    A wrong option is refused by the call, not by the first step: a sampler that has something to check is a plain
-    function, which checks it and returns a generator.
+    A wrong option is refused by the call, not by the first step: a sampler with options to check is a plain function
+    that checks them and returns a generator.
     """
 
     def __call__(
@@ -47,7 +47,7 @@ class Sampler(Protocol):
             options: the sampler's own.
 
         Raises:
-            ConfigError: an option has no such value.
+            ConfigError: the value of an option is not allowed.
         """
         ...
 
@@ -61,8 +61,8 @@ def make_sampler(name: str, /, **options: Any) -> Sampler:
 
     Raises:
         RegistryError: no such sampler, or its plugin is broken.
-        ConfigError: an option is unknown or of another type; later, by the call, an option has no such value, and by
-            its steps, what it yields is no `Step`.
+        ConfigError: an option is unknown or of another type. The sampler's call raises it for a value that is not
+            allowed, its steps for anything yielded that is no `Step`.
     """
     function = registry.checked("samplers", name, options)
 
@@ -82,7 +82,7 @@ def _checked(name: str, steps: Iterator[Step]) -> Iterator[Step]:
 
 
 class Level(NamedTuple):
-    """What x_t is made of: x_t = alpha x_0 + sigma eps. Floats, so that they leave the samples' type alone."""
+    """The coefficients of x_t = alpha x_0 + sigma eps. Python's floats, which do not change the samples' type."""
 
     alpha: float
     sigma: float

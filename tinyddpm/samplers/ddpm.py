@@ -16,8 +16,8 @@ def ancestral(
 ) -> Iterator[Step]:
     """Draw each x_prev from p(x_prev | x_t), the posterior at the predicted x_0 (DDPM, Algorithm 2).
 
-    On fewer steps than T the chain is respaced, its betas those between the times visited, and a learned variance lies
-    between those and their beta-tilde (IDDPM section 4).
+    With fewer steps than T the chain is respaced: its betas are those between the times visited, and a learned variance
+    lies between them and their beta-tilde (IDDPM section 4).
 
     Args:
         process: see `Sampler`.
@@ -25,11 +25,11 @@ def ancestral(
         x: see `Sampler`.
         pairs: see `Sampler`.
         noise: see `Sampler`.
-        variance: "large" (beta), "small" (beta-tilde) or "learned"; "auto" is learned where the denoiser says one,
-            and large where it does not.
+        variance: "large" (beta), "small" (beta-tilde) or "learned"; "auto" is learned if the denoiser gives a learned
+            variance, large otherwise.
 
     Raises:
-        ConfigError: no such variance; by the first step, none was learned.
+        ConfigError: there is no such variance; from the first step on, "learned" without a learned variance.
     """
     if variance not in ("auto", "learned", "large", "small"):
         raise ConfigError(f"variance is {variance!r}: give 'large' (beta), 'small' (beta-tilde), 'learned' or 'auto'")

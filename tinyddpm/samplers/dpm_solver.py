@@ -5,8 +5,8 @@ exact, and the predicted x_0 is extrapolated linearly in λ from the last two ti
 
     h = λ_prev − λ_t,   r = h_before / h,   D = (1 + 1 / (2r)) x_0 − 1 / (2r) x_0_before      (Algorithm 2)
 
-One evaluation a step. The first step has no predecessor and takes D = x_0. So does the last: at the data λ is infinite,
-no line leads there, and all that is left of the step's formula is x = D.
+The denoiser is called once a step. The first step has no predecessor and takes D = x_0. So does the last: λ is infinite
+at the data, where nothing can be extrapolated, and the step's formula reduces to x = D.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def dpmpp_2m(process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pair
         denoiser: see `Sampler`.
         x: see `Sampler`.
         pairs: see `Sampler`.
-        noise: not asked for.
+        noise: unused.
     """
     memory = _Memory()
     for t, t_prev in pairs:
@@ -53,7 +53,7 @@ def dpmpp_2m_sde(process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: 
         denoiser: see `Sampler`.
         x: see `Sampler`.
         pairs: see `Sampler`.
-        noise: see `Sampler`; not asked for at the last step.
+        noise: see `Sampler`; unused in the last step.
     """
     memory = _Memory()
     for t, t_prev in pairs:
@@ -67,14 +67,14 @@ def dpmpp_2m_sde(process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: 
 
 
 class _Memory:
-    """The prediction of the step before, and that step's length in λ."""
+    """The x_0 predicted in the previous step, and that step's length in λ."""
 
     def __init__(self) -> None:
         self.x_0: Array | None = None
         self.h = 0.0
 
     def extrapolated(self, x_0: Array, decay: float) -> Array:
-        """Return D for a step of e^(−h) = `decay`, and remember the step."""
+        """Return D for a step with e^(−h) = `decay`, and store this step as the previous one."""
         before, h_before = self.x_0, self.h
         self.x_0 = x_0
         if decay == 0:

@@ -27,7 +27,7 @@ def ddim(
         denoiser: see `Sampler`.
         x: see `Sampler`.
         pairs: see `Sampler`.
-        noise: not asked for where η is 0.
+        noise: see `Sampler`; unused if η is 0.
         eta: η, from 0, deterministic, to 1.
 
     Raises:
@@ -52,21 +52,21 @@ def _ddim(
 
 
 def ddim_encode(process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs) -> Iterator[Step]:
-    """Lead data back to the noise that DDIM with η = 0 makes them of, over the same times: its ODE upwards.
+    """Encode data as the noise from which DDIM with η = 0 draws them: its ODE from data to noise, over the same times.
 
         x_t = √alpha_bar_t x_0 + √(1 − alpha_bar_t) eps,   x_0 and eps as predicted at t_prev  (eq. 13 and section 4.3)
 
-    This too is Euler's method: the way up and down again ends at the data but for an error of the first order in the
-    steps. No denoiser is made for t = −1; there it is asked at t = 0, the least noise it knows.
+    This too is Euler's method: encoding and decoding give the data back up to an error of first order in the steps. A
+    denoiser is not defined at t = −1; there it is evaluated at t = 0, its lowest level of noise.
 
     Args:
         process: the chain that the denoiser was made for.
         denoiser: predicts x_0 and eps.
         x: (N, ...) data.
-        pairs: the steps that are to lead from noise to data, as for a sampler; they are taken in reverse.
+        pairs: the steps from noise to data, as for a sampler; they are taken in reverse.
 
     Yields:
-        A step for each pair, that leaves t_prev for t; the last one's `x` is at T − 1.
+        A step from t_prev to t for each pair; the last one's `x` is at T − 1.
     """
     for t, t_prev in reversed(pairs):
         now, prev, asked = level(process, t), level(process, t_prev), max(t_prev, 0)

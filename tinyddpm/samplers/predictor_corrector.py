@@ -1,4 +1,4 @@
-"""UniPC, a predictor-corrector that asks the denoiser once a step (Zhao et al. 2023, arXiv 2302.04867)."""
+"""UniPC, a predictor-corrector that calls the denoiser once a step (Zhao et al. 2023, arXiv 2302.04867)."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ def unipc(
 
         x_prev = sigma_prev / sigma_t x_t + alpha_prev ∫_0^h e^(τ − h) x_0(λ_t + τ) dτ
 
-    The predictor replaces x_0(λ) by the polynomial through the last p predictions. The denoiser's answer there serves
-    twice: the corrector (UniC) takes the step to there again with one more point on the polynomial, and so gains an
-    order, p + 1; and the next prediction starts from it. The first steps have fewer points, which limits p = 3 to the
-    third order in the end. The last steps take no more points than there are steps left, since near the data λ runs
-    away from them. The last one, where λ is infinite, takes x_0 as it is.
+    The predictor replaces x_0(λ) by the polynomial through the last p predictions. The denoiser's prediction at the end
+    of this step serves twice: the corrector (UniC) repeats the step with it as one more point of the polynomial, which
+    raises the order to p + 1, and the next predictor uses it. The first steps have fewer points, which limits p = 3 to
+    the third order overall. The last steps use no more points than there are steps left, since λ grows without limit
+    near the data. The last step, where λ is infinite, returns the predicted x_0.
 
     Args:
         process: see `Sampler`.
         denoiser: see `Sampler`.
         x: see `Sampler`.
         pairs: see `Sampler`.
-        noise: not asked for.
+        noise: unused.
         order: p, 1 to 3.
 
     Raises:
-        ConfigError: no such order.
+        ConfigError: order is not 1, 2 or 3.
     """
     if order not in (1, 2, 3):
         raise ConfigError(f"order is {order}: give 1, 2 or 3")
@@ -74,11 +74,11 @@ def _step(x: Array, start: Level, end: Level, points: list[tuple[float, Array]])
 def _weights(tau: NDArray[np.float64], h: float) -> NDArray[np.float64]:
     """Return the w with Σ_m w_m f(τ_m) = ∫_0^h e^(τ − h) f(τ) dτ for all polynomials f through the points.
 
-    It is the paper's R_p(h) a_p B(h) = φ_p(h) (theorem 3.1), for f = 1 too; solved exactly, B(h) falls out. By parts,
-    the moments are I_0 = 1 − e^(−h), I_k = h^k − k I_{k−1}.
+    It is the paper's R_p(h) a_p B(h) = φ_p(h) (theorem 3.1), with f = 1 included; solved exactly, B(h) cancels.
+    Integration by parts gives the moments I_0 = 1 − e^(−h), I_k = h^k − k I_{k−1}.
 
-    A line, through two points, is taken at the middle of the step, I_1 = I_0 h / 2: the single coefficient a_1 = 1/2 of
-    the paper's own code, right but for the next order in h. On long steps it errs less than the exact integral.
+    A line through two points is evaluated at the middle of the step, I_1 = I_0 h / 2: the coefficient a_1 = 1/2 of the
+    paper's own code, exact up to the next order in h. On long steps its error is smaller than the exact integral's.
     """
     moments = [-np.expm1(-h)]
     for k in range(1, len(tau)):

@@ -1,13 +1,13 @@
 """Euler's and Heun's method on the probability flow, in EDM's time or in rectified flow's.
 
-x_t = α x_0 + σ eps goes along a line if it is divided by what makes its coefficients linear in a time. Two such
+Scaled so that its coefficients are linear in a suitable time, x_t = α x_0 + σ eps moves on a straight line. Two such
 coordinates are in use (Karras et al. 2022, arXiv 2206.00364, section 4; Liu et al. 2022, arXiv 2209.03003, eq. 1):
 
     sigma:  x / α       = x_0 + s eps,             s = σ / α,         slope eps
     tau:    x / (α + σ) = (1 − τ) x_0 + τ eps,     τ = σ / (α + σ),   slope eps − x_0
 
-In both, the flow's slope is that of the line through the predicted x_0 and eps. Euler's step goes along this line, so
-it is the same step in either; Heun's, which takes the mean of two slopes, is not.
+In both, the flow's slope is that of the line through the predicted x_0 and eps. Euler's step follows this line, so it
+is the same step in both; Heun's, which takes the mean of two slopes, is not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tinyddpm.samplers.base import Level, Noise, Pairs, Step, level
 
 
 class _Coordinate(NamedTuple):
-    """z = x / scale, its time, and dz/dtime."""
+    """A coordinate of the flow: z = x / scale, its time, and its slope dz/dtime."""
 
     scale: Callable[[Level], float]
     time: Callable[[Level], float]
@@ -52,7 +52,7 @@ def euler(process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs, 
         denoiser: see `Sampler`.
         x: see `Sampler`.
         pairs: see `Sampler`.
-        noise: not asked for.
+        noise: unused.
     """
     return _followed(process, denoiser, x, pairs, _COORDINATES["tau"], corrected=False)
 
@@ -62,21 +62,21 @@ def heun(
 ) -> Iterator[Step]:
     """Follow the probability-flow ODE by Heun's second-order method (EDM eq. 1, Algorithm 1). Deterministic.
 
-    Each step is Euler's, then done again with the mean of the slopes at its two ends. The last, to the data, where no
-    denoiser is made, is Euler's alone. N steps ask the denoiser 2N − 1 times, at times of the chain only.
+    Each step is Euler's, then repeated with the mean of the slopes at its two ends. The last step, to the data, where
+    no denoiser is defined, is Euler's alone. N steps call the denoiser 2N − 1 times, at times of the chain only.
 
     Args:
         process: see `Sampler`.
         denoiser: see `Sampler`.
         x: see `Sampler`.
         pairs: see `Sampler`.
-        noise: not asked for.
+        noise: unused.
         over: "sigma", EDM's noise-to-signal ratio, in which the slope is eps; "tau", rectified flow's time, in which it
-            is eps − x_0; "auto" is tau on a chain whose times are even in it, as the schedule `flow` has them, and
-            sigma on any other.
+            is eps − x_0; "auto" is tau on a chain whose times are evenly spaced in it, as those of the schedule `flow`,
+            and sigma on any other.
 
     Raises:
-        ConfigError: no such coordinate; by the first step in sigma, the chain ends without signal.
+        ConfigError: there is no such coordinate; from the first step in sigma, the chain ends without signal.
     """
     if over not in ("auto", *_COORDINATES):
         raise ConfigError(f"over is {over!r}: give 'sigma' (EDM's time), 'tau' (rectified flow's) or 'auto'")
@@ -86,7 +86,7 @@ def heun(
 
 
 def is_flow(process: GaussianProcess) -> bool:
-    """Return whether the chain's times are even in τ, to a twentieth of a step, with and without signal at its end."""
+    """Return whether the chain's times are even in τ to a twentieth of a step, whether or not it ends with signal."""
     tau = np.asarray([level(process, t).tau for t in range(process.T)])
     return bool(np.all(np.abs(tau * process.T - np.arange(1, process.T + 1)) < 0.05))
 

@@ -1,8 +1,8 @@
-"""Spacings: the times that a sampler visits where it takes fewer steps than the chain has.
+"""Spacings: the times that a sampler visits when it takes fewer steps than the chain has.
 
-A spacing is a function `alpha_bar, steps, *, <options> -> times`, an entry of group `tinyddpm.spacings`: from the (T,)
-table, `steps` real numbers that start at T − 1, fall, and stay above −1, the data, to which the last step leads.
-`make_pairs` rounds them to times of the chain.
+A spacing is a function `alpha_bar, steps, *, <options> -> times`, an entry of group `tinyddpm.spacings`. It returns
+`steps` real numbers that start at T − 1, fall, and stay above −1, the data, where the last step ends. `make_pairs`
+rounds them to times of the chain.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def uniform(alpha_bar: Floats, steps: int) -> Floats:
 
 
 def trailing(alpha_bar: Floats, steps: int) -> Floats:
-    """Return evenly spaced times of which the last is a whole step from the data (Lin et al. 2023, arXiv 2305.08891).
+    """Return evenly spaced times whose last is a whole step from the data (Lin et al. 2023, arXiv 2305.08891).
 
-    All steps are equally long, the last one to −1 included, so that the first time is T − 1, where x is all noise.
+    All steps are equally long, also the last one, to −1. The first time is T − 1, where x is all noise.
     """
     return np.linspace(len(alpha_bar) - 1, -1, steps + 1)[:-1]
 
@@ -36,7 +36,7 @@ def trailing(alpha_bar: Floats, steps: int) -> Floats:
 def quadratic(alpha_bar: Floats, steps: int) -> Floats:
     """Return times that grow as squares, τ_i = c i² (DDIM, arXiv 2010.02502, appendix D.2): short steps near the data.
 
-    With τ = t + 1, DDIM's time, and c such that the first time is T − 1.
+    Here τ = t + 1 is DDIM's time, and c is such that the first time is T − 1.
     """
     return len(alpha_bar) * np.linspace(1, 0, steps + 1)[:-1] ** 2 - 1
 
@@ -46,9 +46,9 @@ def karras(alpha_bar: Floats, steps: int, *, rho: float = 7.0, sigma_max: float 
 
         σ_i = (σ_max^(1/ρ) + i / (N − 1) (σ_min^(1/ρ) − σ_max^(1/ρ)))^ρ,   i = 0, …, N − 1
 
-    In EDM's σ = √((1 − alpha_bar) / alpha_bar). σ_min is the chain's smallest level, at time 0. σ_max is its largest or
-    EDM's, whichever is less: a cosine chain goes far beyond, where there is nothing to see. The first time is T − 1
-    even so.
+    EDM's σ is √((1 − alpha_bar) / alpha_bar). σ_min is the chain's smallest level, at time 0. σ_max is its largest
+    level or EDM's, whichever is less: a cosine chain's levels go far beyond, where x shows nothing of the image. The
+    first time is T − 1 in any case.
 
     Args:
         alpha_bar: (T,).
@@ -66,24 +66,24 @@ def karras(alpha_bar: Floats, steps: int, *, rho: float = 7.0, sigma_max: float 
     levels = noise_to_signal(alpha_bar)
     sigma = np.linspace(min(sigma_max, levels[-1]) ** (1 / rho), levels[0] ** (1 / rho), steps) ** rho
     sigma[0] = levels[-1]
-    # Linear between two levels: the nearer of them is the one that the time rounds to.
+    # Linear between two levels: the time rounds to the nearer one.
     return np.interp(sigma, levels, np.arange(len(levels)))
 
 
 def make_pairs(name: str, alpha_bar: Floats, steps: int | None = None, /, **options: Any) -> list[tuple[int, int]]:
     """Return the steps (t, t_prev) at the times of the spacing registered as `name`, from T − 1 down to −1.
 
-    Each time is the nearest of the chain to the spacing's, or the next one down that is free: times are distinct.
+    The spacing's times are rounded to those of the chain, and moved apart where two coincide.
 
     Args:
         name: a name of the registry's `spacings` group.
         alpha_bar: (T,), as the process has it.
-        steps: how many; T, all times of the chain, by default.
+        steps: number of steps, from 1 to T; T, all times of the chain, by default.
         options: the spacing's own.
 
     Raises:
         RegistryError: no such spacing, or its plugin is broken.
-        ConfigError: there are not between 1 and T steps, an option is wrong, or the spacing returned something else.
+        ConfigError: `steps` or an option is out of range, or the spacing did not return such times.
     """
     T = len(alpha_bar)
     steps = _checked_steps(T, steps)
@@ -99,7 +99,7 @@ def trailing_pairs(T: int, steps: int | None = None) -> list[tuple[int, int]]:
     """Return `steps` pairs of evenly spaced times from T − 1 down to −1, as `trailing` has them; by default all T.
 
     Raises:
-        ConfigError: there are not between 1 and T steps.
+        ConfigError: `steps` is outside 1 … T.
     """
     return _joined(trailing(np.ones(T), _checked_steps(T, steps)))  # only the length of the table matters
 
@@ -114,14 +114,20 @@ def _checked_steps(T: int, steps: int | None) -> int:
 def _joined(times: Floats) -> list[tuple[int, int]]:
     """Return the pairs that lead through `times`, rounded and made distinct, to −1."""
     before = np.arange(len(times))
-    room = before[::-1]  # the least time that leaves one for each step to come
+    room = before[::-1]  # the lowest time that leaves one for each step that follows
     nearest = np.maximum(np.rint(times).astype(np.int64), room)
     distinct = np.minimum.accumulate(nearest + before) - before
     return list(pairwise([*distinct.tolist(), -1]))
 
 
 def moments(total: int, count: int) -> list[int]:
-    """Return at most `count` indices of `range(total)`, rising, evenly spread, the first and the last among them."""
+    """Return at most `count` evenly spread indices of `range(total)`, ascending from the first to the last.
+
+    For a `count` of 1 it is the last.
+
+    Raises:
+        ConfigError: `total` or `count` is below 1.
+    """
     if total < 1 or count < 1:
         raise ConfigError(f"cannot choose {count} of {total} moments: both must be at least 1")
     if count == 1:

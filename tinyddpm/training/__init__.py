@@ -1,1 +1,1 @@
-"""Training: configuration, optimiser, trainer, checkpoints, run folders, and samples from what was trained."""
+"""Training: the step on host and device, the trainer, and the run with its folder, checkpoints and pictures."""

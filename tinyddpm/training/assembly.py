@@ -1,4 +1,4 @@
-"""From a configuration or a checkpoint to the objects it describes: data set, model, trainer."""
+"""Building what a configuration describes: data set, model, trainer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tinyddpm.training.trainer import Trainer
 
 
 def open_data(config: Config, watch: Watch = unwatched, cache: bool = False) -> Dataset:
-    """Return the data set that `config` names; for the other arguments see `open_dataset`."""
+    """Return the data set that `config` names. For the other arguments see `open_dataset`."""
     data = config.data
     _refuse_unknown(data)
     size = parse_size(data.image_size) if data.image_size else None
@@ -37,7 +37,7 @@ def open_data(config: Config, watch: Watch = unwatched, cache: bool = False) -> 
 
 
 def _refuse_unknown(data: DataConfig) -> None:
-    """Refuse a key of the table `data` that is neither a setting nor an option of the data set."""
+    """Raise a ConfigError for a key of the table `data` that is neither a setting nor an option of the data set."""
     registered = any(entry.name == data.source for entry in registry.entries("datasets"))
     options = list(registry.options(registry.load("datasets", data.source))) if registered else PATH_OPTIONS
     for key in data.options:
@@ -47,9 +47,9 @@ def _refuse_unknown(data: DataConfig) -> None:
 
 
 def with_threads(config: Config, backend: Backend, group: Group = ALONE) -> Config:
-    """Return `config` with a number of threads: as many as help if it leaves them open, in each rank.
+    """Return `config` with its number of threads per rank filled in: if it is 0, as many as help on this machine.
 
-    A sum cut into other parts rounds otherwise, so a run keeps this number, wherever it goes on.
+    A run keeps this number wherever it is resumed: a sum over other parts rounds differently.
     """
     open_ = group.size > 1 and not config.training.threads
     threads = min(backend.threads(0), group.cores()) if open_ else backend.threads(config.training.threads)
@@ -57,12 +57,12 @@ def with_threads(config: Config, backend: Backend, group: Group = ALONE) -> Conf
 
 
 def with_learned(config: Config, dataset: Dataset) -> Config:
-    """Return `config` with what it leaves to the training data.
+    """Return `config` with the settings filled in that depend on the training data.
 
-    That is whether classes are learned, and what its condition learns, such as the words of captions.
+    These are `data.labels`, if it is open, and what the condition learns from the data, such as a vocabulary.
 
     Raises:
-        ConfigError: an option of the condition is wrong, or the data has not what it needs.
+        ConfigError: an option of the condition is wrong, or the data lacks what the condition needs.
         DataError: there are too few samples.
     """
     if config.data.labels is None:
@@ -79,11 +79,11 @@ def with_learned(config: Config, dataset: Dataset) -> Config:
 def make_trainer(
     config: Config, backend: Backend, dataset: Dataset, ops: Operations | None = None, group: Group = ALONE
 ) -> Trainer:
-    """Return a trainer at step 0 for `dataset`, some of which it holds out.
+    """Return a trainer at step 0 for `dataset`, part of which it holds out for validation.
 
     Raises:
-        ConfigError: labels are asked for where there are none, the network does not fit the samples, or a batch has
-            not a sample for each rank.
+        ConfigError: the settings ask for labels that the data lacks, the network does not fit the samples, or a batch
+            has fewer samples than there are ranks.
         DataError: there are too few samples.
     """
     if config.data.labels and not dataset.classes:
@@ -95,21 +95,21 @@ def make_trainer(
     check_batch_size(len(train), config.training.batch_size)
     if config.training.batch_size < group.size:
         raise ConfigError(
-            f"a batch of {config.training.batch_size} has no samples for {group.size} ranks: set --batch-size to at"
+            f"a batch of {config.training.batch_size} is too small for {group.size} ranks: set --batch-size to at"
             f" least {group.size}, or start fewer"
         )
     return Trainer(model, train, validation, ops, group)
 
 
 def split_held_out(config: Config, dataset: Dataset) -> tuple[Dataset, Dataset]:
-    """Return what a run learns from, and what it holds out of its data."""
+    """Return the samples that a run trains on and those that it holds out: `data.validation`, at most a tenth."""
     return split_dataset(dataset, max(1, min(config.data.validation, len(dataset) // 10)), config.seed)
 
 
 def _try_sampler(model: Model, train: Dataset) -> None:
-    """Take the first step of drawing one sample, so that a bad option is refused now and not when training is done.
+    """Take the first sampling step of one sample, so that a bad option fails before training and not after it.
 
-    The denoiser is made as for any sample, but the step is of one that says nothing: a network may be large.
+    The model's denoiser is built but not run, as a network may be large: the step asks one that predicts zeros.
     """
     backend, sampling = model.backend, model.config.sampling
     weights = backend.asarray(np.zeros(model.layout.size, np.float32))
@@ -127,7 +127,7 @@ def _try_sampler(model: Model, train: Dataset) -> None:
 
 
 def learns(model: Model, dataset: Dataset) -> str:
-    """Return what a model learns of a data set, such as "eps of images 8x8x1 by class (10: 0, 1, 2, …)"."""
+    """Return a description of what a model learns, such as "eps of images 8x8x1 by class (10: 0, 1, 2, …)"."""
     variance = " and the variance" if model.objective.learned_variance else ""
     samples = f"{'images' if model.is_image else 'points'} {'x'.join(map(str, dataset.shape))}"
     told, untold = "", ""
@@ -143,9 +143,14 @@ def learns(model: Model, dataset: Dataset) -> str:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run would take: its data, what it learns, parameters, peak memory in bytes and seconds per step.
+    """What a run would need, measured in a few steps.
 
-    The last two are measured.
+    Attributes:
+        data: the description of the data set.
+        learns: see `learns`.
+        parameters: the number of parameters.
+        memory: peak memory in bytes.
+        seconds_per_step: the median.
     """
 
     data: str
@@ -163,9 +168,9 @@ def estimate(
     watch: Watch = unwatched,
     cache: bool = True,
 ) -> Estimate:
-    """Do a few training steps, writing nothing, and return what they took. The first, which warms up, is not timed.
+    """Do a few training steps without writing anything, and return what a run would need.
 
-    For `watch` and `cache` see `open_dataset`.
+    One more step comes first, as a warm-up that is not timed. For `watch` and `cache` see `open_dataset`.
     """
     dataset = open_data(config, watch, cache)
     config = with_learned(with_threads(config, backend, group), dataset)

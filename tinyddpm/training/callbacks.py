@@ -1,25 +1,24 @@
-"""Callbacks: what is told of a run while it goes on, and may ask it to stop.
+"""Callbacks: objects that are told of a run's events, and may ask the run to stop.
 
-A callback is an object with methods that are called by these names, those of `EVENTS` that it has, with values alone:
+A callback has any of the following methods, named after the `EVENTS`. Their arguments are plain values:
 
     started(step, steps, folder)                            before the first step: steps done, steps in all, a Path
     step(step, loss, gradient_norm, learning_rate)          after each step
     logged(step, loss, gradient_norm, learning_rate, samples_per_second)
-                                                            after each line of `metrics.jsonl` on training: the mean
-                                                            loss and the speed of the steps since the line before
-    validated(step, loss)                                   after each validation, whose line is written too
+                                                            after each training line of `metrics.jsonl`: mean loss and
+                                                            speed of the steps since the line before
+    validated(step, loss)                                   after each validation and its line of `metrics.jsonl`
     saved(step, path)                                       after each checkpoint
-    drew(step, paths)                                       after samples have been drawn and written, PNG and GIF
-    ended(step, complete)                                   last: steps done, and whether they are all
+    drew(step, paths)                                       after samples were drawn and written, as PNG or GIF
+    ended(step, complete)                                   last: steps done, and whether these are all
 
-The folder is the run's; its settings lie there, in `config.toml`. In the ranks of a run, the first one has the
-callbacks.
+`folder` is the run folder; the settings are in its `config.toml`. Of ranks that share a run, the first has callbacks.
 
-A method that returns True asks the run to stop: it saves, draws its last samples and ends. What a callback raises is
-told in one line, and the callback is told no more; the run goes on. An entry of group `tinyddpm.callbacks` makes a
-callback from its options, `*, <options> -> callback`.
+A method that returns True asks the run to stop: the run saves, draws its last samples and ends. If a method raises an
+exception, the run prints it in one line, drops that callback and goes on. An entry of group `tinyddpm.callbacks` makes
+a callback from its options, `*, <options> -> callback`.
 
-The metrics file and the progress line are the run's own and no callbacks: a run that cannot log its losses ends.
+The metrics file and the progress line are no callbacks: a run that cannot log its losses ends.
 """
 
 from __future__ import annotations
@@ -38,10 +37,10 @@ class Callbacks:
     """The callbacks of a run.
 
     Attributes:
-        stopped_by: the name of the first that has asked the run to stop; None as long as none has.
+        stopped_by: the name of the first callback that asked the run to stop, or None.
 
     Args:
-        chosen: the options of each, by its registered name.
+        chosen: the options of each callback, by its registered name.
         say: called with one line for a callback that fails.
 
     Raises:
@@ -66,7 +65,7 @@ class Callbacks:
 
 
 def _call(name: str, callback: Any, event: str, values: dict[str, Any]) -> bool:
-    """Return whether the callback asks to stop; whatever it raises becomes a RegistryError of one line."""
+    """Return whether the callback asks to stop. Any exception that it raises becomes a RegistryError of one line."""
     method = getattr(callback, event, None)
     try:
         return method is not None and bool(method(**values))
@@ -76,11 +75,11 @@ def _call(name: str, callback: Any, event: str, values: dict[str, Any]) -> bool:
 
 
 class EarlyStop:
-    """Stops a run whose validation loss no longer falls; a resumed run counts anew.
+    """Stops a run whose validation loss no longer falls. A resumed run starts counting again.
 
     Args:
-        patience: how many validations in a row may miss the best loss so far.
-        least: by how much a loss must be lower than the best to count as one.
+        patience: the number of validations in a row without a new best loss after which the run stops.
+        least: the smallest difference by which a new best loss must be lower than the one before.
 
     Raises:
         ConfigError: patience is below 1, or `least` negative.

@@ -1,8 +1,8 @@
-"""A training step done by the device alone, so that it can be recorded whole: Algorithm 1 of DDPM, then Adam.
+"""A training step that runs on the device alone and can be recorded as one graph: Algorithm 1 of DDPM, then Adam.
 
-What changes from one step to the next, its number and the places of its samples in the data set, comes in one small
-array; times, noise, transforms and dropout are drawn on the device from the number, the learning rate is looked up
-there, and only the loss and the gradient's norm go back.
+The host sends one small array per step: the step's number and the indices of its samples in the data set. From the
+number the device draws times, noise, transforms and dropout, and looks up the learning rate. It returns the loss and
+the norm of the gradient.
 """
 
 from __future__ import annotations
@@ -14,63 +14,53 @@ from tinyddpm.backend.captured import Arrays, Function
 from tinyddpm.backend.workers import parts
 from tinyddpm.conditions import Given
 from tinyddpm.data.base import Dataset
-from tinyddpm.data.batching import class_weights, make_order
+from tinyddpm.data.batching import class_weights
 from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.model.model import Model
 from tinyddpm.nn import DropoutNoise
 from tinyddpm.nn.parameters import ZeroGradients
 from tinyddpm.ops import Operations
 from tinyddpm.ops.optimisation import Factor
+from tinyddpm.training.base_step import TrainingStep
 from tinyddpm.training.feed import Feed, make_feed
-from tinyddpm.training.host_step import own_part
 from tinyddpm.training.pieces import Pieces, WatchedGradients
-from tinyddpm.training.rates import learning_rates
 from tinyddpm.training.state import State
-from tinyddpm.training.step import descent, drawn, exponents, matrices, training_gradient
+from tinyddpm.training.step import drawn, training_gradient
 
 
-class DeviceStep:
-    """A training step on the device. It is called with the number of the step, 0-based.
+class DeviceStep(TrainingStep):
+    """A training step on the device, called with the number of the step, 0-based. Its times are uniform.
 
     Args:
-        model: what is trained, on a backend that has `graphs`.
+        model: the model to train, on a backend that has `graphs`.
         train: the samples to learn from.
-        state: changed in place.
+        state: the buffers that each step changes in place.
         ops: operations that keep residuals.
         group: the ranks that share each batch.
     """
 
     def __init__(self, model: Model, train: Dataset, state: State, ops: Operations, group: Group = ALONE) -> None:
-        self.model, self.train, self.state, self.ops, self.group = model, train, state, ops, group
-        self.config, backend = model.config, model.backend
-        training = self.config.training
-        self.random = backend.random(self.config.seed)
+        super().__init__(model, train, state, ops, group)
+        backend, training = model.backend, self.config.training
         self.own = group.parts(training.batch_size)[group.rank]
-        balance = self.config.data.balance
-        self.order = make_order(train, training.batch_size, self.config.seed, balance)
         self.feed: Feed = make_feed(backend, train, self.order, self.own)
-        weights = class_weights(train, balance)
+        weights = class_weights(train, self.config.data.balance)
         self.class_weights = None if weights is None else backend.asarray(weights)
-        self.transforms = model.transforms
         self.columns = {name: backend.asarray(column) for name, column in model.columns(train).items()}
         slots = np.arange(training.batch_size)[self.own]
         self.slots, self.rows = backend.asarray(slots), backend.asarray(slots - self.own.start)
         self.gradient = backend.asarray(np.zeros(model.layout.size, np.float32))
-        self.descent, self.exponents = descent(training), exponents(training)
-        self._part = own_part(model, group)
-        self.learning_rates = learning_rates(self.config)
         self.rates = backend.asarray(self.learning_rates)
         self.last = backend.asarray(np.asarray([len(self.learning_rates) - 1]))
-        self.matrices = backend.asarray(matrices(model)[self._part]) if self.descent.weight_decay else None
         self.pieces = Pieces(model.layout) if group.size > 1 and group.recordable and not training.shard else None
-        # All of a step is recorded, or what lies between the sums where these cannot be.
+        # The whole step is recorded, or, if the sums over ranks cannot be, the three parts between them.
         between = backend.captured if not group.recordable else _as_it_is
         self._gradient, self._lengths = between(self._gradient_of), between(self._lengths_of_part)
-        self._descend = between(self._descent)
+        self._descend = between(self._updated)
         self._advance = backend.captured(self._step) if group.recordable else self._step
 
     def __call__(self, step: int) -> tuple[float, float]:
-        """Do one step and return its loss and the gradient's norm; where one is not finite, nothing is changed."""
+        """Do one step; return its loss and its gradient's norm. If one is not finite, the state stays as it was."""
         backend = self.model.backend
         places = self.order(step)[self.own]
         self.feed.load(step)
@@ -79,7 +69,11 @@ class DeviceStep:
         return float(found[Factor.LOSS]), float(found[Factor.NORM])
 
     def _step(self, now: Array) -> Arrays:
-        """Do the step that `now` tells of, (1 + batch,) int64: its number, then the places of its samples."""
+        """Do the step described by `now`, (1 + n,) int64: its number, then the indices of this rank's n samples.
+
+        Returns:
+            The factors of the update; see `Factor`.
+        """
         group, shard = self.group, self.config.training.shard
         (loss,) = self._gradient(now)
         if group.size > 1:
@@ -97,9 +91,9 @@ class DeviceStep:
         return (factors,)
 
     def _gradient_of(self, now: Array) -> Arrays:
-        """Return what this rank's samples add to the loss; what they add to the gradient is left in its buffer.
+        """Return this rank's contribution to the loss, (1,), and leave its contribution to the gradient in `gradient`.
 
-        Where sums can be launched, the gradient is that of all ranks: each piece of it is sent when all is in it.
+        With `pieces`, that is already the sum over all ranks: the sum of a piece begins when the piece is complete.
         """
         model, training, xp = self.model, self.config.training, self.model.backend.xp
         step, places = now[:1], now[1:]
@@ -129,20 +123,14 @@ class DeviceStep:
         self.group.begin_sum(self.gradient, piece, self.config.training.sums)
 
     def _lengths_of_part(self) -> Arrays:
-        return (self.ops.lengths(self.gradient[self._part]),)
+        return (self.ops.lengths(self.gradient[self.part]),)
 
-    def _descent(self, now: Array, loss: Array, lengths: Array) -> Arrays:
-        """Do Adam's step, count its weights in the averages, and return its factors."""
+    def _updated(self, now: Array, loss: Array, lengths: Array) -> Arrays:
+        """Update the state and return the factors of the update, see `Factor`."""
         xp, step = self.model.backend.xp, now[:1]
         rate = xp.take(self.rates, xp.minimum(step, self.last))
-        factors = self.ops.step_factors(self.descent, step, rate, loss, lengths)
-        whole, ema, m, v, averages = self.state
-        weights = whole[self._part]
-        if self.matrices is not None:
-            self.ops.decay(self.descent, factors, rate, self.matrices, weights)
-        self.ops.adam(self.descent, factors, self.gradient[self._part], weights, ema, m, v)
-        for exponent, average in zip(self.exponents, averages, strict=True):
-            self.ops.power_average(exponent, step, factors, weights, average)
+        factors = self.factors(step, rate, loss, lengths)
+        self.update(step, rate, factors, self.gradient)
         return (factors,)
 
 

@@ -1,4 +1,4 @@
-"""Which settings may be others when a run is resumed: those given to it, and those edited in its `config.toml`."""
+"""Changes of a run's settings when it is resumed, from the command line or from its edited `config.toml`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ MAY_CHANGE = {
     "training.log_every", "training.validate_every", "training.save_every", "training.sample_every", "training.keep",
     "training.keep_best", "training.snapshot_every",
 }  # fmt: skip
-"""Settings that may be others when a run is resumed. The data must be the same, wherever they lie."""
+"""Settings that may change when a run is resumed. The data may lie elsewhere, but must be the same."""
 
 
 def edited(path: Path, before: Config, say: Callable[[str], None]) -> Config:
-    """Return a run's configuration as its file `config.toml` has it, which may have been edited since.
+    """Return the configuration in a run's `config.toml`, which its user may have edited since the last checkpoint.
+
+    Args:
+        path: the file; if it is missing, the result is `before`.
+        before: the configuration in the checkpoint.
+        say: called with one line for each setting that was edited.
 
     Raises:
-        ConfigError: the file cannot be read, or settings that a run keeps are others in it.
+        ConfigError: the file cannot be read, or changes a setting that is not in `MAY_CHANGE`.
     """
     if not path.is_file():
         return before
@@ -38,13 +43,18 @@ def edited(path: Path, before: Config, say: Callable[[str], None]) -> Config:
 
 
 def with_changes(before: Config, changes: Mapping[str, Any], folder: Path) -> Config:
-    """Return a run's configuration with other settings, by their names on the command line.
+    """Return a run's configuration with some settings changed.
 
-    Another backend or device computes in its own way: its device is any, and its precision fp32, where they are not
-    given.
+    A change of backend or device resets the precision to fp32, and a change of backend also resets the device, unless
+    `changes` gives them.
+
+    Args:
+        before: the run's configuration.
+        changes: settings by their command-line names.
+        folder: the run's folder, for messages.
 
     Raises:
-        ConfigError: a setting is unknown or wrong, or a run keeps it.
+        ConfigError: a setting is unknown, wrong, or not in `MAY_CHANGE`.
     """
     if changes.keys() & {"backend", "device"}:
         before = replace(before, precision="fp32", device=None if "backend" in changes else before.device)
@@ -68,12 +78,12 @@ def _kept(keys: list[str], was: Mapping[str, Any]) -> str:
 
 
 def another_from(folder: Path) -> str:
-    """Return what to do where a run cannot go on as it is asked to."""
+    """Return the advice for a run that cannot be resumed as asked, the end of an error message."""
     return f"start another run from its weights with --init-from {folder}"
 
 
 def _settings_of(config: Config) -> dict[str, Any]:
-    """Return the settings of a configuration by table and name, `training.steps`, and the transforms in their order."""
+    """Return a configuration's settings by full name, such as `training.steps`, and the transforms' names in order."""
     tables = {name: value if isinstance(value, dict) else {"": value} for name, value in config.to_dict().items()}
     found = {f"{name}.{key}".rstrip("."): value for name, table in tables.items() for key, value in table.items()}
     return {**found, "transforms": list(config.transforms)} if config.transforms else found

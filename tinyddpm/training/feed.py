@@ -1,4 +1,4 @@
-"""How samples come to a device that draws its batches itself: all of them at the start, or each batch in turn."""
+"""Upload of training samples to a device: the whole data set at the start, or one batch per step."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tinyddpm.data.base import Dataset
 from tinyddpm.data.batching import Order
 
 SHARE = 0.25
-"""Of the device's free memory, what a data set may take."""
+"""Largest fraction of the device's free memory that a data set may take."""
 
 CHUNK = 1 << 26
-"""Bytes that are moved at a time."""
+"""Bytes per transfer when a whole data set is uploaded, 64 MiB."""
 
 
 class Feed(Protocol):
@@ -31,14 +31,18 @@ class Feed(Protocol):
     whole: bool
 
     def load(self, step: int) -> None:
-        """See to it that `data` holds what step number `step` (0-based) reads, in the order of what is launched."""
+        """Put the samples of step number `step` (0-based) into `data`, before any later work on the device's queue."""
         ...
 
 
 def make_feed(backend: Backend, train: Dataset, order: Order, own: slice) -> Feed:
-    """Return the data set on the device if a quarter of the free memory holds it, else its batches one by one.
+    """Return a feed of the whole data set if it fits into a quarter of the free memory, else of batches.
 
-    `order` says which samples each step reads; `own` are the slots of a batch that this device computes.
+    Args:
+        backend: the device.
+        train: the data set.
+        order: gives the indices of a step's samples.
+        own: the slots of a batch that this device computes.
     """
     like = train.read(np.zeros(1, np.int64))
     size = len(train) * prod(train.shape) * like.itemsize
@@ -48,7 +52,7 @@ def make_feed(backend: Backend, train: Dataset, order: Order, own: slice) -> Fee
 
 
 class WholeFeed:
-    """The whole data set."""
+    """The whole data set, uploaded once."""
 
     whole = True
 
@@ -61,14 +65,14 @@ class WholeFeed:
             backend.synchronize()
 
     def load(self, step: int) -> None:
-        """Do nothing: all is there."""
+        """Do nothing: all samples are on the device."""
 
 
 class BatchFeed:
-    """The own slots of each step's batch.
+    """This device's slots of one step's batch, uploaded at each step.
 
-    While a step is computed, another thread reads the samples of the next into host memory. There are two such buffers:
-    the device reads one while the other is filled.
+    While the device computes a step, another thread reads the next step's samples into host memory. There are two host
+    buffers: the device reads from one while the thread fills the other.
     """
 
     whole = False
@@ -82,7 +86,7 @@ class BatchFeed:
         self._next: tuple[int, Future[None]] | None = None
 
     def load(self, step: int) -> None:
-        """Move the samples of this step to the device, and begin to read those of the next."""
+        """Upload the samples of this step, and begin to read those of the next."""
         if self._next is None or self._next[0] != step:
             self._next = step, self._reader.submit(self._read, step)
         self._next[1].result()
@@ -94,5 +98,5 @@ class BatchFeed:
 
 
 def _empty(backend: Backend, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Return memory on the device, not set, for host values of this type."""
+    """Return an uninitialised array on the device of the same type as host arrays of `dtype`."""
     return backend.xp.empty(shape, dtype=getattr(backend.xp, dtype.name), device=backend.device)

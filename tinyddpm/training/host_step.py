@@ -1,4 +1,4 @@
-"""A training step led by the host, which cuts the batch over its threads: Algorithm 1 of DDPM, then Adam."""
+"""A training step on the host, which divides the batch among threads: Algorithm 1 of DDPM, then Adam."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from tinyddpm.backend import Array, Backend
 from tinyddpm.backend.workers import parts
 from tinyddpm.data.base import Dataset
-from tinyddpm.data.batching import class_weights, make_order
+from tinyddpm.data.batching import class_weights
 from tinyddpm.diffusion.times import Law
 from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.model.model import Model
@@ -19,73 +19,57 @@ from tinyddpm.nn.parameters import ZeroGradients
 from tinyddpm.ops import Operations
 from tinyddpm.ops.images import to_model
 from tinyddpm.ops.optimisation import Factor
-from tinyddpm.training.rates import learning_rates, rate_at
+from tinyddpm.training.base_step import TrainingStep
+from tinyddpm.training.rates import rate_at
 from tinyddpm.training.state import State
-from tinyddpm.training.step import descent, drawn, exponents, matrices, training_gradient
+from tinyddpm.training.step import drawn, training_gradient
 
 LEAST_PER_WORKER = 4
-"""Samples below which a thread of its own does not pay."""
+"""Fewest samples for which a thread of its own pays."""
 
 PARAMETERS_PER_SAMPLE = 1_000_000
-"""Parameters for each sample of a thread above which threads had better share operations: what is done with weights is
-then done once, and not in each thread."""
+"""Number of parameters per sample of a thread above which threads share each operation instead of the batch.
+
+Work that depends on the weights alone is then done once, not in every thread.
+"""
 
 HostArray = np.ndarray[Any, Any]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 
-class HostStep:
-    """A training step on the host. It is called with the number of the step, 0-based.
+class HostStep(TrainingStep):
+    """A training step on the host, called with the number of the step, 0-based.
 
     Args:
-        model: what is trained.
+        model: the model to train.
         train: the samples to learn from.
-        state: changed in place.
+        state: the buffers that each step changes in place.
         ops: operations that keep residuals.
-        law: draws the times, and hears their losses.
+        law: draws the times and is told their losses.
         group: the ranks that share each batch.
     """
 
     def __init__(
         self, model: Model, train: Dataset, state: State, ops: Operations, law: Law, group: Group = ALONE
     ) -> None:
-        self.model, self.train, self.state, self.ops, self.law, self.group = model, train, state, ops, law, group
-        self.config = model.config
-        self.random = model.backend.random(self.config.seed)
-        self.transforms = model.transforms
-        data = self.config.data
-        self.order = make_order(train, self.config.training.batch_size, self.config.seed, data.balance)
-        self.class_weights = class_weights(train, data.balance)
+        super().__init__(model, train, state, ops, group)
+        self.law = law
+        self.class_weights = class_weights(train, self.config.data.balance)
         self.columns = model.columns(train)
-        self.descent, self.exponents = descent(self.config.training), exponents(self.config.training)
-        # One gradient for each worker, summed in order: no worker waits for another, and no sum depends on timing.
+        # Each worker has a gradient of its own; they are summed in order, so that no sum depends on timing.
         size, asarray = model.layout.size, model.backend.asarray
         self.gradients: list[Array] = [asarray(np.zeros(size, np.float32)) for _ in range(workers_of(model, group))]
-        self._part = own_part(model, group)
-        self.learning_rates = learning_rates(self.config)
-        self._matrices = asarray(matrices(model)[self._part]) if self.descent.weight_decay else None
-        self._blocks = model.backend.blocks(self._part.stop - self._part.start)
+        self._blocks = model.backend.blocks(self.part.stop - self.part.start)
 
     def __call__(self, step: int) -> tuple[float, float]:
-        """Do one step and return its loss and the gradient's norm; where one is not finite, nothing is changed."""
-        ops, backend = self.ops, self.model.backend
+        """Do one step; return its loss and its gradient's norm. If one is not finite, the state stays as it was."""
+        backend = self.model.backend
         loss, lengths, heard = self.batch_gradient(step)
         rate = backend.asarray(np.asarray([rate_at(self.learning_rates, step)]))
         number, loss_there = backend.asarray(np.asarray([step])), backend.asarray(np.asarray([loss], np.float32))
-        factors = ops.step_factors(self.descent, number, rate, loss_there, lengths)
-
-        gradient, weights = self.gradients[0][self._part], self.state.weights[self._part]
-        _, ema, m, v, averages = self.state
-
-        def update(block: slice) -> None:
-            if self._matrices is not None:
-                ops.decay(self.descent, factors, rate, self._matrices[block], weights[block])
-            buffers = (buffer[block] for buffer in (weights, ema, m, v))
-            ops.adam(self.descent, factors, gradient[block], *buffers)
-            for exponent, average in zip(self.exponents, averages, strict=True):
-                ops.power_average(exponent, number, factors, weights[block], average[block])
-
-        self.model.workers.map(update, self._blocks)
+        factors = self.factors(number, rate, loss_there, lengths)
+        total = self.gradients[0]
+        self.model.workers.map(lambda block: self.update(number, rate, factors, total, block), self._blocks)
         if self.config.training.shard:
             self.group.gather_parts(self.state.weights)
         norm = float(backend.to_numpy(factors)[Factor.NORM])
@@ -94,10 +78,12 @@ class HostStep:
         return loss, norm
 
     def batch_gradient(self, step: int) -> tuple[float, Array, tuple[Array, Array]]:
-        """Return the loss of the step's batch and the lengths of its gradient, which is left in the first buffer.
+        """Compute the gradient of the step's batch in `gradients[0]`.
 
-        The batch is cut over the workers of all ranks, and again for accumulation. The times of all samples and their
-        losses come third.
+        The batch is divided among the workers of all ranks, and each worker's part again for accumulation.
+
+        Returns:
+            The loss; the Euclidean lengths of the gradient's blocks, (k,); the times and the losses of the samples.
         """
         batch_size, workers, group = self.config.training.batch_size, len(self.gradients), self.group
         layout, xp = self.model.layout, self.model.backend.xp
@@ -107,7 +93,7 @@ class HostStep:
         heard: dict[int, tuple[Array, Array]] = {}
 
         def work(worker: int) -> float:
-            """Return one worker's share of the loss; its gradient is left in its buffer."""
+            """Return one worker's share of the loss, and leave its gradient in its own buffer."""
             gradient = self.gradients[worker]
             gradient[...] = 0.0
             dw = ZeroGradients(layout.views(gradient, xp))
@@ -122,7 +108,7 @@ class HostStep:
         return loss, self._summed(), self._joined(heard)
 
     def _summed(self) -> Array:
-        """Return the lengths of the sum of all gradients, which is left in the first buffer."""
+        """Sum all gradients into the first buffer, and return the lengths of the sum's blocks, (k,)."""
         total, *others = self.gradients
         training, group, xp, backend = self.config.training, self.group, self.model.backend.xp, self.model.backend
 
@@ -136,12 +122,15 @@ class HostStep:
             return xp.concat(self.model.workers.map(lambda block: self.ops.lengths(sum_of(block)), self._blocks))
         self.model.workers.map(sum_of, backend.blocks(self.model.layout.size))
         (group.sum_part if training.shard else group.sum_)(total, training.sums)
-        gradient = total[self._part]
+        gradient = total[self.part]
         lengths = xp.concat(self.model.workers.map(lambda block: self.ops.lengths(gradient[block]), self._blocks))
         return lengths if not training.shard else _concatenated(group, backend, lengths)
 
     def _joined(self, heard: dict[int, tuple[Array, Array]]) -> tuple[Array, Array]:
-        """Return the times and the losses of the batch, if the law remembers them; else of this rank's parts of it."""
+        """Return times and losses in the order of the samples: the whole batch's if the law of t has a memory.
+
+        For a law without memory they stay those of this rank's samples, and ranks exchange nothing.
+        """
         backend = self.model.backend
         if self.group.size > 1 and self.law.packed() is not None:
             ours = {number: tuple(map(backend.to_numpy, pair)) for number, pair in heard.items()}
@@ -154,9 +143,16 @@ class HostStep:
         return t, each
 
     def _part_gradient(self, step: int, w: Any, dw: dict[str, Array], samples: Indices) -> tuple[float, Array, Array]:
-        """Add to `dw` what some of the batch's samples, named by their places in it, add to its gradient.
+        """Add the contribution of some samples to the batch's gradient to `dw`.
 
-        Returned are what they add to its loss, their times, and their losses.
+        Args:
+            step: the number of the step, 0-based.
+            w: parameters by path.
+            dw: gradients by path.
+            samples: (n,) the samples' slots in the batch.
+
+        Returns:
+            Their contribution to the batch's loss; their times, (n,); their losses, (n,).
         """
         model, training = self.model, self.config.training
         share = len(samples) / training.batch_size
@@ -175,25 +171,23 @@ class HostStep:
 
 
 def workers_of(model: Model, group: Group = ALONE) -> int:
-    """Return how many threads share a rank's part of a batch: all the model's, if the part is large enough for them."""
+    """Return the number of threads among which a rank's part of a batch is divided.
+
+    One where a thread would have too few samples for the number of parameters and operations can share threads instead;
+    otherwise as many of the model's threads as have `LEAST_PER_WORKER` samples each.
+    """
     batch_size, threads = model.config.training.batch_size // group.size, model.workers.threads
     if model.backend.spreads and model.layout.size * threads > PARAMETERS_PER_SAMPLE * batch_size:
         return 1
     return min(threads, max(1, batch_size // LEAST_PER_WORKER))
 
 
-def own_part(model: Model, group: Group) -> slice:
-    """Return which part of the flat buffers a rank steps: all, or its share where the ranks keep shards."""
-    size = model.layout.size
-    return group.parts(size)[group.rank] if model.config.training.shard else slice(0, size)
-
-
 def _concatenated(group: Group, backend: Backend, array: Array) -> Array:
-    """Return the arrays of all ranks, end to end."""
+    """Return the arrays of all ranks, concatenated in the order of the ranks."""
     return backend.asarray(np.concatenate(group.gather(backend.to_numpy(array))))
 
 
 def read(model: Model, dataset: Dataset, places: Indices) -> HostArray:
-    """Return the samples at `places` as the network sees them."""
+    """Return the samples at `places` as float32 on the host: images scaled to [−1, 1], points as they are."""
     x_0 = dataset.read(places)
     return to_model(x_0) if model.is_image else x_0

@@ -1,4 +1,4 @@
-"""Weights that a run starts from, those of another."""
+"""Initial weights of a run, taken from another run or checkpoint."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from tinyddpm.model.load import checkpoint_file, layout_of
 from tinyddpm.model.model import Model
 
 MOST_TOLD = 30
-"""Parameters that do not fit are listed up to so many."""
+"""Largest number of misfitting parameters that a message lists."""
 
 
 def base_of(path: Path) -> Config:
-    """Return the settings of a run that others start from, but for where it was computed and who was told of it.
+    """Return the configuration of the run at `path`, as the basis of a new run.
+
+    Backend, device, precision, graph, callbacks and threads are the defaults.
 
     Raises:
-        CheckpointError: there is none, or it is damaged.
+        CheckpointError: the checkpoint is missing or damaged.
     """
     file, here = checkpoint_file(path), Config()
     config = Config.from_dict(read_checkpoint_header(file).config, str(file))
@@ -35,12 +37,12 @@ def base_of(path: Path) -> Config:
 
 @dataclass(frozen=True)
 class Initial:
-    """Which weights.
+    """The choice of a run's initial weights.
 
     Attributes:
         path: a run folder or a checkpoint.
-        raw: the weights as trained, instead of their average.
-        partly: leave out what does not fit, instead of refusing it.
+        raw: whether to take the weights as trained, instead of their average.
+        partly: whether to skip parameters that do not fit, instead of raising an error.
     """
 
     path: Path
@@ -48,25 +50,25 @@ class Initial:
     partly: bool = False
 
     def read(self) -> Checkpoint:
-        """Return the checkpoint.
+        """Return the checkpoint, without Adam's moments.
 
         Raises:
-            CheckpointError: there is none, or it is damaged.
+            CheckpointError: the checkpoint is missing or damaged.
         """
         return load_checkpoint(checkpoint_file(self.path), layout_of(load_backend("numpy")), moments=False)
 
     def origin(self, checkpoint: Checkpoint) -> dict[str, str]:
-        """Return what is told of it: where the weights are from, which they are, and after how many steps."""
+        """Return what checkpoints record of the origin: the path, "raw" or "average", and the number of steps."""
         return {"from": str(self.path), "weights": "raw" if self.raw else "average", "step": str(checkpoint.step)}
 
     def weights(self, checkpoint: Checkpoint, model: Model, own: Vector, say: Callable[[str], None]) -> Vector:
-        """Return the flat weights that a model starts from, (n,).
+        """Return the flat initial weights of a model, (n,).
 
         Args:
-            checkpoint: what `read` has returned.
-            model: whose weights.
-            own: what it starts from by itself, (n,), for parameters that do not fit.
-            say: called with one line that tells of those.
+            checkpoint: the result of `read`.
+            model: the model to train.
+            own: the model's own random initial weights, (n,), kept for parameters that do not fit.
+            say: called with one line that lists the parameters that do not fit.
 
         Raises:
             CheckpointError: parameters are missing, surplus or of other shapes, and `partly` is false; or none fits.

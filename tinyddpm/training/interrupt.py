@@ -1,4 +1,4 @@
-"""Stopping by a signal: noticed between steps, so that the step in progress is finished and saved."""
+"""Stopping by a signal: the loop checks for it between steps, so that the current step is finished and saved."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.progress import Progress
 
 SIGNALS = tuple(Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
-"""Ctrl-C, the system's request to end, and a terminal that closes, by the name of POSIX and of Windows."""
+"""Ctrl-C, the system's request to terminate, and a closed terminal (SIGHUP on POSIX, SIGBREAK on Windows)."""
 
 REPEATED = ("SIGHUP", "SIGBREAK")
-"""Those that one terminal sends twice, when it closes: itself, and through the shell."""
+"""Signals that a closing terminal sends twice: itself, and through the shell."""
 
 
 @dataclass
 class Interrupt:
-    """Whether somebody asked to stop, and by which signal; the first one if by several.
+    """A request to stop.
 
-    While `saving`, no signal does more than that.
+    Attributes:
+        signal: the first signal that asked to stop, or None.
+        saving: whether a checkpoint is being written; a repeated signal then does not end the process.
     """
 
     signal: Signals | None = None
     saving: bool = False
 
     def agree(self, group: Group) -> Signals | None:
-        """Return the signal after which all ranks stop, and note it: that of any of them."""
+        """Return the signal that any rank has received, and note it on all ranks; None if there is none."""
         found = group.most(int(self.signal or 0))
         if not found:
             return None
@@ -41,11 +43,11 @@ class Interrupt:
 
 @contextmanager
 def interruptible(interrupt: Interrupt | None = None) -> Iterator[Interrupt]:
-    """Turn signals into a note on the yielded object: a new one, or `interrupt`.
+    """Record signals on the yielded `Interrupt`, a new one or `interrupt`, instead of ending the process.
 
-    One that comes a second time acts as it would without this, but for those of a terminal that closes, and while the
-    object is `saving`. A SIGHUP that is ignored, as by `nohup`, stays so. Outside the main thread, where signals cannot
-    be caught, nothing is changed.
+    A second signal of the same kind has its usual effect, except while the object is `saving`, and except those in
+    `REPEATED`. An ignored SIGHUP, as under `nohup`, stays ignored. Outside the main thread Python cannot catch signals,
+    and nothing changes.
     """
     interrupt = interrupt or Interrupt()
     if threading.current_thread() is not threading.main_thread():
@@ -73,8 +75,8 @@ def interruptible(interrupt: Interrupt | None = None) -> Iterator[Interrupt]:
             signal.signal(number, handler)
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: somebody asked to stop
-    """What a `Stoppable` raises; `signal` is by which signal it was asked."""
+class Stopped(Exception):  # noqa: N818 - not an error: a user asked to stop
+    """Raised by a `Stoppable` that was asked to stop, by `signal`."""
 
     def __init__(self, number: Signals) -> None:
         super().__init__(number.name)
@@ -82,10 +84,10 @@ class Stopped(Exception):  # noqa: N818 - not an error: somebody asked to stop
 
 
 class Stoppable(Progress):
-    """A progress line of work that ends between two steps when its `interrupt` has noted a signal.
+    """A progress line that ends the work it reports on, between two steps, once its `interrupt` has a signal.
 
     Args:
-        group: ranks that do the work together, whose steps are as many: all end when one has noted a signal.
+        group: the ranks that work together and report equally often: all stop when one has a signal.
     """
 
     def __init__(self, group: Group = ALONE) -> None:
@@ -93,10 +95,10 @@ class Stoppable(Progress):
         self.group, self.interrupt = group, Interrupt()
 
     def update(self, done: int, total: int, text: str) -> None:
-        """Say that `done` of `total` are done, and `text`.
+        """Report that `done` of `total` steps are done, with `text`.
 
         Raises:
-            Stopped: somebody has asked to stop.
+            Stopped: a signal asked to stop.
         """
         super().update(done, total, text)
         found = self.interrupt.agree(self.group)

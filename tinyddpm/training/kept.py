@@ -1,4 +1,4 @@
-"""Checkpoints that a run keeps beside its last one: the ones before it, and the best."""
+"""Checkpoints that a run keeps beside its last one: earlier ones and the best one."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tinyddpm.model.load import BEST, CHECKPOINT, checkpoint_at, kept_steps
 
 
 def keep_last(folder: Path, step: int, count: int) -> None:
-    """Keep the last checkpoint of a run, which is of `step`, and no more than `count` in all.
+    """Keep the last checkpoint, of step `step`, under a name of its own, and remove the oldest beyond `count`.
 
-    The oldest go first. Those of later steps, which a run has that went back, count for nothing and stay.
+    Checkpoints of later steps, left by a run that went back to an earlier one, are neither counted nor removed.
 
     Raises:
-        DataError: it cannot be kept.
+        DataError: the file cannot be written.
     """
     _keep(folder / CHECKPOINT, checkpoint_at(folder, step))
     before = [kept for kept in kept_steps(folder) if kept <= step]
     for old in before[:-count]:
-        with suppress(OSError):  # one more that stays does no harm
+        with suppress(OSError):  # a leftover does no harm
             checkpoint_at(folder, old).unlink()
 
 
@@ -30,13 +30,13 @@ def keep_best(folder: Path) -> None:
     """Keep the last checkpoint of a run as its best.
 
     Raises:
-        DataError: it cannot be kept.
+        DataError: the file cannot be written.
     """
     _keep(folder / CHECKPOINT, folder / BEST)
 
 
 def _keep(last: Path, target: Path) -> None:
-    """Give a checkpoint another name too: as a second link to the file, or where that cannot be as a copy of it."""
+    """Give a checkpoint a second name: a hard link, or a copy where the file system has no links."""
     if target.exists() and target.samefile(last):
         return
     staged = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")

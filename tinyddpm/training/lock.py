@@ -1,4 +1,4 @@
-"""The lock of a run folder: one run at a time writes there. Readers need none, and never wait."""
+"""The lock of a run folder, held by the one run that writes there. Readers need no lock and never wait."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from tinyddpm.errors import ConfigError, DataError
 from tinyddpm.files import replacing
 
 LOCK, HOLDER = ".lock", ".lock.json"
-"""What is locked, and who holds it: on Windows what is locked cannot be read."""
+"""The locked file, and the file that says who holds the lock: on Windows a locked file cannot be read."""
 
 UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
-"""What file systems without locks answer."""
+"""Error numbers of file systems without locks."""
 
 
 @contextmanager
 def held(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock of a run folder, which is made if it is not there; the system lets go of it with the process.
+    """Hold the lock of a run folder, which is created if missing. The system releases it when the process ends.
 
-    Files that a killed run left half written are removed first.
+    Half-written files of a killed run are removed first.
 
     Args:
-        folder: the run's.
+        folder: the run folder.
         say: called with one line where the file system has no locks.
 
     Raises:
-        ConfigError: another run holds it.
+        ConfigError: another run holds the lock.
         DataError: the folder cannot be written.
     """
     lock = FileLock(folder / LOCK, timeout=0)
@@ -66,12 +66,12 @@ def held(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def in_folder(folder: Path) -> bool:
-    """Return whether there is anything in a folder but its lock."""
+    """Return whether a folder contains anything but its lock."""
     return any(path.name not in (LOCK, HOLDER) for path in folder.iterdir())
 
 
 def _holder(folder: Path) -> str:
-    """Return who holds the lock, as far as it is known."""
+    """Return a description of the lock's holder, as far as it is known."""
     try:
         about = json.loads((folder / HOLDER).read_bytes())
         return f"process {about['process']} on {about['host']}, since {about['since']}"

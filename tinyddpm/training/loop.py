@@ -1,4 +1,4 @@
-"""The loop of a training run: steps, and what is due between them."""
+"""The loop of a training run: steps, and between them logging, validation, checkpoints and pictures."""
 
 from __future__ import annotations
 
@@ -32,9 +32,14 @@ from tinyddpm.training.trainer import StepResult, Trainer
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the steps done, whether they were all, the pictures written, and what stopped it.
+    """How a run ended.
 
-    That is a signal, or the callback of the name `stopped_by`; None where neither did.
+    Attributes:
+        step: the number of steps done.
+        complete: whether these are all that the settings ask for.
+        pictures: the pictures written at the end.
+        signal: the signal that stopped the run, or None.
+        stopped_by: the name of the callback that stopped the run, or None.
     """
 
     step: int
@@ -45,14 +50,17 @@ class Outcome:
 
     @property
     def how(self) -> str:
-        """How the run ended, in a word: "complete", or the name of the signal or the callback that stopped it."""
+        """The run's end in one word: "complete", or the name of the signal or callback that stopped it."""
         if self.complete:
             return "complete"
         return self.signal.name if self.signal else str(self.stopped_by)
 
 
 class Run:
-    """The loop around a trainer. `state` is what else must survive a stop, such as the loss since the last log line."""
+    """The loop around a trainer, which reports to `progress`, `callbacks` and `record` and writes into `folder`.
+
+    `state` is the loop's own state from a checkpoint, such as the sum of the losses since the last log line.
+    """
 
     def __init__(
         self,
@@ -82,7 +90,13 @@ class Run:
         self.pictures = Pictures(trainer, folder, progress, callbacks.tell, self.interrupt)
 
     def train(self) -> Outcome:
-        """Train to the configured number of steps, or until told to stop."""
+        """Train to the configured number of steps, or until a signal or a callback asks to stop.
+
+        Raises:
+            TrainingError: the loss or the weights are no longer finite, or memory ran out.
+            DataError: a file cannot be read or written; what was trained is saved if that is possible.
+            RankError: another rank failed; likewise.
+        """
         training, trainer, tell = self.config.training, self.trainer, self.callbacks.tell
         with interruptible(self.interrupt), self.record if self.group.first else nullcontext():
             self.snapshots.begin()
@@ -103,12 +117,12 @@ class Run:
         return outcome
 
     def _asked_to_stop(self) -> bool:
-        """Return whether a signal to any rank, or a callback of the first, has asked to stop."""
+        """Return whether a signal to any rank, or a callback of the first rank, has asked to stop."""
         signal = self.interrupt.agree(self.group)
         return bool(signal or self.group.most(bool(self.callbacks.stopped_by)))
 
     def _go_on(self) -> None:
-        """Do the steps that are left, and all that is due between them; first the grid that a run was killed before."""
+        """Do the remaining steps and what is due between them. A resumed run first draws a grid that it is missing."""
         training, trainer = self.config.training, self.trainer
         due = 0 < trainer.step < training.steps and trainer.step % training.sample_every == 0
         if due and self.group.broadcast(not is_drawn(grid_of(self.folder, trainer.step), trainer.step)):
@@ -131,7 +145,7 @@ class Run:
         self.snapshots.take()
 
     def _save_in_spite_of(self, error: DataError | RankError) -> NoReturn:
-        """Save, if that can be done, after something else could not be done; and raise what that was."""
+        """Try to save after an error, then raise the error with what was saved and how to go on."""
         self.progress.close()
         lost = isinstance(error, SumLostError) or (self.group.size > 1 and self.config.training.shard)
         if lost or not self.group.first:
@@ -160,7 +174,7 @@ class Run:
             raise self._diverged(str(error)) from error
 
     def _diverged(self, what: str) -> TrainingError:
-        """Return the error of a run that has left the finite numbers, with what lets one go on."""
+        """Return the error of a run whose numbers are no longer finite, with advice on how to go on."""
         lower = f"--learning-rate {self.config.training.learning_rate / 10:g}"
         if not self.saved_at:
             return TrainingError(
@@ -170,7 +184,7 @@ class Run:
         return TrainingError(f"{what}: {good}; go on from there with --resume {self.folder} {lower}")
 
     def _smaller_parts(self) -> str:
-        """Return which --accumulate takes half as many samples at a time; nothing if there is none."""
+        """Return the advice to halve a step's parts by --accumulate, to append to an error; "" if they cannot be."""
         training = self.config.training
         cut = 2 * training.accumulate
         if cut > training.batch_size:
@@ -199,18 +213,18 @@ class Run:
             }
             self._record(**values)
             self.callbacks.tell("logged", **values)
-        if due:  # and not at the end alone, so that a run that is given more steps goes on as the straight one
+        if due:  # not after a last line out of turn: a run given more steps later then logs like an uninterrupted one
             self.loss_sum, self.loss_count = 0.0, 0
 
     def _samples_per_second(self) -> float:
-        """Return how many samples a second were trained on since this was asked before."""
+        """Return the number of samples per second of training since the last call."""
         steps, trained = self.trainer.step - self.logged_at, self.spent.seconds["training"]
         speed = self.config.training.batch_size * steps / (trained - self.trained_then)
         self.logged_at, self.trained_then = self.trainer.step, trained
         return round(speed, 1)
 
     def _left(self) -> float:
-        """Return the seconds that are left: of steps, and of all that is still due, at the time each has taken."""
+        """Return the estimated seconds left: remaining steps, validations, saves and grids, each at its mean time."""
         training, done = self.config.training, self.trainer.step
         every = {
             "validating": training.validate_every, "saving": training.save_every, "drawing": training.sample_every,
@@ -267,7 +281,7 @@ class Run:
         self.callbacks.tell("saved", step=self.trainer.step, path=self.folder / CHECKPOINT)
 
     def _keep(self) -> None:
-        """Keep what was saved last, as the settings say."""
+        """Keep further copies of the last checkpoint, as `training.keep` and `training.keep_best` say."""
         training = self.config.training
         if training.keep:
             keep_last(self.folder, self.trainer.step, training.keep)

@@ -14,15 +14,15 @@ from tinyddpm.files import replacing, unused
 class Metrics:
     """The metrics file of a run.
 
-    Lines that cannot be read are left out, and the file that held them is kept beside it.
+    Damaged lines are dropped; the damaged file is then kept under another name.
 
     Args:
-        path: where it lies.
-        step: the step that the run goes on from; lines of later steps are cut off, since those will be done again.
-        say: called with one line where lines cannot be read.
+        path: the file.
+        step: the step that the run starts or resumes from; lines of later steps are removed, as the run repeats them.
+        say: called with one line if lines are damaged.
 
     Raises:
-        DataError: there is something else at its place, or it cannot be read or written.
+        DataError: the path is no file, or the file cannot be read or written.
     """
 
     def __init__(self, path: Path, step: int, say: Callable[[str], None]) -> None:
@@ -44,10 +44,10 @@ class Metrics:
             )
 
     def append(self, **values: Any) -> None:
-        """Add one line and hand it to the operating system.
+        """Append one line and flush it to the operating system.
 
         Raises:
-            DataError: it cannot be written.
+            DataError: the file cannot be written.
         """
         try:
             with self._path.open("a", encoding="utf-8") as file:
@@ -67,7 +67,7 @@ class Metrics:
 
 
 def _step(line: bytes) -> int | None:
-    """Return the step of a line; None if it is no JSON object with one."""
+    """Return the step of a line; None if the line is no JSON object with a step."""
     try:
         values = json.loads(line)
     except (ValueError, RecursionError):

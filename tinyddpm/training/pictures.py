@@ -1,4 +1,4 @@
-"""The pictures of a run: a grid of samples every so often, and what it ends with."""
+"""The pictures of a run: a grid of samples at regular steps, and a last grid and an animation at its end."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from tinyddpm.training.trainer import Trainer
 SAMPLE_BATCH = 128
 
 GRID, FILM = "samples.png", "denoising.gif"
-"""What a run ends with."""
+"""The files that a run draws at its end: a grid of samples, and an animation of their denoising."""
 
 SHOWN = 8
-"""Samples that a run holds out, whose like its pictures show where its condition needs an example."""
+"""Number of held-out samples that serve as examples where the condition needs some, such as images to enlarge."""
 
 
 def last_pictures(folder: Path, header: CheckpointHeader) -> list[Path]:
-    """Return the files of what a run draws when it ends; none where samples cannot be drawn."""
+    """Return the paths of the pictures that a run draws at its end; [] for samples that are not drawable."""
     if not is_drawable(header.sample_shape):
         return []
     return [folder / GRID, folder / FILM, grid_of(folder, header.step)]
 
 
 def grid_of(folder: Path, step: int) -> Path:
-    """Return the file of the grid that is drawn after so many steps."""
+    """Return the path of the grid that is drawn after `step` steps."""
     return folder / "samples" / f"step_{step:07d}.png"
 
 
 def is_drawn(path: Path, step: int) -> bool:
-    """Return whether a picture is there that was drawn after so many steps."""
+    """Return whether there is a picture at `path` that was drawn after `step` steps, by the mark in its file."""
     try:
         made = read_mark(path) if path.is_file() else {}
     except DataError:
@@ -53,19 +53,19 @@ def is_drawn(path: Path, step: int) -> bool:
     return False
 
 
-class _Stopped(Exception):  # noqa: N818 - not an error: samples are not drawn to the end, as somebody asked or none are
+class _Stopped(Exception):  # noqa: N818 - not an error: drawing ended early, by a signal or because it failed
     pass
 
 
 class Pictures:
-    """Draws a run's pictures: all its ranks draw, and the first one writes.
+    """Draws a run's pictures with the averaged weights. All ranks draw, and the first one writes.
 
     Args:
-        trainer: draws with its averaged weights.
-        folder: the run's.
-        progress: where it is said how far a drawing is.
+        trainer: the run's trainer.
+        folder: the run folder.
+        progress: the progress line.
         tell: called with the event `drew`, its step and paths.
-        interrupt: what ends a drawing.
+        interrupt: ends a drawing once it has a signal.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Pictures:
         self.config, self.group = trainer.config, trainer.group
 
     def _draw(self, frames: bool) -> tuple[Samples, Mark]:
-        """Return samples of the averaged weights, and the mark of what drew them but for how to find the checkpoint."""
+        """Return samples of the averaged weights and their mark, without the checkpoint's hash or the configuration."""
         sampling, model = self.config.sampling, self.trainer.model
         numbers = np.arange(sampling.count)
         held_out = self.trainer.held_out
@@ -125,7 +125,7 @@ class Pictures:
         return samples, mark
 
     def draw_grid(self) -> None:
-        """Draw the grid of the step that was done last."""
+        """Draw the grid of the current step."""
         path = grid_of(self.folder, self.trainer.step)
         if is_drawable(self.trainer.model.sample_shape):
             with suppress(_Stopped):
@@ -136,7 +136,11 @@ class Pictures:
                 self.tell("drew", step=self.trainer.step, paths=[path])
 
     def finish(self) -> list[Path]:
-        """Draw the samples and the denoising that a finished run ends with, and the grid of its last step."""
+        """Draw the last samples, the animation of their denoising and the grid of the last step.
+
+        Returns:
+            The paths of the first two; [] if samples are not drawable or drawing ended early.
+        """
         grid, film = self.folder / GRID, self.folder / FILM
         if not is_drawable(self.trainer.model.sample_shape):
             return []

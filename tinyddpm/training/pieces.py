@@ -1,4 +1,4 @@
-"""Sums of the gradient that begin while the backward pass still runs: each piece of it is sent when all is in it."""
+"""Sums of the gradient over ranks that begin while the backward pass still runs, each piece once it is complete."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ from tinyddpm.nn import Gradients
 from tinyddpm.nn.parameters import Layout, ZeroGradients
 
 LEAST = 25 * 2**18
-"""Numbers that a piece has at least, 25 MiB of float32: of fewer, a link's latency would be felt (Li et al. 2020)."""
+"""Fewest numbers in a piece, 25 MiB of float32: for smaller ones a link's latency would show (Li et al. 2020)."""
 
 
 class Pieces:
-    """The pieces of a flat gradient, and how often each parameter's gradient is added to in a step.
+    """The pieces of a flat gradient: runs of whole parameters, of at least `LEAST` numbers each but for the last.
 
-    The first step tells how often. In it, all pieces are complete at its end.
+    A piece is complete when each of its parameters has been added to as often as in the first step. That step counts;
+    all its pieces are complete at its end only.
 
     Args:
-        layout: of the gradient. A piece holds parameters that follow each other, whole.
+        layout: the layout of the gradient.
+
+    Attributes:
+        slices: each piece as a slice of the flat gradient.
+        of: the number of the piece that holds a parameter, by its path.
+        additions: the number of additions to each parameter's gradient in a step; None before the first step.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -35,12 +41,12 @@ class Pieces:
             self.slices.append(slice(start, layout.size))
 
     def watched(self, views: Gradients, complete: Callable[[slice], None]) -> WatchedGradients:
-        """Return gradients that are zero as yet, which call `complete` with each piece once, when all is in it."""
+        """Return zero gradients that call `complete` with the slice of each piece once, when the piece is complete."""
         return WatchedGradients(views, self, complete)
 
 
 class WatchedGradients(ZeroGradients):
-    """Gradients of one step that tell when a piece of them is complete; see `Pieces`."""
+    """Gradients of one step that report each piece when it is complete; see `Pieces`."""
 
     def __init__(self, views: Gradients, pieces: Pieces, complete: Callable[[slice], None]) -> None:
         super().__init__(views)
@@ -58,7 +64,7 @@ class WatchedGradients(ZeroGradients):
         self._being_written = (path,)
 
     def taken(self, paths: tuple[str, ...]) -> tuple[object, ...] | None:
-        """Return the places of these parameters, which the caller writes to before it asks for others."""
+        """Return the views of these parameters, which the caller fills before it takes others; None if one is used."""
         found = super().taken(paths)
         if found is not None:
             self._written()
@@ -66,7 +72,7 @@ class WatchedGradients(ZeroGradients):
         return found
 
     def close(self) -> None:
-        """Tell of the pieces that are left: nothing more is added."""
+        """Report the remaining pieces: the backward pass is done."""
         self._written()
         if self._pieces.additions is None:
             self._pieces.additions = self._seen
@@ -75,7 +81,7 @@ class WatchedGradients(ZeroGradients):
         self._left = {}
 
     def _written(self) -> None:
-        """Count what was being written when it was last asked for: by now it is."""
+        """Count the views that were handed out last: they are filled by now."""
         for path in self._being_written:
             self._seen[path] += 1
             number = self._pieces.of[path]

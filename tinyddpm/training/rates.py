@@ -1,7 +1,7 @@
-"""Learning rates: how a training's rate goes on after its warm-up.
+"""Learning rates: how the rate changes after the warm-up.
 
-A rate is `steps, **options -> shares`: of the full learning rate, (steps,) float64, one for each step after the
-warm-up. An entry of group `tinyddpm.rates` is such a function.
+A rate is a function `steps, **options -> shares`. The shares, (steps,) float64, are fractions of the full learning
+rate, one for each step after the warm-up. An entry of group `tinyddpm.rates` is such a function.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ Table: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def constant(steps: int) -> Table:
-    """Return 1 for every step, as DDPM trains."""
+    """Return 1 for every step: the constant rate that DDPM trains with."""
     return np.ones(steps)
 
 
 def linear(steps: int, *, last: float = 0.0) -> Table:
-    """Return shares that fall in a straight line from 1 towards `last`, in [0, 1], which follows the last step.
+    """Return shares that fall linearly from 1; one step after the end they would reach `last`, in [0, 1].
 
     Raises:
-        ConfigError: `last` lies outside.
+        ConfigError: `last` is outside [0, 1].
     """
     _check_last(last)
     return 1 - (1 - last) * np.arange(steps) / steps
@@ -36,18 +36,18 @@ def cosine(steps: int, *, last: float = 0.0) -> Table:
     """Return shares that fall by half a cosine from 1 towards `last`, in [0, 1] (SGDR, arXiv 1608.03983, eq. 5).
 
     Raises:
-        ConfigError: `last` lies outside.
+        ConfigError: `last` is outside [0, 1].
     """
     _check_last(last)
     return last + (1 - last) * (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
 
 
 def inverse_sqrt(steps: int, *, after: int = 70_000) -> Table:
-    """Return 1 / √max(k / after, 1) for step k, from 1 on (EDM2, arXiv 2312.02696, eq. 67).
+    """Return 1 / √max(k / after, 1) for the steps k = 1, 2, … after the warm-up (EDM2, arXiv 2312.02696, eq. 67).
 
     Args:
-        steps: how many.
-        after: the step from which on the rate falls. EDM2 has 70,000 for ImageNet-512.
+        steps: the number of steps.
+        after: the step from which the rate falls. EDM2 takes 70,000 for ImageNet-512.
 
     Raises:
         ConfigError: `after` is below 1.
@@ -58,12 +58,12 @@ def inverse_sqrt(steps: int, *, after: int = 70_000) -> Table:
 
 
 def learning_rates(config: Config) -> Table:
-    """Return the learning rate of each step of a training, (steps,).
+    """Return the learning rate of each training step, (steps,).
 
-    It rises in a straight line over the warm-up, and then goes on as the configuration's rate says.
+    The rate rises linearly over the warm-up, then follows the configuration's rate.
 
     Raises:
-        RegistryError: the rate is not installed, or what it gives is no table of rates.
+        RegistryError: the rate is not installed, or does not return finite float64 shares from 0, one for each step.
         ConfigError: an option is wrong.
     """
     training, name = config.training, config.rate.name
@@ -79,7 +79,7 @@ def learning_rates(config: Config) -> Table:
 
 
 def rate_at(rates: Table, step: int) -> float:
-    """Return the learning rate of a step, 0-based: of those that a benchmark does beyond the end, the last one."""
+    """Return the learning rate of a step, 0-based. Steps beyond the end, as in a benchmark, have the last one."""
     return float(rates[min(step, len(rates) - 1)])
 
 

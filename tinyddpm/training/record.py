@@ -1,20 +1,20 @@
-"""`run.json`: by what a run was computed, where, on which data, and how long it took.
+"""`run.json`: the machine, software and data of a run, and the time it took.
 
-It has an entry for each part of the run, from where it starts or is resumed to where it stops:
+The file has one entry for each part of the run, from its start or a resume until it stopped:
 
-    began       when, in UTC
-    first       steps done before
-    step        steps done at the last save
-    seconds     since it began, all included
-    spent       how many of them on training, validating, saving and drawing
-    ended       "complete", what stopped it, or null while it runs and where it was killed
-    data        the description of the data set, and how many samples are trained on and held out
-    parameters  how many the network has
-    backend     the backend's own line
+    began       the time of its begin, in UTC
+    first       number of steps done before
+    step        number of steps done at the last save
+    seconds     elapsed time since it began
+    spent       the seconds spent on training, validating, saving and drawing
+    ended       "complete", the name of what stopped it, or null while it runs or after it was killed
+    data        the description of the data set, and the numbers of samples trained on and held out
+    parameters  the network's number of parameters
+    backend     the backend's description of itself
     machine     processor, cores and system
-    versions    of Python and the packages
+    versions    versions of Python and the packages
 
-A run needs nothing of it: what cannot be read or written is told in a line, and the run goes on.
+A run does not depend on this file: if it cannot be read or written, the run prints a note and goes on.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ PACKAGES = ("tinyddpm", "numpy", "h5py", "pillow")
 
 
 class Record:
-    """The record of one part of a run, which is written when it begins, at each save and when it ends.
+    """The record of one part of a run, written when the part begins, at each save and when it ends.
 
     Attributes:
-        spent: the time that this part has spent, for the run to count.
+        spent: the time spent in this part, which the run adds to.
 
     Args:
-        folder: the run's.
-        trainer: what is recorded.
+        folder: the run folder.
+        trainer: the run's trainer.
         data: the description of the data set.
-        say: called with one line for what goes wrong.
+        say: called with one line if the file cannot be read or written.
     """
 
     def __init__(self, folder: Path, trainer: Trainer, data: str, say: Callable[[str], None]) -> None:
@@ -81,11 +81,11 @@ class Record:
             self._write(self._part["step"], kind.__name__)
 
     def saved(self, step: int) -> None:
-        """Write that so many steps are done and saved."""
+        """Write that `step` steps are done and saved."""
         self._write(step, None)
 
     def ended(self, step: int, how: str) -> None:
-        """Write that this part ended after so many steps, and how."""
+        """Write that this part ended after `step` steps, and how."""
         self._write(step, how)
 
     def _write(self, step: int, ended: str | None) -> None:
@@ -99,7 +99,7 @@ class Record:
             self._say(f"note: {error}; the run goes on")
 
     def _earlier(self) -> list[Any]:
-        """Return the entries of the parts before."""
+        """Return the entries of earlier parts; [] if the file cannot be read."""
         try:
             parts = read_record(self._path)
         except DataError as error:
@@ -109,10 +109,10 @@ class Record:
 
 
 def read_record(path: Path) -> list[dict[str, Any]]:
-    """Return the entries of a record; none if there is no such file.
+    """Return the entries of a record; [] if there is no such file.
 
     Raises:
-        DataError: it cannot be read, or is no record.
+        DataError: the file cannot be read, or is no record.
     """
     try:
         check_file(path)

@@ -1,7 +1,7 @@
-"""A training run: its folder, its loop, and how it stops and goes on.
+"""A training run in a folder: how it starts, and how it is resumed.
 
-A run folder holds `config.toml`, `metrics.jsonl`, `run.json`, `checkpoint.h5`, a grid per `sample_every` steps and of
-the last one under `samples/`, snapshots of averages that it keeps under `averages/`, and at the end `samples.png` and
+A run folder holds `config.toml`, `metrics.jsonl`, `run.json`, `checkpoint.h5`, grids of samples under `samples/` (every
+`sample_every` steps and after the last one), snapshots of averages under `averages/`, and at the end `samples.png` and
 `denoising.gif`.
 """
 
@@ -43,7 +43,7 @@ from tinyddpm.training.pictures import is_drawn, last_pictures
 from tinyddpm.training.record import PACKAGES, Record
 
 CONFIG = "config.toml"
-"""A run's settings."""
+"""The file with a run's settings."""
 
 
 def start(
@@ -56,15 +56,23 @@ def start(
     initial: Initial | None = None,
     cache: bool = True,
 ) -> Outcome:
-    """Train from step 0 into `folder`, which must not hold a run already, on `dataset` or what the configuration names.
+    """Train from step 0 into an empty or new folder.
 
-    The ranks of a group train together; the first one writes. The weights are those of `initial` to begin with, if it
-    is given: Adam and the average begin anew. For `cache` see `open_dataset`.
+    Args:
+        config: the run's configuration.
+        backend: the backend to compute on.
+        folder: the run folder.
+        progress: the progress line.
+        dataset: the data set; the one that the configuration names if None.
+        group: the ranks that train together. The first one writes.
+        initial: weights to start from, which the averages start at too; random ones if None. Adam starts at zero.
+        cache: see `open_dataset`.
 
     Raises:
         CheckpointError: the initial weights cannot be read, or do not fit.
-        ConfigError: the folder is not empty, another run holds its lock, or ranks differ.
-        TrainingError: the loss left the finite numbers.
+        ConfigError: the folder is not empty, another run holds its lock, or the ranks' settings, data or versions
+            differ.
+        TrainingError: the loss or the weights are no longer finite, or memory ran out.
     """
     if group.first:
         _refuse_used(folder)
@@ -105,30 +113,35 @@ def resume(
     cache: bool = True,
     **changes: Any,
 ) -> Outcome:
-    """Go on where the checkpoint in `folder` was made: to as many steps, elsewhere or otherwise, as `changes` say.
+    """Resume a run from its checkpoint. If all steps are done, only the missing pictures are drawn.
 
-    They are settings by their names on the command line, of those in `MAY_CHANGE`. All others are as in the folder's
-    `config.toml`. Where all steps are done, the pictures that are missing are drawn. The data are `dataset` or what the
-    configuration names: those it was trained on, in content and order. The first rank of a group reads and writes the
-    folder.
+    Args:
+        folder: the run folder, or one of its checkpoints as `checkpoint_file` takes it.
+        progress: the progress line.
+        dataset: the data set; the one that the configuration names if None. It must have the content and the order of
+            the one that the run was trained on.
+        group: the ranks that train together. The first one reads and writes the folder.
+        cache: see `open_dataset`.
+        **changes: settings in `MAY_CHANGE`, by their command-line names. All others are those in `config.toml`.
 
     Raises:
-        CheckpointError: there is no usable checkpoint, or the data set is not the one that it was trained on.
-        ConfigError: all is done already, another run holds the folder's lock, settings are given, or were edited in
-            `config.toml`, that a run keeps, or ranks differ.
+        CheckpointError: there is no usable checkpoint, or the run was trained on other data.
+        ConfigError: nothing is left to do, another run holds the folder's lock, `changes` or an edited `config.toml`
+            change a setting that is not in `MAY_CHANGE`, or ranks differ.
+        TrainingError: see `start`.
     """
     path = checkpoint_file(folder) if group.first else folder
     if group.first:
-        read_checkpoint_header(path)  # refused before anything is written
+        read_checkpoint_header(path)  # raises before anything is written
     with held(path.parent, progress.say) if group.first else nullcontext():
         return _resume(path, progress, changes, dataset, group, cache)
 
 
 def _read(path: Path, progress: Progress, changes: Mapping[str, Any]) -> tuple[Config, Checkpoint]:
-    """Return the configuration to go on with, and the checkpoint.
+    """Return the configuration to resume with, and the checkpoint.
 
     Raises:
-        ConfigError: there is nothing left to do.
+        ConfigError: there is nothing left to do, or a setting must not change.
     """
     before = Config.from_dict(read_checkpoint_header(path).config, str(path))
     config = with_changes(edited(path.parent / CONFIG, before, progress.say), changes, path.parent)
@@ -188,7 +201,7 @@ def _resume(
 
 
 def _consequences(before: Config, config: Config, as_many_ranks: bool) -> list[str]:
-    """Return what changed settings change of the steps to come, a line each."""
+    """Return one line for each change of settings that changes the steps to come."""
     was, now, notes = before.training, config.training, []
     if now.learning_rate != was.learning_rate:
         notes.append(f"from here on the learning rate is {now.learning_rate:g}, and no longer {was.learning_rate:g}")
@@ -203,7 +216,7 @@ def _consequences(before: Config, config: Config, as_many_ranks: bool) -> list[s
 
 
 def warnings_of(config: Config) -> list[str]:
-    """Return what a run's length leaves undone of its settings, a line each."""
+    """Return one line for each setting that is too long for the run: the warm-up, and the horizon of the average."""
     training, notes = config.training, []
     if training.steps <= training.warmup:
         notes.append(
@@ -220,7 +233,7 @@ def warnings_of(config: Config) -> list[str]:
 
 
 def _for_ranks(config: Config, before: int, group: Group, progress: Progress) -> Config:
-    """Return the configuration for another number of ranks, which together have as many threads, if that can be."""
+    """Return the configuration for another number of ranks, with the same number of threads in all where possible."""
     threads = config.training.threads
     progress.say(
         f"note: the steps until now were done by {before} {'rank' if before == 1 else 'ranks'}, and those from here on"

@@ -1,7 +1,7 @@
-"""Snapshots of a run's power-function averages, of which one of any length is made when training is done.
+"""Snapshots of a run's power-function averages, from which averages of any length are made after training.
 
-`averages/step_<step>.h5` in a run folder holds the averages of all lengths that the run keeps, after so many steps: one
-dataset per parameter, `<length>/<path>`. What is made of them are checkpoints beside them,
+`averages/step_<step>.h5` in a run folder holds the averages of all the run's lengths after that step, one dataset per
+parameter: `<length>/<path>`. An average that is made of them is a checkpoint beside them,
 `averages/length-<length>.h5`.
 """
 
@@ -44,19 +44,19 @@ FORMAT = "tinyddpm averages"
 SCHEMA = 1
 
 COUNT = 50
-"""Snapshots of a run whose settings leave it open."""
+"""Number of snapshots of a run whose setting `training.snapshot_every` is 0."""
 
 NAME = re.compile(r"step_([0-9]{7,15})\.h5")
 
 
 class Snapshots:
-    """The snapshots that a run takes; none if it keeps no averages.
+    """Takes the snapshots of a run; none if the run has no power-function averages.
 
     Args:
-        trainer: whose averages they are of.
-        folder: the run's.
-        say: called with one line, of what they take, and of what cannot be written.
-        spent: counts the time that they take as saving.
+        trainer: the run's trainer.
+        folder: the run folder.
+        say: called with one line about the space that snapshots will take, and for each that cannot be written.
+        spent: counts the time of snapshots as saving.
     """
 
     def __init__(self, trainer: Trainer, folder: Path, say: Callable[[str], None], spent: Spent) -> None:
@@ -66,7 +66,7 @@ class Snapshots:
         self._taken = 0
 
     def begin(self) -> None:
-        """Make room, and remove what was taken of later steps, which the run now does again.
+        """Create the folder, and remove snapshots of later steps, which a resumed run takes again.
 
         Raises:
             DataError: the folder cannot be written.
@@ -89,12 +89,12 @@ class Snapshots:
         )
 
     def take_if_due(self) -> None:
-        """Take a snapshot where the number of steps is a multiple of those between two."""
+        """Take a snapshot if the number of steps is a multiple of `every`."""
         if self.trainer.step % self.every == 0:
             self.take()
 
     def take(self) -> None:
-        """Take a snapshot of this step, unless there is one. What cannot be written is said, and the run goes on."""
+        """Take a snapshot of this step, unless it was just taken. If it cannot be written, say so and go on."""
         if self.trainer.averaged and self.trainer.step != self._taken:
             self._taken = self.trainer.step
             with self.spent.on("saving"):
@@ -114,16 +114,16 @@ class Snapshots:
 
 
 def snapshots(run: Path) -> dict[int, Path]:
-    """Return the snapshots in a run folder by their steps, in order."""
+    """Return the paths of the snapshots in a run folder by their steps, in order."""
     found = ((NAME.fullmatch(path.name), path) for path in (run / FOLDER).glob("step_*.h5"))
     return dict(sorted((int(name[1]), path) for name, path in found if name))
 
 
 def read_snapshot(path: Path, step: int, names: Sequence[str], layout: Layout) -> dict[str, Vector]:
-    """Return the averages in a snapshot by the names of their lengths, each flat.
+    """Return the flat averages in a snapshot by the names of their lengths.
 
     Raises:
-        CheckpointError: it is damaged, of another network, or not the snapshot of this step.
+        CheckpointError: the snapshot is damaged, of another network, or not of this step.
     """
 
     def expected(header: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -140,13 +140,13 @@ def read_snapshot(path: Path, step: int, names: Sequence[str], layout: Layout) -
 
 @dataclass(frozen=True)
 class Made:
-    """An average that was made.
+    """An average that was made of snapshots.
 
     Attributes:
-        length: relative.
+        length: its relative length.
         path: its checkpoint.
-        error: of its fit; see `Fit`.
-        beyond: whether its length is shorter, or longer, than all that were kept.
+        error: the error of its fit; see `Fit`.
+        beyond: whether its length is shorter or longer than all lengths in the snapshots.
     """
 
     length: float
@@ -156,17 +156,17 @@ class Made:
 
 
 def make_averages(run: Path, lengths: Sequence[float], step: int | None = None) -> list[Made]:
-    """Make averages of any lengths of a run's snapshots, and write each as a checkpoint that is for drawing samples.
+    """Make averages of any lengths from a run's snapshots, and write each as a checkpoint to sample from.
 
-    In memory are one snapshot and 8 bytes for each parameter and length.
+    This takes the memory of one snapshot and 8 bytes per parameter and length.
 
     Args:
         run: the run folder.
-        lengths: relative ones.
-        step: what the averages are of: all steps up to it. It has a snapshot; the last one has if None.
+        lengths: the relative lengths.
+        step: the last step that the averages include, one that has a snapshot; that of the last snapshot if None.
 
     Raises:
-        CheckpointError: the run has no checkpoint to tell of it, or a snapshot is damaged.
+        CheckpointError: the run has no checkpoint, or a snapshot is damaged.
         ConfigError: there are no snapshots, or none of this step.
     """
     header = read_checkpoint_header(run / CHECKPOINT)
@@ -195,7 +195,7 @@ def make_averages(run: Path, lengths: Sequence[float], step: int | None = None) 
 
 
 def _sums(used: dict[int, Path], names: Sequence[str], layout: Layout, shares: Vector) -> Vector:
-    """Return the sums of all snapshots' averages, each times its share, for each row of `shares`, in float64."""
+    """Return `shares`, (k, n), times the n averages in all snapshots: k flat vectors in float64."""
     totals = np.zeros((len(shares), sum(prod(shape) for _, shape in layout)))
     for number, (step, path) in enumerate(used.items()):
         averages = read_snapshot(path, step, names, layout)
@@ -206,7 +206,7 @@ def _sums(used: dict[int, Path], names: Sequence[str], layout: Layout, shares: V
 
 
 def _checkpoint(header: CheckpointHeader, step: int, weights: Vector, about: dict[str, str]) -> Checkpoint:
-    """Return the checkpoint of an average: there are no other weights in it."""
+    """Return the checkpoint of an average, which stands for the trained weights and for their running average."""
     origins = {key: header.state[key] for key in ORIGINS if key in header.state}
     return Checkpoint(
         **{**vars(header), "step": step, "state": {**origins, "averaged": about}},

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: to training, and to what is done between steps."""
+"""The time that a run spends on training, validating, saving and drawing."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from tinyddpm.progress import duration
 
 KINDS = ("training", "validating", "saving", "drawing")
-"""What a run does that takes time; what callbacks do at a validation or a drawing is part of it."""
+"""The kinds of work that are timed. Callbacks of a validation or a drawing count towards it."""
 
 
 class Spent:
     """The time that a run has spent since it was started or resumed.
 
     Attributes:
-        seconds: the sum of each kind, by its name.
+        seconds: the total time of each kind.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Spent:
 
     @contextmanager
     def on(self, kind: str) -> Iterator[None]:
-        """Count what is done inside as one of a kind, also where it fails."""
+        """Time the work inside as one occurrence of a kind, even if it fails."""
         began = time.perf_counter()
         try:
             yield
@@ -37,9 +37,9 @@ class Spent:
             self._first.setdefault(kind, seconds)
 
     def mean(self, kind: str) -> float:
-        """Return how many seconds one of a kind takes; 0 before there was one.
+        """Return the mean seconds of one occurrence of a kind; 0 before there was one.
 
-        The first warms up, and is left out once there are others.
+        The first is a warm-up: it counts only as long as it is the only one.
         """
         seconds, times = self.seconds[kind], self._times[kind]
         return (seconds - self._first[kind]) / (times - 1) if times > 1 else seconds

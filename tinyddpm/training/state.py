@@ -1,4 +1,4 @@
-"""What a training run changes at every step, each a flat float32 buffer in the layout of the parameters."""
+"""The buffers that every training step updates: flat float32 vectors in the layout of the parameters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from tinyddpm.backend import Array
 
 
 class State(NamedTuple):
-    """The weights, their running average, Adam's two moments, and what else is averaged of the weights."""
+    """The weights, their running average, Adam's two moments, and the power-function averages of the weights.
+
+    With `training.shard` a rank holds all weights, but only its own part of the other buffers.
+    """
 
     weights: Array
     ema: Array
@@ -18,5 +21,5 @@ class State(NamedTuple):
 
     @property
     def buffers(self) -> tuple[Array, ...]:
-        """All of them, one after the other."""
+        """All buffers, in the order of the fields."""
         return (self.weights, self.ema, self.m, self.v, *self.averages)

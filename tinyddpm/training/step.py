@@ -1,45 +1,21 @@
-"""One gradient of a training objective: Algorithm 1 of DDPM, for L_simple or what stands in its place."""
+"""One gradient of a training objective: Algorithm 1 of DDPM, for L_simple or another objective."""
 
 from __future__ import annotations
-
-from math import prod
-from typing import Any
-
-import numpy as np
 
 from tinyddpm.backend import Array, Random
 from tinyddpm.backend.random import Samples, Step
 from tinyddpm.conditions import Conditioned, Given
 from tinyddpm.diffusion.objectives import Objective
 from tinyddpm.diffusion.process import GaussianProcess
-from tinyddpm.model.averages import exponent_of, lengths_of
 from tinyddpm.model.model import Model
-from tinyddpm.model.tables import TrainingConfig
 from tinyddpm.nn import DropoutNoise, Gradients, Weights
 from tinyddpm.ops import Operations
 from tinyddpm.ops.noising import Noised
-from tinyddpm.ops.optimisation import Descent
 from tinyddpm.transforms import Transforms
 
 
-def descent(training: TrainingConfig) -> Descent:
-    """Return what a training's steps of Adam have in common."""
-    return Descent(training.clip, training.ema, training.weight_decay)
-
-
-def matrices(model: Model) -> np.ndarray[Any, Any]:
-    """Return which weights are elements of matrices, (n,) float32: 1 for them, 0 for biases and the norms' scales."""
-    parameters = model.layout.parameters
-    return np.concatenate([np.full(prod(p.shape), len(p.shape) > 1, np.float32) for p in parameters])
-
-
-def exponents(training: TrainingConfig) -> tuple[float, ...]:
-    """Return the exponents of the power-function averages that a training keeps."""
-    return tuple(map(exponent_of, lengths_of(training.average_lengths)))
-
-
 def noised(process: GaussianProcess, x_0: Array, t: Array, eps: Array) -> Noised:
-    """Return x_0 with the noise of time t: x_t = √alpha_bar_t x_0 + √(1 − alpha_bar_t) eps."""
+    """Return the samples x_0 noised to the times t: x_t = √alpha_bar_t x_0 + √(1 − alpha_bar_t) eps."""
     return Noised(x_0, t, eps, process.q_sample(x_0, t, eps))
 
 
@@ -47,9 +23,10 @@ def drawn(
     model: Model, transforms: Transforms, ops: Operations, random: Random, step: Step, samples: Samples, data: Array,
     places: Array = None, t: Array = None,
 ) -> tuple[Noised, Array]:  # fmt: skip
-    """Return samples of a batch in training, transformed and noised: lines 2 to 4 of Algorithm 1; see `Noising.noised`.
+    """Return training samples, transformed and then noised: lines 2 to 4 of Algorithm 1.
 
-    What transforms did comes second, (N, k); None where there are none.
+    The second result is what the transforms did to each sample, (N, k), or None without transforms. For the arguments
+    see `Noising.noised`.
     """
     flip, levels = model.config.data.flip, model.process.levels
     if not transforms:
@@ -61,7 +38,7 @@ def drawn(
 def training_losses(
     objective: Objective, network: Conditioned, ops: Operations, w: Weights, batch: Noised, given: Given
 ) -> Array:
-    """Return the objective's losses, (N,), whose mean is the loss.
+    """Return the objective's loss of each sample, (N,); their mean is the loss.
 
     With `Simple` it is L_simple = mean |eps − eps_θ(√alpha_bar_t x_0 + √(1 − alpha_bar_t) eps, t)|² (eq. 14).
     """
@@ -81,18 +58,19 @@ def training_gradient(
     noise: DropoutNoise,
     share: float | Array = 1.0,
 ) -> Array:
-    """Return the objective's losses and add the gradient of their mean to `dw`: line 5 of Algorithm 1.
+    """Return the loss of each sample, (N,), and add the gradient of their mean to `dw`: line 5 of Algorithm 1.
 
     Args:
-        objective: the loss of what the network says.
-        network: says it.
+        objective: the loss of the network's output.
+        network: the network with its condition.
         ops: operations that keep residuals.
         w: parameters by path.
         dw: gradients by path.
-        batch: N samples with their noise.
+        batch: N noised samples.
         given: what the samples are conditioned on.
         noise: dropout masks.
-        share: of the batch that these N samples are; their gradient counts that much. See `objectives` for (N,).
+        share: the fraction of the whole batch that these N samples are, which scales their gradient; or (N,), that
+            fraction times a weight for each sample.
     """
     out, saved = network.forward(ops, w, batch.x_t, batch.t, given, noise)
     losses, saved_loss = objective.forward(ops, out, batch)

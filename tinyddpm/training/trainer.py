@@ -1,4 +1,4 @@
-"""Training: Algorithm 1 of DDPM with Adam, and all of its state."""
+"""The trainer: Algorithm 1 of DDPM with Adam, and its whole state."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from tinyddpm.model.checkpoint import Checkpoint, Vector, plugins_of, save_check
 from tinyddpm.model.model import Model
 from tinyddpm.model.tables import AUTO
 from tinyddpm.ops import Operations, load_operations
+from tinyddpm.training.base_step import own_part
 from tinyddpm.training.device_step import DeviceStep
-from tinyddpm.training.host_step import HostStep, own_part, read, workers_of
+from tinyddpm.training.host_step import HostStep, read, workers_of
 from tinyddpm.training.rates import Table, rate_at
 from tinyddpm.training.state import State
 from tinyddpm.training.step import noised, training_losses
@@ -29,7 +30,7 @@ from tinyddpm.training.step import noised, training_losses
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one training step did: its number, counted from 1, its loss, gradient norm and learning rate."""
+    """The number of a training step, counted from 1, its loss, the norm of its gradient and its learning rate."""
 
     step: int
     loss: float
@@ -38,24 +39,23 @@ class StepResult:
 
 
 def law_of(model: Model) -> Law:
-    """Return how times are drawn for a model: as its settings say, or as its objective has it."""
+    """Return the law of t that a model's setting `training.times` names, or its objective's own for "auto"."""
     times = model.config.training.times
     return make_law(model.process, model.objective.times if times == AUTO else times, **model.config.times.options)
 
 
 class Trainer:
-    """The state of a training run: weights, their average, Adam's moments, what the law of t remembers, and the number
-    of steps done.
+    """The state of a training run: weights, averages, Adam's moments, the memory of the law of t, the number of steps.
 
-    Every random choice of step k is a function of (seed, k), so this state and the configuration are all that it takes
-    to go on as if it had never stopped.
+    Every random choice of step k is a function of (seed, k). So this state and the configuration are enough to continue
+    a stopped run as if it had never stopped.
 
     Args:
-        model: what is trained.
+        model: the model to train.
         train: the samples to learn from.
         held_out: the samples of the validation loss.
         ops: the operations of training steps; the backend's own if None.
-        group: the ranks that train together. What is said to be done by one is then done by all, at the same time.
+        group: the ranks that train together. All ranks call each method at the same time.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Trainer:
             weights, ema, m, v = map(model.backend.asarray, buffers)
             averages = tuple(model.backend.asarray(own.copy()) for _ in self.averaged)
             self.state = State(weights, ema, m, v, averages)
-            # A device draws uniform times itself; all others are the host's to draw.
+            # A recorded step draws uniform times on the device; times of other laws are drawn on the host.
             self.advance: HostStep | DeviceStep = (
                 DeviceStep(model, train, self.state, self.ops, group)
                 if model.backend.graphs and type(self.law) is Uniform
@@ -88,7 +88,7 @@ class Trainer:
         return self.model.layout.initialise(self.config.seed)
 
     def begin_with(self, weights: Vector) -> None:
-        """Begin at other flat weights, (n,) float32: the average is of them, and Adam has seen nothing."""
+        """Set the flat weights, (n,) float32, before the first step; the averages start at them too."""
         backend = self.model.backend
         with backend.scope():
             backend.upload(self.state.weights, weights)
@@ -96,11 +96,11 @@ class Trainer:
                 backend.upload(average, weights[self._part])
 
     def train_step(self) -> StepResult:
-        """Do one step of Algorithm 1 and return what it did.
+        """Do one step of Algorithm 1 and return its result.
 
         Raises:
-            TrainingError: the loss or the gradient is not finite. The weights are those of the step before.
-            SumLostError: another rank is lost, and the step half done.
+            TrainingError: the loss or the gradient is not finite. The state is that of the step before.
+            SumLostError: another rank failed during the step, which leaves the state half updated.
         """
         step = self.step
         with self.model.backend.scope():
@@ -112,9 +112,9 @@ class Trainer:
         return StepResult(self.step, loss, norm, rate_at(self.learning_rates, step))
 
     def validation_loss(self) -> float:
-        """Return the loss of the averaged weights on the held-out samples, at times and noise that never change.
+        """Return the loss of the averaged weights on the held-out samples, at uniform times.
 
-        The times are uniform.
+        Each sample has the same time and noise at every validation.
         """
         n, model = len(self.held_out), self.model
         ops, random = load_operations(model.backend), model.backend.random(self.config.seed)
@@ -137,7 +137,7 @@ class Trainer:
             return self.group.total(sum(own))
 
     def checkpoint(self, state: dict[str, Any]) -> Checkpoint:
-        """Return everything that it takes to go on; `state` is the caller's own."""
+        """Return the whole state of the training, and `state`, the caller's own, as a checkpoint."""
         return Checkpoint(
             config=self.config.to_dict(),
             step=self.step,
@@ -154,14 +154,14 @@ class Trainer:
         )
 
     def averages(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the power-function averages by the names of their lengths, whole on every rank."""
+        """Return the power-function averages by the names of their lengths, each flat and whole on every rank."""
         return {name: self._whole(own) for name, own in zip(self.averaged, self.state.averages, strict=True)}
 
     def save(self, path: PathLike, state: dict[str, Any]) -> None:
-        """Write `checkpoint(state)` to `path`, the first rank alone.
+        """Write `checkpoint(state)` to `path`; only the first rank writes.
 
         Raises:
-            CheckpointError: it cannot be written, or holds a value that is NaN or infinite.
+            CheckpointError: the file cannot be written, or a value is NaN or infinite.
         """
         layout = [(parameter.path, parameter.shape) for parameter in self.model.layout.parameters]
         checkpoint = self.checkpoint(state)
@@ -169,10 +169,10 @@ class Trainer:
             save_checkpoint(path, checkpoint, layout)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to where `checkpoint` was made.
+        """Set the state to that of `checkpoint`.
 
         Raises:
-            CheckpointError: it lacks the losses that times are drawn after, or an average.
+            CheckpointError: the checkpoint lacks the memory of the law of t, or an average.
         """
         remembered = self.law.packed()
         if remembered is not None:
@@ -202,11 +202,11 @@ class Trainer:
 
     @property
     def ema(self) -> Array:
-        """Their running average, whole on every rank."""
+        """The running average of the weights, on the device, flat and whole on every rank."""
         return self.state.ema if not self.config.training.shard else self._gathered(self.state.ema)
 
     def _gathered(self, own: Array) -> Array:
-        """Return a buffer of which each rank keeps its part, whole on every rank."""
+        """Return the whole of a buffer of which each rank has its own part."""
         xp, backend = self.model.backend.xp, self.model.backend
         with backend.scope():
             whole = xp.empty((self.model.layout.size,), dtype=own.dtype, device=backend.device)
@@ -215,7 +215,7 @@ class Trainer:
         return whole
 
     def _whole(self, own: Array) -> np.ndarray[Any, Any]:
-        """Return a buffer on the host, whole on every rank."""
+        """Return a whole buffer on the host, gathered from all ranks if they keep shards."""
         host = self.model.backend.to_numpy(self._gathered(own) if self.config.training.shard else own)
         self.group.check()
         return host

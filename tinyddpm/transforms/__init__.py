@@ -1,6 +1,6 @@
-"""Transforms of the samples that are learned from: what is drawn of the data is then more than the data.
+"""Random transforms of training samples, which augment the data.
 
-`base` has the contract, `geometric` what moves pixels, and `colour` what changes them.
+`base` has the contract, `geometric` the transforms that move pixels, and `colour` the one that changes colours.
 """
 
 from tinyddpm.transforms.base import Chance, Transform, Transforms

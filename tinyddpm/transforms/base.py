@@ -1,4 +1,4 @@
-"""What a transform is, the chance it is drawn by, and several of them one after the other."""
+"""The protocol of transforms, their random numbers, and a sequence of transforms."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from tinyddpm.backend.random import Samples, Step
 from tinyddpm.errors import ConfigError
 
 DRAWS = 256
-"""Each transform has so many streams of random numbers."""
+"""Number of streams of random numbers of each transform."""
 
 EDM_P = 0.12
-"""How often EDM does each of its transforms with CIFAR-10 (2206.00364, appendix F.2)."""
+"""Probability of each transform in EDM's training on CIFAR-10 (2206.00364, appendix F.2)."""
 
 
 class Chance:
-    """The random numbers of one transform in one step of training, on the device.
+    """The random numbers of one transform in one training step, on the device.
 
-    Each is a function of the seed, the step, the sample, the transform's place and the number of the draw: the same
-    sample gets the same whatever the batch is cut into. `draw` tells a transform's own draws apart, from 0 to 255.
+    Each number is a function of the seed, the step, the sample, the transform's place and `draw`, which numbers a
+    transform's own streams from 0 to 255. So a sample's numbers do not depend on how the batch is divided.
 
     Args:
-        random: of the training's seed.
+        random: random numbers of the training's seed.
         step: the training step.
         samples: (N,) the slots of the batch.
-        place: of the transform among those that a run does.
+        place: the position of the transform in the run's sequence of transforms.
     """
 
     def __init__(self, random: Random, step: Step, samples: Samples, place: int) -> None:
@@ -47,49 +47,50 @@ class Chance:
         return self._random.normal(Purpose.TRANSFORM, self._step, self._samples, shape, self._first + draw)
 
     def integers(self, draw: int, high: int, *shape: int) -> Array:
-        """Return int64 (N, *shape), each in [0, high) as likely as any other."""
+        """Return int64 (N, *shape), uniform over [0, high)."""
         return self._random.integers(Purpose.TRANSFORM, self._step, self._samples, shape, high, self._first + draw)
 
 
 class Transform(Protocol):
-    """What is done to samples before they are noised, to some of them at random.
+    """A random change of training samples before they are noised.
 
     An entry of group `tinyddpm.transforms` is a callable `(sample_shape, **options) -> Transform`:
 
     - sample_shape: (H, W, C) of one image, or (D,) of one point;
     - options: keyword-only, all with defaults; ConfigError for a bad one, before anything is computed.
 
-    It is written in the array API standard's terms and asks the device for nothing: it is recorded with the step.
+    A transform uses the array API standard alone and never reads values back from the device, as a device may record it
+    with the training step.
 
     Attributes:
-        numbers: k, how many numbers say what was done to a sample.
+        numbers: k, how many numbers describe what was done to a sample.
     """
 
     numbers: int
 
     def __call__(self, chance: Chance, x_0: Array) -> tuple[Array, Array]:
-        """Return the samples, and what was done to each.
+        """Return the transformed samples, and numbers that describe what was done to each.
 
         Args:
-            chance: what it draws by.
+            chance: the random numbers.
             x_0: (N, *sample_shape) float32, images in [−1, 1].
 
         Returns:
-            x_0 of the same shape, type and range, and (N, k) float32 numbers of about unit size, which are all zero
-            where a sample was left as it is.
+            Samples of the same shape, type and range, and (N, k) float32 numbers of about unit size; those of an
+            unchanged sample are all zero.
         """
         ...
 
 
 class Transforms:
-    """Transforms one after the other, or none.
+    """A sequence of transforms, which may be empty.
 
     Args:
-        chosen: the options of each, by its registered name, in the order that they are done in.
-        sample_shape: of one sample.
+        chosen: the options of each transform, by its registered name, in the order of application.
+        sample_shape: the shape of one sample.
 
     Attributes:
-        numbers: how many numbers say what all of them did to a sample.
+        numbers: the sum of the transforms' `numbers`.
 
     Raises:
         RegistryError: a transform is not installed, or broken.
@@ -107,9 +108,9 @@ class Transforms:
         return bool(self._each)
 
     def __call__(self, random: Random, step: Step, samples: Samples, x_0: Array) -> tuple[Array, Array]:
-        """Return the samples, and what was done to each, (N, numbers). For the arguments see `Chance`."""
+        """Return the transformed samples and what was done to each, (N, numbers). For the arguments see `Chance`."""
         said = []
-        samples, step = random.on_device(step, samples)  # once: no draw waits for them
+        samples, step = random.on_device(step, samples)  # once, so that no draw waits for an upload
         for place, transform in enumerate(self._each):
             x_0, told = transform(Chance(random, step, samples, place), x_0)
             said.append(told)
@@ -117,12 +118,12 @@ class Transforms:
 
 
 def check_image(name: str, sample_shape: tuple[int, ...]) -> None:
-    """Raise a ConfigError if the samples of the transform called `name` are no images."""
+    """Raise a ConfigError if the transform called `name` is applied to points and not to images."""
     if len(sample_shape) != 3:
         raise ConfigError(f"transform {name!r} is for images, and the samples are points: leave it out")
 
 
 def check_p(name: str, p: float) -> None:
-    """Raise a ConfigError if the probability p of the transform called `name` is none."""
+    """Raise a ConfigError if p of the transform called `name` is no probability."""
     if not 0 <= p <= 1:
         raise ConfigError(f"transforms.{name}.p is {p}: it must lie in [0, 1]")

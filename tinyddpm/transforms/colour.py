@@ -11,23 +11,23 @@ from tinyddpm.transforms.base import EDM_P, Chance, check_image, check_p
 
 
 class Colour:
-    """Brightness, contrast, hue and saturation, each by a chance of its own (EDM, 2206.00364, table 6).
+    """Changes brightness, contrast, hue and saturation, each with probability p (EDM, 2206.00364, table 6).
 
-    The luma axis is that of the greys: x = m + d, where m is the mean of a pixel's channels. With w_b, w_c and w_s
-    standard normal, θ uniform over ± π `hue`, and v the luma axis of length 1, x becomes
+    Write a pixel as x = m + d, where m is the mean of its channels. The luma axis is the direction of the greys, and v
+    the unit vector along it. With w_b, w_c and w_s standard normal and θ uniform over ± π `hue`, x becomes
 
         2^(contrast w_c) (m + brightness w_b + 2^(saturation w_s) (cos θ d + sin θ v × d))
 
-    clipped to [−1, 1], as EDM does not. Of images that have not three channels only brightness and contrast change. It
-    says w_b, w_c, and of three channels cos θ − 1, sin θ and w_s.
+    clipped to [−1, 1]; EDM does not clip. Images without three channels change in brightness and contrast alone. The
+    numbers that describe the change are w_b, w_c, and for three channels also cos θ − 1, sin θ and w_s.
 
     Args:
         sample_shape: (H, W, C).
-        brightness: standard deviation of what is added; black to white is 2.
-        contrast: of the binary logarithm of the factor.
+        brightness: standard deviation of the summand; black to white is 2.
+        contrast: standard deviation of the binary logarithm of the factor.
         hue: the largest rotation about the luma axis, in half turns, in [0, 1].
-        saturation: of the binary logarithm of the factor of what is not grey.
-        p: how often each of them.
+        saturation: standard deviation of the binary logarithm of the factor of the deviation from grey, d.
+        p: the probability of each of the four changes.
 
     Raises:
         ConfigError: the samples are no images, or an option is out of range.
@@ -55,7 +55,7 @@ class Colour:
         self.brightness, self.contrast, self.hue, self.saturation, self.p = brightness, contrast, hue, saturation, p
 
     def __call__(self, chance: Chance, x_0: Array) -> tuple[Array, Array]:
-        """Return images (N, H, W, C), and (N, 5) or (N, 2)."""
+        """Return images (N, H, W, C), and numbers (N, 5) for three channels, else (N, 2)."""
         xp = chance.xp
 
         def by_chance(draw: int, value: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Transforms that move pixels: a mirror, a shift by whole pixels, a window scaled back."""
+"""Transforms that move pixels: mirroring, shifts by whole pixels, and windows enlarged to the image's size."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tinyddpm.transforms.base import EDM_P, Chance, check_image, check_p
 
 
 class Flip:
-    """Mirrors left to right. It says 1 of what it mirrors.
+    """Mirrors images left to right. The number that describes the change is 1 for a mirrored image, else 0.
 
     Args:
         sample_shape: (H, W, C).
-        p: how often.
+        p: the probability.
 
     Raises:
         ConfigError: the samples are no images, or p is out of range.
@@ -29,21 +29,21 @@ class Flip:
         self.p = p
 
     def __call__(self, chance: Chance, x_0: Array) -> tuple[Array, Array]:
-        """Return images (N, H, W, C), and (N, 1)."""
+        """Return images (N, H, W, C), and numbers (N, 1)."""
         mirrored = chance.happens(0, self.p)
         return flip_horizontally(x_0, mirrored), chance.xp.astype(mirrored, x_0.dtype)[:, None]
 
 
 class Shift:
-    """Shifts by whole pixels, down and to the right, each way as far as any other.
+    """Shifts images by whole pixels, vertically and horizontally, each distance uniform over −most, …, most.
 
-    What is laid bare shows the image's reflection about its outermost pixels, which are not repeated. It says both
-    distances as shares of the largest.
+    The uncovered margin shows the image reflected about its outermost pixels, which are not repeated. The numbers that
+    describe the change are the distances down and to the right, divided by `most`.
 
     Args:
         sample_shape: (H, W, C).
-        most: pixels, below the height and the width.
-        p: how often.
+        most: the largest distance in pixels, below the height and the width.
+        p: the probability.
 
     Raises:
         ConfigError: the samples are no images, or an option is out of range.
@@ -60,7 +60,7 @@ class Shift:
         self.most, self.p = most, p
 
     def __call__(self, chance: Chance, x_0: Array) -> tuple[Array, Array]:
-        """Return images (N, H, W, C), and (N, 2)."""
+        """Return images (N, H, W, C), and numbers (N, 2)."""
         xp, (_, height, width, _) = chance.xp, x_0.shape
         drawn = chance.integers(1, 2 * self.most + 1, 2) - self.most
         by = xp.where(chance.happens(0, self.p)[:, None], drawn, xp.zeros_like(drawn))
@@ -74,14 +74,14 @@ class Shift:
 class Crop:
     """Cuts out a window of the image's proportions and enlarges it to the image's size, by bilinear interpolation.
 
-    The window's share of the area is uniform from `least` to 1, and its place uniform over those where it fits. It says
-    how much smaller the window's sides are, and how far its centre lies below and right of the image's, as shares of
-    the most that can be.
+    The window's area, as a fraction of the image's, is uniform over [least, 1], and its position uniform over those
+    where it fits. The numbers that describe the change are the reduction of the window's sides and the displacement of
+    its centre, down and to the right, each divided by the largest possible.
 
     Args:
         sample_shape: (H, W, C).
-        least: the least share of the area, in (0, 1).
-        p: how often.
+        least: the smallest fraction of the area, in (0, 1).
+        p: the probability.
 
     Raises:
         ConfigError: the samples are no images, or an option is out of range.
@@ -97,7 +97,7 @@ class Crop:
         self.least, self.p = least, p
 
     def __call__(self, chance: Chance, x_0: Array) -> tuple[Array, Array]:
-        """Return images (N, H, W, C), and (N, 3)."""
+        """Return images (N, H, W, C), and numbers (N, 3)."""
         xp, (_, height, width, _) = chance.xp, x_0.shape
         side = (1.0 - (1.0 - self.least) * chance.uniform(1, 1)) ** 0.5
         side = xp.where(chance.happens(0, self.p)[:, None], side, xp.ones_like(side))
@@ -113,11 +113,11 @@ class Crop:
 
 
 def _places(like: Array, pixels: int) -> Array:
-    """Return the places of the pixels along an axis, (1, pixels), of the type of `like` and where that is."""
+    """Return the indices of the pixels along an axis, (1, pixels), with the type and the device of `like`."""
     return array_namespace(like).arange(pixels, dtype=like.dtype, device=device(like))[None, :]
 
 
 def _reflected(places: Array, pixels: int) -> Array:
-    """Return places that lie up to pixels − 1 beyond an edge, reflected about the outermost pixel there."""
+    """Return indices with those up to pixels − 1 beyond an edge reflected about the outermost pixel of that edge."""
     xp = array_namespace(places)
     return pixels - 1 - xp.abs(pixels - 1 - xp.abs(places))

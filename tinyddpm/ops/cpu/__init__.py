@@ -1,1 +1,1 @@
-"""What NumPy does faster than the reference operations say it: the same arithmetic, ordered for caches and the BLAS."""
+"""Faster NumPy versions of the reference operations: the same arithmetic, ordered for caches and the BLAS."""

@@ -1,4 +1,4 @@
-"""Softmax attention in blocks of samples, in place: a block's weights stay in the cache from product to product."""
+"""Softmax attention in blocks of samples, in place, so that the weights of a block stay in the cache throughout."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinyddpm.ops.cpu.blocks import NDArray
 
 
 class CpuAttention(Attention):
-    """Weighted means of values; what is saved are q / √d, k and v by heads, and P."""
+    """Attention on NumPy arrays. Saved are q / √d, k and v by heads, P, and the number of heads."""
 
     def attention(
         self, q: NDArray, k: NDArray, v: NDArray, heads: int = 1, mask: NDArray | None = None
@@ -55,18 +55,18 @@ class CpuAttention(Attention):
         return self._all_heads(dq, heads), self._all_heads(dk, heads), self._all_heads(dv, heads)
 
     def _by_head(self, a: NDArray, heads: int) -> NDArray:
-        """Return (N, L, C) as (N · heads, L, d), contiguous."""
+        """Return `a` (N, L, C) as a contiguous (N · heads, L, d)."""
         n, length, c = a.shape
         return np.ascontiguousarray(self._split(a, heads)).reshape(n * heads, length, c // heads)
 
     def _all_heads(self, a: NDArray, heads: int) -> NDArray:
-        """Return (N · heads, L, d) as (N, L, C)."""
+        """Return `a` (N · heads, L, d) as (N, L, C)."""
         merged: NDArray = self._merge(a.reshape(-1, heads, *a.shape[1:]))
         return merged
 
 
 def _parts(n: int, elements_each: int) -> Iterator[slice]:
-    """Yield slices of n samples, each with as many weights as fit the cache."""
+    """Yield slices of n samples, `elements_each` weights a sample, whose weights fit the cache: PIECE elements."""
     count = max(1, blocks.PIECE // elements_each)
     for start in range(0, n, count):
         yield slice(start, start + count)

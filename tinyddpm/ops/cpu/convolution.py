@@ -1,4 +1,4 @@
-"""Convolution by what costs least for the shape: Winograd's products, patches in blocks, or a single product."""
+"""Convolution by the cheapest algorithm for its shape: Winograd's, or products of patches, gathered in blocks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tinyddpm.ops.cpu import winograd
 from tinyddpm.ops.cpu.blocks import NDArray, added, sum_over_rows
 
 PATCHES = 1 << 19
-"""Bytes of patches that are gathered before they are multiplied: they must still be in the cache by then."""
+"""Bytes of patches that are gathered at once: few enough to be still in the cache when they are multiplied."""
 
 GATHERED, WRITTEN = 16, 30
-"""What moving a number costs, in multiply-adds of a matrix product: into a patch or tile, or back into an image."""
+"""Cost of moving a number into a patch or tile, and back into an image, in multiply-adds of a matrix product."""
 
 NARROWEST = 16
-"""Channels below which Winograd's products are too narrow to run at the BLAS's rate."""
+"""Least number of input and output channels for Winograd: narrower products do not reach the BLAS's full speed."""
 
 
 class CpuConvolution(Convolution):
@@ -29,13 +29,13 @@ class CpuConvolution(Convolution):
 
     def __init__(self, backend: Backend, training: bool = False) -> None:
         super().__init__(backend, training)
-        self._own: dict[int, NDArray] = {}  # the network's weights by id, which is theirs as long as they are kept
+        self._own: dict[int, NDArray] = {}  # arrays of `weights` by id; keeping them keeps their ids valid
         self._transformed: dict[int, NDArray] = {}
 
     def weights(self, buffer: NDArray, shapes: Sequence[tuple[int, ...]]) -> list[NDArray]:
-        """Return the parameters. Without training they are of a copy, and what Winograd makes of them is kept.
+        """Return the parameters; without training, views of a copy of the buffer, whose Winograd transforms are cached.
 
-        What then changes the buffer changes neither; asked again, both are made anew.
+        A later change of the buffer changes neither; a further call renews both.
         """
         if self.training:
             return super().weights(buffer, shapes)
@@ -44,9 +44,9 @@ class CpuConvolution(Convolution):
         return found
 
     def conv2d_costs(self, x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: int = 1) -> dict[str, float]:
-        """Return what each algorithm that can do this convolution would cost, in 10⁹ multiply-adds of a large product.
+        """Return the cost of each applicable algorithm, in 10⁹ multiply-adds of a large matrix product.
 
-        What is modelled is one forward: products, transforms, and numbers moved. A backward is about two of them.
+        This is a model of one forward: products, transforms, and numbers moved. A backward costs about twice as much.
         """
         n, height, width, c_in = x_shape
         kh, kw, _, c_out = w_shape
@@ -65,7 +65,7 @@ class CpuConvolution(Convolution):
     def conv2d(
         self, x: NDArray, w: NDArray, b: NDArray, stride: int = 1, residual: NDArray | None = None
     ) -> tuple[NDArray, Saved]:
-        """Return the convolution, by the algorithm that costs least. Winograd's V is saved in the place of x.
+        """Return the convolution by the cheapest algorithm. Winograd saves V instead of x.
 
         A residual is added block by block, while y is in the cache.
         """
@@ -84,7 +84,7 @@ class CpuConvolution(Convolution):
         return y, self._save("patches", x, w, stride)
 
     def conv2d_backward(self, saved: Saved, dy: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-        """Return (dx, dw, db), by the algorithm that made y."""
+        """Return (dx, dw, db) of `conv2d`, by the algorithm of the forward."""
         algorithm, x, w, stride = saved
         kh, kw, c_in, c_out = w.shape
         dy = np.ascontiguousarray(dy)
@@ -95,7 +95,7 @@ class CpuConvolution(Convolution):
         return *(_from_patches_of_dy(x, w, dy) if gathers_dy else self._from_patches_of_x(x, w, dy, stride)), db
 
     def _from_patches_of_x(self, x: NDArray, w: NDArray, dy: NDArray, stride: int) -> tuple[NDArray, NDArray]:
-        """Return dx = Pᵀ(dy Wᵀ) and dw = P(x)ᵀ dy, as the reference does, a few images at a time."""
+        """Return dx = Pᵀ(dy Wᵀ) and dw = P(x)ᵀ dy as the reference does, a few images at a time."""
         kh, kw, _, c_out = w.shape
         w_t = np.ascontiguousarray(w.reshape(-1, c_out).T)
         dw: NDArray | None = None
@@ -113,7 +113,7 @@ class CpuConvolution(Convolution):
         return min(costs, key=costs.__getitem__)
 
     def _transformed_weights(self, w: NDArray) -> NDArray:
-        """Return Winograd's U, made once of what `weights` has copied."""
+        """Return Winograd's U of w, cached if w is one of the copies that `weights` returned."""
         if id(w) not in self._own:
             return self._transform(w)
         if id(w) not in self._transformed:
@@ -125,10 +125,10 @@ class CpuConvolution(Convolution):
 
 
 def _from_patches_of_dy(x: NDArray, w: NDArray, dy: NDArray) -> tuple[NDArray, NDArray]:
-    """Return dx and dw at stride 1, of an odd kernel, from the patches of dy, which are the smaller where c_out is.
+    """Return dx and dw at stride 1, for a kernel of odd sides, from patches of dy: the smaller ones if c_out < c_in.
 
-    dx is a convolution of dy with the kernel turned by half a turn, its channels swapped. And each pixel of x met each
-    of the kernel's weights once, for the outputs around it: dw, turned alike, is xᵀ P(dy).
+    dx is the convolution of dy with the kernel rotated by 180° and its channels swapped. Each pixel of x met each
+    weight of the kernel once, for one of the outputs around it, so xᵀ P(dy) is dw, rotated by 180° as well.
     """
     kh, kw, c_in, c_out = w.shape
     turned = np.ascontiguousarray(w[::-1, ::-1].transpose(0, 1, 3, 2)).reshape(-1, c_in)
@@ -141,16 +141,16 @@ def _from_patches_of_dy(x: NDArray, w: NDArray, dy: NDArray) -> tuple[NDArray, N
 
 
 def _image_blocks(n: int, bytes_each: int) -> Iterator[slice]:
-    """Yield slices of n images whose patches, so many bytes each, fit the cache together."""
+    """Yield slices of n images, `bytes_each` of patches an image, whose patches fit the cache: PATCHES bytes."""
     images = max(1, min(n, PATCHES // max(1, bytes_each)))
     for start in range(0, n, images):
         yield slice(start, min(n, start + images))
 
 
 def _patch_blocks(x: NDArray, kh: int, kw: int, stride: int) -> Iterator[tuple[slice, NDArray]]:
-    """Yield slices of the batch with their patches, (pixels, kh·kw·C), in memory that the next ones reuse.
+    """Yield slices of the batch with their patches, (pixels, kh·kw·C), in memory that the next block overwrites.
 
-    In a padded NHWC image the kw pixels that a kernel's row meets lie side by side: a patch is kh runs of kw·C numbers.
+    In a padded NHWC image the kw pixels under a row of the kernel are adjacent: a patch is kh runs of kw·C numbers.
     """
     n, height, width, c = x.shape
     if (kh, kw, stride) == (1, 1, 1):

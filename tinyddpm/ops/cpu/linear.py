@@ -1,4 +1,4 @@
-"""Linear maps: the reference's products, with the sums left to the BLAS."""
+"""Linear maps: the reference's products, with sums computed by the BLAS and additions in place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class CpuLinear(Linear):
     """Products with a weight matrix."""
 
     def linear(self, x: NDArray, w: NDArray, b: NDArray, residual: NDArray | None = None) -> tuple[NDArray, Saved]:
-        """Return y = x W + b, the bias and a residual added in place."""
+        """Return y = x W + b, the bias and the residual added in place."""
         y = (x.reshape(-1, w.shape[0]) @ w).reshape(*x.shape[:-1], w.shape[1])
         y += b
         if residual is not None:

@@ -1,4 +1,4 @@
-"""Group norm and SiLU in blocks of samples: all passes over one block while it is in the cache."""
+"""Group norm and SiLU in blocks of samples: a block goes through all passes while it is in the cache."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tinyddpm.ops.normalisation import EPS
 
 
 class CpuNormActivation(NormActivation):
-    """Group norm, alone and with SiLU behind it. One large array is saved, x; everything per channel is small."""
+    """Group norm, alone and followed by SiLU. The one large array saved is x; the others have a number per channel."""
 
     def group_norm(
         self, x: NDArray, scale: NDArray, shift: NDArray, groups: int, eps: float = EPS
     ) -> tuple[NDArray, Saved]:
-        """Return the group norm."""
+        """Return the group norm of x."""
         n, c, together = x.shape[0], x.shape[-1], pixels_per_row(prod(x.shape[1:-1]), x.shape[-1])
         y = np.empty(x.shape, x.dtype)
         mean, r = np.empty((2, n, 1, c), x.dtype)
@@ -55,9 +55,10 @@ class CpuNormActivation(NormActivation):
         dropout: Dropout | None = None,
         eps: float = EPS,
     ) -> tuple[NDArray, Saved]:
-        """Return silu(h), h = x̂ · scale + shift and its modulation: per sample and channel, h = (x − μ) slope + offset.
+        """Return dropout(silu(h)), h the modulated group norm: h = (x − μ) · slope + offset, per sample and channel.
 
-        SiLU takes u, a part of h, so that slope and offset are of u. Dropout comes last, as an operation of its own.
+        SiLU is computed from u = share · h, so the saved slope and offset include `Silu.share`. Dropout is a separate
+        operation.
         """
         n, c, together = x.shape[0], x.shape[-1], pixels_per_row(prod(x.shape[1:-1]), x.shape[-1])
         y = np.empty(x.shape, x.dtype)
@@ -83,8 +84,7 @@ class CpuNormActivation(NormActivation):
     ) -> tuple[NDArray, NDArray, NDArray, tuple[NDArray, ...]]:
         """Return (dx, dscale, dshift, dmodulation) of `group_norm_silu`.
 
-        Of what reaches h, two sums per channel, a = Σ dh and b = Σ dh (x − μ): every gradient but dx is made of these
-        two.
+        Every gradient except dx follows from two sums per sample and channel, a = Σ dh and b = Σ dh (x − μ).
         """
         x, mean, r, slope, offset, scale, shift, groups, modulation, saved_dropout = saved
         dy = dy if saved_dropout is None else self.dropout_backward(saved_dropout, dy)
@@ -108,7 +108,7 @@ class CpuNormActivation(NormActivation):
 
 
 def _affine(scale: NDArray, shift: NDArray, modulation: tuple[NDArray, ...]) -> tuple[NDArray, NDArray]:
-    """Return factor and constant of h = x̂ · factor + constant, (C,), or (N, 1, C) with a modulation."""
+    """Return (factor, constant) of h = x̂ · factor + constant, (C,) each, or (N, 1, C) with a modulation."""
     if not modulation:
         return scale, shift
     m_scale, m_shift = (m[:, None] for m in modulation)
@@ -116,7 +116,7 @@ def _affine(scale: NDArray, shift: NDArray, modulation: tuple[NDArray, ...]) -> 
 
 
 def _standardised(x: NDArray, out: NDArray, mean: NDArray, r: NDArray, groups: int, eps: float, together: int) -> None:
-    """Write x − μ to `out`, and μ and r = (σ² + ε)^(−1/2) of each sample and channel."""
+    """Write x − μ to `out`, and μ and r = (σ² + ε)^(−1/2) of each sample and channel to `mean` and `r`."""
     pixels = x.shape[1]
     mean[...] = _group_mean(sum_over_rows(x), groups, pixels)
     centred = in_rows(out, together)
@@ -135,9 +135,9 @@ def _norm_backward(
     b: NDArray,
     together: int,
 ) -> None:
-    """Turn dh into dx, for h = (x − μ) r · factor + …, and write a = Σ dh and b = Σ dh (x − μ) over pixels.
+    """Overwrite dh with dx, for h = (x − μ) r · factor + constant; write a = Σ dh and b = Σ dh (x − μ) over pixels.
 
-    The means of g = dh · factor and of g x̂ need a and b alone, and what is left is linear in dh and in x − μ:
+    The group means of g = dh · factor and of g x̂ follow from a and b, so that dx is linear in dh and x − μ:
 
         dx = dh (r factor) − (x − μ) r² group mean(factor r b) − r group mean(factor a)
     """
@@ -152,7 +152,7 @@ def _norm_backward(
 
 
 def _tiled(per_channel: NDArray, together: int) -> NDArray:
-    """Return (n, 1, C) for every pixel of a row, (n, 1, together · C)."""
+    """Return `per_channel` (n, 1, C) repeated for each pixel of a row, (n, 1, together · C)."""
     n, _, c = per_channel.shape
     rows = np.empty((n, together, c), per_channel.dtype)
     rows[...] = per_channel
@@ -160,13 +160,13 @@ def _tiled(per_channel: NDArray, together: int) -> NDArray:
 
 
 def _group_mean(sums: NDArray, groups: int, pixels: int) -> NDArray:
-    """Return, for each channel of (n, 1, C) sums over pixels, the mean over its group."""
+    """Return the mean over its group for each channel, (n, 1, C), from the channels' sums over pixels, (n, 1, C)."""
     mean: NDArray = sums @ _averaging(groups, sums.shape[2], pixels, sums.dtype)
     return mean
 
 
 @cache
 def _averaging(groups: int, c: int, pixels: int, dtype: np.dtype[Any]) -> NDArray:
-    """Return the (C, C) matrix that takes sums over pixels to the means of their groups."""
+    """Return the (C, C) matrix that maps sums over pixels to the means of their groups."""
     of_each = c // groups
     return np.kron(np.eye(groups), np.full((of_each, of_each), 1 / (pixels * of_each))).astype(dtype)

@@ -1,4 +1,4 @@
-"""SiLU, in place, by the function that NumPy computes faster on this processor: e^x or tanh."""
+"""SiLU in place, through e^x or tanh: the one that NumPy computes faster on this processor."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Silu(NamedTuple):
     """One way to compute SiLU.
 
     Attributes:
-        share: what of h it takes: u = `share` · h, so that a slope and an offset save it a pass.
-        forward: turns u into SiLU(h).
-        backward: (u, dy, dh): writes dy SiLU'(h) to dh, and uses up u.
+        share: factor in u = share · h; the caller includes it in the slope and offset of h, which saves a pass.
+        forward: function of u that overwrites it with SiLU(h).
+        backward: function of (u, dy, dh) that writes dy SiLU'(h) to dh and overwrites u.
     """
 
     share: float
@@ -26,14 +26,14 @@ class Silu(NamedTuple):
 
 
 def _by_tanh(u: NDArray) -> None:
-    """SiLU(h) = u + u tanh u, u = h / 2."""
+    """Overwrite u with SiLU(h) = u + u tanh u, u = h / 2."""
     bend = np.tanh(u)
     bend *= u
     u += bend
 
 
 def _by_tanh_backward(u: NDArray, dy: NDArray, dh: NDArray) -> None:
-    """SiLU' = (1 + θ)(1 + u − u θ) / 2, θ = tanh u."""
+    """Write dy SiLU'(h) to dh, SiLU'(h) = (1 + θ)(1 + u − u θ) / 2, θ = tanh u, u = h / 2."""
     theta = np.tanh(u)
     np.multiply(u, theta, out=dh)
     u -= dh
@@ -45,12 +45,12 @@ def _by_tanh_backward(u: NDArray, dy: NDArray, dh: NDArray) -> None:
 
 
 def _by_exp(h: NDArray) -> None:
-    """SiLU(h) = h / (1 + e^(−h)), which is h / ∞ = 0 where e^(−h) is too large."""
+    """Overwrite h with SiLU(h) = h / (1 + e^(−h)), which is h / ∞ = 0 where e^(−h) overflows."""
     h /= _one_and_exp(h)
 
 
 def _by_exp_backward(h: NDArray, dy: NDArray, dh: NDArray) -> None:
-    """SiLU' = σ (1 + h (1 − σ)), σ = 1 / (1 + e^(−h))."""
+    """Write dy SiLU'(h) to dh, SiLU'(h) = σ (1 + h (1 − σ)), σ = 1 / (1 + e^(−h))."""
     sigma = _one_and_exp(h)
     np.divide(1, sigma, out=sigma)
     np.subtract(1, sigma, out=dh)

@@ -1,18 +1,18 @@
 """3×3 convolution by Winograd's minimal filtering, F(4×4, 3×3) (Lavin, Gray 2015, arXiv 1509.09308), for NumPy.
 
-Four outputs of a 3-tap filter g over six inputs d are Aᵀ((G g) ⊙ (Bᵀ d)): 6 products where there were 12. In two
-dimensions 4×4 outputs come from a 6×6 tile by 36 products instead of 144, and with channels each of the 36 is a matrix
-product over all tiles:
+Four outputs of a 3-tap filter g over six inputs d are Aᵀ((G g) ⊙ (Bᵀ d)): 6 products instead of 12. In two dimensions
+4×4 outputs come from a 6×6 tile by 36 products instead of 144. With channels, each of the 36 is a matrix product over
+all tiles:
 
     U = (G ⊗ G) w,  V = (B ⊗ B)ᵀ tiles(x),  M_k = V_k U_k for k = 1 … 36,  y = squares((A ⊗ A)ᵀ M)
 
 Every step but the product is linear in x or in w, so its backward is its transpose: dM = (A ⊗ A) squares(dy),
-dU_k = V_kᵀ dM_k, dw = (G ⊗ G)ᵀ dU, dV_k = dM_k U_kᵀ, and dx adds up the tiles (B ⊗ B) dV where they overlap. In float32
-the result is off by about 1e-5 of its largest element.
+dU_k = V_kᵀ dM_k, dw = (G ⊗ G)ᵀ dU, dV_k = dM_k U_kᵀ, and dx is the sum of the tiles (B ⊗ B) dV, added where they
+overlap. In float32 the error is about 1e-5 of the largest element of the result.
 
-Tiles, V and M lie in memory tile by tile, (tiles, 36, C): a tile is then six runs of 6 C numbers in the image, each
-transform one small dense product per tile, and the k-th matrix of all tiles has a row every 36 C numbers, as the BLAS
-can read it.
+Tiles, V and M are stored tile by tile, (tiles, 36, C). So a tile is six runs of 6 C numbers of the image, a transform
+is one small dense product per tile, and the k-th matrix over all tiles has rows 36 C numbers apart, which the BLAS can
+read without a copy.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from numpy.lib.stride_tricks import as_strided
 from tinyddpm.ops.cpu.blocks import NDArray, added
 
 OUT, TILE = 4, 6
-"""Outputs and inputs along one side of a tile."""
+"""Numbers of outputs and inputs along one side of a tile."""
 
 B_T = (
     (4, 0, -5, 0, 1, 0),
@@ -54,33 +54,34 @@ A_T = (
 )
 
 BLOCK_ELEMENTS, BLOCK_TILES = 1 << 19, 64
-"""A block of images has about so many numbers in V, to stay in the cache, but tiles enough to make use of U."""
+"""Size of a block of images: V has about `BLOCK_ELEMENTS` numbers, to fit the cache, but at least `BLOCK_TILES`
+tiles, so that each U_k that is read serves many rows."""
 
 
 def tiles(height: int, width: int) -> tuple[int, int]:
-    """Return the rows and columns of tiles that cover an image."""
+    """Return the numbers of rows and columns of tiles that cover an image."""
     return -(-height // OUT), -(-width // OUT)
 
 
 def transformed(w: NDArray) -> NDArray:
-    """Return U, (36, C_in, C_out), of w (3, 3, C_in, C_out)."""
+    """Return U = (G ⊗ G) w, (36, C_in, C_out), for w (3, 3, C_in, C_out)."""
     return (_kron(G, w.dtype) @ w.reshape(9, -1)).reshape(TILE * TILE, *w.shape[2:])
 
 
 def convolve(
     x: NDArray, u: NDArray, b: NDArray, keep: bool, residual: NDArray | None = None
 ) -> tuple[NDArray, NDArray | None]:
-    """Return the zero-padded convolution of x with `transformed` weights, plus b; and V if it is to be kept.
+    """Return (y, V): y the zero-padded convolution of x with `transformed` weights, plus b and the residual.
 
     Args:
         x: (N, H, W, C_in).
-        u: (36, C_in, C_out).
+        u: (36, C_in, C_out), U.
         b: (C_out,).
-        keep: whether the backward will need V.
-        residual: what is added to y, of its shape; None for nothing.
+        keep: whether to return V, which the backward needs.
+        residual: array of y's shape to add to y, or None.
 
     Returns:
-        y, (N, H, W, C_out), and V, (tiles, 36, C_in), or None.
+        y, (N, H, W, C_out), and V, (tiles, 36, C_in), or None without `keep`.
     """
     n, height, width, c_in = x.shape
     c_out = u.shape[2]
@@ -98,7 +99,7 @@ def convolve(
 
 
 def convolve_backward(v: NDArray, w: NDArray, dy: NDArray) -> tuple[NDArray, NDArray]:
-    """Return (dx, dw) of `convolve`, with respect to x and to the weights themselves, from the V it kept."""
+    """Return (dx, dw) of `convolve`, dw with respect to the weights before their transform, from V, w and dy."""
     n, height, width, _ = dy.shape
     rows, columns = tiles(height, width)
     c_in, c_out = w.shape[2:]
@@ -117,12 +118,12 @@ def convolve_backward(v: NDArray, w: NDArray, dy: NDArray) -> tuple[NDArray, NDA
 
 @cache
 def _kron(matrix: tuple[tuple[float, ...], ...], dtype: np.dtype[Any]) -> NDArray:
-    """Return the transform of both directions of a tile: the Kronecker product of `matrix` with itself."""
+    """Return the transform along both axes of a tile: the Kronecker product of `matrix` with itself."""
     return np.kron(np.asarray(matrix), np.asarray(matrix)).astype(dtype)
 
 
 def _blocks(n: int, tiles_each: int, c: int) -> list[slice]:
-    """Return slices of n images whose V fits the cache."""
+    """Return slices of n images, `tiles_each` tiles of c channels an image, whose V fits the cache."""
     most = max(BLOCK_ELEMENTS // (TILE * TILE * c), BLOCK_TILES)
     images = max(1, most // tiles_each)
     return [slice(start, min(n, start + images)) for start in range(0, n, images)]
@@ -131,7 +132,7 @@ def _blocks(n: int, tiles_each: int, c: int) -> list[slice]:
 def _transformed_tiles(
     x: NDArray, c_out: int, kept: NDArray | None
 ) -> Iterator[tuple[slice, NDArray, tuple[int, int, int]]]:
-    """Yield slices of the batch, their V, (tiles, 36, C), in `kept` if given, and (images, rows, columns) of tiles."""
+    """Yield slices of the batch, their V, (tiles, 36, C), in `kept` if given, and (images, tile rows, tile columns)."""
     n, height, width, c = x.shape
     rows, columns = tiles(height, width)
     blocks = _blocks(n, rows * columns, max(c, c_out))
@@ -151,14 +152,14 @@ def _transformed_tiles(
 
 
 def _products(a: NDArray, u: NDArray) -> NDArray:
-    """Return (tiles, 36, D): the products of the k-th rows of all tiles, (tiles, 36, C), with u_k, (36, C, D)."""
+    """Return M, (tiles, 36, D): for each k, the product of `a[:, k]`, (tiles, C), with `u[k]`, (C, D)."""
     m = np.empty((*a.shape[:2], u.shape[2]), a.dtype)
     np.matmul(a.transpose(1, 0, 2), u, out=m.transpose(1, 0, 2))
     return m
 
 
 def _squares(images: NDArray, grid: tuple[int, int, int]) -> NDArray:
-    """Return images (n, H, W, C) as 4×4 squares, (n, rows, columns, 4, 4 C), zero where they stick out."""
+    """Return images (n, H, W, C) as 4×4 squares, (n, rows, columns, 4, 4 C), with zeros beyond the images' edges."""
     n, rows, columns = grid
     if images.shape[1:3] != (OUT * rows, OUT * columns):
         whole = np.zeros((n, OUT * rows, OUT * columns, images.shape[3]), images.dtype)
@@ -168,7 +169,7 @@ def _squares(images: NDArray, grid: tuple[int, int, int]) -> NDArray:
 
 
 def _write_squares(images: NDArray, squares: NDArray) -> None:
-    """Write squares, (n, rows, columns, 4, 4 C), to the images (n, H, W, C) they make up: the inverse of `_squares`."""
+    """Write squares, (n, rows, columns, 4, 4 C), to their places in images (n, H, W, C): the inverse of `_squares`."""
     n, height, width, c = images.shape
     rows, columns = squares.shape[1:3]
     by_row = squares.transpose(0, 1, 3, 2, 4)
@@ -179,9 +180,10 @@ def _write_squares(images: NDArray, squares: NDArray) -> None:
 
 
 def _overlapped(dtiles: NDArray) -> NDArray:
-    """Return the squares, (n, rows, columns, 4, 4 C), that tiles (n, rows, columns, 6, 6, C) add up to; uses them up.
+    """Return the sums of overlapping tiles, (n, rows, columns, 6, 6, C), as squares, (n, rows, columns, 4, 4 C).
 
-    A tile's first and last rows and columns are the last and first of the squares beside it, or padding.
+    The first and last rows and columns of a tile belong to the neighbouring squares, or to the padding. `dtiles` is
+    overwritten.
     """
     n, rows, columns, _, _, c = dtiles.shape
     dtiles[:, :-1, :, 4] += dtiles[:, 1:, :, 0]

@@ -1,4 +1,4 @@
-"""Kernels for NVIDIA GPUs, one family a `.cu` file, and what compiles and launches them.
+"""Kernels for NVIDIA GPUs, one family a `.cu` file, and the classes that compile and launch them.
 
-Nothing here imports CuPy: the backend compiles.
+The backend compiles the kernels. Of these modules, only `cudnn` imports CuPy.
 """

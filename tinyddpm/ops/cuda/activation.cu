@@ -1,9 +1,9 @@
-// SiLU, GELU and dropout (tinyddpm/ops/activation.py), and what a sample is told per channel, a modulation or a vector
-// added (tinyddpm/ops/normalisation.py). Equations and derivatives are there.
+// SiLU, GELU and dropout (tinyddpm/ops/activation.py), and modulation or an added vector per sample
+// (tinyddpm/ops/normalisation.py). Equations and derivatives are there.
 #include "common.cuh"
 #include "philox.cuh"
 
-// One thread a pack.
+// Elementwise kernels: one thread per pack.
 
 extern "C" __global__ void silu_forward(const scalar* x, scalar* y, long long size) {
     map_elements(y, size, [](float x) { return x * sigmoid(x); }, x);
@@ -39,7 +39,7 @@ extern "C" __global__ void gelu_backward(const scalar* x, const scalar* dy, scal
     map_elements(dx, size, derivative, x, dy);
 }
 
-// y = x keep / (1 - rate): forward on x and backward on dy, (count, size). One thread four elements of a sample.
+// y = x keep / (1 - rate): the forward on x and the backward on dy, (count, size). One thread per four elements.
 extern "C" __global__ void dropout(
     const scalar* x, const long long* samples, const long long* step, unsigned stream, unsigned k0, unsigned k1,
     long long least, float kept, scalar* y, long long count, long long size
@@ -55,8 +55,8 @@ extern "C" __global__ void dropout(
     }
 }
 
-// y = map(x) for rows of channels, the pixels of all samples: map(n, c, values) changes a strip of sample n in place.
-// Threads are (strip, row).
+// y = map(x) for all pixels of all samples, as rows of channels: map(n, c, values) changes a strip of sample n in
+// place. Threads are (strip, row).
 template <int lanes, class Map>
 __device__ void map_rows(const scalar* x, scalar* y, int pixels, int channels, int rows, Map map) {
     auto read = [&](unsigned row, int c) {
@@ -81,7 +81,7 @@ __device__ void modulate(
     });
 }
 
-// y = x (1 + scale) + shift, one scale and shift per sample and channel.
+// y = x (1 + scale) + shift, with one scale and shift per sample and channel.
 extern "C" __global__ void modulate_forward(
     const scalar* x, const scalar* scale, const scalar* shift, scalar* y, int pixels, int channels, int rows, int lanes
 ) {
@@ -101,7 +101,7 @@ __device__ void add(const scalar* x, const scalar* v, scalar* y, int pixels, int
     });
 }
 
-// y = x + v, one vector per sample.
+// y = x + v, with one vector per sample.
 extern "C" __global__ void add_vector(
     const scalar* x, const scalar* v, scalar* y, int pixels, int channels, int rows, int lanes
 ) {
@@ -109,9 +109,9 @@ extern "C" __global__ void add_vector(
     else add<1>(x, v, y, pixels, channels, rows);
 }
 
-// Blocks (sample, `width` channels), threads (strip, pixel). For each strip of the block: `count` sums over pixels of what
-// value(i, found) finds from element i on; then done(nc, first, sums), where the sums are those of sample and channel nc,
-// whose first pixel is element `first`.
+// Computes, for each strip of the block, `count` sums over pixels of the numbers that value(i, found) writes for
+// element i, then calls done(nc, first, sums): nc is the index of sample and channel, and `first` that of its first
+// pixel's element. Blocks are (sample, `width` channels), threads (strip, pixel).
 template <int lanes, int count, class Value, class Done>
 __device__ void sum_pixels(int pixels, int channels, int width, Value value, Done done) {
     size_t n = blockIdx.x;

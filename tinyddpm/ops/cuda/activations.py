@@ -1,4 +1,4 @@
-"""SiLU, GELU, dropout, and what a sample is told per channel, by the kernels of `activation.cu`."""
+"""SiLU, GELU, dropout, modulation and added vectors, by the kernels of `activation.cu`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tinyddpm.ops.cuda.random import mask_arguments
 
 
 class Drawn(NamedTuple):
-    """What dropout's kernel keeps: how the mask is drawn again."""
+    """Residuals of dropout: the arguments by which a kernel draws the mask again."""
 
     mask: tuple[Any, ...]
 
 
 class CudaActivations(Launching):
-    """Operations that come down to one pass over what they are given, computed in float32."""
+    """Operations that are a single pass over their arguments, computed in float32."""
 
     def silu(self, x: Array) -> tuple[Array, Saved]:
         """Return x σ(x) by one kernel."""
@@ -53,7 +53,7 @@ class CudaActivations(Launching):
         return self._elementwise("activation", "gelu_backward", x, self.xp.ascontiguousarray(dy))
 
     def dropout(self, x: Array, dropout: Dropout) -> tuple[Array, Saved]:
-        """Return y by one kernel, which draws the mask itself."""
+        """Return x keep / (1 − rate) by one kernel, which draws the mask itself."""
         mask = mask_arguments(dropout) if self._takes(x) else None
         if mask is None:
             return super().dropout(x, dropout)
@@ -103,7 +103,7 @@ class CudaActivations(Launching):
         return y
 
     def _per_sample(self, kernel: str, x: Array, *vectors: Array) -> Array:
-        """Return what a kernel makes of contiguous x, (N, ..., C), and vectors, (N, C)."""
+        """Return the result, of x's shape, of a kernel on contiguous x, (N, ..., C), and vectors, (N, C)."""
         (n, *pixels, c), y = x.shape, self._empty(x.shape, x.dtype)
         rows, lanes = n * prod(pixels), geometry.lanes(x.dtype.itemsize, c)
         where = geometry.rows(rows, c, lanes)
@@ -111,7 +111,7 @@ class CudaActivations(Launching):
         return y
 
     def _sums(self, kernel: str, sums: int, dy: Array, *others: Array) -> None:
-        """Launch a kernel that takes so many sums over the pixels of each sample of contiguous dy, (N, ..., C)."""
+        """Launch a kernel of `sums` sums over pixels for each sample and channel of contiguous dy, (N, ..., C)."""
         n, *pixels, c = dy.shape
         lanes = geometry.lanes(dy.dtype.itemsize, c)
         where = geometry.channel_sums(prod(pixels), c, lanes, sums, n)

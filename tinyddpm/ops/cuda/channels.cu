@@ -1,8 +1,8 @@
-// Two arrays side by side along the channels, and apart again: `concat` of tinyddpm/ops/resampling.py. Rows are pixels;
-// threads are (strip, row).
+// Concatenation of two arrays along the channels, and its reverse: `concat` of tinyddpm/ops/resampling.py. Rows are
+// pixels; threads are (strip, row).
 #include "common.cuh"
 
-// A pixel's channels in two arrays, and in the one that has them side by side.
+// Two arrays and their concatenation, with the addresses of a pixel's channels in them.
 struct Halves {
     scalar *a, *b, *both;
     int c_a, c_b;

@@ -1,8 +1,8 @@
-// What all kernels share: how numbers are stored, and sums over a block.
+// Definitions for all kernels: storage of numbers, loads and stores of packs, and sums over a block.
 //
-// Kernels are plain CUDA C++ without headers, so that NVRTC, nvcc and, with the tests' stand-in for threads and blocks,
-// any C++ compiler take them. They ask for what they work on to be contiguous. Shared memory is always the block's
-// dynamic one. Arithmetic, statistics and parameters are float32, whatever activations are stored as.
+// Kernels are plain CUDA C++ without standard headers, so that NVRTC, nvcc and, with the tests' stand-in for threads
+// and blocks, any C++ compiler can compile them. Their arrays are contiguous, and all shared memory is dynamic.
+// Arithmetic, statistics and parameters are float32, also where activations are stored as bfloat16.
 
 #pragma once
 
@@ -11,8 +11,8 @@ struct scalar { unsigned short bits; };  // bfloat16: the upper half of a float3
 
 __device__ inline float load(scalar value) { return __uint_as_float((unsigned)value.bits << 16); }
 
-#ifndef CUDA_SHIM  // the tests' stand-in brings its own
-// The bits of the nearest bfloat16, ties to even; 0x7fff of what is no number. PTX ISA 8.5, section 9.7.9.21 (cvt).
+#ifndef CUDA_SHIM  // the tests' stand-in defines its own
+// The bits of the nearest bfloat16, ties to even; 0x7fff for NaN. PTX ISA 8.5, section 9.7.9.21 (cvt).
 __device__ inline unsigned short bfloat16_bits(float value) {
     unsigned short bits;
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
@@ -30,19 +30,19 @@ __device__ inline scalar store(float value) { return value; }
 
 extern __shared__ __align__(16) float shared[];
 
-// Numbers side by side that are read and written at once; the address is a multiple of all their bytes.
+// Adjacent numbers that are read and written together; their address is a multiple of their total size.
 template <int width> struct alignas(width * sizeof(scalar)) Pack { scalar at[width]; };
 
-// Numbers in 16 bytes, the most that a thread reads or writes at once, and rows that it takes (geometry.py's ROWS).
+// PACK: numbers in 16 bytes, the most that a thread reads or writes at once. ROWS: rows per thread, as in geometry.py.
 enum : int { PACK = 16 / sizeof(scalar), ROWS = 4 };
 
-// Whether arrays begin where packs may; a view of some channels of a single pixel may not.
+// Whether arrays are aligned for packs; a view of some channels of a single pixel may not be.
 template <int width, class... Arrays>
 __device__ bool in_packs(Arrays... arrays) {
     return (... && ((size_t)arrays % sizeof(Pack<width>) == 0));
 }
 
-// A pack is passed by value: of what is only referred to, each number is read for itself.
+// The pack is passed by value: through a reference, the compiler would load its numbers one by one.
 template <int width>
 __device__ void unpack(Pack<width> pack, float* values) {
     for (int lane = 0; lane < width; lane++) values[lane] = load(pack.at[lane]);
@@ -63,9 +63,9 @@ __device__ Pack<width> packed(const float* values) {
 template <int width>
 __device__ void store_pack(scalar* to, const float* values) { *(Pack<width>*)to = packed<width>(values); }
 
-// write(row, c, read(row, c)) for each strip of the block's rows: threads are (strip, row), a strip being `lanes` of
-// `width` channels side by side. A thread reads all its rows before it writes any, and without a branch between them, so
-// that it waits for memory once; past the last row it reads that one again.
+// Calls write(row, c, read(row, c)) for each strip of the block's rows. Threads are (strip, row); a strip is `lanes`
+// adjacent channels of `width`. A thread reads all its rows before it writes any, without a branch between the reads,
+// so that it waits for memory once; in place of rows past the last, it reads the last again.
 template <int lanes, class Read, class Write>
 __device__ void by_rows(int rows, int width, Read read, Write write) {
     unsigned first = blockIdx.x * ROWS * blockDim.y + threadIdx.y, last = rows - 1;
@@ -79,8 +79,8 @@ __device__ void by_rows(int rows, int width, Read read, Write write) {
     }
 }
 
-// sigma(x) = 1 / (1 + e^-x); where e^-x overflows it is 0, as it should be. What is stored in 8 bits needs no more than
-// the card's own 2^x and 1/x, both right to about 22 bits.
+// sigma(x) = 1 / (1 + e^-x), which is correctly 0 where e^-x overflows. For bfloat16, of 8 bits, the hardware's
+// approximations of 2^x and 1/x suffice, which are accurate to about 22 bits.
 #if defined(SCALAR_BF16) && !defined(CUDA_SHIM)
 __device__ inline float sigmoid(float x) {
     float result;
@@ -91,10 +91,10 @@ __device__ inline float sigmoid(float x) {
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 #endif
 
-// The number of this thread among all, where each does one element.
+// The index of this thread in the grid, for kernels with one element per thread.
 __device__ inline long long element() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
 
-// y = value(numbers of each array) element by element. A thread takes PACK of them, at once where they lie so.
+// y = value(arrays...), elementwise. A thread computes PACK elements, which it loads together if they are aligned.
 template <class Value, class... Arrays>
 __device__ void map_elements(scalar* y, long long size, Value value, Arrays... arrays) {
     long long first = PACK * element(), end = first + PACK;
@@ -110,8 +110,8 @@ __device__ void map_elements(scalar* y, long long size, Value value, Arrays... a
     }
 }
 
-// The sum of `value` over the block, in every thread; `sums` has room for one number a thread, a power of two of them,
-// and keeps the result: once a kernel.
+// Returns the sum of `value` over the block, to every thread. `sums` has one number per thread; the number of threads
+// is a power of two. No barrier follows the read of the result in sums[0], so a kernel may call this only once.
 template <class Number>
 __device__ Number block_sum(Number value, Number* sums) {
     int thread = threadIdx.x;
@@ -124,7 +124,7 @@ __device__ Number block_sum(Number value, Number* sums) {
     return sums[0];
 }
 
-// Sums the columns of sums, (blockDim.y, width), into its first row; blockDim.y is a power of two.
+// Adds all rows of sums, (blockDim.y, width), to its first row; blockDim.y is a power of two.
 __device__ inline void sum_columns(float* sums, int width) {
     int thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
     __syncthreads();
@@ -140,8 +140,9 @@ __device__ inline void sum_columns(float* sums, int width) {
     }
 }
 
-// For each column of threads `count` sums over rows, of what value(row, found) finds, in the first row of sums,
-// (blockDim.y, blockDim.x, count). A thread reads ROWS rows at once as by_rows does; past the last it counts nothing.
+// Computes `count` sums over rows for each column of threads, of the numbers that value(row, found) writes to `found`.
+// Results are in the first row of sums, (blockDim.y, blockDim.x, count). A thread reads ROWS rows at once, as in
+// by_rows; rows past the last add nothing.
 template <int count, class Value>
 __device__ void channel_sums(Value value, float* sums, int rows) {
     float sum[count] = {};

@@ -1,20 +1,20 @@
-// Convolution and its gradients (tinyddpm/ops/convolution.py) as matrix products whose patches are never in memory: a
-// row of patches is read where it lies in the image, tap by tap ("implicit GEMM"). A linear map is the case of a 1 x 1
-// kernel. Images are NHWC. Weights are read as (c_out, kh, kw, c_in), as cuDNN has them (packing.cu), and their gradient
-// is written as (kh, kw, c_in, c_out). Blocks are numbered along the columns of the product first.
+// Convolution and its gradients (tinyddpm/ops/convolution.py) as matrix products that read patches from the image
+// itself, tap by tap, without storing them ("implicit GEMM"). A linear map is the case of a 1 x 1 kernel. Images are
+// NHWC. Weights are read as (c_out, kh, kw, c_in), which is cuDNN's order too (packing.cu); their gradient is written
+// as (kh, kw, c_in, c_out). Blocks are numbered along the columns of the product first.
 #include "product.cuh"
 
-// Pixels as a window of kh x kw taps sees them: tap (p, q) of pixel (n, i, j) of the grid is the image's pixel
-// ((i step + p - top) / divide, (j step + q - left) / divide), where that is whole and inside.
+// A window of kh x kw taps over images. Tap (p, q) of pixel (n, i, j) of the grid (rows, columns) reads the image's
+// pixel ((i step + p - top) / divide, (j step + q - left) / divide) if these are integers and inside the image, else 0.
 struct Window {
     const scalar* images;
     int pixels, height, width, channels, rows, columns, step, divide, top, left;
 
-    struct Place { const scalar* image; int h, w; };  // tap (0, 0), before it is divided
+    struct Place { const scalar* image; int h, w; };  // tap (0, 0) before the division
 
     __device__ Place place(int pixel) const {
         if (pixel >= pixels) return {nullptr, 0, 0};
-        int row = (unsigned)pixel / columns, n = (unsigned)row / rows;  // unsigned is the quicker division
+        int row = (unsigned)pixel / columns, n = (unsigned)row / rows;  // unsigned division is faster
         const scalar* image = images + (size_t)n * height * width * channels;
         return {image, (row - n * rows) * step - top, (pixel - row * columns) * step - left};
     }
@@ -31,12 +31,12 @@ struct Window {
     }
 };
 
-// Loads patches with pixels as the product's rows: k runs over a tap's channels, then over the taps.
+// Loads patches with pixels as rows of the product: k runs over the channels of a tap, then over the taps.
 struct Patches {
     typedef ::Tile<false> Tile;
     Window window;
     Window::Place places[Tile::SLOTS];
-    const scalar* lines[Tile::SLOTS];  // of this tap
+    const scalar* lines[Tile::SLOTS];  // addresses of the current tap
     int kw, p, q, c;
     bool vectors;
 
@@ -63,7 +63,7 @@ struct Patches {
     }
 };
 
-// Loads patches with pixels as k, of the channels of one tap from the c-th on.
+// Loads patches with pixels as k, for the channels of one tap from channel c on.
 struct PatchesTransposed {
     typedef ::Tile<true> Tile;
     Window window;
@@ -93,8 +93,9 @@ extern "C" __global__ void __launch_bounds__(128, 2) convolution_forward(
     product(Patches(window, m, kw), weights, kh * kw * quotient_up(c_in, K_STEP), output, m, n);
 }
 
-// dx = P^T (dy W^T) + added, (pixels, c_in). Pixel h of x was read by tap p of pixel i of y if h = stride i + p - top, so
-// i = (h + p' - top') / stride, with the taps backwards, p' = kh - 1 - p, and top' = kh - 1 - top: a window over dy.
+// dx = P^T (dy W^T) + added, (pixels, c_in). Tap p of pixel i of y reads pixel h = stride i + p - top of x. So pixel h
+// of x receives from pixels i = (h + p' - top') / stride of y, p' = kh - 1 - p, top' = kh - 1 - top: a window over dy
+// with the taps in reverse order.
 extern "C" __global__ void __launch_bounds__(128, 2) convolution_dx(
     const scalar* dy, const scalar* w, const scalar* added, scalar* dx, int pixels, int c_in, int c_out, int height, int width, int rows,
     int columns, int kh, int kw, int stride, int top, int left
@@ -107,8 +108,8 @@ extern "C" __global__ void __launch_bounds__(128, 2) convolution_dx(
     product(Patches(window, m, kw), weights, kh * kw * quotient_up(c_out, K_STEP), output, m, n);
 }
 
-// dw[split] = P(x)^T dy over `each` of y's pixels, a multiple of K_STEP: (splits, kh, kw, c_in, c_out). And, by the
-// blocks of the first tap's first channels, db[split] = the sum of dy over these pixels, (splits, c_out).
+// dw[split] = P(x)^T dy over `each` of y's pixels, a multiple of K_STEP: (splits, kh, kw, c_in, c_out). The blocks of
+// the first channels of the first tap also write db[split], the sum of dy over these pixels, (splits, c_out).
 extern "C" __global__ void __launch_bounds__(128, 2) convolution_dw(
     const scalar* x, const scalar* dy, float* dw, float* db, int pixels, int c_in, int c_out, int height, int width, int rows,
     int columns, int kh, int kw, int stride, int top, int left, int each

@@ -1,9 +1,9 @@
-"""Convolutions and the products of attention by NVIDIA's cuDNN, where it is installed.
+"""Convolutions and the products of attention by NVIDIA's cuDNN, if it is installed.
 
-Of cuDNN's plans for one of them the first few are run on random numbers. Those that differ from this package's
-kernels are dropped, for single plans have given wrong results; the fastest of the others and of these kernels is kept,
-and its name in a file for the next process. All that is done when its shapes are first met on a stream that is not
-recorded.
+When a shape first occurs on a stream that is not being captured, cuDNN's first plans for it are run on random numbers.
+Plans whose results differ from those of this package's kernels are dropped, because some plans have given wrong
+results. The fastest of the remaining plans and this package's kernels is used from then on, and its name is stored in a
+file for later processes.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ from tinyddpm.ops.cuda.launching import Places
 from tinyddpm.ops.cuda.products import CudaProducts
 
 CANDIDATES = 24
-"""Right plans, of which the fastest is taken."""
+"""Number of correct plans to time, of which the fastest is used."""
 
 REPEATS = 10
-"""Runs in a row that a plan is timed by."""
+"""Number of consecutive runs by which a plan is timed."""
 
 OWN = "this package's kernels"
-"""The name of the choice that is no plan."""
+"""Name of the choice not to use any plan."""
 
 MOST_CHANNELS = 1 << 15
-"""Output channels up to which dw is left to cuDNN: the kernel that goes with it counts blocks by them."""
+"""Largest number of output channels for which cuDNN computes dw: the kernel that follows it has a counter per strip."""
 
 LEAST_PRODUCT = 1 << 28
-"""Multiply-adds from which products of matrices are planned: fewer take less time than cuDNN's plans, each compiled by
-itself for a second, could ever save."""
+"""Least number of multiply-adds of products for which plans are tried. Compiling a plan takes a second, more than plans
+for smaller products could ever save."""
 
 ALIGNMENT = 16
-"""Bytes in whole multiples of which cuDNN takes arrays to lie."""
+"""Alignment of arrays, in bytes, that cuDNN relies on."""
 
 
 def _nothing(*arrays: Array) -> None:
-    """Do what is left to do for a plan whose output is what is wanted."""
+    """Do nothing: `finish` for plans whose output is the final result."""
 
 
 class CudnnConvolutions(CudaProducts):
-    """Convolutions and products of attention with one head by cuDNN's plans.
+    """Convolutions, and products of attention with one head, by cuDNN's plans.
 
-    By this package's kernels without cuDNN, or where no plan is right and faster.
+    This package's kernels compute them if cuDNN is missing or has no plan that is both correct and faster.
     """
 
     def __init__(self, backend: Backend, training: bool = False) -> None:
@@ -66,7 +66,8 @@ class CudnnConvolutions(CudaProducts):
     def _packed(self, buffer: Array, shapes: tuple[Shape, ...]) -> Array:
         packed = super()._packed(buffer, shapes)
         if self._planner is not None and packed.dtype != buffer.dtype:
-            # cuDNN takes biases in the type of images. Here they are by where those in float32 lie, which are kept too.
+            # cuDNN needs biases in the dtype of images. This maps the address of each float32 bias to both versions;
+            # keeping the float32 array keeps its address valid.
             pairs = zip(cut(self.xp, buffer, shapes), cut(self.xp, packed, shapes), strict=True)
             self._biases = {self._planner.address(pair[0]): pair for pair in pairs if pair[0].ndim == 1}
         return packed
@@ -79,13 +80,13 @@ class CudnnConvolutions(CudaProducts):
         return run(x, kernel, self._stored_bias(b, x.dtype), *added)
 
     def _stored_bias(self, b: Array, dtype: Any) -> Array:
-        assert self._planner is not None  # there is a plan
+        assert self._planner is not None  # because there is a plan
         if b.dtype != dtype and (kept := self._biases.get(self._planner.address(b))):
             return kept[1]
         return self.xp.astype(b, dtype, copy=False)
 
     def _convolve_dx(self, dy: Array, kernel: Array, x_shape: Shape, stride: int, added: Array | None = None) -> Array:
-        # cuDNN has no plan for dx with a sum. This package's kernels have, which of a linear map saves a pass.
+        # cuDNN has no plan that adds to dx. This package's kernels do, which saves a pass for linear maps.
         fused = added is not None and kernel.shape[1:3] == (1, 1)
         run = None if fused else self._plan("dx", dy, x_shape, kernel.shape, stride)
         if run is None:
@@ -104,7 +105,7 @@ class CudnnConvolutions(CudaProducts):
         return self._turned_gradients(run(x, dy), dy, into)
 
     def _turned_gradients(self, turned: Array, dy: Array, into: Places = None) -> tuple[Array, Array]:
-        """Return cuDNN's dw as parameters are, and db, by one kernel."""
+        """Return dw, transposed from cuDNN's (C_out, kh, kw, C_in) to (kh, kw, C_in, C_out), and db, by one kernel."""
         c_out, kh, kw, c_in = turned.shape
         rows = dy.size // c_out
         dw, db = into or self._parameter_gradients((kh, kw, c_in, c_out))
@@ -119,7 +120,7 @@ class CudnnConvolutions(CudaProducts):
 
     @cached_property
     def _arrived(self) -> Array:
-        """What the kernel of `_turned_gradients` counts blocks in; 0 before and after."""
+        """Counters of finished blocks for the kernel of `_turned_gradients`, which leaves them at 0."""
         return self.backend.asarray(np.zeros(MOST_CHANNELS // geometry.SUM_STRIPS, np.uint32))
 
     def _plan(
@@ -133,7 +134,7 @@ class CudnnConvolutions(CudaProducts):
     def _multiply(self, wanted: str, a: Array, b: Array, shape: Shape, heads: int) -> Array:
         (m, n), k = shape[-2:], a.shape[-2 if wanted == "atb" else -1]
         own = super()._multiply
-        # For heads side by side cuDNN has no plan: it wants all matrices at one distance.
+        # cuDNN has no plan for several heads: it needs all matrices at equal distances.
         if self._planner is None or heads > 1 or shape[0] * m * n * k < LEAST_PRODUCT:
             return own(wanted, a, b, shape, heads)
         problem = Product(wanted, shape[0], m, n, k, self._precision(a))
@@ -141,12 +142,12 @@ class CudnnConvolutions(CudaProducts):
         return own(wanted, a, b, shape, heads) if run is None else self.xp.reshape(run(a, b), shape)
 
     def _precision(self, first: Array) -> str:
-        """Return what precision cuDNN is to multiply such arrays in."""
+        """Return the precision of cuDNN's products of arrays like `first`: "fp32", "tf32" or "bf16"."""
         float32 = "tf32" if self.backend.precision == "tf32" else "fp32"
         return "bf16" if str(first.dtype) == "bfloat16" else float32
 
     def _expected(self, problem: Convolution, *inputs: Array) -> Array:
-        """Return what this package's kernels make of cuDNN's inputs, in cuDNN's shape."""
+        """Return the result of this package's kernels for cuDNN's inputs, in the shape of cuDNN's output."""
         if problem.wanted in ("y", "y + residual"):
             x, kernel, b, *residual = inputs
             return super()._convolve(x, kernel, self._bias(self.xp.reshape(b, (-1,))), problem.stride, *residual)
@@ -163,13 +164,13 @@ def _in_a_row(run: Callable[[], Array], finish: Callable[..., object], inputs: t
 
 
 class Choice(NamedTuple):
-    """What does a convolution or a product, and what became of cuDNN's plans for it.
+    """The plan chosen for a convolution or a product, and a record of the other plans.
 
     Attributes:
-        name: of the plan, or `OWN`.
-        refused: how many of the other plans were refused, by reason; None where the choice is an earlier process's.
-        untried: plans that come after as many right ones as are timed.
-        furthest: the most by which one that disagreed did, in multiples of the tolerance; 0 where none did.
+        name: name of the plan, or `OWN`.
+        refused: number of refused plans by reason; None if the choice was read from an earlier process.
+        untried: number of plans not tried, because CANDIDATES correct ones were found before them.
+        furthest: largest distance of a plan that disagreed, in multiples of the tolerance; 0 if none did.
     """
 
     name: str
@@ -178,7 +179,7 @@ class Choice(NamedTuple):
     furthest: float = 0.0
 
     def __str__(self) -> str:
-        """Return all that as one line."""
+        """Return the choice and the record as one line."""
         if self.refused is None:
             return f"{self.name}; chosen earlier"
         counts = [f"{count} {reason}" for reason, count in self.refused.items()]
@@ -190,10 +191,10 @@ class Choice(NamedTuple):
 
 
 class Planner:
-    """The plans on one GPU, each chosen when it is first asked for.
+    """The plans on one GPU, each chosen when its problem first occurs.
 
     Attributes:
-        choices: what was chosen, by problem.
+        choices: the choice made for each problem.
     """
 
     def __init__(self, cudnn: Any, card: CupyCard, backend: Backend) -> None:
@@ -202,22 +203,23 @@ class Planner:
         self.choices: dict[Problem, Choice] = {}
 
     def address(self, array: Array) -> int:
-        """Return where an array lies."""
+        """Return the address of an array's data."""
         return self._card.address(array)
 
     def find(
         self, problem: Problem, expected: Callable[..., Array], finish: Callable[..., object] = _nothing
     ) -> Callable[..., Array] | None:
-        """Return what runs the plan of a problem: cuDNN's inputs to its output.
+        """Return a function that runs the chosen plan of a problem, from cuDNN's inputs to its output.
 
         Args:
-            problem: what to plan.
-            expected: what to compare the plans with.
-            finish: what is left to do for a plan, but not for what it is compared with; timed with the plan. It takes
-                the output, then the inputs.
+            problem: convolution or product to compute.
+            expected: function of the inputs that returns the correct output, by this package's kernels.
+            finish: function of the output and the inputs that completes the work of a plan, such as a transposition;
+                it is timed with the plan. `expected` does not need it.
 
         Returns:
-            None where no plan is right and faster, or none is chosen yet and the stream is recorded.
+            The function, or None if no plan is correct and faster, or if the stream is being captured and no choice
+            has been made yet.
         """
         if problem not in self._found:
             if self._card.capturing():
@@ -227,14 +229,14 @@ class Planner:
 
     @cached_property
     def _handle(self) -> Any:
-        """cuDNN's handle, on the GPU that is current: a number, or an object that the frontend alone knows."""
+        """cuDNN's handle for the current GPU, an opaque object of the frontend."""
         with explained():
             return self._cudnn.create_handle()
 
     def _choose(
         self, problem: Problem, expected: Callable[..., Array], finish: Callable[..., object]
     ) -> tuple[Callable[..., Array] | None, Choice]:
-        """Return the plan chosen earlier, or the fastest of the first right ones; None for this package's kernels."""
+        """Return the function of `find` and the choice: the one stored by an earlier process, or that of `_compare`."""
         key = f"{self._card.name}, cuDNN {self._cudnn.backend_version_string()}, {tuple(problem)}"
         plans = Plans(self._cudnn, problem, handle=self._handle)
         if not plans.names:
@@ -244,7 +246,7 @@ class Planner:
         else:
             choice = self._compare(problem, plans, expected, finish)
             add_choice(key, choice.name)
-            # Another process may have been sooner and timed otherwise: of one seed, both must make the same run.
+            # Another process may have stored another choice first. Both must use that one, for runs to be repeatable.
             known = _remembered(key, plans)
             choice = Choice(known) if known and known != choice.name else choice
         if choice.name == OWN:
@@ -254,7 +256,7 @@ class Planner:
     def _compare(
         self, problem: Problem, plans: Plans, expected: Callable[..., Array], finish: Callable[..., object]
     ) -> Choice:
-        """Try plans until as many as are timed were right; return the fastest if it beats this package's kernels."""
+        """Try plans until CANDIDATES are correct. Return the fastest, or `OWN` if this package's kernels are faster."""
         inputs = self._draw(problem)
         right = expected(*inputs)
         times: dict[int, float] = {}
@@ -272,13 +274,13 @@ class Planner:
                 output = run()
                 distance = self._distance(problem, output, right)
                 if distance <= 1:
-                    finish(output, *inputs)  # once, before it is recorded
+                    finish(output, *inputs)  # compiles its kernel, which cannot happen in a capture
                     times[index] = self._card.milliseconds(partial(_in_a_row, run, finish, inputs))
             except RuntimeError:
                 refused["failed when run"] += 1
                 continue
             if not isfinite(distance):
-                refused["gave what is not finite"] += 1
+                refused["gave infinity or NaN"] += 1
             elif distance > 1:
                 refused["disagreed"] += 1
                 furthest = max(furthest, distance)
@@ -291,7 +293,7 @@ class Planner:
         return Choice(name, dict(refused), len(plans.names) - tried, furthest)
 
     def _run(self, problem: Problem, plans: Plans, index: int, *inputs: Array) -> Array:
-        """Return the output. Scratch memory is the allocator's, so that a recorded run keeps its own."""
+        """Return the output. CuPy allocates the scratch memory, so that a captured run keeps its own."""
         xp, device = self._backend.xp, self._backend.device
         output = xp.empty(problem.shapes()[-1], dtype=inputs[0].dtype, device=device)
         scratch = xp.empty((max(1, plans.scratch(index)),), dtype=xp.uint8, device=device)
@@ -301,11 +303,11 @@ class Planner:
         return output
 
     def _aligned(self, array: Array) -> Array:
-        """Return the array, or a copy where it is a view, as of one bias among all parameters, that lies askew."""
+        """Return the array, or a copy if it is not aligned, such as a view of one bias among all parameters."""
         return self._backend.xp.asarray(array, copy=True) if self._card.address(array) % ALIGNMENT else array
 
     def _draw(self, problem: Problem) -> tuple[Array, ...]:
-        """Return normal numbers as inputs."""
+        """Return inputs of normal numbers for a problem."""
         random, dtype = self._backend.random(0), np.dtype("bfloat16" if problem.precision == "bf16" else "float32")
         drawn = (
             random.normal(Purpose.DATA, 0, range(shape[0]), shape[1:], layer)
@@ -314,7 +316,7 @@ class Planner:
         return tuple(self._backend.xp.astype(array, dtype) for array in drawn)
 
     def _distance(self, problem: Problem, found: Array, right: Array) -> float:
-        """Return how far an output is from what is right, at most, in multiples of `tolerance`."""
+        """Return the largest error of an output, in multiples of `tolerance`."""
         xp = self._backend.xp
         absolute, relative = tolerance(problem)
         found, right = xp.astype(found, xp.float32), xp.astype(right, xp.float32)
@@ -322,7 +324,7 @@ class Planner:
 
 
 class CupyCard:
-    """A GPU as CuPy has it."""
+    """One GPU: its name, streams, addresses and timing, through CuPy."""
 
     def __init__(self, index: int) -> None:
         import cupy
@@ -335,34 +337,34 @@ class CupyCard:
         return int(self._cuda.get_current_stream().ptr)
 
     def capturing(self) -> bool:
-        """Whether the current stream is recorded."""
+        """Whether the current stream is being captured."""
         return bool(self._cuda.get_current_stream().is_capturing())
 
     def address(self, array: Array) -> int:
-        """Return where an array lies."""
+        """Return the address of an array's data."""
         return int(array.data.ptr)
 
     @cached_property
     def _stream(self) -> Any:
-        """What is timed is recorded here: the current stream may be the default one, which cannot be recorded."""
+        """Stream to capture timed runs on: the current one may be the default stream, which cannot be captured."""
         return self._cuda.Stream()
 
     def milliseconds(self, run: Callable[[], object]) -> float:
-        """Return how long `run` takes on the GPU; it was run before, so that all that is made but once has been made.
+        """Return the time that `run` takes on the GPU. It must have run before, so that its kernels are compiled.
 
-        Several runs are recorded as a graph, whose second replay is timed. From Python a launch takes longer than many
-        a kernel does, and the GPU would wait for it.
+        REPEATS runs are captured as a graph, whose second replay is timed. Launched one by one from Python, short
+        kernels would finish sooner than the next launch.
 
         Raises:
-            RuntimeError: it cannot be recorded, or not replayed.
+            RuntimeError: `run` cannot be captured or replayed.
         """
 
         def runs() -> None:
             for _ in range(REPEATS):
                 run()
 
-        self._cuda.get_current_stream().synchronize()  # what `run` reads is there
-        memory = self._cuda.MemoryPool()  # which nothing else uses, until the replays are over
+        self._cuda.get_current_stream().synchronize()  # the inputs of `run` are complete
+        memory = self._cuda.MemoryPool()  # nothing else may use the graph's memory until the replays are over
         start, end = self._cuda.Event(), self._cuda.Event()
         with self._stream, self._cuda.using_allocator(memory.malloc):
             _, graph = record(self._stream, runs)
@@ -376,22 +378,22 @@ class CupyCard:
 
 @cache
 def planner(backend: Backend) -> Planner | None:
-    """Return the plans on a backend's GPU; None without cuDNN. Raises BackendError where cuDNN cannot work."""
+    """Return the planner of a backend's GPU; None without cuDNN. Raises BackendError if cuDNN cannot work."""
     cudnn = load_cudnn()
     return None if cudnn is None else Planner(cudnn, CupyCard(backend.device.id), backend)
 
 
 def tolerance(problem: Problem) -> tuple[float, float]:
-    """Return (absolute, relative): how far two sums of the same K products of normal numbers lie apart at most.
+    """Return (absolute, relative) bounds on the difference of two sums of the same K products of normal numbers.
 
-    Partial sums are about √K, so K additions in float32, each wrong by a last place in the same direction, make
-    K √K 2⁻²³ in each of the two. TF32 rounds both factors by up to 2⁻¹¹, either way from term to term: 2⁻¹⁰ √K is more
-    than the standard deviation of that, and 8 of them are allowed to each.
+    Partial sums are about √K, so K additions in float32, each off by one unit in the last place in the same direction,
+    add up to an error of K √K 2⁻²³ in each sum. TF32 rounds both factors by up to 2⁻¹¹, with a sign that varies from
+    term to term: 2⁻¹⁰ √K exceeds the standard deviation of the resulting error, and 8 of these are allowed to each sum.
 
-    bfloat16 has 8 bits, so that its unit in the last place is between 2⁻⁸ and 2⁻⁷ of a value. Each sum is rounded by
-    half a unit at most, and two that lie on either side of the middle between two neighbours are rounded away from each
-    other, to a whole unit, however near they were. Where a sum cancels, float32's errors are more than its unit: the
-    absolute part, of the products and not of their sum, is what bounds them.
+    bfloat16 has 8 significant bits, so its unit in the last place is between 2⁻⁸ and 2⁻⁷ of a value. Two sums that lie
+    close together, but on either side of the middle between two bfloat16 numbers, are rounded to different ones, a unit
+    apart. Where a sum cancels, float32's errors exceed that unit; the absolute bound, which depends on the products and
+    not on their sum, covers them.
     """
     terms = problem.terms()
     rounded, relative = {"fp32": (0.0, 0.0), "tf32": (2.0**-6, 0.0), "bf16": (0.0, 2.0**-7)}[problem.precision]
@@ -399,12 +401,12 @@ def tolerance(problem: Problem) -> tuple[float, float]:
 
 
 def choices_file() -> Path:
-    """Return the file, in the user's cache folder, of lines [problem on a card by a version, name of its plan]."""
+    """Return the path of the stored choices, lines [GPU, version and problem, name], in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "tinyddpm", "cudnn.jsonl").expanduser()
 
 
 def read_choices(key: str) -> list[str]:
-    """Return what was chosen for a problem on this machine, first things first; what is damaged is left out."""
+    """Return the names of the plans stored for a key, oldest first; damaged lines are skipped."""
     found: list[str] = []
     with suppress(OSError):
         for line in choices_file().read_bytes().splitlines():
@@ -416,16 +418,16 @@ def read_choices(key: str) -> list[str]:
 
 
 def add_choice(key: str, name: str) -> None:
-    """Add a choice to the file, if it can be written. Other processes may be adding theirs: nothing is rewritten."""
+    """Append a choice to the file if it can be written. Other processes may append too, so no line is rewritten."""
     file = choices_file()
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("ab", buffering=0) as lines:
-            lines.write(f"\n{json.dumps([key, name])}\n".encode())  # what was cut off before it stays on its own line
+            lines.write(f"\n{json.dumps([key, name])}\n".encode())  # a line that was cut off before stays apart
 
 
 def _remembered(key: str, plans: Plans) -> str | None:
-    """Return the first of the names chosen for a problem that is of use here; None where there is none."""
+    """Return the oldest name stored for a key that is `OWN` or a plan that can be built; None if there is none."""
     for name in read_choices(key):
         if name == OWN or (name in plans.names and plans.build(plans.names.index(name))):
             return name

@@ -1,7 +1,7 @@
-"""What is asked of NVIDIA's Python frontend of cuDNN: the one module that knows it.
+"""All calls of NVIDIA's Python frontend of cuDNN.
 
-A convolution or a product of matrices is described as a graph, for which cuDNN has a list of plans, best guess first.
-A plan is built, then run.
+A convolution or a product of matrices is described as a graph. cuDNN lists plans that compute it, in the order of its
+own estimate. A plan is built, then run.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ FAULTS = {
     "uninstall the other, or take it off LD_LIBRARY_PATH",
     "Unable to load any libcudart": f"the cuDNN frontend finds no libcudart.so: {INSTALL}",
 }
-"""What the frontend says where it cannot work, and what to say instead."""
+"""Parts of the frontend's error messages, each with the message to raise instead."""
 
 WORKSPACE = 1 << 28
-"""Bytes of scratch memory that a plan may need."""
+"""Largest scratch memory of a plan, in bytes; plans that need more are left out."""
 
 Shape = tuple[int, ...]
 
 Layout: TypeAlias = dict[str, list[int]]
-"""The dimensions of an array in cuDNN's order, and their strides."""
+"""Dimensions of an array in cuDNN's order, "dim", and their strides, "stride"."""
 
 
 class Convolution(NamedTuple):
     """A convolution to plan.
 
     Attributes:
-        wanted: "y", "y + residual", "dx" or "dw".
-        x: the shape of x.
-        w: the shape of w.
-        stride: between output pixels.
+        wanted: result to compute: "y", "y + residual", "dx" or "dw".
+        x: shape of x, (N, H, W, C_in).
+        w: shape of w, (kh, kw, C_in, C_out).
+        stride: distance in x between neighbouring output pixels.
         precision: "fp32", "tf32" or "bf16".
     """
 
@@ -51,7 +51,7 @@ class Convolution(NamedTuple):
     precision: str
 
     def shapes(self) -> tuple[Shape, ...]:
-        """Return the shapes of the inputs, then of the output: weights as (C_out, kh, kw, C_in), like images."""
+        """Return the shapes of the inputs, then of the output, with weights as (C_out, kh, kw, C_in)."""
         (n, height, width, _), (kh, kw, c_in, c_out) = self.x, self.w
         w, b = (c_out, kh, kw, c_in), (1, 1, 1, c_out)
         y = (n, -(-height // self.stride), -(-width // self.stride), c_out)
@@ -64,11 +64,11 @@ class Convolution(NamedTuple):
         return inputs_and_output[self.wanted]
 
     def layouts(self) -> tuple[Layout, ...]:
-        """Return the layouts of the same: N, C, H, W, where the array is a contiguous (N, H, W, C)."""
+        """Return the layouts of the arrays of `shapes`: dimensions (N, C, H, W) of contiguous (N, H, W, C) arrays."""
         return tuple({"dim": [n, c, h, w], "stride": [h * w * c, 1, w * c, c]} for n, h, w, c in self.shapes())
 
     def terms(self) -> int:
-        """Return how many numbers are summed for each of the output."""
+        """Return the number of terms in the sum of each element of the output."""
         kh, kw, c_in, c_out = self.w
         pixels, fan_in = prod(self.shapes()[1][:3]), kh * kw * c_in
         return {"y": fan_in + 1, "y + residual": fan_in + 2, "dx": kh * kw * c_out, "dw": pixels}[self.wanted]
@@ -96,15 +96,15 @@ class Convolution(NamedTuple):
 
 
 class Product(NamedTuple):
-    """Products of matrices to plan, c = Σ over k, one for each sample.
+    """Products of matrices to plan, c of shape (m, n) with inner dimension k, one for each sample.
 
     Attributes:
-        wanted: "ab"; "abt", a bᵀ; or "atb", aᵀ b.
-        samples: how many.
-        m: the rows of c.
-        n: its columns.
-        k: how many products each of its elements is the sum of.
-        precision: as of a convolution.
+        wanted: "ab" for a b, "abt" for a bᵀ, "atb" for aᵀ b.
+        samples: number of products.
+        m: number of rows of c.
+        n: number of columns of c.
+        k: number of terms of each element of c.
+        precision: "fp32", "tf32" or "bf16".
     """
 
     wanted: str
@@ -121,12 +121,12 @@ class Product(NamedTuple):
         return (self.samples, *a), (self.samples, *b), (self.samples, self.m, self.n)
 
     def layouts(self) -> tuple[Layout, ...]:
-        """Return the layouts of a and b as they are multiplied, and of c: turning a matrix is a matter of strides."""
+        """Return the layouts of a and b as factors, and of c: a transpose has exchanged dimensions and strides."""
         a, b, c = ({"dim": [*shape], "stride": [shape[1] * shape[2], shape[2], 1]} for shape in self.shapes())
         return _turned(a) if self.wanted == "atb" else a, _turned(b) if self.wanted == "abt" else b, c
 
     def terms(self) -> int:
-        """Return how many numbers are summed for each of the output."""
+        """Return the number of terms in the sum of each element of the output."""
         return self.k
 
     def describe(self, graph: Any, inputs: Sequence[Any]) -> Any:
@@ -136,22 +136,22 @@ class Product(NamedTuple):
 
 
 Problem: TypeAlias = Convolution | Product
-"""What plans are made for."""
+"""A computation that cuDNN has plans for."""
 
 
 class Plans:
-    """The plans of a problem. Inputs and output are all float32 or all bfloat16: for others cuDNN has no plan.
+    """cuDNN's plans for a problem. Inputs and output are all float32 or all bfloat16: for others cuDNN has no plan.
 
-    Left out are plans whose sums depend on the order of threads, for a seed must give the same run again; those that
-    sum in less than float32; and in "fp32" those on tensor cores, which would round factors to TF32.
+    Three kinds of plans are left out: those whose sums depend on the order of threads, for runs must be repeatable;
+    those that sum in less than float32; and in "fp32" those on tensor cores, which would round factors to TF32.
 
     Args:
-        cudnn: the frontend.
-        problem: what to plan.
-        place: `handle`; or `device_property`, to plan without a GPU.
+        cudnn: module of the frontend.
+        problem: convolution or product to plan.
+        place: `handle`, or `device_property` to plan without a GPU.
 
     Attributes:
-        names: of the plans, best guess first; the same in each process.
+        names: names of the plans in the order of cuDNN's estimate; the same in each process.
     """
 
     def __init__(self, cudnn: Any, problem: Problem, **place: Any) -> None:
@@ -176,7 +176,7 @@ class Plans:
             self.names = [graph.get_plan_name_at_index(i) for i in range(graph.get_execution_plan_count())]
 
     def build(self, index: int) -> bool:
-        """Build a plan if it is not; return whether that is possible, and it is not left out."""
+        """Build a plan unless it is built; return whether that succeeded. It fails for plans that are left out."""
         if index not in self._built:
             try:
                 self._graph.build_plan_at_index(index)
@@ -190,11 +190,11 @@ class Plans:
         return int(self._graph.get_workspace_size_plan_at_index(index))
 
     def launch(self, index: int, addresses: Sequence[int], scratch: int, stream: int) -> None:
-        """Run a built plan on arrays, contiguous and of the problem's `shapes`, and scratch memory at these addresses.
+        """Run a built plan, given the addresses of contiguous arrays of the problem's `shapes`, scratch and stream.
 
         Raises:
-            RuntimeError: the plan cannot be run.
-            BackendError: no plan can be.
+            RuntimeError: this plan cannot be run.
+            BackendError: cuDNN cannot run any plan.
         """
         arrays = dict(zip(self._tensors, addresses, strict=True))
         with explained():
@@ -208,7 +208,7 @@ def load_cudnn() -> Any | None:
     Raises:
         BackendError: it is installed but cannot be loaded, or finds no cuDNN.
     """
-    # The frontend looks for libcudart by name, which finds what is loaded: CuPy loads none, and wheels are in no path.
+    # The frontend opens libcudart by name, which finds loaded libraries. CuPy loads none, and wheels are in no path.
     with suppress(ModuleNotFoundError, RuntimeError):
         from cuda.pathfinder import load_nvidia_dynamic_lib
 
@@ -227,14 +227,14 @@ def load_cudnn() -> Any | None:
 
 
 def cudnn_line() -> str:
-    """Return what convolutions are done by, to describe a backend; raises what `load_cudnn` raises."""
+    """Return a description of what computes convolutions: cuDNN's version, or own kernels. Raises as `load_cudnn`."""
     cudnn = load_cudnn()
     return f"cuDNN {cudnn.backend_version_string()}" if cudnn else "no cuDNN (own convolution kernels)"
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn what the frontend says where it cannot work into a BackendError."""
+    """Convert the frontend's errors that are listed in FAULTS to BackendErrors."""
     try:
         yield
     except RuntimeError as cause:
@@ -245,5 +245,5 @@ def explained() -> Iterator[None]:
 
 
 def _turned(layout: Layout) -> Layout:
-    """Return the layout of the matrices turned: rows for columns."""
+    """Return the layout of the transposed matrices."""
     return {name: [samples, columns, rows] for name, (samples, rows, columns) in layout.items()}

@@ -1,8 +1,8 @@
-// Products of many small matrices, those of attention (tinyddpm/ops/attention.py): one pair to each sample and head.
+// Products of many small matrices, those of attention (tinyddpm/ops/attention.py): one product per sample and head.
 //
-// Matrix (sample, head) begins `batch` numbers after the last sample's and `head` after the last head's, and its rows lie
-// `lead` apart: heads side by side in a row of channels are read and written where they are. Blocks are numbered along
-// the columns of a product first, then along its rows, then over heads and samples.
+// Matrix (sample, head) begins at sample * `batch` + head * `head`, and its rows are `lead` numbers apart. So heads
+// that are side by side in a row of channels are read and written in place. Blocks are numbered along the columns of a
+// product first, then along its rows, then over heads and samples.
 #include "product.cuh"
 
 struct Part {

@@ -1,4 +1,4 @@
-"""How many blocks of how many threads, and how much shared memory, each kernel is launched with. Plain numbers."""
+"""The launch configuration of each kernel: blocks, threads and shared memory, computed from shapes alone."""
 
 from __future__ import annotations
 
@@ -10,51 +10,51 @@ from typing import Any
 import numpy as np
 
 THREADS = 256
-"""Threads in a block, where nothing else decides; a power of two."""
+"""Default number of threads in a block; a power of two."""
 
 ROWS = 4
-"""Rows of channels that a thread takes where it copies or maps them (common.cuh's ROWS)."""
+"""Number of rows of channels that a thread copies or maps, equal to ROWS of common.cuh."""
 
 NORM_THREADS = 512
-"""Most threads in a block of group norm."""
+"""Largest number of threads in a block of group norm."""
 
 NORM_WIDTHS = 16, 64
-"""Channels that a block of group norm takes at least, if there are so many, of images with many pixels and with few:
-what lies side by side is read at once."""
+"""Least number of channels in a block of group norm, for images of many pixels and of few; adjacent channels are read
+together. An image with fewer channels is one block."""
 
 NORM_SIZE = 8192
-"""Numbers that such a block takes at least, between those widths."""
+"""Least number of elements in a block of group norm, within the bounds of `NORM_WIDTHS` on its channels."""
 
 NORM_PIXELS = 8
-"""Pixels that each of its threads takes backwards, forwards twice as many, if there are enough to have four warps."""
+"""Number of pixels per thread in the backward of group norm, half of the forward's; fewer where a block would otherwise
+have less than four warps."""
 
 MOST_WIDTH = 4096
-"""Channels that a block of group norm takes at most: their sums lie in shared memory."""
+"""Largest number of channels in a block of group norm, whose sums are in shared memory."""
 
 PARTIAL_BLOCKS = 1024
-"""Blocks, and so partial sums, of a sum over a whole buffer at most."""
-
+"""Largest number of blocks, and so of partial sums, in a sum over a whole buffer."""
 
 TILES = (128, 64)
-"""Sides of the tile that a block of a matrix product makes."""
+"""Possible sides of the tile of a matrix product that a block computes."""
 
 PRODUCT_THREADS = 128
 """Threads in a block of a matrix product."""
 
 FEWEST_STAGES, MOST_STAGES = 2, 4
-"""Tiles of its operands that such a block holds at once: as many as let two blocks share what memory there is."""
+"""Least and largest number of tiles of an operand in a block's shared memory: as many as let two blocks share it."""
 
 ENOUGH_BLOCKS = 264
-"""Blocks that keep a card busy: with fewer, a product takes smaller tiles, and a sum over pixels is split."""
+"""Number of blocks that keep a GPU busy: with fewer, a product uses smaller tiles, and a sum over pixels is split."""
 
 SPLIT_STEPS = 16
-"""Steps along the inner dimension that a split sum over pixels leaves to each part at least."""
+"""Least number of steps along the inner dimension in each part of a split sum over pixels."""
 
 SUM_STRIPS = 8
-"""Strips of channels that a block of a sum over rows takes: 128 bytes, which memory gives at once."""
+"""Number of strips of channels in a block of a sum over rows: at 16 bytes a strip 128 bytes, one memory transaction."""
 
 SUM_ROWS, SUM_CHUNKS = 256, 256
-"""Rows that a block of a column sum adds up, or a multiple of them, and chunks of rows at most."""
+"""Divisor of the number of rows that a block of a column sum adds up, and the largest number of such chunks of rows."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,14 @@ class Geometry:
 
 @dataclass(frozen=True)
 class NormGeometry:
-    """How a group norm is cut: whole groups to a block, how many channels a thread takes side by side, and whether a
-    block keeps what it reads in shared memory."""
+    """The launch configuration of a group norm.
+
+    Attributes:
+        geometry: blocks and threads.
+        chunk: number of groups in a block.
+        lanes: number of adjacent channels per thread.
+        tiled: whether a block keeps the elements that it has read in shared memory.
+    """
 
     geometry: Geometry
     chunk: int
@@ -79,23 +85,23 @@ class NormGeometry:
 
 
 def elements(size: int, shared: int = 0) -> Geometry:
-    """One thread an element; a block has so many bytes of shared memory."""
+    """Return one thread per element, with `shared` bytes of shared memory per block."""
     return Geometry((_ceil(size, THREADS),), (THREADS,), shared)
 
 
 def packs(size: int, itemsize: int) -> Geometry:
-    """One thread 16 bytes of elements."""
+    """Return one thread per 16 bytes of elements."""
     return elements(_ceil(size, 16 // itemsize))
 
 
 def lanes(itemsize: int, *widths: int) -> int:
-    """Return how many channels a thread takes side by side: 16 bytes where that divides all widths, else one."""
+    """Return the number of adjacent channels per thread: 16 bytes of them if that divides all widths, else one."""
     pack = 16 // itemsize
     return pack if all(width % pack == 0 for width in widths) else 1
 
 
 def rows(count: int, width: int, lanes: int) -> Geometry:
-    """Threads (strip, row), a strip being `lanes` of `width` channels side by side; a thread takes ROWS rows."""
+    """Return threads (strip, row) with ROWS rows each; a strip is `lanes` adjacent channels of `width`."""
     strips = _ceil(width, lanes)
     across = _ceil(strips, _ceil(strips, THREADS))
     down = THREADS // across
@@ -103,36 +109,36 @@ def rows(count: int, width: int, lanes: int) -> Geometry:
 
 
 def partial_sums(size: int) -> Geometry:
-    """Blocks that each take every so many elements, and sum them in shared memory."""
+    """Return at most `PARTIAL_BLOCKS` blocks, each of which strides through the buffer and sums in shared memory."""
     return blocks_that_sum(min(PARTIAL_BLOCKS, _ceil(size, THREADS)))
 
 
 def blocks_that_sum(count: int) -> Geometry:
-    """Blocks that each sum numbers in shared memory."""
+    """Return `count` blocks, each of which sums float32 numbers in shared memory."""
     return Geometry((count,), (THREADS,), 4 * THREADS)
 
 
 def one_block(itemsize: int = 4) -> Geometry:
-    """A single block that sums numbers of `itemsize` bytes."""
+    """Return a single block, which sums numbers of `itemsize` bytes in shared memory."""
     return Geometry((1,), (THREADS,), itemsize * THREADS)
 
 
 def softmax_rows(rows: int) -> Geometry:
-    """One warp a row."""
+    """Return one warp per row."""
     return Geometry((_ceil(rows, THREADS // 32),), (32, THREADS // 32))
 
 
 def group_norm(
     shape: tuple[int, int, int], groups: int, itemsize: int, shared_memory: int, backward: bool
 ) -> NormGeometry | None:
-    """Return how to cut x, (N, pixels, channels) of numbers of `itemsize` bytes; None where a group is too wide.
+    """Return the configuration of a group norm; None if a group has more than `MOST_WIDTH` channels.
 
     Args:
-        shape: of x.
+        shape: (N, pixels, channels), shape of x.
         groups: number of groups.
         itemsize: bytes of a stored number.
-        shared_memory: bytes that a block can have.
-        backward: whether dy is kept beside x, and two sums instead of one.
+        shared_memory: largest shared memory of a block, in bytes.
+        backward: whether for the backward, which keeps dy beside x and two sums instead of one.
     """
     n, count, channels = shape
     each = channels // groups
@@ -155,16 +161,15 @@ def group_norm(
 
 
 def channel_sums(rows: int, channels: int, lanes: int = 1, sums: int = 1, samples: int = 1) -> Geometry:
-    """Threads (strip, row) that take sums over rows of `lanes` channels each, `sums` of a channel; blocks (sample,
-    channels)."""
+    """Return blocks (sample, channels) of threads (strip, row) for `sums` sums over rows; strips are `lanes` wide."""
     block = (SUM_STRIPS, power_of_two(min(rows, THREADS // SUM_STRIPS)))
     return Geometry((samples, _ceil(channels, SUM_STRIPS * lanes)), block, 4 * sums * lanes * prod(block))
 
 
 def product(m: int, n: int, count: int, itemsize: int, shared_memory: int) -> Geometry:
-    """Blocks of a square tile each for `count` products, (m, n), of numbers of `itemsize` bytes.
+    """Return one block per square tile for `count` products of shape (m, n), of numbers of `itemsize` bytes.
 
-    How many tiles are held at once changes no sum: k is gone through in one order.
+    The number of tiles in shared memory depends on the GPU but changes no result: terms are added in the order of k.
     """
     side = next(
         (side for side in TILES if min(m, n) > side // 2 and count * _tiles(m, n, side) >= ENOUGH_BLOCKS), min(TILES)
@@ -177,12 +182,12 @@ def product(m: int, n: int, count: int, itemsize: int, shared_memory: int) -> Ge
 
 
 def product_options(side: int, stages: int) -> tuple[str, ...]:
-    """Return the compiler's options for products in tiles of this side, so many of them held at once."""
+    """Return the compiler options for products in tiles of side `side`, `stages` of them in shared memory at once."""
     return (f"-DTILE={side}", f"-DSTAGES={stages}")
 
 
 def split_product(m: int, n: int, count: int, k: int, itemsize: int, shared_memory: int) -> tuple[Geometry, int, int]:
-    """Blocks for `count` products of inner dimension k, cut into parts; the parts and how much of k each takes."""
+    """Return blocks for `count` products with a split inner dimension k, the number of parts, and their length."""
     step = 64 // itemsize
     steps = _ceil(k, step)
     most = max(1, steps // SPLIT_STEPS)
@@ -194,13 +199,13 @@ def split_product(m: int, n: int, count: int, k: int, itemsize: int, shared_memo
 
 
 def tiles_of_32(count: int) -> Geometry:
-    """Blocks that each turn a tile of 32 × 32 float32 numbers, padded, in shared memory."""
+    """Return `count` blocks, each of which transposes a tile of 32 × 32 float32 numbers in padded shared memory."""
     return Geometry((count,), (32, THREADS // 32), 4 * 32 * 33)
 
 
 def pack_tiles(shapes: Sequence[tuple[int, ...]]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return the tiles of all parameters of these shapes, in the order of their buffer, (tiles, 7): what
-    `packing.cu` calls PackTile. Of a vector the only row is turned to a column, which leaves it as it is."""
+    """Return the tiles of all parameters in the order of their buffer, (tiles, 7): each row is a PackTile of
+    `packing.cu`. A vector is a matrix of one row, whose transposition changes nothing."""
     tiles, start = [], 0
     for shape in shapes:
         *window, rows, columns = (1, *shape)[-max(2, len(shape)) :]
@@ -213,7 +218,7 @@ def pack_tiles(shapes: Sequence[tuple[int, ...]]) -> np.ndarray[Any, np.dtype[np
 
 
 def turned_gradients(taps: int, c_in: int, c_out: int, rows: int, lanes: int) -> tuple[Geometry, int, int, int]:
-    """Blocks that sum chunks of dy's rows, then those that turn tiles of dw; how many sum, chunks, and rows in each."""
+    """Return blocks that sum chunks of dy's rows, then blocks that transpose dw; how many sum; chunks; rows in each."""
     across, block = _ceil(c_out, SUM_STRIPS * lanes), (SUM_STRIPS, THREADS // SUM_STRIPS)
     each = SUM_ROWS * _ceil(rows, SUM_CHUNKS * SUM_ROWS)
     chunks = _ceil(rows, each)
@@ -223,7 +228,7 @@ def turned_gradients(taps: int, c_in: int, c_out: int, rows: int, lanes: int) ->
 
 
 def power_of_two(most: int) -> int:
-    """Return the largest power of two that is at most `most`."""
+    """Return the largest power of two up to `most`."""
     return 1 << (most.bit_length() - 1)
 
 

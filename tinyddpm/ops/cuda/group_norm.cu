@@ -1,15 +1,15 @@
-// Group norm, then a modulation where there is one, SiLU where it is asked for, and dropout where there is any:
-// tinyddpm/ops/normalisation.py, norm_activation.py and activation.py. Layer norm is the case of one pixel and one group.
-// x is (N, pixels, channels). One block takes one sample and a chunk of whole groups: `width` channels side by side. Its
-// threads are (strip, pixel), a strip being `lanes` channels side by side, 4 or 1. What a block has read once stays in a
-// tile of shared memory, (pixels, width), where that fits.
+// Group norm, followed by an optional modulation, SiLU and dropout (tinyddpm/ops/normalisation.py, norm_activation.py
+// and activation.py). Layer norm is the case of one pixel and one group. x is (N, pixels, channels). One block computes
+// one sample and a chunk of whole groups, `width` adjacent channels. Its threads are (strip, pixel); a strip is `lanes`
+// adjacent channels, 4 or 1. A block keeps the elements it has read in a tile of shared memory, (pixels, width), if
+// that fits.
 //
 //     x^ = (x - mean) r,  z = x^ A + B,  A = scale (1 + m_scale),  B = shift (1 + m_scale) + m_shift,
 //     y = silu(z) keep / (1 - rate)
 #include "common.cuh"
 #include "philox.cuh"
 
-// What is normed, and where in it a block works; the modulation points to nothing where there is none.
+// The arrays of a norm, and this block's place in them. Without a modulation, m_scale and m_shift are null.
 struct Norm {
     const scalar* x;
     const float *scale, *shift;
@@ -26,11 +26,11 @@ struct Norm {
           chunk(chunk), each(channels / groups), width(chunk * each), n(blockIdx.x / (groups / chunk)),
           group((size_t)blockIdx.x * chunk), first_channel((int)(group - n * groups) * each) {}
 
-    // Where the block begins, in an array as x.
+    // The index of the block's first element in an array of x's shape.
     __device__ size_t corner() const { return n * pixels * channels + first_channel; }
-    // Within sample n, the number of an element of this block.
+    // The index within sample n of an element of this block.
     __device__ size_t in_sample(int p, int c) const { return (size_t)p * channels + first_channel + c; }
-    // Of one of the block's channels, A and B.
+    // A and B of one of the block's channels.
     __device__ float a(int c) const { return scale[first_channel + c] * more(c); }
     __device__ float b(int c) const {
         float moved = m_shift ? load(m_shift[n * channels + first_channel + c]) : 0;
@@ -39,7 +39,7 @@ struct Norm {
     __device__ float more(int c) const { return m_scale ? 1 + load(m_scale[n * channels + first_channel + c]) : 1; }
 };
 
-// For each of `lanes` channels from `first` on, which of the block's groups it is in.
+// The groups, counted within the block, of `lanes` channels from `first` on.
 template <int lanes>
 struct Groups {
     int at[lanes];
@@ -53,7 +53,7 @@ struct Groups {
     }
 };
 
-// What the elements of a strip are standardised and scaled with; mean and r are those of the block's groups.
+// A, B, mean and r of the channels of a strip; `means` and `rs` are those of the block's groups.
 template <int lanes>
 struct Strip {
     float a[lanes], b[lanes], mean[lanes], r[lanes];
@@ -68,7 +68,7 @@ struct Strip {
     }
 };
 
-// For each group of the block, the mean of sums[channel] over its channels and all pixels.
+// Writes, for each group of the block, the mean over its channels and all pixels, from the channels' sums over pixels.
 __device__ inline void group_means(const Norm& norm, const float* sums, float* means) {
     for (int g = threadIdx.y * blockDim.x + threadIdx.x; g < norm.chunk; g += blockDim.x * blockDim.y) {
         float sum = 0;
@@ -78,7 +78,7 @@ __device__ inline void group_means(const Norm& norm, const float* sums, float* m
     __syncthreads();
 }
 
-// The tile, behind `count` floats of shared memory.
+// The tile, after `count` floats of shared memory.
 __device__ inline scalar* tile_behind(size_t count) { return (scalar*)(shared + (count + 3) / 4 * 4); }
 
 template <int lanes>
@@ -92,7 +92,7 @@ __device__ void forward(
     scalar* tile = tile_behind(blockDim.y * width + 2 * norm.chunk);
     const scalar* x = norm.x + norm.corner();
     y += norm.corner();
-    const scalar* again = tiled ? tile : x;  // where x is read again, and how far apart its pixels lie there
+    const scalar* again = tiled ? tile : x;  // source of later reads of x, with `stride` numbers per pixel
     int stride = tiled ? width : channels;
 
     for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
@@ -150,7 +150,7 @@ __device__ void forward(
     }
 }
 
-// Returns y, and for the backward the means and r of each sample and group, (N, groups).
+// Writes y, and for the backward mean and r of each sample and group, (N, groups).
 extern "C" __global__ void __launch_bounds__(512, 2) group_norm_forward(
     const scalar* x, const float* scale, const float* shift, const scalar* m_scale, const scalar* m_shift,
     const long long* samples, const long long* step, unsigned stream, unsigned k0, unsigned k1, long long least,
@@ -169,7 +169,7 @@ __device__ void backward(
     const scalar* added_too, scalar* dx, float* sum_dz, float* sum_dz_x, int silu, int tiled
 ) {
     int width = norm.width, pixels = norm.pixels, channels = norm.channels;
-    float* sums = shared;                           // (blockDim.y, 2, width): of dz, then of dz x^
+    float* sums = shared;                           // (blockDim.y, 2, width): sums of dz, then of dz x^
     float* mean_g = sums + blockDim.y * 2 * width;  // (chunk)
     float* mean_g_x = mean_g + norm.chunk;          // (chunk)
     scalar* tile = tile_behind(2 * blockDim.y * width + 2 * norm.chunk);  // (2, pixels, width): x, then dy
@@ -177,14 +177,14 @@ __device__ void backward(
     const scalar *x = norm.x + corner, *first = added ? added + corner : 0, *rest = added_too ? added_too + corner : 0;
     dy += corner;
     dx += corner;
-    // Where x and dy are read again. The mask is drawn once: dy times it lies in the tile, or where dx will be.
+    // Sources of later reads of x and dy. The mask is drawn once: dy times the mask is stored in the tile or in dx.
     int stride = tiled ? width : channels;
     scalar* kept_dy = tiled ? tile + pixels * width : dx;
     const scalar *x_again = tiled ? tile : x, *dy_again = tiled || mask.on() ? kept_dy : dy;
     float by = 1 / mask.kept;
     SampleStream sample = mask.on() ? mask.stream.of(norm.n) : SampleStream{};
 
-    // Makes x^ of x and dz of dy, in place.
+    // Replaces x by x^ and dy by dz, in place.
     auto derive = [&](const Strip<lanes>& strip, float* x, float* d) {
         for (int lane = 0; lane < lanes; lane++) {
             x[lane] = (x[lane] - strip.mean[lane]) * strip.r[lane];
@@ -204,7 +204,7 @@ __device__ void backward(
             load_pack<lanes>(dy + p * channels + c, dz);
             if (mask.on()) mask.drop<lanes>(sample, norm.in_sample(p, c), 1, dz);
             if (tiled) *(Pack<lanes>*)(tile + p * width + c) = pack;
-            if (tiled || mask.on()) store_pack<lanes>(kept_dy + p * stride + c, dz);  // each thread for itself
+            if (tiled || mask.on()) store_pack<lanes>(kept_dy + p * stride + c, dz);  // each thread reads its own again
             unpack<lanes>(pack, x_hat);
             derive(strip, x_hat, dz);
             for (int lane = 0; lane < lanes; lane++) {
@@ -259,10 +259,10 @@ __device__ void backward(
     }
 }
 
-// Returns dx and, for each sample and channel, the sums over pixels of dz and of dz x^, (N, channels): the gradients of
-// scale, shift and modulation are made of them. With g = dz A, dx = r (g - mean(g) - x^ mean(g x^)), and both means need
-// only those sums. What reaches x by other ways is added to dx before it is rounded. Of blocks of geometry.py's
-// NORM_THREADS, 512, two are to have room for their registers, here and in the forward.
+// Writes dx and, for each sample and channel, the sums over pixels of dz and of dz x^, (N, channels), from which the
+// gradients of scale, shift and modulation follow. With g = dz A, dx = r (g - mean(g) - x^ mean(g x^)); both means
+// follow from the same sums. `added` and `added_too` are added to dx before it is rounded. The launch bounds, here and
+// in the forward, let two blocks of NORM_THREADS (geometry.py) share the registers.
 extern "C" __global__ void __launch_bounds__(512, 2) group_norm_backward(
     const scalar* x, const float* scale, const float* shift, const scalar* m_scale, const scalar* m_shift,
     const long long* samples, const long long* step, unsigned stream, unsigned k0, unsigned k1, long long least,
@@ -279,9 +279,9 @@ extern "C" __global__ void __launch_bounds__(512, 2) group_norm_backward(
     }
 }
 
-// The gradients that are sums of sum_dz and sum_dz_x over samples: dshift = sum (1 + m_scale) sum_dz and dscale likewise.
-// The modulation's are one to each sample and channel: dm_shift = sum_dz, dm_scale = sum dz (x^ scale + shift).
-// Threads (channel, sample).
+// Writes the gradients of the parameters, sums over samples: dshift = sum (1 + m_scale) sum_dz, and dscale likewise
+// from sum_dz_x. Those of the modulation are per sample and channel: dm_shift = sum_dz, dm_scale = sum dz (x^ scale +
+// shift). Threads are (channel, sample).
 extern "C" __global__ void group_norm_parameters(
     const float* sum_dz, const float* sum_dz_x, const float* scale, const float* shift, const scalar* m_scale,
     float* dscale, float* dshift, scalar* dm_scale, scalar* dm_shift, int samples, int channels

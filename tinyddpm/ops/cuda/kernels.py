@@ -17,31 +17,35 @@ FAMILIES = (
     "activation", "channels", "convolution", "gemm", "group_norm", "loss", "optimisation", "packing", "random",
     "resampling", "softmax", "sums",
 )  # fmt: skip
-"""The `.cu` files."""
+"""Names of the `.cu` files, without the suffix."""
 
 STORAGE: dict[str, tuple[str, ...]] = {"float32": (), "tf32": ("-DTF32",), "bfloat16": ("-DSCALAR_BF16",)}
-"""What activations can be stored as, with the compiler's options for it; "tf32" is float32 whose products round."""
+"""Compiler options by storage type of activations; "tf32" is float32 with factors of products rounded to TF32."""
 
 OPTIONS = ("--std=c++17",)
-"""The compiler's options for all. CuPy adds -ftz=true: of float32, what is nearer to 0 than 2^-126 is taken for 0."""
+"""Compiler options of all kernels. CuPy adds -ftz=true, which replaces subnormal float32 numbers, < 2^-126, by 0."""
 
 INCLUDE = re.compile(r'#include "(\w+\.cuh)"\n')
 STATIC_SHARED = 48 * 1024
-"""Bytes of shared memory that a block gets without asking for more."""
+"""Bytes of shared memory that a block may use unless the kernel's limit is raised."""
 
 
 class CudaBackend(Protocol):
-    """What kernels need of a backend. It also says how much shared memory a block can have, in bytes."""
+    """The part of a backend that kernels use.
+
+    Attributes:
+        shared_memory: largest shared memory of a block, in bytes.
+    """
 
     shared_memory: int
 
     def compile(self, code: str, options: tuple[str, ...]) -> Any:
-        """Return CuPy's RawModule of `code`, the same one each time."""
+        """Return CuPy's RawModule of `code`: the same object for the same arguments."""
         ...
 
 
 class Kernels:
-    """The kernels on one backend: each family is compiled when it is first launched from, once in a process."""
+    """The kernels on one backend. A family is compiled when one of its kernels is first launched, once per process."""
 
     def __init__(self, backend: Backend | CudaBackend) -> None:
         self._backend: Any = backend
@@ -49,7 +53,7 @@ class Kernels:
 
     @property
     def shared_memory(self) -> int:
-        """The most bytes of shared memory that a block can have."""
+        """Largest shared memory of a block, in bytes."""
         return int(self._backend.shared_memory)
 
     def launch(self, family: str, name: str, storage: str, geometry: Geometry, *arguments: Any) -> None:
@@ -57,11 +61,11 @@ class Kernels:
 
         Args:
             family: one of FAMILIES.
-            name: of the kernel.
+            name: name of the kernel.
             storage: a key of STORAGE.
-            geometry: grid, block and shared memory.
-            arguments: contiguous arrays; None for no array; an int for an `int`, a float for a `float`, and for other
-                types NumPy's scalars.
+            geometry: grid, block, shared memory and compiler options.
+            arguments: contiguous arrays, None for a null pointer, an int for an `int`, a float for a `float`, and
+                NumPy scalars for parameters of other types.
         """
         options = STORAGE[storage] + geometry.options
         if (name, options) not in self._functions:
@@ -76,24 +80,17 @@ class Kernels:
 
 @cache
 def source(family: str) -> str:
-    """Return the source of a family, its headers in their places: CuPy's cache does not look into headers."""
-    return _with_headers(f"{family}.cu", set())
+    """Return the source of a family with its headers inserted: CuPy's cache does not notice changes in headers."""
+    return _with_headers(f"{family}.cu")
 
 
-def _with_headers(name: str, seen: set[str]) -> str:
-    """Return the text of a file, each header that was not seen before in its place."""
-
-    def header(found: re.Match[str]) -> str:
-        if found[1] in seen:
-            return ""
-        seen.add(found[1])
-        return _with_headers(found[1], seen)
-
-    return INCLUDE.sub(header, (FOLDER / name).read_text(encoding="utf-8"))
+def _with_headers(name: str) -> str:
+    """Return the text of a file with each header inserted in place of its #include; no file includes one twice."""
+    return INCLUDE.sub(lambda found: _with_headers(found[1]), (FOLDER / name).read_text(encoding="utf-8"))
 
 
 def _argument(name: str, value: Any) -> Any:
-    """Return `value` as the kernel's parameter has it. A kernel takes what it is given: types must be exact."""
+    """Return `value` in the type of the kernel's parameter. CUDA converts no arguments, so types must be exact."""
     if value is None:
         return np.uintp(0)
     if isinstance(value, np.generic):

@@ -1,4 +1,4 @@
-"""What operations that launch kernels share."""
+"""The base class of operations that launch kernels."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tinyddpm.ops.cuda.kernels import STORAGE, Kernels
 Found = TypeVar("Found", bound=tuple[Any, ...])
 
 Places: TypeAlias = tuple[Array, Array] | None
-"""Where a backward writes the gradients of two parameters; None where it makes room for them."""
+"""Arrays for the gradients of two parameters, which a backward writes to; None to allocate new ones."""
 
 
 class Launching(Operations):
-    """The reference operations, with the means to launch kernels instead of some of them."""
+    """The reference operations, with methods that launch kernels, for subclasses that replace some of them."""
 
     stores = True
 
@@ -27,34 +27,34 @@ class Launching(Operations):
         self._kernels = Kernels(backend)
 
     def _elementwise(self, family: str, kernel: str, *inputs: Array, options: tuple[float, ...] = ()) -> Array:
-        """Return what a kernel makes of contiguous inputs, element by element."""
+        """Return the array that an elementwise kernel computes from contiguous inputs of one shape."""
         out = self._empty(inputs[0].shape, inputs[0].dtype)
         where = geometry.packs(out.size, out.dtype.itemsize)
         self._launch(family, kernel, where, *inputs, out, *options, np.int64(out.size))
         return out
 
     def _launch(self, family: str, kernel: str, where: geometry.Geometry, first: Array, *others: Any) -> None:
-        """Launch a kernel for numbers stored as the first array's are."""
+        """Launch a kernel, compiled for the first array's dtype."""
         self._kernels.launch(family, kernel, str(first.dtype), where, first, *others)
 
     def _takes(self, *arrays: Array) -> bool:
-        """Whether kernels can work on these arrays: one type, which they know, and something in each."""
+        """Whether kernels can work on these arrays: non-empty, and all of one dtype in STORAGE."""
         names = {str(array.dtype) for array in arrays}
         return len(names) == 1 and names <= STORAGE.keys() and all(array.size > 0 for array in arrays)
 
     def _as_contiguous(self, a: Array, like: Array) -> Array:
-        """Return an array in the type of another, contiguous."""
+        """Return `a` as a contiguous array with the dtype of `like`."""
         return self.xp.ascontiguousarray(self.xp.astype(a, like.dtype, copy=False))
 
     def _sum(self, arrays: tuple[Array, ...], like: Array) -> Array | None:
-        """Return the sum of arrays in the type of another, contiguous; None of none."""
+        """Return the sum of arrays as a contiguous array with the dtype of `like`; None for no arrays."""
         if not arrays:
             return None
         first, *others = arrays
         return self._as_contiguous(sum(others, start=first), like)
 
     def _stored(self, gradients: Found, into: Places, added: tuple[Array, ...]) -> Found:
-        """Return what a reference backward found, with `added` added to dx and its parameters' gradients in place."""
+        """Return the reference's gradients with `added` added to dx, and the parameters' copied to `into` if given."""
         dx, first, second, *others = gradients
         dx = sum(added, start=dx)
         if into is None:

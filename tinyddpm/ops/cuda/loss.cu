@@ -1,7 +1,7 @@
-// The mean-squared errors and its gradient: tinyddpm/ops/loss.py.
+// The mean squared errors of samples and their gradient (tinyddpm/ops/loss.py).
 #include "common.cuh"
 
-// difference = prediction - target, and for each sample the mean of its squares. A block takes a sample of `size`
+// difference = prediction - target, and for each sample the mean of its squares. One block per sample of `size`
 // elements.
 extern "C" __global__ void squared_error(
     const scalar* prediction, const scalar* target, scalar* difference, scalar* losses, long long size

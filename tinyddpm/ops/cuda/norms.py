@@ -15,7 +15,7 @@ from tinyddpm.ops.normalisation import EPS
 
 
 class Normed(NamedTuple):
-    """What the norms' kernels keep; x is (N, pixels, C), mean and r are (N, groups), `mask` draws again."""
+    """Residuals of a norm: x is (N, pixels, C), mean and r are (N, groups); arguments `mask` draw the mask again."""
 
     x: Array
     mean: Array
@@ -29,9 +29,9 @@ class Normed(NamedTuple):
 
 
 class CudaNorms(CudaActivations):
-    """The norms: one kernel forwards, two backwards.
+    """The norms: one kernel in the forward, two in the backward.
 
-    Scale and shift, and their gradients, are float32 whatever x is; a modulation and its gradients are of x's type.
+    Scale and shift and their gradients are float32. A modulation and its gradients have x's dtype.
     """
 
     def group_norm(self, x: Array, scale: Array, shift: Array, groups: int, eps: float = EPS) -> tuple[Array, Saved]:
@@ -48,7 +48,7 @@ class CudaNorms(CudaActivations):
         return dx, dscale, dshift
 
     def layer_norm(self, x: Array, scale: Array, shift: Array, eps: float = EPS) -> tuple[Array, Saved]:
-        """Return the layer norm: a group norm of samples with one pixel and one group."""
+        """Return the layer norm, as a group norm of samples with one pixel and one group."""
         rows = self.xp.reshape(x, (-1, x.shape[-1]))
         found = self._norm(rows, scale, shift, 1, eps)
         if found is None:
@@ -91,7 +91,7 @@ class CudaNorms(CudaActivations):
         self, x: Array, scale: Array, shift: Array, groups: int, eps: float, modulation: tuple[Array, ...] = (),
         silu: bool = False, mask: tuple[Any, ...] = NO_MASK,
     ) -> tuple[Array, Saved] | None:  # fmt: skip
-        """Return y and what its backward needs, or None where the kernel cannot do it."""
+        """Return y and its residuals, or None for arguments that the kernel cannot take."""
         if not (self._takes(x, *modulation) and self._takes(scale, shift)):
             return None
         x_flat = self.xp.ascontiguousarray(self.xp.reshape(x, (x.shape[0], -1, x.shape[-1])))
@@ -113,11 +113,11 @@ class CudaNorms(CudaActivations):
     def _norm_backward(
         self, saved: Normed, dy: Array, into: Places, added: tuple[Array, ...]
     ) -> tuple[Array, Array, Array, tuple[Array, ...]]:
-        """Return (dx, dscale, dshift, dmodulation)."""
+        """Return (dx, dscale, dshift, dmodulation) of `_norm`."""
         x, mean, r, scale, shift, modulation, groups, silu, mask = saved
         (n, pixels, c), float32 = x.shape, self.xp.float32
         cut = self._norm_geometry(x, groups, backward=True)
-        assert cut is not None  # the forward has asked
+        assert cut is not None  # or the forward would have used the reference
         dy = self._as_contiguous(dy, x)
         first, rest = self._sum(added[:1], x), self._sum(added[1:], x)
         dx = self._empty(dy.shape, x.dtype)

@@ -1,14 +1,14 @@
-// The end of a training step over the flat buffers, formulas as in tinyddpm/ops/optimisation.py: the gradient's norm,
-// what depends on it and on the step, then Adam and the running average in one pass, and each further average in another.
-// All scalars stay on the device.
+// The end of a training step over flat buffers, with the formulas of tinyddpm/ops/optimisation.py: the gradient's norm,
+// the factors of the step, Adam and the running average in one pass, and one pass for each further average. All scalars
+// stay on the device.
 #include "common.cuh"
 
-// Places in the array of factors.
+// Indices into the array of factors.
 enum Factor {
     FINITE, CLIP, M_KEPT, M_NEW, V_KEPT, V_NEW, RATE, ROOT_V, EMA_KEPT, EMA_NEW, LOSS, NORM
 };
 
-// For each block, the length of its part of the gradient.
+// Writes, for each block, the norm of its part of the gradient.
 extern "C" __global__ void lengths(const float* gradient, float* partial, long long size) {
     float sum = 0;
     for (long long i = element(); i < size; i += (long long)gridDim.x * blockDim.x) sum += gradient[i] * gradient[i];
@@ -16,9 +16,8 @@ extern "C" __global__ void lengths(const float* gradient, float* partial, long l
     if (threadIdx.x == 0) partial[blockIdx.x] = sqrtf(sum);
 }
 
-// Works out the factors of step number *step (0-based). One block.
-// `decay` is the running average's largest. What is 1 minus a decay is worked out in double: in float32 it would be off
-// by 1e-4 of itself.
+// Writes the factors of step *step (0-based). One block. `decay` is the running average's largest decay. Differences
+// 1 - decay are computed in double: in float32 their relative error would be 1e-4.
 extern "C" __global__ void step_factors(
     const float* partial, const float* loss, const long long* step, const double* rate, float* factors, int count,
     double clip, double decay, double beta_1, double beta_2
@@ -45,7 +44,7 @@ extern "C" __global__ void step_factors(
     factors[NORM] = norm;
 }
 
-// m, v and weights by Adam, then ema; nothing at all where the step is not finite. One thread an element.
+// Updates m, v and weights by Adam, then ema; does nothing if the step is not finite. One thread per element.
 extern "C" __global__ void adam_ema(
     const float* gradient, const float* factors, float* weights, float* ema, float* m, float* v, float eps,
     long long size
@@ -62,8 +61,8 @@ extern "C" __global__ void adam_ema(
     ema[i] = factors[EMA_KEPT] * ema[i] + factors[EMA_NEW] * w;
 }
 
-// A power-function average after step number *step (0-based), of weights that the step has left. One thread an element;
-// the step's share is worked out once a block.
+// Updates a power-function average with the weights after step *step (0-based). One thread per element; the share of
+// the step is computed once per block.
 extern "C" __global__ void power_average(
     const float* weights, const float* factors, const long long* step, float* average, double exponent, long long size
 ) {

@@ -1,12 +1,12 @@
-// All parameters of a network as its kernels read them, by one launch: in the type of activations, and the matrices of a
-// window of taps, (taps, c_in, c_out), turned to (c_out, taps, c_in), so that what a product sums over lies side by side.
+// Copies all parameters of a network to the form that kernels read, by one launch: in the type of activations, and with
+// matrices (taps, c_in, c_out) transposed to (c_out, taps, c_in), so that the terms of a product's sums are adjacent.
 #include "common.cuh"
 
-// A tile of 32 x 32 numbers of one matrix: where the matrix begins, in both buffers, its sides, the numbers between two
-// of its rows when it is turned, and where in it the tile begins.
+// A tile of 32 x 32 numbers of one matrix: the start of the matrix in either buffer, its sides, the distance between
+// rows of its transpose, and the tile's first row and column.
 struct PackTile { long long from, to, rows, columns, lead, row, column; };
 
-// packed = flat, tile by tile. Block (32, 8).
+// packed = flat with each tile transposed. Block (32, 8).
 extern "C" __global__ void packed_parameters(const float* flat, scalar* packed, const long long* tiles) {
     PackTile at = *((const PackTile*)tiles + blockIdx.x);
     float* tile = shared;  // (32, 33)

@@ -1,11 +1,11 @@
-// Philox 4x32-10 (tinyddpm/backend/philox.py), keyed as tinyddpm/backend/random.py tells, and dropout masks of its words.
+// Philox 4x32-10 (tinyddpm/backend/philox.py) with the streams of tinyddpm/backend/random.py, and dropout masks.
 
 #pragma once
 
 struct Words {
     unsigned word[4];
 
-    // Word i, chosen without an address: an array that is indexed by what is known but at run time lies in memory.
+    // Word i, selected without indexing: the compiler would put an array with a run-time index into memory.
     __device__ unsigned at(int i) const {
         unsigned low = i & 1 ? word[1] : word[0], high = i & 1 ? word[3] : word[2];
         return i & 2 ? high : low;
@@ -25,7 +25,7 @@ __device__ inline Words philox(unsigned c0, unsigned c1, unsigned c2, unsigned c
     return {{c0, c1, c2, c3}};
 }
 
-// The stream of one sample: what its words are drawn by besides their number.
+// The stream of one sample: all of the counter and key but the number of the words.
 struct SampleStream {
     unsigned sample, step, word, k0, k1;
 
@@ -33,17 +33,17 @@ struct SampleStream {
     __device__ Words draw(size_t counter) const { return philox((unsigned)counter, sample, step, word, k0, k1); }
 };
 
-// One stream for a batch. Step and samples lie in device memory, so that a captured graph can be launched again with
-// others; `word` is purpose + 256 layer.
+// One stream for a batch. Step and samples are in device memory, so that a captured graph can be replayed with other
+// values; `word` is purpose + 256 layer.
 struct Stream {
     const long long *samples, *step;
     unsigned word, k0, k1;
 
-    // That of sample number n of the batch.
+    // The stream of sample n of the batch.
     __device__ SampleStream of(size_t n) const { return {(unsigned)samples[n], (unsigned)*step, word, k0, k1}; }
 };
 
-// What dropout keeps: elements whose word is at least `least`, a share `kept` of all; everything where it is not `on`.
+// A dropout mask: it keeps elements whose word is at least `least`, with probability `kept`; all if it is not on().
 struct Mask {
     Stream stream;
     long long least;
@@ -51,7 +51,7 @@ struct Mask {
 
     __device__ bool on() const { return stream.samples; }
 
-    // Multiplies `width` elements, from number i of a sample on, by 0 or `by`; i is a multiple of width, 1 or 4.
+    // Multiplies elements i, ..., i + width - 1 of a sample by 0 or `by`; width is 1 or 4, and i a multiple of it.
     template <int width>
     __device__ void drop(const SampleStream& sample, size_t i, float by, float* values) const {
         Words drawn = sample.draw(i / 4);

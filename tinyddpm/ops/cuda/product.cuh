@@ -1,19 +1,19 @@
-// The product of two matrices by one block, a tile of TILE x TILE numbers: what all products share.
+// The matrix product for all kernels: a block computes one tile of TILE x TILE numbers.
 //
-// Operands come through loaders, each bringing tile after tile along the inner dimension k to shared memory, STAGES - 1
-// tiles ahead of the arithmetic. Four warps, two along m and two along n, hold the sums in registers, as mma.sync
-// leaves them: lane l has rows l / 4 and l / 4 + 8 and columns 2 (l % 4) and the next of each 16 x 8 part.
+// Each operand has a loader, which copies tile after tile along the inner dimension k to shared memory, STAGES - 1
+// tiles ahead of the arithmetic. Four warps, two along m and two along n, hold the sums in registers in the layout of
+// mma.sync: of each 16 x 8 part, lane l has rows l / 4 and l / 4 + 8, and columns 2 (l % 4) and 2 (l % 4) + 1.
 //
-// Three kinds of arithmetic, all with float32 sums, chosen at compilation: bfloat16 (SCALAR_BF16) and float32 rounded to
-// TF32 (TF32) on tensor cores, and plain float32, one number of k at a time. TILE and STAGES are set there too.
+// Macros choose among three kinds of arithmetic, all with float32 sums: bfloat16 (SCALAR_BF16) and float32 rounded to
+// TF32 (TF32) on tensor cores, and plain float32, one number of k at a time. TILE and STAGES are macros too.
 #pragma once
 #include "common.cuh"
 #include "tensor_cores.cuh"
 
 const int THREADS = 128, VECTOR = 16 / sizeof(scalar), K_STEP = 64 / sizeof(scalar);
 
-// A tile of an operand as it lies in shared memory: the lines of the matrix in global memory, padded so that the lanes
-// of a warp read from different banks. Along its lines lies k, or, with K_LINES, across them.
+// The layout of an operand's tile in shared memory. Its lines are lines of the matrix in global memory, padded so that
+// the lanes of a warp read from different banks. k runs along the lines, or with K_LINES across them.
 template <bool K_LINES>
 struct Tile {
     static const int LINES = K_LINES ? K_STEP : TILE, COLUMNS = K_LINES ? TILE : K_STEP;
@@ -21,7 +21,7 @@ struct Tile {
     static const int ACROSS = COLUMNS / VECTOR, SLOTS = LINES * ACROSS / THREADS;
     static const bool BY_LINES = K_LINES;
 
-    // Each thread copies SLOTS vectors, at these places.
+    // Each thread copies SLOTS vectors of the tile, at these lines and columns.
     static __device__ int line(int slot) { return (threadIdx.x + slot * THREADS) / ACROSS; }
     static __device__ int column(int slot) { return (threadIdx.x + slot * THREADS) % ACROSS * VECTOR; }
 };
@@ -31,8 +31,8 @@ __device__ inline bool in_vectors(const scalar* matrix, int lead, int columns) {
     return (size_t)matrix % 16 == 0 && lead % VECTOR == 0 && columns % VECTOR == 0;
 }
 
-// Copies this thread's part of a tile whose first column is `first` of `columns`; zeros where there is nothing.
-// line(slot) is where a line of the matrix begins, or null where it has none.
+// Copies this thread's part of a tile that begins at column `first` of `columns`, with zeros outside the matrix.
+// line(slot) is the address of a line of the matrix, or null outside it.
 template <class T, class Line>
 __device__ void copy_tile(scalar* tile, const scalar* matrix, int first, int columns, bool vectors, Line line) {
     for (int slot = 0; slot < T::SLOTS; slot++) {
@@ -47,7 +47,7 @@ __device__ void copy_tile(scalar* tile, const scalar* matrix, int first, int col
     }
 }
 
-// Loads tiles of a matrix, one after the other along k. Where k ends, the next matrix begins `jump` numbers on.
+// Loads tiles of a matrix, one after the other along k. At the end of k the next matrix begins, `jump` numbers on.
 template <bool K_LINES>
 struct Matrix {
     typedef ::Tile<K_LINES> Tile;
@@ -56,7 +56,7 @@ struct Matrix {
     long long jump;
     bool vectors;
 
-    // (lines, columns), a line `lead` numbers after the other, from this line and column on
+    // A matrix (lines, columns) with `row` numbers from line to line, loaded from this line and column on.
     __device__ Matrix(const scalar* start, int row, int lines, int columns, int line, int column, long long next = 0)
         : matrix(start), lead(row), lines(lines), columns(columns), line(line), column(column), jump(next),
           vectors(in_vectors(start, row, columns)) {}
@@ -74,7 +74,8 @@ struct Matrix {
     }
 };
 
-// What a lane holds of 16 rows of a, or of 16 columns of b, along PART_K numbers of k: `lines` are these rows or columns.
+// load_part loads a lane's part of 16 rows of a, or columns of b, along PART_K numbers of k, from row or column
+// `lines`.
 #ifdef SCALAR_BF16
 const int PART_K = 16;
 typedef unsigned word;
@@ -100,7 +101,7 @@ __device__ void load_part(word* part, const scalar* tile, int lines, int k, bool
     if (T::BY_LINES) {
         const float* first = tile + (k + lane % 4) * T::LEAD + lines + lane / 4;
         for (int i = 0; i < 4; i++) part[i] = tf32(first[i / 2 * 4 * T::LEAD + i % 2 * 8]);
-    } else {  // four numbers of 32 bits are a row of eight of 16
+    } else {  // a row of eight 16-bit numbers is here four 32-bit numbers
         load_matrices(part, tile + (lines + lane % 16) * T::LEAD + k + lane / 16 * 4);
         for (int i = 0; i < 4; i++) part[i] = tf32(__uint_as_float(part[i]));
     }
@@ -125,14 +126,14 @@ __device__ inline void multiply(float* sum, const word* a, word b_0, word b_1) {
 }
 #endif
 
-// Where a product goes: (m, n) numbers, a row `lead` after the other, of type scalar or float.
+// The result of a product, (m, n), with `lead` numbers from row to row, of type scalar or float.
 template <class Number>
 struct Output {
     struct alignas(2 * sizeof(Number)) Pair { Number first, second; };
     Number* start;
     int m, n, lead;
     const float* bias = nullptr;  // (n), added to each row
-    const Number* residual = nullptr;  // (m, n) as the output lies, added too
+    const Number* residual = nullptr;  // (m, n) in the layout of the output, added too
 
     static __device__ float get(float value) { return value; }
     static __device__ void put(float* to, float value) { *to = value; }
@@ -141,12 +142,12 @@ struct Output {
     static __device__ void put(scalar* to, float value) { *to = store(value); }
 #endif
 
-    // whether neighbours lie as a Pair should, in every row
+    // Whether neighbours in every row are aligned as a Pair.
     __device__ bool in_pairs(const Number* matrix) const {
         return n % 2 == 0 && lead % 2 == 0 && (size_t)matrix % sizeof(Pair) == 0;
     }
 
-    // two neighbours in a row of the residual; outside it the nearest, so that no branch keeps one load from the next
+    // Reads two neighbours in a row of the residual, outside it the nearest: without a branch, loads do not wait.
     __device__ void read(int row, int column, float* two) const {
         const Number* line = residual + (size_t)min(row, m - 1) * lead;
         if (in_pairs(residual)) {
@@ -159,7 +160,7 @@ struct Output {
         }
     }
 
-    // two neighbours in a row
+    // Writes two neighbours in a row.
     __device__ void write(int row, int column, const float* sums, const float* added) const {
         if (row >= m || column >= n) return;
         bool two = column + 1 < n;
@@ -176,8 +177,8 @@ struct Output {
     }
 };
 
-// output = the product of what the loaders bring in `steps` tiles of k; its rows and columns count from here on. Where
-// `b_sums`, (n), is given, each column of b is added up as well, by one thread; b's lines must be k's.
+// Computes the tile of the output at (first_row, first_column): the product of the loaders' operands over `steps` tiles
+// of k. If `b_sums`, (n), is given, one thread per column of b sums that column into it; k must run across b's lines.
 template <class A, class B, class Number>
 __device__ void product(
     A a, B b, int steps, const Output<Number>& output, int first_row, int first_column, float* b_sums = nullptr
@@ -192,12 +193,12 @@ __device__ void product(
             a.load(tiles + step % STAGES * STAGE);
             b.load(tiles + step % STAGES * STAGE + A::Tile::SIZE);
         }
-        end_group();  // an empty one too: each step waits for the group of its own
+        end_group();  // also an empty group: each step waits for its own
     };
     for (int step = 0; step < STAGES - 1; step++) fetch(step);
     for (int step = 0; step < steps; step++) {
         wait_for_groups<STAGES - 2>();
-        __syncthreads();  // all see this step's tiles, and are done with those that the next fetch writes over
+        __syncthreads();  // all threads see this step's tiles and have read those that the next fetch overwrites
         fetch(step + STAGES - 1);
         const scalar* tile = tiles + step % STAGES * STAGE;
         if (B::Tile::BY_LINES && b_sums && threadIdx.x < TILE) {
@@ -231,7 +232,7 @@ __device__ void product(
     column += first_column + lane % 4 * 2;
 #pragma unroll
     for (int i = 0; i < PARTS; i++) {
-        float added[2 * PARTS][4] = {};  // all of it is asked for before any of it is needed
+        float added[2 * PARTS][4] = {};  // all loads are issued before the first result is used
         if (output.residual) {
 #pragma unroll
             for (int j = 0; j < 2 * PARTS; j++) {

@@ -1,10 +1,10 @@
 """Convolution, linear maps, embeddings and attention, by the products of `convolution.cu`, `gemm.cu` and `sums.cu`.
 
-A convolution's weights are read as (C_out, kh, kw, C_in). `weights` lays all of a network's so, with one launch; in the
-order that operations are given them, (kh, kw, C_in, C_out), they are then a view of that.
+Kernels read a convolution's weights as (C_out, kh, kw, C_in). `weights` copies all weights of a network to this order
+by one launch, and returns views with the axes that operations expect, (kh, kw, C_in, C_out).
 
-Activations and matrices are float32 or bfloat16, biases and the gradients of parameters float32; sums are float32. No
-operation waits for the device, asks for a number of it or calls a library: all can be captured in a CUDA graph.
+Activations and matrices are float32 or bfloat16. Biases, gradients of parameters and sums are float32. No operation
+waits for the device, reads a number from it or calls a library, so all can be captured in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tinyddpm.ops.cuda.launching import Launching, Places
 
 
 class Convolved(NamedTuple):
-    """What a convolution or a linear map keeps; x is (N, H, W, C_in), `kernel` is (C_out, kh, kw, C_in)."""
+    """Residuals of a convolution or a linear map: x is (N, H, W, C_in), `kernel` is (C_out, kh, kw, C_in)."""
 
     x: Array
     kernel: Array
@@ -31,7 +31,7 @@ class Convolved(NamedTuple):
 
 
 class Attended(NamedTuple):
-    """What attention keeps; q is (N, L, C), k and v are (N, M, C), p is (N, heads, L, M)."""
+    """Residuals of attention: q is (N, L, C), k and v are (N, M, C), p is (N, heads, L, M)."""
 
     q: Array
     k: Array
@@ -43,9 +43,9 @@ class Attended(NamedTuple):
 class CudaProducts(Launching):
     """The operations that are matrix products.
 
-    A subclass may convolve or multiply in another way: `_convolve`, `_convolve_dx`, `_convolve_dw` and `_multiply` are
-    what it overrides. They take contiguous arrays, those that are multiplied of one type that kernels know, weights as
-    (C_out, kh, kw, C_in).
+    A subclass may compute the products otherwise by overriding `_convolve`, `_convolve_dx`, `_convolve_dw` and
+    `_multiply`. Their arguments are contiguous arrays, weights as (C_out, kh, kw, C_in); the factors of a product have
+    one dtype, float32 or bfloat16.
     """
 
     def __init__(self, backend: Backend, training: bool = False) -> None:
@@ -53,7 +53,7 @@ class CudaProducts(Launching):
         self._tiles: dict[tuple[tuple[int, ...], ...], Array] = {}
 
     def weights(self, buffer: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
-        """Return the parameters as kernels read them, all by one launch: vectors are views of the buffer."""
+        """Return the parameters: vectors as views of the buffer, the others as views of its packed copy."""
         if str(buffer.dtype) != "float32":
             return super().weights(buffer, shapes)
         packed = self._packed(buffer, tuple(shapes))
@@ -64,7 +64,7 @@ class CudaProducts(Launching):
         ]
 
     def _packed(self, buffer: Array, shapes: tuple[tuple[int, ...], ...]) -> Array:
-        """Return a copy of the buffer in the storage type, the axes of what has several in the order of `_turned`."""
+        """Return a copy of the buffer in the storage dtype, in which the last axis of each matrix comes first."""
         if shapes not in self._tiles:
             self._tiles[shapes] = self.backend.asarray(geometry.pack_tiles(shapes))
         tiles = self._tiles[shapes]
@@ -77,7 +77,7 @@ class CudaProducts(Launching):
     def conv2d(
         self, x: Array, w: Array, b: Array, stride: int = 1, residual: Array | None = None
     ) -> tuple[Array, Saved]:
-        """Return the convolution by one kernel, bias and residual added to its sums before they are rounded."""
+        """Return the convolution by one kernel, which adds bias and residual to its sums before it rounds them."""
         if not self._takes(x, w):
             return super().conv2d(x, w, b, stride, residual)
         x, kernel = self.xp.ascontiguousarray(x), self.xp.ascontiguousarray(self.xp.permute_dims(w, (3, 0, 1, 2)))
@@ -89,7 +89,7 @@ class CudaProducts(Launching):
     def conv2d_backward(
         self, saved: Saved, dy: Array, into: Places = None, added: tuple[Array, ...] = ()
     ) -> tuple[Array, Array, Array]:
-        """Return (dx, dw, db), each the same at every run."""
+        """Return (dx, dw, db) of `conv2d`; repeated runs give the same bits."""
         if not isinstance(saved, Convolved):
             return self._stored(super().conv2d_backward(saved, dy), into, added)
         x, kernel, stride = saved
@@ -98,7 +98,7 @@ class CudaProducts(Launching):
         return dx, *self._convolve_dw(x, dy, kernel.shape, stride, into)
 
     def linear(self, x: Array, w: Array, b: Array, residual: Array | None = None) -> tuple[Array, Saved]:
-        """Return the 1×1 convolution."""
+        """Return the linear map, as a 1×1 convolution."""
         if not self._takes(x, w):
             return super().linear(x, w, b, residual)
         image, turned = self._image(x), self.xp.ascontiguousarray(self.xp.permute_dims(w, (1, 0)))
@@ -111,7 +111,7 @@ class CudaProducts(Launching):
     def linear_backward(
         self, saved: Saved, dy: Array, into: Places = None, added: tuple[Array, ...] = ()
     ) -> tuple[Array, Array, Array]:
-        """Return (dx, dw, db), each the same at every run."""
+        """Return (dx, dw, db) of `linear`; repeated runs give the same bits."""
         if not isinstance(saved, Convolved):
             return self._stored(super().linear_backward(saved, dy), into, added)
         shape = (*dy.shape[:-1], saved.x.shape[-1])
@@ -120,7 +120,7 @@ class CudaProducts(Launching):
         return self.xp.reshape(dx, shape), *(into or (dw[0, 0], db))
 
     def embedding_backward(self, saved: Saved, dy: Array) -> Array:
-        """Return dtable, each of its elements the sum of its samples in their order."""
+        """Return dtable; each element is summed over samples in their order, so repeated runs give the same bits."""
         index, rows = saved
         if not self._takes(dy) or str(index.dtype) != "int64":
             return super().embedding_backward(saved, dy)
@@ -131,7 +131,7 @@ class CudaProducts(Launching):
         return dtable
 
     def attention(self, q: Array, k: Array, v: Array, heads: int = 1, mask: Array | None = None) -> tuple[Array, Saved]:
-        """Return the attention by two products and the softmax between them; heads stay side by side."""
+        """Return the attention by two products and the softmax between them; heads are not separated in memory."""
         if not self._takes(q, k, v):
             return super().attention(q, k, v, heads, mask)
         q, k, v = (self.xp.ascontiguousarray(a) for a in (q, *self._there(k, v, mask)))
@@ -142,7 +142,7 @@ class CudaProducts(Launching):
         return y, Attended(q, k, v, p, heads) if self.training else None
 
     def attention_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
-        """Return (dq, dk, dv) by four products and the softmax's derivative between them."""
+        """Return (dq, dk, dv) by four products and the softmax's backward between them."""
         if not isinstance(saved, Attended):
             return super().attention_backward(saved, dy)
         q, k, v, p, heads = saved
@@ -155,7 +155,7 @@ class CudaProducts(Launching):
         return dq, dk, dv
 
     def _convolve(self, x: Array, kernel: Array, b: Array, stride: int, residual: Array | None = None) -> Array:
-        """Return y of `conv2d`, of x's type, as is the residual; b is float32."""
+        """Return y of `conv2d`. The residual and y have x's dtype; b is float32."""
         window, shape = _window(x.shape, kernel.shape, stride), _output_shape(x.shape, kernel.shape, stride)
         y = self._empty(shape, x.dtype)
         pixels, c_in, c_out = prod(shape[:3]), x.shape[3], shape[3]
@@ -168,7 +168,7 @@ class CudaProducts(Launching):
     def _convolve_dx(
         self, dy: Array, kernel: Array, x_shape: tuple[int, ...], stride: int, added: Array | None = None
     ) -> Array:
-        """Return dx of `conv2d`, of dy's type, as is what is added to it."""
+        """Return dx of `conv2d`, plus `added`. Both have dy's dtype."""
         dx = self._empty(x_shape, dy.dtype)
         pixels, c_in, c_out = prod(x_shape[:3]), x_shape[3], dy.shape[3]
         where = geometry.product(pixels, c_in, 1, dy.dtype.itemsize, self._kernels.shared_memory)
@@ -181,7 +181,7 @@ class CudaProducts(Launching):
     def _convolve_dw(
         self, x: Array, dy: Array, kernel_shape: tuple[int, ...], stride: int, into: Places = None
     ) -> tuple[Array, Array]:
-        """Return dw, (kh, kw, C_in, C_out), and db of `conv2d`, float32, in the places given."""
+        """Return dw, (kh, kw, C_in, C_out), and db of `conv2d`, both float32, written to `into` if given."""
         c_out, kh, kw, c_in = kernel_shape
         pixels, window = prod(dy.shape[:3]), _window(x.shape, kernel_shape, stride)
         where, parts, each = geometry.split_product(
@@ -197,20 +197,20 @@ class CudaProducts(Launching):
         return dw, db
 
     def _parameter_gradients(self, shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """Return room for dw, (..., kh, kw, C_in, C_out), and for db, (..., C_out)."""
+        """Return empty arrays for dw, (..., kh, kw, C_in, C_out), and db, (..., C_out)."""
         return self._empty(shape, self.xp.float32), self._empty((*shape[:-4], shape[-1]), self.xp.float32)
 
     def _multiply(self, wanted: str, a: Array, b: Array, shape: tuple[int, ...], heads: int) -> Array:
-        """Return c, of this shape: the products of all samples' and heads' matrices.
+        """Return c: for each sample and head, the product of its two matrices.
 
-        A matrix is where its array has it: (N, L, C), the heads side by side in C, or (N, heads, L, M).
+        Arrays are (N, L, C), with the heads' channels side by side in C, or (N, heads, L, M).
 
         Args:
-            wanted: "ab"; "abt", a bᵀ; or "atb", aᵀ b.
+            wanted: "ab" for a b, "abt" for a bᵀ, "atb" for aᵀ b.
             a: contiguous.
-            b: contiguous, of the same type.
-            shape: of c.
-            heads: how many.
+            b: contiguous, of the same dtype.
+            shape: shape of c.
+            heads: number of heads.
         """
         c = self._empty(shape, a.dtype)
         (m, n), strides = _matrix(c, heads), [_strides(array, heads) for array in (a, b, c)]
@@ -224,16 +224,16 @@ class CudaProducts(Launching):
     def _launch_product(
         self, family: str, kernel: str, where: geometry.Geometry, first: Array, *others: object
     ) -> None:
-        """Launch a kernel that multiplies, in the backend's precision."""
+        """Launch a kernel of matrix products in the backend's precision."""
         rounds = self.backend.precision == "tf32" and str(first.dtype) == "float32"
         self._kernels.launch(family, kernel, "tf32" if rounds else str(first.dtype), where, first, *others)
 
     def _softmax_rows(
         self, kernel: str, factor: float, *inputs: Array, mask: tuple[Array | None, int] | None = None
     ) -> Array:
-        """Return what a kernel of the softmax family makes of contiguous rows.
+        """Return the result of a kernel of the softmax family on contiguous rows.
 
-        With `mask`, the kernel is also told which of a row are there, and for how many rows each row of that counts.
+        `mask`, for the forward alone, is the mask of keys or None, and how many consecutive rows share a row of it.
         """
         out = self._empty(inputs[0].shape, inputs[0].dtype)
         rows, length = prod(out.shape[:-1]), out.shape[-1]
@@ -244,12 +244,12 @@ class CudaProducts(Launching):
         return self.xp.ascontiguousarray(self.xp.astype(b, self.xp.float32, copy=False))
 
     def _image(self, x: Array) -> Array:
-        """Return (..., C) as contiguous images of one row."""
+        """Return x (N, ..., C) as contiguous images of one row, (N, 1, pixels, C)."""
         return self.xp.ascontiguousarray(self.xp.reshape(x, (x.shape[0], 1, -1, x.shape[-1])))
 
 
 def _turned(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of a parameter whose last axis has come first."""
+    """Return the shape of a parameter after its last axis is moved to the front."""
     return (shape[-1], *shape[:-1])
 
 
@@ -259,19 +259,19 @@ def _output_shape(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], strid
 
 
 def _window(x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], stride: int) -> tuple[int, ...]:
-    """Return what the kernels of a convolution are told: sizes of image and output, kernel, stride, padding before."""
+    """Return arguments of convolution kernels: sizes of image and output, kernel, stride, padding at top and left."""
     (_, height, width, _), (_, kh, kw, _) = x_shape, kernel_shape
     top, left = same_padding(height, kh, stride)[0], same_padding(width, kw, stride)[0]
     return height, width, *_output_shape(x_shape, kernel_shape, stride)[1:3], kh, kw, stride, top, left
 
 
 def _matrix(a: Array, heads: int) -> tuple[int, int]:
-    """Return the sides of the matrix of one sample and head."""
+    """Return (rows, columns) of the matrix of one sample and head."""
     return a.shape[-2], a.shape[-1] // (heads if a.ndim == 3 else 1)
 
 
 def _strides(a: Array, heads: int) -> tuple[int, np.int64, np.int64]:
-    """Return the numbers between two rows of a matrix, two samples, and two heads."""
+    """Return the distances between rows of a matrix, between samples, and between heads, in numbers."""
     rows, columns = a.shape[-2:]
     if a.ndim == 3:
         return columns, np.int64(rows * columns), np.int64(columns // heads)

@@ -1,9 +1,9 @@
-// The random numbers of tinyddpm/backend/random.py, and a training batch made of them. One thread a counter, which gives
-// four elements of one sample.
+// The random numbers of tinyddpm/backend/random.py, and training batches drawn by them. One thread per counter, which
+// gives four elements of one sample.
 #include "common.cuh"
 #include "philox.cuh"
 
-// Which counter of which sample this thread draws; none if n is not below the number of samples.
+// The sample n and the counter that this thread draws. Surplus threads have an n beyond the number of samples.
 struct Place {
     long long n, counter;
 
@@ -14,7 +14,7 @@ struct Place {
     }
 };
 
-// Box and Muller in float64, rounded once: the numbers that NumPy draws.
+// Box and Muller in float64, rounded once, which gives the same numbers as NumPy.
 __device__ void normals(Words bits, float* z) {
     for (int pair = 0; pair < 2; pair++) {
         double radius = sqrt(-2.0 * log((bits.word[2 * pair] + 0.5) / 4294967296.0));
@@ -24,7 +24,7 @@ __device__ void normals(Words bits, float* z) {
     }
 }
 
-// words[n, i], uniform over [0, 2^32), (count, size).
+// Writes words, uniform over [0, 2^32), (count, size).
 extern "C" __global__ void philox_bits(
     long long* words, const long long* samples, const long long* step, unsigned stream, unsigned k0, unsigned k1,
     long long count, long long size
@@ -38,7 +38,7 @@ extern "C" __global__ void philox_bits(
     }
 }
 
-// eps[n, i] ~ N(0, 1), (count, size).
+// Writes eps ~ N(0, 1), (count, size).
 extern "C" __global__ void philox_normal(
     float* eps, const long long* samples, const long long* step, unsigned stream, unsigned k0, unsigned k1,
     long long count, long long size
@@ -56,15 +56,16 @@ extern "C" __global__ void philox_normal(
 __device__ inline float to_model(unsigned char value) { return value / 127.5f - 1.0f; }
 __device__ inline float to_model(float value) { return value; }
 
-// The streams of a batch by their words: when, with what noise, and whether mirrored; all keyed alike.
+// The streams of a batch, for times, noise and flips: they differ in their words and share the key.
 struct Batch {
     const long long *places, *samples, *step;
     unsigned times, noises, flips, k0, k1;
-    int flip;  // whether any image is mirrored
+    int flip;  // whether images are mirrored at random
 };
 
-// x_0[n] = data[places[n]], in the model's range and mirrored along its rows of `width` pixels where the flip's word is
-// below 2^31; t[n] in [0, T); eps ~ N(0, 1); x_t = signal[t] x_0 + noise[t] eps (DDPM eq. 4). (count, size) each.
+// Writes x_0[n] = data[places[n]], mapped to the model's range, and mirrored along rows of `width` pixels if the word
+// of its flip is below 2^31; t[n], uniform over [0, T); eps ~ N(0, 1); x_t = signal[t] x_0 + noise[t] eps (DDPM eq. 4).
+// All but t, (count), are (count, size).
 template <class Value>
 __device__ void noised(
     const Value* data, Batch batch, const float* signal, const float* noise, float* x_0, long long* t, float* eps,

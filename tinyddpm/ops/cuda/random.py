@@ -1,4 +1,4 @@
-"""The random numbers of `tinyddpm.backend.random` drawn by kernels."""
+"""The random numbers of `tinyddpm.backend.random`, drawn by kernels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tinyddpm.ops.cuda.kernels import Kernels
 
 
 class CupyRandom(Random):
-    """The same numbers as those of `Random`, a launch each: bits bit for bit, normals to the last rounding."""
+    """The numbers of `Random`, drawn by one launch: bits are equal, normals equal up to the last rounding."""
 
     def __init__(self, backend: Backend, seed: int) -> None:
         super().__init__(backend.xp, seed, backend.device)
@@ -32,12 +32,12 @@ class CupyRandom(Random):
         return self._draw("philox_normal", eps, purpose, step, samples, layer)
 
     def stream(self, purpose: Purpose, step: Step, samples: Samples, layer: int = 0) -> tuple[Array | np.uint32, ...]:
-        """Return what a kernel draws a stream by: samples and step on the device, the stream's word, and the key."""
+        """Return a kernel's arguments for a stream: samples and step on the device, the stream's word, and the key."""
         word = np.uint32(purpose + 256 * in_range("layer", layer, 2**24))
         return *self.on_device(step, samples), word, *self.key_words()
 
     def _draw(self, kernel: str, out: Array, purpose: Purpose, step: Step, samples: Samples, layer: int) -> Array:
-        """Fill `out`, (samples, ...), by one of the kernels that draw."""
+        """Fill `out`, (samples, ...), by the named kernel, and return it."""
         stream, size = self.stream(purpose, step, samples, layer), prod(out.shape[1:])
         if out.size:
             where = geometry.elements(out.shape[0] * -(-size // 4))
@@ -47,7 +47,7 @@ class CupyRandom(Random):
         return out
 
     def key_words(self) -> tuple[np.uint32, ...]:
-        """Return the key as kernels take it."""
+        """Return the key as arguments of kernels: two uint32."""
         return tuple(np.uint32(word) for word in self.key)
 
     def _empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -55,9 +55,9 @@ class CupyRandom(Random):
 
 
 def mask_arguments(dropout: Dropout) -> tuple[Any, ...] | None:
-    """Return what a kernel draws dropout's mask by: the stream, the least word that is kept, and the share of those.
+    """Return a kernel's arguments for dropout's mask: the stream, the least word of kept elements, and 1 − rate.
 
-    None where the numbers are drawn elsewhere.
+    None if the random numbers are not drawn by kernels.
     """
     noise = dropout.noise
     if not isinstance(noise.random, CupyRandom):
@@ -67,4 +67,4 @@ def mask_arguments(dropout: Dropout) -> tuple[Any, ...] | None:
 
 
 NO_MASK = (None, None, *(np.uint32(0),) * 3, np.int64(0), 1.0)
-"""The same arguments for a kernel that drops nothing."""
+"""The arguments in place of `mask_arguments` for a kernel that drops nothing."""

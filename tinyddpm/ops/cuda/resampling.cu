@@ -1,8 +1,8 @@
-// Doubling and halving of NHWC images: tinyddpm/ops/resampling.py. Upsampling and average pooling are made of the
-// same two kernels, each the other's transpose. Rows are pixels of the coarse image, (n, i, j); threads are (strip, row).
+// Doubling and halving of NHWC images (tinyddpm/ops/resampling.py). Upsampling and average pooling use the same two
+// kernels, which are each other's transpose. Rows are pixels of the coarse image, (n, i, j); threads are (strip, row).
 #include "common.cuh"
 
-// Where the upper left of the four fine pixels under a coarse pixel begins; `width` is the coarse image's.
+// The index of the upper left of the four fine pixels of a coarse pixel; `width` is that of the coarse image.
 __device__ inline size_t fine_pixel(unsigned pixel, int width, int channels) {
     size_t row = pixel / width, j = pixel % width;  // row counts through all images, and so does 2 row
     return (2 * row * 2 * width + 2 * j) * channels;
@@ -47,7 +47,7 @@ __device__ void sum_of_four(const scalar* fine, scalar* coarse, int width, int c
     by_rows<lanes>(pixels, channels, read, write);
 }
 
-// coarse[n, i, j] = the sum of the four
+// coarse[n, i, j] = the sum of fine[n, 2i + (0|1), 2j + (0|1)]
 extern "C" __global__ void squares_summed(
     const scalar* fine, scalar* coarse, int width, int channels, int pixels, int lanes
 ) {

@@ -1,4 +1,5 @@
-// Softmax of rows, between the two products of attention: tinyddpm/ops/attention.py. One warp a row, block (32, rows).
+// Softmax of rows, between the two products of attention (tinyddpm/ops/attention.py). One warp per row, block (32,
+// rows).
 #include "common.cuh"
 
 __device__ inline float warp_sum(float value) {
@@ -11,8 +12,8 @@ __device__ inline float warp_max(float value) {
     return value;
 }
 
-// p = softmax(factor scores) over the last axis of (rows, length); factor > 0. Where `there`, (rows / each, length), is
-// false, p is 0 whatever the score; a null pointer for no mask. `each` rows in turn share a row of it.
+// p = softmax(factor scores) over the last axis of (rows, length); factor > 0. `there` is a mask (rows / each, length),
+// or null: where it is false, p is 0 whatever the score. `each` consecutive rows share a row of the mask.
 extern "C" __global__ void softmax_forward(
     const scalar* scores, scalar* p, float factor, int rows, int length, const bool* there, int each
 ) {

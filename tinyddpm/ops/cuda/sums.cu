@@ -1,14 +1,14 @@
-// Sums in a fixed order, the same in each run.
+// Sums in a fixed order, so that repeated runs give the same bits.
 #include "common.cuh"
 
-// dw, (taps, c_in, c_out), from cuDNN's, (c_out, taps, c_in). Block number `block`, of 256 threads, turns 32 x 32
-// numbers of a tap.
+// Writes dw, (taps, c_in, c_out), the transpose of cuDNN's, (c_out, taps, c_in). Block `block`, of 256 threads,
+// transposes 32 x 32 numbers of one tap.
 __device__ inline void turn(const scalar* turned, float* dw, int taps, int c_in, int c_out, int block) {
     int across = (c_out + 31) / 32, down = (c_in + 31) / 32, tap = block / across / down;
     int first_i = block / across % down * 32, first_o = block % across * 32;
     int thread = threadIdx.y * blockDim.x + threadIdx.x, x = thread % 32, above = thread / 32;
     float *tile = shared, read[4];  // (32, 33)
-    for (int k = 0; k < 4; k++) {  // past the last of either channels, the last
+    for (int k = 0; k < 4; k++) {  // in place of channels past the last, the last
         int o = min(first_o + 8 * k + above, c_out - 1), i = min(first_i + x, c_in - 1);
         read[k] = load(turned[((size_t)o * taps + tap) * c_in + i]);
     }
@@ -20,7 +20,7 @@ __device__ inline void turn(const scalar* turned, float* dw, int taps, int c_in,
     }
 }
 
-// What another block has written, past the cache of this one, which may be older.
+// Loads numbers that another block has written, bypassing the L1 cache, which may hold older ones.
 template <int lanes>
 __device__ void load_fresh(const float* from, float* values) {
     for (int lane = 0; lane < lanes; lane += 4) {
@@ -29,8 +29,8 @@ __device__ void load_fresh(const float* from, float* values) {
     }
 }
 
-// db, the sum of dy, (rows, c_out), over its rows. Block number `block` takes `each` rows of `width` channels; the last to
-// be done with its channels adds up what all of them have found, in order.
+// Writes db, the sum of dy, (rows, c_out), over its rows. Block `block` sums `each` rows of `width` channels; the block
+// that finishes last among those of the same channels adds up the sums of all of them, in order.
 template <int lanes>
 __device__ void sum_rows(
     const scalar* dy, float* partial, float* db, unsigned* arrived, int c_out, int rows, int each, int width, int block,
@@ -38,9 +38,9 @@ __device__ void sum_rows(
 ) {
     int across = (c_out + width - 1) / width, chunks = blocks / across, chunk = block / across;
     int first_c = block % across * width, first = chunk * each, last = min(first + each, rows);
-    unsigned* count = (unsigned*)(shared + blockDim.y * width);  // (1), behind the sums
+    unsigned* count = (unsigned*)(shared + blockDim.y * width);  // (1), after the sums
 
-    // For each strip of the block: to[c] = the sum of value(row, c, found) over rows.
+    // For each strip of the block, to[c] = the sum over rows of the numbers that value(row, c, found) writes.
     auto sum_strips = [&](int rows, float* to, auto value) {
         for (int c = first_c + lanes * threadIdx.x; c < first_c + width; c += lanes * blockDim.x) {
             auto of_row = [&](int row, float* found) { value(row, c, found); };
@@ -64,8 +64,8 @@ __device__ void sum_rows(
     });
 }
 
-// What cuDNN leaves to do of a convolution's gradients: its dw is turned, and db summed. The first `sums` blocks do the
-// latter, which takes longer; `arrived` counts them for each of their widths, and is 0 again when it is left.
+// Completes the gradients of cuDNN's convolution: transposes its dw and sums db. The first `sums` blocks do the sum,
+// which takes longer; `arrived` counts finished blocks for each `width` of channels, and is 0 before and after.
 extern "C" __global__ void turned_gradients(
     const scalar* turned, const scalar* dy, float* dw, float* partial, float* db, unsigned* arrived, int taps, int c_in,
     int c_out, int rows, int each, int sums, int lanes
@@ -79,7 +79,7 @@ extern "C" __global__ void turned_gradients(
     }
 }
 
-// dw = the sum of its parts, (parts, size), and db of its own, (parts, channels). One thread an element of either.
+// Writes dw, the sum of its parts, (parts, size), and db, the sum of (parts, channels). One thread per element.
 extern "C" __global__ void sum_of_parts(
     const float* dw_parts, const float* db_parts, float* dw, float* db, int parts, long long size, int channels
 ) {
@@ -92,8 +92,8 @@ extern "C" __global__ void sum_of_parts(
     *(of_w ? dw + i : db + (i - size)) = sum;
 }
 
-// dtable[k, d] = the sum of dy[n, d] over the samples with index[n] = k (tinyddpm/ops/linear.py). One thread an element
-// of dtable, (classes, width).
+// dtable[k, d] = the sum of dy[n, d] over the samples with index[n] = k (tinyddpm/ops/linear.py). One thread per
+// element of dtable, (classes, width).
 extern "C" __global__ void embedding_backward(
     const scalar* dy, const long long* index, float* dtable, int samples, int width, long long size
 ) {

@@ -1,4 +1,4 @@
-"""Both ends of a training step by kernels: the noised batch in one launch, Adam with its average in three."""
+"""Both ends of a training step by kernels: the noised batch by one launch, Adam with its average by three."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinyddpm.ops.optimisation import Descent, Factor
 
 
 class CudaTrainingEnds(Launching):
-    """What the reference does in many passes."""
+    """Noising and optimisation by kernels, where the reference makes many passes."""
 
     def noised(
         self,
@@ -29,7 +29,7 @@ class CudaTrainingEnds(Launching):
         t: Array = None,
         flip: bool = False,
     ) -> Noised:
-        """Return samples with their noise, by one kernel where it draws their times too."""
+        """Return samples with times and noise, by one kernel unless `t` is given."""
         xp, float32 = self.xp, self.xp.float32
         if not isinstance(random, CupyRandom) or t is not None or data.dtype not in (xp.uint8, float32):
             return super().noised(random, step, samples, data, levels, places, t, flip)
@@ -48,7 +48,7 @@ class CudaTrainingEnds(Launching):
         return batch
 
     def lengths(self, gradient: Array) -> Array:
-        """Return the lengths of the parts that blocks of threads have taken, (blocks,)."""
+        """Return the norms of the parts of the gradient that blocks of threads add up, (blocks,)."""
         if not self._takes(gradient) or gradient.dtype != self.xp.float32:
             return super().lengths(gradient)
         sums = geometry.partial_sums(gradient.size)
@@ -57,7 +57,7 @@ class CudaTrainingEnds(Launching):
         return partial
 
     def step_factors(self, descent: Descent, step: Array, rate: Array, loss: Array, lengths: Array) -> Array:
-        """Return the factors, by one block of threads."""
+        """Return the factors by one block of threads."""
         if lengths.dtype != self.xp.float32 or loss.dtype != self.xp.float32:
             return super().step_factors(descent, step, rate, loss, lengths)
         factors = self._empty((len(Factor),), lengths.dtype)
@@ -71,7 +71,7 @@ class CudaTrainingEnds(Launching):
     def adam(
         self, descent: Descent, factors: Array, gradient: Array, weights: Array, ema: Array, m: Array, v: Array
     ) -> None:
-        """Do a step in place, by one kernel."""
+        """Apply Adam and the running average in place, by one kernel."""
         buffers = gradient, weights, ema, m, v
         if not self._takes(factors, *buffers) or gradient.dtype != self.xp.float32:
             super().adam(descent, factors, *buffers)
@@ -81,7 +81,7 @@ class CudaTrainingEnds(Launching):
         self._launch("optimisation", "adam_ema", where, gradient, factors, *buffers[1:], descent.eps, np.int64(size))
 
     def power_average(self, exponent: float, step: Array, factors: Array, weights: Array, average: Array) -> None:
-        """Count a step's weights in an average in place, by one kernel."""
+        """Include the weights after a step in an average, in place, by one kernel."""
         if not self._takes(factors, weights, average) or weights.dtype != self.xp.float32:
             super().power_average(exponent, step, factors, weights, average)
             return

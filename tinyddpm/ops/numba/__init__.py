@@ -1,1 +1,1 @@
-"""Operations compiled by Numba: one pass over memory where NumPy takes one for each step of the arithmetic."""
+"""Operations compiled by Numba: a single pass over memory where NumPy makes one for each step of the arithmetic."""

@@ -1,4 +1,4 @@
-"""SiLU, GELU and dropout: one pass over what they are given."""
+"""SiLU, GELU and dropout, one pass over memory each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinyddpm.ops.numba.sharing import PASS, share
 
 
 class NumbaActivations(Activation):
-    """Functions of one element at a time."""
+    """Elementwise functions, compiled."""
 
     def silu(self, x: NDArray) -> tuple[NDArray, Saved]:
         """Return x σ(x)."""
@@ -29,7 +29,7 @@ class NumbaActivations(Activation):
         return _each(_silu_backward, x, plain(dy))
 
     def gelu(self, x: NDArray) -> tuple[NDArray, Saved]:
-        """Return x (1 + tanh u) / 2 as x σ(2 u), u = √(2/π) (x + 0.044715 x³): (1 + tanh u) / 2 is σ(2 u)."""
+        """Return x (1 + tanh u) / 2, u = √(2/π) (x + 0.044715 x³), computed as x σ(2 u): (1 + tanh u) / 2 = σ(2 u)."""
         x = plain(x)
         return _each(_gelu, x), self._save(x)
 
@@ -39,13 +39,13 @@ class NumbaActivations(Activation):
         return _each(_gelu_backward, x, plain(dy))
 
     def _masked(self, x: NDArray, keep: NDArray, rate: float) -> NDArray:
-        """Return x keep / (1 − rate), for a mask of x's shape."""
+        """Return x keep / (1 − rate), for a boolean mask of x's shape."""
         kept = x.dtype.type(1 / (1 - rate))
         return _each(lambda a, mask, y: _drop(a, mask, y, kept), plain(x), plain(keep))
 
 
 def _each(function: Callable[..., None], x: NDArray, *others: NDArray) -> NDArray:
-    """Return what a compiled function of flat arrays writes, of x's shape."""
+    """Return an array of x's shape, which `function` fills: it takes x, the others and the result, all of them flat."""
     y = np.empty_like(x)
     flat = [a.reshape(-1) for a in (x, *others, y)]
     share(lambda first, last: function(*(a[first:last] for a in flat)), x.size, PASS * x.size)

@@ -1,4 +1,4 @@
-"""What compiled operations take: contiguous arrays of one type."""
+"""Arguments and results of compiled operations: contiguous arrays of one dtype."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 NDArray = np.ndarray[Any, Any]
 
 Places: TypeAlias = tuple[NDArray, NDArray] | None
-"""Where a backward writes the gradients of two parameters; None where it makes room for them."""
+"""Arrays for the gradients of two parameters, which a backward writes to; None to allocate new ones."""
 
 
 def plain(a: NDArray, dtype: Any = None) -> NDArray:
-    """Return `a` contiguous, aligned and writeable, copied if it is not: each other kind would be compiled for anew."""
+    """Return `a` or a copy, C-contiguous, aligned and writeable: for other arrays functions would be compiled anew."""
     if a.flags.carray and (dtype is None or a.dtype == dtype):
         return a
     return np.array(a, dtype, order="C")
@@ -22,14 +22,14 @@ def plain(a: NDArray, dtype: Any = None) -> NDArray:
 
 @cache
 def nothing(dtype: Any) -> NDArray:
-    """Return what stands for an array (N, M) that there is not: one of no rows."""
+    """Return the empty array (0, 0) that compiled functions receive in place of an absent array of two dimensions."""
     return np.empty((0, 0), dtype)
 
 
 def stored(
     gradients: tuple[NDArray, NDArray, NDArray], into: Places, added: tuple[NDArray, ...]
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Return dx, which the caller owns, with `added` added to it, and the parameters' gradients, in their places."""
+    """Return dx with `added` added in place, and the parameters' gradients, copied to the arrays of `into` if given."""
     dx, *found = gradients
     for other in added:
         dx += other

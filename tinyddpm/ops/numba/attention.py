@@ -1,6 +1,6 @@
-"""Softmax attention head by head: a head's weights are made, and used, while they are in the cache.
+"""Softmax attention head by head, so that a head's weights are computed and used while they are in the cache.
 
-Rows of weights are as long as whole panels of the products, whatever the number of keys; what is beyond is not used.
+Rows of weights are padded to whole panels of the products; numbers beyond the last key are not used.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from tinyddpm.ops.numba.reductions import largest_of, product_of, total_of
 from tinyddpm.ops.numba.sharing import share
 
 BLOCK = 32
-"""Queries that are taken from their scores to their means before the next."""
+"""Number of queries whose scores, softmax and weighted means are computed before the next block of queries."""
 
 
 class NumbaAttention(Attention):
-    """Weighted means of values, of heads whose channels fill panels; others are NumPy's."""
+    """Attention for heads whose channels fill whole panels; NumPy's attention for other heads."""
 
     def attention(
         self, q: NDArray, k: NDArray, v: NDArray, heads: int = 1, mask: NDArray | None = None
@@ -50,7 +50,7 @@ class NumbaAttention(Attention):
     def attention_backward(self, saved: Saved, dy: NDArray) -> tuple[NDArray, NDArray, NDArray]:
         """Return (dq, dk, dv) of `attention`."""
         q, k, v, p, heads = saved
-        if p.ndim == 3:  # NumPy's, by heads
+        if p.ndim == 3:  # saved by NumPy's attention, (N · heads, L, M)
             return super().attention_backward(saved, dy)
         dq, dk, dv = (np.empty(a.shape, a.dtype) for a in (q, k, v))
         dy, scale = plain(dy), q.dtype.type((q.shape[2] // heads) ** -0.5)
@@ -64,7 +64,7 @@ class NumbaAttention(Attention):
 
 @compiled
 def _transposed(a: NDArray, at: int, row: int, rows: int, columns: int, a_t: NDArray, width: int) -> None:
-    """Write the transpose of a part of a flat array to rows of `width` numbers, zeros after its own."""
+    """Write the transpose of a (rows, columns) part of a flat array to `a_t`, (columns, width), padded with zeros."""
     for i in range(columns):
         line = a_t[i * width : (i + 1) * width]
         for j in range(rows):
@@ -79,7 +79,7 @@ def _weigh(
     q: NDArray, k: NDArray, v: NDArray, mask: NDArray, heads: int, scale: Any, p: NDArray, y: NDArray,
     first: int, last: int,
 ) -> None:  # fmt: skip
-    """Do some blocks of queries of all heads of all samples; keep the weights if there is room for them."""
+    """Write y, and p if it is not empty, for blocks of queries `first` to below `last` of all samples and heads."""
     _, queries, c = q.shape
     keys, d = k.shape[1], c // heads
     panel = VECTORS * BYTES // q.itemsize
@@ -116,7 +116,7 @@ def _undo(
     q: NDArray, k: NDArray, v: NDArray, p: NDArray, dy: NDArray, heads: int, scale: Any,
     dq: NDArray, dk: NDArray, dv: NDArray, first: int, last: int,
 ) -> None:  # fmt: skip
-    """Write dq, dk and dv of some heads."""
+    """Write dq, dk and dv for heads `first` to below `last`, counted through all samples."""
     _, queries, c = q.shape
     keys, width, d = k.shape[1], p.shape[3], c // heads
     v_t, ds = scratch(d * width, q), scratch(queries * width, q)
@@ -138,7 +138,7 @@ def _undo(
 
 @compiled
 def _softmax(row: NDArray, scale: Any) -> None:
-    """Turn scores into the softmax of `scale` times themselves."""
+    """Overwrite a row of scores with the softmax of `scale` times the scores."""
     one = row.dtype.type(1)
     largest = largest_of(row)
     for i in range(len(row)):
@@ -150,7 +150,7 @@ def _softmax(row: NDArray, scale: Any) -> None:
 
 @compiled
 def _softmax_of_those_there(row: NDArray, there: NDArray, scale: Any) -> None:
-    """Do the same where only some keys are there; the weights of the others are 0, and all if none is."""
+    """Overwrite a row of scores as `_softmax` does, but with weight 0 for keys whose `there` is False."""
     least = np.finfo(row.dtype).min
     for i in range(len(row)):
         row[i] = row[i] if there[i] else least
@@ -161,7 +161,7 @@ def _softmax_of_those_there(row: NDArray, there: NDArray, scale: Any) -> None:
 
 @compiled
 def _softmax_backward(p: NDArray, scale: Any, dp: NDArray) -> None:
-    """Turn dP into dS, P (dP − Σ_j dP_j P_j) times `scale`."""
+    """Overwrite a row of dP with dS = P (dP − Σ_j dP_j P_j) times `scale`."""
     along = product_of(p, dp)
     for i in range(len(p)):
         dp[i] = p[i] * (dp[i] - along) * scale

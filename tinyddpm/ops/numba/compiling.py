@@ -1,4 +1,4 @@
-"""How functions are compiled, and what of them is compiled before it is called."""
+"""Compiling functions with Numba, caching their code on disk, and declaring what to compile before the first call."""
 
 from __future__ import annotations
 
@@ -16,27 +16,26 @@ from tinyddpm import backend
 F = TypeVar("F", bound=Callable[..., Any])
 
 FASTMATH = {"nsz", "arcp", "contract", "afn"}
-"""What arithmetic may assume. Not that there are no NaN and no infinities: they must come through."""
+"""LLVM's fast-math flags for compiled functions. nnan and ninf are not among them: NaN and infinities propagate."""
 
 
 def compiled(function: F) -> F:
-    """Return `function` compiled for the types it is called with, once a machine: the code is kept on disk.
+    """Return `function` as a compiled function, specialised to the argument types of its calls and cached on disk.
 
-    It lets go of the interpreter while it runs, and divides as NumPy does: with a branch for zero, which Python has,
-    no loop would be vectorised.
+    It releases the GIL while it runs. Division by zero gives infinity or NaN, as in NumPy: the check that Python's
+    division makes would keep loops from being vectorised.
     """
     result: F = kept(numba.njit(error_model="numpy", nogil=True, fastmath=FASTMATH)(function))
     return result
 
 
 def kept(dispatcher: Any) -> Any:
-    """Return what Numba made of a function, its code from now on kept on disk.
+    """Return a Numba dispatcher after enabling its cache on disk.
 
-    It lies in `__pycache__` beside the source, or in the user's cache folder where that cannot be written to; a process
-    that can write to neither keeps its own. Code is used again until a Python source changes in the folder above the
-    function's, which is `ops`, or in `backend`. Numba alone would look at the function's own file, and go on with the
-    functions and the constants that other files held before. So of this package, compiled functions use what is in
-    these two alone.
+    The cache is `__pycache__` beside the source, or else the user's cache folder; a process that can write to neither
+    caches in memory. Cached code is valid until a Python source changes in `ops`, the folder above the function's, or
+    in `backend`. Numba by itself watches the function's own file only, and would reuse code compiled with functions and
+    constants that have since changed in other files. Compiled functions therefore use no other modules of this package.
     """
     try:
         dispatcher.enable_caching()
@@ -48,18 +47,18 @@ def kept(dispatcher: Any) -> Any:
 
 
 class Ahead(NamedTuple):
-    """A compiled function, and the types of the arguments that it is going to be called with."""
+    """A compiled function and the argument types that training calls it with."""
 
     function: Any
     types: tuple[Any, ...]
 
     @property
     def name(self) -> str:
-        """Where the function is found: its module, and its name there."""
+        """The function's module and name, as "module:name"."""
         return f"{self.function.__module__}:{self.function.__name__}"
 
     def is_missing(self) -> bool:
-        """Whether its code should be on disk, and is not."""
+        """Whether the cache on disk is in use and lacks this code."""
         kept = self.function._cache
         if kept.cache_path is None:
             return False
@@ -68,22 +67,22 @@ class Ahead(NamedTuple):
 
 
 AHEAD: list[Ahead] = []
-"""What modules that are imported have declared."""
+"""All declarations of the modules imported so far."""
 
 
 def ahead(types: str) -> Callable[[F], F]:
-    """Declare what a compiled function is called with in training, so that `prepare` can compile it before.
+    """Declare the argument types that training calls a compiled function with, so that `prepare` can compile it.
 
         @ahead("f4[:, ::1], f4[::1], i8")
         @compiled
         def scaled(x, scale, groups): ...
 
-    For other types, as of float64, it is compiled when it is called. A function that is called by compiled functions
-    alone is compiled with them, and needs no types.
+    For other types, such as float64, it is compiled when first called. A function that only compiled functions call is
+    compiled with them and needs no declaration.
 
     Args:
-        types: of the arguments, in Numba's words. "f4[:, ::1]" is a float32 array of two dimensions in C order, "i8" a
-            whole number of Python's, "f8" a real one, "b1" a truth.
+        types: argument types in Numba's notation. "f4[:, ::1]" is a two-dimensional float32 array in C order, "i8" a
+            Python int, "f8" a Python float, "b1" a bool.
     """
     arguments, _ = normalize_signature(f"({types},)")
 
@@ -96,7 +95,7 @@ def ahead(types: str) -> Callable[[F], F]:
 
 @cache
 def _sources(folder: Path) -> str:
-    """Return the hash of all Python sources in a folder and those below, with their paths."""
+    """Return a SHA-256 hash of the paths and contents of all Python sources in a folder and its subfolders."""
     digest = sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + sha256(path.read_bytes()).digest())

@@ -1,4 +1,4 @@
-"""Convolution in compiled code, by what costs least for the shape."""
+"""Convolution in compiled code, by the cheapest algorithm for its shape."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from tinyddpm.ops.numba import patches, winograd
 from tinyddpm.ops.numba.products import panel_width
 
 TO_V, FROM_M, TO_U = 192, 140, 410
-"""What a tile's channel costs on the way in and out of Winograd's products, and a weight, in multiply-adds of those."""
+"""Cost of transforming a tile into V and from M, per channel, and a weight into U, in multiply-adds of the products."""
 
 SHORT = 1.25
-"""What a product costs whose rows are an image's, and whose sums are read again for each row of the kernel."""
+"""Relative cost of products with rows of an image, which read their sums again for each row of the kernel."""
 
 ADDED = 500
-"""What adding a register of a patch to an image costs, in multiply-adds of a product."""
+"""Cost of adding a panel's width of a patch to an image, in multiply-adds of a product."""
 
 
 class NumbaConvolution(CpuConvolution):
-    """Convolution of NHWC images of float32 or float64."""
+    """Convolution of NHWC images in float32 or float64."""
 
     def conv2d_costs(self, x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: int = 1) -> dict[str, float]:
-        """Return what each algorithm that can do this convolution would cost, in 10⁹ multiply-adds of float32.
+        """Return the cost of each applicable algorithm, in 10⁹ multiply-adds of float32.
 
-        What is modelled is one forward; Winograd's weights are transformed for each in training alone.
+        This is a model of one forward. It includes Winograd's transform of the weights in training alone: otherwise U
+        is cached.
         """
         return dict(_costs(x_shape, w_shape, stride, self.training))
 
     def conv2d(
         self, x: NDArray, w: NDArray, b: NDArray, stride: int = 1, residual: NDArray | None = None
     ) -> tuple[NDArray, Saved]:
-        """Return the convolution, by the algorithm that costs least. Saved are x and w."""
+        """Return the convolution by the cheapest algorithm. Saved are x, w and the stride."""
         algorithm = self._algorithm(x, w, stride)
         u = self._transformed_weights(w) if algorithm == "winograd" else None
         x, w, b = _plain(x), _plain(w), _plain(b)
@@ -50,7 +51,7 @@ class NumbaConvolution(CpuConvolution):
         return y, self._save(x, w, stride)
 
     def conv2d_backward(self, saved: Saved, dy: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-        """Return (dx, dw, db): by Winograd's products unless x or y has few channels."""
+        """Return (dx, dw, db): by Winograd for 3×3 kernels at stride 1, unless x or y has few channels."""
         x, w, stride = saved
         dy = _plain(dy)
         if _fits_winograd(w.shape, stride):
@@ -82,11 +83,11 @@ def _fits_winograd(w_shape: tuple[int, ...], stride: int) -> bool:
 
 
 def _whole_panels(columns: int) -> int:
-    """Return the columns of the panels that hold so many, of float32."""
+    """Return `columns` rounded up to whole panels of float32."""
     width = panel_width(4)
     return -(-columns // width) * width
 
 
 def _plain(a: NDArray) -> NDArray:
-    """Return an array, or a copy, that is contiguous and may be written to: the one kind that is compiled for."""
+    """Return `a` or a copy, contiguous and writeable: the only kind of array that functions are compiled for."""
     return a if a.flags.carray else np.require(a, requirements=["C", "W"])

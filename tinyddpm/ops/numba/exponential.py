@@ -1,7 +1,8 @@
-"""The exponential function as compilers vectorise it: e^x = 2^n e^r, n = round(x / ln 2) and |r| ≤ ln 2 / 2.
+"""The exponential function in a form that LLVM vectorises: e^x = 2^n e^r, n = round(x / ln 2) and |r| ≤ ln 2 / 2.
 
-NumPy's own is one call a number inside a compiled loop. n is found by adding a constant whose last digit is worth one:
-it then stands in the last bits of the sum, from where a shift brings it to the exponent of 2^n. e^r is a polynomial.
+`numpy.exp` in a compiled loop is a function call per number. Here x / ln 2 is added to a constant whose last bit is
+worth 1, which rounds it to n and leaves n in the last bits of the sum. A shift then moves these bits to the exponent of
+2^n. e^r is a polynomial.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ from tinyddpm.ops.numba.compiling import FASTMATH
 
 
 def exp(x: Any) -> Any:
-    """Return e^x in compiled code, of a float32 or float64 number.
+    """Return e^x of a float32 or float64 number, in compiled code.
 
-    The largest relative error is 1e-7 in float32 and 3e-16 in float64. Where e^x is too large it is infinite; below
-    −86, in float64 below −707, it is 0. That of NaN is NaN.
+    The largest relative error is 1e-7 in float32 and 3e-16 in float64. The result is infinite where e^x overflows, 0
+    for x < −86, in float64 for x < −707, and NaN for NaN.
     """
-    raise NotImplementedError("exp is for compiled code: call numpy.exp")
+    raise NotImplementedError("exp works in compiled code alone: call numpy.exp")
 
 
 def logistic(x: Any) -> Any:
-    """Return σ(x) = 1 / (1 + e^(−x)) in compiled code, of a float32 or float64 number."""
-    raise NotImplementedError("logistic is for compiled code")
+    """Return σ(x) = 1 / (1 + e^(−x)) of a float32 or float64 number, in compiled code."""
+    raise NotImplementedError("logistic works in compiled code alone")
 
 
 def _halved_power(context: Any, t: Any) -> Any:
-    """Return 2^(n−1), t being n plus the constant that brings n to its last bits."""
+    """Return 2^(n−1), given t, the sum of n and the constant that leaves n in its last bits."""
     width, mantissa, bias = {types.float32: (32, 23, 127), types.float64: (64, 52, 1023)}[t]
     integer = ir.IntType(width)
 
@@ -49,8 +50,9 @@ halved_power = intrinsic(_halved_power)
 
 SINGLE = (89, -86, 12582912, 0.693359375, -2.12194440e-4, (0.001381454, 0.008368745, 0.04166839, 0.1666652, 0.49999993))
 DOUBLE = (710, -707, 3 * 2**51, 0.693145751953125, 1.42860682030941723e-6, [1 / factorial(k) for k in range(13, 1, -1)])
-"""The largest and the least x, what brings n to the last bits, ln 2 in two parts, and the coefficients of e^r down to
-that of r²: for the smallest largest relative error in float32, 3e-9, and Taylor's in float64."""
+"""Constants for float32 and float64: an x at which e^x is infinite, and the x below which it is 0; the constant that
+leaves n in the last bits; ln 2 as a sum of two parts; the coefficients of e^r from the highest power down to r², in
+float32 those of least maximal relative error, 3e-9, in float64 Taylor's."""
 
 
 def _exp(x: Any) -> Callable[[Any], Any]:

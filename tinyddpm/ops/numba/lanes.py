@@ -1,8 +1,8 @@
-"""Vectors of numbers side by side, as a processor's registers hold them, for functions that emit LLVM's instructions.
+"""Vectors of adjacent numbers, one per processor register, for functions that emit LLVM instructions.
 
-Numba's loops are vectorised where LLVM can prove that no arrays overlap and finds that it pays. Functions that are
-`intrinsic` say themselves what is done with which register: Python runs when they are compiled, so its loops and lists
-are unrolled code.
+LLVM vectorises a Numba loop only if it can prove that no arrays overlap and expects a gain. An `intrinsic` function
+emits vector instructions itself. Its Python code runs at compile time, so that its loops and lists become unrolled
+code.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from numba import types
 from numba.core.registry import cpu_target
 
 BYTES = 64 if "+avx512f" in cpu_target.target_context.codegen().magic_tuple()[2] else 32
-"""Bytes in a register: AVX-512's, or else AVX2's; a processor with narrower ones takes two for one."""
+"""Bytes of a vector: a register of AVX-512 or else of AVX2. With narrower registers LLVM uses two for a vector."""
 
 INTEGER = ir.IntType(64)
-"""The type of an index."""
+"""LLVM type of an index."""
 
 CONTRACT = ("contract",)
-"""What lets a product and a sum become one instruction."""
+"""Fast-math flag that lets LLVM fuse a product and a sum into one instruction."""
 
 
 class Lanes:
-    """A vector while a function is compiled: operators emit instructions.
+    """A vector in a function that is being compiled; its operators emit instructions.
 
     Args:
-        builder: of LLVM's instructions.
-        value: the vector.
+        builder: llvmlite's IRBuilder.
+        value: LLVM value of the vector.
     """
 
     def __init__(self, builder: Any, value: Any) -> None:
@@ -49,14 +49,14 @@ class Lanes:
 
 
 class Memory:
-    """An array's numbers while a function is compiled, from an element on.
+    """The elements of a flat array from some index on, in a function that is being compiled.
 
     Args:
-        context: Numba's.
-        builder: of LLVM's instructions.
-        array: its type in Numba.
-        value: the array.
-        at: index of its first element that is meant, an LLVM integer.
+        context: Numba's target context.
+        builder: llvmlite's IRBuilder.
+        array: Numba type of the array.
+        value: LLVM value of the array.
+        at: index of the first element, an LLVM integer; other indices count from here.
     """
 
     def __init__(self, context: Any, builder: Any, array: types.Array, value: Any, at: Any) -> None:
@@ -72,7 +72,7 @@ class Memory:
         return Lanes(self.builder, ir.Constant(self.vector, [0.0] * self.count))
 
     def load(self, at: Any, mask: Any = None) -> Lanes:
-        """Return the vector that starts `at` elements on; zero, and not read, where there is a mask and it is off."""
+        """Return the vector that starts at index `at`; lanes that are off in the mask are 0 and not read."""
         pointer = self._pointer(at)
         if mask is None:
             return Lanes(self.builder, self.builder.load(pointer, align=self.size, typ=self.vector))
@@ -80,7 +80,7 @@ class Memory:
         return Lanes(self.builder, self._call("load", self.vector, arguments))
 
     def store(self, vector: Lanes, at: Any, mask: Any = None) -> None:
-        """Write the vector `at` elements on, and nothing where there is a mask and it is off."""
+        """Write the vector to memory from index `at` on; lanes that are off in the mask are not written."""
         pointer = self._pointer(at)
         if mask is None:
             self.builder.store(vector.value, pointer, align=self.size)
@@ -88,18 +88,18 @@ class Memory:
             self._call("store", ir.VoidType(), [vector.value, pointer, self._align(), self._truths(mask)])
 
     def spread(self, at: Any) -> Lanes:
-        """Return a vector of the one number `at` elements on, repeated."""
+        """Return a vector whose lanes all hold the number at index `at`."""
         number = self.builder.load(self.builder.gep(self.start, [at]))
         return Lanes(self.builder, self.splat(number))
 
     def splat(self, number: Any) -> Any:
-        """Return a vector of one number, repeated."""
+        """Return a vector whose lanes all hold one LLVM number."""
         kind = ir.VectorType(number.type, self.count)
         first = self.builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.IntType(32)(0))
         return self.builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), self.count), None))
 
     def first(self, lanes: Any) -> Any:
-        """Return a mask, an integer of one bit a lane, that is on for the first so many lanes."""
+        """Return a mask that is on for the first `lanes` lanes: an integer with one bit per lane."""
         kind = ir.VectorType(lanes.type, self.count)
         on = self.builder.icmp_signed("<", ir.Constant(kind, list(range(self.count))), self.splat(lanes))
         return self.builder.bitcast(on, ir.IntType(self.count))

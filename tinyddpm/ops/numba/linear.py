@@ -1,4 +1,4 @@
-"""Linear maps in blocks of rows: what is added to a product is added while it is in the cache."""
+"""Linear maps in blocks of rows: bias and residual are added to a block of products while it is in the cache."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tinyddpm.ops.numba.products import VECTORS, fits, panel_width, product
 from tinyddpm.ops.numba.sharing import share
 
 BLOCK = 64
-"""Rows that are taken from the product to the last sum before the next."""
+"""Number of rows whose product, bias and residual are computed before the next block of rows."""
 
 TERMS = 256
-"""Rows of x and dy whose products are added to dW before the next."""
+"""Number of rows of x and dy in a block, whose product is added to dW before that of the next block."""
 
 
 class NumbaLinear(Linear):
-    """Products with a weight matrix whose columns fill panels; others are NumPy's."""
+    """Products with a weight matrix whose columns fill whole panels; NumPy's products for other matrices."""
 
     def linear(self, x: NDArray, w: NDArray, b: NDArray, residual: NDArray | None = None) -> tuple[NDArray, Saved]:
-        """Return y = x W + b, and a residual added in the same pass as the bias."""
+        """Return y = x W + b, the residual added in the same pass as the bias."""
         if not fits(w.shape[1], x.dtype):
             return super().linear(x, w, b, residual)
         x, w = plain(x), plain(w)
@@ -48,7 +48,7 @@ class NumbaLinear(Linear):
 
 
 def _mapped(x: NDArray, w: NDArray, b: NDArray, residual: NDArray | None) -> NDArray:
-    """Return x W + b, and a residual added."""
+    """Return x W + b, plus the residual if given."""
     c_in, c_out = w.shape
     y = np.empty((*x.shape[:-1], c_out), x.dtype)
     other = y[:0] if residual is None else plain(residual, x.dtype)
@@ -60,7 +60,7 @@ def _mapped(x: NDArray, w: NDArray, b: NDArray, residual: NDArray | None) -> NDA
 @ahead("f4[::1], f4[::1], f4[::1], f4[::1], f4[::1], i8, i8")
 @compiled
 def _map(x: NDArray, w: NDArray, b: NDArray, residual: NDArray, y: NDArray, first: int, last: int) -> None:
-    """Write rows of x W + b from the first to below the last; the residual is added if it has elements."""
+    """Write x W + b, plus the residual if it is not empty, to the rows of y from `first` to below `last`."""
     c_out = b.size
     c_in = w.size // c_out
     for start in range(first, last, BLOCK):
@@ -80,7 +80,7 @@ def _map(x: NDArray, w: NDArray, b: NDArray, residual: NDArray, y: NDArray, firs
 @ahead("f4[::1], f4[::1], f4[::1], f4[::1], i8, i8")
 @compiled
 def _gradient(x: NDArray, dy: NDArray, dw: NDArray, db: NDArray, first: int, last: int) -> None:
-    """Write dW = xᵀ dy and db = Σ dy, the panels of columns from the first to below the last."""
+    """Write the panels of columns of dW = xᵀ dy and db = Σ dy from `first` to below `last`."""
     c_out = db.size
     c_in, count, panel = dw.size // c_out, dy.size // c_out, VECTORS * BYTES // dy.itemsize
     begin, columns = first * panel, (last - first) * panel

@@ -1,4 +1,4 @@
-"""Squared errors of each sample: the difference and the sum of its squares in one pass."""
+"""Mean squared errors: the difference and its sum of squares in one pass over each sample."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinyddpm.ops.numba.sharing import PASS, share
 
 
 class NumbaLoss(Loss):
-    """The mean squared error of each sample."""
+    """Losses, with a compiled mean squared error."""
 
     def mse(self, prediction: NDArray, target: NDArray) -> tuple[NDArray, Saved]:
         """Return L_n = mean((prediction_n − target_n)²) of each sample, (N,)."""
@@ -37,7 +37,7 @@ class NumbaLoss(Loss):
 @ahead("f4[:, ::1], f4[:, ::1], f4[:, ::1], f4[::1], i8, i8")
 @compiled
 def _squared_errors(a: NDArray, b: NDArray, found: NDArray, losses: NDArray, first: int, last: int) -> None:
-    """Write a − b of some samples, and the means of its squares."""
+    """Write a − b to `found`, and the mean of its squares to `losses`, for samples `first` to below `last`."""
     for n in range(first, last):
         a_n, b_n, found_n = a[n], b[n], found[n]
         for i in range(len(a_n)):
@@ -48,7 +48,7 @@ def _squared_errors(a: NDArray, b: NDArray, found: NDArray, losses: NDArray, fir
 @ahead("f4[:, ::1], f4[::1], f4[:, ::1], i8, i8")
 @compiled
 def _error_gradient(found: NDArray, dlosses: NDArray, out: NDArray, first: int, last: int) -> None:
-    """Write what the losses' gradients make of the differences of some samples."""
+    """Write dlosses_n · 2 found_n / size to `out` for samples `first` to below `last`."""
     for n in range(first, last):
         found_n, out_n = found[n], out[n]
         share = dlosses[n] * found.dtype.type(2 / len(found_n))

@@ -1,8 +1,8 @@
-"""Group norm, alone and with modulation, SiLU and dropout, layer norm, and what a sample is told per channel.
+"""Group norm, alone and with modulation, SiLU and dropout, layer norm, and modulation or a vector per sample.
 
-A sample is read in rows of whole pixels, about `ROW` numbers, which stay in the cache from loop to loop. What there is
-per channel is repeated to the length of a row, and sums are kept per place in a row before they are added up: so every
-inner loop is long, contiguous, and adds nothing to itself.
+A sample is read in rows of whole pixels, about `ROW` numbers, which stay in the cache from loop to loop. Numbers per
+channel are repeated to the length of a row, and sums are accumulated per place in a row and added up at the end. So
+each inner loop is long, contiguous, and without a dependence between its iterations.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from tinyddpm.ops.numba.exponential import logistic
 from tinyddpm.ops.numba.sharing import PASS, share
 
 ROW = 512
-"""Elements in a row, about: those of ten arrays fit the nearest cache."""
+"""Approximate number of elements in a row: rows of ten arrays fit the first-level cache."""
 
 
 class Normed(NamedTuple):
-    """What the backward of a group norm needs.
+    """Residuals of a group norm.
 
     Attributes:
         x: (N, pixels · C).
-        mean: (N, groups).
+        mean: (N, groups), μ.
         r: (N, groups), (σ² + ε)^(−1/2).
         factor: (N, C), or (1, C) without a modulation: h = x̂ · factor + constant.
-        constant: likewise.
-        scale: (C,), of the norm.
-        shift: (C,), of the norm.
-        modulation: scale and shift, (N, C) each, or nothing.
+        constant: the same shape.
+        scale: (C,), scale of the norm.
+        shift: (C,), shift of the norm.
+        modulation: scale and shift, (N, C) each, or the empty tuple.
         silu: whether SiLU follows.
         keep: dropout's mask, of x's shape; (0, 0) for none.
-        kept: what dropout multiplies what it keeps with.
+        kept: 1 / (1 − rate), dropout's factor of kept elements.
     """
 
     x: NDArray
@@ -55,12 +55,12 @@ class Normed(NamedTuple):
 
 
 class NumbaNorms(NormActivation):
-    """The norms: one large array is saved, x, and what is drawn for dropout."""
+    """Compiled norms. Saved are one large array, x, and dropout's mask."""
 
     def group_norm(
         self, x: NDArray, scale: NDArray, shift: NDArray, groups: int, eps: float = EPS
     ) -> tuple[NDArray, Saved]:
-        """Return the group norm."""
+        """Return the group norm of x."""
         return self._norm(x, scale, shift, groups, eps)
 
     def group_norm_backward(
@@ -71,7 +71,7 @@ class NumbaNorms(NormActivation):
         return dx, dscale, dshift
 
     def layer_norm(self, x: NDArray, scale: NDArray, shift: NDArray, eps: float = EPS) -> tuple[NDArray, Saved]:
-        """Return the layer norm: a group norm of samples with one pixel and one group."""
+        """Return the layer norm of x, as a group norm of samples with one pixel and one group."""
         y, saved = self._norm(x.reshape(-1, x.shape[-1]), scale, shift, 1, eps)
         return y.reshape(x.shape), saved
 
@@ -92,7 +92,7 @@ class NumbaNorms(NormActivation):
         dropout: Dropout | None = None,
         eps: float = EPS,
     ) -> tuple[NDArray, Saved]:
-        """Return dropout(silu(modulate(group_norm(x))))."""
+        """Return dropout(silu(modulate(group_norm(x)))) in one function."""
         return self._norm(x, scale, shift, groups, eps, modulation, True, dropout)
 
     def group_norm_silu_backward(
@@ -105,7 +105,7 @@ class NumbaNorms(NormActivation):
         self, x: NDArray, scale: NDArray, shift: NDArray, groups: int, eps: float,
         modulation: tuple[NDArray, ...] = (), silu: bool = False, dropout: Dropout | None = None,
     ) -> tuple[NDArray, Saved]:  # fmt: skip
-        """Return h = x̂ · scale + shift and its modulation, SiLU and dropout of it where wanted."""
+        """Return h = x̂ · scale + shift, followed by modulation, SiLU and dropout where asked for."""
         n, c, dtype = x.shape[0], x.shape[-1], x.dtype
         flat = plain(x).reshape(n, -1)
         keep = (
@@ -132,9 +132,9 @@ class NumbaNorms(NormActivation):
     def _norm_backward(
         self, saved: Normed, dy: NDArray, into: Places, added: tuple[NDArray, ...]
     ) -> tuple[NDArray, NDArray, NDArray, tuple[NDArray, ...]]:
-        """Return (dx, dscale, dshift, dmodulation).
+        """Return (dx, dscale, dshift, dmodulation) of `_norm`.
 
-        Of what reaches h, a = Σ dh and b = Σ dh x̂ per sample and channel: every gradient but dx is made of these two.
+        Every gradient except dx follows from two sums per sample and channel, a = Σ dh and b = Σ dh x̂.
         """
         x, mean, r, factor, constant, scale, shift, modulation, silu, keep, kept = saved
         (n, groups), c, dtype = mean.shape, factor.shape[1], x.dtype
@@ -159,7 +159,7 @@ class NumbaNorms(NormActivation):
         return dx.reshape(dy.shape), dscale, dshift, dmodulation
 
     def modulate(self, x: NDArray, scale: NDArray, shift: NDArray) -> tuple[NDArray, Saved]:
-        """Return x (1 + scale) + shift, one scale and shift per sample and channel."""
+        """Return x (1 + scale) + shift, with one scale and shift per sample and channel."""
         flat, scale = plain(x).reshape(len(x), -1), plain(scale, x.dtype)
         y = self._affine(flat, 1 + scale, plain(shift, x.dtype))
         return y.reshape(x.shape), self._save(flat, scale)
@@ -173,7 +173,7 @@ class NumbaNorms(NormActivation):
         return self._affine(flat, 1 + scale, np.zeros_like(scale)).reshape(dy.shape), dscale, dshift
 
     def add_vector(self, x: NDArray, v: NDArray) -> tuple[NDArray, Saved]:
-        """Return x + v, one vector per sample, added to each of its pixels."""
+        """Return x + v, with one vector per sample, added to each of its pixels."""
         y = self._affine(plain(x).reshape(len(x), -1), np.ones(v.shape, x.dtype), plain(v, x.dtype))
         return y.reshape(x.shape), self._save()
 
@@ -192,13 +192,13 @@ class NumbaNorms(NormActivation):
 
 
 def row_length(size: int, c: int) -> int:
-    """Return how many elements of a sample of `size` to take as a row: a multiple of c."""
+    """Return the number of elements in a row, a multiple of c, for a sample of `size` elements."""
     return c * max(1, min(ROW, size) // c)
 
 
 @compiled
 def _add_up(row: NDArray, width: int) -> None:
-    """Add up the pixels of a row, `width` channels each, in the place of its first."""
+    """Add all pixels of a row, `width` channels each, to its first pixel."""
     total = row[:width]
     for start in range(width, len(row), width):
         pixel = row[start : start + width]
@@ -208,7 +208,7 @@ def _add_up(row: NDArray, width: int) -> None:
 
 @compiled
 def _repeat(row: NDArray, width: int) -> None:
-    """Write the first pixel of a row to all others."""
+    """Copy the first pixel of a row, `width` channels, to all others."""
     first = row[:width]
     for start in range(width, len(row), width):
         pixel = row[start : start + width]
@@ -222,7 +222,10 @@ def _normalise(
     x: NDArray, factor: NDArray, constant: NDArray, keep: NDArray, kept: Any, eps: float, silu: bool,
     row_of_all: int, first: int, last: int, y: NDArray, mean: NDArray, r: NDArray,
 ) -> None:  # fmt: skip
-    """Write y, μ and r of some of the N · groups groups, `first` to `last`: of whole samples, but at either end."""
+    """Write y, μ and r for groups `first` to below `last` of all N · groups groups.
+
+    The first and the last sample may be cut: of these, only some groups are in the range.
+    """
     size, c, groups = x.shape[1], factor.shape[1], mean.shape[1]
     each = c // groups
     number = size // groups
@@ -292,13 +295,13 @@ def _normalise_backward(
     first_added: NDArray, second_added: NDArray, silu: bool, row_of_all: int, first: int, last: int,
     dx: NDArray, a: NDArray, b: NDArray,
 ) -> None:  # fmt: skip
-    """Write dx, a = Σ dh and b = Σ dh x̂ of some of the N · groups groups.
+    """Write dx, a = Σ dh and b = Σ dh x̂ for groups `first` to below `last` of all N · groups groups.
 
-    The means of g = dh · factor and of g x̂ need a and b alone, and what is left is linear in dh and in x − μ:
+    The group means of g = dh · factor and of g x̂ follow from a and b, so that dx is linear in dh and x − μ:
 
         dx = dh (r factor) − (x − μ) r² group mean(factor b) − r group mean(factor a)
 
-    What reaches x by other ways is added to dx: two arrays of its shape, or of (0, 0) for none.
+    `first_added` and `second_added` are added to dx: arrays of its shape, or empty, (0, 0).
     """
     size, c, groups = x.shape[1], factor.shape[1], mean.shape[1]
     each = c // groups
@@ -372,7 +375,7 @@ def _normalise_backward(
 def _scale_and_shift(
     x: NDArray, factor: NDArray, constant: NDArray, row: int, first: int, last: int, y: NDArray
 ) -> None:  # fmt: skip
-    """Write y = x · factor + constant of some samples, with one factor and constant per channel."""
+    """Write y = x · factor + constant for samples `first` to below `last`, factor and constant being (N, C)."""
     size, c = x.shape[1], factor.shape[1]
     slope, shift = np.empty((2, row), x.dtype)
     for n in range(first, last):
@@ -390,7 +393,7 @@ def _scale_and_shift(
 @ahead("f4[:, ::1], f4[:, ::1], i8, i8, i8, f4[:, ::1], f4[:, ::1]")
 @compiled
 def _channel_sums(dy: NDArray, x: NDArray, row: int, first: int, last: int, total: NDArray, along: NDArray) -> None:
-    """Write Σ dy over the pixels of some samples; and Σ dy x, where there is an x."""
+    """Write Σ dy over pixels to `total`, and Σ dy x to `along` unless x is empty, for samples `first` to `last` − 1."""
     size, c = dy.shape[1], total.shape[1]
     sums, products = np.empty((2, row), dy.dtype)
     for n in range(first, last):

@@ -1,4 +1,4 @@
-"""Adam with its average in one pass over memory, and a gradient's length in another."""
+"""Adam and the running average of weights in a single pass over memory."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ FINITE, CLIP, M_KEPT, M_NEW, V_KEPT, V_NEW, RATE, ROOT_V, EMA_KEPT, EMA_NEW = ma
 
 
 class NumbaOptimisation(Optimisation):
-    """The end of a training step."""
+    """The end of a training step, with a compiled `adam`."""
 
     def adam(
         self, descent: Descent, factors: NDArray, gradient: NDArray, weights: NDArray, ema: NDArray, m: NDArray,
         v: NDArray,
     ) -> None:  # fmt: skip
-        """Do a step in place, or nothing if it is not finite."""
+        """Apply Adam and the running average in place; change nothing if the step is not finite."""
         _adam(factors, gradient, weights, ema, m, v, gradient.dtype.type(descent.eps))
 
 

@@ -1,9 +1,9 @@
-"""Convolution of any kernel and stride by products of patches that are never written down.
+"""Convolution of any kernel and stride by products of patches, which are read from the image without being gathered.
 
-In a padded NHWC image the kw pixels that a row of the kernel meets lie side by side, and those of the next output pixel
-`stride` pixels on: kh matrices of patches, (W', kw · C), lie in kh rows of the image one number after the other, and a
-product reads them there. P(x) W is then a sum of kh products a row, dW = P(x)ᵀ dy as many, and Pᵀ(dy Wᵀ) one product a
-row and W' · kh additions of kw · C numbers.
+In a padded NHWC image the kw pixels under a row of the kernel are adjacent, and those of the next output pixel begin
+`stride` pixels further on. So kh rows of the image contain kh matrices of patches, (W', kw · C), and the products read
+them there. For each row of the output, P(x) W is a sum of kh products, dW = P(x)ᵀ dy takes as many, and Pᵀ(dy Wᵀ) takes
+one product and W' · kh additions of kw · C numbers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Shape = tuple[int, ...]
 def _copy_rows(
     x: NDArray, shape: Shape, n: int, i: int, top: int, left: int, rows: NDArray, kh: int, line: int
 ) -> None:
-    """Write kh rows from the n-th image's row i − top on, `left` pixels of zeros before each, to `rows`, (kh, line)."""
+    """Copy rows i − top, …, i − top + kh − 1 of image n to `rows`, (kh, line), each after `left` pixels of zeros."""
     _, height, width, c = shape
     for p in range(kh):
         k, to = i - top + p, p * line + left * c
@@ -37,7 +37,7 @@ def _copy_rows(
 
 @compiled
 def _zeros(count: int, like: NDArray) -> NDArray:
-    """Return zeros in memory that begins where a line of the cache does."""
+    """Return `count` zeros of the dtype of `like`, aligned to a cache line."""
     zeros: NDArray = scratch(count, like)
     for k in range(count):
         zeros[k] = 0
@@ -53,7 +53,7 @@ def _convolve(
     x: NDArray, shape: Shape, panels: NDArray, b: NDArray, residual: NDArray, y: NDArray, shape_out: Shape,
     kernel: tuple[int, ...], stride: int, padding: tuple[int, ...], start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Write rows of y, of all images' in their order, from `start` to below `stop`."""
+    """Write rows of y from `start` to below `stop`, counted through all images."""
     (kh, kw), (top, left, right) = kernel, padding
     _, _, width, c = shape
     _, height_out, width_out, c_out = shape_out
@@ -80,7 +80,7 @@ def _gradient(
     x: NDArray, shape: Shape, dy: NDArray, panels: NDArray, shape_out: Shape,
     kernel: tuple[int, ...], stride: int, padding: tuple[int, ...],
 ) -> None:  # fmt: skip
-    """Add P(x)ᵀ dy to `panels`, (panels, kh · kw · C, width)."""
+    """Add P(x)ᵀ dy to `panels`, (number of panels, kh · kw · C, width of a panel)."""
     (kh, kw), (top, left, right) = kernel, padding
     _, _, width, c = shape
     n, height_out, width_out, c_out = shape_out
@@ -103,7 +103,7 @@ def _add_patches(
     x: NDArray, shape: Shape, panels: NDArray, y: NDArray, shape_out: Shape,
     kernel: tuple[int, ...], stride: int, padding: tuple[int, ...], start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Add patches, which are pixels of x times a matrix (C, kh · kw · C'), in panels, to images y (N, H, W, C')."""
+    """Add Pᵀ(x M) to the images `start` to below `stop` of y, (N, H, W, C'), with M, (C, kh · kw · C'), in panels."""
     (kh, kw), (top, left, _) = kernel, padding
     _, rows, columns, c = shape
     _, height, width, c_out = shape_out
@@ -125,7 +125,7 @@ def _add_patches(
 
 
 def convolve(x: NDArray, w: NDArray, b: NDArray, stride: int, residual: NDArray | None = None) -> NDArray:
-    """Return the convolution; idle threads take their shares of its rows."""
+    """Return the convolution plus b and the residual; idle threads share its rows."""
     (n, height, width, _), (kh, kw, _, c_out) = x.shape, w.shape
     y = np.empty((n, -(-height // stride), -(-width // stride), c_out), x.dtype)
     panels, padding = _panels(w.reshape(-1, c_out)), _padding(x, (kh, kw), stride)
@@ -140,9 +140,10 @@ def convolve(x: NDArray, w: NDArray, b: NDArray, stride: int, residual: NDArray 
 
 
 def convolve_to_few(x: NDArray, w: NDArray, b: NDArray, residual: NDArray | None = None) -> NDArray:
-    """Return the convolution at stride 1 of an odd kernel, best for few channels of y: pixels of x are added to y.
+    """Return the convolution at stride 1 for a kernel of odd sides, by adding patches to y: for y with few channels.
 
-    The pixel of x that output i meets at p is i + p − top: it adds to the output it is at kh − 1 − p of.
+    Each pixel of x is multiplied by the kernel rotated by 180°, which gives its contributions to the outputs around it:
+    output i reads pixel `i + p - top` by weight p, so pixel i adds to output `i + p - top` by weight `kh - 1 - p`.
     """
     n, height, width, c = x.shape
     y = np.empty((n, height, width, len(b)), x.dtype)
@@ -154,19 +155,19 @@ def convolve_to_few(x: NDArray, w: NDArray, b: NDArray, residual: NDArray | None
 
 
 def convolve_backward(x: NDArray, w: NDArray, dy: NDArray, stride: int) -> tuple[NDArray, NDArray]:
-    """Return (dx, dw)."""
+    """Return (dx, dw) of `convolve`."""
     kh, kw, c, c_out = w.shape
     dx = np.zeros(x.shape, x.dtype)
     _each_image(dy, w.reshape(-1, c_out).T, dx, w, stride)
     if stride == 1 and kh % 2 and kw % 2 and c_out < c:
-        # Each pixel of x meets each of the weights once, for the outputs around it: xᵀ P(dy) is dw, turned.
+        # Each pixel of x met each weight once, for one of the outputs around it: xᵀ P(dy) is dw, rotated by 180°.
         turned = _weight_gradient(dy, x, (kh, kw, c_out, c), 1)
         return dx, np.ascontiguousarray(turned[::-1, ::-1].transpose(0, 1, 3, 2))
     return dx, _weight_gradient(x, dy, w.shape, stride)
 
 
 def _weight_gradient(x: NDArray, dy: NDArray, shape: tuple[int, ...], stride: int) -> NDArray:
-    """Return P(x)ᵀ dy, of the weights' shape."""
+    """Return P(x)ᵀ dy in the shape of the weights."""
     kh, kw, c, c_out = shape
     width = panel_width(x.itemsize)
     panels = np.zeros((-(-c_out // width), kh * kw * c, width), x.dtype)
@@ -176,7 +177,7 @@ def _weight_gradient(x: NDArray, dy: NDArray, shape: tuple[int, ...], stride: in
 
 
 def _each_image(x: NDArray, matrix: NDArray, y: NDArray, w: NDArray, stride: int) -> None:
-    """Add the patches that pixels of x give to y, side by side where there are several images and idle threads."""
+    """Add Pᵀ(x M) to y, with M the matrix and w giving the kernel's sides; idle threads share the images."""
     panels, padding = _panels(matrix), _padding(y, kernel := w.shape[:2], stride)
     x_flat, y_flat = x.reshape(-1), y.reshape(-1)
 
@@ -187,12 +188,12 @@ def _each_image(x: NDArray, matrix: NDArray, y: NDArray, w: NDArray, stride: int
 
 
 def _padding(x: NDArray, kernel: tuple[int, ...], stride: int) -> tuple[int, int, int]:
-    """Return the rows of zeros above x, and the columns to its left and right."""
+    """Return the numbers of rows of zeros above x, and of columns to its left and right."""
     return same_padding(x.shape[1], kernel[0], stride)[0], *same_padding(x.shape[2], kernel[1], stride)
 
 
 def _panels(matrix: NDArray) -> NDArray:
-    """Return a matrix, (K, columns), as panels, (panels, K, width), one after the other, with zeros where it ends."""
+    """Return a matrix, (K, columns), as flat panels, (number of panels, K, width), the last filled up with zeros."""
     terms, columns = matrix.shape
     width = panel_width(matrix.itemsize)
     panels = np.zeros((-(-columns // width), terms, width), matrix.dtype)

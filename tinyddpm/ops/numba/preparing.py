@@ -1,6 +1,7 @@
-"""Compiling ahead: what is declared and not on disk yet is compiled by processes beside each other.
+"""Compiling declared functions ahead of their first call, in several processes at once.
 
-Numba compiles one function at a time in a process. Each of these takes a share, and leaves it on disk.
+Numba compiles one function at a time in a process. Here each process compiles a share of the functions that the cache
+on disk lacks, and leaves their code there.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from tinyddpm.progress import duration
 
 @cache
 def prepare(processes: int) -> None:
-    """Compile what is declared and not on disk yet, and say so and how long it took, in one line on standard error.
+    """Compile all declared functions that the cache on disk lacks, and report their number and the time on stderr.
 
-    What cannot be compiled so, its process having died, is compiled when it is first called.
+    A function that is still missing afterwards, because its process died, is compiled when it is first called.
     """
     missing = {item.name: len(item.function.py_func.__code__.co_code) for item in AHEAD if item.is_missing()}
     if not missing:
@@ -43,7 +44,7 @@ def prepare(processes: int) -> None:
 
 
 def _run(shares: list[list[str]]) -> None:
-    """Compile each share in a process of its own, with this one's import path, and wait for all."""
+    """Compile each share of names in a process of its own, which has this process's import path, and wait for all."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with ExitStack() as stack:
         children = []
@@ -56,7 +57,7 @@ def _run(shares: list[list[str]]) -> None:
 
 
 def _compile(names: Iterable[str]) -> None:
-    """Compile the functions of these names for the types they are declared with."""
+    """Compile the functions with these names for all their declared types."""
     for name in names:
         import_module(name.partition(":")[0])
         for function, types in (item for item in AHEAD if item.name == name):

@@ -1,14 +1,14 @@
 """Matrix products of a few dozen rows and columns, for which a call of the BLAS costs more than the arithmetic.
 
-A block of the result stays in registers until all its terms are added. With 8 rows of 2 vectors, as AVX-512 has:
+A block of the result stays in registers until all its terms are added. With AVX-512, it has 8 rows of 2 vectors:
 
                          b[k, :L]  b[k, L:2L]      2 vectors of row k of b
     a[0, k] repeated ×      c_00      c_01
       ...                   ...       ...          16 sums, each a vector
     a[7, k] repeated ×      c_70      c_71
 
-so that each step over k loads 2 vectors and 8 single numbers, and does 16 multiply-adds that wait for none of each
-other. b's columns lie in panels, 2 vectors wide, one after the other: a panel is read from its start to its end.
+Each step over k loads 2 vectors and 8 single numbers, and does 16 independent multiply-adds. The columns of b are
+stored in panels, 2 vectors wide, one after the other, so that a panel is read from its start to its end.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from tinyddpm.ops.numba.compiling import ahead, compiled
 from tinyddpm.ops.numba.lanes import BYTES, INTEGER, Lanes, Memory
 
 LINE = 64
-"""Bytes of a line of the cache."""
+"""Bytes of a cache line."""
 
 VECTORS = 2
-"""Vectors in a row of a block."""
+"""Number of vectors in a row of a block."""
 
 ROWS = 8 if BYTES == 64 else 6
-"""Rows of a block: with AVX-512 there are 32 registers, and 16 sums are enough; with AVX2 there are 16 for all."""
+"""Rows of a block. AVX-512 has 32 registers, and 16 sums are enough; AVX2 has 16 for sums and operands together."""
 
 
 def panel_width(itemsize: int) -> int:
-    """Return the columns of a panel, of numbers so large in bytes."""
+    """Return the number of columns of a panel, for numbers of `itemsize` bytes."""
     return VECTORS * BYTES // itemsize
 
 
 def fits(columns: int, dtype: np.dtype[Any]) -> bool:
-    """Whether so many columns fill panels."""
+    """Whether `columns` fill whole panels."""
     return columns % panel_width(dtype.itemsize) == 0
 
 
 def _block(rows: int) -> Any:
-    """Return the function that computes a block of so many rows: `multiply`, of one block."""
+    """Return the compiled function that does the product of `multiply` for one block of `rows` rows."""
 
     @intrinsic  # type: ignore[untyped-decorator]
     def block(typing: Any, c: Any, c_at: Any, c_row: Any, a: Any, a_at: Any, a_row: Any, a_column: Any,
@@ -62,7 +62,7 @@ def _block(rows: int) -> Any:
             of_rows = [(builder.mul(c_row, INTEGER(i)), builder.mul(a_row, INTEGER(i))) for i in range(rows)]
             across = [INTEGER(j * result.count) for j in range(VECTORS)]
             places = [builder.add(start, j) for start, _ in of_rows for j in across]
-            sums = [cgutils.alloca_once(builder, result.vector) for _ in places]  # LLVM makes registers of these
+            sums = [cgutils.alloca_once(builder, result.vector) for _ in places]  # LLVM keeps these in registers
             for total in sums:
                 builder.store(result.zero().value, total)
             with builder.if_then(builder.icmp_signed("!=", adds, INTEGER(0))):
@@ -85,14 +85,14 @@ def _block(rows: int) -> Any:
 
 
 FEW = 4
-"""Rows of the smallest block that keeps the multipliers busy."""
+"""Rows of the smallest block that keeps the processor's multipliers busy."""
 
 _rows_most, _rows_4, _rows_2, _rows_1 = _block(ROWS), _block(4), _block(2), _block(1)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def add(typing: Any, target: Any, to: Any, source: Any, at: Any, count: Any) -> Any:
-    """Add so many numbers that lie side by side to others that do."""
+    """Add `count` numbers of `source` from index `at` on to those of `target` from index `to` on."""
     signature = types.void(target, types.intp, source, types.intp, types.intp)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -110,7 +110,7 @@ def add(typing: Any, target: Any, to: Any, source: Any, at: Any, count: Any) -> 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def copy(typing: Any, target: Any, to: Any, source: Any, at: Any, count: Any) -> Any:
-    """Copy so many numbers that lie side by side."""
+    """Copy `count` numbers of `source` from index `at` on to `target` from index `to` on."""
     signature = types.void(target, types.intp, source, types.intp, types.intp)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -125,7 +125,7 @@ def copy(typing: Any, target: Any, to: Any, source: Any, at: Any, count: Any) ->
 
 @intrinsic  # type: ignore[untyped-decorator]
 def prefetch(typing: Any, array: Any, at: Any, writes: Any) -> Any:
-    """Have the cache fetch the line at an index, which need not be in the array, to be read or, if 1, written."""
+    """Fetch the cache line at index `at`, inside the array or not, for reading, or for writing if `writes` is 1."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         start = Memory(context, builder, signature.args[0], arguments[0], arguments[1]).start
@@ -143,7 +143,7 @@ def prefetch(typing: Any, array: Any, at: Any, writes: Any) -> Any:
 @ahead("i8, f4[::1]")
 @compiled
 def scratch(count: int, like: NDArray) -> NDArray:
-    """Return memory for so many numbers like an array's, that begins where a line of the cache does."""
+    """Return memory for `count` numbers of the dtype of `like`, aligned to a cache line."""
     memory: NDArray = np.empty(count + LINE // like.itemsize, like.dtype)
     skip = -memory.ctypes.data % LINE // like.itemsize
     return memory[skip : skip + count]
@@ -154,13 +154,13 @@ def multiply(
     c: NDArray, c_at: int, c_row: int, a: NDArray, a_at: int, a_row: int, a_column: int,
     b: NDArray, b_at: int, b_row: int, rows: int, terms: int, adds: int,
 ) -> None:  # fmt: skip
-    """Write a b to a panel of c, or add it to what is there if `adds` is not 0.
+    """Write the product a b to a panel of c, or add it to the panel if `adds` is not 0.
 
-    Arrays are flat: a matrix begins at `_at`, its rows are `_row` numbers apart, and so are a's columns, `a_column`: a
-    matrix and its transpose are alike. Rows of b and c lie one number after the other.
+    Arrays are flat. A matrix begins at index `…_at`, and its rows are `…_row` numbers apart. The columns of a are
+    `a_column` numbers apart, so that a can be a transpose; those of b and c are adjacent.
 
     Args:
-        c: of as many columns as a panel has.
+        c: (rows, columns of a panel).
         a: (rows, terms).
         b: (terms, columns of a panel).
     """
@@ -183,6 +183,6 @@ def product(
     c: NDArray, c_at: int, c_row: int, a: NDArray, a_at: int, a_row: int, a_column: int,
     b: NDArray, b_at: int, b_row: int, rows: int, columns: int, terms: int, adds: int,
 ) -> None:  # fmt: skip
-    """Write a b to c, or add it to what is there if `adds` is not 0: `multiply` for as many columns as whole panels."""
+    """Write the product a b to c, or add it to c if `adds` is not 0; `columns` fill whole panels. See `multiply`."""
     for at in range(0, columns, VECTORS * BYTES // c.itemsize):
         multiply(c, c_at + at, c_row, a, a_at, a_row, a_column, b, b_at + at, b_row, rows, terms, adds)

@@ -1,4 +1,4 @@
-"""The random numbers of `tinyddpm.backend.random`, compiled: each counter's words are used as they are made."""
+"""The random numbers of `tinyddpm.backend.random`, compiled: words are used as they are made, and not stored."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tinyddpm.ops.cpu.blocks import NDArray
 from tinyddpm.ops.numba.compiling import ahead, compiled
 
 CHUNK = 256
-"""Counters whose words are made together, by a loop that is vectorised."""
+"""Number of counters whose words are made together, by a vectorised loop."""
 
 M_0, M_1, W_0, W_1 = map(np.uint64, (*MULTIPLIERS, *WEYL))
 MASK, HIGH = np.uint64(WORD - 1), np.uint64(32)
 
 
 class NumbaRandom(Random):
-    """The same numbers as those of `Random`: bits bit for bit, normals to the last rounding."""
+    """The numbers of `Random`, compiled: bits are equal, normals equal up to the last rounding."""
 
     def bits(self, purpose: Purpose, step: Step, samples: Samples, shape: tuple[int, ...], layer: int = 0) -> Array:
         """Return int64 words, uniform over [0, 2**32)."""
@@ -49,7 +49,7 @@ class NumbaRandom(Random):
         self, kernel: Any, dtype: Any, purpose: Purpose, step: Step, samples: Samples, shape: tuple[int, ...],
         layer: int, *options: Any,
     ) -> NDArray:  # fmt: skip
-        """Return what a kernel makes of the words of a stream, (samples, *shape)."""
+        """Return the array that a compiled kernel fills from the words of a stream, (samples, *shape)."""
         there, step_there = self.on_device(step, samples)
         stream = purpose + 256 * in_range("layer", layer, 2**24)
         counter = (int(step_there[0]), stream, *self.key)
@@ -64,7 +64,7 @@ class NumbaRandom(Random):
 
 @compiled
 def _words(words: NDArray, first: int, sample: int, step: Any, stream: Any, k_0: Any, k_1: Any) -> None:
-    """Write the words of the counters from `first` on, (4, CHUNK) uint64, for one sample."""
+    """Write the words of CHUNK counters from `first` on to `words`, (4, CHUNK) uint64, for one sample."""
     w_0, w_1, w_2, w_3 = words[0], words[1], words[2], words[3]
     for i in range(CHUNK):
         c_0, c_1, c_2, c_3 = np.uint64(first + i), np.uint64(sample), step, stream
@@ -79,7 +79,7 @@ def _words(words: NDArray, first: int, sample: int, step: Any, stream: Any, k_0:
 @ahead("i8[:, ::1], i8[::1], u8, u8, u8, u8")
 @compiled
 def _bits(out: NDArray, samples: NDArray, step: Any, stream: Any, k_0: Any, k_1: Any) -> None:
-    """Write the words, (n, size) int64."""
+    """Write words to `out`, (n, size) int64."""
     n, size = out.shape
     words = np.empty((4, CHUNK), np.uint64)
     for i in range(n):
@@ -93,7 +93,7 @@ def _bits(out: NDArray, samples: NDArray, step: Any, stream: Any, k_0: Any, k_1:
 @ahead("b1[:, ::1], i8[::1], u8, u8, u8, u8, u8")
 @compiled
 def _keep(out: NDArray, samples: NDArray, step: Any, stream: Any, k_0: Any, k_1: Any, least: Any) -> None:
-    """Write whether the words are at least `least`, (n, size) booleans."""
+    """Write to `out`, (n, size) booleans, whether each word is at least `least`."""
     n, size = out.shape
     words = np.empty((4, CHUNK), np.uint64)
     for i in range(n):
@@ -107,7 +107,7 @@ def _keep(out: NDArray, samples: NDArray, step: Any, stream: Any, k_0: Any, k_1:
 @ahead("f4[:, ::1], i8[::1], u8, u8, u8, u8")
 @compiled
 def _normal(out: NDArray, samples: NDArray, step: Any, stream: Any, k_0: Any, k_1: Any) -> None:
-    """Write normal numbers, (n, size) float32, by Box and Muller's formula as `Random.normal` has it."""
+    """Write normal numbers to `out`, (n, size) float32, by Box and Muller's formula, as in `Random.normal`."""
     n, size = out.shape
     words = np.empty((4, CHUNK), np.uint64)
     for i in range(n):

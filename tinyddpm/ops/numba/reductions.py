@@ -1,4 +1,4 @@
-"""The largest number, the sum and the scalar product of contiguous rows, in vectors: their order is the compiler's."""
+"""Maximum, sum and scalar product of contiguous rows, vectorised: the compiler chooses the order of additions."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tinyddpm.ops.numba.compiling import FASTMATH, kept
 
 
 def _reducing(function: Callable[..., Any]) -> Any:
-    """Return `function` compiled with sums in any order: in their own, none would be vectorised."""
+    """Return `function` compiled with leave to reorder sums: in their written order they could not be vectorised."""
     return kept(numba.njit(error_model="numpy", nogil=True, fastmath=FASTMATH | {"reassoc"})(function))
 
 
 def _larger(context: Any, a: Any, b: Any) -> Any:
-    """Return the larger of two numbers, NaN if either is: one instruction, where a comparison is a branch."""
+    """Return the larger of two numbers, or NaN if either is NaN, by an instruction and not a branch."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         number = arguments[0].type
@@ -34,7 +34,7 @@ larger = intrinsic(_larger)
 
 @_reducing
 def largest_of(row: NDArray) -> Any:
-    """Return the largest number, NaN if there is one."""
+    """Return the largest number of a row, or NaN if it contains NaN."""
     largest = row[0]
     for i in range(len(row)):
         largest = larger(largest, row[i])
@@ -43,7 +43,7 @@ def largest_of(row: NDArray) -> Any:
 
 @_reducing
 def total_of(row: NDArray) -> Any:
-    """Return the sum."""
+    """Return the sum of a row."""
     total = row.dtype.type(0)
     for i in range(len(row)):
         total += row[i]
@@ -52,7 +52,7 @@ def total_of(row: NDArray) -> Any:
 
 @_reducing
 def product_of(a: NDArray, b: NDArray) -> Any:
-    """Return the scalar product."""
+    """Return the scalar product of two rows."""
     total = a.dtype.type(0)
     for i in range(len(a)):
         total += a[i] * b[i]

@@ -1,4 +1,4 @@
-"""Changes of resolution and concatenation: each number is read and written once."""
+"""Doubling and halving of resolution, and concatenation: each number is read and written once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tinyddpm.ops.resampling import Resampling
 
 
 class NumbaResampling(Resampling):
-    """Doubling and halving of NHWC images, and the concatenation that brings skips back in."""
+    """Doubling and halving of NHWC images, and concatenation along channels."""
 
     def concat(self, a: NDArray, b: NDArray) -> tuple[NDArray, Saved]:
-        """Return a and b one after the other along the channels."""
+        """Return a and b concatenated along the channels."""
         c_a, c_b = a.shape[-1], b.shape[-1]
         y = np.empty((*a.shape[:-1], c_a + c_b), a.dtype)
         a, b, joined = plain(a).reshape(-1, c_a), plain(b, a.dtype).reshape(-1, c_b), y.reshape(-1, c_a + c_b)
@@ -48,7 +48,7 @@ class NumbaResampling(Resampling):
 @ahead("f4[:, ::1], f4[:, ::1], f4[:, ::1], i8, i8")
 @compiled
 def _join(a: NDArray, b: NDArray, joined: NDArray, first: int, last: int) -> None:
-    """Write pixels of a and of b side by side."""
+    """Write the channels of a and then those of b to pixels `first` to below `last` of `joined`."""
     c_a = a.shape[1]
     for pixel in range(first, last):
         a_p, b_p, left, right = a[pixel], b[pixel], joined[pixel, :c_a], joined[pixel, c_a:]
@@ -61,7 +61,7 @@ def _join(a: NDArray, b: NDArray, joined: NDArray, first: int, last: int) -> Non
 @ahead("f4[:, ::1], f4[:, ::1], f4[:, ::1], i8, i8")
 @compiled
 def _cut(joined: NDArray, a: NDArray, b: NDArray, first: int, last: int) -> None:
-    """Write what lies side by side to a and to b."""
+    """Split pixels `first` to below `last` of `joined` into a and b."""
     c_a = a.shape[1]
     for pixel in range(first, last):
         a_p, b_p, left, right = a[pixel], b[pixel], joined[pixel, :c_a], joined[pixel, c_a:]
@@ -74,7 +74,7 @@ def _cut(joined: NDArray, a: NDArray, b: NDArray, first: int, last: int) -> None
 @ahead("f4[:, :, ::1], f4[:, ::1], i8, i8")
 @compiled
 def _double(x: NDArray, doubled: NDArray, first: int, last: int) -> None:
-    """Write each pixel of rows (width, C) to a square: two rows of twice the width, one after the other."""
+    """Write each pixel of rows `first` to below `last` of x to a 2×2 square; a row of `doubled` holds two rows of y."""
     width, c = x.shape[1:]
     row = 2 * width * c
     for n in range(first, last):
@@ -90,7 +90,7 @@ def _double(x: NDArray, doubled: NDArray, first: int, last: int) -> None:
 @ahead("f4[:, ::1], f4[:, :, ::1], i8, i8")
 @compiled
 def _sum_squares(pairs: NDArray, summed: NDArray, first: int, last: int) -> None:
-    """Write the sums over squares of two rows, which lie one after the other."""
+    """Write the sums over 2×2 squares; a row of `pairs` holds two rows of the image, one after the other."""
     width, c = summed.shape[1:]
     row = pairs.shape[1] // 2
     for n in range(first, last):

@@ -1,4 +1,4 @@
-"""How work is shared by idle threads, where they are worth waking."""
+"""Sharing work among idle threads if it is large enough."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from collections.abc import Callable
 from tinyddpm.backend.workers import spread
 
 WORTH = 6_000_000
-"""Multiply-adds that a core does in 0.1 ms: threads take a third of that to begin."""
+"""Multiply-adds from which work is shared: a core takes 0.1 ms for them, and starting threads a third of that."""
 
 PASS = 32
-"""Multiply-adds of a product that take as long as one element of a pass over memory."""
+"""Cost of one element of a pass over memory, in multiply-adds of a matrix product."""
 
 
 def share(function: Callable[[int, int], None], n: int, multiplications: int) -> None:
-    """Do `function(first, last)` for ranges that make up `n`: one a thread where threads are idle and it pays."""
+    """Call `function(first, last)` on ranges that make up 0 to n.
+
+    There is one range per idle thread if all the work takes at least WORTH multiply-adds, else a single range.
+    """
     if multiplications < WORTH:
         function(0, n)
     else:

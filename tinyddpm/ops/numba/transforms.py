@@ -1,8 +1,9 @@
-"""Winograd's transforms of tiles, as vectors of channels: what `tinyddpm.ops.numba.winograd` does between products.
+"""Winograd's transforms of tiles on vectors of channels, which `tinyddpm.ops.numba.winograd` does between products.
 
-A transform of a square is one of all rows, then of all columns, each of a dozen additions of vectors, where the
-Kronecker product of the matrices would take 36 multiply-adds a number. A square is read from an image and written to
-matrices, or the other way, with no copy between. V, whose squares overlap, is made line by line.
+A square is transformed along all rows, then along all columns, each by a dozen additions of vectors; a product with the
+Kronecker product of the matrices would take 36 multiply-adds for each number. A transform reads a square of pixels from
+an image and writes rows of 36 matrices, or the reverse, without a copy in between. V, whose squares overlap, is
+computed line by line.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Transform = Callable[[Sequence[Lanes]], list[Lanes]]
 
 
 def _b_t(d: Sequence[Lanes]) -> list[Lanes]:
-    """Return Bᵀ d, six of six."""
+    """Return the six vectors Bᵀ d of six."""
     even, odd = d[4] - 4.0 * d[2], d[3] - 4.0 * d[1]
     even_2, odd_2 = d[4] - d[2], 2.0 * (d[3] - d[1])
     first, last = 4.0 * d[0] + (d[4] - 5.0 * d[2]), 4.0 * d[1] + (d[5] - 5.0 * d[3])
@@ -30,27 +31,27 @@ def _b_t(d: Sequence[Lanes]) -> list[Lanes]:
 
 
 def _a_t(m: Sequence[Lanes]) -> list[Lanes]:
-    """Return Aᵀ m, four of six."""
+    """Return the four vectors Aᵀ m of six."""
     plus, minus, plus_2, minus_2 = m[1] + m[2], m[1] - m[2], m[3] + m[4], m[3] - m[4]
     return [m[0] + plus + plus_2, minus + 2.0 * minus_2, plus + 4.0 * plus_2, m[5] + (minus + 8.0 * minus_2)]
 
 
 def _a(y: Sequence[Lanes]) -> list[Lanes]:
-    """Return A y, six of four."""
+    """Return the six vectors A y of four."""
     even, odd = y[0] + y[2], y[1] + y[3]
     even_2, odd_2 = y[0] + 4.0 * y[2], 2.0 * (y[1] + 4.0 * y[3])
     return [y[0], even + odd, even - odd, even_2 + odd_2, even_2 - odd_2, y[3]]
 
 
 def _g(w: Sequence[Lanes]) -> list[Lanes]:
-    """Return G w, six of three."""
+    """Return the six vectors G w of three."""
     even, even_2 = (-1 / 6) * (w[0] + w[2]), (1 / 24) * w[0] + (1 / 6) * w[2]
     odd, odd_2 = (1 / 6) * w[1], (1 / 12) * w[1]
     return [0.25 * w[0], even - odd, even + odd, even_2 + odd_2, even_2 - odd_2, w[2]]
 
 
 def _g_t(u: Sequence[Lanes]) -> list[Lanes]:
-    """Return Gᵀ u, three of six."""
+    """Return the three vectors Gᵀ u of six."""
     plus, minus, plus_2, minus_2 = u[1] + u[2], u[2] - u[1], u[3] + u[4], u[3] - u[4]
     return [
         0.25 * u[0] + ((1 / 24) * plus_2 - (1 / 6) * plus),
@@ -60,24 +61,24 @@ def _g_t(u: Sequence[Lanes]) -> list[Lanes]:
 
 
 def _both_ways(transform: Transform, square: Sequence[Sequence[Lanes]]) -> list[list[Lanes]]:
-    """Return rows and columns of a square transformed."""
+    """Return a square transformed along its rows, then along its columns."""
     rows = [transform(row) for row in square]
     columns = [transform(column) for column in zip(*rows, strict=True)]
     return [list(row) for row in zip(*columns, strict=True)]
 
 
 class _Window:
-    """A square of pixels of an image, while a function is compiled. Nothing outside of the image is read or written.
+    """A square of pixels of an image, in a function that is being compiled. Pixels outside the image are masked.
 
-    In the place of a pixel outside stands the nearest inside, masked: a processor is slow to mask a page that is not
-    there.
+    The address of a pixel outside is replaced by that of the nearest pixel inside: a masked access is slow where the
+    address belongs to no page of memory.
 
     Args:
-        memory: of the image, from the square's first number on, be it inside or outside.
-        row, column: the distances of the square's rows and columns.
-        edges: top, bottom, left, right: rows from top to below bottom, columns from left to below right are inside.
-        channels: of the image, from the first on.
-        side: of the square, in pixels.
+        memory: the image, from the square's first number on, which may lie outside of it.
+        row, column: distances between the square's rows and columns, in numbers.
+        edges: top, bottom, left, right: rows top to below bottom and columns left to below right are inside.
+        channels: number of channels to process.
+        side: side of the square in pixels.
     """
 
     def __init__(self, memory: Memory, row: Any, column: Any, edges: Any, channels: Any, side: int) -> None:
@@ -85,9 +86,10 @@ class _Window:
         self.edges = cgutils.unpack_tuple(memory.builder, edges)
 
     def each_vector(self, emit: Callable[[Any, list[list[tuple[Any, Any]]]], None]) -> None:
-        """Emit a loop over channels, a vector each; a loop without masks where all is inside, and one with.
+        """Emit two loops over vectors of channels: one without masks, run if all lies inside, and one with masks.
 
-        `emit` is given the vector's first channel, and rows of places with their masks, None where there are none.
+        `emit` receives the vector's first channel, and for each row of the square a list of (place, mask), with None
+        for the mask in the loop without.
         """
         builder = self.memory.builder
         with builder.if_else(self._whole()) as branches:
@@ -100,7 +102,7 @@ class _Window:
                     emit(channel, self._places(channel, masked))
 
     def _whole(self) -> Any:
-        """Return whether all of the square lies inside, and vectors of channels have no lanes to spare."""
+        """Return whether all of the square lies inside and the channels fill whole vectors."""
         builder, zero, side = self.memory.builder, INTEGER(0), INTEGER(self.side)
         spare = builder.and_(self.channels, INTEGER(self.memory.count - 1))
         whole = builder.icmp_signed("==", spare, zero)
@@ -125,7 +127,7 @@ class _Window:
 
 
 def _along(memory: Memory, distance: Any, first: Any, stop: Any, on: Any, side: int) -> list[tuple[Any, Any]]:
-    """Return where so many rows or columns lie, and the masks of those: `on`, and off outside of first ... stop."""
+    """Return (offset, mask) of `side` rows or columns; the mask is `on` from `first` to below `stop`, else off."""
     builder = memory.builder
     indices = [INTEGER(i) for i in range(side)]
     if on is None:
@@ -140,7 +142,7 @@ def _along(memory: Memory, distance: Any, first: Any, stop: Any, on: Any, side: 
 
 
 def _from_window(transform: Transform, side: int) -> Any:
-    """Return the function that transforms a square of so many pixels, and writes 36 rows of channels `step` apart."""
+    """Return the function that transforms a square of `side` × `side` pixels into 36 rows of channels, `step` apart."""
 
     @intrinsic  # type: ignore[untyped-decorator]
     def function(typing: Any, image: Any, at: Any, row: Any, column: Any, edges: Any, channels: Any,
@@ -167,9 +169,9 @@ def _from_window(transform: Transform, side: int) -> Any:
 
 
 def _to_window(transform: Transform, side: int) -> Any:
-    """Return the function that makes a square of so many pixels of 36 rows of channels, with bias and residual added.
+    """Return the function that transforms 36 rows of channels into a square of pixels, and adds bias and residual.
 
-    The residual is read where the pixel is, if `adds` is not 0.
+    The residual is added if `adds` is not 0, from an array laid out like the image.
     """
 
     @intrinsic  # type: ignore[untyped-decorator]
@@ -210,7 +212,7 @@ def _to_window(transform: Transform, side: int) -> Any:
 @intrinsic  # type: ignore[untyped-decorator]
 def line_to_v(typing: Any, source: Any, at: Any, step: Any, first: Any, stop: Any, channels: Any,
                target: Any, to: Any, step_to: Any) -> Any:  # fmt: skip
-    """Write Bᵀ of six vectors `step` apart; those before `first` and from `stop` on, and lanes to spare, are zero."""
+    """Write Bᵀ of six vectors `step` apart. Those before `first` and from `stop` on count as 0, as do surplus lanes."""
     n = types.intp
     signature = types.void(source, n, n, n, n, n, target, n, n)
 

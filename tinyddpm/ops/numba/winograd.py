@@ -1,11 +1,11 @@
 """3×3 convolution by Winograd's minimal filtering, F(4×4, 3×3) (Lavin, Gray 2015, arXiv 1509.09308), compiled.
 
-`tinyddpm.ops.cpu.winograd` has the mathematics. Here a few dozen tiles go through all of it before the next ones do:
-V (36, tiles, C_in) and M (36, tiles, one panel) are kept between steps, and both stay in the cache. U lies as panels,
-(panels, 36, C_in, width), as the products read it.
+The mathematics is that of `tinyddpm.ops.cpu.winograd`. Here a few dozen tiles go through all steps before the next
+tiles do, so that V, (36, tiles, C_in), and M, (36, tiles, width of a panel), stay in the cache between steps. U is
+stored in panels, (panels, 36, C_in, width), as the products read it.
 
-A backward is no other algorithm. dx is the convolution of dy with the weights turned by half a turn, channels swapped.
-dw = Gᵀ (Vᵀ dM) G, with V of x made again, as it is over twice as large as x, and dM = A dy Aᵀ.
+The backward uses the same steps. dx is the convolution of dy with the weights rotated by 180° and their channels
+swapped. dw = Gᵀ (Vᵀ dM) G with dM = A dy Aᵀ; V is computed from x again, because it is over twice as large as x.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from tinyddpm.ops.numba.sharing import PASS, share
 from tinyddpm.ops.numba.transforms import du_to_weights, image_to_dm, line_to_v, m_to_image, weights_to_u
 
 PRODUCTS = TILE * TILE
-"""Matrix products in the place of a convolution."""
+"""Number of matrix products that replace a convolution."""
 
 BLOCK_BYTES = 3 << 17
-"""Bytes of V and M together of the tiles that are taken through all steps before the next."""
+"""Bytes of V and M together for a block of tiles, which goes through all steps before the next: they fit the cache."""
 
 GRADIENT_TILES = 32
-"""Tiles whose products are added to dU at once, at least: every time all of dU is read and written."""
+"""Least number of tiles whose products are added to dU at once: each addition reads and writes all of dU."""
 
 SUMS = TILE + 1
-"""The product whose dM is the sum of a tile's dy: A's second row is of ones."""
+"""Index of the matrix of dM that holds the sum of dy over each tile, because the second row of A is all ones."""
 
 Shape = tuple[int, ...]
 
 
 @compiled
 def _v_of(x: NDArray, shape: Shape, first: int, count: int, v: NDArray, step: int, stride: int) -> None:
-    """Write V of some rows of tiles of x.
+    """Write V for `count` rows of tiles of x from row `first` on.
 
-    What columns of pixels become serves two tiles where these overlap, and lies in `line`, (6, columns, lanes).
+    Columns of pixels are transformed once, into `line`, (6, columns, lanes), where overlapping tiles share them.
     """
     _, height, width, c = shape
     lanes = BYTES // x.itemsize
@@ -66,7 +66,7 @@ def _v_of(x: NDArray, shape: Shape, first: int, count: int, v: NDArray, step: in
 
 @compiled
 def _rows_at_once(tiles: int, columns: int) -> int:
-    """Return a number of rows of about so many tiles together, which fill blocks of the products if that can be."""
+    """Return a number of rows, of `columns` tiles each, that have about `tiles` tiles, a multiple of FEW, together."""
     together = 1
     while together * columns % FEW:
         together *= 2
@@ -78,7 +78,7 @@ def _rows_at_once(tiles: int, columns: int) -> int:
 def _convolve(
     x: NDArray, shape: Shape, u: NDArray, b: NDArray, residual: NDArray, y: NDArray, start: int, stop: int
 ) -> None:
-    """Write what rows of tiles from `start` to below `stop` become to y; the residual is added if it has elements."""
+    """Write y, plus the residual unless it is empty, for rows of tiles `start` to below `stop` of all images."""
     _, height, width, c_in = shape
     c_out, lanes, panel = b.size, BYTES // x.itemsize, VECTORS * BYTES // x.itemsize
     rows, columns = (height + OUT - 1) // OUT, (width + OUT - 1) // OUT
@@ -107,7 +107,7 @@ def _convolve(
 @ahead("f4[::1], UniTuple(i8, 4), f4[::1], f4[::1], f4[::1], i8, i8")
 @compiled
 def _gradient(x: NDArray, shape: Shape, dy: NDArray, du: NDArray, db: NDArray, start: int, stop: int) -> None:
-    """Write dU, in panels as U, and add to db, (C_out,): the panels from `start` to below `stop`."""
+    """Write panels `start` to below `stop` of dU, laid out like U, and add Σ dy of their columns to db, (C_out,)."""
     images, height, width, c_in = shape
     c_out, lanes, panel = db.size, BYTES // x.itemsize, VECTORS * BYTES // x.itemsize
     begin, channels, panels = start * panel, min(c_out, stop * panel) - start * panel, stop - start
@@ -136,7 +136,7 @@ def _gradient(x: NDArray, shape: Shape, dy: NDArray, du: NDArray, db: NDArray, s
 
 @compiled
 def _tile(t: int, rows: int, columns: int) -> tuple[int, int, int]:
-    """Return the image of the t-th tile, and its first output's row and column."""
+    """Return the image of tile t, and the row and column of the tile's first output."""
     n, place = t // (rows * columns), t % (rows * columns)
     return n, OUT * (place // columns), OUT * (place % columns)
 
@@ -144,9 +144,9 @@ def _tile(t: int, rows: int, columns: int) -> tuple[int, int, int]:
 @ahead("i8, i8")
 @compiled
 def _plane(c_in: int, itemsize: int) -> int:
-    """Return the numbers from one of the 36 matrices of a panel to the next, a line of the cache more than they have.
+    """Return the distance between the 36 matrices of a panel, in numbers: their size and one cache line.
 
-    Distances of a power of two are written to the same few places of the cache.
+    Without that line, distances could be powers of two, which map to the same few sets of the cache.
     """
     return (c_in * VECTORS + 1) * (BYTES // itemsize)
 
@@ -154,7 +154,7 @@ def _plane(c_in: int, itemsize: int) -> int:
 @ahead("f4[::1], UniTuple(i8, 2), f4[::1], i8, i8, i8")
 @compiled
 def _transform_weights(w: NDArray, shape: Shape, u: NDArray, turned: int, start: int, stop: int) -> None:
-    """Write some panels of U of w, (3, 3, C_in, C_out), or, if `turned` is not 0, of w turned by half a turn."""
+    """Write panels `start` to below `stop` of U of w, (3, 3, C_in, C_out), rotated by 180° if `turned` is not 0."""
     c_in, c_out = shape
     panel, plane = VECTORS * BYTES // w.itemsize, _plane(c_in, w.itemsize)
     at, row, column = 0, 3 * c_in * c_out, c_in * c_out
@@ -169,7 +169,7 @@ def _transform_weights(w: NDArray, shape: Shape, u: NDArray, turned: int, start:
 @ahead("f4[::1], f4[::1], UniTuple(i8, 2), f4[::1], i8, i8")
 @compiled
 def _weight_gradient(du: NDArray, dw: NDArray, shape: Shape, zeros: NDArray, start: int, stop: int) -> None:
-    """Write some panels of Gᵀ dU G."""
+    """Write panels `start` to below `stop` of dw = Gᵀ dU G."""
     c_in, c_out = shape
     panel, plane = VECTORS * BYTES // dw.itemsize, _plane(c_in, dw.itemsize)
     for p in range(start, stop):
@@ -180,7 +180,7 @@ def _weight_gradient(du: NDArray, dw: NDArray, shape: Shape, zeros: NDArray, sta
 
 
 def transformed(w: NDArray, turned: bool = False) -> NDArray:
-    """Return U, in panels one after the other, of w (3, 3, C_in, C_out), or of w turned by half a turn."""
+    """Return U, flat and in panels, of w (3, 3, C_in, C_out), rotated by 180° if `turned`."""
     u, panels = _room(w)
     flat = w.reshape(-1)
     share(lambda first, last: _transform_weights(flat, w.shape[2:], u, int(turned), first, last), panels, PASS * u.size)
@@ -190,7 +190,7 @@ def transformed(w: NDArray, turned: bool = False) -> NDArray:
 def convolve(x: NDArray, u: NDArray, b: NDArray, residual: NDArray | None = None) -> NDArray:
     """Return the zero-padded convolution of x with `transformed` weights, plus b and a residual if given.
 
-    Idle threads take their shares of the rows of tiles.
+    Idle threads share the rows of tiles.
     """
     n, height, width, c_in = x.shape
     rows, columns = tiles(height, width)
@@ -203,7 +203,7 @@ def convolve(x: NDArray, u: NDArray, b: NDArray, residual: NDArray | None = None
 
 
 def convolve_backward(x: NDArray, w: NDArray, dy: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-    """Return (dx, dw, db) of `convolve`, with respect to x, to the weights themselves and to b."""
+    """Return (dx, dw, db) of `convolve`, dw with respect to the weights before their transform."""
     u = transformed(np.ascontiguousarray(w.transpose(0, 1, 3, 2)), turned=True)
     dx = convolve(dy, u, np.zeros(w.shape[2], x.dtype))
     (du, panels), dw, (db, zeros) = _room(w), np.empty_like(w), np.zeros((2, w.shape[3]), x.dtype)
@@ -218,7 +218,7 @@ def convolve_backward(x: NDArray, w: NDArray, dy: NDArray) -> tuple[NDArray, NDA
 
 
 def _room(w: NDArray) -> tuple[NDArray, int]:
-    """Return memory for U of w, and how many panels it has."""
+    """Return memory for U of w, flat, and its number of panels."""
     c_in, c_out = w.shape[2:]
     panels = -(-c_out // panel_width(w.itemsize))
     u: NDArray = scratch(panels * PRODUCTS * _plane(c_in, w.itemsize), w.reshape(-1))

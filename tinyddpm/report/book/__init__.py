@@ -1,1 +1,1 @@
-"""The annotated edition of the source: prose and equations beside the code, made from the source itself."""
+"""The book: an annotated edition of the source, docstrings and equations beside the code, generated from the source."""

@@ -1,4 +1,4 @@
-"""The book written into a folder."""
+"""Writing the book into a folder: one HTML file per page."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from tinyddpm.report.book.parts import sections
 from tinyddpm.report.folder import read_picture
 
 Draw = Callable[[Figure, Path], str]
-"""Draws a figure into a file; returns why it did not, nothing if it did."""
+"""Draws a figure into a file. Returns "" if it was drawn, otherwise the reason why not."""
 
 
 def write_book(out: Path, pictures: Mapping[str, Sequence[Seen]], watch: Watch = unwatched) -> int:
-    """Write all pages into a folder; return how many there are.
+    """Write all pages into a folder and return the number of pages.
 
     Args:
-        out: the folder; pages of these names in it are replaced.
-        pictures: of each chapter, by its slug.
-        watch: told of the pages that are written.
+        out: the folder. Existing pages of the same names are replaced.
+        pictures: the pictures of each chapter, by the chapter's slug.
+        watch: called after each page.
 
     Raises:
-        ConfigError: the library that reads the guide is not installed.
+        ConfigError: markdown-it-py, which parses the guide, is not installed.
         DataError: the folder or a page cannot be written.
     """
     library = Library()
@@ -52,12 +52,12 @@ def write_book(out: Path, pictures: Mapping[str, Sequence[Seen]], watch: Watch =
 
 
 def draw_pictures(draw: Draw, folder: Path, watch: Watch = unwatched) -> dict[str, list[Seen]]:
-    """Return the pictures of all chapters, drawn into files of a folder.
+    """Draw the figures of all chapters and return them by the chapter's slug.
 
     Args:
-        draw: draws one.
-        folder: for the files, which the pages then hold.
-        watch: told of the figures that are drawn.
+        draw: draws one figure into a file.
+        folder: where the files are written. The pages embed their contents.
+        watch: called after each figure.
     """
     wanted = [(chapter, figure) for chapter in CHAPTERS for figure in chapter.figures]
     found: dict[str, list[Seen]] = {chapter.slug: [] for chapter, _ in wanted}

@@ -1,4 +1,4 @@
-"""The reading order: which modules each chapter has, and which figures."""
+"""The chapters in reading order, each with its modules and figures."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ CORE = (
     "backend", "ops", "nn", "conditions", "diffusion", "samplers", "guidance", "editing", "transforms", "model",
     "training",
 )  # fmt: skip
-"""The rooms that the book has whole."""
+"""Packages of which every module belongs to a chapter."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture that `tinyddpm figure` draws: its command's words, and what is seen in it."""
+    """A picture drawn by `tinyddpm figure`.
+
+    Attributes:
+        words: arguments of `tinyddpm figure`; the first is the name of the figure.
+        caption: text below the picture.
+        of_run: whether the figure needs a trained run.
+    """
 
     words: tuple[str, ...]
     caption: str
@@ -21,20 +27,20 @@ class Figure:
 
     @property
     def name(self) -> str:
-        """The command's name."""
+        """Name of the figure on the command line."""
         return self.words[0]
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """A chapter.
+    """A chapter of the book.
 
     Attributes:
-        slug: its page's name.
-        title: its heading.
-        about: what it is about, in the notation of docstrings.
-        modules: in reading order.
-        figures: drawn while the book is made.
+        slug: name of the chapter in addresses of pages.
+        title: heading.
+        about: introduction, in the notation of docstrings.
+        modules: dotted names of its modules, in reading order.
+        figures: pictures drawn while the book is built.
     """
 
     slug: str
@@ -45,7 +51,7 @@ class Chapter:
 
 
 def _modules(*rooms: str) -> tuple[str, ...]:
-    """Return "room: a b" as room.a and room.b."""
+    """Expand "room: a b" to ("room.a", "room.b")."""
     found = []
     for line in rooms:
         room, _, names = line.partition(": ")
@@ -57,55 +63,55 @@ CHAPTERS = (
     Chapter(
         "forward",
         "The forward process",
-        "Noise is added in T small steps, by a schedule of betas. What is left of the data after t of them is known in "
-        "closed form: `schedules` says how much, step by step.",
+        "Noise is added in T small steps, whose variances are the schedule of betas. The share of signal and noise "
+        "after t steps is known in closed form: `schedules` computes it.",
         _modules("diffusion: schedules schedule_report"),
         (
-            Figure(("forward",), "Digits under the forward process: one noise along each row, its share growing."),
+            Figure(("forward",), "Digits under the forward process: the same noise along each row, growing in share."),
             Figure(("schedules", "linear", "cosine"), "Two schedules as curves, and one image under each."),
         ),
     ),
     Chapter(
         "kernel",
         "The kernel and the posterior",
-        "The chain's closed form q(x_t | x_0), the step back q(x_{t−1} | x_t, x_0), and the model's step p made of it.",
+        "The closed form q(x_t | x_0), the posterior q(x_{t−1} | x_t, x_0), and the model's reverse step, built on it.",
         _modules("diffusion: process"),
         (
-            Figure(("kernel",), "Chains walked step by step, against the closed form."),
-            Figure(("diffused",), "The density of numbers over time, exact and sampled."),
-            Figure(("posterior", "--schedule", "cosine"), "The step back: its coefficients, and the exact density."),
+            Figure(("kernel",), "Chains simulated step by step, against the closed form."),
+            Figure(("diffused",), "The density of one-dimensional data over time, exact and sampled."),
+            Figure(("posterior", "--schedule", "cosine"), "The posterior: its coefficients and its exact density."),
         ),
     ),
     Chapter(
         "bound",
         "The bound",
-        "The variational bound on −log p(x_0): its terms, each with its gradient, and their sum.",
+        "The variational bound on −log p(x_0): its terms, the gradient of each, and their sum.",
         _modules("diffusion: likelihood bound", "ops: loss"),
         (
             Figure(("vae",), "The bound as prior, matching and reconstruction.", of_run=True),
-            Figure(("rate-distortion",), "Progressive coding: what bits buy.", of_run=True),
+            Figure(("rate-distortion",), "Progressive coding: error of x_0 against bits received.", of_run=True),
         ),
     ),
     Chapter(
         "simple",
-        "L_simple, and what stands in its place",
-        "What training makes small: the squared error of the predicted noise, its weights over time, the law that t is "
-        "drawn by, and the bound itself.",
+        "L_simple and other objectives",
+        "What training minimises: the squared error of the predicted noise, its weights over time, the distribution "
+        "that t is drawn from, and the bound itself.",
         _modules("diffusion: objectives weightings times", "ops: noising"),
-        (Figure(("loss-by-time",), "The loss over t, of eps, x_0 and the bound.", of_run=True),),
+        (Figure(("loss-by-time",), "The errors of eps and x_0, and the bound, over t.", of_run=True),),
     ),
     Chapter(
         "parametrisations",
         "Parametrisations",
-        "What the network predicts, and what that says of x_0 and of the noise.",
+        "What the network predicts, and how x_0 and the noise are computed from it.",
         _modules("diffusion: parametrisation denoiser"),
-        (Figure(("single-step",), "How well one step recovers x_0, by noise level.", of_run=True),),
+        (Figure(("single-step",), "How well one prediction recovers x_0, by noise level.", of_run=True),),
     ),
     Chapter(
         "operations",
         "Operations and their gradients",
-        "Each operation stands beside its backward, derived in its docstring. They are in the array API standard's "
-        "terms, for any backend.",
+        "Each operation is followed by its backward, whose gradient is derived in the docstring. All are written in "
+        "the array API standard and run on any backend.",
         _modules(
             "ops: base linear convolution activation normalisation norm_activation attention resampling images __init__"
         ),
@@ -113,41 +119,41 @@ CHAPTERS = (
     Chapter(
         "network",
         "The network",
-        "Parameters, layers, blocks, and the U-Net that is made of them; `backward` reads as `forward` upside down.",
+        "Parameters, layers, blocks, and networks made of them. `backward` reads as `forward` upside down.",
         _modules("nn: parameters layers precision blocks network unet transformer mlp __init__"),
     ),
     Chapter(
         "training",
         "Training",
-        "One step of Algorithm 1, Adam, and all that a run keeps, writes and says on its way.",
+        "One step of Algorithm 1, Adam, and everything that a run keeps, writes and reports.",
         _modules(
             "training: step",
             "ops: optimisation",
-            "training: state rates host_step device_step trainer feed pieces loop run assembly initial edited "
-            "snapshots kept record metrics spent callbacks pictures interrupt lock",
+            "training: state rates base_step host_step device_step trainer feed pieces loop run assembly initial "
+            "edited snapshots kept record metrics spent callbacks pictures interrupt lock",
         ),
     ),
     Chapter(
         "samplers",
         "Samplers",
-        "Loops over a denoiser from noise to data: DDPM's chain, DDIM, and solvers of the probability flow.",
+        "Loops over a denoiser, from noise to data: DDPM's chain, DDIM, and solvers of the probability-flow ODE.",
         _modules("samplers: base spacings ddpm implicit runge_kutta dpm_solver predictor_corrector __init__"),
         (
             Figure(("denoising",), "x_t and the predicted x_0 along the chain.", of_run=True),
-            Figure(("steps",), "The same noise in fewer and fewer steps.", of_run=True),
+            Figure(("steps",), "Samples from the same noise in fewer and fewer steps.", of_run=True),
         ),
     ),
     Chapter(
         "guidance",
         "Guidance",
-        "A denoiser made of denoisers: away from what one says, towards what the other does.",
+        "A denoiser made of two others: it extrapolates from the prediction of one to that of the other.",
         _modules("guidance: base extrapolation blend __init__"),
     ),
     Chapter(
         "conditions",
         "Conditions",
-        "What a sample is told of, from the data's column to what the network sees, with its own backward; and changes "
-        "of the data by chance, of which it may be told too.",
+        "From a column of the data set to the network's additional inputs, each condition with its own backward; and "
+        "random transforms of the data, which the network may be told of.",
         _modules(
             "conditions: base label text embeddings image transformed __init__",
             "transforms: base geometric colour __init__",
@@ -156,31 +162,32 @@ CHAPTERS = (
     Chapter(
         "editing",
         "Editing",
-        "Edits of images by a denoiser and a sampler: noised in part and drawn anew, painted, mixed, enlarged.",
+        "Edits of images by a denoiser and a sampler: partial noising and resampling, inpainting, interpolation, "
+        "enlarging.",
         _modules("editing: sdedit inpainting interpolation enlarging __init__"),
     ),
     Chapter(
         "likelihood",
         "The likelihood by the flow",
-        "The density that the probability flow carries from N(0, I) to the data.",
+        "The log density of data, by transport along the probability-flow ODE to N(0, I).",
         _modules("diffusion: flow"),
     ),
     Chapter(
         "randomness",
         "Randomness",
-        "Random numbers are a function of seed, purpose, step, sample and element: there is no state to keep.",
+        "Random numbers are a function of seed, purpose, step, sample and element. There is no state.",
         _modules("backend: philox random"),
     ),
     Chapter(
         "checkpoints",
         "Models and checkpoints",
-        "A configuration, the weights and their averages, in a file that holds data and no code.",
+        "A configuration, the weights and their averages, in a file of data without code.",
         _modules("model: config tables model averages scaled denoiser sampling checkpoint load"),
     ),
     Chapter(
         "backends",
         "Backends",
-        "The one place that knows NumPy from CuPy from Torch, and processors from cards.",
+        "The only package that distinguishes NumPy from CuPy from Torch, and the CPU from the GPU.",
         _modules(
             "backend: array base __init__ numpy_backend numba_backend torch_backend cupy_backend captured workers "
             "processor memory"
@@ -189,9 +196,9 @@ CHAPTERS = (
     Chapter(
         "kernels",
         "How the fast kernels differ from the reference",
-        "A backend has an operation of its own where a measurement says that it pays: same name, same arguments, the "
-        "same numbers but for rounding. On NumPy in blocks that stay in the cache, compiled by Numba, on Torch by "
-        "ATen, on CuPy by CUDA kernels and cuDNN.",
+        "A backend overrides an operation where a measurement shows that it pays: same name, same arguments, the same "
+        "numbers up to rounding. NumPy works in blocks that fit the cache, Numba compiles loops, Torch calls ATen, "
+        "CuPy launches CUDA kernels and cuDNN.",
         _modules(
             "ops: numpy_operations",
             "ops.cpu: blocks linear convolution winograd normalisation silu attention",
@@ -207,5 +214,5 @@ CHAPTERS = (
 
 
 def chapter_of() -> dict[str, Chapter]:
-    """Return the chapter of each module."""
+    """Return the chapter of each module, by the module's dotted name."""
     return {module: chapter for chapter in CHAPTERS for module in chapter.modules}

@@ -13,7 +13,7 @@ PAPERS = {
     "EDM2": "2312.02696", "SDEdit": "2108.01073", "RePaint": "2201.09865", "DDNM": "2212.00490",
     "DPM-Solver++": "2211.01095", "UniPC": "2302.04867", "Kingma, Ba": "1412.6980",
 }  # fmt: skip
-"""arXiv numbers of papers that are cited by name."""
+"""arXiv numbers of the papers that docstrings cite by name."""
 
 NAMES = {number: name for name, number in PAPERS.items()}
 
@@ -27,11 +27,11 @@ CITATION = re.compile(
 
 @dataclass(frozen=True)
 class Citation:
-    """An equation or an algorithm that a text cites.
+    """A citation in a text: of a paper, or of its equations or algorithms.
 
     Attributes:
-        start, end: where in the text.
-        paper: its name, or its arXiv number where it has none.
+        start, end: position in the text, as of a slice.
+        paper: name of the paper in `PAPERS`, or its arXiv number if it has no name there.
         kind: "eq" or "algorithm"; "paper" for the paper itself.
         numbers: of the equations or algorithms.
     """
@@ -44,7 +44,7 @@ class Citation:
 
 
 def citations(text: str, paper: str = "") -> Iterator[Citation]:
-    """Yield what a text cites; a number is of the paper that was named last, or of `paper`."""
+    """Yield the citations in a text. A number belongs to the paper named last before it; to `paper` if none was."""
     for match in CITATION.finditer(text):
         if match["paper"] or match["arxiv"]:
             paper = match["paper"] or NAMES.get(match["arxiv"], match["arxiv"])
@@ -57,24 +57,22 @@ def citations(text: str, paper: str = "") -> Iterator[Citation]:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    if " to " in text:
-        first, last = map(int, text.split(" to "))
-        return tuple(range(first, last + 1))
-    return tuple(map(int, re.findall(r"\d+", text)))
+    ranges = re.findall(r"(\d+)(?: to (\d+))?", text)
+    return tuple(number for first, last in ranges for number in range(int(first), int(last or first) + 1))
 
 
 def paper_of(module: Module) -> str:
-    """Return the paper that a module's numbers are of where none is named: the first that its docstring names."""
+    """Return the first paper named in a module's docstring: equations cited without a paper are this paper's."""
     return next((found.paper for found in citations(module.doc) if found.kind == "paper"), "DDPM")
 
 
 def address(paper: str) -> str:
-    """Return where a paper is to be read."""
+    """Return the paper's address on arXiv."""
     return f"https://arxiv.org/abs/{PAPERS.get(paper, paper)}"
 
 
 def cited_by(module: Module) -> dict[tuple[str, str, int], list[int]]:
-    """Return the lines at which a module cites each equation and algorithm, by paper, kind and number."""
+    """Return the lines where a module cites each equation and algorithm, by (paper, kind, number)."""
     found: dict[tuple[str, str, int], list[int]] = {}
     default = paper_of(module)
     for row in module.rows:

@@ -1,4 +1,4 @@
-"""The guide: pages on how the library is used, written as Markdown, which is read in the repository too."""
+"""The guide: pages on the use of the library, converted from Markdown files that can also be read in the repository."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ TOPICS = (
     "training", "sampling", "editing", "likelihood", "quality", "speed", "ranks", "figures", "python", "plugins",
     "reading", "checks",
 )  # fmt: skip
-"""The pages, in their order; each is a file `guide/TOPIC.md`."""
+"""Topics of the guide in order. Each is a file `guide/TOPIC.md`."""
 
 AS_THEY_ARE = {
     "paragraph": "p", "bullet_list": "ul", "ordered_list": "ol", "list_item": "li", "table": "table", "thead": "thead",
     "tbody": "tbody", "tr": "tr", "th": "th", "td": "td", "strong": "strong", "em": "em", "blockquote": "blockquote",
 }  # fmt: skip
-"""Elements of HTML by their names in Markdown's tree."""
+"""HTML tags by markdown-it's node types, for nodes that translate one to one."""
 
 
 def guide_page(topic: str) -> str:
@@ -36,28 +36,24 @@ def guide_page(topic: str) -> str:
 
 
 def require_markdown() -> None:
-    """Refuse to go on where Markdown cannot be read.
-
-    Raises:
-        ConfigError: its library is not installed.
-    """
+    """Raise ConfigError if markdown-it-py, which parses the guide, is not installed."""
     if find_spec("markdown_it") is None:
         raise ConfigError("the book's guide needs markdown-it-py: run pip install 'tinyddpm[book]'")
 
 
 class Guide:
-    """A page of the guide.
+    """A page of the guide, parsed.
 
     Attributes:
-        title: its heading.
-        body: what follows it.
-        sections: the headings in it.
+        title: text of the first heading.
+        body: elements after that heading.
+        sections: texts of the other headings.
 
     Args:
         topic: one of `TOPICS`.
 
     Raises:
-        ConfigError: Markdown cannot be read here.
+        ConfigError: markdown-it-py is not installed.
     """
 
     def __init__(self, topic: str) -> None:
@@ -74,7 +70,7 @@ class Guide:
         self.sections = [each.children[0].content for each in rest if each.type == "heading"]
 
     def _made(self, found: SyntaxTreeNode) -> Children:
-        """Return a node of Markdown's tree as elements."""
+        """Convert a node of the Markdown tree to elements."""
         below = [self._made(child) for child in found.children]
         if found.type in AS_THEY_ARE:
             made = node(AS_THEY_ARE[found.type], {}, below)
@@ -96,19 +92,17 @@ class Guide:
                 return self._link(str(found.attrs["href"]), below)
             case "image":
                 return self._image(str(found.attrs["src"]), found.content)
-            case "html_block" | "html_inline":
-                return None  # a mark for what reads the file
         raise ValueError(f"the guide has a {found.type}, for which there is no element")
 
     def _link(self, address: str, text: Children) -> Children:
-        """Return a link to another page of the guide or to the network; of a file of the repository, its name alone."""
+        """Return a link to a page of the guide or to the network; for a file of the repository, the text alone."""
         if urlsplit(address).scheme:
             return node("a", {"href": address}, text)
         topic = Path(address).stem
         return node("a", {"href": guide_page(topic)}, text) if address == f"{topic}.md" else text
 
     def _image(self, address: str, seen: str) -> Element | None:
-        """Return a picture of the repository, which an installed package has not."""
+        """Return an embedded picture of the repository; None in an installed package, which lacks the file."""
         path = self._folder / address
         if not path.is_file():
             return None

@@ -1,4 +1,4 @@
-"""The modules of the book, read from where the package lies, and where each name of theirs is explained."""
+"""The modules of the book, read from the installed package, and the address of each documented name."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ROOT = Path(tinyddpm.__file__).parent
 
 
 def page_of(module: str) -> str:
-    """Return the name of a module's page."""
+    """Return the file name of a module's page."""
     return f"{module}.html"
 
 
 def core_modules() -> set[str]:
-    """Return the modules of the core rooms, but for those that only say what a room is."""
+    """Return the dotted names of all modules in `CORE`, except for `__init__` modules of a docstring alone."""
     paths = (path for room in CORE for path in (ROOT / room).rglob("*.py"))
     return {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths if _says(path)}
 
@@ -36,7 +36,7 @@ def _says(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Named:
-    """A name in the index: where it is explained, and its first sentence."""
+    """An entry of the index: a documented name, its module, its address, and the first sentence of its docstring."""
 
     name: str
     module: str
@@ -45,7 +45,7 @@ class Named:
 
 
 class Library:
-    """All modules of the book, by name, in reading order."""
+    """All modules of the book, in reading order. `modules` has them by dotted name."""
 
     def __init__(self) -> None:
         self.modules = {name: self._read(name) for chapter in CHAPTERS for name in chapter.modules}
@@ -57,7 +57,7 @@ class Library:
 
     @cached_property
     def names(self) -> list[Named]:
-        """What is defined and described, by alphabet."""
+        """The public names with docstrings, in alphabetical order."""
         found = [
             Named(name, module.name, f"{page_of(module.name)}#{name}", summary(module.docs.get(name, "")))
             for module in self.modules.values()
@@ -75,7 +75,7 @@ class Library:
 
     @cached_property
     def cited(self) -> dict[tuple[str, str, int], list[tuple[str, int]]]:
-        """The lines that cite each equation and algorithm, as (module, line)."""
+        """The places (module, line) where each equation and algorithm is cited, by (paper, kind, number)."""
         found: dict[tuple[str, str, int], list[tuple[str, int]]] = {}
         for name, module in self.modules.items():
             for what, lines in cited_by(module).items():
@@ -83,12 +83,12 @@ class Library:
         return found
 
     def writer(self, module: Module | None = None) -> Writer:
-        """Return what makes HTML of a module's docstrings; of texts of the book itself if there is none."""
+        """Return the `Writer` for a module's docstrings; for the book's own texts if `module` is None."""
         paper = paper_of(module) if module else "DDPM"
         return Writer(lambda name: self._link(name, module), lambda text: list(_cited(text, paper)))
 
     def _link(self, name: str, module: Module | None) -> str | None:
-        """Return where a name is explained: in the module itself, or in the only other that has it."""
+        """Return the address of a name: in the module itself, or in the only other module that documents it."""
         plain = name.strip("()").split("(")[0]
         if module is not None:
             own = [known for known in module.lines if known == plain or known.endswith(f".{plain}")]
@@ -97,7 +97,7 @@ class Library:
         path = plain.removesuffix(".py").removeprefix("tinyddpm/").replace("/", ".")
         if path in self.modules:
             return page_of(path)
-        places = self._by_name.get(plain, []) if not plain.islower() or "_" in plain else []  # `steps` is an argument
+        places = self._by_name.get(plain, []) if not plain.islower() or "_" in plain else []  # `steps`: an argument
         return places[0] if len(places) == 1 else None
 
 
@@ -105,7 +105,7 @@ KNOWN = {(each.paper, each.kind, each.number) for each in NUMBERED}
 
 
 def _cited(text: str, paper: str) -> Iterator[Children]:
-    """Yield a text with links from its citations: of equations to the table, of papers to where they are read."""
+    """Yield a text in pieces, its citations as links: equations to the page of equations, papers to arXiv."""
     place = 0
     for found in citations(text, paper):
         target = None

@@ -1,9 +1,9 @@
 """The notation of docstrings, `x_t = √alpha_bar_t x_0 + √(1 − alpha_bar_t) eps`, as MathML.
 
-Names have subscripts after `_` and Greek letters by name, `alpha_bar` is ᾱ, a hat or bar may stand on a letter; `^` and
-the raised digits are exponents, `{…}` holds a script of several signs. `/` divides one factor by the next, so that
-`a b / c d` is a (b / c) d. A name directly before a bracket is a function of what is in it. What is not of this
-notation is refused, and so stays text.
+Subscripts follow `_`, Greek letters are written by name, `alpha_bar` is ᾱ, and a letter may carry a hat or bar. `^` and
+raised digits are exponents; braces enclose a script of several signs. `/` divides one factor by the next, so that
+`a b / c d` is a (b / c) d. A name directly before a bracket is a function of the bracket's content. Anything else
+raises `NotationError`, and the caller then leaves the text as it is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WORDS = {
     "scale", "shift", "mean", "out", "skip", "level", "factor", "size", "noise", "signal", "heads", "dscale", "dshift",
     "dmean",
 }  # fmt: skip
-"""Names of variables that are words: a formula in a sentence has them beside an operator alone."""
+"""Variables whose names are English words: in a sentence they count as part of a formula only beside an operator."""
 
 RELATIONS = frozenset("=≈~∝≤≥<>≠∈←→⇒∼")
 BINARY = frozenset("+−-±∓·×⊗∘")
@@ -45,12 +45,12 @@ SIGNS = RELATIONS | BINARY | set(LIMITS) | set(HALVES) | set("^'/,;:|‖…()[]{
 
 
 class NotationError(ValueError):
-    """A text is not of the notation."""
+    """A text does not follow the notation."""
 
 
 @dataclass(frozen=True)
 class Token:
-    """A sign, name, number or space of a formula, and the accent that a name bears after a hyphen."""
+    """A sign, name, number or space of a formula. `accent` is "tilde", "hat" or "bar" of a name such as beta-tilde."""
 
     kind: str
     text: str
@@ -58,10 +58,10 @@ class Token:
 
 
 def tokens(text: str) -> list[Token]:
-    """Return the tokens of a formula.
+    """Split a formula into tokens.
 
     Raises:
-        NotationError: a character has no place in one.
+        NotationError: a character is not part of the notation.
     """
     found = []
     apart = "".join(unicodedata.normalize("NFD", sign) if sign.isalpha() else sign for sign in text)
@@ -77,11 +77,11 @@ def math(text: str, display: bool = False) -> Element:
     """Return a formula as a `math` element.
 
     Args:
-        text: in the notation.
-        display: whether it stands alone: there a quotient is a fraction, and words may be in it.
+        text: the formula in the notation of docstrings.
+        display: whether the formula stands on a line of its own, where quotients are set as fractions.
 
     Raises:
-        NotationError: the text is not of the notation.
+        NotationError: the text does not follow the notation.
     """
     parser = _Parser(tokens(text.strip()), display)
     content = parser.sequence(())
@@ -91,7 +91,7 @@ def math(text: str, display: bool = False) -> Element:
 
 
 def is_formula(text: str) -> bool:
-    """Whether a text is of the notation and says more than a word would: it relates, combines, or has a script."""
+    """Whether a text parses and is more than a word: a symbol, or with a relation, an operator or a script."""
     try:
         found = tokens(text.strip())
         math(text, display=True)
@@ -104,19 +104,19 @@ def is_formula(text: str) -> bool:
 
 
 def relates(text: str) -> bool:
-    """Whether a formula has a relation in it, such as =."""
+    """Whether a formula contains a relation, such as =."""
     return any(sign in text for sign in RELATIONS)
 
 
 def is_symbol(name: str) -> bool:
-    """Whether a name without a subscript is a letter, also by its Greek name or after d, a function or capitals."""
+    """Whether a name is one letter, a Greek letter's name, d before either, a function, or up to four capitals."""
     plain = "".join(sign for sign in name if not unicodedata.combining(sign))
     of_d = plain.startswith("d") and (len(plain) == 2 or plain[1:] in GREEK)
     return len(plain) == 1 or plain in GREEK or plain in FUNCTIONS or of_d or (plain.isupper() and len(plain) < 5)
 
 
 class _Parser:
-    """Reads tokens from left to right; each method returns what it has read as elements."""
+    """Recursive-descent parser over tokens. Each method consumes tokens and returns their MathML elements."""
 
     def __init__(self, found: list[Token], display: bool) -> None:
         self.tokens, self.display, self.place, self.script = found, display, 0, 0
@@ -126,20 +126,20 @@ class _Parser:
         return self.place >= len(self.tokens)
 
     def peek(self, ahead: int = 0) -> str:
-        """Return the text of a token to come; nothing at the end."""
+        """Return the text of the token at an offset from the current one, without consuming it; "" past the end."""
         place = self.place + ahead
         return self.tokens[place].text if place < len(self.tokens) else ""
 
     def skip_space(self) -> bool:
-        """Go past a space; return whether there was one."""
+        """Consume a space if there is one; return whether there was."""
         there = not self.at_end and self.tokens[self.place].kind == "space"
         self.place += there
         return there
 
     def sequence(self, closing: tuple[str, ...]) -> list[Element]:
-        """Return everything up to a closing sign, which is left, or to the end."""
+        """Parse up to the end or to a closing sign, which is not consumed."""
         made: list[Element] = []
-        factor: Element | None = None  # the last one made, if it may be divided
+        factor: Element | None = None  # the last element, if it can be divided
         while True:
             space = self.skip_space()
             if self.at_end or self.peek() in closing or self.peek() in (")", "]", "}"):
@@ -165,7 +165,7 @@ class _Parser:
                 made.append(factor)
 
     def _operator(self, space: bool) -> Element:
-        """Return a relation, a sign between factors, or a separator."""
+        """Parse a relation, a binary operator or a separator; `space` says whether a space precedes it."""
         sign = self.peek()
         self.place += 1
         spaced = space and not self.at_end and self.tokens[self.place].kind == "space"
@@ -182,7 +182,7 @@ class _Parser:
         return node("mo", {}, {"~": "∼"}.get(sign, sign))
 
     def _is_operator(self) -> bool:
-        """Whether a large sign is applied to something; the letter Σ alone is a variance."""
+        """Whether a large sign has an operand or a limit; Σ alone is a covariance."""
         if self.peek() not in "ΣΠ":
             return True
         after = self.place + 1
@@ -196,7 +196,7 @@ class _Parser:
         return token.kind in ("name", "number") or token.text in "(√∂"
 
     def _large(self) -> Element:
-        """Return a sum, a product or an integral with its limits."""
+        """Parse a sum, product or integral sign with its limits."""
         sign = self.peek()
         self.place += 1
         base = node("mo", {}, LIMITS[sign])
@@ -205,7 +205,7 @@ class _Parser:
         return _scripted(base, low, high, names)
 
     def factor(self) -> Element:
-        """Return one factor: a name, a number, a bracket or a root, with its scripts and what it is applied to."""
+        """Parse one factor: a name, number, bracket or root, with its scripts and its argument if it has one."""
         self.skip_space()
         if self.at_end:
             raise NotationError("a factor is missing at the end")
@@ -235,11 +235,11 @@ class _Parser:
         if closing not in (")", "]"):  # [0, 1) is an interval
             raise NotationError("a bracket is not closed")
         self.place += 1
-        still = {} if self.display else {"stretchy": "false"}  # what grows would drive the lines of a text apart
+        still = {} if self.display else {"stretchy": "false"}  # tall brackets would spread the lines of a paragraph
         return node("mrow", {"class": "group"}, node("mo", still, opening), inside, node("mo", still, closing))
 
     def _name(self, token: Token) -> Element:
-        """Return a name with accents, subscripts and exponents, and a bracket that follows at once."""
+        """Parse a name with accents, subscripts, exponents and its argument: a bracket directly after it."""
         subs: list[Element] = []
         words, accents = [token.text], [token.accent] if token.accent else []
         while not self.at_end and self.tokens[self.place].kind == "sub":
@@ -279,7 +279,7 @@ class _Parser:
         return token.kind in ("name", "number") or token.text in "√∂½(["
 
     def _subscript(self) -> Element:
-        """Return what stands after _: a word, a number, or several signs in braces."""
+        """Parse what follows _: a name, a number, or a sequence in braces."""
         if self.at_end:
             raise NotationError("a subscript is missing")
         token = self.tokens[self.place]
@@ -299,7 +299,7 @@ class _Parser:
         raise NotationError(f"{token.text!r} is no subscript")
 
     def _scripts(self) -> tuple[Element | None, Element | None]:
-        """Return the subscript and the superscript that follow, None where there is none."""
+        """Parse the following subscript and superscript; None for each that is absent."""
         low: Element | None = None
         high: list[Element] = []
         while not self.at_end:
@@ -349,7 +349,7 @@ class _Parser:
 
 
 def _symbol(name: str) -> Element:
-    """Return a letter, a Greek letter by name, a function's name or a word as an identifier."""
+    """Return the `mi` element of a letter, a Greek letter's name, a function's name or a word."""
     plain = "".join(sign for sign in name if not unicodedata.combining(sign))
     if plain in GREEK:
         return node("mi", {}, GREEK[plain])
@@ -377,7 +377,7 @@ def _scripted(
 
 
 def _joined(subs: list[Element]) -> Element:
-    """Return several subscripts as one, with commas between them."""
+    """Return several subscripts as one, separated by commas; by a space between two words."""
     if len(subs) == 1:
         return subs[0]
     row: list[Element] = []
@@ -390,12 +390,12 @@ def _joined(subs: list[Element]) -> Element:
 
 
 def _bare(found: Element) -> Element:
-    """Return what is in a bracket without it, as a root, a fraction or an exponent has it."""
+    """Return a group without its parentheses, which a root, fraction or exponent makes redundant."""
     if found.get("class") != "group" or found[0].text != "(" or found[-1].text != ")":
         return found
     return node("mrow", {}, list(found)[1:-1])
 
 
 def _is_word(found: Element) -> bool:
-    """Whether a factor is, begins with or ends in a word or a function, which needs room beside it."""
+    """Whether a factor contains a word or a function's name, which needs a wider space beside it."""
     return any(part.get("mathvariant") == "normal" and len(part.text or "") > 1 for part in found.iter("mi"))

@@ -37,7 +37,7 @@ PAPER_TITLES = {
 
 @dataclass(frozen=True)
 class Seen:
-    """A picture of a chapter, and what is seen in it; without a picture, why it is left out."""
+    """A figure of a chapter: its caption and picture, or the reason why it was not drawn."""
 
     caption: str
     picture: Picture | None = None
@@ -45,12 +45,12 @@ class Seen:
 
 
 class Pages:
-    """Makes the pages, each as HTML.
+    """Writer of the pages. Each method returns one page as HTML.
 
     Args:
         library: the modules.
-        pictures: those of each chapter, by its slug.
-        guides: the pages on use, by their topics, in their order.
+        pictures: the figures of each chapter, by the chapter's slug.
+        guides: the pages of the guide by topic, in order.
     """
 
     def __init__(self, library: Library, pictures: Mapping[str, Sequence[Seen]], guides: Mapping[str, Guide]) -> None:
@@ -60,7 +60,7 @@ class Pages:
         self._writer = library.writer()
 
     def page(self, name: str, title: str, *content: Children, wide: bool = False) -> str:
-        """Return a page with what all have: a bar of links above, and who wrote it below."""
+        """Return a page: navigation bar, title, content and footer. `wide` is for prose beside code."""
         links = (
             node("a", {"href": place} | ({"aria-current": "page"} if place == name else {}), text)
             for place, text in PLACES.items()
@@ -75,7 +75,7 @@ class Pages:
         )
 
     def contents(self) -> str:
-        """Return the first page: search, and chapters with their modules."""
+        """Return the first page: search, guide, chapters and papers."""
         chapters = (
             node(
                 "li",
@@ -99,10 +99,9 @@ class Pages:
             node(
                 "p",
                 {"class": "lead"},
-                "The source of a denoising diffusion model, read beside the papers: what is said of it left, and the "
-                "code right, line against line. All of it is made from the source itself. Time in code is 0-based: "
-                "code ",
-                self._writer.sentence("t is the papers' t + 1."),
+                "The source of a denoising diffusion model, to be read beside the papers: explanations on the left, "
+                "the code they describe on the right. Both are generated from the source. Time in code is 0-based: ",
+                self._writer.sentence("code t is the papers' t + 1."),
             ),
             node(
                 "search",
@@ -111,9 +110,9 @@ class Pages:
                 node("input", {"id": "words", "type": "search", "autocomplete": "off", "disabled": ""}),
                 node("ul", {"id": "found", "aria-live": "polite"}),
             ),
-            node("h2", {}, "How it is used"),
+            node("h2", {}, "Guide"),
             node("ul", {}, guides),
-            node("h2", {}, "How it is made"),
+            node("h2", {}, "Source"),
             node("ol", {"class": "chapters"}, chapters),
             node("h2", {}, "Papers"),
             node("ul", {}, papers),
@@ -121,7 +120,7 @@ class Pages:
         )
 
     def _entries(self) -> Element:
-        """Return what is searched, as JSON: names, addresses and what is said of them."""
+        """Return the entries of the search as a JSON script: lists of (title, address, description)."""
         modules = [[name, page_of(name), summary(module.doc)] for name, module in self.library.modules.items()]
         names = [[named.name, named.address, f"{named.about} ({named.module})"] for named in self.library.names]
         numbered = [
@@ -136,7 +135,7 @@ class Pages:
         return found
 
     def guide(self, topic: str) -> str:
-        """Return a page on use."""
+        """Return a page of the guide."""
         order = list(self.guides)
         place = order.index(topic)
         turns = {each: (guide_page(each), self.guides[each].title) for each in order}
@@ -151,7 +150,7 @@ class Pages:
         )
 
     def chapter(self, chapter: Chapter) -> str:
-        """Return a chapter's page: what it is about, its figures, and its modules."""
+        """Return a chapter's page: its introduction, modules and figures."""
         number = CHAPTERS.index(chapter)
         modules = (
             node("li", {}, node("a", {"href": page_of(name)}, node("code", {}, name)), " ", self._first(name))
@@ -173,7 +172,7 @@ class Pages:
         return self.library.writer(self.library.modules[name]).sentence(summary(self.library.modules[name].doc))
 
     def module(self, module: Module) -> str:
-        """Return a module's page: prose beside its code."""
+        """Return a module's page: docstrings and comments beside the code."""
         chapter = chapter_of()[module.name]
         order = list(self.library.modules)
         place = order.index(module.name)
@@ -201,12 +200,12 @@ class Pages:
         )
 
     def equations(self) -> str:
-        """Return the table of all equations and algorithms."""
+        """Return the page of equations: a table of all numbered equations and algorithms per paper."""
         tables = (
             (
                 node("h2", {"id": paper.lower()}, paper),
                 node("p", {}, node("a", {"href": address(paper)}, PAPER_TITLES[paper]), f", arXiv {PAPERS[paper]}"),
-                stacked(("", "what it is", "where"), (self._numbered(each) for each in rows)),
+                stacked(("", "statement", "code"), (self._numbered(each) for each in rows)),
             )
             for paper, rows in groupby(NUMBERED, lambda each: each.paper)
         )
@@ -216,8 +215,8 @@ class Pages:
             node(
                 "p",
                 {"class": "lead"},
-                "Every numbered equation and algorithm of five papers, of their sections 2 to 5, and the line that "
-                "implements it; where there is none, why.",
+                "Every numbered equation and algorithm in sections 2 to 5 of five papers, with the line that "
+                "implements it, or the reason why none does.",
             ),
             tables,
         )
@@ -252,15 +251,15 @@ class Pages:
         )
 
     def parts(self, sections: Sequence[Element]) -> str:
-        """Return the page of all registered parts, of the sections of their groups."""
+        """Return the page of all registered parts from one section per group."""
         return self.page(
             PARTS,
             "Parts",
             node(
                 "p",
                 {"class": "lead"},
-                "Every registered part of each kind, with its options and their defaults. A part is chosen by its "
-                "name; its options are set under the part's own table.",
+                "Every registered part by group, with its options and their defaults. A part is chosen by its "
+                "name; its options are set in the part's own table of the configuration.",
             ),
             node(
                 "nav",
@@ -271,7 +270,7 @@ class Pages:
         )
 
     def names(self) -> str:
-        """Return the index of names, by their first letters."""
+        """Return the index of documented names, grouped by first letter."""
         of_letter = groupby(self.library.names, lambda named: named.name[0].upper())
         letters = [(letter, list(named)) for letter, named in of_letter]
         return self.page(
@@ -295,12 +294,12 @@ class Pages:
 
 
 def chapter_page(chapter: Chapter) -> str:
-    """Return the name of a chapter's page."""
+    """Return the file name of a chapter's page."""
     return f"chapter-{chapter.slug}.html"
 
 
 def _row(row: Row, writer: Writer) -> Element:
-    """Return what is said, and the code beside it."""
+    """Return a row: docstrings and comments, and the code beside them."""
     anchors = [node("span", {"id": name, "class": "anchor"}) for name in row.names]
     prose = (node("div", {"class": note.kind}, _said(note, writer)) for note in row.notes)
     lines = (
@@ -317,7 +316,7 @@ def _row(row: Row, writer: Writer) -> Element:
 
 
 def _said(note: Note, writer: Writer) -> list[Element]:
-    """Return a docstring, or a comment, which is a sentence or a part of one."""
+    """Return a docstring as blocks, or a comment as one paragraph."""
     return writer.document(note.text) if note.kind == "doc" else [node("p", {}, writer.sentence(note.text))]
 
 
@@ -337,15 +336,15 @@ def _seen(seen: Seen) -> Element:
 
 
 def _also(places: Sequence[tuple[str, int]]) -> Children:
-    """Return links to the other lines that cite an equation."""
+    """Return links to the places that cite an equation besides its implementation, one per module."""
     links: list[Children] = []
-    for module, line in dict(reversed(places)).items():  # the first line of each
+    for module, line in dict(reversed(places)).items():  # keeps the first line of each module
         links += [", " if links else " · cited too in ", node("a", {"href": f"{page_of(module)}#L{line}"}, module)]
     return node("span", {"class": "aside"}, links) if links else None
 
 
 def _turn(before: tuple[str, str], after: tuple[str, str]) -> Element:
-    """Return links to the page before and the page after."""
+    """Return links to the previous and the next page, each given as (address, title)."""
     return node(
         "nav",
         {"class": "turn", "aria-label": "Pages"},
@@ -355,5 +354,5 @@ def _turn(before: tuple[str, str], after: tuple[str, str]) -> Element:
 
 
 def _told(guide: Guide) -> str:
-    """Return the headings of a guide, to stand after its title."""
+    """Return the section headings of a guide's page as a text that follows its title."""
     return f": {'; '.join(guide.sections)}" if guide.sections else ""

@@ -17,7 +17,7 @@ GROUPS = tuple(group for group in registry.GROUPS if group != "commands")
 
 
 def sections(library: Library) -> list[Element]:
-    """Return a section for each group of parts."""
+    """Return one section per group of parts."""
     return [
         node(
             "section",
@@ -30,7 +30,7 @@ def sections(library: Library) -> list[Element]:
 
 
 def _part(library: Library, entry: registry.Entry) -> Element:
-    """Return a part: where it is, what it is, and its options; of a broken one, why."""
+    """Return an article on a part: its address, summary and options; for a part that fails to load, the error."""
     module, _, name = entry.value.removeprefix("tinyddpm.").partition(":")
     there = library.modules.get(module) if entry.value.startswith("tinyddpm.") else None
     writer = library.writer(there)
@@ -58,7 +58,7 @@ def _anchor(entry: registry.Entry) -> str:
 
 
 def _said(doc: str) -> dict[str, str]:
-    """Return what a docstring says of each argument."""
+    """Return the descriptions in a docstring's Args section, by argument."""
     return {entry.name: entry.text for block in blocks(doc) if block.kind == "Args" for entry in block.entries}
 
 
@@ -73,8 +73,8 @@ def _options(writer: Writer, options: Mapping[str, inspect.Parameter], said: Map
         )
         for name, option in options.items()
     )
-    return stacked(("option", "default", "what it is"), rows)
+    return stacked(("option", "default", "meaning"), rows)
 
 
 def _default(value: Any) -> str:
-    return "none: give one" if value is inspect.Parameter.empty else repr(value)
+    return "required" if value is inspect.Parameter.empty else repr(value)

@@ -1,4 +1,4 @@
-"""Docstrings and comments as HTML: paragraphs, formulas, lists, and sections such as what is returned."""
+"""Docstrings and comments as HTML: paragraphs, formulas, lists, and sections such as Args and Returns."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ ENTRY = re.compile(r"(\*{0,2}\w[\w, ]*): +(\S.*)")
 BULLET = "- "
 
 MOST_WORDS = 40
-"""Words of a formula in a sentence at most."""
+"""Most words of a formula within a sentence: bounds the search for its end."""
 
 Link = Callable[[str], str | None]
-"""The address of what a name in backticks stands for; None where it is in no page."""
+"""Maps a name in backticks to its address; to None if no page has it."""
 
 Cited = Callable[[str], list[Children]]
-"""A text with its citations made into links: texts, which are looked through for formulas, and elements."""
+"""Splits a text at its citations: returns links as elements, the rest as texts that may still contain formulas."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a section says of one name."""
+    """One entry of a section: a name, "" if it has none, and its description."""
 
     name: str
     text: str
@@ -48,12 +48,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a docstring.
+    """A block of a docstring.
 
     Attributes:
-        kind: "paragraph", "indented", "list", or a section's name.
-        lines: of an indented block; the text of a paragraph or the items of a list.
-        entries: of a section.
+        kind: "paragraph", "indented", "list", or the name of a section.
+        lines: the lines of an indented block, the items of a list, or the one text of a paragraph.
+        entries: the entries of a section.
     """
 
     kind: str
@@ -62,7 +62,7 @@ class Block:
 
 
 def blocks(text: str) -> list[Block]:
-    """Return the parts of a docstring that `inspect.cleandoc` has cleaned."""
+    """Split a docstring into blocks. `text` is as `inspect.cleandoc` returns it."""
     found = []
     for part in re.split(r"\n\s*\n", text.strip("\n")):
         lines = part.split("\n")
@@ -81,13 +81,13 @@ def blocks(text: str) -> list[Block]:
 
 
 def summary(text: str) -> str:
-    """Return the first sentence of a docstring, or its first line."""
+    """Return the first sentence of a docstring; its first paragraph if that has no full stop."""
     first = " ".join(text.strip().split("\n\n")[0].split())
     return re.split(r"(?<=[^.][.!]) (?=[A-Z])", first)[0]
 
 
 def _broken(lines: Sequence[str]) -> Iterator[Block]:
-    """Yield a paragraph, and what is indented in it as a block of its own."""
+    """Split a paragraph at indented lines: yield paragraphs and indented blocks in turn."""
     kept: list[str] = []
     indented: list[str] = []
     for line in [*lines, ""]:
@@ -115,7 +115,7 @@ def _items(lines: Sequence[str]) -> list[str]:
 
 
 def _section(kind: str, lines: Sequence[str]) -> Block:
-    """Return a section: entries by name, or a text without one."""
+    """Parse the lines below a section's heading into entries; text before the first name has the name ""."""
     entries: list[Entry] = []
     for line in lines:
         entry = ENTRY.match(line.strip())
@@ -134,18 +134,18 @@ def _lines_of(section: Block) -> list[str]:
 
 @dataclass(frozen=True)
 class Writer:
-    """Makes HTML of docstrings.
+    """Converter from docstrings to HTML.
 
     Attributes:
-        link: where a name in backticks leads.
-        cited: makes links of citations.
+        link: returns the address of a name in backticks.
+        cited: replaces citations by links.
     """
 
     link: Link
     cited: Cited
 
     def document(self, text: str) -> list[Element]:
-        """Return a docstring."""
+        """Return a docstring as elements, one or two per block."""
         return [element for block in blocks(text) for element in self._block(block)]
 
     def _block(self, block: Block) -> Iterator[Element]:
@@ -166,7 +166,7 @@ class Writer:
             yield node("dl", {}, rows)
 
     def _indented(self, lines: Sequence[str]) -> Element:
-        """Return lines of formulas, or as they are if one of them is none."""
+        """Return an indented block: as formulas if every line has one and no code, otherwise preformatted."""
         pieces = [re.split(r" {2,}", line.strip()) for line in lines]
         if not all(any(is_formula(piece) for piece in line) and _all_of_notation(line) for line in pieces):
             return node("pre", {"class": "text"}, _chunks("\n".join(line.removeprefix("    ") for line in lines)))
@@ -174,13 +174,13 @@ class Writer:
         return node("div", {"class": "equation"}, rows)
 
     def _piece(self, text: str) -> Element:
-        """Return a piece of a line of formulas, which may be words."""
+        """Return a piece of a line of formulas: a formula, or words between formulas."""
         if is_formula(text) and _is_mathematics(text):
             return math(text, display=True)
         return node("span", {}, self.sentence(text))
 
     def sentence(self, text: str) -> list[Children]:
-        """Return a text with its code, citations and formulas."""
+        """Return a text with names in backticks as code, citations as links, and formulas as MathML."""
         made: list[Children] = []
         for i, part in enumerate(text.split("`")):
             if i % 2:
@@ -193,17 +193,17 @@ class Writer:
 
 
 def _all_of_notation(line: Sequence[str]) -> bool:
-    """Whether the pieces of a line are formulas or words, and no code."""
+    """Whether no piece of a line has a sign of code."""
     return not any(sign in piece for piece in line for sign in ('"', "@", "()", "_("))
 
 
 def _is_mathematics(text: str) -> bool:
-    """Whether a formula is to be set as one: it has a relation, or no words in it."""
+    """Whether to typeset a formula: it has a relation, or all its names are symbols."""
     return relates(text) or all(is_symbol(token.text) for token in tokens(text) if token.kind == "name")
 
 
 def formulas(text: str) -> list[Children]:
-    """Return a text with the formulas in it, each as long as it can be."""
+    """Return a text with the formulas in it as MathML. From each word the longest formula is taken."""
     made: list[Children] = []
     plain, parts = "", re.split(r"( +)", text)
     place = 0
@@ -221,7 +221,10 @@ def formulas(text: str) -> list[Children]:
 
 
 def _formula(parts: Sequence[str], start: int) -> tuple[str, str, str, int] | None:
-    """Return the longest formula that begins with a word: what stands before and after, and where the text goes on."""
+    """Return the longest formula that starts at the word with index `start`, if there is one.
+
+    It is returned as (text before it in its first word, formula, text after it in its last word, next index).
+    """
     end = start
     while end < min(len(parts), start + 2 * MOST_WORDS) and (not parts[end].strip() or _may_be(parts[end])):
         end += 1
@@ -236,7 +239,7 @@ def _formula(parts: Sequence[str], start: int) -> tuple[str, str, str, int] | No
 
 
 AFTER, BEFORE = "=≈~∝≤≥<>+·×/,:;→←)", "=≈~+−·×/-"
-"""Signs that no formula in a sentence begins with, or ends in."""
+"""Signs with which no formula in a sentence begins, and signs with which none ends."""
 
 SHAPE = re.compile(r"\((?=[^)]*[A-Z])(?=[^)]*,)(?:[A-Z]|\d+)(?:, (?:[A-Z]|\d+))*,?\)")
 """An array's shape, such as (N, 3) or (T,)."""
@@ -245,7 +248,7 @@ MAY_BE = re.compile(r"[\w\u0302-\u0304=≈~∝≤≥<>≠∈←→⇒+−\-±∓
 
 
 def _may_be(word: str) -> bool:
-    """Whether a word of a text may be of a formula."""
+    """Whether a word can be part of a formula."""
     if not MAY_BE.fullmatch(word):
         return False
     try:
@@ -261,7 +264,7 @@ def _may_be(word: str) -> bool:
 
 
 def _is_one(text: str) -> bool:
-    """Whether a piece is one formula: no list but one with …, no shape such as (N,), no possessive."""
+    """Whether a text can be one formula: brackets balance, no possessive, no list unless it contains …."""
     depth = 0
     for sign, after in zip(text, [*text[1:], ""], strict=True):
         depth += (sign in "([{") - (sign in ")]}")
@@ -272,9 +275,9 @@ def _is_one(text: str) -> bool:
 
 
 def _stands(text: str, ends: bool) -> bool:
-    """Whether a piece of a sentence is a formula for sure, or a shape, and no word.
+    """Whether a piece of a sentence is certainly a formula or a shape, not a word.
 
-    `ends` says that a stop comes next: an a before it is no article.
+    `ends` says that punctuation follows, before which a last word "a" is no article.
     """
     if SHAPE.fullmatch(text):
         return True
@@ -298,14 +301,14 @@ def _stands(text: str, ends: bool) -> bool:
 
 
 def _tells(token: Token, of: int) -> bool:
-    """Whether a token, one of so many, is of nothing but a formula."""
+    """Whether a token proves that its text is a formula. `of` is the number of tokens in the text."""
     if token.kind == "name":
         return not token.text.isascii() or token.text in GREEK or (token.text in FUNCTIONS and of > 1)
     return token.kind in ("sub", "raised") or token.text in RELATIONS or token.text in "^√∂Σ∫‖"
 
 
 def _beside_sign(words: Sequence[str], ends: bool) -> bool:
-    """Whether letters like articles at the ends of a piece stand beside a sign, as in a = b, or before a stop."""
+    """Whether a first or last word that may be an article (a, A, I) is beside a sign, as in a = b, or before a stop."""
     first, second, *_ = words
     *_, before, last = words
     signs = RELATIONS | BINARY
@@ -313,12 +316,12 @@ def _beside_sign(words: Sequence[str], ends: bool) -> bool:
 
 
 def _beside(found: Sequence[Token], place: int) -> bool:
-    """Whether a word among tokens has a sign beside it."""
+    """Whether the token at an index has an operator, a bracket or a separator beside it, spaces aside."""
     near = [token for token in found[:place] if token.kind != "space"][-1:]
     near += [token for token in found[place + 1 :] if token.kind != "space"][:1]
     return any(token.text in RELATIONS | BINARY | set("()/_,") for token in near)
 
 
 def _chunks(text: str) -> list[Children]:
-    """Return a text in pieces, none longer than what an element takes at once."""
+    """Split a text into pieces of at most `LONGEST` letters, beyond which `node` cuts a text."""
     return [text[i : i + LONGEST] for i in range(0, len(text), LONGEST)]

@@ -1,4 +1,4 @@
-"""A module's source, cut into rows: what is said of some lines, and these lines without it."""
+"""A module's source split into rows: docstrings and comments on one side, the code they describe on the other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 @dataclass(frozen=True)
 class Note:
-    """A docstring, or a comment of one or more lines. `owner` is the name of what a docstring describes."""
+    """A docstring (kind "doc") or comment. `owner` is the qualified name of what a docstring describes, or ""."""
 
     kind: str
     text: str
@@ -28,12 +28,12 @@ class Note:
 
 @dataclass
 class Row:
-    """Notes, and the lines of code that they stand beside.
+    """Lines of code and the notes beside them.
 
     Attributes:
-        names: what is defined in its first line: qualified names.
-        notes: docstrings and comments.
-        code: by line number, pieces of text with the class that colours them, "" for none.
+        names: qualified names defined in the first line.
+        notes: docstrings and comments about these lines.
+        code: by line number, the pieces (text, CSS class) of a line; the class is "" for plain text.
     """
 
     names: list[str] = field(default_factory=list)
@@ -43,14 +43,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Module:
-    """A module as it is read.
+    """A parsed module.
 
     Attributes:
-        name: dotted, without the package's: "diffusion.process".
-        doc: its docstring.
-        rows: of the whole source.
-        lines: where each qualified name is defined, its first line.
-        docs: the docstring of each, "" for the module's own.
+        name: dotted name below `tinyddpm`, such as "diffusion.process".
+        doc: docstring of the module.
+        rows: the whole source as rows.
+        lines: first line of each definition, by qualified name.
+        docs: docstrings by qualified name; the module's own is under "".
     """
 
     name: str
@@ -61,7 +61,7 @@ class Module:
 
 
 def read_module(name: str, source: str) -> Module:
-    """Return a module cut into rows: one begins with each definition, and at each line that something is said of."""
+    """Parse a module. A row begins at each definition and at each line with a docstring or comment."""
     tree = ast.parse(source)
     notes: dict[int, list[Note]] = defaultdict(list)
     names: dict[int, list[str]] = defaultdict(list)
@@ -88,7 +88,7 @@ def read_module(name: str, source: str) -> Module:
 
 
 def _definitions(parent: ast.AST, within: str) -> Iterator[tuple[str, int, ast.Constant | None]]:
-    """Yield what is defined or described in a body: its qualified name, its line, and its docstring if it has one."""
+    """Yield (qualified name, line, docstring or None) of each definition and documented assignment in a body."""
     body: list[ast.stmt] = getattr(parent, "body", [])
     text = _docstring(body[0]) if body else None
     if isinstance(parent, Definition):
@@ -112,7 +112,7 @@ def _docstring(statement: ast.stmt) -> ast.Constant | None:
 
 
 def _assigned(statement: ast.stmt) -> str:
-    """Return the name that a statement assigns to, the first of several; nothing if it does not."""
+    """Return the first name that a statement assigns to; "" if it assigns none."""
     targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
     if not isinstance(statement, ast.Assign | ast.AnnAssign):
         return ""
@@ -121,9 +121,9 @@ def _assigned(statement: ast.stmt) -> str:
 
 
 def _comments(source: str) -> tuple[dict[int, tuple[str, bool]], dict[int, int]]:
-    """Return the comments by line, with whether they are all of it, and the columns at which others begin.
+    """Return comments as (text, whether it fills the line) by line, and the start columns of those after code.
 
-    Lines of comment that follow each other are one, at the first of them; what is said to tools is nothing.
+    Consecutive whole-line comments are joined at the first of them. The text of a pragma for a tool is "".
     """
     found: dict[int, tuple[str, bool]] = {}
     cut: dict[int, int] = {}
@@ -148,7 +148,7 @@ def _tokens(source: str) -> Iterator[tokenize.TokenInfo]:
 
 
 def _colours(source: str) -> dict[int, list[tuple[int, int, str]]]:
-    """Return what is to be coloured in each line: from which column to which, and its class."""
+    """Return the coloured spans (start column, end column, CSS class) of each line."""
     found: dict[int, list[tuple[int, int, str]]] = defaultdict(list)
     before = ""
     for token in _tokens(source):
@@ -178,7 +178,7 @@ def _rows(
     cut: dict[int, int],
     colours: dict[int, list[tuple[int, int, str]]],
 ) -> list[Row]:
-    rows, waiting = [Row([], notes.pop(1, []))], list[Note]()  # the module's own docstring is beside what is imported
+    rows, waiting = [Row([], notes.pop(1, []))], list[Note]()  # the module's docstring is beside the imports
     for number, text in enumerate(lines, start=1):
         waiting += notes.get(number, [])
         if number in dropped:
@@ -201,7 +201,7 @@ def _rows(
 
 
 def _pieces(text: str, colours: list[tuple[int, int, str]]) -> list[tuple[str, str]]:
-    """Return a line in pieces, each with its class."""
+    """Split a line into pieces (text, CSS class) at the coloured spans (start, end, class)."""
     made, place = [], 0
     for start, end, kind in colours:
         if start > place:
