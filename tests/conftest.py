@@ -53,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests of all of Fashion-MNIST, which take minutes and data that is not on every disk, unless -m names it."""
+    """Deselect tests of all of Fashion-MNIST, which take minutes and data that few disks have, unless -m names it."""
     if "fashion" in config.getoption("markexpr"):
         return
     left_out = [item for item in items if item.get_closest_marker("fashion")]
