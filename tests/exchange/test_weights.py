@@ -144,7 +144,7 @@ def test_nothing_that_is_read_runs(trained: Path, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(pickle.dumps(Runs()))
         assert "cannot be read as weights" in import_fails(tmp_path / name, "--like", trained, "--out", tmp_path / "r")
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(Runs()))
-    assert "x.pkl is not read: give FILE.safetensors" in import_fails(tmp_path / "x.pkl", "--out", tmp_path / "r")
+    assert "x.pkl has no known format: give FILE.saf" in import_fails(tmp_path / "x.pkl", "--out", tmp_path / "r")
 
 
 def header(tensors: object) -> bytes:
