@@ -25,7 +25,7 @@ from tinyddpm.distributed.mpi import MPIGroup
 from tinyddpm.training import feed, pieces
 from tinyddpm.training.assembly import make_trainer
 
-STEPS = 4
+STEPS, POINTS = 4, config(PLANE, batch_size=7)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Counted:
 def find(case: Case, group: Group) -> Found:
     """Return what a case's steps come to."""
     training = {"shard": case.shard, "sums": case.sums, "accumulate": case.accumulate}
-    settings = PICTURES if case.pictures else config(PLANE, batch_size=7)
+    settings = PICTURES if case.pictures else POINTS
     feed.SHARE = 0.25 if case.whole else 0.0
     pieces.LEAST = 60 if case.cut else 10**7
     cupy_stand_in.ASKED.clear()
