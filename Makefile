@@ -5,7 +5,7 @@ PYTHON ?= .venv/bin/python
 PYTEST = $(PYTHON) -m pytest -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint format types test-core test-fast test plugins bench book dist
+.PHONY: help install lint format types test-fast test plugins bench book dist
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,15 +25,7 @@ format:  ## bring the source into ruff's format, and mend what ruff can mend
 types:  ## mypy, strict
 	$(PYTHON) -m mypy
 
-# What makes sense of a change at once, and needs no Torch: other versions of Python are tried by it.
-CORE = tests/test_registry.py tests/test_rooms.py tests/test_version.py tests/test_contributing.py \
-  tests/diffusion/test_process.py tests/diffusion/test_schedules.py tests/samplers tests/guidance \
-  tests/model/test_config.py tests/model/test_checkpoint.py
-
-test-core:  ## the chain, samplers, guidance, configurations, checkpoints and the plan of the house, within a minute
-	$(PYTEST) -m "not slow" $(CORE)
-
-test-fast:  ## all tests but the slow ones
+test-fast:  ## most tests, of every room, within a minute; without Torch those that need none
 	$(PYTEST) -m "not slow"
 
 test:  ## all tests

@@ -40,9 +40,12 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_configure(config: pytest.Config) -> None:
     """Share the cores out: numerical libraries in pytest-xdist's workers read these variables when they are loaded.
 
-    And keep no decoded images, however slow the machine is.
+    And keep no decoded images, however slow the machine is; but bytecode, which containers are often told not to write:
+    each worker, and each of the hundreds of processes that tests start, would compile all that it imports.
     """
     cache.WORTH = math.inf
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     if workers := config.getoption("numprocesses", None):
         threads = max(1, CORES // workers)
         for variable in THREAD_VARIABLES:

@@ -141,7 +141,7 @@ def test_the_twin_takes_what_diffusers_has_not(peer: Any, data: dict[str, Any], 
 @pytest.mark.parametrize(("installed", "reason"), [(False, "diffusers cannot be imported"), (True, "has no equal")])
 def test_who_stood_in_is_said_and_why(peer: Any, monkeypatch: pytest.MonkeyPatch, installed: bool, reason: str) -> None:
     """In what the contestant says of itself, which every report names beside its numbers."""
-    monkeypatch.setattr(peer, "UNet2DModel", object if installed else None)
+    monkeypatch.setattr(peer, "unet_of_diffusers", lambda: object if installed else None)
     said = peer.make(task(), "eager").describe()
     assert "the tests' TorchUNet (" in said
     assert reason in said

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import subprocess
+from functools import cache
 from itertools import product
-from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from helpers.cuda_shim import COMPILER, KERNEL, ShimBackend
+from helpers.cuda_shim import COMPILER, KERNEL, LIBRARIES, ShimBackend
 from tinyddpm.ops.cuda import geometry
 from tinyddpm.ops.cuda.geometry import Geometry
 from tinyddpm.ops.cuda.kernels import FAMILIES, FOLDER, OPTIONS, STORAGE, Kernels, source
@@ -38,7 +40,7 @@ def test_families_are_the_files() -> None:
         for number, (storage, (side, stages)) in enumerate(product(STORAGE, [(128, 2), (128, 4), (64, 4)]))
     ],
 )
-def test_all_kernels_compile(arch: str, storage: str, side: int, stages: int, tmp_path: Path) -> None:
+def test_all_kernels_compile(arch: str, storage: str, side: int, stages: int) -> None:
     """To machine code, by NVRTC where CuPy is there (no driver is needed), else by nvcc; every kernel is in it.
 
     Of cards, storages and tiles, every two meet; the kernels' source does not ask for which card it is compiled.
@@ -52,13 +54,7 @@ def test_all_kernels_compile(arch: str, storage: str, side: int, stages: int, tm
     except ImportError:
         if NVCC is None:
             pytest.skip("there is neither CuPy's NVRTC nor nvcc with gcc to compile with")
-        text = "".join(f'#include "{FOLDER / family}.cu"\n' for family in FAMILIES)
-        command = [NVCC, "-cubin", f"-arch={arch}", "-Werror", "all-warnings", *options, FLUSHED, "-x", "cu", "-"]
-        done = subprocess.run(
-            [*command, "-o", str(tmp_path / "all.cubin")], input=text, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        code = {family: (tmp_path / "all.cubin").read_bytes() for family in FAMILIES}
+        code = dict.fromkeys(FAMILIES, compiled_by_nvcc(f"-arch={arch}", *options, FLUSHED))
     else:
         code = {}
         for family in FAMILIES:
@@ -71,6 +67,27 @@ def test_all_kernels_compile(arch: str, storage: str, side: int, stages: int, tm
     for family, kernels in KERNELS.items():
         for kernel in kernels:
             assert f".text.{kernel}".encode() in code[family], kernel
+
+
+def compiled_by_nvcc(*options: str) -> bytes:
+    """Return the machine code of all families, compiled once for each source, compiler and options: it is kept."""
+    command = [str(NVCC), "-cubin", "-Werror", "all-warnings", *options]
+    digest = hashlib.sha256(repr((command, nvcc_version(), [source(family) for family in FAMILIES])).encode())
+    target = LIBRARIES / f"{digest.hexdigest()}.cubin"
+    if not target.exists():
+        LIBRARIES.mkdir(parents=True, exist_ok=True)
+        made = target.with_suffix(f".{os.getpid()}")
+        text = "".join(f'#include "{FOLDER / family}.cu"\n' for family in FAMILIES)
+        command += ["-x", "cu", "-", "-o", str(made)]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        made.replace(target)
+    return target.read_bytes()
+
+
+@cache
+def nvcc_version() -> str:
+    return subprocess.run([str(NVCC), "--version"], capture_output=True, text=True, check=True).stdout
 
 
 def bfloat16(values: np.ndarray) -> np.ndarray:

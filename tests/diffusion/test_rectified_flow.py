@@ -73,7 +73,12 @@ def test_it_learns_a_plane(predict: str, tmp_path: Path) -> None:
         {
             "data": {"source": "swiss-roll"},
             "schedule": {"name": "flow", "timesteps": 100},
-            "training": {"predict": predict, "times": "log-normal" if predict == "edm" else "auto"},
+            "training": {
+                "predict": predict,
+                "times": "log-normal" if predict == "edm" else "auto",
+                "steps": 1000,
+                "ema": 0.996,
+            },
             "weighting": {"name": "uniform"},
             "sampling": {"name": "ddim", "steps": 20},
         }

@@ -20,12 +20,13 @@ from helpers import cupy_stand_in, nccl_stand_in
 from helpers.runs import PICTURES, PLANE, config, data_of
 from tinyddpm.data.base import Dataset
 from tinyddpm.distributed.group import ALONE, Group
+from tinyddpm.distributed.join import join
 from tinyddpm.distributed.launch import launched
-from tinyddpm.distributed.mpi import MPIGroup
+from tinyddpm.distributed.ranks import Ranks
 from tinyddpm.training import feed, pieces
 from tinyddpm.training.assembly import make_trainer
 
-STEPS, POINTS = 4, config(PLANE, batch_size=7)
+STEPS, POINTS = 3, config(PLANE, batch_size=7)
 
 
 @dataclass(frozen=True)
@@ -136,10 +137,11 @@ def alone() -> Iterator[tuple[Case, Found]]:
 def run(folder: Path) -> None:
     cupy_stand_in.install(monkeypatch := pytest.MonkeyPatch())
     nccl_stand_in.install(monkeypatch)
-    groups = {kind: MPIGroup(launched(), kind) for kind in ("nccl", "mpi")}
+    groups = {kind: join(kind, launched()) for kind in ("nccl", "mpi")}
     found = {case: find(case, groups[case.kind]) for case in CASES}
     (folder / f"{groups['mpi'].rank}.pickle").write_bytes(pickle.dumps(found))
     for group in groups.values():
+        assert isinstance(group, Ranks)
         assert group._watch is not None
         group._watch.leave()
     groups["mpi"].leave()

@@ -6,6 +6,8 @@ import shutil
 import sys
 import time
 from contextlib import nullcontext
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +33,6 @@ from tinyddpm.nn.unet import UNet
 from tinyddpm.ops.images import flip_horizontally, to_model
 from tinyddpm.training.assembly import make_trainer, open_data
 from tinyddpm.training.rates import rate_at
-
-try:
-    from diffusers import UNet2DModel
-    from diffusers import __version__ as diffusers_version
-except (ImportError, RuntimeError):  # diffusers raises the latter where a package that it uses is broken
-    UNet2DModel = None
-
 
 WARM_UP = 3
 """Steps before a race, of which nothing remains: libraries choose their kernels in them, or compile."""
@@ -189,8 +184,8 @@ def make_network(task: Task) -> tuple[nn.Module, str]:
     if net is not None and sum(parameter.numel() for parameter in net.parameters()) == task.parameters:
         groups = options["channels"] // 4
         note = "" if groups >= 32 else f", {groups} groups in every norm where ours grow with the channels"
-        return net, f"diffusers {diffusers_version} UNet2DModel{note}"
-    reason = "diffusers cannot be imported" if UNet2DModel is None else "diffusers has no equal"
+        return net, f"diffusers {version('diffusers')} UNet2DModel{note}"
+    reason = "diffusers cannot be imported" if unet_of_diffusers() is None else "diffusers has no equal"
     return Twin(task, options), f"the tests' TorchUNet ({reason})"
 
 
@@ -283,16 +278,26 @@ class Diffusers(nn.Module):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__()
-        self.net = UNet2DModel(**settings)
+        self.net = unet_of_diffusers()(**settings)
 
     def forward(self, x: Tensor, t: Tensor, label: None) -> Tensor:
         return self.net(x, t, return_dict=False)[0]
 
 
+@cache
+def unet_of_diffusers() -> Any:
+    """Return UNet2DModel, whose import takes seconds, or None where it cannot be imported."""
+    try:
+        from diffusers import UNet2DModel
+    except (ImportError, RuntimeError):  # diffusers raises the latter where a package that it uses is broken
+        return None
+    return UNet2DModel
+
+
 def diffusers_network(task: Task, options: dict[str, Any]) -> Diffusers | None:
     """UNet2DModel with these options, or None where it has no equal."""
     channels = options["channels"]
-    if UNet2DModel is None or task.classes or options["adaptive"] or options["heads"] != 1 or channels % 4:
+    if task.classes or options["adaptive"] or options["heads"] != 1 or channels % 4 or unet_of_diffusers() is None:
         return None
     height, width, image_channels = task.sample_shape
     widths = [channels * multiplier for multiplier in options["multipliers"]]

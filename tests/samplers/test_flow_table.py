@@ -33,20 +33,20 @@ def test_the_table_is_that_of_the_models(
     """A preset is trained once, and a distance in the table is that of what the run draws; all samplers have a row."""
     monkeypatch.chdir(tmp_path)
     pytest.importorskip("matplotlib", reason="needs the figures extra")
-    few = ["--train-steps", "40", "--count", "80", "--steps", "2", "5", "--seeds", "1", "--threads", "1"]
+    few = ["--train-steps", "10", "--count", "40", "--steps", "2", "5", "--seeds", "1", "--threads", "1"]
     tables = []
     for picture in ("a.png", "b.png"):
         EXAMPLE["main"](picture, "digits", "flow-digits", *few)
-        tables.append(re.findall(r"\| (\S+), 40 steps \| `(.*)` \| (\S+) ± 0 \| (\S+) ± 0 \|", capsys.readouterr().out))
+        tables.append(re.findall(r"\| (\S+), 10 steps \| `(.*)` \| (\S+) ± 0 \| (\S+) ± 0 \|", capsys.readouterr().out))
     assert tables[0] == tables[1]
     assert [(model, sampler) for model, sampler, *_ in tables[0]] == [
         ("digits", "ddim"), ("digits", "dpmpp-2m"), ("flow-digits", "euler"), ("flow-digits", "heun"),
     ]  # fmt: skip
     digits = open_dataset("digits")
     assert digits.labels is not None
-    ours, others = EXAMPLE["halves"](digits.labels, 80)
+    ours, others = EXAMPLE["halves"](digits.labels, 40)
     way = {"labels": digits.labels[ours], "sampler": "heun", "steps": 5, "threshold": "static"}
-    drawn = tinyddpm.load("runs/flow-digits-40").sample(80, **way)
-    expected = frechet_distance(drawn.reshape(80, -1) / 255, digits.read(others).reshape(80, -1) / 255)
+    drawn = tinyddpm.load("runs/flow-digits-10").sample(40, **way)
+    expected = frechet_distance(drawn.reshape(40, -1) / 255, digits.read(others).reshape(40, -1) / 255)
     assert float(tables[0][3][3]) == pytest.approx(expected, rel=1e-3)
     assert Image.open("a.png").size[0] > 500
