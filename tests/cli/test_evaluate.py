@@ -262,6 +262,9 @@ def test_errors_are_one_line(digits: str, points: str, tmp_path: Path) -> None:
     assert f"no weights of Inception at {tmp_path / 'any.pth'}: give --weights pt_inception-2015" in unfound
     assert "features 'coordinates' are of points" in fails(digits, *FEW, "--features", "coordinates")
     assert "features 'pixels' are of uint8 images" in fails(points, *FEW, "--split", "train", "--features", "pixels")
+    np.save(tmp_path / "few.npy", np.zeros((3, 2), np.float32))
+    few = fails(points, *FEW, "--data", str(tmp_path / "few.npy"), "--split", "train")
+    assert "3 samples are too few for two halves: give four or more" in few
     for wrong in ("guidance", "noise=1,2", "steps=a", "guidance=", "steps=1.5"):
         assert "--sweep" in fails(digits, "--sweep", wrong)
     assert "chain" in fails(digits, *FEW[:4], "--sweep", "steps=5,100")

@@ -13,8 +13,10 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Mapping
 from fcntl import ioctl
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,8 @@ from PIL import Image
 
 from helpers import command_line
 from tinyddpm.figures.marks import read_mark
+from tinyddpm.report.metrics import Logged, last
+from tinyddpm.report.screen import follow
 
 pytestmark = pytest.mark.slow
 
@@ -175,6 +179,23 @@ def test_a_run_is_followed_to_its_end(here: Path) -> None:
     assert "held-out loss  0.04" in last.partition(LEAVE)[0]
     assert "held-out loss  0.04" in last.partition(LEAVE)[2]
     assert "\x1b[?" not in last.partition(LEAVE)[2]
+
+
+def test_the_screen_is_written_again_only_for_new_lines(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log(Path("a"), 1, 10)
+    record(Path("a"), ended=None)
+    meanwhile = [lambda: None, lambda: log(Path("a"), 20), lambda: record(Path("a"), ended="complete")]
+    monkeypatch.setattr("tinyddpm.report.screen.time.sleep", lambda seconds: meanwhile.pop(0)())
+    seen: list[float] = []
+
+    def screen(runs: Mapping[str, Logged], size: os.terminal_size) -> list[str]:
+        seen.append(last(runs["a"].curves["loss"])[0])
+        return ["charts"]
+
+    assert follow({"a": Path("a")}, screen, stream := StringIO()) is None
+    assert seen == [10, 20]
+    assert stream.getvalue().count("charts") == 2
+    assert stream.getvalue().endswith(LEAVE)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -11,7 +11,8 @@ import pytest
 
 import tinyddpm
 from helpers.conditions import Picture, Words
-from helpers.networks import SKETCHES, random_weights
+from helpers.networks import SKETCHES
+from helpers.runs import DIGITS
 from tinyddpm import registry
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.conditions import OF_CLASSES, Asked, check_fit, make_condition
@@ -22,19 +23,21 @@ from tinyddpm.model.config import Config
 from tinyddpm.model.model import Model
 from tinyddpm.nn import Layout, Told, Widths, make_network
 from tinyddpm.ops import load_operations
+from tinyddpm.testing import random_weights
 from tinyddpm.training.assembly import make_trainer
 
 NUMPY = load_backend("numpy")
-DIGITS: dict[str, Any] = {
-    "data": {"labels": True},
-    "network": {"channels": 4, "multipliers": [1, 2], "blocks": 1, "attention": [], "dropout": 0.0},
-    "schedule": {"name": "cosine", "timesteps": 30},
-    "training": {"batch_size": 6, "learning_rate": 1e-2, "warmup": 0, "threads": 1},
-}
+SETTINGS = DIGITS.updated(
+    {
+        "data": {"labels": True},
+        "network": {"channels": 4, "attention": [], "dropout": 0.0},
+        "training": {"batch_size": 6},
+    }
+)
 
 
 def model(dropout: float = 0.0, **tables: Any) -> Model:
-    config = Config.from_dict({**DIGITS, "condition": {"dropout": dropout}, **tables})
+    config = SETTINGS.updated({"condition": {"dropout": dropout}, **tables})
     return Model(config, (8, 8, 1), tuple("0123456789") if config.data.labels else (), NUMPY)
 
 
@@ -131,7 +134,7 @@ def test_nothing_can_be_asked_only_of_what_has_learned_it() -> None:
 
 def test_the_null_is_trained() -> None:
     """Its row moves, and with rate 1 no other does; without dropout there is no such row."""
-    config = Config.from_dict({**DIGITS, "condition": {"dropout": 1.0}})
+    config = SETTINGS.updated({"condition": {"dropout": 1.0}})
     trainer = make_trainer(config, NUMPY, open_dataset("digits"))
     layout = trainer.model.layout
     before = layout.views(trainer.weights.copy(), np)["time/label/table"]
@@ -140,14 +143,14 @@ def test_the_null_is_trained() -> None:
     trainer.train_step()
     moved = np.any(layout.views(trainer.weights, np)["time/label/table"] != before, axis=1)
     np.testing.assert_array_equal(moved, [False] * 10 + [True])
-    assert make_trainer(Config.from_dict(DIGITS), NUMPY, open_dataset("digits")).model.layout.size == layout.size - 16
+    assert make_trainer(SETTINGS, NUMPY, open_dataset("digits")).model.layout.size == layout.size - 16
 
 
 @pytest.mark.parametrize("name", SKETCHES)
 def test_an_untold_network_is_one_told_a_zero_vector(name: str) -> None:
     sketch = SKETCHES[name]
     network = make_network(sketch.name, sketch.shape, Widths(), sketch.out_channels, sketch.options)
-    w = random_weights(Layout(network.parameters), 0)
+    w = random_weights(network, 0)
     x, t, ops = np.random.default_rng(1).normal(size=(2, *sketch.shape)), np.asarray([4, 7]), load_operations(NUMPY)
     untold, _ = network.forward(ops, w, x, t, Told())
     told, _ = network.forward(ops, w, x, t, Told(vector=np.zeros((2, network.takes.vector))))

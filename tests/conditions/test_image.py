@@ -10,12 +10,13 @@ import PIL.Image
 import pytest
 
 import tinyddpm
+from helpers.runs import DIGITS, config
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.conditions import Asked, Wish
 from tinyddpm.conditions.image import Image
 from tinyddpm.data import open_dataset
 from tinyddpm.errors import ConfigError
-from tinyddpm.model.config import Config
+from tinyddpm.face import Trained
 from tinyddpm.model.model import Model
 from tinyddpm.nn import Told
 from tinyddpm.ops import load_operations
@@ -26,14 +27,14 @@ from tinyddpm.training.assembly import make_trainer
 NUMPY = load_backend("numpy")
 RNG = np.random.default_rng(3)
 PICTURES = RNG.uniform(-1, 1, (3, 4, 4, 2)).astype(np.float32)
-ENLARGES: dict[str, Any] = {
-    "data": {"flip": True},
-    "condition": {"name": "image", "dropout": 0.3},
-    "network": {"channels": 4, "multipliers": [1, 2], "blocks": 1, "attention": [], "dropout": 0.0},
-    "schedule": {"name": "cosine", "timesteps": 30},
-    "training": {"batch_size": 6, "learning_rate": 1e-2, "warmup": 0, "threads": 1},
-    "sampling": {"name": "ddim", "steps": 4},
-}
+ENLARGES = DIGITS.updated(
+    {
+        "data": {"flip": True},
+        "condition": {"name": "image", "dropout": 0.3},
+        "network": {"channels": 4, "attention": [], "dropout": 0.0},
+        "training": {"batch_size": 6},
+    }
+)
 
 
 @pytest.mark.parametrize("columns", [{"image": PICTURES}, {"image": PICTURES, "level": np.asarray([0.0, 0.2, 1.0])}])
@@ -131,7 +132,7 @@ def test_what_cannot_be_enlarged_is_refused() -> None:
 
 def test_training_makes_its_pictures_of_the_mirrored_samples() -> None:
     """What the network is told in a step is the picture of that step's x_0, as it was mirrored, at its own noise."""
-    config = Config.from_dict({**ENLARGES, "condition": {"name": "image", "noise": 0.0}})
+    config = ENLARGES.updated({"condition": {"dropout": 0.0, "noise": 0.0}})
     trainer = make_trainer(config, NUMPY, open_dataset("digits"))
     model, told, seen = trainer.model, [], []
     forward, noised = model.condition.forward, trainer.ops.noised
@@ -156,17 +157,21 @@ def test_training_makes_its_pictures_of_the_mirrored_samples() -> None:
 
 def test_nothing_is_read_of_the_data() -> None:
     """No column lies in memory, and held-out samples are measured with clean pictures: twice the same."""
-    trainer = make_trainer(Config.from_dict(ENLARGES), NUMPY, open_dataset("digits"))
+    trainer = make_trainer(ENLARGES, NUMPY, open_dataset("digits"))
     assert trainer.advance.columns == {}
     assert trainer.validation_loss() == trainer.validation_loss()
 
 
 @pytest.mark.slow
 def test_a_stopped_run_goes_on_as_the_straight_one(tmp_path: Path) -> None:
-    tables = {name: table for name, table in ENLARGES.items() if name != "data"}
-    options = {**tables, "labels": False, "flip": True, "sample_count": 2, "progress": False}
-    straight = tinyddpm.train("digits", out=tmp_path / "a", steps=4, **options)
-    tinyddpm.train("digits", out=tmp_path / "b", steps=2, **options)
+    def trained(folder: Path, steps: int) -> Trained:
+        tables = config(ENLARGES, steps=steps).to_dict()
+        del tables["data"]
+        more = {"labels": False, "flip": True, "sample_count": 2, "progress": False}
+        return tinyddpm.train("digits", out=folder, **tables, **more)
+
+    straight = trained(tmp_path / "a", 4)
+    trained(tmp_path / "b", 2)
     resumed = tinyddpm.resume(tmp_path / "b", steps=4, progress=False)
     np.testing.assert_array_equal(straight._weights, resumed._weights)
 
@@ -174,7 +179,7 @@ def test_a_stopped_run_goes_on_as_the_straight_one(tmp_path: Path) -> None:
 def test_held_out_samples_are_shown_to_a_run() -> None:
     """What a run draws on its way is asked for by pictures of samples that it never learned from."""
     dataset = open_dataset("digits")
-    model = Model(Config.from_dict(ENLARGES), (8, 8, 1), (), NUMPY)
+    model = Model(ENLARGES, (8, 8, 1), (), NUMPY)
     known = model.known(dataset, np.asarray([5, 2]))
     expected = to_model(shrunk(dataset.read(np.asarray([5, 2])), 2))
     np.testing.assert_array_equal(known.columns["image"], expected)
@@ -187,8 +192,7 @@ def test_held_out_samples_are_shown_to_a_run() -> None:
 def test_numba_learns_the_same() -> None:
     """Two steps, with noise, mirrored and with the null: losses within 1e-5, and of held-out samples too."""
     pytest.importorskip("numba")
-    config = Config.from_dict(ENLARGES)
-    ours, theirs = (make_trainer(config, load_backend(name), open_dataset("digits")) for name in ("numpy", "numba"))
+    ours, theirs = (make_trainer(ENLARGES, load_backend(name), open_dataset("digits")) for name in ("numpy", "numba"))
     for _ in range(2):
         assert theirs.train_step().loss == pytest.approx(ours.train_step().loss, rel=1e-5)
     assert theirs.validation_loss() == pytest.approx(ours.validation_loss(), rel=1e-5)

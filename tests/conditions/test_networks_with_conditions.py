@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from helpers.conditions import Columns, Picture, Words
-from helpers.networks import random_weights
 from tinyddpm.backend import load_backend
 from tinyddpm.conditions import Condition, Conditioned
 from tinyddpm.conditions.embeddings import Embeddings
@@ -18,7 +17,7 @@ from tinyddpm.conditions.label import Label
 from tinyddpm.conditions.text import Text
 from tinyddpm.nn import Layout, make_network
 from tinyddpm.ops import load_operations
-from tinyddpm.testing import check_projection
+from tinyddpm.testing import check_projection, random_weights
 from tinyddpm.testing.gradients import check_zero
 
 pytestmark = pytest.mark.slow
@@ -66,7 +65,7 @@ def test_gradient_of_every_path(name: str, factory: Callable[..., Condition]) ->
     condition = factory(SHAPE, 3, 16, True)
     both = Conditioned(make_network("unet", SHAPE, condition.gives, 2, NETWORKS[name]), condition)
     rng, layout = np.random.default_rng(0), Layout(both.parameters)
-    w, given = random_weights(layout, 1), dict(condition.read(KNOWN))
+    w, given = random_weights(both, 1), dict(condition.read(KNOWN))
     x, dout, t = rng.normal(size=(3, *SHAPE)), rng.normal(size=(3, *SHAPE)), np.asarray([0, 5, 900])
 
     def value(changed: np.ndarray, path: str) -> np.ndarray:

@@ -11,14 +11,12 @@ import pytest
 from cuda.conftest import make_shim
 from helpers.cuda_shim import ShimBackend
 from helpers.cuda_tape import TapeBackend
+from helpers.runs import ADAPTIVE, GUIDED, PICTURES, PLANE, config, data_of, known_of
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.backend.captured import Captured
 from tinyddpm.conditions import Asked
-from tinyddpm.data import open_dataset
-from tinyddpm.data.base import ArrayDataset, Dataset
 from tinyddpm.data.batching import make_order
 from tinyddpm.errors import TrainingError
-from tinyddpm.model.config import Config
 from tinyddpm.model.sampling import draw
 from tinyddpm.training import feed
 from tinyddpm.training.assembly import make_trainer
@@ -28,81 +26,35 @@ pytestmark = pytest.mark.slow
 
 NUMPY = load_backend("numpy")
 
-UNET: dict[str, Any] = {
-    "data": {"labels": True, "flip": True},
-    "network": {"channels": 4, "multipliers": [1, 2], "blocks": 1, "attention": [3], "dropout": 0.2},
-    "schedule": {"name": "cosine", "timesteps": 30},
-    "training": {"batch_size": 3, "learning_rate": 1e-2, "warmup": 2, "threads": 1},
-    "sampling": {"name": "ddim", "steps": 4},
-}
-HYBRID = {**UNET["training"], "loss": "hybrid"}
-ADAPTIVE = {**UNET, "condition": {"dropout": 0.5}, "network": {**UNET["network"], "adaptive": True}, "training": HYBRID}
-CUT = {
-    **UNET,
-    "condition": {"dropout": 0.5},
-    "training": {**UNET["training"], "accumulate": 2, "predict": "v"},
-    "weighting": {"name": "min-snr"},
-}
-POINTS = {
-    "data": {"source": "moons", "labels": False},
-    "network": {"name": "mlp", "width": 8, "depth": 2},
-    "schedule": {"name": "linear", "timesteps": 40},
-    "training": {"batch_size": 5, "learning_rate": 1e-2, "warmup": 0, "threads": 1, "average_lengths": "0.05,0.2"},
-}
+CUT = GUIDED.updated({"training": {"accumulate": 2, "predict": "v"}, "weighting": {"name": "min-snr"}})
 TEXT = {"name": "text", "dropout": 0.5, "token_width": 8, "depth": 1, "heads": 2, "length": 6, "words": ["red", "up"]}
-CAPTIONS = {**UNET, "data": {"flip": True}, "condition": TEXT}
-TOKENS = {
-    **CAPTIONS,
-    "condition": {"name": "embeddings", "dropout": 0.5, "token_width": 8, "length": 3, "size": 2},
-    "network": {**UNET["network"], "text": "concat"},
-}
-PICTURES = {**UNET, "data": {"flip": True}, "condition": {"name": "image", "dropout": 0.5}}
-TRANSFORMED = {
-    **UNET,
-    "data": {"labels": True, "tell_transforms": True, "balance": "weights"},
-    "transforms": {"colour": {"p": 0.5}, "shift": {"most": 1, "p": 0.5}, "flip": {}, "crop": {"p": 0.5}},
-    "condition": {"dropout": 0.5},
-    "training": {**UNET["training"], "accumulate": 2},
-}
+CAPTIONS = PICTURES.updated({"data": {"labels": False}, "condition": TEXT})
+TOKENS = CAPTIONS.updated(
+    {
+        "condition": {"name": "embeddings", "dropout": 0.5, "token_width": 8, "length": 3, "size": 2},
+        "network": {"text": "concat"},
+    }
+)
+SHOWN = CAPTIONS.updated({"condition": {"name": "image", "dropout": 0.5}})
+TRANSFORMED = GUIDED.updated(
+    {
+        "data": {"flip": False, "tell_transforms": True, "balance": "weights"},
+        "transforms": {"colour": {"p": 0.5}, "shift": {"most": 1, "p": 0.5}, "flip": {}, "crop": {"p": 0.5}},
+        "training": {"accumulate": 2},
+    }
+)
 RUNS = {
-    "unet": UNET,
+    "unet": PICTURES,
     "adaptive, hybrid": ADAPTIVE,
     "accumulated, v, weighted": CUT,
-    "points": POINTS,
+    "points": PLANE,
     "captions": CAPTIONS,
     "tokens": TOKENS,
-    "pictures": PICTURES,
+    "pictures": SHOWN,
     "transformed, told": TRANSFORMED,
 }
 RECORDED = [*zip(RUNS, ("bf16", "tf32", "fp32", "bf16", "bf16", "fp32", "bf16", "bf16"), strict=True)]
 """Each kind of run, and each precision, is recorded."""
-
-
-def config(tables: dict[str, Any]) -> Config:
-    return Config.from_dict(tables)
-
-
-def data(settings: Config) -> Dataset:
-    """Return the points that are asked for, or odd little pictures of four classes, with captions and tokens."""
-    if settings.network.name == "mlp":
-        return open_dataset(settings.data.source)
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (23, 4, 6, 1), np.uint8), rng.integers(0, 4, 23)
-    return ArrayDataset(images, labels, columns=columns(labels), name="noise")
-
-
-def columns(labels: Any) -> dict[str, Any]:
-    """Return what is known of samples of these classes."""
-    captions = np.asarray(["red", "up up red", "", "a"], object)
-    tokens = np.random.default_rng(1).normal(size=(4, 3, 2)).astype(np.float32)
-    pictures = np.random.default_rng(2).uniform(-1, 1, (4, 2, 3, 1)).astype(np.float32)
-    length = np.asarray([3, 1, 0, 2])
-    return {
-        "text": captions[labels],
-        "tokens": tokens[labels],
-        "length": length[labels],
-        "image": pictures[labels],
-    }
 
 
 @pytest.fixture
@@ -175,10 +127,10 @@ def test_recording_that_fails_is_tried_again(tape: TapeBackend) -> None:
 @pytest.mark.parametrize(("name", "precision"), RECORDED)
 def test_recorded_training_is_the_same_training(tape: TapeBackend, name: str, precision: str) -> None:
     """Three steps, the second recorded and replayed from then on: bit for bit those that are not recorded."""
-    settings = config(RUNS[name])
+    settings = RUNS[name]
     tape = TapeBackend(precision=precision)
     shim = ShimBackend(precision=precision)
-    recorded, plain = (make_trainer(settings, backend, data(settings)) for backend in (tape, shim))
+    recorded, plain = (make_trainer(settings, backend, data_of(settings)) for backend in (tape, shim))
     results = [(recorded.train_step(), plain.train_step()) for _ in range(3)]
     assert [a for a, _ in results] == [b for _, b in results]
     assert len({a.loss for a, _ in results}) == 3
@@ -191,9 +143,9 @@ def test_recorded_training_is_the_same_training(tape: TapeBackend, name: str, pr
 def test_recomputed_training_is_the_same_training(precision: str) -> None:
     """Recorded, with dropout, classes, adaptive norms and attention: three steps, bit for bit."""
     make_shim("CPU, little shared memory")
-    plain, recomputed = config(ADAPTIVE), config(ADAPTIVE).updated({"training": {"recompute": True}})
+    plain, recomputed = ADAPTIVE, config(ADAPTIVE, recompute=True)
     tape, shim = TapeBackend(precision=precision), ShimBackend(precision=precision)
-    ours, theirs = make_trainer(recomputed, tape, data(recomputed)), make_trainer(plain, shim, data(plain))
+    ours, theirs = make_trainer(recomputed, tape, data_of(recomputed)), make_trainer(plain, shim, data_of(plain))
     assert [ours.train_step() for _ in range(3)] == [theirs.train_step() for _ in range(3)]
     np.testing.assert_array_equal(tape.to_numpy(ours.ema), shim.to_numpy(theirs.ema))
     assert len(tape.recorded) == 1
@@ -203,12 +155,12 @@ def test_recomputed_training_is_the_same_training(precision: str) -> None:
 def test_the_device_trains_as_the_host_does(name: str) -> None:
     """Six steps: losses within 1e-5 of NumPy's, gradients' norms within 1e-4, growth included. And resumed."""
     make_shim("CPU, little shared memory")
-    settings, shim = config(RUNS[name]), ShimBackend()
-    ours, theirs = (make_trainer(settings, backend, data(settings)) for backend in (shim, NUMPY))
+    settings, shim = RUNS[name], ShimBackend()
+    ours, theirs = (make_trainer(settings, backend, data_of(settings)) for backend in (shim, NUMPY))
     assert isinstance(ours.advance, DeviceStep)
     for step in range(6):
         if step == 3:
-            before, ours = ours, make_trainer(settings, shim, data(settings))
+            before, ours = ours, make_trainer(settings, shim, data_of(settings))
             ours.restore(before.checkpoint({}))
         a, b = ours.train_step(), theirs.train_step()
         assert a.loss == pytest.approx(b.loss, rel=1e-5)
@@ -219,8 +171,8 @@ def test_the_device_trains_as_the_host_does(name: str) -> None:
 def test_bf16_trains_nearly_as_fp32_does() -> None:
     """Four steps from random weights: losses within 1 %, and float32 weights that move by less than bfloat16 tells."""
     make_shim("CPU, little shared memory")
-    settings = config(UNET).updated({"training": {"learning_rate": 1e-6, "warmup": 0}})
-    exact, mixed = (make_trainer(settings, ShimBackend(precision=p), data(settings)) for p in ("fp32", "bf16"))
+    settings = config(PICTURES, learning_rate=1e-6, warmup=0)
+    exact, mixed = (make_trainer(settings, ShimBackend(precision=p), data_of(settings)) for p in ("fp32", "bf16"))
     before = np.random.default_rng(2).uniform(0.05, 0.1, exact.weights.size).astype(np.float32)
     before *= np.random.default_rng(3).choice([-1, 1], before.size)
     exact.weights[...] = mixed.weights[...] = before
@@ -237,7 +189,7 @@ def test_bf16_trains_nearly_as_fp32_does() -> None:
 
 def test_a_recording_goes_on_from_what_is_restored(tape: TapeBackend) -> None:
     """Back to the third step of five, the same recording does the last two again, bit for bit."""
-    trainer = make_trainer(config(POINTS), tape, data(config(POINTS)))
+    trainer = make_trainer(PLANE, tape, data_of(PLANE))
     for _ in range(3):
         trainer.train_step()
     kept = trainer.checkpoint({})
@@ -257,8 +209,8 @@ def test_a_recording_goes_on_from_what_is_restored(tape: TapeBackend) -> None:
 def test_a_hundred_steps_are_numpys() -> None:
     """Of the points' training: losses within 1e-4 all the way, rounding's growth included."""
     make_shim("CPU, little shared memory")
-    settings = config(POINTS)
-    ours, theirs = (make_trainer(settings, backend, data(settings)) for backend in (ShimBackend(), NUMPY))
+    settings = PLANE
+    ours, theirs = (make_trainer(settings, backend, data_of(settings)) for backend in (ShimBackend(), NUMPY))
     losses = [(ours.train_step().loss, theirs.train_step().loss) for _ in range(100)]
     np.testing.assert_allclose(*np.transpose(losses), rtol=1e-4)
 
@@ -267,14 +219,14 @@ def test_a_hundred_steps_are_numpys() -> None:
 def test_recorded_sampling_draws_the_same(name: str, precision: str) -> None:
     """Two batches, of unequal size."""
     make_shim("CPU, little shared memory")
-    settings = config(RUNS[name])
+    settings = RUNS[name]
     tape, drawn = TapeBackend(precision=precision), []
     for backend in (tape, ShimBackend(precision=precision)):
-        trainer = make_trainer(settings, backend, data(settings))
+        trainer = make_trainer(settings, backend, data_of(settings))
         weights = backend.asarray(np.random.default_rng(1).normal(0, 0.1, trainer.model.layout.size).astype(np.float32))
         numbers = np.arange(5)
         options = {"seed": 3, "sampling": settings.sampling, "batch_size": 3}
-        asked = Asked(numbers % 4, columns(numbers % 4))
+        asked = Asked(numbers % 4, known_of(numbers % 4))
         drawn.append(draw(trainer.model, weights, numbers, asked, **options).values)
     np.testing.assert_array_equal(*drawn)
     assert tape.recorded
@@ -283,10 +235,10 @@ def test_recorded_sampling_draws_the_same(name: str, precision: str) -> None:
 def test_a_data_set_that_does_not_fit_comes_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same steps, bit for bit, also from the middle of a run."""
     make_shim("CPU, little shared memory")
-    settings = config(CUT)
-    whole = make_trainer(settings, ShimBackend(), data(settings))
+    settings = CUT
+    whole = make_trainer(settings, ShimBackend(), data_of(settings))
     monkeypatch.setattr(feed, "SHARE", 0.0)
-    cut = make_trainer(settings, ShimBackend(), data(settings))
+    cut = make_trainer(settings, ShimBackend(), data_of(settings))
     assert (whole.advance.feed.whole, cut.advance.feed.whole) == (True, False)
     assert cut.advance.feed.data.shape == (3, 4, 6, 1)
     for step in (0, 1, 2, 7, 8):
@@ -297,8 +249,8 @@ def test_a_data_set_that_does_not_fit_comes_batch_by_batch(monkeypatch: pytest.M
 
 def test_a_large_data_set_moves_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "CHUNK", 100)
-    settings = config(UNET)
-    dataset = data(settings)
+    settings = PICTURES
+    dataset = data_of(settings)
     moved = feed.make_feed(ShimBackend(), dataset, make_order(dataset, 3, 0, "none"), slice(0, 3))
     assert moved.whole
     np.testing.assert_array_equal(moved.data, dataset.read(np.arange(23)))
@@ -307,8 +259,8 @@ def test_a_large_data_set_moves_in_pieces(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("backend", [ShimBackend, TapeBackend])
 def test_a_step_that_is_not_finite_changes_nothing(backend: Callable[[], Backend]) -> None:
     make_shim("CPU, little shared memory")
-    settings = config(POINTS)
-    trainer = make_trainer(settings, backend(), data(settings))
+    settings = PLANE
+    trainer = make_trainer(settings, backend(), data_of(settings))
     for _ in range(3):
         trainer.train_step()
     trainer.weights[0] = np.inf

@@ -10,8 +10,8 @@ import pytest
 from helpers.comparison import assert_close
 from helpers.cuda_shim import ShimBackend
 from helpers.networks import SKETCHES, Setting, is_key_bias
+from helpers.runs import DIGITS
 from tinyddpm.backend import load_backend
-from tinyddpm.model.config import Config
 from tinyddpm.ops import Operations
 from tinyddpm.training.assembly import make_trainer, open_data
 
@@ -45,15 +45,14 @@ def test_network_gradients(shim: ShimBackend, name: str) -> None:
 
 def test_training_steps(shim: ShimBackend) -> None:
     """Three steps of a U-Net with attention and dropout: losses and gradient norms are NumPy's, to 1e-5."""
-    config = Config.from_dict(
-        {
-            "network": {"channels": 4, "multipliers": [1, 2], "blocks": 1, "attention": [4], "dropout": 0.1},
-            "schedule": {"name": "cosine", "timesteps": 50},
-            "training": {"batch_size": 2, "learning_rate": 1e-3, "warmup": 2, "threads": 1},
-        }
+    settings = DIGITS.updated(
+        {"network": {"channels": 4}, "training": {"batch_size": 2, "learning_rate": 1e-3, "warmup": 2}}
     )
-    dataset = open_data(config)
-    ours, reference = make_trainer(config, shim, dataset), make_trainer(config, NUMPY, dataset, Operations(NUMPY, True))
+    dataset = open_data(settings)
+    ours, reference = (
+        make_trainer(settings, shim, dataset),
+        make_trainer(settings, NUMPY, dataset, Operations(NUMPY, True)),
+    )
     for _ in range(3):
         a, b = ours.train_step(), reference.train_step()
         np.testing.assert_allclose([a.loss, a.gradient_norm], [b.loss, b.gradient_norm], rtol=1e-5)

@@ -18,14 +18,13 @@ import ml_dtypes  # noqa: F401
 import numpy as np
 import pytest
 
-from cuda.test_captured import UNET, data
 from helpers import cupy_stand_in
 from helpers.cuda_shim import COMPILER, ShimBackend
 from helpers.cudnn_stand_in import Frontend, StandInCard
+from helpers.runs import PICTURES, data_of
 from tinyddpm.backend import load_backend
 from tinyddpm.backend.cupy_backend import CupyBackend
 from tinyddpm.errors import BackendError
-from tinyddpm.model.config import Config
 from tinyddpm.ops import Operations
 from tinyddpm.ops.cuda import cudnn, cudnn_frontend
 from tinyddpm.ops.cuda.cudnn import (
@@ -238,10 +237,10 @@ def test_trains_as_with_own_kernels(monkeypatch: pytest.MonkeyPatch, precision: 
 
     In bf16 no bias is cast by itself: those of the packed copy are found.
     """
-    settings = Config.from_dict(UNET)
-    own = make_trainer(settings, ShimBackend(precision=precision), data(settings))
+    settings, dataset = PICTURES, data_of(PICTURES)
+    own = make_trainer(settings, ShimBackend(precision=precision), dataset)
     bench = Bench(monkeypatch, "right 1", precision=precision)
-    ours = make_trainer(settings, bench.backend, data(settings))
+    ours = make_trainer(settings, bench.backend, dataset)
     cast, kept = [], CudnnConvolutions._stored_bias
 
     def watched(ops: CudnnConvolutions, b: np.ndarray, dtype: np.dtype) -> np.ndarray:

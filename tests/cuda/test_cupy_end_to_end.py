@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from cuda.conftest import make_shim
-from cuda.test_captured import ADAPTIVE, POINTS, config, data
 from helpers import cupy_stand_in
 from helpers.cuda_shim import ShimBackend
+from helpers.runs import ADAPTIVE, PLANE, data_of
 from tinyddpm.backend import load_backend
 from tinyddpm.conditions import Asked
 from tinyddpm.model.sampling import draw
@@ -29,13 +29,13 @@ from tinyddpm.training.assembly import make_trainer
 def test_trains_and_draws(monkeypatch: pytest.MonkeyPatch, precision: str, graph: bool, whole: bool) -> None:
     """Points: four steps, a held-out loss and a few samples, bit for bit, and nothing outside of a scope."""
     make_shim("CPU, little shared memory")
-    settings = config({**POINTS, "sampling": {"name": "ddim", "steps": 5}})
+    settings = PLANE.updated({"sampling": {"name": "ddim", "steps": 5}})
     cupy_stand_in.install(monkeypatch)
     if not whole:
         monkeypatch.setattr(feed, "SHARE", 0.0)
     found = []
     for backend in (load_backend("cupy", precision=precision, graph=graph), ShimBackend(232448, precision)):
-        trainer = make_trainer(settings, backend, data(settings))
+        trainer = make_trainer(settings, backend, data_of(settings))
         results = [trainer.train_step() for _ in range(4)]
         options = {"seed": 0, "sampling": settings.sampling, "batch_size": 4}
         drawn = draw(trainer.model, trainer.ema, np.arange(6), Asked(np.zeros(6, int)), **options).values
@@ -48,10 +48,9 @@ def test_trains_and_draws(monkeypatch: pytest.MonkeyPatch, precision: str, graph
 def test_a_network_of_every_operation(monkeypatch: pytest.MonkeyPatch) -> None:
     """A U-Net with classes, attention, adaptive norms and dropout: three steps, bit for bit."""
     make_shim("CPU, little shared memory")
-    settings = config(ADAPTIVE)
     cupy_stand_in.install(monkeypatch)
     ours, plain = (
-        make_trainer(settings, backend, data(settings)) for backend in (load_backend("cupy"), ShimBackend(232448))
+        make_trainer(ADAPTIVE, backend, data_of(ADAPTIVE)) for backend in (load_backend("cupy"), ShimBackend(232448))
     )
     assert [ours.train_step() for _ in range(3)] == [plain.train_step() for _ in range(3)]
 

@@ -10,7 +10,7 @@ import pytest
 
 from helpers.flow import NEAR
 from helpers.gaussians import Floats, Mixture
-from helpers.networks import SKETCHES, random_weights
+from helpers.networks import SKETCHES
 from helpers.posterior import Exact, drawn, log_density
 from tinyddpm import registry
 from tinyddpm.backend import Purpose, load_backend
@@ -21,8 +21,8 @@ from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.denoiser import NetworkDenoiser, NetworkFlow
-from tinyddpm.nn import Layout
 from tinyddpm.ops import load_operations
+from tinyddpm.testing import random_weights
 
 NUMPY = load_backend("numpy")
 RATIOS = np.geomspace(0.02, 1e6, 1025)
@@ -101,7 +101,7 @@ def test_a_networks_eps_and_derivative(name: str, predict: str, learned: bool, t
     chain = GaussianProcess(NUMPY, make_betas("cosine", 20), dtype=np.float64)
     rng = np.random.default_rng(0)
     cond = {"label": rng.integers(0, sketch.classes, 5)}
-    w = random_weights(Layout(network.parameters), 0)
+    w = random_weights(network, 0)
 
     arguments = (
         network,

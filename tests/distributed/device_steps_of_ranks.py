@@ -17,29 +17,16 @@ import numpy as np
 import pytest
 
 from helpers import cupy_stand_in, nccl_stand_in
-from tinyddpm.data import open_dataset
-from tinyddpm.data.base import ArrayDataset, Dataset
+from helpers.runs import PICTURES, PLANE, config, data_of
+from tinyddpm.data.base import Dataset
 from tinyddpm.distributed.group import ALONE, Group
+from tinyddpm.distributed.join import join
 from tinyddpm.distributed.launch import launched
-from tinyddpm.distributed.mpi import MPIGroup
-from tinyddpm.model.config import Config
+from tinyddpm.distributed.ranks import Ranks
 from tinyddpm.training import feed, pieces
 from tinyddpm.training.assembly import make_trainer
 
 STEPS = 3
-
-POINTS: dict[str, Any] = {
-    "data": {"source": "moons", "labels": False},
-    "network": {"name": "mlp", "width": 8, "depth": 2},
-    "schedule": {"name": "linear", "timesteps": 40},
-    "training": {"batch_size": 7, "learning_rate": 1e-2, "warmup": 0, "threads": 1, "average_lengths": "0.05,0.2"},
-}
-PICTURES: dict[str, Any] = {
-    "data": {"labels": True, "flip": True},
-    "network": {"channels": 4, "multipliers": [1, 2], "blocks": 1, "attention": [3], "dropout": 0.2},
-    "schedule": {"name": "cosine", "timesteps": 30},
-    "training": {"batch_size": 3, "learning_rate": 1e-2, "warmup": 2, "threads": 1},
-}
 
 
 @dataclass(frozen=True)
@@ -100,24 +87,16 @@ class Counted:
         return self.dataset.read(places)
 
 
-def data(case: Case) -> Dataset:
-    if not case.pictures:
-        return open_dataset("moons")
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (23, 4, 6, 1), np.uint8), rng.integers(0, 4, 23)
-    return ArrayDataset(images, labels, name="noise")
-
-
 def find(case: Case, group: Group) -> Found:
     """Return what a case's steps come to."""
     training = {"shard": case.shard, "sums": case.sums, "accumulate": case.accumulate}
-    config = Config.from_dict(PICTURES if case.pictures else POINTS).updated({"training": training})
+    settings = PICTURES if case.pictures else config(PLANE, batch_size=7)
     feed.SHARE = 0.25 if case.whole else 0.0
     pieces.LEAST = 60 if case.cut else 10**7
     cupy_stand_in.ASKED.clear()
     nccl_stand_in.LAUNCHED.clear()
     backend = group.load_backend("cupy", None, case.precision, case.graph)
-    trainer = make_trainer(config, backend, data(case), group=group)
+    trainer = make_trainer(config(settings, **training), backend, data_of(settings), group=group)
     moved: Any = trainer.advance.feed  # type: ignore[union-attr]
     counted = Counted(trainer.train)
     if not case.whole:
@@ -158,10 +137,11 @@ def alone() -> Iterator[tuple[Case, Found]]:
 def run(folder: Path) -> None:
     cupy_stand_in.install(monkeypatch := pytest.MonkeyPatch())
     nccl_stand_in.install(monkeypatch)
-    groups = {kind: MPIGroup(launched(), kind) for kind in ("nccl", "mpi")}
+    groups = {kind: join(kind, launched()) for kind in ("nccl", "mpi")}
     found = {case: find(case, groups[case.kind]) for case in CASES}
     (folder / f"{groups['mpi'].rank}.pickle").write_bytes(pickle.dumps(found))
     for group in groups.values():
+        assert isinstance(group, Ranks)
         assert group._watch is not None
         group._watch.leave()
     groups["mpi"].leave()

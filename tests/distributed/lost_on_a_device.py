@@ -13,7 +13,7 @@ import pytest
 
 from helpers import cupy_stand_in, nccl_stand_in
 from tinyddpm.cli import main
-from tinyddpm.distributed import mpi, watch
+from tinyddpm.distributed import watch
 from tinyddpm.distributed.launch import launched
 from tinyddpm.distributed.nccl import NCCL
 from tinyddpm.training.trainer import StepResult, Trainer
@@ -29,7 +29,7 @@ def fail(fault: str, step: int) -> None:
     cupy_stand_in.install(monkeypatch := pytest.MonkeyPatch())
     nccl_stand_in.install(monkeypatch)
     nccl_stand_in.deaf = "deaf" in fault
-    watch.BEAT, watch.SILENCE, watch.NOTICE, mpi.PATIENCE = 0.2, 4.0, 0.5, 3.0
+    watch.BEAT, watch.SILENCE, watch.NOTICE, watch.PATIENCE = 0.2, 4.0, 0.5, 3.0
     watch.PATIENCE = 3.0 if nccl_stand_in.deaf else 100.0
     train_step = Trainer.train_step
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from tinyddpm.backend import Backend, load_backend
+from tinyddpm.distributed.join import join
 from tinyddpm.distributed.launch import launched
-from tinyddpm.distributed.mpi import MPIGroup
+from tinyddpm.distributed.ranks import Ranks
 
 SIZES = (1, 2, 7, 1000)
 
@@ -44,7 +45,8 @@ def word(rank: int) -> dict[str, Any]:
 
 
 def run(folder: Path) -> None:
-    group = MPIGroup(launched(), "mpi")
+    group = join("auto", launched())
+    assert isinstance(group, Ranks)
     found: dict[str, Any] = {}
     for name, backend in BACKENDS.items():
         group._backend = backend

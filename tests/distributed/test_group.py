@@ -27,6 +27,14 @@ ENVIRONMENTS = [
         },
         Launch("srun", 6, 11, 2),
     ),
+    (
+        {
+            "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "none",
+            "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2",
+        },
+        Launch("torchrun", 3, 4, 1),
+    ),
+    ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, Launch()),  # of another tool
     ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, Launch()),  # a batch script, which is one process
     ({"PMI_RANK": "none", "PMI_SIZE": "4"}, Launch()),
 ]  # fmt: skip
@@ -40,8 +48,10 @@ def test_launchers_are_known_by_their_variables(environment: dict[str, str], exp
 def test_nobody_else_takes_no_mpi() -> None:
     assert join("auto", Launch()) is ALONE
     assert join("none", Launch("mpiexec", 1, 2)) is ALONE
-    with pytest.raises(ConfigError, match="--distributed 'gloo': choose from auto, mpi, nccl, none"):
+    with pytest.raises(ConfigError, match="--distributed 'gloo': choose from auto, mpi, torch, nccl, none"):
         join("gloo", Launch())
+    with pytest.raises(ConfigError, match="--distributed torch is for ranks that torchrun starts: run torchrun "):
+        join("torch", Launch("mpiexec", 0, 2))
 
 
 @given(st.integers(0, 50), st.integers(1, 9))

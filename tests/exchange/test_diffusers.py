@@ -16,15 +16,18 @@ import torch
 from helpers import command_line
 from helpers.command_line import says
 from helpers.comparison import HostArray, assert_close
-from helpers.networks import random_weights
 from helpers.peers import import_peer
 from tinyddpm.backend import Backend, Purpose, load_backend
 from tinyddpm.conditions import Asked
-from tinyddpm.exchange.diffusers_unet import read_unet
+from tinyddpm.errors import ConfigError
+from tinyddpm.exchange.arrays import write_arrays
+from tinyddpm.exchange.diffusers import CLASSES, LONGEST_JSON, _classes
+from tinyddpm.exchange.diffusers_unet import read_unet, unet_config
 from tinyddpm.exchange.run import Imported, write_run
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import load_model
 from tinyddpm.model.model import Model
+from tinyddpm.testing import random_weights
 
 pytestmark = pytest.mark.slow
 
@@ -252,6 +255,22 @@ def test_what_has_no_equal_is_said_at_once(tmp_path: Path) -> None:
     assert "export a U-Net" in export_fails(points, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        (Case({"condition": {"name": "text", "words": ["a"]}}), "the condition 'text'"),
+        (
+            Case(network={"heads": 2, "attention": [4, 8]}),
+            r"heads of 4 and 8 channels \(train with .*head_channels=4\)",
+        ),
+    ],
+    ids=["condition", "heads"],
+)
+def test_conditions_and_heads_of_several_sizes_have_no_equal(case: Case, reason: str) -> None:
+    with pytest.raises(ConfigError, match=rf"no UNet2DModel of diffusers is equal to this model: it has {reason}"):
+        unet_config(case.model())
+
+
 def test_a_folder_with_something_in_it_stays(tmp_path: Path) -> None:
     run = CASES["plain"].run(tmp_path / "run")
     assert "is not empty" in export_fails(run, run)
@@ -455,11 +474,28 @@ def test_configurations_that_nobody_meant(tmp_path: Path) -> None:
     for text in ("", "[]", "{", "[" * 100_000, '{"sample_size": ' + "9" * 5000 + "}"):
         path.write_text(text)
         assert str(path) in import_fails(tmp_path / "in", "--out", tmp_path / "run")
+    path.write_text(whole.ljust(LONGEST_JSON + 1))
+    assert f"{path} is longer than any" in import_fails(tmp_path / "in", "--out", tmp_path / "run")
     path.write_text(whole)
     (tmp_path / "in" / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     assert "has no diffusion_pytorch_model.safetensors" in import_fails(tmp_path / "in", "--out", tmp_path / "run")
     assert "--like" in import_fails(tmp_path / "in", "--like", "toy", "--out", tmp_path / "run")
     assert "config.json" in import_fails(tmp_path / "nothing", "--out", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("stored", "rows", "found"),
+    [
+        ('["a", "b"]', 2, ("a", "b")), ('["a", "b"]', 3, ("a", "b")), ('["a", "b"]', 4, ("0", "1", "2", "3")),
+        ('["a", "b"]', 1, ("0",)), ("[1, 2]", 2, ("0", "1")), ("[" * 100_000, 2, ("0", "1")), (None, 2, ("0", "1")),
+    ],
+)  # fmt: skip
+def test_classes_are_named_by_the_file_if_it_names_them_all(
+    stored: str | None, rows: int, found: tuple[str, ...], tmp_path: Path
+) -> None:
+    """A row more may be that of the null condition."""
+    write_arrays(tmp_path / "x.safetensors", {"a": np.zeros(1)}, {CLASSES: stored} if stored else None)
+    assert _classes(tmp_path / "x.safetensors", rows) == found
 
 
 def test_weights_of_another_network_are_listed(tmp_path: Path) -> None:

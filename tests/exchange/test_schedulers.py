@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tinyddpm.backend import load_backend
+from tinyddpm.errors import ConfigError
 from tinyddpm.exchange.diffusers_scheduler import read_scheduler, scheduler_config
 from tinyddpm.model.config import Config
 from tinyddpm.model.model import Model
@@ -46,3 +47,32 @@ def test_schedules_come_back_by_name(schedule: dict[str, Any], precise: bool) ->
     assert (back.config.schedule.name, back.process.T) == (schedule["name"], schedule["timesteps"])
     assert bool(back.config.schedule.options) == (schedule in OF_OTHER_ENDS)
     np.testing.assert_allclose(back.process.betas, model.process.betas, rtol=1e-12 if precise else 1e-6)
+
+
+def test_what_is_missing_or_strange_is_said() -> None:
+    """A variance that is not said is the network's, or DDPM's smaller one; another library's sampler is replaced."""
+    assert read_scheduler({"num_train_timesteps": "many", "clip_sample": 1}, learned=False) == (
+        {},
+        ["num_train_timesteps is 'many'", "clip_sample is 1"],
+        [],
+    )
+    for learned, variance in ((True, "learned"), (False, "small")):
+        tables, wrong, notes = read_scheduler({"_class_name": "PNDMScheduler"}, learned)
+        assert (tables["sampling"]["variance"], wrong) == (variance, [])
+        assert notes[1:] == ["the sampler of PNDMScheduler has no equivalent: ancestral sampling replaces it"]
+
+
+@pytest.mark.parametrize(
+    "table", [[0.1, 0.2], [0.1, 0.2, 1], [0.1, 0.2, 0.1]], ids=["too few", "no number with a point", "no schedule"]
+)
+def test_a_table_that_is_no_schedule_has_no_equal(table: list[float]) -> None:
+    _, wrong, _ = read_scheduler({"num_train_timesteps": 3, "trained_betas": table}, learned=False)
+    assert wrong == [f"trained_betas is {table}"]
+
+
+def test_betas_that_are_none_are_told_by_the_model() -> None:
+    """They are taken over, so that the error is that of a configuration with them."""
+    tables, wrong, _ = read_scheduler({"num_train_timesteps": 5, "beta_end": 2.0}, learned=False)
+    assert wrong == []
+    with pytest.raises(ConfigError, match="beta_end"):
+        made(tables)

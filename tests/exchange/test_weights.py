@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from helpers import command_line
 from helpers.command_line import says
 from tinyddpm.backend import load_backend
+from tinyddpm.errors import CheckpointError, ConfigError
+from tinyddpm.exchange.arrays import read_arrays, read_metadata, read_shapes, write_arrays
 from tinyddpm.model.config import preset
 from tinyddpm.model.load import load_model
 from tinyddpm.model.model import Model
@@ -166,6 +169,33 @@ def test_hostile_headers_are_refused(trained: Path, tmp_path: Path, content: byt
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
     assert str(path) in import_fails(path, "--like", trained, "--out", tmp_path / "r")
+
+
+@SUFFIXES
+def test_damaged_numbers_are_refused(tmp_path: Path, suffix: str) -> None:
+    """The header is whole, the numbers behind it are not: an `.npz` has a checksum, the other a length."""
+    path, shapes = save(tmp_path / f"x{suffix}", {"a": np.ones(1000, np.float32)}), {"a": (1000,)}
+    whole = path.read_bytes()
+    assert read_shapes(path) == shapes
+    half = len(whole) // 2
+    path.write_bytes(whole[:half] + (b"?" + whole[half + 1 :] if suffix == ".npz" else b""))
+    with pytest.raises(CheckpointError, match=rf"x{suffix} cannot be read as weights: .*; save it anew"):
+        read_arrays(path, shapes)
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="cannot be read as weights"):
+        read_metadata(path)
+
+
+def test_files_are_written_by_their_suffix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another is refused, and so is one whose library is not installed."""
+    with pytest.raises(
+        ConfigError, match=r"x\.pt is no file of weights by its name: give one that ends in \.safetensors"
+    ):
+        write_arrays(tmp_path / "x.pt", {})
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(ConfigError, match=r"run pip install 'tinyddpm\[exchange\]', or exchange \.npz files"):
+        write_arrays(tmp_path / "x.safetensors", {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_member_that_declares_petabytes_is_not_read(trained: Path, tmp_path: Path) -> None:

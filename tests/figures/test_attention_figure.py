@@ -15,6 +15,7 @@ from tinyddpm.figures.attention import (
     Call,
     Recorder,
     WordAttention,
+    _upsampled,
     attention_to_tokens,
     attention_weights,
     by_word,
@@ -113,6 +114,16 @@ def test_models_without_words_are_refused() -> None:
     told = labels.network_denoiser(np.zeros(labels.layout.size, np.float32), Asked(np.zeros(1, int)))
     with pytest.raises(ConfigError, match="pixels attend to no words"):
         attention_to_tokens(told, labels.condition, np.zeros((1, 8, 8, 1), np.float32), 3)
+
+
+def test_maps_are_upsampled_by_repeating() -> None:
+    """Of an image of odd sides too, and not of another number of pixels than halving leaves."""
+    weights = np.arange(6).reshape(1, 6, 1)
+    np.testing.assert_array_equal(
+        _upsampled(weights, (3, 5))[0, ..., 0], np.repeat([[0, 1, 2], [3, 4, 5]], 2, 1)[[0, 0, 1], :5]
+    )
+    with pytest.raises(ConfigError, match="attention from 6 places is not of pixels of 4x4"):
+        _upsampled(weights, (4, 4))
 
 
 def test_maps_and_shares_are_drawn(tmp_path: Path, drawn: list[Any]) -> None:

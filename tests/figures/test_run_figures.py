@@ -17,6 +17,7 @@ from tinyddpm.diffusion.schedules import cosine
 from tinyddpm.errors import ConfigError
 from tinyddpm.figures.content import branches, draw_endings, endings, leaving_times
 from tinyddpm.figures.denoising import SingleStep, denoising, draw_denoising, draw_single_step, linear_error
+from tinyddpm.figures.evaluation import draw_sweep
 from tinyddpm.figures.likelihood import bands, draw_bound, draw_loss_by_time
 from tinyddpm.model.config import Config
 from tinyddpm.model.model import Model
@@ -143,7 +144,15 @@ def test_what_is_drawn_of_runs_is_what_was_computed(tmp_path: Path, drawn: list[
     bars = drawn[3].axes[1].patches
     assert [(round(bar.get_y(), 9), bar.get_height()) for bar in bars] == [(0, 0.1), (0.1, 0.4), (0.5, 1.5), (2, 1)]
     assert drawn[3].axes[1].get_title() == "The bound: 3 bits/dim"
-    assert len([*tmp_path.iterdir()]) == 4
+    draw_bound(0.1, {"9 … 1": 1.9}, 1.0, tmp_path / "w.png")
+    assert [axes.get_title() for axes in drawn[4].axes] == ["The bound: 3 bits/dim"]
+    assert len([*tmp_path.iterdir()]) == 5
+
+
+def test_a_sweep_has_its_floor_where_there_is_one(tmp_path: Path, drawn: list[Any]) -> None:
+    draw_sweep("guidance", [1.0, 2.0], {"a": [3.0, 4.0], "b": [5.0, 6.0]}, {"b": 0.5}, tmp_path / "s.png")
+    lines = [[[*line.get_ydata()] for line in chart.lines] for chart in drawn[0].axes]
+    assert lines == [[[3.0, 4.0]], [[5.0, 6.0], [0.5, 0.5]]]
 
 
 def test_pictures_of_chains(tmp_path: Path, drawn: list[Any]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from helpers.affine import LINEAR
-from helpers.flow import PROCESS, RATIOS, refused, uneven_pairs
+from helpers.flow import PROCESS, RATIOS, refused, uneven_pairs, units
 from helpers.gaussians import THREE, Floats, Mixture
 from helpers.posterior import log_density
 from tinyddpm.diffusion.denoiser import Denoiser
@@ -63,20 +63,9 @@ def known_law(stochastic: bool) -> tuple[Floats, Floats]:
 
 
 def drawn_law(sampler: Callable[..., Any], steps: int, **options: Any) -> tuple[Floats, Floats]:
-    """The mean and variance at time 0 of what a sampler draws, exactly: it is affine, along each axis on its own.
-
-    A batch of one unit vector each, x_T and the noise of every step, and of zero tells the coefficients.
-    """
+    """The mean and variance at time 0 of what a sampler draws, exactly: it is affine in x_T and the noise."""
     pairs = uneven_pairs(steps)
-    times = [t for t, _ in pairs]
-    x = np.zeros((len(pairs) + 2, 2))
-    x[0] = 1
-
-    def unit(t: int) -> Floats:
-        z = np.zeros_like(x)
-        z[1 + times.index(t)] = 1
-        return z
-
+    x, unit = units(pairs)
     *_, before, _ = sampler(PROCESS, guided(), x, pairs, unit, **options)
     return before.x[-1], np.sum((before.x[:-1] - before.x[-1]) ** 2, axis=0)
 

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tinyddpm.cli import main
-from tinyddpm.distributed import mpi, watch
+from tinyddpm.distributed import ranks, watch
 from tinyddpm.distributed.launch import launched
 from tinyddpm.errors import CheckpointError
 from tinyddpm.training import metrics
@@ -126,7 +126,8 @@ FAULTS: dict[str, Fault] = {
 def run(folder: Path, fault: str, at_rank: int, at_step: int) -> None:
     """Run the command of the arguments that are left, with a fault in it."""
     rank = launched().rank
-    watch.BEAT, watch.SILENCE, watch.PATIENCE, mpi.START = 0.2, SILENCE, SILENCE, 10.0
+    watch.BEAT, watch.SILENCE, watch.PATIENCE = 0.2, SILENCE, SILENCE
+    ranks.START = 10.0 if fault == "no mpi4py" else 60.0
     (folder / f"process-{rank}").write_text(str(os.getpid()))
     if fault in STARTS and at_rank in (rank, -1):
         STARTS[fault]()

@@ -40,6 +40,23 @@ def uneven_pairs(steps: int) -> list[tuple[int, int]]:
     return list(pairwise([*(T - 1 - np.cumsum([0, *gaps])).tolist(), -1]))
 
 
+def units(pairs: list[tuple[int, int]]) -> tuple[Floats, Noise]:
+    """Return a batch of one unit vector each for x_T and the noise of every step, and of zero; and that noise.
+
+    They tell the coefficients of what is affine in all of them, along each axis on its own.
+    """
+    times = [t for t, _ in pairs]
+    x = np.zeros((len(pairs) + 2, 2))
+    x[0] = 1
+
+    def noise(t: int) -> Floats:
+        z = np.zeros_like(x)
+        z[1 + times.index(t)] = 1
+        return z
+
+    return x, noise
+
+
 def sampled(sampler: Any, mixture: Mixture, x: Floats, pairs: Any, noise: Noise | None = None, **options: Any) -> Any:
     """All steps of a sampler on `PROCESS` with the exact denoiser; noise is refused unless it is given."""
     return list(sampler(PROCESS, mixture.denoiser(PROCESS), x, pairs, noise or refused, **options))

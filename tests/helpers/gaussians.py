@@ -34,6 +34,19 @@ class Mixture:
         """The nearest mode of each point."""
         return np.argmin(((x[:, None] - self.means) ** 2).sum(-1), axis=1)
 
+    def assert_reproduced(self, x: Floats, bias: float) -> None:
+        """Check mean, covariance and the modes' weights of points (n, 2) that are to be draws of the mixture.
+
+        Bounds are 5 standard errors, a false alarm below 1e-6 each by the normal law, plus `bias`.
+        """
+        n, spread = len(x), np.sqrt(np.diag(self.covariance))
+        assert np.all(np.abs(x.mean(0) - self.mean) < 5 * spread / np.sqrt(n) + bias)
+        products = (x - self.mean)[:, :, None] * (x - self.mean)[:, None, :]
+        error = 5 * products.std(0) / np.sqrt(n) + bias
+        assert np.all(np.abs(products.mean(0) - self.covariance) < error)
+        weights = np.bincount(self.modes(x), minlength=len(self.weights)) / n
+        assert np.all(np.abs(weights - self.weights) < 5 * np.sqrt(self.weights * (1 - self.weights) / n) + bias)
+
     def denoiser(self, process: GaussianProcess) -> Denoiser:
         """E[x_0 | x_t]: each mode's linear regression of x_0 on x_t, weighted by how well the mode explains x_t."""
 

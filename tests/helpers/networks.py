@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from tinyddpm.backend import Backend
 from tinyddpm.conditions import Conditioned, Unconditional, make_condition
 from tinyddpm.nn import DropoutNoise, Layout, Network, Widths, make_network
 from tinyddpm.ops import Saved, load_operations
+from tinyddpm.testing import random_weights, read_only
 
 
 @dataclass(frozen=True)
@@ -121,21 +121,6 @@ SKETCHES = {
 UNETS = [name for name, sketch in SKETCHES.items() if sketch.name == "unet"]
 
 
-def random_weights(layout: Layout, seed: int) -> dict[str, HostArray]:
-    """Return read-only float64 weights in which no layer is zero or the identity.
-
-    Matrices keep the size of what passes through; scales lie around 1, biases and shifts around 0.
-    """
-    rng = np.random.default_rng(seed)
-    weights = {}
-    for parameter in layout.parameters:
-        spread = 0.3 if len(parameter.shape) == 1 else prod(parameter.shape[:-1]) ** -0.5
-        centre = 1.0 if parameter.path.endswith("/scale") else 0.0
-        weights[parameter.path] = centre + spread * rng.normal(size=parameter.shape)
-        weights[parameter.path].flags.writeable = False
-    return weights
-
-
 class Setting:
     """A network with random weights, a batch, and the gradient that reaches its prediction, all read-only.
 
@@ -150,7 +135,7 @@ class Setting:
         rng = np.random.default_rng(seed)
         self.network = sketch.build(**changed)
         self.layout = Layout(self.network.parameters)
-        self.weights = random_weights(self.layout, seed)
+        self.weights = read_only(random_weights(self.layout, seed))
         self.x = rng.normal(size=(n, *sketch.shape))
         self.t = rng.permutation(1000)[:n]
         self.cond = {"label": rng.permutation(sketch.classes)[:n]} if sketch.classes else {}

@@ -1,4 +1,4 @@
-"""Ranks as a user starts them: by mpiexec."""
+"""Ranks as a user starts them: by mpiexec or torchrun."""
 
 from __future__ import annotations
 
@@ -24,9 +24,22 @@ def mpiexec(name: str = "mpiexec") -> str:
     return found
 
 
-def on_ranks(count: int, module: str, *arguments: object, options: tuple[str, ...] = (), timeout: float = 200) -> str:
+def torchrun(*options: str) -> list[str]:
+    """The command that starts ranks by Torch; the test is skipped where there is none."""
+    pytest.importorskip("torch.distributed.run", reason="Torch is not installed: run pip install 'tinyddpm[torch]'")
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python", *options]
+
+
+def on_ranks(
+    count: int,
+    module: str,
+    *arguments: object,
+    launcher: str = "mpiexec",
+    options: tuple[str, ...] = (),
+    timeout: float = 200,
+) -> str:
     """Run `python -m MODULE ARGUMENTS …` on so many ranks, and return what they say; all of them end well."""
-    done = started(count, module, *arguments, options=options, timeout=timeout)
+    done = started(count, module, *arguments, launcher=launcher, options=options, timeout=timeout)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -40,7 +53,8 @@ def started(
     timeout: float = 200,
 ) -> subprocess.CompletedProcess[str]:
     """Run a module on so many ranks, and return how they ended. None is left behind."""
-    command = [mpiexec(launcher), *options, "-n", str(count), sys.executable, "-m", module, *map(str, arguments)]
+    by = torchrun("--nproc-per-node") if launcher == "torchrun" else [mpiexec(launcher), *options, "-n"]
+    command = [*by, str(count), sys.executable, "-m", module, *map(str, arguments)]
     paths = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
     env = {**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(

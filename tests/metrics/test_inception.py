@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,12 @@ class TestWeights:
         assert again.keys() == state.keys()
         for name, array in state.items():
             np.testing.assert_array_equal(again[name], array)
+
+    def test_without_torch_an_npz_is_asked_for(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "weights.pth").touch()
+        monkeypatch.setitem(sys.modules, "torch", None)
+        with pytest.raises(CheckpointError, match=r"weights\.pth is read by Torch, .* or give the \.npz"):
+            read_weights(tmp_path / "weights.pth", "")
 
     def test_no_code_in_a_file_is_run(self, tmp_path: Path) -> None:
         class Trap:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tinyddpm.errors import ConfigError
+from tinyddpm.errors import ConfigError, DataError
 from tinyddpm.metrics import neighbours
 from tinyddpm.metrics.base import Part, Sets
 from tinyddpm.metrics.copies import closest_pairs, memorisation, obedience
@@ -94,6 +94,14 @@ def test_one_pass_serves_both(rng: np.random.Generator, monkeypatch: pytest.Monk
     monkeypatch.setattr(neighbours, "_squared", None)
     density_coverage(sets)
     density_coverage(sets, k=3)
+
+
+def test_sets_of_one_or_of_other_features_are_not_compared() -> None:
+    two = Part(np.zeros((2, 3)))
+    for other in (Part(np.zeros((1, 3))), Part(np.zeros((2, 4)))):
+        for parts in ((other, two), (two, other), (two, two, other)):
+            with pytest.raises(DataError, match="no comparison of features of shapes"):
+                Sets(*parts)
 
 
 def test_what_was_asked_for_is_what_the_neighbour_is() -> None:

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from helpers.comparison import assert_close
-from helpers.networks import SKETCHES, UNETS, Setting, is_key_bias, random_weights
+from helpers.networks import SKETCHES, UNETS, Setting, is_key_bias
 from helpers.torch_unet import TorchUNet, gradients, load_weights, store_weights
 from tinyddpm.backend import Array, Backend
-from tinyddpm.nn import DropoutNoise, Layout, Told, Widths, make_network
+from tinyddpm.nn import DropoutNoise, Told, Widths, make_network
 from tinyddpm.ops import load_operations
-from tinyddpm.testing.gradients import check_projection
+from tinyddpm.testing import check_projection, random_weights
 
 KEY_BIAS = 1e-11
 """How large the gradient of a key bias may be, relative to that of the query bias beside it: rounding of a zero."""
@@ -99,7 +99,7 @@ def test_an_image_told_is_more_channels(numpy_backend: Backend) -> None:
     sketch, rng = SKETCHES["unet-deep"], np.random.default_rng(3)
     options = {**sketch.options, "dropout": 0.0}
     network = make_network("unet", sketch.shape, Widths(image=3), 2, options)
-    weights = random_weights(Layout(network.parameters), 3)
+    weights = random_weights(network, 3)
     x, image, dout = (rng.normal(size=(2, *sketch.shape[:2], c)) for c in (sketch.shape[2], 3, 2))
     out, saved = network.forward(
         load_operations(numpy_backend, True), weights, x, np.asarray([3, 900]), Told(image=image)
@@ -125,7 +125,7 @@ def test_tokens_are_attended_to_as_by_the_twin(numpy_backend: Backend, text: str
     sketch, rng = SKETCHES["unet-adaptive"], np.random.default_rng(3)
     options = {**sketch.options, "dropout": 0.0, "text": text}
     network = make_network("unet", sketch.shape, Widths(tokens=5), 2, options)
-    weights = random_weights(Layout(network.parameters), 3)
+    weights = random_weights(network, 3)
     x, dout = (rng.normal(size=(3, *sketch.shape[:2], c)) for c in (sketch.shape[2], 2))
     tokens, mask, t = rng.normal(size=(3, 4, 5)), np.arange(4) < np.asarray([[4], [2], [1]]), np.asarray([3, 90, 900])
     out, saved = network.forward(load_operations(numpy_backend, True), weights, x, t, Told(tokens=tokens, mask=mask))

@@ -22,10 +22,15 @@ from helpers.command_line import fails
 from helpers.pages import CHROMIUM, Tree, browsed, seen
 from tinyddpm import registry
 from tinyddpm.cli import main
+from tinyddpm.errors import RegistryError
+from tinyddpm.figures.markup import node, written
 from tinyddpm.report.book.chapters import CHAPTERS, Figure
-from tinyddpm.report.book.citations import cited_by
+from tinyddpm.report.book.citations import citations, cited_by
 from tinyddpm.report.book.equations import NUMBERED
+from tinyddpm.report.book.guide import Guide
 from tinyddpm.report.book.library import ROOT, Library, core_modules
+from tinyddpm.report.book.parts import _part
+from tinyddpm.report.book.prose import Block, Entry, blocks
 from tinyddpm.report.book.source import PRAGMA, read_module
 
 pytestmark = pytest.mark.slow
@@ -90,6 +95,66 @@ def test_prose_stands_beside_what_it_is_of() -> None:
     rows = read_module("m", source).rows
     beside = [([note.text for note in row.notes], [*row.code]) for row in rows]
     assert beside == [(["About."], []), (["One."], [3]), (["why", "Do."], [8]), (["so"], [10, 11])]
+
+
+def test_lines_between_a_comment_and_its_code_are_left_out() -> None:
+    """And a string below a statement that names nothing describes that statement."""
+    found = read_module("m", '"""About."""\nf()\n"""Said."""\n# of g\n\ndef g(): pass\n')
+    beside = [([note.text for note in row.notes], [*row.code]) for row in found.rows]
+    assert beside == [(["About."], []), (["Said."], [2]), (["of g"], [6])]
+    assert found.docs == {"": "About."}
+
+
+def test_docstrings_are_split_into_blocks() -> None:
+    """Formulas and lists may stand directly below a sentence, and entries below an empty line."""
+    text = "With\n    a = b\nfor x,\n    c = d\n\n- one\n  more\n- two\n\n"
+    text += "Args:\n    x: of\n        two lines\n\n    y: last"
+    assert blocks(text) == [
+        Block("paragraph", ("With",)), Block("indented", ("    a = b",)), Block("paragraph", ("for x,",)),
+        Block("indented", ("    c = d",)), Block("list", ("one more", "two")),
+        Block("Args", entries=(Entry("x", "of two lines"), Entry("y", "last"))),
+    ]  # fmt: skip
+
+
+def test_citations_may_have_several_numbers() -> None:
+    text = "DDPM, eqs. 5 to 7 and 9, by Algorithm 1 of EDM"
+    assert [(each.paper, each.kind, each.numbers) for each in citations(text)] == [
+        ("DDPM", "paper", ()), ("DDPM", "eq", (5, 6, 7, 9)), ("EDM", "algorithm", (1,)),
+    ]  # fmt: skip
+
+
+def test_names_lead_to_what_they_name(library: Library) -> None:
+    """In their own module, in the only other that has them, or to a module by its file; arguments lead nowhere."""
+    process = library.modules["diffusion.process"]
+    links = {
+        "q_sample": "diffusion.process.html#GaussianProcess.q_sample", "cosine()": None,
+        "GaussianProcess": "diffusion.process.html#GaussianProcess", "tinyddpm/ops/loss.py": "ops.loss.html",
+        "steps": None,
+    }  # fmt: skip
+    assert {name: library.writer(process).link(name) for name in links} == links
+
+
+def test_a_guide_is_made_of_what_it_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of the repository that an installed package lacks leave no picture, and no link."""
+    monkeypatch.setattr("tinyddpm.report.book.guide.files", lambda package: tmp_path)
+    (tmp_path / "guide").mkdir()
+    (tmp_path / "guide" / "x.md").write_text("# X\n\n![seen](../none.png)[code](../x.py) and [more](y.md)\n")
+    guide = Guide("x")
+    assert guide.title == "X"
+    assert written(node("main", {}, guide.body)) == '<main><p>code and <a href="guide-y.html">more</a></p></main>'
+    (tmp_path / "guide" / "x.md").write_text("# X\n\n---\n")
+    with pytest.raises(ValueError, match="the guide has a hr, for which there is no element"):
+        Guide("x")
+
+
+def test_a_part_that_cannot_be_loaded_says_why(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(group: str, name: str) -> None:
+        raise RegistryError(f"{name} is <broken>")
+
+    entry = registry.entries("samplers")[0]
+    monkeypatch.setattr(registry, "load", load)
+    article = written(_part(library, entry))
+    assert f"</a>: {entry.name} is &lt;broken&gt;</p></article>" in article
 
 
 def test_equations_are_numbered_without_gaps_and_each_has_one_answer() -> None:

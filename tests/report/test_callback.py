@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from helpers.runs import POINTS
 from tinyddpm.backend import load_backend
 from tinyddpm.errors import ConfigError
 from tinyddpm.figures.charts import Chart
 from tinyddpm.figures.marks import read_mark
 from tinyddpm.figures.panels import draw_charts
-from tinyddpm.model.config import Config
 from tinyddpm.progress import Progress
 from tinyddpm.report.callback import Plot
 from tinyddpm.training.run import resume, start
@@ -22,14 +22,12 @@ pytest.importorskip("matplotlib")
 
 NUMPY = load_backend("numpy")
 
-TABLES: dict[str, Any] = {
-    "data": {"source": "moons", "validation": 50},
-    "network": {"name": "mlp", "width": 8, "depth": 1},
-    "schedule": {"name": "cosine", "timesteps": 10},
-    "training": {"steps": 8, "batch_size": 30, "warmup": 1, "log_every": 1, "validate_every": 4, "sample_every": 1000},
-    "sampling": {"count": 4},
-    "callbacks": {"plot": {"file": "curves.svg"}},
-}
+SETTINGS = POINTS.updated(
+    {
+        "training": {"steps": 8, "warmup": 1, "log_every": 1, "sample_every": 1000},
+        "callbacks": {"plot": {"file": "curves.svg"}},
+    }
+)
 
 
 @pytest.mark.slow
@@ -42,7 +40,7 @@ def test_curves_are_of_all_that_is_logged(tmp_path: Path, monkeypatch: pytest.Mo
         draw_charts(charts, *arguments)
 
     monkeypatch.setattr("tinyddpm.report.callback.draw_charts", kept)
-    start(Config.from_dict(TABLES), NUMPY, folder, Progress(said))
+    start(SETTINGS, NUMPY, folder, Progress(said))
     assert read_mark(folder / "curves.svg")["checkpoint"] == {"step": 8}
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 9, "never": 1.0}\n')

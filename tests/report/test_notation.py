@@ -57,7 +57,9 @@ def test_what_stands_under_which_sign(formula: str, expected: str) -> None:
     assert shape(formula) == expected
 
 
-@pytest.mark.parametrize("formula", ["a.b", "(a", "a)", "x_", "x^", "a / ", "/ a", '"a"', "√", "a @ b", "x-y", "{a}"])
+@pytest.mark.parametrize(
+    "formula", ["a.b", "(a", "a)", "x_", "x_+", "x_{a", "x^", "a / ", "/ a", '"a"', "√", "a @ b", "x-y", "{a}"]
+)
 def test_what_is_not_of_the_notation_is_refused(formula: str) -> None:
     with pytest.raises(NotationError):
         math(formula)

@@ -57,6 +57,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     likelihood = {
         "samples": 9, "data": EVIL, "split": "test", "unit": "bits/dim", "T": 5, "bound": parts,
         "steps": {"t": [0, 1, 4], "bits": [1.25, 1.5, 0.5], "rate": [2.0, 0.5, 0], "distortion": [1.5, 20.0, 90.0]},
+        "flow": {"mean": 3.0, "se": 0.5},
     }  # fmt: skip
     (found[0] / "nll").mkdir()
     (found[0] / "nll" / "nll.json").write_text(json.dumps(likelihood))
@@ -94,6 +95,7 @@ def test_numbers_are_those_of_the_run(runs: list[Path]) -> None:
     assert terms["parameters"] == f"{known['parameters']:,}"
     assert terms["bits/dim"] == "3.25 ± 0.12"
     assert terms["samples"] == "54 to train on, 6 held out"
+    assert terms["ended"] == "complete"
     assert terms["versions"].startswith("python 3.")
     captions = " ".join(tree.inside("caption"))
     assert f"7 samples of <i>one&amp; at step 6 beside 9 of {EVIL} (test), features: pixels, resize: none;" in captions
@@ -153,6 +155,7 @@ def test_several_runs_stand_side_by_side(runs: list[Path]) -> None:
     rows = re.findall(r'<th scope="row">(\S+)</th><td>(\S+)</td><td>(\S+)</td>', apart)
     assert rows == [("training.steps", "6", "8"), ("training.learning_rate", "0.006", "0.008")]
     assert "<td>3.25 ± 0.12</td><td>–</td>" in text
+    assert "by the probability flow</th><td>3 ± 0.5</td><td>–</td>" in text
     assert text.count('class="line n1"') >= 5
     assert "<td>–</td>" not in written(runs[1]).partition("Summary")[2].partition("</section>")[0]
     assert 'id="likelihood"' not in written(runs[1])
@@ -193,6 +196,23 @@ def test_a_strange_report_of_the_likelihood_breaks_nothing(found: Any, runs: lis
     ):
         (runs_copy / f"{number}.json").write_text(json.dumps(strange))
     Tree(written(tmp_path / "run"))
+
+
+def test_an_evaluation_that_is_none_is_told_and_one_of_one_value_has_no_chart(runs: list[Path], tmp_path: Path) -> None:
+    """So is a run that was killed: its record has no end."""
+    (tmp_path / "evaluations").mkdir()
+    shutil.copy(runs[0] / "metrics.jsonl", tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"parts": [{"step": 6}]}))
+    (tmp_path / "evaluations" / "a.json").write_text("[]")
+    found = {"varied": "guidance", "drawn": [{"value": 1.0, "numbers": {"frechet": 2.5}}]}
+    (tmp_path / "evaluations" / "b.json").write_text(json.dumps(found))
+    run = read_run("a", tmp_path)
+    assert run.notes[-1] == f"{tmp_path / 'evaluations' / 'a.json'} is no report: it holds no JSON object"
+    assert [each.found for each in run.evaluations] == [found]
+    text = page([run], NOW)
+    assert "not yet, or it was killed" in text
+    assert "<td>2.5</td>" in text.partition("Evaluation</h2>")[2]
+    assert "<svg" not in text.partition("Evaluation</h2>")[2].partition("</section>")[0]
 
 
 def test_the_least_that_a_run_has_is_enough(tmp_path: Path) -> None:

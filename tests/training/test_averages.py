@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.runs import POINTS, loaded
 from tinyddpm.backend import load_backend
 from tinyddpm.errors import CheckpointError, ConfigError
 from tinyddpm.model.averages import exponent_of
-from tinyddpm.model.checkpoint import Checkpoint, load_checkpoint
 from tinyddpm.model.config import Config
-from tinyddpm.model.load import layout_of
 from tinyddpm.progress import Progress
 from tinyddpm.training.assembly import make_trainer, open_data
 from tinyddpm.training.run import resume, start
@@ -23,24 +22,16 @@ pytestmark = pytest.mark.slow
 
 NUMPY = load_backend("numpy")
 
-POINTS: dict[str, Any] = {
-    "data": {"source": "moons"},
-    "network": {"name": "mlp", "width": 16, "depth": 1},
-    "schedule": {"name": "cosine", "timesteps": 20},
-    "training": {
-        "steps": 12, "batch_size": 30, "learning_rate": 1e-2, "warmup": 0, "threads": 2,
-        "average_lengths": "0.05,0.2",
-    },
-    "sampling": {"count": 4, "steps": 2},
-}  # fmt: skip
+SETTINGS = POINTS.updated(
+    {
+        "training": {"learning_rate": 1e-2, "warmup": 0, "threads": 2, "average_lengths": "0.05,0.2"},
+        "sampling": {"steps": 2},
+    }
+)
 
 
 def config(**training: Any) -> Config:
-    return Config.from_dict(POINTS).updated({"training": training})
-
-
-def loaded(folder: Path) -> Checkpoint:
-    return load_checkpoint(folder / "checkpoint.h5", layout_of(NUMPY))
+    return SETTINGS.updated({"training": training})
 
 
 def run(folder: Path, backend: str = "numpy", **training: Any) -> Path:

@@ -12,12 +12,10 @@ import pytest
 from cuda.conftest import make_shim
 from helpers.command_line import fails
 from helpers.cuda_shim import ShimBackend
+from helpers.runs import POINTS, assert_same_arrays, loaded
 from tinyddpm.backend import load_backend
 from tinyddpm.data.base import ArrayDataset
 from tinyddpm.data.batching import batch_indices
-from tinyddpm.model.checkpoint import load_checkpoint
-from tinyddpm.model.config import Config
-from tinyddpm.model.load import layout_of
 from tinyddpm.progress import Progress
 from tinyddpm.training import feed
 from tinyddpm.training.assembly import make_trainer
@@ -27,21 +25,21 @@ from tinyddpm.training.run import resume, start
 from tinyddpm.training.trainer import Trainer
 
 NUMPY = load_backend("numpy")
-POINTS: dict[str, Any] = {
-    "data": {"source": "made up", "validation": 4},
-    "network": {"name": "mlp", "width": 8, "depth": 1},
-    "schedule": {"name": "cosine", "timesteps": 20},
-    "training": {
-        "steps": 6, "batch_size": 10, "threads": 1, "learning_rate": 1e-2, "warmup": 0, "save_every": 3,
-    },
-    "sampling": {"count": 2},
-}  # fmt: skip
+SETTINGS = POINTS.updated(
+    {
+        "data": {"source": "made up", "labels": True, "validation": 4},
+        "training": {
+            "steps": 6, "batch_size": 10, "threads": 1, "learning_rate": 1e-2, "warmup": 0, "save_every": 3,
+        },
+        "sampling": {"count": 2},
+    }
+)  # fmt: skip
 LABELS = np.repeat([0, 1, 2], [4, 10, 30])
 DATA = ArrayDataset(np.random.default_rng(0).normal(size=(44, 2)), LABELS, ("a", "b", "c"), name="made up")
 
 
 def trainer(balance: str, backend: Any = NUMPY, **training: Any) -> Trainer:
-    config = Config.from_dict(POINTS).updated({"data": {"balance": balance}, "training": training})
+    config = SETTINGS.updated({"data": {"balance": balance}, "training": training})
     return make_trainer(config, backend, DATA)
 
 
@@ -96,14 +94,11 @@ def test_a_resumed_run_goes_on_in_the_balanced_order(tmp_path: Path) -> None:
     """To the straight run's weights, bit for bit. Of its sixty samples each class has twenty, though one class is seven
     times as large as another.
     """
-    config = Config.from_dict(POINTS).updated({"data": {"balance": "order"}})
+    config = SETTINGS.updated({"data": {"balance": "order"}})
     for name, steps in (("straight", 6), ("stopped", 3)):
         start(config.updated({"training": {"steps": steps}}), NUMPY, tmp_path / name, Progress(StringIO()), DATA)
     resume(tmp_path / "stopped", Progress(StringIO()), steps=6, dataset=DATA)
-    one, other = (
-        load_checkpoint(tmp_path / name / "checkpoint.h5", layout_of(NUMPY)) for name in ("straight", "stopped")
-    )
-    np.testing.assert_array_equal(one.weights, other.weights)
+    assert_same_arrays(loaded(tmp_path / "straight"), loaded(tmp_path / "stopped"))
     run = trainer("order")
     counts = np.bincount(np.concatenate([run.train.labels[run.advance.order(step)] for step in range(6)]))  # type: ignore[index]
     assert counts.tolist() == [20, 20, 20]

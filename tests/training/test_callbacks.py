@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from helpers.guide import GUIDE
+from helpers.runs import POINTS
 from tinyddpm import registry
 from tinyddpm.backend import load_backend
 from tinyddpm.errors import ConfigError
-from tinyddpm.model.config import Config
 from tinyddpm.model.load import load_model
 from tinyddpm.progress import Progress
 from tinyddpm.testing import check_callback
@@ -27,17 +27,12 @@ from tinyddpm.training.run import resume, start
 
 NUMPY = load_backend("numpy")
 
-TABLES: dict[str, Any] = {
-    "data": {"source": "moons", "labels": False},
-    "network": {"name": "mlp", "width": 8, "depth": 1},
-    "schedule": {"name": "cosine", "timesteps": 10},
-    "training": {
-        "steps": 6, "batch_size": 20, "warmup": 1, "ema": 0.9,
-        "log_every": 2, "validate_every": 2, "save_every": 3, "sample_every": 4,
-    },
-    "sampling": {"count": 4},
-    "callbacks": {"made-up": {}},
-}  # fmt: skip
+SETTINGS = POINTS.updated(
+    {
+        "training": {"steps": 6, "log_every": 2, "validate_every": 2, "save_every": 3, "sample_every": 4},
+        "callbacks": {"made-up": {}},
+    }
+)
 
 
 class Listener:
@@ -64,7 +59,7 @@ class Listener:
 def trained(folder: Path, listener: object, monkeypatch: pytest.MonkeyPatch) -> tuple[Outcome, str]:
     monkeypatch.setattr(registry, "load", loading(listener))
     said = StringIO()
-    return start(Config.from_dict(TABLES), NUMPY, folder, Progress(said)), said.getvalue()
+    return start(SETTINGS, NUMPY, folder, Progress(said)), said.getvalue()
 
 
 def loading(listener: object, load: Any = registry.load) -> Any:

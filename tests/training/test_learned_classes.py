@@ -12,11 +12,10 @@ import pytest
 from PIL import Image
 
 import tinyddpm
+from helpers.runs import loaded
 from tinyddpm.backend import load_backend
 from tinyddpm.data.base import ArrayDataset
-from tinyddpm.model.checkpoint import load_checkpoint
 from tinyddpm.model.config import Config, preset, presets
-from tinyddpm.model.load import layout_of
 from tinyddpm.model.model import classes_learned
 from tinyddpm.progress import Progress
 from tinyddpm.training.run import resume, start
@@ -49,7 +48,7 @@ def trained(photos: Path, **tables: Any) -> tuple[tuple[str, ...], Any, list[str
     out, folder = StringIO(), photos.parent / "run"
     data = {"source": str(photos), **tables.pop("data", {})}
     start(Config.from_dict({**TINY, "data": data, **tables}), NUMPY, folder, Progress(out))
-    checkpoint = load_checkpoint(folder / "checkpoint.h5", layout_of(NUMPY))
+    checkpoint = loaded(folder)
     written = tomllib.loads((folder / "config.toml").read_text())
     assert written["data"]["labels"] == checkpoint.config["data"]["labels"]
     return checkpoint.classes, written["data"]["labels"], out.getvalue().splitlines()
@@ -100,7 +99,7 @@ def test_a_run_that_did_not_learn_classes_goes_on_without_them(photos: Path) -> 
     trained(photos, data={"labels": False})
     folder = photos.parent / "run"
     resume(folder, Progress(StringIO()), steps=3)
-    assert load_checkpoint(folder / "checkpoint.h5", layout_of(NUMPY)).classes == ()
+    assert loaded(folder).classes == ()
 
 
 @pytest.mark.parametrize(("labels", "learned"), [(None, True), (True, True), (False, False)])

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.runs import POINTS, config
 from tinyddpm.backend import Purpose, load_backend
 from tinyddpm.conditions import Asked
 from tinyddpm.data.batching import batch_indices
 from tinyddpm.errors import CheckpointError, ConfigError, RegistryError
-from tinyddpm.model.config import Config
 from tinyddpm.model.load import load_model
 from tinyddpm.model.sampling import draw
 from tinyddpm.progress import Progress
@@ -25,26 +25,9 @@ from tinyddpm.training.step import noised, training_gradient
 
 NUMPY = load_backend("numpy")
 
-POINTS: dict[str, Any] = {
-    "data": {"source": "moons", "labels": False},
-    "network": {"name": "mlp", "width": 16, "depth": 1},
-    "schedule": {"name": "cosine", "timesteps": 20},
-    "training": {
-        "steps": 60, "batch_size": 30, "learning_rate": 1e-2, "warmup": 4, "ema": 0.9,
-        "log_every": 5, "validate_every": 30, "save_every": 60, "sample_every": 1000,
-    },
-    "sampling": {"count": 10},
-}  # fmt: skip
+SETTINGS = config(POINTS, steps=60, learning_rate=1e-2, validate_every=30, save_every=60, sample_every=1000)
 
-VLB: dict[str, Any] = {
-    **POINTS,
-    "schedule": {"name": "cosine", "timesteps": 4},
-    "training": {**POINTS["training"], "loss": "vlb", "predict": "v"},
-}
-
-
-def config(tables: dict[str, Any], **training: Any) -> Config:
-    return Config.from_dict(tables).updated({"training": training})
+VLB = config(SETTINGS, loss="vlb", predict="v").updated({"schedule": {"timesteps": 4}})
 
 
 def test_times_are_drawn_after_the_losses() -> None:
@@ -129,7 +112,7 @@ def test_a_checkpoint_of_another_loss_has_no_history_to_go_on_with() -> None:
     ],
 )
 def test_objectives_that_cannot_be_are_refused_before_training(changes: dict[str, Any], line: str) -> None:
-    wrong = config(POINTS).updated(changes)
+    wrong = config(SETTINGS).updated(changes)
     with pytest.raises((ConfigError, RegistryError), match=line):
         make_trainer(wrong, NUMPY, open_data(wrong))
 
@@ -139,7 +122,7 @@ def test_objectives_that_cannot_be_are_refused_before_training(changes: dict[str
 def test_v_learns_and_draws_from_a_chain_that_ends_without_signal(loss: str, tmp_path: Path) -> None:
     """The held-out loss falls, and the samples are finite numbers, from both samplers that need no signal at T − 1."""
     weighting = {} if loss == "vlb" else {"weighting": {"name": "uniform"}}
-    tables = config(POINTS, loss=loss, predict="v").updated({"schedule": {"zero_terminal_snr": True}, **weighting})
+    tables = config(SETTINGS, loss=loss, predict="v").updated({"schedule": {"zero_terminal_snr": True}, **weighting})
     before = make_trainer(tables, NUMPY, open_data(tables)).validation_loss()
     start(tables, NUMPY, tmp_path / "run", Progress(StringIO()))
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

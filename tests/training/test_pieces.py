@@ -7,20 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.runs import DIGITS, POINTS, config
 from tinyddpm.backend import load_backend
 from tinyddpm.data import open_dataset
-from tinyddpm.model.config import Config
 from tinyddpm.training import pieces as pieces_module
 from tinyddpm.training.assembly import make_trainer, with_learned
 from tinyddpm.training.host_step import HostStep
 from tinyddpm.training.pieces import Pieces
 
-CASES: dict[str, dict[str, Any]] = {
-    "points": {"data": {"source": "moons", "labels": False}, "network": {"name": "mlp", "width": 8, "depth": 3}},
-    "images by class": {
-        "data": {"source": "digits", "labels": True},
-        "network": {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "dropout": 0.1},
-    },
+CASES = {
+    "points": POINTS.updated({"network": {"width": 8, "depth": 3}}),
+    "images by class": DIGITS.updated({"data": {"labels": True}}),
 }
 
 
@@ -35,11 +32,9 @@ def test_a_piece_that_is_complete_changes_no_more(
         pytest.importorskip("numba")
     monkeypatch.setattr(pieces_module, "LEAST", 100)
     there = load_backend(backend)
-    config = Config.from_dict(
-        {**CASES[case], "training": {"batch_size": 8, "threads": 1}, "schedule": {"timesteps": 30}}
-    )
-    dataset = open_dataset(config.data.source)
-    step = make_trainer(with_learned(config, dataset), there, dataset).advance
+    settings = config(CASES[case], batch_size=8, threads=1)
+    dataset = open_dataset(settings.data.source)
+    step = make_trainer(with_learned(settings, dataset), there, dataset).advance
     assert isinstance(step, HostStep)
     layout = step.model.layout
     pieces, w = Pieces(layout), step.model.weights(step.state.weights, step.ops)

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.runs import DIGITS
 from tinyddpm.backend import load_backend
 from tinyddpm.data import open_dataset
 from tinyddpm.errors import ConfigError, RegistryError
@@ -86,14 +87,14 @@ def test_a_table_of_no_rates_is_refused(broken: np.ndarray, monkeypatch: pytest.
 
 
 def trainer(**training: Any) -> Trainer:
-    tables = {
-        "data": {"source": "digits"},
-        "network": {"channels": 4, "multipliers": [1], "blocks": 1, "attention": [], "groups": 2},
-        "training": {"batch_size": 8, "threads": 1, "warmup": 2, "steps": 8, "learning_rate": 1e-2, **training},
-        "rate": {"name": "cosine"},
-        "schedule": {"name": "cosine", "timesteps": 20},
-    }
-    return make_trainer(Config.from_dict(tables), load_backend("numpy"), open_dataset("digits"))
+    settings = DIGITS.updated(
+        {
+            "network": {"channels": 4, "multipliers": [1], "attention": [], "dropout": 0.0, "groups": 2},
+            "training": {"batch_size": 8, "warmup": 2, "steps": 8, **training},
+            "rate": {"name": "cosine"},
+        }
+    )
+    return make_trainer(settings, load_backend("numpy"), open_dataset("digits"))
 
 
 def test_the_last_step_moves_as_little_as_its_rate_says() -> None:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import tinyddpm
+from helpers.runs import POINTS, config
 from tinyddpm.backend import load_backend
 from tinyddpm.errors import DataError, TrainingError
-from tinyddpm.model.config import Config
 from tinyddpm.progress import Progress
 from tinyddpm.training.record import read_record
 from tinyddpm.training.run import resume, start
@@ -23,20 +23,18 @@ pytestmark = pytest.mark.slow
 
 NUMPY = load_backend("numpy")
 
-TABLES: dict[str, Any] = {
-    "data": {"source": "moons", "labels": False, "validation": 50},
-    "network": {"name": "mlp", "width": 16, "depth": 1},
-    "schedule": {"name": "cosine", "timesteps": 20},
-    "training": {"steps": 6, "batch_size": 30, "log_every": 2, "save_every": 2, "sample_every": 1000},
-    "sampling": {"count": 4},
-    "callbacks": {},
-}
+SETTINGS = POINTS.updated(
+    {
+        "data": {"validation": 50},
+        "training": {"steps": 6, "log_every": 2, "validate_every": 1000, "save_every": 2, "sample_every": 1000},
+    }
+)
 
 
 def train(folder: Path, **training: Any) -> str:
     """Start a run and return what it says."""
     told = StringIO()
-    start(Config.from_dict(TABLES).updated({"training": training}), NUMPY, folder, Progress(told))
+    start(config(SETTINGS, **training), NUMPY, folder, Progress(told))
     return told.getvalue()
 
 
@@ -61,9 +59,13 @@ def test_a_record_says_what_was_done_by_what_and_resuming_adds_to_it(tmp_path: P
 
 def test_what_is_not_complete_says_what_ended_it(tmp_path: Path) -> None:
     """A callback, or an error: then it tells the last save, which is where the run can go on."""
-    stopping = {**TABLES, "callbacks": {"early-stop": {"patience": 1, "least": 100.0}}}
-    config = Config.from_dict(stopping).updated({"training": {"validate_every": 2}})
-    start(config, NUMPY, tmp_path / "stopped", Progress(StringIO()))
+    early_stop = {"early-stop": {"patience": 1, "least": 100.0}}
+    start(
+        config(SETTINGS, validate_every=2).updated({"callbacks": early_stop}),
+        NUMPY,
+        tmp_path / "stopped",
+        Progress(StringIO()),
+    )
     (part,) = read_record(tmp_path / "stopped" / "run.json")
     assert (part["step"], part["ended"]) == (4, "early-stop")
     with pytest.raises(TrainingError):

@@ -16,11 +16,12 @@ import pytest
 import tinyddpm
 from helpers import command_line
 from helpers.command_line import says
+from helpers.runs import POINTS, loaded
 from tinyddpm.backend import load_backend
 from tinyddpm.errors import CheckpointError
-from tinyddpm.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from tinyddpm.model.checkpoint import Checkpoint, save_checkpoint
 from tinyddpm.model.config import Config
-from tinyddpm.model.load import checkpoint_file, kept_steps, layout_of
+from tinyddpm.model.load import kept_steps
 from tinyddpm.model.model import Model
 from tinyddpm.progress import Progress
 from tinyddpm.training.initial import Initial
@@ -31,29 +32,24 @@ pytestmark = pytest.mark.slow
 NUMPY = load_backend("numpy")
 train_fails = partial(command_line.fails, "train")
 
-POINTS: dict[str, Any] = {
-    "data": {"source": "moons"},
-    "network": {"name": "mlp", "width": 16, "depth": 1},
-    "schedule": {"name": "cosine", "timesteps": 20},
-    "training": {
-        "steps": 6, "batch_size": 16, "learning_rate": 1e-3, "warmup": 2, "ema": 0.5, "threads": 1,
-        "log_every": 2, "validate_every": 2, "save_every": 2, "sample_every": 1000,
-    },
-    "sampling": {"count": 4},
-}  # fmt: skip
+SETTINGS = POINTS.updated(
+    {
+        "data": {"labels": True},
+        "training": {
+            "steps": 6, "batch_size": 16, "warmup": 2, "ema": 0.5, "threads": 1,
+            "log_every": 2, "validate_every": 2, "save_every": 2, "sample_every": 1000,
+        },
+    }
+)  # fmt: skip
 
 
 def config(**training: Any) -> Config:
-    return Config.from_dict(POINTS).updated({"training": training})
+    return SETTINGS.updated({"training": training})
 
 
 def trained(folder: Path, initial: Initial | None = None, said: StringIO | None = None, **training: Any) -> Path:
     start(config(**training), NUMPY, folder, Progress(said or StringIO()), initial=initial)
     return folder
-
-
-def loaded(path: Path) -> Checkpoint:
-    return load_checkpoint(checkpoint_file(path), layout_of(NUMPY))
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +76,8 @@ def test_data_may_lie_elsewhere(tmp_path: Path) -> None:
     np.save(tmp_path / "here.npy", points)
     np.save(tmp_path / "there.npy", points)
     np.save(tmp_path / "other.npy", points + 1)
-    tables = {**POINTS, "data": {"source": str(tmp_path / "here.npy")}}
-    start(Config.from_dict(tables), NUMPY, tmp_path / "run", Progress(StringIO()))
+    settings = SETTINGS.updated({"data": {"source": str(tmp_path / "here.npy"), "labels": False}})
+    start(settings, NUMPY, tmp_path / "run", Progress(StringIO()))
     (tmp_path / "here.npy").unlink()
     before = (tmp_path / "run" / "config.toml").read_bytes()
     line = train_fails("--resume", tmp_path / "run", "--steps", 8, "--data", tmp_path / "other.npy")

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from helpers.command_line import fails, run, says
+from helpers.runs import POINTS, loaded
 from tinyddpm.backend import load_backend
 from tinyddpm.errors import CheckpointError, ConfigError
 from tinyddpm.hdf5 import import_h5py
 from tinyddpm.model.averages import exponent_of
-from tinyddpm.model.checkpoint import Layout, load_checkpoint, read_checkpoint_header
+from tinyddpm.model.checkpoint import Layout, read_checkpoint_header
 from tinyddpm.model.config import Config
 from tinyddpm.model.load import layout_of, load_model
 from tinyddpm.progress import Progress
@@ -30,23 +31,22 @@ NUMPY = load_backend("numpy")
 
 STEPS = 240
 
-POINTS: dict[str, Any] = {
-    "data": {"source": "moons", "labels": False},
-    "network": {"name": "mlp", "width": 16, "depth": 1},
-    "schedule": {"name": "cosine", "timesteps": 20},
-    "training": {
-        "steps": STEPS, "batch_size": 30, "learning_rate": 1e-2, "warmup": 0, "threads": 1,
-        "average_lengths": "0.05,0.1", "save_every": 1000, "sample_every": 1000, "validate_every": 1000,
-    },
-    "sampling": {"count": 4, "steps": 2},
-}  # fmt: skip
+SETTINGS = POINTS.updated(
+    {
+        "training": {
+            "steps": STEPS, "learning_rate": 1e-2, "warmup": 0, "threads": 1, "average_lengths": "0.05,0.1",
+            "save_every": 1000, "sample_every": 1000, "validate_every": 1000,
+        },
+        "sampling": {"steps": 2},
+    }
+)  # fmt: skip
 
 DIRECT = ("0.030", "0.070", "0.150", "0.250")
 """Lengths that are kept by one run and made of another's."""
 
 
 def config(**training: Any) -> Config:
-    return Config.from_dict(POINTS).updated({"training": training})
+    return SETTINGS.updated({"training": training})
 
 
 def trained(folder: Path, **training: Any) -> Path:
@@ -135,7 +135,7 @@ def test_they_are_what_numerical_integration_makes(folder: Path, length: float) 
 
 def test_a_length_that_was_kept_is_made_again(folder: Path) -> None:
     (made,) = make_averages(folder, [0.1])
-    kept = load_checkpoint(folder / "checkpoint.h5", layout_of(NUMPY)).averages["0.100"]
+    kept = loaded(folder).averages["0.100"]
     np.testing.assert_allclose(load_model(made.path, NUMPY)[1], kept, rtol=0, atol=1e-6 * np.abs(kept).max())
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from helpers.runs import POINTS, config
 from tinyddpm import registry
 from tinyddpm.backend import load_backend
-from tinyddpm.model.config import Config
 from tinyddpm.progress import Progress
 from tinyddpm.training.pictures import Pictures
 from tinyddpm.training.record import read_record
@@ -25,16 +25,9 @@ pytestmark = pytest.mark.slow
 
 NUMPY = load_backend("numpy")
 
-TABLES: dict[str, Any] = {
-    "data": {"source": "moons", "validation": 50},
-    "network": {"name": "mlp", "width": 8, "depth": 1},
-    "schedule": {"name": "cosine", "timesteps": 10},
-    "training": {
-        "steps": 10, "batch_size": 30, "warmup": 1, "log_every": 4,
-        "validate_every": 3, "save_every": 5, "sample_every": 4,
-    },
-    "sampling": {"count": 4},
-}  # fmt: skip
+SETTINGS = POINTS.updated(
+    {"training": {"steps": 10, "warmup": 1, "log_every": 4, "validate_every": 3, "save_every": 5, "sample_every": 4}}
+)
 
 TAKES = {"validating": 100, "saving": 1000, "drawing": 10_000}
 """Seconds, in the time of these tests; a step takes 2, but the first, which warms up, 50."""
@@ -80,7 +73,7 @@ def test_speed_is_of_the_steps_since_the_last_line(clock: SimpleNamespace, tmp_p
 
     A resumed run has forgotten its first steps, and is as fast as it was.
     """
-    start(Config.from_dict(TABLES), NUMPY, tmp_path / "r", Progress(StringIO()))
+    start(SETTINGS, NUMPY, tmp_path / "r", Progress(StringIO()))
     assert speeds(tmp_path / "r") == [(4, round(4 * 30 / 56, 1)), (8, 15.0), (10, 15.0)]
     resume(tmp_path / "r", Progress(StringIO()), steps=13)
     assert speeds(tmp_path / "r")[3:] == [(12, 15.0), (13, 15.0)]
@@ -88,7 +81,7 @@ def test_speed_is_of_the_steps_since_the_last_line(clock: SimpleNamespace, tmp_p
 
 def test_the_record_and_the_end_tell_the_kinds_apart(clock: SimpleNamespace, tmp_path: Path) -> None:
     said = StringIO()
-    start(Config.from_dict(TABLES), NUMPY, tmp_path / "r", Progress(said))
+    start(SETTINGS, NUMPY, tmp_path / "r", Progress(said))
     (part,) = read_record(tmp_path / "r" / "run.json")
     assert part["spent"] == {"training": 68.0, "validating": 400.0, "saving": 2000.0, "drawing": 30_000.0}
     assert part["seconds"] == sum(part["spent"].values())
@@ -110,7 +103,7 @@ def test_callbacks_count_where_they_are_told(
 
     load = registry.load
     monkeypatch.setattr(registry, "load", lambda group, name: Slow if name == "slow" else load(group, name))
-    start(Config.from_dict({**TABLES, "callbacks": {"slow": {}}}), NUMPY, tmp_path / "r", Progress(StringIO()))
+    start(SETTINGS.updated({"callbacks": {"slow": {}}}), NUMPY, tmp_path / "r", Progress(StringIO()))
     (part,) = read_record(tmp_path / "r" / "run.json")
     assert part["spent"] == {"training": 68.0, "validating": 428.0, "saving": 2000.0, "drawing": 30_210.0}
     assert speeds(tmp_path / "r")[1:] == [(8, 15.0), (10, 15.0)]
@@ -119,7 +112,7 @@ def test_callbacks_count_where_they_are_told(
 def test_time_left_counts_what_is_due_at_the_time_it_takes(clock: SimpleNamespace, tmp_path: Path) -> None:
     """Of each step, in seconds: what it takes for the steps from there on, and for the rest once that was measured."""
     terminal = Terminal()
-    start(Config.from_dict(TABLES), NUMPY, tmp_path / "r", Progress(terminal))
+    start(SETTINGS, NUMPY, tmp_path / "r", Progress(terminal))
     told = dict(re.findall(r"\r(\d+)/10  loss [^\r\n]* (\w+) left", terminal.getvalue()))
     assert told["1"] == "7m30s", "9 steps as slow as the first"
     assert told["3"] == "14s"
@@ -147,9 +140,8 @@ def test_the_first_of_a_kind_is_left_out_of_its_mean(clock: SimpleNamespace) -> 
 
 def test_a_run_shorter_than_its_log_lines_logs_its_loss(tmp_path: Path) -> None:
     """The mean of all its steps; resumed, it goes on counting as if it had not."""
-    config = Config.from_dict(TABLES)
-    start(config.updated({"training": {"log_every": 1}}), NUMPY, tmp_path / "each", Progress(StringIO()))
-    start(config.updated({"training": {"steps": 3, "log_every": 6}}), NUMPY, tmp_path / "r", Progress(StringIO()))
+    start(config(SETTINGS, log_every=1), NUMPY, tmp_path / "each", Progress(StringIO()))
+    start(config(SETTINGS, steps=3, log_every=6), NUMPY, tmp_path / "r", Progress(StringIO()))
     resume(tmp_path / "r", Progress(StringIO()), steps=6)
     each, few = (
         {line["step"]: line["loss"] for line in map(json.loads, (tmp_path / name / "metrics.jsonl").open())

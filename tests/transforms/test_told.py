@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.runs import DIGITS
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.conditions import TRANSFORMS, Asked, Transformed, Unconditional
 from tinyddpm.conditions.label import Label
@@ -28,21 +30,21 @@ from tinyddpm.training.trainer import Trainer
 NUMPY = load_backend("numpy")
 N, K, WIDTH, CLASSES = 5, 3, 6, 4
 
-TABLES: dict[str, Any] = {
-    "data": {"source": "noise", "labels": True, "tell_transforms": True, "validation": 5},
-    "transforms": {"shift": {"most": 1, "p": 0.6}, "colour": {"p": 0.6}},
-    "network": {"channels": 4, "multipliers": [1, 2], "blocks": 1, "attention": [], "dropout": 0.1},
-    "schedule": {"name": "cosine", "timesteps": 20},
-    "condition": {"dropout": 0.2},
-    "training": {"batch_size": 12, "threads": 1, "learning_rate": 1e-2, "warmup": 0, "ema": 0.5},
-    "sampling": {"name": "ddim", "steps": 4},
-}
+SETTINGS = DIGITS.updated(
+    {
+        "data": {"source": "noise", "labels": True, "tell_transforms": True, "validation": 5},
+        "transforms": {"shift": {"most": 1, "p": 0.6}, "colour": {"p": 0.6}},
+        "network": {"channels": 4, "attention": [], "dropout": 0.1},
+        "condition": {"dropout": 0.2},
+        "training": {"batch_size": 12, "ema": 0.5},
+    }
+)
 
 
-def trainer(tables: dict[str, Any] = TABLES, backend: Backend = NUMPY, **changes: Any) -> Trainer:
+def trainer(settings: Config = SETTINGS, backend: Backend = NUMPY, **changes: Any) -> Trainer:
     rng = np.random.default_rng(0)
     data = ArrayDataset(rng.integers(0, 256, (40, 4, 4, 3), np.uint8), rng.integers(0, CLASSES, 40), name="noise")
-    return make_trainer(Config.from_dict(tables).updated(changes), backend, data)
+    return make_trainer(settings.updated(changes), backend, data)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,7 @@ def test_what_is_told_is_what_was_done() -> None:
 def test_validation_sees_the_data_as_they_are() -> None:
     """With the same weights the held-out loss is that of a run without transforms, bit for bit, told or not."""
     told, untold = trainer(), trainer(data={"tell_transforms": False})
-    plain = trainer({**TABLES, "transforms": {}}, data={"tell_transforms": False})
+    plain = trainer(replace(SETTINGS, transforms={}), data={"tell_transforms": False})
     rng = np.random.default_rng(2)
     for run in (plain, untold, told):
         rng = np.random.default_rng(2)
@@ -151,16 +153,15 @@ def test_samples_are_drawn_as_without(guidance: str) -> None:
     np.testing.assert_array_equal(*drawn)
 
 
-ONE: dict[str, Any] = {
-    "data": {"source": "one", "tell_transforms": True},
-    "transforms": {"shift": {"most": 1, "p": 1.0}},
-    "network": {"channels": 16, "multipliers": [1], "blocks": 1, "attention": [], "dropout": 0.0},
-    "schedule": {"name": "cosine", "timesteps": 20},
-    "training": {
-        "batch_size": 16, "threads": 1, "learning_rate": 3e-3, "warmup": 10, "ema": 0.98, "predict": "v",
-    },
-    "sampling": {"name": "ddim", "steps": 10},
-}  # fmt: skip
+ONE = DIGITS.updated(
+    {
+        "data": {"source": "one", "tell_transforms": True},
+        "transforms": {"shift": {"most": 1, "p": 1.0}},
+        "network": {"channels": 16, "multipliers": [1], "attention": [], "dropout": 0.0},
+        "training": {"batch_size": 16, "learning_rate": 3e-3, "warmup": 10, "ema": 0.98, "predict": "v"},
+        "sampling": {"steps": 10},
+    }
+)
 
 
 @pytest.mark.slow
@@ -176,7 +177,7 @@ def test_a_model_that_is_told_draws_nothing_of_the_shifts() -> None:
     shifts = [padded[1 - down :, 1 - right :][:4, :4] for down, right in product((0, 1, -1), repeat=2)]
     unshifted = {}
     for told in (True, False):
-        config = Config.from_dict(ONE).updated({"data": {"tell_transforms": told}})
+        config = ONE.updated({"data": {"tell_transforms": told}})
         run = make_trainer(config, NUMPY, data)
         for _ in range(400):
             run.train_step()
@@ -190,10 +191,9 @@ def test_a_model_that_is_told_draws_nothing_of_the_shifts() -> None:
 
 def test_drawing_needs_a_transform_only_where_it_was_told() -> None:
     """A checkpoint names those, with the package that they are from; others may be gone by then."""
-    config = Config.from_dict(TABLES)
-    found = [plugin["name"] for plugin in plugins_of(config) if plugin["group"] == "transforms"]
+    found = [plugin["name"] for plugin in plugins_of(SETTINGS) if plugin["group"] == "transforms"]
     assert found == ["shift", "colour"]
-    gone = config.updated({"data": {"tell_transforms": False}, "transforms": {"gone": {}}})
+    gone = SETTINGS.updated({"data": {"tell_transforms": False}, "transforms": {"gone": {}}})
     assert not [plugin for plugin in plugins_of(gone) if plugin["group"] == "transforms"]
     Model(gone, (4, 4, 3), ("a", "b"), NUMPY)
     with pytest.raises(RegistryError, match="unknown transform 'gone'"):
@@ -221,7 +221,7 @@ def test_there_must_be_something_to_tell() -> None:
     with pytest.raises(
         ConfigError, match=r"^there are no transforms to tell of: give some, such as --transform shift$"
     ):
-        trainer({**TABLES, "transforms": {}})
+        trainer(replace(SETTINGS, transforms={}))
 
 
 def test_images_are_not_mirrored_twice() -> None:

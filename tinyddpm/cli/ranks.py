@@ -40,7 +40,7 @@ def shared(function: F) -> F:
         type=click.Choice(KINDS),
         default="auto",
         show_default=True,
-        help="What processes that mpiexec or srun started speak by; auto: NCCL between GPUs, MPI between CPUs.",
+        help="What ranks of mpiexec, srun or torchrun communicate by; auto: NCCL between GPUs, else MPI or Torch.",
         group="Ranks",
     )(command)  # type: ignore[return-value]
 

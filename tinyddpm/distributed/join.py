@@ -10,8 +10,9 @@ from tinyddpm.errors import ConfigError
 if TYPE_CHECKING:
     from tinyddpm.distributed.group import Group
 
-KINDS = ("auto", "mpi", "nccl", "none")
-"""Ways of communication; "auto" is NCCL between GPUs and MPI otherwise, if a launcher has started several ranks."""
+KINDS = ("auto", "mpi", "torch", "nccl", "none")
+"""Ways of communication. "auto" is NCCL between CuPy's GPUs; otherwise gloo of Torch if torchrun started the ranks,
+and MPI if another launcher did."""
 
 
 def join(kind: str, launch: Launch) -> Group:
@@ -30,6 +31,13 @@ def join(kind: str, launch: Launch) -> Group:
 
     if kind == "none" or (kind == "auto" and launch.size == 1):
         return ALONE
-    from tinyddpm.distributed.mpi import MPIGroup
+    from tinyddpm.distributed.ranks import START, Ranks
 
-    return MPIGroup(launch, kind)
+    nccl = {"auto": None, "nccl": True}.get(kind, False)
+    if kind == "torch" or (kind != "mpi" and launch.by == "torchrun"):
+        from tinyddpm.distributed.gloo import GlooLink
+
+        return Ranks(launch, lambda launch: GlooLink(launch, START), nccl)
+    from tinyddpm.distributed.mpi import MPILink
+
+    return Ranks(launch, MPILink, nccl)

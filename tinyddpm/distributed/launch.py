@@ -9,11 +9,13 @@ from dataclasses import dataclass
 LAUNCHERS = {
     "Open MPI's mpirun": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
     "mpiexec": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
+    "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
     "srun": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
 }
 """Environment variables of each launcher: a process's rank, the number of ranks, and its rank on its machine.
 
-Slurm sets the number of a step's tasks only within srun; a batch script, which is one process, has that of the job.
+torchrun comes before srun, which may start it on each machine. Slurm sets the number of a step's tasks only within
+srun; a batch script, which is one process, has that of the job.
 """
 
 
@@ -32,6 +34,8 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launch:
     for by, names in LAUNCHERS.items():
         rank, size, local_rank = (environment.get(name, "") for name in names)
         if rank.isdecimal() and size.isdecimal():
+            if by == "torchrun" and "TORCHELASTIC_RUN_ID" not in environment:  # other tools set RANK too
+                continue
             return Launch(by, int(rank), int(size), int(local_rank) if local_rank.isdecimal() else 0)
     return Launch()
 

@@ -1,350 +1,86 @@
-"""Ranks that communicate by MPI (mpi4py), with arrays on the host.
-
-All operations are non-blocking and tested until they are complete, so that the wait for a dead rank can be ended.
-"""
+"""MPI (mpi4py) as the link between ranks."""
 
 from __future__ import annotations
 
-import faulthandler
-import os
-import pickle
-import platform
-import sys
-import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing import AuthenticationError
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from tinyddpm.backend import Array, Backend
-from tinyddpm.distributed.group import Group
-from tinyddpm.distributed.launch import Launch, own_gpu
-from tinyddpm.distributed.watch import BEAT, Door, Watch, connect, place
-from tinyddpm.errors import ConfigError, SumLostError
-
-if TYPE_CHECKING:
-    from tinyddpm.distributed.nccl import NCCL
-
-T = TypeVar("T")
-HostArray = np.ndarray[Any, Any]
-
-TESTS = 2000
-"""Number of tests of a request without a pause between them."""
-
-PAUSE = 50e-6
-"""Seconds between two tests after that."""
-
-GRACE = 0.5
-"""Seconds that a request is still tested after a rank has given up: sums that all had joined then still complete."""
-
-START = 300.0
-"""Longest time in seconds for the ranks to find each other, and to leave MPI."""
-
-PARTING = 0.01
-"""Seconds between two tests of whether all ranks have reached their end."""
+from tinyddpm.distributed.launch import Launch
+from tinyddpm.distributed.link import Done, HostArray
+from tinyddpm.errors import ConfigError
 
 
-class MPIGroup(Group):
-    """The ranks of MPI's world.
+class MPILink:
+    """The ranks of MPI's world; see `Link`.
 
     Args:
         launch: the launcher's description of this process.
-        kind: "mpi", or "nccl" or "auto", which use NCCL to sum CuPy's arrays.
 
     Raises:
         ConfigError: mpi4py is missing, or MPI sees other ranks than were launched.
     """
 
-    def __init__(self, launch: Launch, kind: str) -> None:
-        with _in_time():
-            self._join(launch, kind)
-
-    def _join(self, launch: Launch, kind: str) -> None:
-        MPI = _import_mpi()
-        self._mpi, self._world = MPI, MPI.COMM_WORLD
-        super().__init__(self._world.rank, self._world.size)
-        self.recordable = False
-        self._launch, self._kind = launch, kind
+    def __init__(self, launch: Launch) -> None:
+        self._mpi = _import_mpi()
+        self._world = self._mpi.COMM_WORLD
+        self.rank, self.size = self._world.rank, self._world.size
         if self.size == 1 or self.size != launch.size:
-            library = " ".join(MPI.Get_library_version().partition("\n")[0].strip("\0 ").split())
+            library = " ".join(self._mpi.Get_library_version().partition("\n")[0].strip("\0 ").split())
             raise ConfigError(
                 f"{launch.by or 'no launcher'} started {launch.size} ranks, and MPI sees {self.size}: start them by the"
                 f" mpiexec of the MPI that mpi4py uses ({library}), or give --distributed none"
             )
-        # The ranks meet a last time on a communicator of its own: after a failure sums are left half done on the other.
         self._apart = self._world.Dup()
-        self._parting: Any = None
-        self._watch: Watch | None = None
-        self._backend: Backend | None = None
-        self._nccl: NCCL | None = None
-        self._watch = self._watched()
 
-    def load_backend(
-        self, name: str, device: str | None = None, precision: str = "fp32", graph: bool = True
-    ) -> Backend:
-        """Return the backend of these options; arrays to sum are its from now on. CuPy's arrays are summed by NCCL.
+    def sum_(self, host: HostArray) -> Done:
+        """See `Link.sum_`."""
+        return self._begun(self._world.Iallreduce(self._mpi.IN_PLACE, host))
 
-        Raises:
-            ConfigError: the group's kind is "nccl" and the backend is not CuPy's, or NCCL is missing.
-        """
-        on_gpu = name == "cupy" or (name == "torch" and device == "cuda")
-        if on_gpu and device in (None, "cuda"):
-            device = f"cuda:{own_gpu(self._launch)}"
-        threadpool_limits(self.cores())  # the BLAS would also use the cores of the other ranks
-        self._backend = super().load_backend(name, device, precision, graph)
-        if name == "cupy" and self._kind != "mpi":
-            from tinyddpm.distributed.nccl import NCCL
+    def exchange(self, sent: HostArray, sends: Sequence[int], got: HostArray, gets: Sequence[int]) -> Done:
+        """See `Link.exchange`."""
+        return self._begun(self._world.Ialltoallv(_pieces(sent, sends), _pieces(got, gets)))
 
-            assert self._watch is not None
-            self._nccl = NCCL(self._backend, self)
-            self._watch.wake = self._nccl.abort
-            self.recordable = True
-        elif self._kind == "nccl":
-            raise ConfigError(f"--distributed nccl is for GPUs, and backend {name!r} is not: use --backend cupy")
-        return self._backend
+    def gather(self, sent: HostArray, got: HostArray, gets: Sequence[int]) -> Done:
+        """See `Link.gather`."""
+        return self._begun(self._world.Iallgatherv([sent, len(sent), sent.dtype.char], _pieces(got, gets)))
 
-    def sum_(self, flat: Array, sums: str = "fp32") -> None:
-        """Replace `flat` by its sum over all ranks. Numbers sent in bfloat16 are added in float32."""
-        if self._nccl:
-            self._nccl.sum_(flat, sums)
-        elif sums == "fp32":
-            host = self._host(flat)
-            self._wait(self._world.Iallreduce(self._mpi.IN_PLACE, host))
-            if not np.may_share_memory(self._host(flat[:1]), host):
-                self._device(flat, host)
-        else:
-            self.sum_part(flat, sums)
-            self._gather_parts(flat, sums)
+    def broadcast(self, host: HostArray) -> Done:
+        """See `Link.broadcast`."""
+        return self._begun(self._world.Ibcast(host))
 
-    def begin_sum(self, flat: Array, part: slice, sums: str = "fp32") -> None:
-        """Begin to sum a part of `flat`: parallel to computations if NCCL does it, and at once otherwise."""
-        if self._nccl:
-            self._nccl.begin_sum(flat, part, sums)
-        else:
-            super().begin_sum(flat, part, sums)
+    def meet(self) -> Done:
+        """See `Link.meet`."""
+        return self._begun(self._apart.Ibarrier())
 
-    def end_sums(self) -> None:
-        """Make all work launched from now on wait for the sums that were begun."""
-        if self._nccl:
-            self._nccl.end_sums()
+    def end(self) -> None:
+        """See `Link.end`."""
+        self._mpi.Finalize()
 
-    def sum_part(self, flat: Array, sums: str = "fp32") -> None:
-        """Replace this rank's part of `flat` by its sum over all ranks, added in their order and in float32."""
-        cut = self.parts(flat.shape[0])
-        if self._nccl:
-            self._nccl.sum_parts(flat, cut, sums)
-            return
-        mine = cut[self.rank]
-        sent, kind = _packed(self._host(flat), sums)
-        got = np.empty((self.size, mine.stop - mine.start), sent.dtype)
-        counts, starts = [part.stop - part.start for part in cut], [part.start for part in cut]
-        rows = [got.shape[1]] * self.size, [rank * got.shape[1] for rank in range(self.size)]
-        self._wait(self._world.Ialltoallv([sent, (counts, starts), kind], [got, rows, kind]))
-        total = np.array(_unpacked(got[0]))
-        for other in got[1:]:
-            total += _unpacked(other)
-        self._device(flat[mine], total)
-
-    def gather_parts(self, flat: Array) -> None:
-        """Replace all parts of `flat` by those of the ranks that they belong to."""
-        if self._nccl:
-            self._nccl.gather_parts(flat, self.parts(flat.shape[0]))
-        else:
-            self._gather_parts(flat, "fp32")
-
-    def _gather_parts(self, flat: Array, sums: str) -> None:
-        cut = self.parts(flat.shape[0])
-        sent, kind = _packed(self._host(flat)[cut[self.rank]], sums)
-        got = np.empty(flat.shape[0], sent.dtype)
-        counts, starts = [part.stop - part.start for part in cut], [part.start for part in cut]
-        self._wait(self._world.Iallgatherv([sent, len(sent), kind], [got, (counts, starts), kind]))
-        self._device(flat, _unpacked(got))
-
-    def gather(self, value: T) -> list[T]:
-        """Return the values of all ranks in the order of ranks."""
-        mine = np.frombuffer(pickle.dumps(value, pickle.HIGHEST_PROTOCOL), np.uint8)
-        lengths = np.empty(self.size, np.int64)
-        self._wait(self._world.Iallgather(np.array([len(mine)]), lengths))
-        starts = np.cumsum(lengths) - lengths
-        got = np.empty(int(lengths.sum()), np.uint8)
-        self._wait(self._world.Iallgatherv(mine, [got, (lengths, starts), self._mpi.BYTE]))
-        return [
-            value if rank == self.rank else pickle.loads(got[start : start + length].data)
-            for rank, (start, length) in enumerate(zip(starts, lengths, strict=True))
-        ]
-
-    def broadcast(self, value: T) -> T:
-        """Return rank 0's value."""
-        mine = np.frombuffer(pickle.dumps(value, pickle.HIGHEST_PROTOCOL) if self.first else b"", np.uint8)
-        length = np.array([len(mine)])
-        self._wait(self._world.Ibcast(length))
-        got = mine.copy() if self.first else np.empty(length[0], np.uint8)
-        self._wait(self._world.Ibcast(got))
-        return value if self.first else pickle.loads(got.data)
-
-    def check(self) -> None:
-        """Check that the sums on the device are complete.
-
-        Raises:
-            SumLostError: a rank is lost and the sums were abandoned.
-        """
-        assert self._watch is not None
-        if self._watch.woken:
-            self._watch.check(SumLostError)
-
-    def most(self, value: int) -> int:
-        """Return the largest of the ranks' values."""
-        found = np.array([value], np.int64)
-        self._wait(self._world.Iallreduce(self._mpi.IN_PLACE, found, self._mpi.MAX))
-        return int(found[0])
-
-    @property
-    def speaks(self) -> bool:
-        """Whether this is the first of the ranks that are not lost."""
-        return self._watch.speaks if self._watch else self.first
-
-    def leave(self, failure: str | None = None) -> None:
-        """Wait for the other ranks, then leave them and MPI. If a rank is lost, end the process here.
-
-        Raises:
-            RankError: another rank is lost or has given up, and this rank did not know of it.
-        """
-        watch = self._watch
-        assert watch is not None
-        if failure:
-            watch.give_up(failure)
-        together = False
-        while not together:  # no call of MPI once a rank is known to be lost: it may wait for that rank
-            if not watch.noticed:
-                watch.check()
-            elif watch.lost:
-                self._end()
-            self._parting = self._parting or self._apart.Ibarrier()
-            together = self._parting.Test()
-            time.sleep(0 if together else PARTING)
-        watch.leave()
-        if watch.failure:  # MPI would print messages about pending requests
-            sys.stderr.flush()
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        with _in_time():
-            self._mpi.Finalize()
-        if watch.failure and self._nccl:  # a normal exit would wait for the device's work, which may never end
-            sys.stdout.flush()
-            os._exit(1)
-
-    def _end(self) -> None:
-        """End the process without MPI, which would wait for the lost ranks.
-
-        The rank that reports the error ends first: some launchers kill all ranks as soon as one ends with an error.
-        """
-        watch = self._watch
-        assert watch is not None
-        if 0 in watch.lost and not watch.speaks:
-            time.sleep(2 * BEAT)
-        while not watch.speaks and not {0} & (watch.left | watch.lost):
-            time.sleep(PARTING)
-        watch.leave()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)
-
-    def _wait(self, request: Any) -> None:
-        """Test a request until it is complete.
-
-        Raises:
-            RankError: a rank is lost or has given up.
-        """
-        tests, heard = 0, 0.0
-        while not request.Test():
-            tests += 1
-            if self._watch and self._watch.failure:
-                heard = heard or time.monotonic()
-                # A request that all ranks had joined before one gave up still completes.
-                if self._watch.lost or time.monotonic() - heard > GRACE:
-                    self._watch.check()
-            if tests > TESTS:
-                time.sleep(PAUSE)
-
-    def _host(self, flat: Array) -> HostArray:
-        """Return a flat array on the host, without a copy if it is there already."""
-        return flat if self._backend is None else self._backend.to_numpy(flat)
-
-    def _device(self, flat: Array, host: HostArray) -> None:
-        """Write host values into a flat array."""
-        if self._backend is None:
-            flat[...] = host
-        else:
-            self._backend.upload(flat, host)
-
-    def _watched(self) -> Watch:
-        """Return the watch of these ranks, after they have exchanged host, port and key by MPI and connected."""
-        places, hosts = zip(*self.gather((place(), platform.node())), strict=True)
-        near, key = len(set(hosts)) == 1, self.broadcast(os.urandom(32))
-        door = Door("localhost" if near else "", self.size - 1, key) if self.first else None
-        address = "localhost" if near else hosts[0], self.broadcast(door.port if door else 0)
-        trouble, found = "", {}
-        try:
-            if not door:
-                found = {0: connect(address, self.rank, key)}
-        except (OSError, EOFError, AuthenticationError) as error:
-            trouble = (
-                f"rank {self.rank} ({places[self.rank]}) cannot reach rank 0 at {address[0]}:{address[1]}: {error}"
-            )
-        for line in self.gather(trouble):
-            if line:
-                raise ConfigError(f"{line}; let these machines connect to each other")
-        return Watch(self.rank, places, door.all() if door else found)
+    def _begun(self, request: Any) -> Done:
+        test: Done = request.Test
+        return test
 
 
-def _packed(host: HostArray, sums: str) -> tuple[HostArray, str]:
-    """Return the array to send and MPI's letter for its type: float32, or rounded to bfloat16, ties to even."""
-    if sums == "fp32":
-        return np.ascontiguousarray(host), "f"
-    from ml_dtypes import bfloat16
-
-    with np.errstate(invalid="ignore"):  # NaN shows in the loss
-        return host.astype(bfloat16).view(np.uint16), "H"
-
-
-def _unpacked(sent: HostArray) -> HostArray:
-    """Return the numbers that were sent, as float32."""
-    if sent.dtype == np.float32:
-        return sent
-    from ml_dtypes import bfloat16
-
-    found: HostArray = sent.view(bfloat16).astype(np.float32)
-    return found
-
-
-@contextmanager
-def _in_time() -> Iterator[None]:
-    """End the process if a block takes longer than `START`, as when a rank cannot join the others or leave them.
-
-    It would wait in MPI for ever and hold the GIL, so that no Python thread or signal handler could end it. The
-    traceback that is printed shows where it waited.
-    """
-    faulthandler.dump_traceback_later(START, exit=True, file=2)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+def _pieces(array: HostArray, lengths: Sequence[int]) -> list[Any]:
+    """Return MPI's description of consecutive pieces of an array: lengths, starts and type."""
+    starts = np.cumsum([0, *lengths[:-1]])
+    return [array, (lengths, starts), array.dtype.char]
 
 
 def _import_mpi() -> Any:
-    """Return mpi4py's MPI, which only `leave` finalizes: at a process's exit it would wait for ranks that have died.
+    """Return mpi4py's MPI, which only `end` finalizes: at a process's exit it would wait for ranks that have died.
 
     Raises:
-        ConfigError: mpi4py or its MPI library is not installed.
+        ConfigError: mpi4py is not installed, or its library is missing.
     """
     try:
         import mpi4py
 
         mpi4py.rc.finalize = False
-        # It warns if the launcher belongs to another MPI; the caller raises an error for that.
+        # It warns if the launcher belongs to another MPI; `MPILink` raises an error for that.
         with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
             from mpi4py import MPI
     except (ImportError, RuntimeError) as error:

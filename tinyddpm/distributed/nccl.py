@@ -1,6 +1,6 @@
 """Sums of arrays on GPUs by NCCL. They are launched on the computing stream, so that a step is recorded with them.
 
-NCCL's communicator is made from an id that rank 0 draws and MPI sends to the others.
+NCCL's communicator is made from an id that rank 0 draws and the group sends to the others.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ never unpickled. Shapes are compared before an array is read, so that no more is
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -59,17 +60,10 @@ def read_arrays(path: Path, shapes: Shapes) -> dict[str, HostArray]:
     """
     check_fit(path, read_shapes(path), shapes)
     if _kind(path) == SAFETENSORS:
-        module = safetensors()
-        try:
-            with module.safe_open(path, framework="np") as file:
-                return {name: np.asarray(file.get_tensor(name), np.float32) for name in shapes}
-        except (module.SafetensorError, OSError, ValueError) as cause:
-            raise _unreadable(path, cause) from cause
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {name: np.asarray(read_member(archive, name, path), np.float32) for name in shapes}
-    except DAMAGE as cause:
-        raise _unreadable(path, cause) from cause
+        with _opened(path) as file:
+            return {name: np.asarray(file.get_tensor(name), np.float32) for name in shapes}
+    with _reading(path, DAMAGE), zipfile.ZipFile(path) as archive:
+        return {name: np.asarray(read_member(archive, name, path), np.float32) for name in shapes}
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -78,12 +72,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         CheckpointError: the file cannot be read.
     """
-    module = safetensors()
-    try:
-        with module.safe_open(path, framework="np") as file:
-            return dict(file.metadata() or {})
-    except (module.SafetensorError, OSError, ValueError) as cause:
-        raise _unreadable(path, cause) from cause
+    with _opened(path) as file:
+        return dict(file.metadata() or {})
 
 
 ANOTHER = "give the file of a network with the same settings"
@@ -150,31 +140,36 @@ def _kind(path: Path) -> str:
 
 
 def _safetensors_types(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    module = safetensors()
-    try:
-        check_file(path)
-        with module.safe_open(path, framework="np") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            return {name: (tuple(each.get_shape()), str(each.get_dtype())) for name, each in slices.items()}
-    except (module.SafetensorError, OSError, ValueError) as cause:
-        raise _unreadable(path, cause) from cause
+    with _opened(path) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {name: (tuple(each.get_shape()), str(each.get_dtype())) for name, each in slices.items()}
 
 
 def _npz_types(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     types = {}
     names = {np.dtype(kind): name for name, kind in TYPES.items()}
-    try:
-        check_file(path)
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                with archive.open(member) as stream:
-                    shape, dtype = declared(stream)
-                types[member.removesuffix(".npy")] = shape, names.get(dtype.newbyteorder("="), str(dtype))
-    except DAMAGE as cause:
-        raise _unreadable(path, cause) from cause
+    with _reading(path, DAMAGE), zipfile.ZipFile(path) as archive:
+        for member in archive.namelist():
+            with archive.open(member) as stream:
+                shape, dtype = declared(stream)
+            types[member.removesuffix(".npy")] = shape, names.get(dtype.newbyteorder("="), str(dtype))
     return types
 
 
-def _unreadable(path: Path, cause: Exception) -> CheckpointError:
-    reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else cause
-    return CheckpointError(f"{path} cannot be read as weights: {reason}; save it anew")
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Yield an open safetensors file; raise CheckpointError if it cannot be read."""
+    module = safetensors()
+    with _reading(path, (module.SafetensorError, OSError, ValueError)), module.safe_open(path, framework="np") as file:
+        yield file
+
+
+@contextmanager
+def _reading(path: Path, damage: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Turn the exceptions `damage` inside the block into CheckpointErrors. Raise one if `path` is no regular file."""
+    try:
+        check_file(path)
+        yield
+    except damage as cause:
+        reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else cause
+        raise CheckpointError(f"{path} cannot be read as weights: {reason}; save it anew") from cause

@@ -57,10 +57,8 @@ def citations(text: str, paper: str = "") -> Iterator[Citation]:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    if " to " in text:
-        first, last = map(int, text.split(" to "))
-        return tuple(range(first, last + 1))
-    return tuple(map(int, re.findall(r"\d+", text)))
+    ranges = re.findall(r"(\d+)(?: to (\d+))?", text)
+    return tuple(number for first, last in ranges for number in range(int(first), int(last or first) + 1))
 
 
 def paper_of(module: Module) -> str:
