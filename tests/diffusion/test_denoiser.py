@@ -12,7 +12,14 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.backend.workers import Workers
 from tinyddpm.conditions import Conditioned, Unconditional
-from tinyddpm.diffusion.denoiser import Threshold, Thresholded, dynamic_threshold, make_threshold
+from tinyddpm.diffusion.denoiser import (
+    Prediction,
+    Threshold,
+    Thresholded,
+    dynamic_threshold,
+    make_threshold,
+    static_threshold,
+)
 from tinyddpm.diffusion.parametrisation import make_parametrisation
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
@@ -66,6 +73,19 @@ def test_a_threshold_applies_to_x0_and_eps_follows() -> None:
         _, x_0, eps, _ = prediction(make_threshold(name, 0.5))
         np.testing.assert_array_equal(x_0, expected)
         np.testing.assert_allclose(process.q_sample(x_0, 40, eps), x_t, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_learned_of_the_variance_passes_a_threshold() -> None:
+    """And a part of the batch has its part of all three."""
+    process = GaussianProcess(NUMPY, make_betas("cosine", 50))
+    x_0, eps, fraction = np.random.default_rng(0).normal(size=(3, 4, 2))
+    guarded = Thresholded(process, lambda x_t, t: Prediction(x_0, eps, fraction), static_threshold)
+    found = guarded(np.ones((4, 2)), 40)
+    assert found.fraction is fraction
+    part = found.rows(slice(1, 3))
+    for of_part, of_all in zip((*part, part.fraction), (*found, fraction), strict=True):
+        np.testing.assert_array_equal(of_part, of_all[1:3])
+    assert Prediction(x_0, eps).rows(slice(1, 3)).fraction is None
 
 
 def test_times_outside_the_chain_are_refused() -> None:

@@ -62,6 +62,22 @@ def test_the_density_is_the_true_one(mixture: Mixture) -> None:
     assert errors[-1] < 1e-3
 
 
+def test_the_density_nears_the_true_one() -> None:
+    """At 10 points, in steps that keep it short: from 64 to 128 of them the error falls as it does above."""
+    x = drawn(NEAR, 10, seed=0)
+    truth = log_density(NEAR, x, RATIOS[0] ** 2)
+    error, next_error = (np.abs(with_exact_trace(NEAR, x, steps) - truth).max() for steps in (64, 128))
+    assert 3.5 < error / next_error < 4.5
+    assert next_error < 0.06
+
+
+def test_each_step_of_the_flow_is_told() -> None:
+    times, told = flow_times(process(), 8), []
+    x, exact = drawn(NEAR, 2, seed=0), Exact(process(), NEAR)
+    flow_log_density(process(), exact, x, times, lambda t: np.ones_like(x), lambda: told.append(None))
+    assert len(told) == len(times) == 9
+
+
 def test_hutchinsons_trace_has_no_bias() -> None:
     """One point 4000 times, each with its own signs at each time: the mean is the exact trace's.
 
@@ -84,6 +100,7 @@ def test_a_uniform_law_over_the_pixels_takes_8_bits() -> None:
     """256 bins, all alike: the density over their whole width gives each a mass of 1/256, whatever the shape."""
     density = np.full(3, -4 * np.log(256 * BIN))
     np.testing.assert_allclose(bits_per_dimension(density, (2, 2, 1), BIN), 8, rtol=1e-12)
+    np.testing.assert_allclose(bits_per_dimension(density, (2, 2, 1)), 8 + np.log2(BIN), rtol=1e-12)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

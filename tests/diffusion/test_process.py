@@ -188,6 +188,17 @@ def test_variances_between_any_two_times(betas: np.ndarray, data: st.DataObject)
         assert found == pytest.approx(np.log(expected if t_prev >= 0 else first))
         assert process.p_mean_variance(x, t, x, t_prev, variance)[1] == pytest.approx(np.exp(found))
         assert process.p_log_variance(x, t, variance, t - 1) == pytest.approx(process.p_log_variance(x, t, variance))
+    low, high = process.log_variance_range(x, t, t_prev)
+    assert (low, high) == (process.p_log_variance(x, t, "small", t_prev), pytest.approx(np.log(c.beta)))
+    learned = process.p_log_variance(x, t, np.full((1, 1), 0.3), t_prev)
+    assert learned == pytest.approx(0.7 * low + 0.3 * high)
+    assert process.p_mean_variance(x, t, x, t_prev, np.full((1, 1), 0.3))[1] == pytest.approx(np.exp(learned))
+
+
+def test_a_chain_of_one_step_decodes_with_its_beta() -> None:
+    """There is no posterior variance that is not 0."""
+    process, x = float64_process(np.array([0.3])), np.zeros((1, 1))
+    assert process.p_log_variance(x, 0, "small") == process.p_log_variance(x, 0, "large") == pytest.approx(np.log(0.3))
 
 
 def test_an_unknown_variance_is_refused() -> None:
@@ -220,7 +231,7 @@ def test_times_outside_the_chain_are_refused(name: str) -> None:
         with pytest.raises(ConfigError, match=r"t is -?[\d.]+"):
             call(process, x, t)
     if not has_data:
-        with pytest.raises(ConfigError, match="t is -1: give a time from 0 to 2"):
+        with pytest.raises(ConfigError, match=r"t is -1: give a time from 0 to 2$"):
             call(process, x, -1)
     for kind in (np.int64, np.uint8, np.array):
         assert str(call(process, x, kind(2))) == str(call(process, x, 2))
@@ -258,4 +269,5 @@ def test_float32_tables_on_other_backends(other_backend: Backend) -> None:
     t = rng.integers(0, 1000, 50)
     on = other_backend.asarray
     x_t = process.q_sample(on(x_0.astype(np.float32)), on(t), on(eps.astype(np.float32)))
+    assert x_t.dtype == other_backend.xp.float32
     np.testing.assert_allclose(other_backend.to_numpy(x_t), exact.q_sample(x_0, t, eps), rtol=1e-6, atol=1e-6)

@@ -158,6 +158,13 @@ def test_a_law_that_cannot_be_is_refused(name: str, options: dict[str, float]) -
         make_law(chain(4), name, **options)
 
 
+def test_times_and_weights_are_those_of_the_steps_words() -> None:
+    history, random = filled(np.array([1.0, 2.0, 5.0])), NUMPY.random(7)
+    words = random.integers(Purpose.TIME, 5, np.arange(30), (), WORDS)
+    for found, expected in zip(history.draw(random, 5, np.arange(30)), history.at(words), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_uniform_times_are_those_of_the_step() -> None:
     """They are Philox's integers for (seed, step, sample): what a device draws by itself."""
     random = NUMPY.random(7)

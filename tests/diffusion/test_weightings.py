@@ -63,6 +63,7 @@ def test_weighted_losses_of_all_predictions_coincide(name: str, seed: int) -> No
         ("uniform", "v", {}, np.ones(T)),
         ("min-snr", "x_0", {}, np.minimum(SNR, 5)),
         ("min-snr", "eps", {"gamma": 3.0}, np.minimum(SNR, 3) / SNR),
+        ("min-snr", "x_0", {"gamma": 0.5}, np.minimum(SNR, 0.5)),
         ("min-snr", "v", {}, np.minimum(SNR, 5) / (SNR + 1)),
         ("p2", "eps", {}, 1 / (1 + SNR)),
         ("p2", "eps", {"k": 0.5, "gamma": 0.7}, (0.5 + SNR) ** -0.7),

@@ -13,27 +13,31 @@ from helpers.comparison import frozen
 from helpers.operations import ALL_SHAPES, OPERATIONS, make_case, name_of
 from tinyddpm import registry
 from tinyddpm.backend import load_backend
-from tinyddpm.ops import Operations, load_operations
+from tinyddpm.ops import Operations
+from tinyddpm.ops.numpy_operations import NumpyOperations
 
 NUMPY = load_backend("numpy")
+KINDS = pytest.mark.parametrize("kind", [Operations, NumpyOperations], ids=["reference", "numpy"])
 
 
+@KINDS
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_saves_only_in_training(operation: str) -> None:
+def test_saves_only_in_training(kind: type[Operations], operation: str) -> None:
     """Without training `saved` is None; the value is the same, bit for bit."""
     case = make_case(operation, OPERATIONS[operation].shapes[-1], seed=1)
-    y, saved = case.forward(load_operations(NUMPY))
-    y_training, saved_training = case.forward(load_operations(NUMPY, training=True))
+    y, saved = case.forward(kind(NUMPY))
+    y_training, saved_training = case.forward(kind(NUMPY, training=True))
     assert saved is None
     assert saved_training is not None
     np.testing.assert_array_equal(y, y_training)
 
 
+@KINDS
 @pytest.mark.parametrize(("operation", "shape"), ALL_SHAPES, ids=name_of)
-def test_backward_can_be_repeated(operation: str, shape: dict[str, int]) -> None:
+def test_backward_can_be_repeated(kind: type[Operations], operation: str, shape: dict[str, int]) -> None:
     """A backward changes neither its residuals nor the inputs they may be: run twice, it returns the same bits."""
     case = make_case(operation, shape, seed=1).map(frozen)
-    ops = load_operations(NUMPY, training=True)
+    ops = kind(NUMPY, training=True)
     y, saved = case.forward(ops)
     dy = case.dy(y, np.random.default_rng(2))
     first = {name: gradient.copy() for name, gradient in case.backward(ops, saved, dy).items()}
@@ -41,10 +45,11 @@ def test_backward_can_be_repeated(operation: str, shape: dict[str, int]) -> None
         np.testing.assert_array_equal(gradient, first[name], err_msg=name)
 
 
+@KINDS
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_computes_in_the_type_of_its_input(operation: str, dtype: type) -> None:
-    ops = load_operations(NUMPY, training=True)
+def test_computes_in_the_type_of_its_input(kind: type[Operations], operation: str, dtype: type) -> None:
+    ops = kind(NUMPY, training=True)
     case = make_case(operation, OPERATIONS[operation].shapes[-1], seed=1).astype(dtype)
     y, saved = case.forward(ops)
     gradients = case.backward(ops, saved, case.dy(y, np.random.default_rng(2)))

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.comparison import assert_close
+from tinyddpm.backend import load_backend
 from tinyddpm.ops import Operations
 from tinyddpm.ops.convolution import same_padding
 
@@ -45,6 +46,14 @@ def test_conv2d_is_the_defining_sum(
     """With the padding before the image stated by hand."""
     x, w, b = rng.normal(size=(2, height, width, 2)), rng.normal(size=(kernel, kernel, 2, 3)), rng.normal(size=3)
     assert_close(ops.conv2d(x, w, b, stride)[0], naive_conv2d(x, w, b, stride, top, left), 1e-14, "y")
+
+
+@pytest.mark.parametrize(("height", "width", "kernel", "stride"), [(3, 4, 3, 1), (5, 8, 3, 2), (4, 7, 1, 3)])
+def test_conv2d_costs_a_product_for_each_number_of_a_patch(height: int, width: int, kernel: int, stride: int) -> None:
+    """By the reference, in 10⁹: all outputs, those at the edges too, times what a patch has, times the channels."""
+    costs = Operations(load_backend("numpy")).conv2d_costs((2, height, width, 5), (kernel, kernel, 5, 7), stride)
+    outputs = 2 * math.ceil(height / stride) * math.ceil(width / stride) * 7
+    assert costs == {"patches": pytest.approx(outputs * kernel**2 * 5 / 1e9, rel=1e-12)}
 
 
 @given(size=st.integers(1, 200), kernel=st.integers(1, 9), stride=st.integers(1, 5))

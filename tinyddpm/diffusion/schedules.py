@@ -82,7 +82,7 @@ def cosine(T: int, *, s: float = 0.008, max_beta: float = 0.999) -> Betas:
     if not _is_number(s) or not 0 <= s <= 1:
         raise ConfigError(f"s is {s!r}: give a number from 0 to 1 (IDDPM uses 0.008)")
     _require_fraction("max_beta", max_beta)
-    f = np.cos(np.pi / 2 * (np.arange(T + 1, dtype=np.float64) / T + s) / (1 + s)) ** 2
+    f = np.cos(np.pi / 2 * (np.arange(T + 1) / T + s) / (1 + s)) ** 2
     return _steps(f, max_beta)
 
 
@@ -132,7 +132,7 @@ def laplace(T: int, *, mu: float = 0.0, b: float = 1.0, max_beta: float = 0.999)
     if not b > 0:
         raise ConfigError(f"b is {b}: give a scale above 0 (the paper uses 0.5)")
     _require_fraction("max_beta", max_beta)
-    t = np.arange(T + 1, dtype=np.float64) / T
+    t = np.arange(T + 1) / T
     noise = np.exp(-mu) * np.minimum(2 * t, 1) ** b  # SNR = signal / noise
     signal = np.minimum(2 - 2 * t, 1) ** b
     return _steps(signal / (signal + noise), max_beta)
@@ -154,7 +154,7 @@ def flow(T: int, *, max_beta: float = 0.999) -> Betas:
         ConfigError: max_beta is out of range.
     """
     _require_fraction("max_beta", max_beta)
-    tau = np.arange(T + 1, dtype=np.float64) / T
+    tau = np.arange(T + 1) / T
     return _steps((1 - tau) ** 2 / ((1 - tau) ** 2 + tau**2), max_beta)
 
 
