@@ -7,11 +7,10 @@ import runpy
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 import tinyddpm
-from tinyddpm.cli import main
+from helpers.command_line import NARROW, TWO_STEPS, trained
 
 pytestmark = pytest.mark.slow
 
@@ -21,10 +20,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("examples") / "digits"
-    small = ["--steps", "2", "--timesteps", "50", "--sample-count", "1", "--set", "network.channels=8"]
-    result = CliRunner().invoke(main, ["train", "--out", str(folder), *small])
-    assert result.exit_code == 0, result.output
-    return str(folder)
+    return trained(folder, *TWO_STEPS, *NARROW, "--timesteps", "50")
 
 
 @pytest.mark.parametrize(("name", "columns", "rows"), [("interpolate", 11, 2), ("redraw", 10, 6), ("inpaint", 9, 4)])
