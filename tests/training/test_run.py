@@ -29,7 +29,7 @@ from tinyddpm.backend.numpy_backend import NumpyBackend
 from tinyddpm.conditions import Asked, some
 from tinyddpm.data import open_dataset
 from tinyddpm.data.base import ArrayDataset
-from tinyddpm.errors import CheckpointError, ConfigError, DataError, DrawingError, TrainingError
+from tinyddpm.errors import CheckpointError, ConfigError, DataError, DrawingError, SumLostError, TrainingError
 from tinyddpm.figures.marks import read_mark
 from tinyddpm.files import unused
 from tinyddpm.model.config import Config
@@ -40,6 +40,7 @@ from tinyddpm.training import pictures as pictures_module
 from tinyddpm.training.assembly import make_trainer, open_data
 from tinyddpm.training.lock import held, in_folder
 from tinyddpm.training.metrics import Metrics
+from tinyddpm.training.pictures import is_drawn
 from tinyddpm.training.run import resume, start
 from tinyddpm.training.trainer import StepResult, Trainer
 
@@ -270,6 +271,15 @@ def test_a_lock_outlives_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         pass
 
 
+@pytest.mark.parametrize("said", [None, b"", b"{", b"[]", b"{}"])
+def test_a_holder_that_does_not_say_who_it_is_is_another_process(said: bytes | None, tmp_path: Path) -> None:
+    if said is not None:
+        (tmp_path / ".lock.json").write_bytes(said)
+    line = f"^{re.escape(str(tmp_path))} is in use by another process: wait until it ends, or take another folder$"
+    with FileLock(tmp_path / ".lock"), pytest.raises(ConfigError, match=line), held(tmp_path, print):
+        pass
+
+
 def test_where_nothing_can_be_locked_a_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def acquire(_: FileLock) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
@@ -385,6 +395,38 @@ def test_a_disk_that_fills_up_costs_no_step(what: str, tmp_path: Path, monkeypat
     assert_same_arrays(loaded(folder), loaded(tmp_path / "straight"))
 
 
+def test_what_is_saved_already_is_not_saved_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the disk is full just after the save of that step."""
+    saved: list[int] = []
+
+    def full(*_: Any, **__: Any) -> None:
+        raise DataError("cannot write FILE: No space left on device")
+
+    monkeypatch.setattr(pictures_module, "save_png", full)
+    monkeypatch.setattr(Trainer, "save", lambda trainer, *_: saved.append(trainer.step))
+    with pytest.raises(DataError, match="all 6 steps are saved"):
+        start(config(POINTS, save_every=3), NUMPY, tmp_path, quiet())
+    assert saved == [3, 6]
+
+
+@pytest.mark.parametrize("step", [0, 6])
+def test_a_sum_that_is_lost_saves_nothing(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step is half done: what was saved before is said, if there is any."""
+    train_step = Trainer.train_step
+
+    def losing(trainer: Trainer) -> StepResult:
+        if trainer.step == step:
+            raise SumLostError("rank 1 is lost")
+        return train_step(trainer)
+
+    monkeypatch.setattr(Trainer, "train_step", losing)
+    line = "rank 1 is lost" + (f"; go on from the last save with --resume {tmp_path}" if step else "")
+    with pytest.raises(SumLostError, match=f"^{re.escape(line)}$"):
+        start(config(POINTS), NUMPY, tmp_path, quiet())
+    assert (tmp_path / "checkpoint.h5").is_file() == (step > 0)
+    assert not step or loaded(tmp_path).step == 5
+
+
 @pytest.mark.parametrize(("save_every", "last"), [(5, ""), (2, "; the last save is of step 2")])
 def test_a_full_disk_that_takes_no_save_either(
     save_every: int, last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -472,6 +514,36 @@ def test_a_run_goes_on_where_nothing_can_be_drawn(tmp_path: Path, monkeypatch: p
     assert (outcome.complete, outcome.pictures) == (True, [])
     for step in (6, 12):
         assert f"note: step {step}: sample 0 of 10 is not finite; there is no picture of it" in said.getvalue()
+
+
+def test_a_signal_ends_a_drawing_and_then_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No picture of that step is left, and what was trained is saved."""
+
+    def drawing(*_: Any, watch: Any, **__: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        watch(1, 20)
+        pytest.fail("it went on drawing")
+
+    monkeypatch.setattr("tinyddpm.training.pictures.draw", drawing)
+    outcome = start(config(POINTS), NUMPY, tmp_path, quiet())
+    assert (outcome.step, outcome.signal, outcome.pictures) == (6, signal.SIGINT, [])
+    assert loaded(tmp_path).step == 6
+    assert not [*tmp_path.rglob("*.png")]
+
+
+def test_samples_that_are_no_picture_are_trained_all_the_same(tmp_path: Path) -> None:
+    """Points in space: nothing is drawn, and so nothing is missing when all steps are done."""
+    points = ArrayDataset(np.random.default_rng(0).standard_normal((60, 3)), name="points")
+    outcome = start(config({**POINTS, "data": {"source": "points"}}, steps=6), NUMPY, tmp_path, quiet(), points)
+    assert (outcome.complete, outcome.pictures) == (True, [])
+    with pytest.raises(ConfigError, match="has done 6 steps already"):
+        resume(tmp_path, quiet(), points)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n"])
+def test_a_damaged_picture_is_drawn_anew(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "samples.png").write_bytes(content)
+    assert not is_drawn(tmp_path / "samples.png", 6)
 
 
 def test_labels_and_batch_sizes_that_do_not_fit() -> None:

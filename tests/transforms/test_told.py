@@ -21,7 +21,7 @@ from tinyddpm.model.checkpoint import plugins_of
 from tinyddpm.model.config import Config
 from tinyddpm.model.model import Model
 from tinyddpm.model.sampling import draw
-from tinyddpm.nn import Told
+from tinyddpm.nn import Network, Told, Widths, make_network
 from tinyddpm.ops import load_operations
 from tinyddpm.testing import check_projection
 from tinyddpm.training.assembly import make_trainer
@@ -222,6 +222,18 @@ def test_there_must_be_something_to_tell() -> None:
         ConfigError, match=r"^there are no transforms to tell of: give some, such as --transform shift$"
     ):
         trainer(replace(SETTINGS, transforms={}))
+
+
+def test_a_network_must_be_able_to_hear_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def deaf(*arguments: Any) -> Network:
+        network = make_network(*arguments)
+        network.takes = Widths()
+        return network
+
+    monkeypatch.setattr("tinyddpm.model.model.make_network", deaf)
+    line = r"^network 'unet' takes no vector, so it cannot be told of transforms: leave --tell-transforms out$"
+    with pytest.raises(ConfigError, match=line):
+        trainer(data={"labels": False}, condition={"dropout": 0.0})
 
 
 def test_images_are_not_mirrored_twice() -> None:
