@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from helpers import command_line
-from helpers.command_line import run, says
+from helpers.command_line import NARROW, TWO_STEPS, run, says, trained
 from tinyddpm import __version__
 from tinyddpm.cli.figure import figure
 from tinyddpm.figures.marks import read_mark
@@ -21,21 +21,16 @@ pytestmark = pytest.mark.slow
 
 pytest.importorskip("matplotlib", reason="needs the figures extra")
 
-SMALL = ["--steps", "2", "--timesteps", "12", "--batch-size", "8", "--sample-count", "4", "--threads", "1"]
+SMALL = [*TWO_STEPS, "--timesteps", "12", "--batch-size", "8", "--threads", "1"]
 PROCESS = ["forward", "schedules", "diffused", "kernel", "posterior"]
 DRAWN = ["denoising", "content-detail", "guidance", "steps", "straightness", "text-attention"]
 MEASURED = ["single-step", "loss-by-time", "rate-distortion", "vae"]
 TINY = [
-    "--schedule", "cosine", "--set", "network.channels=8", "--set", "network.multipliers=[1,2]",
-    "--set", "network.blocks=1", "--condition-dropout", "0.2",
+    *SMALL, *NARROW, "--schedule", "cosine", "--set", "network.multipliers=[1,2]", "--set", "network.blocks=1",
+    "--condition-dropout", "0.2",
 ]  # fmt: skip
 
 draws, fails = partial(says, "figure"), partial(command_line.fails, "figure")
-
-
-def trained(folder: Path, *arguments: str) -> str:
-    says("train", "--out", folder, *arguments, *SMALL)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +40,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def points(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("figure") / "points", "--data", "mixture-1d", "--schedule", "cosine")
+    return trained(tmp_path_factory.mktemp("figure") / "points", *SMALL, "--data", "mixture-1d", "--schedule", "cosine")
 
 
 def test_every_figure_says_what_to_see_and_its_equation() -> None:

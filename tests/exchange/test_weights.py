@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from helpers import command_line
-from helpers.command_line import says
+from helpers.command_line import NARROW, TWO_STEPS, says
 from tinyddpm.backend import load_backend
 from tinyddpm.errors import CheckpointError, ConfigError
 from tinyddpm.exchange.arrays import read_arrays, read_metadata, read_shapes, write_arrays
@@ -24,8 +24,6 @@ from tinyddpm.model.model import Model
 pytestmark = pytest.mark.slow
 
 safetensors_numpy = pytest.importorskip("safetensors.numpy", reason="needs the extra exchange")
-
-SMALL = ["--steps", "3", "--timesteps", "5", "--batch-size", "4", "--sample-count", "4", "--set", "network.channels=8"]
 
 SUFFIXES = pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
 
@@ -47,7 +45,7 @@ def weights_of(run: Path, raw: bool) -> np.ndarray:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exchange") / "run"
-    says("train", *SMALL, "--labels", "--out", folder)
+    says("train", *TWO_STEPS, *NARROW, "--labels", "--out", folder)
     return folder
 
 
