@@ -186,6 +186,7 @@ def test_strata_end_at_squares() -> None:
     np.testing.assert_array_equal(ends, 10 * np.arange(1, 11) ** 2)
     np.testing.assert_array_equal(np.searchsorted(ends, t[1:]), np.repeat(np.arange(10), 2))
     np.testing.assert_array_equal(some_times(8, 6, Random(np, 0)).weight, [1, 1, 1, 1, 1, 1.5, 1.5])
+    np.testing.assert_array_equal(some_times(8, 2, Random(np, 0)).weight, [1, 3.5, 3.5])
 
 
 @pytest.mark.parametrize("count", [-2, 0, 5, 10, 12])
