@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from tinyddpm.bench import contest
 from tinyddpm.bench.contest import Outcome
 from tinyddpm.cli import main
 from tinyddpm.errors import ConfigError
-from tinyddpm.machine import vector_instructions
+from tinyddpm.machine import cpu_model, vector_instructions
 
 pytestmark = pytest.mark.slow
 
@@ -177,6 +178,17 @@ def test_backends_and_variants_are_named(here: Path) -> None:
 def test_vector_instructions(cpuinfo: str, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_text", lambda path, encoding: cpuinfo)
     assert vector_instructions() == expected
+
+
+def test_a_processor_of_another_system_than_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There Python names it, and its instructions are not known."""
+
+    def missing(path: Path, encoding: str) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+    assert (cpu_model(), vector_instructions()) == ("arm", [])
 
 
 def test_text_alone_and_points(here: Path) -> None:

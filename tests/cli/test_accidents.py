@@ -12,14 +12,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from helpers.command_line import MOONS, SIX_STEPS
 from tinyddpm.cli import _note, main
 from tinyddpm.errors import TinyDDPMWarning
 from tinyddpm.model.checkpoint import read_checkpoint_header
-
-SMALL = [
-    "--data", "moons", "--steps", "6", "--timesteps", "20", "--batch-size", "16", "--sample-count", "9",
-    "--set", "network.width=16", "--set", "network.depth=1",
-]  # fmt: skip
 
 
 @pytest.fixture(params=["a pipe without a reader", "a full disk", "closed"])
@@ -35,7 +31,7 @@ def nowhere(request: pytest.FixtureRequest) -> str:
 def test_output_that_takes_nothing_ends_no_run(nowhere: str, tmp_path: Path) -> None:
     """It trains to its end, and every picture is drawn."""
     command = f'"$@" 2>{nowhere} >{nowhere}'
-    train = [sys.executable, "-m", "tinyddpm", "train", *SMALL, "--out", str(tmp_path / "run")]
+    train = [sys.executable, "-m", "tinyddpm", "train", *MOONS, *SIX_STEPS, "--out", str(tmp_path / "run")]
     subprocess.run(["bash", "-c", command, "bash", *train], check=False)
     assert read_checkpoint_header(tmp_path / "run" / "checkpoint.h5").step == 6
     assert (tmp_path / "run" / "denoising.gif").is_file()

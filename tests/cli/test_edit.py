@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.command_line import fails, run, says
+from helpers.command_line import MOONS, ONE_LEVEL, SIX_STEPS, fails, run, says
 from tinyddpm.cli import main
 from tinyddpm.data import open_dataset
 from tinyddpm.figures.marks import read_mark
 
 pytestmark = pytest.mark.slow
 
-SHORT = ["--steps", "6", "--timesteps", "20", "--batch-size", "16", "--sample-count", "9"]
-SMALL = ["--set", "network.channels=8", "--set", "network.multipliers=[1]", "--set", "network.attention=[]"]
 DIGITS = open_dataset("digits").read(np.arange(20))
 
 
@@ -32,7 +30,7 @@ def edited(*arguments: str, env: dict[str, str] | None = None) -> np.ndarray:
 
 
 def trained_on(data: list[str], folder: Path) -> str:
-    says("train", "--out", folder, *data, *SHORT, *SMALL)
+    says("train", "--out", folder, *data, *SIX_STEPS, *ONE_LEVEL)
     return str(folder)
 
 
@@ -245,7 +243,7 @@ def test_bad_input_is_one_line(plain: str, here: Path, tmp_path_factory: pytest.
     assert fails("edit", "interpolate", plain, "four.png")
     assert fails("edit", "inpaint", plain, "four.png")
     points = tmp_path_factory.mktemp("points") / "run"
-    moons = ["--data", "moons", *SHORT, "--set", "network.width=16"]
+    moons = [*MOONS, *SIX_STEPS]
     assert run("train", "--out", str(points), *moons).exit_code == 0
     assert "draws samples of shape (2,): edit is for images" in fails("edit", "from", str(points), "four.png")
     assert not list(Path().glob("edits*"))

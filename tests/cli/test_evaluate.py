@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from helpers import command_line
-from helpers.command_line import run, says
+from helpers.command_line import MOONS, NARROW, SIX_STEPS, run, says, trained
 from tinyddpm.cli.evaluate import _training
 from tinyddpm.data import open_dataset
 from tinyddpm.data.base import Dataset
@@ -30,7 +30,6 @@ from tinyddpm.progress import unwatched
 
 pytestmark = pytest.mark.slow
 
-SMALL = ["--steps", "6", "--timesteps", "12", "--batch-size", "16", "--sample-count", "4", "--sample-every", "1000"]
 FEW = ["--count", "30", "--sampler", "ddim", "--steps", "3"]
 
 fails = partial(command_line.fails, "evaluate")
@@ -40,22 +39,16 @@ def report(*arguments: str) -> dict[str, Any]:
     return json.loads(says("evaluate", *arguments, "--json"))
 
 
-def trained(folder: Path, *arguments: str) -> str:
-    says("train", "--out", folder, *arguments, *SMALL)
-    return str(folder)
-
-
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
     """By class, and trained for guidance."""
     folder = tmp_path_factory.mktemp("evaluate") / "digits"
-    return trained(folder, "--set", "network.channels=8", "--condition-dropout", "0.5")
+    return trained(folder, *SIX_STEPS, *NARROW, "--condition-dropout", "0.5")
 
 
 @pytest.fixture(scope="module")
 def points(tmp_path_factory: pytest.TempPathFactory) -> str:
-    small = ("--set", "network.width=16", "--set", "network.depth=1")
-    return trained(tmp_path_factory.mktemp("evaluate") / "points", "--data", "moons", *small)
+    return trained(tmp_path_factory.mktemp("evaluate") / "points", *SIX_STEPS, *MOONS)
 
 
 NUMBERS = [
@@ -250,7 +243,7 @@ def test_captions_are_asked_for(tmp_path: Path) -> None:
     bright = rng.integers(0, 2, 200)
     images = np.clip(60 + 120 * bright[:, None, None] + rng.integers(0, 30, (200, 8, 8)), 0, 255).astype(np.uint8)
     np.savez(tmp_path / "data.npz", images=images, captions=np.asarray(["dark square", "bright square"])[bright])
-    small = ("--set", "network.channels=8", "--set", "condition.token_width=16", "--condition", "text")
+    small = (*SIX_STEPS, *NARROW, "--set", "condition.token_width=16", "--condition", "text")
     made = trained(tmp_path / "run", "--data", str(tmp_path / "data.npz"), "--preset", "small", "--no-labels",
                    "--set", "data.image_size='8x8'", "--set", "network.attention='auto'", *small)  # fmt: skip
     found = report(made, "--count", "8", *FEW[2:], "--metrics", "obedience")
@@ -262,8 +255,7 @@ def test_captions_are_asked_for(tmp_path: Path) -> None:
 def test_without_what_was_trained_on_there_is_no_memorisation(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     np.save(tmp_path / "data.npy", rng.normal(size=(200, 2)))
-    small = ("--set", "network.width=16", "--set", "network.depth=1")
-    made = trained(tmp_path / "run", "--data", str(tmp_path / "data.npy"), "--preset", "toy", *small)
+    made = trained(tmp_path / "run", "--data", str(tmp_path / "data.npy"), "--preset", "toy", *SIX_STEPS)
     os.rename(tmp_path / "data.npy", tmp_path / "other.npy")
     of_other = [made, *FEW, "--data", str(tmp_path / "other.npy"), "--split", "train"]
     result = run("evaluate", *of_other)
@@ -283,8 +275,8 @@ def test_errors_are_one_line(digits: str, points: str, tmp_path: Path) -> None:
     assert "unknown option of feature 'pixels' 'weights'" in fails(digits, "--weights", "any.pth")
     unfound = fails(digits, "--features", "inception", "--weights", str(tmp_path / "any.pth"))
     assert f"no weights of Inception at {tmp_path / 'any.pth'}: give --weights pt_inception-2015" in unfound
-    assert "features 'coordinates' are of points" in fails(digits, *FEW, "--features", "coordinates")
-    assert "features 'pixels' are of uint8 images" in fails(points, *FEW, "--split", "train", "--features", "pixels")
+    assert "features 'coordinates' need points" in fails(digits, *FEW, "--features", "coordinates")
+    assert "features 'pixels' need uint8 images" in fails(points, *FEW, "--split", "train", "--features", "pixels")
     np.save(tmp_path / "few.npy", np.zeros((3, 2), np.float32))
     few = fails(points, *FEW, "--data", str(tmp_path / "few.npy"), "--split", "train")
     assert "3 samples are too few for two halves: give four or more" in few

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.command_line import fails, run
+from helpers.command_line import NARROW, TWO_STEPS, fails, run
 from tinyddpm.model.model import Model
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("here")]
@@ -28,8 +28,7 @@ EIGHT = ["--count", "8", "--batch-size", "2", "--sample-steps", "3", "--npz", "-
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two steps."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    small = ["--steps", "2", "--timesteps", "6", "--batch-size", "4", "--sample-count", "4", "--threads", "1"]
-    assert run("train", "--out", folder, *small, "--set", "network.channels=8").exit_code == 0
+    assert run("train", "--out", folder, *TWO_STEPS, *NARROW, "--threads", "1").exit_code == 0
     return folder
 
 

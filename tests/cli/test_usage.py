@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 import tinyddpm
+from helpers.command_line import NARROW, TWO_STEPS, run
 from helpers.headers import rewritten
 from tinyddpm.cli import COMMANDS, main
 from tinyddpm.cli.options import GroupedCommand, GroupedOption
@@ -24,20 +25,11 @@ from tinyddpm.model.sampling import class_names, class_numbers
 
 pytestmark = pytest.mark.slow
 
-SMALL = ["--steps", "2", "--timesteps", "5", "--batch-size", "4", "--sample-count", "4", "--set", "network.channels=8"]
-
-
-def run(*arguments: str, env: dict[str, str] | None = None) -> Result:
-    result = CliRunner().invoke(main, arguments, env=env)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("usage") / "run"
-    assert run("train", *SMALL, "--labels", "--out", str(folder)).exit_code == 0
+    assert run("train", *TWO_STEPS, *NARROW, "--labels", "--out", str(folder)).exit_code == 0
     return folder
 
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from helpers.cuda_tape import TAPE
 from helpers.cupy_stand_in import CARD
@@ -182,7 +183,7 @@ def milliseconds(name: str) -> float:
 
 
 def torch_of(*arrays: np.ndarray) -> Any:
-    import torch
+    torch = pytest.importorskip("torch")
 
     return [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
 
@@ -196,7 +197,7 @@ def padding(window: dict[str, list[int]]) -> list[int]:
 def forward(
     window: dict[str, list[int]], dim: list[int], x: np.ndarray, w: np.ndarray, *residual_and_bias: np.ndarray
 ) -> np.ndarray:
-    from torch.nn import functional
+    functional = pytest.importorskip("torch").nn.functional
 
     x, w = torch_of(x, w)
     return functional.conv2d(functional.pad(x, padding(window)), w, None, window["stride"]).numpy() + sum(
@@ -205,7 +206,7 @@ def forward(
 
 
 def backward_x(window: dict[str, list[int]], dim: list[int], dy: np.ndarray, w: np.ndarray) -> np.ndarray:
-    import torch
+    torch = pytest.importorskip("torch")
 
     left, right, top, bottom = padding(window)
     n, c, height, width = dim
@@ -215,7 +216,7 @@ def backward_x(window: dict[str, list[int]], dim: list[int], dy: np.ndarray, w: 
 
 
 def backward_w(window: dict[str, list[int]], dim: list[int], x: np.ndarray, dy: np.ndarray) -> np.ndarray:
-    import torch
+    torch = pytest.importorskip("torch")
 
     x, dy = torch_of(x, dy)
     padded = torch.nn.functional.pad(x, padding(window))

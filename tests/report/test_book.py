@@ -30,6 +30,7 @@ from tinyddpm.report.book.citations import citations, cited_by
 from tinyddpm.report.book.equations import NUMBERED
 from tinyddpm.report.book.guide import Guide
 from tinyddpm.report.book.library import ROOT, Library, core_modules
+from tinyddpm.report.book.pages import Pages
 from tinyddpm.report.book.parts import _part
 from tinyddpm.report.book.prose import Block, Entry, blocks
 from tinyddpm.report.book.source import PRAGMA, read_module
@@ -53,6 +54,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def library() -> Library:
     return Library()
+
+
+@pytest.fixture
+def without_modules(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The modules' pages, which take most of the time, stay empty."""
+    monkeypatch.setattr("tinyddpm.report.book.build.Library", lambda: library)
+    monkeypatch.setattr(Pages, "module", lambda *_: "")
 
 
 def test_every_module_of_the_core_is_in_one_chapter() -> None:
@@ -108,11 +116,12 @@ def test_lines_between_a_comment_and_its_code_are_left_out() -> None:
 
 def test_docstrings_are_split_into_blocks() -> None:
     """Formulas and lists may stand directly below a sentence, and entries below an empty line."""
-    text = "With\n    a = b\nfor x,\n    c = d\n\n- one\n  more\n- two\n\n"
+    text = "With\n    a = b\nfor x,\n    c = d\n\n    e = f\nat last\n\n- one\n  more\n- two\n\n"
     text += "Args:\n    x: of\n        two lines\n\n    y: last"
     assert blocks(text) == [
         Block("paragraph", ("With",)), Block("indented", ("    a = b",)), Block("paragraph", ("for x,",)),
-        Block("indented", ("    c = d",)), Block("list", ("one more", "two")),
+        Block("indented", ("    c = d",)), Block("indented", ("    e = f",)),
+        Block("paragraph", ("at last",)), Block("list", ("one more", "two")),
         Block("Args", entries=(Entry("x", "of two lines"), Entry("y", "last"))),
     ]  # fmt: skip
 
@@ -255,6 +264,7 @@ def test_parts_have_all_their_options_with_defaults(site: Path) -> None:
                 assert repr(parameter.default) in codes
 
 
+@pytest.mark.usefixtures("without_modules")
 def test_what_cannot_be_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A chapter has its figures if they can be drawn, those of a run with one; else a line says what is lacking."""
     few = tuple(chapter for chapter in CHAPTERS if chapter.slug in ("simple", "samplers", "kernel"))
@@ -285,6 +295,7 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "needs matplotlib" in refused.stderr
 
 
+@pytest.mark.usefixtures("without_modules")
 def test_figures_of_a_run_are_drawn_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the run cannot show is said, and the rest is there; a run that is none ends it before anything is drawn."""
     pytest.importorskip("matplotlib")
