@@ -223,8 +223,8 @@ def test_the_command_makes_a_range(folder: Path) -> None:
     assert [line.split()[1] for line in done.stdout.splitlines()] == [
         str(folder / "averages" / f"length-{name}.h5") for name in names
     ]
-    assert "note: 0.020, 0.140, 0.200: beyond the lengths of --average-lengths" in done.stderr
-    assert "note: 0.020: a smaller error takes more snapshots" in done.stderr
+    assert "note: 0.020, 0.140, 0.200: outside the range of --average-lengths" in done.stderr
+    assert "note: 0.020: for a smaller error, train with more snapshots" in done.stderr
     assert len(says("average", folder, "--lengths", "0.02:0.2").splitlines()) == 10
 
 

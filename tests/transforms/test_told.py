@@ -79,6 +79,21 @@ def test_the_gradient_is_torchs_and_that_of_differences(condition: Any, rng: np.
         check_projection(of, value, dvector, dw[path] - 2.0, rng, path)
 
 
+def test_without_numbers_the_map_has_no_gradient(rng: np.random.Generator) -> None:
+    """As in the likelihood by the flow: the condition's gradient is as if there were no transforms."""
+    label = Label((4, 4, 3), CLASSES, WIDTH, False)
+    told, ops = Transformed(label, K, WIDTH), load_operations(NUMPY, training=True)
+    w = {parameter.path: rng.normal(size=parameter.shape) for parameter in told.parameters}
+    given, dtold = {"label": rng.integers(0, CLASSES, N)}, Told(vector=rng.normal(size=(N, WIDTH)))
+    both = []
+    for condition in (told, label):
+        dw = {path: np.full_like(value, 2.0) for path, value in w.items()}
+        condition.backward(condition.forward(ops, w, given)[1], dw, dtold)
+        both.append(dw)
+    assert (both[0][MAP] == 2.0).all()
+    np.testing.assert_array_equal(both[0]["time/label/table"], both[1]["time/label/table"])
+
+
 def test_nothing_done_is_nothing_told() -> None:
     """Numbers that are zero, and none at all, add nothing: the network says the same, bit for bit."""
     model = trainer().model
