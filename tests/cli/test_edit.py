@@ -104,7 +104,7 @@ def test_classes_are_the_images_own_unless_they_are_given(by_class: str, here: P
     assert np.array_equal(own, edited(*arguments, "--labels", "3"))
     assert not np.array_equal(own, edited(*arguments, "--labels", "8"))
     assert edited("from", by_class, "four.png", "--labels", "4", "--count", "1").shape == (1, 8, 8, 1)
-    assert "say which the images are of with --labels" in fails("edit", "from", by_class, "four.png")
+    assert "give the classes of the images with --labels" in fails("edit", "from", by_class, "four.png")
     assert "unknown class '11'" in fails("edit", "from", by_class, "four.png", "--labels", "11")
 
 
@@ -137,8 +137,8 @@ def test_between_two_classes_is_one_noise(by_class: str, here: Path) -> None:
     assert "two images, not 3: give two, or none" in fails("edit", "interpolate", by_class, *["digits:3"] * 3)
     for said, count in (([], 0), (["--labels", "3"], 1), (["--labels", "3,4,5"], 3)):
         line = fails("edit", "interpolate", by_class, *said)
-        assert f"between two prompts, not {count}: give --prompt A --prompt B, or two --labels" in line
-    assert "--strength is of images" in fails("edit", "interpolate", by_class, "--labels", "3,4", "--strength", "0.5")
+        assert f"takes two prompts or classes, not {count}: give --prompt A --prompt B, or two --labels" in line
+    assert "--strength is for two" in fails("edit", "interpolate", by_class, "--labels", "3,4", "--strength", "0.5")
     assert "trained without captions" in fails("edit", "interpolate", by_class, "--prompt", "a", "--prompt", "b")
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -18,6 +19,7 @@ from helpers.command_line import NARROW, TWO_STEPS
 from helpers.headers import rewritten
 from helpers.site import Site
 from tinyddpm.cli import main
+from tinyddpm.cli.output import line_of
 from tinyddpm.errors import DataError, shown
 from tinyddpm.figures.terminal import legend
 from tinyddpm.progress import Progress
@@ -90,6 +92,7 @@ def test_progress_and_legends() -> None:
 
 def test_an_error_is_one_line_wherever_it_is_caught() -> None:
     assert str(DataError(f"{HOSTILE} is no image")) == f"{SHOWN} is no image"
+    assert line_of(click.UsageError(f"{HOSTILE} is no option")) == f"{SHOWN} is no option"
 
 
 def test_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

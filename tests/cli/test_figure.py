@@ -77,11 +77,12 @@ def test_data_of_a_user_s_own_are_drawn(here: Path) -> None:
     assert "<svg" in Path("f.svg").read_text()
     draws("diffused", "--data", "1.npy", "--t", "3", *few)
     assert "cannot draw points of shape (40, 3)" in fails("forward", "--data", "3.npy", *few)
-    assert "this figure is of numbers, so give points (n, 1)" in fails("diffused", "--data", "2.npy", *few)
+    assert "this figure is one-dimensional: give points (n, 1)" in fails("diffused", "--data", "2.npy", *few)
     assert "t is 20: give a time from 0 to 19" in fails("forward", "--at", "20", *few)
     assert "give times from 0 to 19, separated by commas" in fails("forward", "--at", "a", *few)
     assert "this figure is of images" in fails("schedules", "--data", "2.npy", "--timesteps", "30")
-    assert "there are none from that number on, the last is 39" in fails("forward", "--data", "2.npy", "--first", "40")
+    assert "there is no number 1797, the last is 1796" in fails("schedules", "--data", "digits", "--number", "1797")
+    assert "--first is beyond the last number, 39" in fails("forward", "--data", "2.npy", "--first", "40")
 
 
 @pytest.mark.parametrize("name", MEASURED)
@@ -101,7 +102,7 @@ def test_figures_of_what_is_drawn(here: Path, digits: str, points: str) -> None:
     draws("steps", digits, "--steps", "2,0", "--count", "3", "--sampler", "ddim")
     draws("steps", points, "--steps", "2,3", "--count", "30", "--out", "s.png")
     draws("guidance", digits, "--scales", "1,2.5", "--count", "3", *few)
-    assert "RMSE between two endings" in draws("content-detail", digits, "--starts", "2", "--endings", "2", *few)
+    assert "RMSE between two samples" in draws("content-detail", digits, "--starts", "2", "--endings", "2", *few)
     written = {path.name for path in Path("figures").iterdir()}
     assert written == {"denoising.png", "steps.png", "guidance.png", "content-detail.png"}
 

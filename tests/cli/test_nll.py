@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,19 @@ def test_every_option_has_help() -> None:
     assert run("nll", "--help").exit_code == 0
     parameters = main.get_command(None, "nll").params
     assert all(parameter.help for parameter in parameters if parameter.param_type_name == "option")
+
+
+def test_without_matplotlib_the_report_is_written(digits: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    few = ("--count", "2", "--times", "2", "--flow", "--flow-steps", "2")
+    result = run("nll", digits, *few, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "note: drawing figures needs matplotlib" in result.stderr
+    (written,) = tmp_path.iterdir()
+    flow = json.loads(written.read_text())["flow"]
+    (row,) = [line.split() for line in result.stdout.splitlines() if line.startswith(" flow")]
+    assert float(row[1]) == pytest.approx(flow["mean"], abs=1e-4)
+    assert " ".join(row).endswith("by the probability flow in 2 steps, without L_0")
 
 
 def test_a_table_for_a_newcomer(digits: str) -> None:
@@ -146,11 +160,11 @@ def test_errors_are_one_line(digits: str, points: str, tmp_path: Path) -> None:
     assert "no split 'test'" in fails(digits, "--split", "test")
     assert "no split 'composed': use 'train'" in fails(digits, "--split", "composed")
     assert "the model's are 8x8x1" in fails(digits, "--data", "moons", "--split", "train")
-    assert "nothing of moons was held out" in fails(points, "--data", "moons", "--split", "held-out")
+    assert "held out nothing of moons" in fails(points, "--data", "moons", "--split", "held-out")
     assert "give an even number from 2 to 19" in fails(digits, "--times", "5")
     assert "20 steps of the flow on a chain of 20" in fails(digits, "--flow", "--flow-steps", "20")
     assert "give --flow with it" in fails(digits, "--flow-steps", "3")
     assert "nothing" in fails(str(tmp_path / "nothing"))
     images = tmp_path / "images.npy"
     np.save(images, np.zeros((3, 8, 8), np.uint8))
-    assert "takes data with these classes" in fails(digits, "--data", str(images), "--split", "train")
+    assert "give data with these classes" in fails(digits, "--data", str(images), "--split", "train")
