@@ -1,4 +1,7 @@
-"""Make Inception's weights readable without Torch: python examples/convert_inception.py WEIGHTS.pth WEIGHTS.npz."""
+"""Convert Inception's weights to a file that is read without Torch.
+
+python examples/convert_inception.py WEIGHTS.pth WEIGHTS.npz
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@
 
 It reads from top to bottom beside sections 2 to 4 of DDPM (Ho, Jain, Abbeel 2020, arXiv 2006.11239); the numbers of
 equations are that paper's. Time t counts from 0 in code: it is the paper's t - 1. Images are arrays (N, H, W, C) of
-numbers in [-1, 1]. The gradient of the loss in something is called d<something>.
+numbers in [-1, 1]. The gradient of the loss with respect to a is called da.
 """
 
 import argparse
@@ -128,7 +128,7 @@ def rows(x: Array) -> Array:
 
 
 def group_mean(x: Array) -> Array:
-    """The mean over an image's pixels and each group of 4 channels, given to each of these: (N, 1, 1, C)."""
+    """The mean over an image's pixels and each group of 4 channels, repeated for its channels: (N, 1, 1, C)."""
     of_groups = x.mean(axis=(1, 2)).reshape(len(x), -1, 4).mean(axis=2)
     return of_groups.repeat(4, axis=1)[:, None, None, :]
 
@@ -169,7 +169,7 @@ class UNet:
         return self.linear(name, np.concatenate(seen, axis=-1), c, scale)
 
     def conv_backward(self, dy: Array) -> Array:
-        """dx = Pᵀ(dy Wᵀ): what reaches a pixel of a patch is added to the pixel of x that it is."""
+        """dx = Pᵀ(dy Wᵀ): the gradient of a pixel of x is the sum over the patches that contain it."""
         dpatches = self.linear_backward(dy)
         (n, height, width, c), stride, before = self.saved.pop()
         dpadded = np.zeros((n, before + height + 1, before + width + 1, c), dy.dtype)
@@ -239,7 +239,7 @@ class UNet:
         return shortcut + h
 
     def residual_block_backward(self, dy: Array, dtemb: Array) -> Array:
-        """Returns dx, and adds what reaches temb to dtemb, in place."""
+        """Returns dx, and adds the gradient of temb to dtemb, in place."""
         same = self.saved.pop()
         dshortcut = dy if same else self.linear_backward(dy)
         dh = self.conv_backward(dy)
@@ -249,7 +249,7 @@ class UNet:
         return dshortcut + self.group_norm_backward(self.silu_backward(dh))
 
     def forward(self, x: Array, t: Array) -> Array:
-        """The noise in x_t, (N, 8, 8, 1). The way up to 8×8 pixels is also given what the way down computed."""
+        """The noise in x_t, (N, 8, 8, 1). The way up to 8×8 pixels also takes h_0 to h_3, computed on the way down."""
         self.saved: list[Any] = []
         angles = t[:, None] * 10000.0 ** (-np.arange(C // 2) / (C // 2 - 1))
         temb = np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(x.dtype)
@@ -301,7 +301,7 @@ class UNet:
 
 
 def save_png(path: str, x: Array) -> None:
-    """Write images in rows of 10, six times enlarged, as a grey PNG."""
+    """Write images as a grey PNG, in rows of 10, six times enlarged."""
     grid = np.pad(np.round((x.clip(-1, 1) + 1) * 127.5).astype(np.uint8), ((0, 0), (1, 1), (1, 1), (0, 0)))
     grid = grid.reshape(-1, 10, 10, 10).transpose(0, 2, 1, 3).reshape(-1, 100).repeat(6, axis=0).repeat(6, axis=1)
     lines = np.pad(grid, ((0, 0), (1, 0))).tobytes()  # each begins with the number of its filter, 0 for none
@@ -333,9 +333,9 @@ def check(net: UNet, rng: np.random.Generator) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="A diffusion model of handwritten digits in one file.")
     parser.add_argument("--check", action="store_true", help="compare every gradient with finite differences")
-    parser.add_argument("--steps", type=int, default=2000, help="of training (2000)")
-    parser.add_argument("--rows", type=int, default=8, help="of ten digits each, to draw (8)")
-    parser.add_argument("--out", default="digits.png", help="the picture (digits.png)")
+    parser.add_argument("--steps", type=int, default=2000, help="training steps (2000)")
+    parser.add_argument("--rows", type=int, default=8, help="rows of ten digits to draw (8)")
+    parser.add_argument("--out", default="digits.png", help="picture to write (digits.png)")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     net = UNet(rng)

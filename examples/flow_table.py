@@ -1,12 +1,13 @@
-"""How far do DDPM and rectified flow get in few steps, trained alike? A table of Fréchet distances, and a picture.
+"""Compare DDPM and rectified flow, trained alike, in few sampling steps: a table of Fréchet distances, and a picture.
 
 python examples/flow_table.py flow.png digits flow-digits
 python examples/flow_table.py flow.png runs/fashion runs/flow --features efficientnet-lite0 --count 500 --seeds 1
-python examples/flow_table.py flow.png digits flow-digits --train-steps 100 --count 100      # a look at it, in a minute
+python examples/flow_table.py flow.png digits flow-digits --train-steps 100 --count 100      # a trial of one minute
 
-Each model is a run, or a preset, which is trained into `runs/` first. As many samples are drawn as there are in half of
-the real ones, of the same classes, and compared with the other half; the floor is the distance between the halves. The
-picture has the same noise everywhere, a row for each sampler and a column for each number of steps.
+Each model is a run, or a preset, which is trained into `runs/` first. The real samples are split into two halves of the
+same classes. As many samples of these classes are drawn as one half has, and compared with the other half; the floor is
+the distance between the halves. The picture has a row for each sampler and a column for each number of steps, all from
+the same noise.
 """
 
 import argparse
@@ -27,14 +28,14 @@ from tinyddpm.metrics.frechet import distance, moments
 from tinyddpm.model.config import preset
 
 SAMPLERS = {True: ("euler", "heun"), False: ("ddim", "dpmpp-2m")}
-"""Those of a flow, and of any other model. Heun's method asks the network 2 N − 1 times in N steps, all others N."""
+"""Samplers of a flow, and of any other model. N steps of Heun's method evaluate the network 2 N − 1 times, others N."""
 
 SHOWN = 5
-"""Samples of each row and column in the picture."""
+"""Number of samples for each row and column of the picture."""
 
 
 def trained(name: str, train_steps: int | None, **machine: Any) -> Any:
-    """Return the model in a run's folder, or that of a preset, trained if it is not there yet."""
+    """Return the model in a run's folder, or that of a preset, which is trained unless its run exists."""
     if Path(name).exists():
         return tinyddpm.load(name, **machine)
     folder, config = Path("runs") / (name if train_steps is None else f"{name}-{train_steps}"), preset(name).config
@@ -45,7 +46,7 @@ def trained(name: str, train_steps: int | None, **machine: Any) -> Any:
 
 
 def halves(labels: NDArray[np.int64], count: int | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the numbers of two sets of samples, as many of each class in both, and up to `count` in each."""
+    """Return the indices of two sets of samples with the same number of each class, and at most `count` in each set."""
     rng = np.random.default_rng(0)
     order = [rng.permutation(np.flatnonzero(labels == k)) for k in np.unique(labels)]
     pairs = np.concatenate([each[: len(each) // 2 * 2].reshape(-1, 2) for each in order])
@@ -55,12 +56,12 @@ def halves(labels: NDArray[np.int64], count: int | None) -> tuple[NDArray[np.int
 
 def main(*arguments: str) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("picture", help="the file to write, PNG or SVG")
-    parser.add_argument("models", nargs="+", help="runs' folders or presets, all of one data set with classes")
-    parser.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16])
-    parser.add_argument("--train-steps", type=int, help="of presets, in place of their own")
-    parser.add_argument("--count", type=int, help="samples; half of the real ones if not given")
-    parser.add_argument("--seeds", type=int, default=3, help="the distance is the mean over so many")
+    parser.add_argument("picture", help="file to write, PNG or SVG")
+    parser.add_argument("models", nargs="+", help="run folders or presets, all of one data set with classes")
+    parser.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16], help="numbers of sampling steps")
+    parser.add_argument("--train-steps", type=int, help="training steps of presets; their own if not given")
+    parser.add_argument("--count", type=int, help="number of samples; half of the real ones if not given")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds that the distance is averaged over")
     parser.add_argument("--features", default="pixels")
     parser.add_argument("--threshold", default="static", help="static, dynamic or none")
     parser.add_argument("--backend", default="numpy")
@@ -94,7 +95,7 @@ def main(*arguments: str) -> None:
             print(f"| {name}, {model.step:,} steps | `{sampler}` |", *numbers, flush=True)
             rows.append(f"{name}, {sampler}")
     pictures = np.stack(tiles).reshape(len(rows), len(given.steps), *tiles[0].shape)
-    shape = (pictures.shape[2] + 2) / (pictures.shape[3] + 2)  # of a picture with the gap around it
+    shape = (pictures.shape[2] + 2) / (pictures.shape[3] + 2)  # height by width of a picture with the gap around it
     with drawing(given.picture, (1.6 + 2.5 * len(given.steps), 0.5 + 2.5 * len(rows) * shape)) as figure:
         show_tiles(figure.subplots(), pictures, [f"{steps} steps" for steps in given.steps], rows)
 

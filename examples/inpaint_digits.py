@@ -1,4 +1,4 @@
-"""Paint the lower half of digits to fit the upper one (RePaint): a row for each, its first image the digit itself.
+"""Paint the lower half of digits to fit the upper half (RePaint): a row for each digit, which begins with the digit.
 
 tinyddpm train
 python examples/inpaint_digits.py painted.png runs/digits

@@ -1,4 +1,4 @@
-"""Lead from one digit to another, above through their noise (DDIM), below half-noised and mixed (DDPM, figure 8).
+"""Interpolate between two digits: above through their noise (DDIM), below half-noised and mixed (DDPM, figure 8).
 
 tinyddpm train
 python examples/interpolate_digits.py between.png runs/digits
@@ -21,7 +21,7 @@ from tinyddpm.ops.images import from_model, to_model
 from tinyddpm.samplers import ancestral, trailing_pairs
 
 COLUMNS, STRENGTH = 9, 0.5
-IMAGES = np.array([3, 5])  # of the data set, whose first images are 0, 1, 2, …
+IMAGES = np.array([3, 5])  # indices in the data set, whose first images are 0, 1, 2, …
 
 
 def main(path: str, run: str = "runs/digits") -> None:

@@ -1,4 +1,4 @@
-"""Judge drawn digits by their nearest real digit: how many are of the class that they were drawn for?
+"""Judge drawn digits: the share whose nearest real digit is of the class that they were drawn for.
 
 tinyddpm sample runs/digits --count 1000 --npz --out drawn
 python examples/judge_digits.py drawn/samples.npz
@@ -13,7 +13,7 @@ from tinyddpm.data import open_dataset
 
 
 def squared_distances(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """From each row of a to each of b."""
+    """Return the squared distance of each row of a to each row of b, (len(a), len(b))."""
     distances: NDArray[np.float64] = (a**2).sum(1)[:, None] - 2 * a @ b.T + (b**2).sum(1)
     return distances
 

@@ -1,9 +1,9 @@
-"""Judge enlarged pictures: how near do they come to the real ones, of which the model was shown what they shrink to?
+"""Judge enlarged images: the error of images that the model draws for shrunk ones, against the originals.
 
 tinyddpm train --preset enlarge-emoji --backend numba --out runs/enlarge-emoji
 python examples/judge_enlarged.py enlarged.png runs/enlarge-emoji composed
 
-The picture has a row for each of a few: the small one, bicubic interpolation, what was drawn, and the real one.
+The picture has a row for each of some images: the small one, bicubic interpolation, the drawn one, and the original.
 """
 
 import sys
@@ -29,14 +29,14 @@ Pixels = NDArray[np.uint8]
 
 
 def by_pillow(small: Pixels, size: tuple[int, int], how: Image.Resampling) -> Pixels:
-    """Enlarge pictures (n, h, w, C) to (height, width)."""
+    """Return images (n, h, w, C) enlarged to (height, width) by Pillow."""
     channels = np.moveaxis(small, -1, 1).reshape(-1, *small.shape[1:3])
     large = np.stack([np.asarray(Image.fromarray(channel).resize(size[::-1], how)) for channel in channels])
     return np.moveaxis(large.reshape(len(small), -1, *size), 1, -1)
 
 
 def psnr(images: Pixels, real: Pixels) -> NDArray[np.float64]:
-    """Of each picture, in decibels."""
+    """Return the peak signal-to-noise ratio of each image, (n,), in decibels."""
     errors = np.mean((images.astype(float) - real) ** 2, axis=(1, 2, 3))
     decibels: NDArray[np.float64] = 10 * np.log10(255**2 / np.maximum(errors, 1e-2))
     return decibels

@@ -1,12 +1,12 @@
-"""Judge how well prompts are obeyed, on emoji: gestures and people in skin tones that were never seen together.
+"""Judge how well prompts are obeyed, on emoji: pairs of a gesture or person and a skin tone that were held out.
 
 tinyddpm train --preset emoji --backend numba --out runs/emoji
 python examples/judge_prompts.py runs/emoji --guidance 1,2,4,8 --out prompts.png
 
-The drawn picture is compared, in pixels, with all real emoji of the gesture that was asked for, in every tone, and with
-all of the tone, in every gesture. The tone is right where the nearest of the first is of it, the gesture where the
-nearest of the second is. Prompts that the run was trained on are judged beside as many that were held out, and both
-beside chance. Several runs, such as one with network.text=concat, come beside each other in the picture.
+The drawn image is compared, in pixels, with the real emoji of the wanted gesture in every tone: the tone is right if
+the nearest of them has it. It is also compared with those of the wanted tone in every gesture: the gesture is right if
+the nearest of them has it. Held-out prompts are judged, as many prompts of the training, and chance. The picture shows
+several runs, such as one with network.text=concat, one below the other.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from tinyddpm.figures.images import captioned, save_png
 Rows = NDArray[np.float64]
 
 SHOWN = 8
-"""Held-out prompts in the picture."""
+"""Number of held-out prompts in the picture."""
 
 
 class Real(NamedTuple):
-    """Real emoji of one gesture, or person, in one skin tone: n of them.
+    """n real emoji, each of one gesture or person in one skin tone.
 
     Attributes:
         captions: their names.
         images: uint8 (n, H, W, 3).
-        pairs: what each name is composed of.
+        pairs: gesture and tone of each.
     """
 
     captions: list[str]
@@ -44,7 +44,7 @@ class Real(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Which of n drawn pictures are right, (n,) each, and how many would be by chance."""
+    """Which of n drawn images have the right tone and the right gesture, (n,) each, and the shares right by chance."""
 
     tone: NDArray[np.bool_]
     gesture: NDArray[np.bool_]
@@ -56,7 +56,7 @@ class Verdict(NamedTuple):
 
 
 def real_emoji(split: str, size: tuple[int, int]) -> Real:
-    """Return the emoji of a split that are of one gesture in one tone."""
+    """Return the emoji of a split that show one gesture or person in one tone."""
     dataset = open_dataset("emoji", split=split, image_size=size)
     captions = [str(caption) for caption in dataset.columns["text"]]
     chosen = [(i, found) for i, caption in enumerate(captions) if (found := pair(caption))]
@@ -65,9 +65,9 @@ def real_emoji(split: str, size: tuple[int, int]) -> Real:
 
 
 def judged(drawn: NDArray[np.uint8], wanted: list[Pair], real: Real) -> Verdict:
-    """Return the verdict on drawn pictures (n, H, W, 3), each wanted to be of a pair that is among the real ones.
+    """Return the verdict on drawn images (n, H, W, 3), given the wanted pair of each, which is among the real ones.
 
-    Where two real pictures are equal, each is taken for the other.
+    If two real images are equal, either of them counts as right.
     """
     ours, theirs = (images.reshape(len(images), -1).astype(float) for images in (drawn, real.images))
     distances = squared_distances(ours, theirs)
@@ -85,7 +85,7 @@ def judged(drawn: NDArray[np.uint8], wanted: list[Pair], real: Real) -> Verdict:
 
 
 def squared_distances(a: Rows, b: Rows) -> Rows:
-    """Return those from each row of a to each of b."""
+    """Return the squared distance of each row of a to each row of b, (len(a), len(b))."""
     distances: Rows = (a**2).sum(1)[:, None] - 2 * a @ b.T + (b**2).sum(1)
     return distances
 
@@ -93,12 +93,12 @@ def squared_distances(a: Rows, b: Rows) -> Rows:
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--guidance", default="1,2,3,4,6,8", show_default=True, help="Scales, separated by commas.")
-@click.option("--count", default=0, help="Prompts of either kind; all that were held out if not given.")
+@click.option("--count", default=0, help="Number of prompts of either kind; that of all held-out ones if not given.")
 @click.option("--sampler", help="The sampler; the run's own if not given.")
-@click.option("--steps", type=int, help="Its steps; the run's own if not given.")
+@click.option("--steps", type=int, help="Sampling steps; the run's own number if not given.")
 @click.option("--backend", default="numba", show_default=True, help="Where to compute.")
-@click.option("--threads", default=0, help="Threads; 0 for the cores there are.")
-@click.option("--out", type=click.Path(path_type=Path), help="A picture of the first held-out prompts.")
+@click.option("--threads", default=0, help="Number of threads; 0 for one per core.")
+@click.option("--out", type=click.Path(path_type=Path), help="File for a picture of the first held-out prompts.")
 def main(
     runs: tuple[Path, ...],
     guidance: str,
@@ -138,7 +138,7 @@ def main(
 
 
 def spread(n: int, k: int) -> NDArray[np.int64]:
-    """Return k numbers below n, evenly spread."""
+    """Return k indices below n, evenly spread."""
     return np.arange(k) * n // k
 
 

@@ -1,4 +1,7 @@
-"""Pack a folder of images into an HDF5 file, read as needed: python examples/pack_folder.py FOLDER FILE.h5 [HxW]."""
+"""Pack a folder of images into an HDF5 file, from which training reads batch by batch.
+
+python examples/pack_folder.py FOLDER FILE.h5 [HxW]
+"""
 
 from __future__ import annotations
 

@@ -1,16 +1,15 @@
-"""A race on this machine: we and PyTorch train the same network on the same data, for as many minutes of wall-clock.
+"""Race this library against PyTorch: both train the same network on the same data for the same wall-clock time.
 
 python examples/race.py                                  # five minutes each, --backends numba on the digits
 python examples/race.py --minutes 20 --preset fashion-mini --backends numba,numpy --out race.png
 
-Both begin with the same weights and learn from the same batches at the same times with the same noise, by the same Adam
-at the same rates. PyTorch runs the tests' twin of our U-Net, in the variant that a short contest shows to be the
-fastest here, and its noise is drawn off the clock. They take turns of some seconds, each in a process of its own on all
-threads. After every turn, off the clock too, the loss of the averaged weights is measured on the same held-out samples,
-in float32; by that the whole takes longer than the minutes of all. Ctrl-C ends it early, with what there is. The curves
-are drawn in a picture, their numbers written beside it as JSON. With --save FOLDER each leaves a run there, in our
-format, for `tinyddpm sample`, `evaluate` and `nll`. Needs a copy of the repository with the packages of its tests:
-pip install -e '.[test]'.
+Both start from the same weights, and use the same batches, times t, noise, Adam and learning rates. PyTorch runs the
+twin of our U-Net in the tests, in the variant that is the fastest here by a short contest; its noise is drawn off the
+clock. The racers take turns of some seconds, each in a process of its own with all threads. After every turn, also off
+the clock, the loss of the averaged weights is measured on the same held-out samples in float32, so the race lasts
+longer than its minutes. Ctrl-C ends it early and reports the turns so far. The curves are drawn in a picture, and their
+numbers written beside it as JSON. With --save FOLDER each racer writes a run there, in our format, for `tinyddpm
+sample`, `evaluate` and `nll`. Needs a copy of the repository with the packages of its tests: pip install -e '.[test]'.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from typing import Any
 
 import click
 
-# What computes is imported where it is used: the contestants' processes import this file before they set their threads.
+# Array libraries are imported where they are used: the racers' processes import this file, then set their threads.
 from tinyddpm.bench.peers import find_peer, load_peer
 from tinyddpm.bench.process import PeerError, Runner
 from tinyddpm.bench.task import Task, make_task
@@ -40,24 +39,24 @@ from tinyddpm.progress import Progress, duration
 HERE = Path(__file__).resolve()
 
 OURS, TORCH = "tinyddpm", "torch"
-"""What names of racers begin with, followed by our backend or by the variant of the twin."""
+"""First words of the racers' names; our backend or the twin's variant follows."""
 
 TURN, FEWEST, MOST = 5.0, 20, 100
-"""Seconds of a turn, but for races so short or so long that each racer would have fewer turns, or more."""
+"""Seconds of a turn, and limits of the number of turns, which change the seconds for very short and long races."""
 
 ROUNDS = 3
-"""Turns of each variant in the contest for the twin's fastest."""
+"""Number of turns of each variant in the contest for the fastest variant of the twin."""
 
 WARM_UP = 3
-"""Steps before the race, of which nothing remains."""
+"""Untimed steps before the race; their weights are discarded."""
 
 ROWS = 10
-"""Moments in the table."""
+"""Number of moments in the table after the start."""
 
 
 @dataclass
 class Track:
-    """How one racer did: after each turn, and at the start, its seconds so far, its held-out loss, and its steps."""
+    """The progress of a racer: its seconds, its held-out loss and its steps, at the start and after each turn."""
 
     description: str
     seconds: list[float] = field(default_factory=list)
@@ -65,19 +64,19 @@ class Track:
     steps: list[int] = field(default_factory=list)
 
     def turn(self, seconds: float, steps: int, loss: float) -> None:
-        """Add what came of a turn."""
+        """Add a turn: its seconds, its steps, and the held-out loss after it."""
         self.seconds.append(seconds + (self.seconds[-1] if self.seconds else 0.0))
         self.steps.append(steps + (self.steps[-1] if self.steps else 0))
         self.losses.append(loss)
 
     def loss_at(self, seconds: float) -> float:
-        """Return the loss at a moment, on the straight line between two turns."""
+        """Return the loss at a moment, interpolated linearly between two turns."""
         import numpy as np
 
         return float(np.interp(seconds, self.seconds, self.losses))
 
     def moment_of(self, loss: float) -> float | None:
-        """Return the seconds after which a loss was first reached, by the end of a turn; None for never."""
+        """Return the seconds at the end of the first turn that reached this loss; None if none did."""
         return next((s for s, reached in zip(self.seconds, self.losses, strict=True) if reached <= loss), None)
 
 
@@ -98,11 +97,11 @@ class Ours:
         self.parameters = self.trainer.model.layout.size
 
     def describe(self) -> str:
-        """Return the backend's line."""
+        """Return the backend's description."""
         return self.backend.describe()
 
     def train_for(self, seconds: float) -> tuple[float, int]:
-        """Train for so long, at least one step; return the seconds it took and the number of steps."""
+        """Train for at least this long, at least one step; return the seconds and the number of steps."""
         began, first = time.perf_counter(), self.trainer.step
         while self.trainer.step == first or time.perf_counter() - began < seconds:
             self.trainer.train_step()
@@ -110,7 +109,7 @@ class Ours:
         return time.perf_counter() - began, self.trainer.step - first
 
     def held_out_loss(self) -> float:
-        """Return the loss of the averaged weights."""
+        """Return the held-out loss of the averaged weights."""
         return self.trainer.validation_loss()
 
     def save(self, path: Path) -> None:
@@ -119,12 +118,12 @@ class Ours:
 
 
 def variants(task: Task, compiled: bool) -> list[str]:
-    """Return the racers that this file has beside PyTorch's, as `tinyddpm.bench.task.Peer` says."""
+    """Return the names of this file's own racers; with `make`, this is the protocol `tinyddpm.bench.task.Peer`."""
     return [OURS]
 
 
 def make(task: Task, variant: str) -> Any:
-    """Return us, or the twin in a variant; in the process that is theirs."""
+    """Return our racer, or the twin in a variant. Called in the racer's process."""
     if variant == OURS:
         return Ours(task)
     peer: Any = load_peer(find_peer(TORCH))
@@ -132,7 +131,7 @@ def make(task: Task, variant: str) -> Any:
 
 
 def fastest_twin(task: Task, chosen: Sequence[str] | None, compiled: bool, say: Callable[[str], None]) -> str:
-    """Return the variant of the twin that trains fastest here, by the median time of a step in alternating turns."""
+    """Return the variant of the twin that trains fastest, by the median time of a step in alternating turns."""
     from tinyddpm.bench.contest import alternate, rivals
 
     with ExitStack() as stack:
@@ -152,7 +151,7 @@ def fastest_twin(task: Task, chosen: Sequence[str] | None, compiled: bool, say: 
 
 
 def race(runners: Sequence[Runner], seconds: float, watch: Callable[[float], None]) -> dict[str, Track]:
-    """Have all train for as long, turn by turn, and return what came of it by name; Ctrl-C ends it early."""
+    """Train each racer for `seconds`, in turns, and return their tracks by name. Ctrl-C ends the race early."""
     from tinyddpm.bench.contest import REST
 
     tracks = {runner.name: Track(runner.description) for runner in runners}
@@ -171,7 +170,7 @@ def race(runners: Sequence[Runner], seconds: float, watch: Callable[[float], Non
 
 
 def save(runners: Sequence[Runner], folder: Path) -> None:
-    """Have each write its run into a folder of its name."""
+    """Have each racer write its run into a folder of its name."""
     from tinyddpm.model.load import CHECKPOINT
 
     for runner in runners:
@@ -181,7 +180,7 @@ def save(runners: Sequence[Runner], folder: Path) -> None:
 
 
 def table(tracks: dict[str, Track], batch_size: int) -> Iterator[str]:
-    """Yield the lines of the table: held-out losses at some moments, and how far each came."""
+    """Yield the lines of the table: held-out losses at some moments, steps and rate of each racer."""
     end = min(track.seconds[-1] for track in tracks.values())
     width = max(map(len, tracks)) + 2
     yield f"{'held-out loss after':<22}" + "".join(f"{name:>{width}}" for name in tracks)
@@ -196,12 +195,14 @@ def table(tracks: dict[str, Track], batch_size: int) -> Iterator[str]:
     goal, end = tracks[twin].losses[-1], tracks[twin].seconds[-1]
     for name in ours:
         reached = tracks[name].moment_of(goal)
-        sooner = f"after {duration(reached)}, {end / reached:.2f} times as fast" if reached else "not in this time"
-        yield f"{name} has the loss that {twin} ends with {sooner}"
+        if reached:
+            yield f"{name} reaches the last loss of {twin} after {duration(reached)}, {end / reached:.2f} times as fast"
+        else:
+            yield f"{name} does not reach the last loss of {twin} in this time"
 
 
 def check(config: Config) -> None:
-    """Refuse what the twin does not learn: all but eps by the simple loss, told nothing but classes."""
+    """Raise ConfigError for settings that the twin does not have: it predicts eps by the simple loss, given classes."""
     training = config.training
     for setting, value, usual in (
         ("training.predict", training.predict, ("eps",)),
@@ -212,15 +213,15 @@ def check(config: Config) -> None:
         ("schedule.zero_terminal_snr", config.schedule.zero_terminal_snr, (False,)),
     ):
         if value not in usual:
-            raise ConfigError(f"{setting} is {value!r}, and PyTorch's twin takes {usual[0]!r} alone: race with that")
+            raise ConfigError(f"{setting} is {value!r}, but PyTorch's twin takes only {usual[0]!r}: race with that")
 
 
 @click.command()
 @option("--minutes", type=click.FloatRange(min=0, min_open=True), default=5.0, show_default=True, help="Of each racer.")
-@option("--backends", default="numba", show_default=True, help="Ours, such as numba,numpy.")
-@option("--variants", help="Those of PyTorch's in the contest, such as eager,channels_last; all.")
-@option("--compile", "compiled", is_flag=True, help="With torch.compile in the contest.")
-@option("--out", type=click.Path(path_type=Path), default="race.png", show_default=True, help="The picture.")
+@option("--backends", default="numba", show_default=True, help="Our backends, such as numba,numpy.")
+@option("--variants", help="PyTorch's variants in the contest, such as eager,channels_last; all if not given.")
+@option("--compile", "compiled", is_flag=True, help="Include torch.compile in the contest.")
+@option("--out", type=click.Path(path_type=Path), default="race.png", show_default=True, help="Picture to write.")
 @option("--save", "runs", type=click.Path(path_type=Path), help="Folder for a run of each racer; none if not given.")
 @configuration_options
 def main(
@@ -236,7 +237,7 @@ def main(
     assignments: tuple[str, ...],
     **values: Any,
 ) -> None:
-    """Race PyTorch: held-out loss against seconds of training, in a picture."""
+    """Race against PyTorch, and draw held-out loss over seconds of training."""
     try:
         config = configuration(preset_name, config_file, assignments, values)
         check(config)
@@ -256,7 +257,7 @@ def run(
     out: Path,
     runs: Path | None,
 ) -> None:
-    """Find the twin's fastest variant, race, draw and tell."""
+    """Find the twin's fastest variant, race, draw the curves, and print the table."""
     from tinyddpm.figures.images import save_png
     from tinyddpm.figures.lines import line_picture
     from tinyddpm.files import replacing

@@ -1,15 +1,15 @@
-"""What ranks cost on this machine, and whether the model of `tinyddpm bench --ranks` foretells it.
+"""Measure training steps on ranks of this machine, beside the prediction of `tinyddpm bench --ranks`.
 
 python examples/ranks.py                                    # 2 and 4 ranks, a network of 1.62 million parameters
 python examples/ranks.py --rounds 9 --set backend=numba
 python examples/ranks.py --ranks 2 --preset digits --set training.batch_size=16 --launcher "mpiexec --oversubscribe"
 
-One process on all cores and ranks that mpiexec starts take turns, each turn in processes of its own: A B C A B C ...
-All take training steps on the same batch, which ranks cut. Ranks measure two things more: sums by size, from which the
-link between them follows; and steps without a sum, each rank on its part of the batch, all at the same time. So what
-ranks take of each other's cores and memory is in their compute: four on two cores share each of them. The step that is
-foretold is this compute and the sum over this link, and stands beside the one measured. All numbers are medians, of
-ranks the slowest one's. Needs mpi4py and an mpiexec: pip install 'tinyddpm[mpi]'.
+One process on all cores, and ranks started by mpiexec, take turns, each turn in new processes: A B C A B C ... All take
+training steps on the same batch, which ranks divide. Ranks measure two more things: sums of several sizes, to which a
+link is fitted; and steps without a sum, each rank on its part of the batch, all at the same time. The compute of a rank
+thus includes the contention for cores and memory, as of four ranks on two cores. The prediction is this compute plus
+the sum over this link, and stands beside the measured step. All numbers are medians; for ranks, those of the slowest
+one. Needs mpi4py and an mpiexec: pip install 'tinyddpm[mpi]'.
 """
 
 from __future__ import annotations
@@ -50,34 +50,35 @@ NETWORK = {
     "network": {"channels": 32, "attention": [16], "dropout": 0.0},
     "training": {"batch_size": 32},
 }
-"""What is trained if no preset is named: the `fashion-mnist` preset's network, of 1.62 million parameters."""
+"""Settings if no preset is named: the network of the preset `fashion-mnist`, of 1.62 million parameters."""
 
 SIZES = "100000,1000000,10000000,40000000"
-"""How many numbers are summed."""
+"""Numbers of float32 that are summed."""
 
 MOST_SUMS, NUMBERS = 20, 10_000_000
-"""Sums of a size in a turn, at most, and how many numbers they come to, if these are three sums or more."""
+"""Largest number of sums of a size in a turn; and the float32 numbers that these sums, at least 3, take together."""
 
 WARM_UP = 2
-"""Steps, and sums, before any is timed."""
+"""Untimed steps, and untimed sums, before the first timed one."""
 
 STRETCH = 4
-"""Steps with a sum and without take turns in stretches of so many."""
+"""Steps with a sum and steps without alternate in stretches of this length."""
 
 BESIDE = Path(sys.executable).with_name("mpiexec")
+"""The launcher of the package mpich, in this environment."""
 
 Found = dict[str, Any]
 
 
 @click.command()
-@click.option("--ranks", default="2,4", show_default=True, help="How many ranks, as 2,4.")
+@click.option("--ranks", default="2,4", show_default=True, help="Numbers of ranks, separated by commas.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Turns of each.")
 @click.option("--steps", type=click.IntRange(1), default=12, show_default=True, help="Training steps in a turn.")
-@click.option("--sizes", default=SIZES, show_default=True, help="How many numbers are summed, two sizes or more.")
-@click.option("--launcher", default=str(BESIDE) if BESIDE.exists() else "mpiexec", help="What starts ranks by -n.")
+@click.option("--sizes", default=SIZES, show_default=True, help="Sizes of sums in float32 numbers, at least two.")
+@click.option("--launcher", default=str(BESIDE) if BESIDE.exists() else "mpiexec", help="Launcher that takes -n RANKS.")
 @click.option("--preset", "preset_name", help="Train this preset's network instead.")
-@click.option("--set", "assignments", multiple=True, metavar="TABLE.KEY=VALUE", help="Any setting, as of train.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object with all that was measured.")
+@click.option("--set", "assignments", multiple=True, metavar="TABLE.KEY=VALUE", help="Any setting, as for train.")
+@click.option("--json", "as_json", is_flag=True, help="Print all measurements as one JSON object.")
 def main(
     *,
     ranks: str,
@@ -89,7 +90,7 @@ def main(
     assignments: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Measure sums between ranks and their training steps, and hold the model against them."""
+    """Measure training steps and sums of ranks, and compare them with the prediction."""
     chosen = preset(preset_name).config if preset_name else preset("fashion-mnist").config.updated(NETWORK)
     config = chosen.updated(parse_assignments(assignments, depth=3), "--set")
     counts, summed = parse_ranks(ranks), parse_sizes(sizes)
@@ -102,7 +103,11 @@ def main(
 
 
 def parse_sizes(text: str) -> list[int]:
-    """Return the sizes of sums that a text such as "100000,1000000" tells of."""
+    """Return the sizes in a text such as "100000,1000000", ascending.
+
+    Raises:
+        ConfigError: there are fewer than two.
+    """
     found = sorted({int(size) for size in text.split(",") if size.strip().isdecimal() and int(size)})
     if len(found) < 2:
         raise ConfigError(f"--sizes {text!r}: write two sizes or more with commas between, such as 100000,1000000")
@@ -110,14 +115,14 @@ def parse_sizes(text: str) -> list[int]:
 
 
 def check(config: Config, counts: list[int]) -> None:
-    """Refuse what cannot be measured so."""
+    """Raise ConfigError if a number of ranks is 1, or does not divide the batch."""
     for count in counts:
         if count < 2:
             raise ConfigError("--ranks 1: one process is measured in any case, give numbers from 2 on")
         if config.training.batch_size % count:
             raise ConfigError(
-                f"--ranks {count} do not divide the batch of {config.training.batch_size}: give --set"
-                " training.batch_size=N that they do"
+                f"--ranks {count} does not divide the batch of {config.training.batch_size}: give another batch by"
+                " --set training.batch_size=N"
             )
 
 
@@ -130,7 +135,7 @@ def measure(
     sizes: list[int],
     launcher: list[str],
 ) -> dict[int, list[Found]]:
-    """Return what each found in each of its turns, by the number of ranks."""
+    """Return the measurements of each turn, by the number of ranks."""
     wanted = json.dumps({"config": config.to_dict(), "preset": preset_name, "steps": steps, "sizes": sizes})
     turns: dict[int, list[Found]] = {count: [] for count in (1, *counts)}
     progress = Progress()
@@ -145,8 +150,12 @@ def measure(
 
 
 def run(command: list[str]) -> Found:
-    """Return what a turn found."""
-    # The launcher's own variables, where this is itself one of its processes, would be the turn's too.
+    """Run a turn in new processes, and return its measurements.
+
+    Raises:
+        TinyDDPMError: the processes cannot start, or fail.
+    """
+    # If this process was itself started by a launcher, the turn must not inherit the launcher's variables.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PMI_", "OMPI_", "MPI_"))}
     try:
         done = subprocess.run(
@@ -165,14 +174,14 @@ def run(command: list[str]) -> Found:
 
 
 TURN = "turn"
-"""The first argument of a process that takes a turn; the second one tells what is wanted of it."""
+"""First argument of a process that takes a turn; the second is the turn's settings as JSON."""
 
 
 @click.command()
 @click.argument("wanted")
 @shared
 def turn(wanted: str, group: Group) -> None:
-    """Take training steps, of ranks also sums and steps without one, and print their seconds as JSON."""
+    """Time training steps, and for ranks also sums and steps without a sum; print the seconds as JSON."""
     told = json.loads(wanted)
     config, steps = Config.from_dict(told["config"], "turn"), told["steps"]
     backend = group.load_backend(config.backend, config.device, config.precision, config.graph)
@@ -206,7 +215,7 @@ def turn(wanted: str, group: Group) -> None:
 
 
 def timed(trainer: Trainer, steps: int) -> list[float]:
-    """Return the seconds of each of some training steps."""
+    """Return the seconds of each of `steps` training steps."""
     seconds = []
     for _ in range(steps):
         began = time.perf_counter()
@@ -217,7 +226,7 @@ def timed(trainer: Trainer, steps: int) -> list[float]:
 
 
 def timed_sums(group: Group, backend: Backend, flat: Array, kind: str) -> list[float]:
-    """Return the seconds of each of some sums of an array."""
+    """Return the seconds of each of several sums of an array over the ranks."""
     seconds, count = [], min(MOST_SUMS, max(3, NUMBERS // flat.shape[0]))
     for _ in range(WARM_UP + count):
         group.barrier()
@@ -230,12 +239,12 @@ def timed_sums(group: Group, backend: Backend, flat: Array, kind: str) -> list[f
 
 
 def slowest(group: Group, seconds: list[float]) -> list[float]:
-    """Return the most seconds that a rank took, of each thing that all did."""
+    """Return the seconds of the slowest rank, for each of the timed steps or sums."""
     return list(map(max, zip(*group.gather(seconds), strict=True)))
 
 
 def outcome(task: Task, turns: dict[int, list[Found]]) -> Found:
-    """Return what the turns come to, for `json.dumps`: medians over all that was timed, in seconds."""
+    """Return the report of all turns, for `json.dumps`: medians over all timed steps and sums, in seconds."""
 
     def middle(found: list[Found], name: str) -> float:
         return float(median(second for each in found for second in each[name]))
@@ -280,7 +289,7 @@ def outcome(task: Task, turns: dict[int, list[Found]]) -> Found:
 
 
 def table(found: Found) -> Iterator[str]:
-    """Yield the lines that tell an outcome."""
+    """Yield the lines of the report."""
     ranks, one = found["ranks"], found["one_process"]
     yield f"{found['machine']}, {found['cores']} cores, backend {found['backend']}"
     yield ", ".join(f"{name} {version}" for name, version in found["versions"].items())
@@ -292,10 +301,10 @@ def table(found: Found) -> Iterator[str]:
         yield f"{size:>16,} numbers" + "".join(f"{1e3 * each:>18,.3f}" for each in seconds)
     for each in ranks:
         link = Link(each["link"]["bytes_per_second"], each["link"]["latency_seconds"])
-        yield f"link between {each['ranks']} ranks, of these sums in fp32: {link}"
+        yield f"link between {each['ranks']} ranks, fitted to these sums in fp32: {link}"
     yield ""
     yield f"training steps of {found['parameters']:,} parameters, batch {found['batch_size']}"
-    yield f"{'':<28}{'ms':>10}{'faster':>8}{'foretold ms':>14}{'compute':>10}{'sum':>9}{'off':>8}"
+    yield f"{'':<28}{'ms':>10}{'faster':>8}{'predicted ms':>14}{'compute':>10}{'sum':>9}{'error':>8}"
     yield f"{'1 process, threads: ' + str(one['threads']):<28}{1e3 * one['step_seconds']:>10,.2f}{1:>8.2f}"
     for each in ranks:
         numbers = [1e3 * each[f"{name}_seconds"] for name in ("foretold", "compute", "sent")]

@@ -1,4 +1,4 @@
-"""Make eights of threes (SDEdit): each row from another strength, each column from another three, above all.
+"""Turn threes into eights (SDEdit): a column for each three, shown at the top, and a row for each strength.
 
 tinyddpm train
 python examples/redraw_digits.py redrawn.png runs/digits

@@ -1,4 +1,4 @@
-"""How far are drawn pictures from real ones? The Fréchet distance of their pixels, beside that of real ones.
+"""Measure the Fréchet distance of drawn images to real ones, in pixels, beside that between two sets of real images.
 
 tinyddpm sample runs/fashion --count 500 --npz --out fast --sampler dpmpp-2m-sde --steps 20
 tinyddpm sample runs/fashion --count 500 --npz --out slow --steps 250
@@ -17,7 +17,7 @@ Rows = NDArray[np.float64]
 
 
 def real(source: str, split: str, labels: NDArray[np.int64]) -> Rows:
-    """Return as many pictures of each class as `labels` has."""
+    """Return the pixels of real images, as many of each class as `labels` has."""
     dataset = open_dataset(source, split=split)
     assert dataset.labels is not None
     chosen = [np.flatnonzero(dataset.labels == k)[: np.sum(labels == k)] for k in np.unique(labels)]
@@ -25,7 +25,7 @@ def real(source: str, split: str, labels: NDArray[np.int64]) -> Rows:
 
 
 def pixels(images: NDArray[np.uint8]) -> Rows:
-    """Return pictures as rows of numbers from 0 to 1."""
+    """Return images as rows of numbers from 0 to 1, (n, H W C)."""
     return images.reshape(len(images), -1) / 255
 
 

@@ -1,4 +1,4 @@
-"""Train the MLP on a swiss roll from Python, and draw what it learned beside the data.
+"""Train the MLP on a swiss roll from Python, and draw its samples beside the data.
 
 python examples/train_points.py points.png
 """

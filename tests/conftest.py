@@ -33,15 +33,15 @@ CORES = load_backend("numpy").threads(0)
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return what `-n auto` stands for: each worker imports Torch, which takes seconds and half a gigabyte."""
+    """Return the number of workers of `-n auto`, at most 8: each imports Torch, which takes seconds and 0.5 GB."""
     return min(CORES, 8)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Share the cores out: numerical libraries in pytest-xdist's workers read these variables when they are loaded.
+    """Divide the cores among pytest-xdist's workers: numerical libraries read these variables when they are loaded.
 
-    And keep no decoded images, however slow the machine is; but bytecode, which containers are often told not to write:
-    each worker, and each of the hundreds of processes that tests start, would compile all that it imports.
+    Also switch off the cache of decoded images, and switch on that of bytecode, which containers often switch off:
+    otherwise each worker, and each of hundreds of processes that tests start, compiles all modules that it imports.
     """
     cache.WORTH = math.inf
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -53,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs all of Fashion-MNIST, which is not on every disk and takes minutes, unless -m names it."""
+    """Deselect tests of all of Fashion-MNIST, which take minutes and data that few disks have, unless -m names it."""
     if "fashion" in config.getoption("markexpr"):
         return
     left_out = [item for item in items if item.get_closest_marker("fashion")]
@@ -65,7 +65,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Skip a file that imports Torch where there is none, as a test skips that needs an optional package."""
+    """Skip a file that imports Torch if that is not installed."""
     report = yield
     raised = report.call.excinfo  # type: ignore[attr-defined]
     cause = raised and raised.value.__cause__
@@ -92,13 +92,13 @@ ON_NUMPY = {"reference": Operations, "numpy": NumpyOperations, "numba": NumbaOpe
 
 @pytest.fixture(scope="module", params=ON_NUMPY.values(), ids=ON_NUMPY)
 def ops(request: pytest.FixtureRequest, numpy_backend: Backend) -> Operations:
-    """The operations on NumPy: as the reference has them, as NumPy overrides them, and as Numba does."""
+    """Operations on NumPy's arrays: the reference, NumPy's overrides, and Numba's overrides."""
     return request.param(numpy_backend, training=True)
 
 
 @pytest.fixture(scope="module", params=OTHER_BACKENDS)
 def other_backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """Every backend but NumPy: the array API standard to the letter, Torch, and CuPy where there is a GPU."""
+    """Every backend but NumPy: array-api-strict, Numba, Torch, and CuPy where there is a GPU."""
     if request.param == "strict":
         with array_api_strict.ArrayAPIStrictFlags(api_version="2023.12"):
             yield StrictBackend()

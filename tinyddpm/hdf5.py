@@ -40,7 +40,7 @@ MANIFEST, MANIFEST_HASH = "manifest", "manifest_sha256"
 MAX_DEPTH, MAX_OBJECTS, MAX_MANIFEST = 16, 20_000, 2**26
 """Limits of a file: levels of groups, number of objects, bytes of the manifest."""
 FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
-"""The filters that HDF5 and h5py have built in, by HDF5's numbers."""
+"""The filters that a dataset may have, by HDF5's numbers."""
 COMPRESSION = {1, 32000}
 MAX_RATIO = 1032  # the largest compression ratio of deflate; LZF's is smaller
 LIBVER = ("v110", "latest")

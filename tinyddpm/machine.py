@@ -31,7 +31,7 @@ def vector_instructions() -> list[str]:
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Return the versions of Python and of those of the packages that are installed."""
+    """Return the versions of Python and of the packages by name, without packages that are not installed."""
     found = {"python": platform.python_version()}
     for package in packages:
         try:

@@ -46,7 +46,7 @@ class Progress:
         self._open = False
 
     def update(self, done: int, total: int, text: str) -> None:
-        """Show "done/total  text", unless the last line was shown just before."""
+        """Show "done/total  text" if a line is due or the work is done."""
         now = time.monotonic()
         if done < total and now < self._due:
             return

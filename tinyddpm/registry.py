@@ -62,11 +62,11 @@ def _registered(places: tuple[tuple[str, int], ...]) -> dict[str, list[Entry]]:
             continue
         group, these = name.removeprefix("tinyddpm."), set[Entry]()
         for point in points.select(group=name):
-            if point.dist is not None:
-                if point.dist not in known:
-                    known[point.dist] = point.dist.metadata
-                about = known[point.dist]
-                these.add(Entry(group, point.name, point.value, str(about["Name"]), str(about["Version"])))
+            assert point.dist is not None  # every point of an installed distribution has it
+            if point.dist not in known:
+                known[point.dist] = point.dist.metadata
+            about = known[point.dist]
+            these.add(Entry(group, point.name, point.value, str(about["Name"]), str(about["Version"])))
         found[group] = sorted(these)
     return found
 
@@ -197,7 +197,7 @@ def _words(annotation: Any) -> tuple[Any, ...]:
 
 
 def _like(value: Any, default: Any) -> bool:
-    """Whether `value` has the type of `default`; an int is accepted for a float, a tuple for a list."""
+    """Whether `value` has the type of `default`; an int also suits a float, a list and a tuple suit each other."""
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(default, bool) == isinstance(value, bool) or default is None
     if isinstance(default, float):

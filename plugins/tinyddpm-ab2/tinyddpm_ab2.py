@@ -1,4 +1,4 @@
-"""A second-order sampler that asks the network once per step, as a plugin of tinyddpm."""
+"""A second-order sampler with one network evaluation per step, as a plugin of tinyddpm."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def ab2(process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs, no
 
         x̄ += h ((1 + r/2) eps_n − r/2 eps_{n−1}),   r = h_n / h_{n−1}
 
-    The first step has no predecessor and is Euler's. Multistep formulas for diffusion are the idea of PLMS (Liu et al.
-    2022, arXiv 2202.09778).
+    The first step has no predecessor and is Euler's. PLMS (Liu et al. 2022, arXiv 2202.09778) has introduced multistep
+    methods to diffusion.
 
     Args:
         process: see `Sampler`.
         denoiser: see `Sampler`.
         x: see `Sampler`.
         pairs: see `Sampler`.
-        noise: not asked for.
+        noise: not used.
     """
     eps_before, h_before = None, 0.0
     for t, t_prev in pairs:
@@ -47,5 +47,5 @@ def ab2(process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs, no
 
 
 def _alpha_bar(process: GaussianProcess, t: int) -> float:
-    """Return alpha_bar at t, 1 at the data. A float, so that it leaves the samples' type alone."""
+    """Return alpha_bar at t, 1 at the data; as a Python float, which does not change the type of samples."""
     return float(process.alpha_bar[t]) if t >= 0 else 1.0

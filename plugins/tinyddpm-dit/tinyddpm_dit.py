@@ -1,10 +1,12 @@
 """DiT, the diffusion transformer (Peebles, Xie 2022, arXiv 2212.09748), as a plugin of tinyddpm.
 
-An image becomes a row of patches, each one token. Blocks of self-attention and perceptron work on them, told the time
-and a vector by adaLN-zero: each branch's norm is scaled and shifted, and its output gated, by what the block makes of
-the embedding. All of that starts at zero, so every block starts as the identity. A backward is its forward upside down.
-Tokens that are told, of a text for one, stand in the row after the patches ("in-context conditioning" of the paper), or
-each block attends to them by a cross-attention between the two. An image that is told is cut into patches with x_t.
+An image is cut into a sequence of patches, each of which becomes a token. Blocks of self-attention and a perceptron
+transform them, conditioned on time and a vector by adaLN-zero: a linear layer of each block computes scale and shift of
+each branch's norm, and a gate of its output, from their embedding. Its weights start at zero, so that every block
+starts as the identity. A backward reads as its forward upside down.
+
+Tokens of a condition, such as a text's, follow the patches in the sequence ("in-context conditioning" of the paper), or
+each block attends to them by a cross-attention between its two branches. A condition's image is concatenated to x_t.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from tinyddpm.nn.layers import Linear, Pass
 from tinyddpm.ops import Operations, Saved
 
 FREQUENCIES = 256
-"""Sinusoids that tell the time, as in DiT."""
+"""Number of sinusoids that embed the time, as in DiT."""
 
 
 class DiT(Parts):
@@ -29,14 +31,15 @@ class DiT(Parts):
 
     Args:
         sample_shape: (H, W, C) of the images.
-        told: of this it takes a vector, tokens of any width, and an image of any number of channels.
-        out_channels: channels predicted.
-        patch: side of a patch; it divides H and W.
-        width: of a token, a multiple of 4, at least 8.
+        told: widths of the condition's parts; tokens and an image are taken in any width.
+        out_channels: number of channels to predict.
+        patch: side of a patch in pixels, a divisor of H and W.
+        width: width of a token, a multiple of 4, at least 8.
         depth: number of blocks.
-        heads: attention heads; they divide the width.
+        heads: number of attention heads, a divisor of the width.
         mlp_ratio: width of a block's hidden layer, as a multiple of `width`.
-        text: where tokens that are told stand: "context", in the row; or "cross", where each block attends to them.
+        text: use of the condition's tokens: "context", in the sequence after the patches; or "cross", by the
+            cross-attention of each block.
 
     Raises:
         ConfigError: an option is out of range, or the patches do not fit the image.
@@ -118,7 +121,7 @@ class DiT(Parts):
         return dx, Told(vector=self.time.backward(run), tokens=dtokens, image=dimage)
 
     def _beside(self, run: Pass, patches: Array, told: Told) -> Array:
-        """Return the patches, (N, L, width), then the tokens that are told, made as wide; blocks are told the mask."""
+        """Return the patches, (N, L, width), followed by the condition's tokens in the same width; extend the mask."""
         assert self.context
         xp, context = run.ops.xp, self.context.forward(run, told.tokens)
         run.told["context"] = context
@@ -131,7 +134,8 @@ class DiT(Parts):
 class Block(Parts):
     """A transformer block with adaLN-zero: attention, then a perceptron, each modulated, gated, added to its input.
 
-    With `tokens`, their width, a cross-attention to those stands between the two, which starts at zero.
+    If `tokens`, the width of the condition's tokens, is not 0, a cross-attention to them stands between the two. Its
+    output starts at zero.
     """
 
     def __init__(self, path: str, width: int, heads: int, hidden: int, tokens: int = 0) -> None:
@@ -143,7 +147,7 @@ class Block(Parts):
         self.cross = CrossAttention(f"{path}/cross", width, tokens, heads, scale=0.0) if tokens else None
 
     def forward(self, run: Pass, x: Array) -> Array:
-        """(N, L, width) -> the same shape, told the "time", the "tokens" if it takes them, and the "mask" of keys."""
+        """(N, L, width) -> the same shape. `run.told` has "time", "tokens" if it takes them, and the "mask" of keys."""
         scale_1, shift_1, gate_1, scale_2, shift_2, gate_2 = _parts(self.modulation.forward(run, run.told["time"]), 6)
 
         h = _standardise(run, x)
@@ -164,7 +168,7 @@ class Block(Parts):
         return x + _gate(run, h, gate_2)
 
     def backward(self, run: Pass, dy: Array, *added: Array) -> Array:
-        """Return dx, and add to the gradient of "time"."""
+        """Return dx, and add to the gradient of "time"; `added` are further gradients of x."""
         dh, dgate_2 = _gate_backward(run, dy)
         dh = self.dense_2.backward(run, dh)
         dh = run.undo(run.ops.gelu_backward, dh)
@@ -190,21 +194,21 @@ class Block(Parts):
 
 
 def _gate(run: Pass, h: Array, g: Array) -> Array:
-    """Return y = h g, one gate per sample and channel: h is (N, L, C), g is (N, C). Saved are h and g."""
+    """Return y = h g, with a gate per sample and channel: h is (N, L, C), g is (N, C). h and g are saved."""
     if run.ops.training:
         run.stack.append((h, g))
     return h * g[:, None, :]
 
 
 def _gate_backward(run: Pass, dy: Array) -> tuple[Array, Array]:
-    """Return dh = dy g and dg = Σ dy h over the tokens, summed in float32 at least."""
+    """Return dh = dy g, and dg = Σ dy h over the tokens, summed in float32 or a wider type."""
     (h, g), xp = run.stack.pop(), run.ops.xp
     dg = xp.sum(dy * h, axis=1, dtype=xp.result_type(g.dtype, xp.float32))
     return dy * g[:, None, :], xp.astype(dg, g.dtype, copy=False)
 
 
 def _standardise(run: Pass, x: Array) -> Array:
-    """Layer norm without scale and shift of its own, which are of the type of biases: the modulation has them."""
+    """Return the layer norm of x without scale and shift (1 and 0, in the type of biases): the modulation has them."""
     width, xp, bias = x.shape[-1:], run.ops.xp, run.w["tokens_in/b"]
     ones, zeros = (make(width, dtype=bias.dtype, device=device(x)) for make in (xp.ones, xp.zeros))
     return run.do(run.ops.layer_norm, x, ones, zeros)
@@ -216,7 +220,7 @@ def _standardise_backward(run: Pass, dy: Array) -> Array:
 
 
 def _to_tokens(ops: Operations, x: Array, patch: int) -> Array:
-    """Return (N, H, W, C) as (N, H/p · W/p, p·p·C): each patch in a row. Its inverse is its transpose."""
+    """Return (N, H, W, C) as (N, H/p · W/p, p·p·C), a token for each patch. Its transpose is its inverse."""
     n, height, width, c = x.shape
     grid = ops.xp.reshape(x, (n, height // patch, patch, width // patch, patch, c))
     return ops.xp.reshape(ops.xp.permute_dims(grid, (0, 1, 3, 2, 4, 5)), (n, -1, patch * patch * c))
@@ -230,9 +234,9 @@ def _to_image(ops: Operations, tokens: Array, rows: int, columns: int, patch: in
 
 
 def _positions(ops: Operations, rows: int, columns: int, width: int, like: Array) -> Array:
-    """Return the fixed embedding of each patch's place, (rows · columns, width): half tells the row, half the column.
+    """Return the fixed embedding of each position, (rows · columns, width): half for its row, half for its column.
 
-    The sinusoids are those of the time, so the lowest frequency is 1/10000 where DiT stops just above.
+    The sinusoids are those of the time embedding. Their lowest frequency is 1/10000; DiT's is slightly higher.
     """
     xp = ops.xp
     row, column = (
@@ -253,7 +257,7 @@ def _parts(a: Array, count: int) -> list[Array]:
 def _check(
     sample_shape: tuple[int, ...], patch: int, width: int, depth: int, heads: int, mlp_ratio: int, text: str
 ) -> None:
-    """Refuse what cannot be built, before anything is."""
+    """Raise ConfigError if the options are out of range or do not fit the images."""
     if len(sample_shape) != 3:
         raise ConfigError(f"DiT takes images, not samples of shape {sample_shape}: use the network 'mlp' for points")
     for name, value in (("patch", patch), ("depth", depth), ("heads", heads), ("mlp_ratio", mlp_ratio)):

@@ -16,26 +16,22 @@ import tempfile
 import time
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 from accidents import PATIENCE, SCRIPT, Count
+from helpers.runs import POINTS
 from tinyddpm.backend import load_backend
 from tinyddpm.errors import TinyDDPMError
 from tinyddpm.model.checkpoint import Checkpoint, load_checkpoint
-from tinyddpm.model.config import Config
 from tinyddpm.model.load import layout_of
 from tinyddpm.progress import Progress
 from tinyddpm.training.run import start
 
-POINTS: dict[str, Any] = {
-    "data": {"source": "moons", "labels": False},
-    "network": {"name": "mlp", "width": 16, "depth": 1},
-    "schedule": {"name": "cosine", "timesteps": 20},
-    "training": {
-        "steps": 60, "batch_size": 30, "log_every": 5, "validate_every": 1000, "save_every": 1, "sample_every": 1000,
-    },
-    "sampling": {"count": 10, "variance": "small"},
-}  # fmt: skip
+SAVING = POINTS.updated(
+    {
+        "training": {"steps": 60, "validate_every": 1000, "save_every": 1, "sample_every": 1000},
+        "sampling": {"variance": "small"},
+    }
+)
 """A run that does little but save."""
 
 REFUSED, AS_SAVED = "refused in one line", "read as saved"
@@ -43,8 +39,8 @@ EARLY, READABLE, STRAIGHT = "before the first save", "readable", "as the straigh
 
 
 def train(folder: Path) -> None:
-    """Train the run of `POINTS` straight."""
-    start(Config.from_dict(POINTS), load_backend("numpy"), folder, Progress(StringIO()))
+    """Train the run of `SAVING` straight."""
+    start(SAVING, load_backend("numpy"), folder, Progress(StringIO()))
 
 
 def digest(checkpoint: Checkpoint) -> str:
@@ -138,7 +134,7 @@ def kills(count: int, seed: int = 0) -> Count:
         straight, killed, settings = Path(folder, "straight"), Path(folder, "killed"), Path(folder, "settings.toml")
         train(straight)
         wanted = digest(load_checkpoint(straight / "checkpoint.h5", layout))
-        settings.write_text(Config.from_dict(POINTS).to_toml())
+        settings.write_text(SAVING.to_toml())
         checkpoint = killed / "checkpoint.h5"
         while done < count:
             if not checkpoint.exists():
@@ -157,7 +153,7 @@ def kills(count: int, seed: int = 0) -> Count:
                 continue
             if killed_it:
                 found.add(f"kill {done}", READABLE)
-            if reached.step == POINTS["training"]["steps"]:
+            if reached.step == SAVING.training.steps:
                 found.add(f"end after kill {done}", STRAIGHT, "" if digest(reached) == wanted else "another run's end")
                 shutil.rmtree(killed)
     return found

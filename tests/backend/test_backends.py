@@ -22,6 +22,7 @@ from hypothesis.extra.numpy import arrays
 from tinyddpm import registry
 from tinyddpm.backend import Backend, Purpose, clipped, load_backend, processor
 from tinyddpm.backend.cupy_backend import CupyBackend
+from tinyddpm.backend.memory import keep_freed_memory
 from tinyddpm.backend.numba_backend import OLDEST, NumbaBackend
 from tinyddpm.backend.numpy_backend import NumpyBackend
 from tinyddpm.backend.torch_backend import TorchBackend
@@ -119,6 +120,12 @@ def test_numpy_describes_its_library() -> None:
     line = NumpyBackend("cpu").describe()
     assert line.startswith(f"numpy {np.__version__} on cpu, ")
     assert re.search(r"\((\w+ kernels( as OPENBLAS_CORETYPE wants)?, )?threads: \d+\)", line)
+
+
+def test_numpy_describes_a_blas_whose_kernels_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = {"user_api": "blas", "internal_api": "mkl", "version": None, "num_threads": 3}
+    monkeypatch.setattr("tinyddpm.backend.numpy_backend.threadpool_info", lambda: [pool])
+    assert NumpyBackend().describe().endswith(", mkl of unknown version (threads: 3)")
 
 
 @pytest.mark.parametrize(
@@ -392,6 +399,19 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 3 * 4096
+
+
+def test_another_allocator_than_glibcs_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr("ctypes.CDLL", lambda name: pytest.fail("its library was asked"))
+    assert not keep_freed_memory()
+
+
+def test_a_system_that_does_not_tell_the_peak_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Windows, where Python has no module `resource`."""
+    assert NumpyBackend().peak_memory() > 0
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert NumpyBackend().peak_memory() == 0
 
 
 @pytest.mark.parametrize("size", [0, 1, 2**16 - 1, 2**16, 5 * 2**16 + 3])

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import platform
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
 
 import tinyddpm
 from tinyddpm.bench import contest
+from tinyddpm.bench.contest import Outcome
 from tinyddpm.cli import main
-from tinyddpm.machine import vector_instructions
+from tinyddpm.errors import ConfigError
+from tinyddpm.machine import cpu_model, vector_instructions
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +74,20 @@ def fails(*arguments: str) -> str:
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
     return line
+
+
+def test_rounds_are_counted_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of training and of denoising, so twice as many as `--rounds`."""
+
+    def contest_of(*given: object) -> Outcome:
+        watch = given[-1]
+        assert callable(watch)
+        watch("sleep sleeps", 4)
+        raise ConfigError("it is over")
+
+    monkeypatch.setattr(contest, "run_contest", contest_of)
+    monkeypatch.setattr("tinyddpm.cli.bench.sys", SimpleNamespace(stderr=SimpleNamespace(isatty=lambda: True)))
+    assert run(*SMALL).stderr == "4/4  rounds of sleep sleeps\nError: it is over\n"
 
 
 @pytest.mark.parametrize("condition", ["text", "embeddings"])
@@ -162,6 +180,17 @@ def test_vector_instructions(cpuinfo: str, expected: list[str], monkeypatch: pyt
     assert vector_instructions() == expected
 
 
+def test_a_processor_of_another_system_than_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There Python names it, and its instructions are not known."""
+
+    def missing(path: Path, encoding: str) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+    assert (cpu_model(), vector_instructions()) == ("arm", [])
+
+
 def test_text_alone_and_points(here: Path) -> None:
     result = run("--preset", "toy", "--batch-size", "8", "--set", "network.width=8", "--rounds", "1", "--explain")
     assert result.exit_code == 0, result.output
@@ -169,7 +198,7 @@ def test_text_alone_and_points(here: Path) -> None:
     assert "vector instructions of the processor: " in result.stdout
     assert "points/s" in result.stdout
     assert "linear_backward" in result.stdout
-    assert "no convolutions in this network" in result.stdout
+    assert "this network has no convolutions" in result.stdout
     assert "\x1b" not in result.stdout
 
 

@@ -207,8 +207,7 @@ def test_ratios_are_to_the_fastest_peer(fakes: type[Fake], task: Task) -> None:
     assert ours["denoise"]["of_matmul"] == 20 / 1.0 / 100.0
     text = "\n".join(as_text(task, outcome, explain=True))
     assert "one 1, other 2" in text
-    assert "GFLOP are of the operations" in text
-    assert "not of the algorithm" in text
+    assert "GFLOP count the direct algorithm for all contestants" in text
 
 
 def test_medians_decide(fakes: type[Fake], task: Task) -> None:

@@ -123,6 +123,15 @@ def test_every_distinct_convolution_is_explained() -> None:
     assert all(len(costs) == 1 for costs in alone.values())
 
 
+def test_denoising_begins_again_where_the_chain_ends() -> None:
+    contestant = Ours(make_task(config().updated({"sampling": {"steps": 3}}), "digits"))
+    for _ in range(4):
+        contestant.denoise_step()
+    pairs = contestant.trainer.model.pairs(contestant.task.config.sampling)
+    assert len(pairs) == 3
+    assert [step.t for step in contestant._chain] == [t for t, _ in pairs[1:]]
+
+
 def test_plans_of_cudnn_are_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """By what the trainer's steps chose, though the profile has operations of its own; in text and in JSON."""
     if COMPILER is None:
@@ -146,7 +155,7 @@ def test_plans_of_cudnn_are_explained(monkeypatch: pytest.MonkeyPatch, tmp_path:
     standing = Standing("", [1.0], [1.0], None)
     us = f"{OURS} cupy"
     outcome = Outcome({us: standing}, {kind: {us: {}} for kind in KINDS}, {}, 1.0, {us: profile})
-    assert f"{'3x3 4→4 at 8x8':<32}{'y + residual':<14}{line}" in as_text(task, outcome, explain=True)
+    assert f"{'3x3 4→4 at 8x8':<32}{'y + residual':<14}{line}" in list(as_text(task, outcome, explain=True))
     plans = json.loads(json.dumps(as_json(task, outcome)))["one_thread"][us]["cudnn_plans"]
     refused = {"failed when run": 1, "slower": 1}
     assert plans["3x3 4→4 at 8x8"]["dx"] == {"name": "right 0.1", "refused": refused, "untried": 0, "furthest": 0.0}

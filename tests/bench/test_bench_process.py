@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tinyddpm.bench import process
+
 pytestmark = pytest.mark.slow
 
 PEER = """
@@ -32,6 +34,16 @@ def variants(task, compiled):
 
 make = Digger
 """
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc")
+def test_memory_is_what_the_system_says_or_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_use, peak = process._resident_bytes("VmRSS"), process._resident_bytes("VmHWM")
+    assert in_use is not None
+    assert peak is not None
+    assert 2**20 < in_use <= peak
+    monkeypatch.setattr(process, "Path", lambda path: Path("nowhere"))
+    assert process._resident_bytes("VmRSS") is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")

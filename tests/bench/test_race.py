@@ -138,13 +138,13 @@ def test_the_table(race: Any) -> None:
     ]  # fmt: skip
     assert lines[12].split() == ["steps", "200", "100"]
     assert lines[13].split() == ["images/s", "160.0", "80.0"]
-    assert lines[14:] == ["tinyddpm numba has the loss that torch eager ends with after 4s, 2.50 times as fast"]
+    assert lines[14:] == ["tinyddpm numba reaches the last loss of torch eager after 4s, 2.50 times as fast"]
 
 
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (["--loss", "hybrid"], "training.loss is 'hybrid', and PyTorch's twin takes 'simple' alone"),
+        (["--loss", "hybrid"], "training.loss is 'hybrid', but PyTorch's twin takes only 'simple'"),
         (["--variants", "eagre", "--backends", "numpy"], "unknown variant 'eagre': did you mean 'eager'"),
         (["--backends", "nunpy"], "unknown backend 'nunpy': did you mean 'numpy'"),
     ],

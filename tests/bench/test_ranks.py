@@ -88,7 +88,7 @@ def test_ranks_take_turns_with_one_process() -> None:
 @pytest.mark.slow
 def test_what_cannot_be_measured_is_one_line(ranks: Any) -> None:
     assert "give numbers from 2 on" in fails(*SMALL, "--ranks", "1,2")
-    assert "--ranks 3 do not divide the batch of 4" in fails(*SMALL, "--ranks", "3")
+    assert "--ranks 3 does not divide the batch of 4" in fails(*SMALL, "--ranks", "3")
     assert "--launcher, such as mpiexec" in fails(*SMALL, "--launcher", "no-such-launcher")
     assert "a turn ended with exit code 1: " in fails(*SMALL, "--launcher", "false")
     with pytest.raises(ConfigError, match="two sizes or more"):

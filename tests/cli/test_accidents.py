@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from tinyddpm.cli import _note
+from helpers.command_line import MOONS, SIX_STEPS
+from tinyddpm.cli import _note, main
 from tinyddpm.errors import TinyDDPMWarning
 from tinyddpm.model.checkpoint import read_checkpoint_header
-
-SMALL = [
-    "--data", "moons", "--steps", "6", "--timesteps", "20", "--batch-size", "16", "--sample-count", "9",
-    "--set", "network.width=16", "--set", "network.depth=1",
-]  # fmt: skip
 
 
 @pytest.fixture(params=["a pipe without a reader", "a full disk", "closed"])
@@ -33,7 +31,7 @@ def nowhere(request: pytest.FixtureRequest) -> str:
 def test_output_that_takes_nothing_ends_no_run(nowhere: str, tmp_path: Path) -> None:
     """It trains to its end, and every picture is drawn."""
     command = f'"$@" 2>{nowhere} >{nowhere}'
-    train = [sys.executable, "-m", "tinyddpm", "train", *SMALL, "--out", str(tmp_path / "run")]
+    train = [sys.executable, "-m", "tinyddpm", "train", *MOONS, *SIX_STEPS, "--out", str(tmp_path / "run")]
     subprocess.run(["bash", "-c", command, "bash", *train], check=False)
     assert read_checkpoint_header(tmp_path / "run" / "checkpoint.h5").step == 6
     assert (tmp_path / "run" / "denoising.gif").is_file()
@@ -51,3 +49,62 @@ def test_a_note_that_cannot_be_written_ends_nothing(monkeypatch: pytest.MonkeyPa
     with warnings.catch_warnings(action="always"):
         warnings.showwarning = _note
         warnings.warn("a caption is cut", TinyDDPMWarning, stacklevel=1)
+
+
+INTERRUPTED = """
+import os, runpy, signal, sys
+from importlib.abc import MetaPathFinder
+
+class Finder(MetaPathFinder):
+    def find_spec(self, name, *given):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("tinyddpm", run_name="__main__")
+"""
+"""The command line, interrupted while it is imported."""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a signal to itself")
+def test_ctrl_c_while_the_command_line_is_imported_is_no_traceback() -> None:
+    """It dies of the signal: a shell calls that 130."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+WHERE = ["tinyddpm.registry.load", "tinyddpm.cli.ranks.join"]
+"""Places before the command is imported, and before ranks have joined."""
+
+
+def interrupted(*given: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_ctrl_c_in_a_command_is_one_line(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(where, interrupted)
+    result = CliRunner().invoke(main, ["train", "--dry-run"])
+    assert (result.exit_code, result.output) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize(("rank", "says"), [("0", "interrupted\n"), ("1", "")])
+@pytest.mark.parametrize("where", WHERE)
+def test_ctrl_c_before_ranks_have_joined_is_one_line_and_kills(
+    where: str, rank: str, says: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of one that only exits, the launcher would not tell the other ranks."""
+    for name, value in {"PMI_RANK": rank, "PMI_SIZE": "2", "MPI_LOCALRANKID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(where, interrupted)
+    raised: list[int] = []
+    monkeypatch.setattr("signal.raise_signal", raised.append)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        result = CliRunner().invoke(main, ["train", "--dry-run"])
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert raised == [signal.SIGINT]
+    assert (result.output, capfd.readouterr().err) == (says, "")

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import tinyddpm
-from helpers.command_line import fails, run
+from helpers.command_line import MOONS, NARROW, ONE_LEVEL, SIX_STEPS, TWO_STEPS, fails, run
 from helpers.site import Site
 from tinyddpm import registry
 from tinyddpm.cli import COMMANDS, main
@@ -23,16 +23,13 @@ from tinyddpm.figures.images import save_png
 from tinyddpm.figures.marks import checkpoint_of
 from tinyddpm.model.checkpoint import read_checkpoint_header
 
-SMALL = [
-    "--data", "moons", "--steps", "6", "--timesteps", "20", "--batch-size", "16", "--sample-count", "9",
-    "--set", "network.width=16", "--set", "network.depth=1",
-]  # fmt: skip
+SMALL = [*MOONS, *SIX_STEPS]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "run"
-    images = [*SMALL[2:10], "--set", "network.channels=8", "--sample-every", "3"]
+    images = [*SIX_STEPS, *NARROW, "--sample-every", "3"]
     result = run("train", "--out", str(folder), *images)
     assert result.exit_code == 0, result.output
     return folder
@@ -81,7 +78,7 @@ def test_train_writes_and_says_where(here: Path) -> None:
 def test_points_of_any_dimension_are_learned_and_drawn(here: Path, dimension: int) -> None:
     """To the end, with pictures where there are any; samples can always be kept as numbers."""
     np.save("x.npy", np.random.default_rng(0).normal(size=(60, dimension)))
-    small = ["--preset", "toy", "--data", "x.npy", *SMALL[2:]]
+    small = ["--preset", "toy", *SMALL, "--data", "x.npy"]
     wrote = run("train", *small, "--out", "r", "--sample-every", "3").stdout.splitlines()
     drawn = ["wrote r/samples.png", "wrote r/denoising.gif"] if dimension == 1 else []
     assert wrote == ["trained 6 steps: r", *drawn]
@@ -121,8 +118,7 @@ def test_how_image_files_are_read_is_said_by_flags(here: Path) -> None:
         mask = Image.fromarray(np.eye(8, dtype=np.uint8) * np.uint8(k > 0))
         mask.save(f"masks/{k:02d}.tif", save_all=True, append_images=[mask])
     tiny = [
-        "--preset", "small", "--data", "masks", "--out", "run", "--steps", "1", "--batch-size", "4", "--timesteps", "3",
-        "--set", "network.channels=8", "--set", "network.multipliers=[1]", "--image-size", "8x8",
+        "--preset", "small", "--data", "masks", "--out", "run", *TWO_STEPS, *ONE_LEVEL, "--image-size", "8x8",
     ]  # fmt: skip
     assert "the images are uint8 from 0 to 1" in fails("train", *tiny)
     flags = ["--levels", "0:1", "--frames", "all", "--background", "black"]

@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.command_line import fails, run, says
+from helpers.command_line import MOONS, ONE_LEVEL, SIX_STEPS, fails, run, says
 from tinyddpm.cli import main
 from tinyddpm.data import open_dataset
 from tinyddpm.figures.marks import read_mark
 
 pytestmark = pytest.mark.slow
 
-SHORT = ["--steps", "6", "--timesteps", "20", "--batch-size", "16", "--sample-count", "9"]
-SMALL = ["--set", "network.channels=8", "--set", "network.multipliers=[1]", "--set", "network.attention=[]"]
 DIGITS = open_dataset("digits").read(np.arange(20))
 
 
@@ -32,7 +30,7 @@ def edited(*arguments: str, env: dict[str, str] | None = None) -> np.ndarray:
 
 
 def trained_on(data: list[str], folder: Path) -> str:
-    says("train", "--out", folder, *data, *SHORT, *SMALL)
+    says("train", "--out", folder, *data, *SIX_STEPS, *ONE_LEVEL)
     return str(folder)
 
 
@@ -106,7 +104,7 @@ def test_classes_are_the_images_own_unless_they_are_given(by_class: str, here: P
     assert np.array_equal(own, edited(*arguments, "--labels", "3"))
     assert not np.array_equal(own, edited(*arguments, "--labels", "8"))
     assert edited("from", by_class, "four.png", "--labels", "4", "--count", "1").shape == (1, 8, 8, 1)
-    assert "say which the images are of with --labels" in fails("edit", "from", by_class, "four.png")
+    assert "give the classes of the images with --labels" in fails("edit", "from", by_class, "four.png")
     assert "unknown class '11'" in fails("edit", "from", by_class, "four.png", "--labels", "11")
 
 
@@ -139,8 +137,8 @@ def test_between_two_classes_is_one_noise(by_class: str, here: Path) -> None:
     assert "two images, not 3: give two, or none" in fails("edit", "interpolate", by_class, *["digits:3"] * 3)
     for said, count in (([], 0), (["--labels", "3"], 1), (["--labels", "3,4,5"], 3)):
         line = fails("edit", "interpolate", by_class, *said)
-        assert f"between two prompts, not {count}: give --prompt A --prompt B, or two --labels" in line
-    assert "--strength is of images" in fails("edit", "interpolate", by_class, "--labels", "3,4", "--strength", "0.5")
+        assert f"takes two prompts or classes, not {count}: give --prompt A --prompt B, or two --labels" in line
+    assert "--strength is for two" in fails("edit", "interpolate", by_class, "--labels", "3,4", "--strength", "0.5")
     assert "trained without captions" in fails("edit", "interpolate", by_class, "--prompt", "a", "--prompt", "b")
 
 
@@ -245,7 +243,7 @@ def test_bad_input_is_one_line(plain: str, here: Path, tmp_path_factory: pytest.
     assert fails("edit", "interpolate", plain, "four.png")
     assert fails("edit", "inpaint", plain, "four.png")
     points = tmp_path_factory.mktemp("points") / "run"
-    moons = ["--data", "moons", *SHORT, "--set", "network.width=16"]
+    moons = [*MOONS, *SIX_STEPS]
     assert run("train", "--out", str(points), *moons).exit_code == 0
     assert "draws samples of shape (2,): edit is for images" in fails("edit", "from", str(points), "four.png")
     assert not list(Path().glob("edits*"))

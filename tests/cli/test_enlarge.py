@@ -9,15 +9,14 @@ import pytest
 from PIL import Image
 
 import tinyddpm
-from helpers.command_line import fails, says
+from helpers.command_line import ONE_LEVEL, SIX_STEPS, fails, says
 from tinyddpm.data import open_dataset
 from tinyddpm.errors import ConfigError
 from tinyddpm.ops.images import shrunk
 
 pytestmark = pytest.mark.slow
 
-SHORT = ["--steps", "6", "--timesteps", "20", "--batch-size", "16", "--sample-count", "2", "--schedule", "cosine"]
-SMALL = ["--set", "network.channels=8", "--set", "network.multipliers=[1]", "--set", "network.attention=[]"]
+SMALL = [*SIX_STEPS, *ONE_LEVEL, "--sample-count", "2", "--schedule", "cosine"]
 DIGITS = shrunk(open_dataset("digits").read(np.arange(6)), 2)
 
 
@@ -37,7 +36,7 @@ def rms(images: np.ndarray, small: np.ndarray) -> float:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("enlarge") / "run"
-    says("train", "--no-labels", "--condition", "image", "--condition-dropout", "0.1", "--out", folder, *SHORT, *SMALL)
+    says("train", "--no-labels", "--condition", "image", "--condition-dropout", "0.1", "--out", folder, *SMALL)
     return folder
 
 
@@ -97,7 +96,7 @@ def test_noise_is_put_on_and_told(model: Path, here: Path) -> None:
 
 def test_what_cannot_be_enlarged_is_one_line(model: Path, here: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     plain = tmp_path_factory.mktemp("plain") / "run"
-    says("train", "--no-labels", "--out", plain, *SHORT, *SMALL)
+    says("train", "--no-labels", "--out", plain, *SMALL)
     assert "not trained to enlarge pictures: train one with --condition image" in fails(
         "edit", "enlarge", plain, "one.png"
     )
@@ -134,7 +133,6 @@ def test_from_words_to_a_larger_picture_in_two_commands(model: Path, here: Path)
         *words,
         "--out",
         "words",
-        *SHORT,
         *SMALL,
     )
     says(

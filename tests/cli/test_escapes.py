@@ -9,21 +9,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 import tinyddpm
+from helpers.command_line import NARROW, TWO_STEPS
 from helpers.headers import rewritten
 from helpers.site import Site
 from tinyddpm.cli import main
+from tinyddpm.cli.output import line_of
 from tinyddpm.errors import DataError, shown
 from tinyddpm.figures.terminal import legend
 from tinyddpm.progress import Progress
 
 HOSTILE = "a\x1b[2J\x1b]0;title\x07\rb\x9b31m\x7f\u202ec\u2028d\ue000\U000e0001e\nError: f"
 SHOWN = r"a\u001b[2J\u001b]0;title\u0007\u000db\u009b31m\u007f\u202ec\u2028d\ue000\U000e0001e\u000aError: f"
-SMALL = ["--steps", "2", "--timesteps", "5", "--batch-size", "4", "--sample-count", "4"]
 
 
 def run(*arguments: str) -> Result:
@@ -38,7 +40,7 @@ def run(*arguments: str) -> Result:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose first class has a hostile name."""
     folder = tmp_path_factory.mktemp("escapes") / "run"
-    assert run("train", *SMALL, "--labels", "--set", "network.channels=8", "--out", str(folder)).exit_code == 0
+    assert run("train", *TWO_STEPS, *NARROW, "--labels", "--out", str(folder)).exit_code == 0
 
     def change(header: dict[str, list[str]]) -> None:
         header["classes"][0] = HOSTILE
@@ -90,6 +92,7 @@ def test_progress_and_legends() -> None:
 
 def test_an_error_is_one_line_wherever_it_is_caught() -> None:
     assert str(DataError(f"{HOSTILE} is no image")) == f"{SHOWN} is no image"
+    assert line_of(click.UsageError(f"{HOSTILE} is no option")) == f"{SHOWN} is no option"
 
 
 def test_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,15 +17,19 @@ import pytest
 from PIL import Image
 
 from helpers import command_line
-from helpers.command_line import run, says
+from helpers.command_line import MOONS, NARROW, SIX_STEPS, run, says, trained
+from tinyddpm.cli.evaluate import _training
+from tinyddpm.data import open_dataset
+from tinyddpm.data.base import Dataset
 from tinyddpm.figures.marks import read_mark
 from tinyddpm.metrics import evaluation
 from tinyddpm.metrics.plain import Pixels
+from tinyddpm.model.config import Config
 from tinyddpm.model.model import Model
+from tinyddpm.progress import unwatched
 
 pytestmark = pytest.mark.slow
 
-SMALL = ["--steps", "6", "--timesteps", "12", "--batch-size", "16", "--sample-count", "4", "--sample-every", "1000"]
 FEW = ["--count", "30", "--sampler", "ddim", "--steps", "3"]
 
 fails = partial(command_line.fails, "evaluate")
@@ -35,22 +39,16 @@ def report(*arguments: str) -> dict[str, Any]:
     return json.loads(says("evaluate", *arguments, "--json"))
 
 
-def trained(folder: Path, *arguments: str) -> str:
-    says("train", "--out", folder, *arguments, *SMALL)
-    return str(folder)
-
-
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
     """By class, and trained for guidance."""
     folder = tmp_path_factory.mktemp("evaluate") / "digits"
-    return trained(folder, "--set", "network.channels=8", "--condition-dropout", "0.5")
+    return trained(folder, *SIX_STEPS, *NARROW, "--condition-dropout", "0.5")
 
 
 @pytest.fixture(scope="module")
 def points(tmp_path_factory: pytest.TempPathFactory) -> str:
-    small = ("--set", "network.width=16", "--set", "network.depth=1")
-    return trained(tmp_path_factory.mktemp("evaluate") / "points", "--data", "moons", *small)
+    return trained(tmp_path_factory.mktemp("evaluate") / "points", *SIX_STEPS, *MOONS)
 
 
 NUMBERS = [
@@ -69,9 +67,9 @@ def test_a_table_for_a_newcomer(digits: str, tmp_path: Path) -> None:
     drawn, real, copies, seen, floor, _, titles, *rows = result.stdout.splitlines()
     assert drawn.startswith(f"300 samples of {digits}, step 6, average weights, sha256 ")
     assert real.startswith("beside 179 of 179 of digits")
-    assert copies == "copies are looked for among 1618 training samples"
+    assert copies == "copies are searched among 1618 training samples"
     assert seen == "seen by pixels: pixels from 0 to 1; resize: none"
-    assert floor == "floor: 89 of the real ones beside 89 others; of so few it is higher than of more"
+    assert floor == "floor: 89 of the real ones beside 89 others; fewer samples than are drawn make it higher"
     assert titles.split() == ["floor", "drawn"]
     numbers, written = rows[: len(NUMBERS)], rows[len(NUMBERS) :]
     assert [row[:17].rstrip() for row in numbers] == NUMBERS
@@ -189,7 +187,20 @@ def test_interrupted_it_keeps_what_it_drew(
     assert len(batches) == 3
 
 
-def test_a_sweep_is_a_table_and_a_picture(digits: str, tmp_path: Path) -> None:
+def test_training_samples_are_looked_for_where_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def opened(config: Config, *given: object) -> Dataset:
+        asked.append(config.data.data_dir)
+        return open_dataset("digits")
+
+    monkeypatch.setattr("tinyddpm.training.assembly.open_data", opened)
+    for folder in (None, "there"):
+        assert len(_training(Config.from_dict({"data": {"data_dir": "gone"}}), folder, 7, unwatched, False)) == 7
+    assert asked == ["gone", "there"]
+
+
+def test_a_sweep_is_a_table_and_a_picture(digits: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     result = run("evaluate", digits, *FEW, "--sweep", "guidance=1,2.5", "--out", str(tmp_path))
     assert result.exit_code == 0, result.output
@@ -204,6 +215,11 @@ def test_a_sweep_is_a_table_and_a_picture(digits: str, tmp_path: Path) -> None:
     assert (made["made_by"], made["options"]["sweep"]) == ("tinyddpm evaluate", "guidance=1,2.5")
     alone = report(digits, *FEW, "--guidance", "2.5", "--out", str(tmp_path))
     assert alone["drawn"][0]["numbers"] == both[1]["numbers"]
+    (tmp_path / f"{found.stem}.png").unlink()
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    again = run("evaluate", digits, *FEW, "--sweep", "guidance=1,2.5", "--out", str(tmp_path))
+    assert "note: drawing figures needs matplotlib" in again.stderr
+    assert again.stdout.endswith(f"wrote {tmp_path / found.stem}-closest-2.5.png\n")
 
 
 def test_steps_and_samplers_are_swept_too(digits: str, tmp_path: Path) -> None:
@@ -227,7 +243,7 @@ def test_captions_are_asked_for(tmp_path: Path) -> None:
     bright = rng.integers(0, 2, 200)
     images = np.clip(60 + 120 * bright[:, None, None] + rng.integers(0, 30, (200, 8, 8)), 0, 255).astype(np.uint8)
     np.savez(tmp_path / "data.npz", images=images, captions=np.asarray(["dark square", "bright square"])[bright])
-    small = ("--set", "network.channels=8", "--set", "condition.token_width=16", "--condition", "text")
+    small = (*SIX_STEPS, *NARROW, "--set", "condition.token_width=16", "--condition", "text")
     made = trained(tmp_path / "run", "--data", str(tmp_path / "data.npz"), "--preset", "small", "--no-labels",
                    "--set", "data.image_size='8x8'", "--set", "network.attention='auto'", *small)  # fmt: skip
     found = report(made, "--count", "8", *FEW[2:], "--metrics", "obedience")
@@ -239,13 +255,12 @@ def test_captions_are_asked_for(tmp_path: Path) -> None:
 def test_without_what_was_trained_on_there_is_no_memorisation(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     np.save(tmp_path / "data.npy", rng.normal(size=(200, 2)))
-    small = ("--set", "network.width=16", "--set", "network.depth=1")
-    made = trained(tmp_path / "run", "--data", str(tmp_path / "data.npy"), "--preset", "toy", *small)
+    made = trained(tmp_path / "run", "--data", str(tmp_path / "data.npy"), "--preset", "toy", *SIX_STEPS)
     os.rename(tmp_path / "data.npy", tmp_path / "other.npy")
     of_other = [made, *FEW, "--data", str(tmp_path / "other.npy"), "--split", "train"]
     result = run("evaluate", *of_other)
     assert result.exit_code == 0, result.output
-    assert "note: without memorisation, as what the run trained on is not there: there is no file" in result.stderr
+    assert "note: without memorisation, which needs the training data: there is no file" in result.stderr
     assert "near training" not in result.stdout
     assert "frechet" in result.stdout
     assert "there is no file or folder" in fails(*of_other, "--metrics", "frechet,memorisation")
@@ -260,8 +275,8 @@ def test_errors_are_one_line(digits: str, points: str, tmp_path: Path) -> None:
     assert "unknown option of feature 'pixels' 'weights'" in fails(digits, "--weights", "any.pth")
     unfound = fails(digits, "--features", "inception", "--weights", str(tmp_path / "any.pth"))
     assert f"no weights of Inception at {tmp_path / 'any.pth'}: give --weights pt_inception-2015" in unfound
-    assert "features 'coordinates' are of points" in fails(digits, *FEW, "--features", "coordinates")
-    assert "features 'pixels' are of uint8 images" in fails(points, *FEW, "--split", "train", "--features", "pixels")
+    assert "features 'coordinates' need points" in fails(digits, *FEW, "--features", "coordinates")
+    assert "features 'pixels' need uint8 images" in fails(points, *FEW, "--split", "train", "--features", "pixels")
     np.save(tmp_path / "few.npy", np.zeros((3, 2), np.float32))
     few = fails(points, *FEW, "--data", str(tmp_path / "few.npy"), "--split", "train")
     assert "3 samples are too few for two halves: give four or more" in few

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from helpers import command_line
-from helpers.command_line import run, says
+from helpers.command_line import NARROW, TWO_STEPS, run, says, trained
 from tinyddpm import __version__
 from tinyddpm.cli.figure import figure
 from tinyddpm.figures.marks import read_mark
@@ -21,21 +21,16 @@ pytestmark = pytest.mark.slow
 
 pytest.importorskip("matplotlib", reason="needs the figures extra")
 
-SMALL = ["--steps", "2", "--timesteps", "12", "--batch-size", "8", "--sample-count", "4", "--threads", "1"]
+SMALL = [*TWO_STEPS, "--timesteps", "12", "--batch-size", "8", "--threads", "1"]
 PROCESS = ["forward", "schedules", "diffused", "kernel", "posterior"]
 DRAWN = ["denoising", "content-detail", "guidance", "steps", "straightness", "text-attention"]
 MEASURED = ["single-step", "loss-by-time", "rate-distortion", "vae"]
 TINY = [
-    "--schedule", "cosine", "--set", "network.channels=8", "--set", "network.multipliers=[1,2]",
-    "--set", "network.blocks=1", "--condition-dropout", "0.2",
+    *SMALL, *NARROW, "--schedule", "cosine", "--set", "network.multipliers=[1,2]", "--set", "network.blocks=1",
+    "--condition-dropout", "0.2",
 ]  # fmt: skip
 
 draws, fails = partial(says, "figure"), partial(command_line.fails, "figure")
-
-
-def trained(folder: Path, *arguments: str) -> str:
-    says("train", "--out", folder, *arguments, *SMALL)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +40,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def points(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("figure") / "points", "--data", "mixture-1d", "--schedule", "cosine")
+    return trained(tmp_path_factory.mktemp("figure") / "points", *SMALL, "--data", "mixture-1d", "--schedule", "cosine")
 
 
 def test_every_figure_says_what_to_see_and_its_equation() -> None:
@@ -82,11 +77,12 @@ def test_data_of_a_user_s_own_are_drawn(here: Path) -> None:
     assert "<svg" in Path("f.svg").read_text()
     draws("diffused", "--data", "1.npy", "--t", "3", *few)
     assert "cannot draw points of shape (40, 3)" in fails("forward", "--data", "3.npy", *few)
-    assert "this figure is of numbers, so give points (n, 1)" in fails("diffused", "--data", "2.npy", *few)
+    assert "this figure is one-dimensional: give points (n, 1)" in fails("diffused", "--data", "2.npy", *few)
     assert "t is 20: give a time from 0 to 19" in fails("forward", "--at", "20", *few)
     assert "give times from 0 to 19, separated by commas" in fails("forward", "--at", "a", *few)
     assert "this figure is of images" in fails("schedules", "--data", "2.npy", "--timesteps", "30")
-    assert "there are none from that number on, the last is 39" in fails("forward", "--data", "2.npy", "--first", "40")
+    assert "there is no number 1797, the last is 1796" in fails("schedules", "--data", "digits", "--number", "1797")
+    assert "--first is beyond the last number, 39" in fails("forward", "--data", "2.npy", "--first", "40")
 
 
 @pytest.mark.parametrize("name", MEASURED)
@@ -106,7 +102,7 @@ def test_figures_of_what_is_drawn(here: Path, digits: str, points: str) -> None:
     draws("steps", digits, "--steps", "2,0", "--count", "3", "--sampler", "ddim")
     draws("steps", points, "--steps", "2,3", "--count", "30", "--out", "s.png")
     draws("guidance", digits, "--scales", "1,2.5", "--count", "3", *few)
-    assert "RMSE between two endings" in draws("content-detail", digits, "--starts", "2", "--endings", "2", *few)
+    assert "RMSE between two samples" in draws("content-detail", digits, "--starts", "2", "--endings", "2", *few)
     written = {path.name for path in Path("figures").iterdir()}
     assert written == {"denoising.png", "steps.png", "guidance.png", "content-detail.png"}
 

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from helpers.command_line import MOONS, TWO_STEPS
 from helpers.headers import rewritten
 from tinyddpm.cli import main
 from tinyddpm.errors import CheckpointError, ConfigError, TinyDDPMError
 from tinyddpm.model.config import Config, parse_toml, read_toml
 from tinyddpm.report.metrics import read_metrics
 from tinyddpm.training.record import read_record
-
-SMALL = ["--data", "moons", "--steps", "2", "--timesteps", "5", "--batch-size", "4", "--sample-count", "4"]
 
 
 def answer(*arguments: str) -> str:
@@ -37,8 +36,7 @@ def answer(*arguments: str) -> str:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile") / "run"
-    small = [*SMALL, "--set", "network.width=8", "--set", "network.depth=1"]
-    assert answer("train", *small, "--out", str(folder)).startswith("trained")
+    assert answer("train", *TWO_STEPS, *MOONS, "--out", str(folder)).startswith("trained")
     return folder / "checkpoint.h5"
 
 
@@ -98,7 +96,7 @@ def test_info_builds_nothing(trained: Path, tmp_path: Path, change: dict[str, An
 
     found = json.loads(answer("info", str(rewritten(trained, tmp_path / "hostile.h5", changed)), "--json"))
     assert found["config"]["network"].items() >= change.items()
-    assert found["parameters"] == 8 * 8 + 8 + 8 * 8 + 8 + 2 * 8 + 8 + 3 * (8 * 8 + 8) + 8 * 2 + 2
+    assert found["parameters"] == 16 * 16 + 16 + 16 * 16 + 16 + 2 * 16 + 16 + 3 * (16 * 16 + 16) + 16 * 2 + 2
 
 
 def test_manifest_nested_too_deeply(trained: Path, tmp_path: Path) -> None:
@@ -152,7 +150,7 @@ def test_a_byte_order_mark_is_no_setting(tmp_path: Path) -> None:
 )
 def test_set(assignments: list[str], message: str) -> None:
     given = [part for text in assignments for part in ("--set", text)]
-    assert message in answer("train", *SMALL, "--dry-run", *given)
+    assert message in answer("train", *TWO_STEPS, *MOONS, "--dry-run", *given)
 
 
 def test_settings_are_bounded() -> None:

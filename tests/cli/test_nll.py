@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from helpers import command_line
-from helpers.command_line import run, says
+from helpers.command_line import NARROW, SIX_STEPS, run, says, trained
 from tinyddpm.backend import load_backend
 from tinyddpm.cli import main
 from tinyddpm.data import open_dataset
@@ -23,10 +24,6 @@ from tinyddpm.training.assembly import make_trainer
 
 pytestmark = pytest.mark.slow
 
-SMALL = [
-    "--steps", "6", "--timesteps", "30", "--batch-size", "16", "--sample-count", "9", "--sample-every", "1000",
-]  # fmt: skip
-
 fails = partial(command_line.fails, "nll")
 
 
@@ -34,27 +31,35 @@ def report(*arguments: str) -> dict[str, Any]:
     return json.loads(says("nll", *arguments, "--json"))
 
 
-def trained(folder: Path, *arguments: str) -> str:
-    says("train", "--out", folder, *arguments, *SMALL)
-    return str(folder)
-
-
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
     """By class, with a learned variance."""
     folder = tmp_path_factory.mktemp("nll") / "digits"
-    return trained(folder, "--set", "network.channels=8", "--loss", "hybrid")
+    return trained(folder, *SIX_STEPS, *NARROW, "--loss", "hybrid")
 
 
 @pytest.fixture(scope="module")
 def points(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return trained(tmp_path_factory.mktemp("nll") / "points", "--data", "moons")
+    return trained(tmp_path_factory.mktemp("nll") / "points", *SIX_STEPS, "--data", "moons")
 
 
 def test_every_option_has_help() -> None:
     assert run("nll", "--help").exit_code == 0
     parameters = main.get_command(None, "nll").params
     assert all(parameter.help for parameter in parameters if parameter.param_type_name == "option")
+
+
+def test_without_matplotlib_the_report_is_written(digits: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    few = ("--count", "2", "--times", "2", "--flow", "--flow-steps", "2")
+    result = run("nll", digits, *few, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "note: drawing figures needs matplotlib" in result.stderr
+    (written,) = tmp_path.iterdir()
+    flow = json.loads(written.read_text())["flow"]
+    (row,) = [line.split() for line in result.stdout.splitlines() if line.startswith(" flow")]
+    assert float(row[1]) == pytest.approx(flow["mean"], abs=1e-4)
+    assert " ".join(row).endswith("by the probability flow in 2 steps, without L_0")
 
 
 def test_a_table_for_a_newcomer(digits: str) -> None:
@@ -75,7 +80,7 @@ def test_json_says_it_all(digits: str) -> None:
     found = report(digits, "--count", "5", "--draws", "2", "--flow", "--flow-steps", "7")
     about = {"checkpoint", "step", "weights", "data", "split", "samples", "draws", "seed", "T", "times", "variance"}
     assert set(found) == about | {"unit", "bound", "steps", "flow"}
-    assert (found["samples"], found["draws"], found["T"], found["times"]) == (5, 2, 30, 30)
+    assert (found["samples"], found["draws"], found["T"], found["times"]) == (5, 2, 20, 20)
     assert (found["unit"], found["split"], found["weights"]) == ("bits/dim", "held-out", "average")
     assert list(found["bound"]) == ["L_T", "L_t", "L_0", "total"]
     for part in [*found["bound"].values(), found["flow"]]:
@@ -87,8 +92,8 @@ def test_json_says_it_all(digits: str) -> None:
     assert found["flow"]["steps"] == 7
     steps = found["steps"]
     assert set(steps) == {"t", "weight", "bits", "se", "mse_x_0", "mse_eps", "rate", "distortion"}
-    assert all(len(column) == 30 for column in steps.values())
-    assert steps["t"] == list(range(30))
+    assert all(len(column) == 20 for column in steps.values())
+    assert steps["t"] == list(range(20))
     assert found["bound"]["total"]["mean"] == pytest.approx(steps["rate"][0] + steps["bits"][0])
     np.testing.assert_allclose(np.square(steps["distortion"]), np.multiply(127.5**2, steps["mse_x_0"]), rtol=1e-9)
 
@@ -117,7 +122,7 @@ def test_some_times_say_what_they_add(digits: str) -> None:
     total = found["bound"]["total"]
     assert total["se_times"] > 0
     assert total["se"] == pytest.approx(np.hypot(total["se_samples"], total["se_times"]))
-    assert sum(found["steps"]["weight"]) == 30
+    assert sum(found["steps"]["weight"]) == 20
 
 
 def test_points_have_a_density(points: str) -> None:
@@ -155,11 +160,11 @@ def test_errors_are_one_line(digits: str, points: str, tmp_path: Path) -> None:
     assert "no split 'test'" in fails(digits, "--split", "test")
     assert "no split 'composed': use 'train'" in fails(digits, "--split", "composed")
     assert "the model's are 8x8x1" in fails(digits, "--data", "moons", "--split", "train")
-    assert "nothing of moons was held out" in fails(points, "--data", "moons", "--split", "held-out")
-    assert "give an even number from 2 to 29" in fails(digits, "--times", "5")
-    assert "30 steps of the flow on a chain of 30" in fails(digits, "--flow", "--flow-steps", "30")
+    assert "held out nothing of moons" in fails(points, "--data", "moons", "--split", "held-out")
+    assert "give an even number from 2 to 19" in fails(digits, "--times", "5")
+    assert "20 steps of the flow on a chain of 20" in fails(digits, "--flow", "--flow-steps", "20")
     assert "give --flow with it" in fails(digits, "--flow-steps", "3")
     assert "nothing" in fails(str(tmp_path / "nothing"))
     images = tmp_path / "images.npy"
     np.save(images, np.zeros((3, 8, 8), np.uint8))
-    assert "takes data with these classes" in fails(digits, "--data", str(images), "--split", "train")
+    assert "give data with these classes" in fails(digits, "--data", str(images), "--split", "train")

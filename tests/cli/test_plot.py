@@ -76,8 +76,8 @@ def test_what_is_wrong_is_one_line(here: Path) -> None:
     for arguments, line in {
         ("nowhere",): "Error: nowhere is no run folder: it has no metrics.jsonl",
         ("a", "--metrics", "los"): "Error: unknown metric 'los': did you mean 'loss'?",
-        ("empty",): "Error: nothing of this is logged as yet",
-        ("a", "--follow"): "Error: --follow draws on a terminal, and standard output is none: leave it out",
+        ("empty",): "Error: none of these metrics is logged yet",
+        ("a", "--follow"): "Error: --follow draws on a terminal, but standard output is not one: leave it out",
         ("a", "--out", "a.pdf"): "Error: a.pdf: figures are PNG or SVG: give a name that ends in .png or .svg",
     }.items():
         result = run(*arguments)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.command_line import fails, run
+from helpers.command_line import NARROW, TWO_STEPS, fails, run
 from tinyddpm.model.model import Model
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("here")]
@@ -28,8 +28,7 @@ EIGHT = ["--count", "8", "--batch-size", "2", "--sample-steps", "3", "--npz", "-
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two steps."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    small = ["--steps", "2", "--timesteps", "6", "--batch-size", "4", "--sample-count", "4", "--threads", "1"]
-    assert run("train", "--out", folder, *small, "--set", "network.channels=8").exit_code == 0
+    assert run("train", "--out", folder, *TWO_STEPS, *NARROW, "--threads", "1").exit_code == 0
     return folder
 
 
@@ -83,9 +82,7 @@ def test_stopped_by_a_signal(
     assert result.stderr.splitlines()[-1] == (
         f"stopped by {number.name}; 4 of 8 samples are kept: go on with --resume --out out"
     )
-    assert "holds samples that were stopped: go on with --resume" in fails(
-        "sample", str(trained), *EIGHT, "--out", "out"
-    )
+    assert "holds stopped samples: go on with --resume" in fails("sample", str(trained), *EIGHT, "--out", "out")
     numbers.clear()
     assert run("sample", str(trained), *EIGHT, "--batch-size", "3", "--out", "out", "--resume").exit_code == 0
     assert numbers == [4, 5, 6, 7]
@@ -163,7 +160,7 @@ def test_what_is_not_the_same_is_refused(
     for change in (["--seed", "1"], ["--sample-steps", "2"], ["--raw"]):
         line = fails("sample", str(trained), *EIGHT[:-1], *change, "--out", "out", "--resume")
         assert "holds samples of another command" in line
-    assert "holds no samples that were stopped" in fails("sample", str(trained), "--out", "other", "--resume")
+    assert "holds no stopped samples" in fails("sample", str(trained), "--out", "other", "--resume")
     numbers.clear()
     more = ["--count", "10", "--first", "1"]
     assert run("sample", str(trained), *EIGHT[:-1], *more, "--out", "out", "--resume").exit_code == 0

@@ -9,31 +9,27 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 import tinyddpm
+from helpers.command_line import NARROW, TWO_STEPS, run
 from helpers.headers import rewritten
 from tinyddpm.cli import COMMANDS, main
-from tinyddpm.cli.options import GroupedOption
+from tinyddpm.cli.options import GroupedCommand, GroupedOption
+from tinyddpm.cli.trained import open_model
 from tinyddpm.errors import ConfigError
+from tinyddpm.figures.images import save_png
+from tinyddpm.figures.marks import read_mark
+from tinyddpm.model.config import preset
 from tinyddpm.model.sampling import class_names, class_numbers
 
 pytestmark = pytest.mark.slow
-
-SMALL = ["--steps", "2", "--timesteps", "5", "--batch-size", "4", "--sample-count", "4", "--set", "network.channels=8"]
-
-
-def run(*arguments: str, env: dict[str, str] | None = None) -> Result:
-    result = CliRunner().invoke(main, arguments, env=env)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("usage") / "run"
-    assert run("train", *SMALL, "--labels", "--out", str(folder)).exit_code == 0
+    assert run("train", *TWO_STEPS, *NARROW, "--labels", "--out", str(folder)).exit_code == 0
     return folder
 
 
@@ -141,6 +137,35 @@ def test_help_shows_arguments_first_and_what_has_no_heading_last() -> None:
         assert headings[-1] == "Other:"
         assert len(set(headings)) == len(headings)
         assert long.partition("\nOther:\n")[2].split()[:2] == ["-h,", "--help"]
+
+
+def test_help_leaves_out_what_is_hidden() -> None:
+    command = GroupedCommand("made", params=[GroupedOption(["--secret"], help="Not for all.", hidden=True)])
+    text = CliRunner().invoke(command, ["--help"]).output
+    assert text == "Usage: made [OPTIONS]\n\nOther:\n  --help  Show this message and exit.\n"
+
+
+def test_settings_in_the_mark_of_a_picture_are_told(tmp_path: Path) -> None:
+    """As of one that a run draws on its way, when there is no checkpoint."""
+    path, config = tmp_path / "x.png", preset("toy").config
+    save_png(path, np.zeros((2, 2, 3), np.uint8), {"made_by": "tinyddpm train", "configuration": config.to_dict()})
+    assert run("info", str(path)).stdout == f"made_by       tinyddpm train\n\n{config.to_toml()}"
+
+
+def test_what_has_changed_about_plugins_is_told(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tinyddpm.model.checkpoint.plugin_notes", lambda loaded: [f"step {loaded.step}: dit is newer"])
+    open_model(trained, False, backend="numpy", device=None, precision="fp32", graph=True, threads=1)
+    assert capsys.readouterr().err == "note: step 2: dit is newer\n"
+
+
+def test_schedules_are_drawn_into_a_file(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "two.png"
+    said = run("schedule", "linear", "cosine", "--timesteps", "50", "--png", str(path)).stdout
+    assert said.endswith(f"wrote {path}\n")
+    assert read_mark(path)["options"] == {"names": ["linear", "cosine"], "timesteps": 50, "zero-terminal-snr": False}
 
 
 def test_long_drawing_says_how_long(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

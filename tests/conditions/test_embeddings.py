@@ -12,7 +12,7 @@ from click.testing import CliRunner
 import tinyddpm
 from tinyddpm.backend import load_backend
 from tinyddpm.cli import main
-from tinyddpm.conditions import Asked
+from tinyddpm.conditions import Asked, Wish
 from tinyddpm.conditions.embeddings import Embeddings
 from tinyddpm.data.base import ArrayDataset
 from tinyddpm.errors import ConfigError, DataError
@@ -50,6 +50,13 @@ def test_tokens_are_mapped_and_those_that_are_there_averaged() -> None:
         expected = mean @ w["embeddings/vector/w"] + w["embeddings/vector/b"]
         np.testing.assert_allclose(told.vector[i], expected, rtol=1e-10)
         np.testing.assert_array_equal(told.mask[i], np.arange(5) < n)
+
+
+def test_an_empty_wish_is_the_null_where_it_was_learned() -> None:
+    ours = Embeddings((4, 4, 1), 0, 2, True, **SIZES)
+    given = ours.read(ours.asked(Wish()))
+    np.testing.assert_array_equal(given["tokens"], np.zeros((1, 4, 3)))
+    np.testing.assert_array_equal(given["length"], [0])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tinyddpm.conditions.embeddings import Embeddings
 from tinyddpm.conditions.image import Image
 from tinyddpm.conditions.label import Label
 from tinyddpm.conditions.text import Text
-from tinyddpm.nn import Layout, make_network
+from tinyddpm.nn import Layout, Told, Widths, make_network
 from tinyddpm.ops import load_operations
 from tinyddpm.testing import check_projection, random_weights
 from tinyddpm.testing.gradients import check_zero
@@ -84,3 +84,21 @@ def test_gradient_of_every_path(name: str, factory: Callable[..., Condition]) ->
         zero = path.endswith("/k/b") and not (beside and not path.startswith("text/"))
         check = check_zero if zero else check_projection
         check(lambda a, path=path: value(a, path), w[path], dout, gradient, rng, path)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_tokens_without_a_mask_are_all_there(name: str, rng: np.random.Generator) -> None:
+    """As with a mask that is True everywhere: the prediction, and every gradient."""
+    network = make_network("unet", SHAPE, Widths(tokens=3), 2, NETWORKS[name])
+    layout, ops = Layout(network.parameters), load_operations(NUMPY, training=True)
+    w, tokens = random_weights(layout, 1), rng.normal(size=(3, 5, 3))
+    x, dout, t = rng.normal(size=(3, *SHAPE)), rng.normal(size=(3, *SHAPE)), np.asarray([0, 5, 900])
+    both = []
+    for mask in (None, np.ones((3, 5), bool)):
+        dw = layout.views(np.zeros(layout.size), np)
+        out, saved = network.forward(ops, w, x, t, Told(tokens=tokens, mask=mask))
+        dx, dtold = network.backward(saved, dw, dout)
+        both.append({"out": out, "dx": dx, "dtokens": dtold.tokens, **dw})
+    for what, found in both[0].items():
+        np.testing.assert_allclose(found, both[1][what], rtol=1e-10, atol=1e-12, err_msg=what)
+    assert np.abs(both[0]["dtokens"]).max() > 1e-3

@@ -231,6 +231,13 @@ def test_labels_beyond_the_named_classes_are_refused() -> None:
         ArrayDataset(IMAGES, np.array([0, 1, 2, 0]), ("a", "b"), name="x")
 
 
+def test_more_labels_than_there_may_be_classes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyddpm.data.base.MOST_CLASSES", 3)
+    assert len(ArrayDataset(IMAGES, np.array([0, 1, 2, 2]), name="x").classes) == 3
+    with pytest.raises(DataError, match="x: 4 different labels, and there may be 3 classes: leave them out"):
+        ArrayDataset(IMAGES, np.arange(4), name="x")
+
+
 def test_npz_without_samples_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", weights=IMAGES)
     with pytest.raises(DataError, match=r"x\.npz holds weights: save the array as `images`"):
@@ -272,6 +279,23 @@ def test_a_lying_header_is_refused_before_anything_is_allocated(tmp_path: Path) 
     for name in ("x.npy", "x.npz"):
         with pytest.raises(DataError, match=rf"{name}: cannot be read"):
             open_dataset(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_the_second_version_of_the_format_is_read(tmp_path: Path, suffix: str) -> None:
+    """Its header has a length of four bytes."""
+    content = io.BytesIO()
+    np.lib.format.write_array(content, IMAGES, version=(2, 0))
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(content.getvalue()) if suffix == ".npy" else save_member(path, content.getvalue())
+    np.testing.assert_array_equal(open_dataset(str(path)).read(np.arange(4))[..., 0], IMAGES)
+
+
+def test_a_later_version_of_the_format_is_refused(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    np.lib.format.write_array(content, IMAGES, version=(3, 0))
+    with pytest.raises(DataError, match=r"x\.npz: cannot be read \(version \(3, 0\) of the \.npy format\)"):
+        open_dataset(str(save_member(tmp_path / "x.npz", content.getvalue())))
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import tinyddpm
-from helpers.command_line import run, says
+from helpers.command_line import ONE_LEVEL, TWO_STEPS, run, says
 from tinyddpm.data import cache, open_dataset
 from tinyddpm.data.base import ArrayDataset, Dataset
 from tinyddpm.data.fingerprint import fingerprint
@@ -320,8 +320,7 @@ for _ in range(5):
 @pytest.mark.slow
 def test_commands_use_the_cache_unless_told_not_to(photos: Path, kept: Path, tmp_path: Path) -> None:
     """A run from the cache is the same run: what it is about is not where its images came from."""
-    tiny = ["--preset", "small", "--image-size", "8", "--batch-size", "4", "--sample-count", "2", "--timesteps", "4",
-            "--set", "network.channels=8", "--set", "network.multipliers=[1]", "--steps", "2"]  # fmt: skip
+    tiny = [*TWO_STEPS, *ONE_LEVEL, "--preset", "small", "--image-size", "8"]
     told = []
     for name, options in {"a": ["--no-cache"], "b": [], "c": []}.items():
         done = run("train", "--data", photos, "--out", tmp_path / name, *tiny, *options)

@@ -233,6 +233,15 @@ def test_the_users_own_fonts_come_first(tmp_path: Path, monkeypatch: pytest.Monk
     assert find_font(None) == tmp_path / "fonts" / "NotoColorEmoji.ttf"
 
 
+def test_fonts_are_looked_for_where_windows_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "own"))
+    monkeypatch.setenv("WINDIR", str(tmp_path / "all"))
+    folders = [*module._font_folders()]
+    assert folders[0] == tmp_path / "fonts"
+    assert folders[-2:] == [tmp_path / "own/Microsoft/Windows/Fonts", tmp_path / "all/Fonts"]
+
+
 def test_another_font_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "NotoColorEmoji.ttf"
     path.write_text("no font")

@@ -207,6 +207,14 @@ def test_of_an_animation_the_first_frame_is_taken_or_all(
     assert dataset.labels.tolist() == [0, 0, 0, 1]
 
 
+def test_frames_of_several_sizes_are_refused_without_one(tmp_path: Path) -> None:
+    large, small = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (4, 4), "red")
+    large.save(tmp_path / "x.tif", save_all=True, append_images=[small])
+    with pytest.raises(DataError, match=r"x\.tif has frames of several sizes: bring them to one with --image-size HxW"):
+        everything(tmp_path, options={"frames": "all"})
+    assert everything(tmp_path, options={"frames": "all"}, image_size=(4, 4)).shape == (2, 4, 4, 3)
+
+
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     """In one line: images in deeper folders and beside splits, and files of other kinds; texts are none."""
     for name in ("train/cat/1.png", "train/cat/old/2.png", "train/dog/3.png", "train/dog/a/b/4.png", "5.png"):

@@ -171,6 +171,13 @@ def test_a_gzip_bomb_is_not_read_beyond_its_declared_size(tmp_path: Path) -> Non
         tracemalloc.stop()
 
 
+def test_a_gzipped_file_that_holds_too_little_is_refused(tmp_path: Path) -> None:
+    """It is whole as a gzipped file, but holds fewer bytes than its header declares."""
+    (tmp_path / "a.gz").write_bytes(gzip.compress(idx_bytes(IMAGES)[:-1]))
+    with pytest.raises(DataError, match=r"a\.gz: truncated, fewer bytes than its header's \(5, 4, 3\) declares"):
+        read_idx(tmp_path / "a.gz")
+
+
 def test_a_set_too_large_for_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tinyddpm.data.base.MEMORY_LIMIT", IMAGES.size - 1)
     with pytest.raises(DataError, match=r"x-images-idx3: .*GiB.*HDF5.*pack_folder\.py"):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.command_line import run
+from helpers.command_line import ONE_LEVEL, TWO_STEPS, run
 from tinyddpm import progress as progress_module
 from tinyddpm.data import fingerprint as fingerprint_module
 from tinyddpm.data import open_dataset
@@ -125,11 +125,10 @@ def test_the_line_of_reading_that_failed_is_ended(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.slow
 def test_commands_show_how_far_reading_is(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress_module, "PATIENCE", 0.0)
-    tiny = ["--preset", "small", "--image-size", "8", "--batch-size", "4", "--sample-count", "2", "--timesteps", "4",
-            "--set", "network.channels=8", "--set", "network.multipliers=[1]"]  # fmt: skip
+    tiny = [*TWO_STEPS, *ONE_LEVEL, "--preset", "small", "--image-size", "8"]
     made = str(tmp_path / "run")
     dry = run("train", "--data", photos, "--dry-run", *tiny)
-    trained = run("train", "--data", photos, "--out", made, "--steps", "2", *tiny)
+    trained = run("train", "--data", photos, "--out", made, *tiny)
     resumed = run("train", "--resume", made, "--steps", "3")
     bits = run("nll", made, "--count", "2")
     judged = run("evaluate", made, "--count", "4", "--metrics", "frechet,memorisation")

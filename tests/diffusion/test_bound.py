@@ -117,6 +117,12 @@ def test_the_parts_make_the_whole() -> None:
         assert total == pytest.approx(steps["rate"][0] + steps["bits"][0], rel=1e-12)
         assert np.all(np.diff(steps["rate"]) < 0)
         assert steps["rate"][-1] == pytest.approx(parts["L_T"].mean, abs=1e-12)
+        columns = {"t": times.t, "weight": times.weight, "mse_eps": bound.mse_eps.mean(axis=0)}
+        columns |= {"mse_x_0": bound.mse_x_0.mean(axis=0), "rmse_x_0": bound.mse_x_0.mean(axis=0) ** 0.5}
+        columns["se"] = bound.terms.mean(axis=1).std(axis=0, ddof=1) / 20**0.5
+        assert set(steps) == {"bits", "rate", *columns}
+        for name, expected in columns.items():
+            np.testing.assert_allclose(steps[name], expected, rtol=1e-12)
 
 
 def test_samples_are_their_own_whatever_the_batch() -> None:
@@ -171,6 +177,15 @@ def test_some_times_are_distinct_and_stand_for_all(T: int) -> None:
             assert t[-1] < T
             assert np.all(np.diff(t) > 0)
             assert weight.sum() == T
+
+
+def test_strata_end_at_squares() -> None:
+    """10 of 1,000 times, and each has its two; but where squares are close, a stratum has two times."""
+    t, weight = some_times(1001, 20, Random(np, 0))
+    ends = np.cumsum(2 * weight[1::2])
+    np.testing.assert_array_equal(ends, 10 * np.arange(1, 11) ** 2)
+    np.testing.assert_array_equal(np.searchsorted(ends, t[1:]), np.repeat(np.arange(10), 2))
+    np.testing.assert_array_equal(some_times(8, 6, Random(np, 0)).weight, [1, 1, 1, 1, 1, 1.5, 1.5])
 
 
 @pytest.mark.parametrize("count", [-2, 0, 5, 10, 12])

@@ -128,5 +128,6 @@ def test_an_unknown_threshold_is_refused() -> None:
 
 @pytest.mark.parametrize("percentile", [0.0, 1.1, -0.5, float("nan")])
 def test_an_impossible_percentile_is_refused(percentile: float) -> None:
+    assert make_threshold("dynamic", 1.0) is not None
     with pytest.raises(ConfigError, match=f"percentile is {percentile}: give a share"):
         make_threshold("dynamic", percentile)

@@ -98,7 +98,7 @@ def test_hutchinsons_trace_has_no_bias() -> None:
 
 def test_a_uniform_law_over_the_pixels_takes_8_bits() -> None:
     """256 bins, all alike: the density over their whole width gives each a mass of 1/256, whatever the shape."""
-    density = np.full(3, -4 * np.log(256 * BIN))
+    density = np.full(3, -4 * np.log(256 * 2 / 255))
     np.testing.assert_allclose(bits_per_dimension(density, (2, 2, 1), BIN), 8, rtol=1e-12)
     np.testing.assert_allclose(bits_per_dimension(density, (2, 2, 1)), 8 + np.log2(BIN), rtol=1e-12)
 

@@ -81,6 +81,12 @@ def test_gradient_of_simple(predict: str, weighting: str, rng: np.random.Generat
         check_projection(value, batch.out, np.ones(()), batch.gradient(objective, share), rng)
 
 
+def test_weights_that_are_all_1_are_none() -> None:
+    for weights in (None, np.ones(20)):
+        assert Simple(on("eps"), weights, "points").weights is None
+    np.testing.assert_array_equal(Simple(on("eps"), np.full(20, 2.0), "points").weights, 2.0)
+
+
 @DECODERS
 @PREDICT
 def test_gradient_of_the_bound(predict: str, decoder: Decoder, rng: np.random.Generator) -> None:
@@ -228,6 +234,7 @@ def test_other_backends_agree(other_backend: Backend, predict: str, loss: str) -
         other_backend.asarray(a.astype(np.float32)) for a in (batch.out, batch.x_0, batch.eps, batch.x_t)
     )
     losses, saved = objective.forward(ops, out, Noised(x_0, other_backend.asarray(batch.t), eps, x_t))
+    assert losses.dtype == other_backend.xp.float32
     for found, expected in (
         (losses, batch.losses(exact, batch.out)),
         (objective.backward(ops, saved, 1.0), batch.gradient(exact)),
@@ -237,6 +244,7 @@ def test_other_backends_agree(other_backend: Backend, predict: str, loss: str) -
 
 
 def test_a_negative_weight_of_the_bound_is_refused() -> None:
+    assert Hybrid(on("eps"), None, "pixels", vlb_weight=0.0).weight == 0
     with pytest.raises(ConfigError, match=r"vlb_weight is -0\.1"):
         Hybrid(on("eps"), None, "pixels", vlb_weight=-0.1)
 

@@ -143,7 +143,10 @@ def test_predictions_that_cannot_be_are_refused() -> None:
     one, zero = np.ones(100), np.zeros(100)
     for wrong, line in (
         (Coefficients(ALPHA, SIGMA, one), "'given' says nothing of x_0 at t = 0"),
-        (Coefficients(one, zero[:9], one), r"of_eps must be a NumPy float64 array of shape \(100,\)"),
+        (
+            Coefficients(one, zero[:9], one),
+            r"^parametrisation 'given': of_eps must be a NumPy float64 array of shape \(100,\)",
+        ),
         (Coefficients(one, zero, np.where(np.arange(100) == 7, np.inf, 1)), "scale is inf at t = 7"),
     ):
         with pytest.raises(ConfigError, match=line):

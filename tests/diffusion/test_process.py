@@ -167,6 +167,8 @@ def test_one_time_or_one_per_sample_is_the_same(betas: np.ndarray, data: st.Data
     a, b, ts = rng.standard_normal((3, 2, 2, 1)), rng.standard_normal((3, 2, 2, 1)), np.full(3, t)
     for f in (process.q_step, process.q_sample, process.predict_x0, process.predict_eps):
         np.testing.assert_allclose(f(a, t, b), f(a, ts, b), rtol=1e-12)
+    for one, many in zip(process.level(a, t), process.level(a, ts), strict=True):
+        np.testing.assert_array_equal(np.full((3, 1, 1, 1), one), many)
     for f in (process.q_posterior, process.p_mean_variance):
         order = (a, b, t) if f == process.q_posterior else (a, t, b)
         orders = (a, b, ts) if f == process.q_posterior else (a, ts, b)
@@ -258,6 +260,17 @@ def test_chain_yields_every_step_in_order() -> None:
     x_1 = np.sqrt(0.9)
     x_2 = np.sqrt(0.8) * x_1 + np.sqrt(0.2)
     np.testing.assert_allclose(np.concatenate(steps), [x_1, x_2, np.sqrt(0.7) * x_2 + 2 * np.sqrt(0.3)])
+
+
+def test_a_table_knows_that_all_its_numbers_are_one() -> None:
+    process = float64_process(np.array([0.1, 0.2, 0.3]))
+    assert process.table(np.full(3, 0.5)).constant == 0.5
+    assert process.table(np.array([0.5, 0.5, 0.4])).constant is None
+
+
+def test_a_process_is_told_in_a_line() -> None:
+    process = float64_process(np.array([0.1, 0.2, 0.3]))
+    assert repr(process) == "<GaussianProcess of 3 times, √alpha_bar from 0.9487 to 0.7099, on numpy>"
 
 
 def test_float32_tables_on_other_backends(other_backend: Backend) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.runs import TOY
 from tinyddpm.backend import Array, load_backend
 from tinyddpm.conditions import Asked
 from tinyddpm.data import open_dataset
@@ -15,7 +16,6 @@ from tinyddpm.diffusion.denoiser import Prediction
 from tinyddpm.diffusion.parametrisation import make_parametrisation
 from tinyddpm.diffusion.process import GaussianProcess, noise_to_signal
 from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
-from tinyddpm.model.config import preset
 from tinyddpm.model.load import load_model
 from tinyddpm.model.sampling import draw
 from tinyddpm.progress import Progress
@@ -69,7 +69,7 @@ def test_euler_on_the_flow_is_ddim(schedule: str, steps: int) -> None:
 def test_it_learns_a_plane(predict: str, tmp_path: Path) -> None:
     """Trained with errors of F that all count alike, 20 Euler steps draw points within 0.08 of fresh data, whose spread
     is 1; noise lies beyond 0.14. EDM's preconditioning and law of t do on the same schedule."""
-    config = preset("toy").config.updated(
+    config = TOY.updated(
         {
             "data": {"source": "swiss-roll"},
             "schedule": {"name": "flow", "timesteps": 100},
@@ -77,15 +77,10 @@ def test_it_learns_a_plane(predict: str, tmp_path: Path) -> None:
                 "predict": predict,
                 "times": "log-normal" if predict == "edm" else "auto",
                 "steps": 1000,
-                "batch_size": 256,
-                "learning_rate": 2e-3,
                 "ema": 0.996,
-                "threads": 1,
-                "sample_every": 9000,
-                "save_every": 9000,
             },
             "weighting": {"name": "uniform"},
-            "sampling": {"name": "ddim", "steps": 20, "count": 10},
+            "sampling": {"name": "ddim", "steps": 20},
         }
     )
     start(config, NUMPY, tmp_path / "run", Progress(StringIO()))

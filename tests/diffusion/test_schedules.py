@@ -142,8 +142,8 @@ def test_latent_diffusions_ends_leave_some_of_the_image() -> None:
     assert sqrt_alpha_bar_end(quadratic(1000)) == pytest.approx(sqrt_alpha_bar_end(linear(1000)), rel=0.1)
 
 
-@pytest.mark.parametrize(("start", "end", "tau"), [(-3, 3, 1.0), (0, 3, 0.7), (-3, 2, 1.1)])
-def test_sigmoid_is_the_papers_gamma(start: float, end: float, tau: float) -> None:
+@pytest.mark.parametrize("options", [{}, {"start": 0, "tau": 0.7}, {"end": 2, "tau": 1.1}])
+def test_sigmoid_is_the_papers_gamma(options: dict[str, float]) -> None:
     """At every t but the clipped last one, against the paper's pseudo-code in plain Python."""
 
     def sigma(x: float) -> float:
@@ -153,7 +153,8 @@ def test_sigmoid_is_the_papers_gamma(start: float, end: float, tau: float) -> No
         v_start, v_end = sigma(start / tau), sigma(end / tau)
         return (-sigma((t * (end - start) + start) / tau) + v_end) / (v_end - v_start)
 
-    betas = sigmoid_alpha(40, start=start, end=end, tau=tau)
+    start, end, tau = ({"start": -3.0, "end": 3.0, "tau": 1.0} | options).values()
+    betas = sigmoid_alpha(40, **options)
     assert betas[-1] == 0.999
     np.testing.assert_allclose(np.cumprod(1 - betas)[:-1], [gamma(t / 40) for t in range(1, 40)], rtol=1e-12)
 
@@ -197,6 +198,7 @@ def test_report_and_curves_agree_with_alpha_bar(betas: np.ndarray) -> None:
     np.testing.assert_allclose(curve["sqrt(alpha_bar)"], np.sqrt(alpha_bar), rtol=1e-9)
     np.testing.assert_allclose(curve["sqrt(1 - alpha_bar)"], np.sqrt(1 - alpha_bar), rtol=1e-9)
     np.testing.assert_allclose(np.exp(curve["log SNR"]), alpha_bar / (1 - alpha_bar), rtol=1e-9)
+    assert curve["beta"] is betas
     found = report("any", betas)
     assert (found.T, found.beta_min, found.beta_max) == (len(betas), betas.min(), betas.max())
     assert found.sqrt_alpha_bar_T == pytest.approx(sqrt_alpha_bar_end(betas), rel=1e-9)
@@ -213,6 +215,7 @@ def test_report_and_curves_agree_with_alpha_bar(betas: np.ndarray) -> None:
         (linear(50), []),
         (cosine(1000), []),
         (cosine(4000), []),
+        (np.full(1000, 0.01), []),
         (linear(300, rescale=False), ["sqrt(alpha_bar_T) is 0.22"]),
         (linear(100, rescale=False), ["sqrt(alpha_bar_T) is 0.6 "]),
         (cosine(10), ["the first step already hides detail: it adds noise of standard deviation 0.17"]),
@@ -257,6 +260,7 @@ def test_make_betas_calls_the_registered_schedule() -> None:
     [
         (lambda: make_betas("linear", 1), r"T = 1: .* use T = 1000"),
         (lambda: make_betas("linear", -5), "T = -5: "),
+        (lambda: make_betas("linear", 1_000_001), "T = 1000001: .* at most 1,000,000"),
         (lambda: make_betas("linear", 10.0), "T is 10.0: give .* whole number"),  # type: ignore[arg-type]
         (lambda: make_betas("linear", True), "T is True: "),
         (lambda: make_betas("linear", 20), "^a linear schedule of T = 20 steps .* use T >= 21"),

@@ -26,7 +26,7 @@ from tinyddpm.distributed.ranks import Ranks
 from tinyddpm.training import feed, pieces
 from tinyddpm.training.assembly import make_trainer
 
-STEPS = 3
+STEPS, POINTS = 3, config(PLANE, batch_size=7)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Counted:
 def find(case: Case, group: Group) -> Found:
     """Return what a case's steps come to."""
     training = {"shard": case.shard, "sums": case.sums, "accumulate": case.accumulate}
-    settings = PICTURES if case.pictures else config(PLANE, batch_size=7)
+    settings = PICTURES if case.pictures else POINTS
     feed.SHARE = 0.25 if case.whole else 0.0
     pieces.LEAST = 60 if case.cut else 10**7
     cupy_stand_in.ASKED.clear()

@@ -100,7 +100,7 @@ def test_what_is_recorded(ranks: Ranks, case: Case) -> None:
 @pytest.mark.parametrize("case", [case for case in CASES if not case.whole], ids=str)
 def test_each_rank_reads_its_own_samples(ranks: Ranks, case: Case) -> None:
     """Of each step's batch, and of that of the next, which is read while the last one is computed."""
-    size = POINTS["training"]["batch_size"]
+    size = POINTS.training.batch_size
     for rank, own in zip(ranks, (slice(0, 3), slice(3, 7)), strict=True):
         found = rank[case]
         assert found.read == [batch_indices(found.samples, size, step, 0)[own].tolist() for step in range(STEPS + 1)]

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from helpers.ranks import started
-from tinyddpm.backend import load_backend
-from tinyddpm.model.checkpoint import load_checkpoint, read_checkpoint_header
-from tinyddpm.model.load import layout_of
+from helpers.runs import loaded
+from tinyddpm.model.checkpoint import read_checkpoint_header
 
 pytestmark = pytest.mark.slow
 
@@ -42,8 +41,8 @@ def trained(folder: Path, ranks: int, *arguments: object) -> Path:
 
 
 def vectors(folder: Path) -> dict[str, np.ndarray]:
-    loaded = load_checkpoint(folder / "checkpoint.h5", layout_of(load_backend("numpy")))
-    return {name: getattr(loaded, name) for name in VECTORS}
+    checkpoint = loaded(folder)
+    return {name: getattr(checkpoint, name) for name in VECTORS}
 
 
 def losses(folder: Path) -> list[float]:
@@ -144,7 +143,7 @@ def test_shards_of_the_state_train_as_the_whole(ranks: int, tmp_path: Path) -> N
     assert tinyddpm(ranks, "train", "--resume", shards, "--steps", "8").returncode == 0
     assert_close(shards, whole)
     assert losses(shards)[-1] != losses(shards)[0]
-    one, other = (load_checkpoint(run / "checkpoint.h5", layout_of(load_backend("numpy"))) for run in (shards, whole))
+    one, other = loaded(shards), loaded(whole)
     assert [*one.averages] == ["0.050", "0.200"]
     for name, average in one.averages.items():
         np.testing.assert_allclose(average, other.averages[name], rtol=0, atol=2e-5 * np.abs(other.ema).max())

@@ -9,15 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from helpers.command_line import MOONS
 from helpers.ranks import started
-from tinyddpm.backend import load_backend
-from tinyddpm.model.checkpoint import load_checkpoint
-from tinyddpm.model.load import layout_of
+from helpers.runs import loaded
 
 SMALL = [
-    "--data", "moons", "--steps", "16", "--timesteps", "10", "--batch-size", "12", "--sample-count", "4",
-    "--set", "network.width=16", "--set", "network.depth=1", "--set", "training.save_every=4",
-    "--set", "training.log_every=4",
+    *MOONS, "--steps", "16", "--timesteps", "10", "--batch-size", "12", "--sample-count", "4",
+    "--set", "training.save_every=4", "--set", "training.log_every=4",
 ]  # fmt: skip
 
 USUAL, LENIENT = "mpiexec", "mpiexec.gforker"
@@ -49,7 +47,7 @@ class Ended:
     @property
     def saved(self) -> int:
         """The step of the checkpoint, all of which is read."""
-        return load_checkpoint(self.run / "checkpoint.h5", layout_of(load_backend("numpy"))).step
+        return loaded(self.run).step
 
     def is_gone(self) -> bool:
         """Return whether all processes have ended, soon after the launcher has."""
@@ -122,7 +120,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def weights(run: Path) -> bytes:
-    found = load_checkpoint(run / "checkpoint.h5", layout_of(load_backend("numpy")))
+    found = loaded(run)
     assert found.step == 16
     return found.weights.tobytes() + found.ema.tobytes()
 

@@ -48,6 +48,7 @@ def test_launchers_are_known_by_their_variables(environment: dict[str, str], exp
 def test_nobody_else_takes_no_mpi() -> None:
     assert join("auto", Launch()) is ALONE
     assert join("none", Launch("mpiexec", 1, 2)) is ALONE
+    assert ALONE.speaks
     with pytest.raises(ConfigError, match="--distributed 'gloo': choose from auto, mpi, torch, nccl, none"):
         join("gloo", Launch())
     with pytest.raises(ConfigError, match="--distributed torch is for ranks that torchrun starts: run torchrun "):
@@ -85,3 +86,5 @@ def test_ranks_that_differ_are_refused() -> None:
         Three(own, other).same(own)
     with pytest.raises(ConfigError, match=r"rank 1 has other versions than rank 0 \(numpy 2.3 instead of 2.4\)"):
         Three({**own, "versions": {"numpy": "2.3"}}, other).same(own)
+    with pytest.raises(ConfigError, match=r"rank 1 has other data than rank 0 \({} instead of {'classes': None}\)"):
+        Three({"data": {}}, {}).same({"data": {"classes": None}})

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from tinyddpm.backend import load_backend
-from tinyddpm.distributed.group import ALONE
+from tinyddpm.distributed import ranks
+from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.distributed.launch import Launch, own_gpu
 from tinyddpm.distributed.nccl import NCCL
+from tinyddpm.distributed.ranks import Ranks
 from tinyddpm.errors import BackendError, ConfigError
 
 CUPY_SAYS = """
@@ -83,6 +85,51 @@ def test_sums_that_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
     array: Any = SimpleNamespace(data=SimpleNamespace(ptr=0), size=3, dtype=np.dtype(np.float32))
     with pytest.raises(BackendError, match=r"^NCCL cannot sum \(NCCL_ERROR_REMOTE_ERROR.*--distributed mpi$"):
         found.sum_(array, "fp32")
+
+
+class Placed(np.ndarray[Any, Any]):
+    """An array of the host that has a place on a device."""
+
+    @property
+    def data(self) -> Any:  # type: ignore[override]
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+
+def test_a_rank_without_a_part_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one number for two ranks: NCCL is asked for the first one's part only."""
+    asked: list[tuple[str, Any, Any]] = []
+    communicator = SimpleNamespace(
+        reduce=lambda *given: asked.append(("reduce", given[2], given[5])),
+        broadcast=lambda *given: asked.append(("broadcast", given[2], given[4])),
+    )
+    found, flat = nccl(monkeypatch, lambda *_: communicator), np.ones(1, np.float32).view(Placed)
+    cut = [slice(0, 1), slice(1, 1)]
+    found.sum_parts(flat, cut, "fp32")
+    found.gather_parts(flat, cut)
+    assert asked == [("reduce", 1, 0), ("broadcast", 1, 0)]
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, rank: int, nccl: bool) -> Ranks:
+    """Return one of two ranks without a link: both give the same, and the first gives it on."""
+    group = Ranks.__new__(Ranks)
+    Group.__init__(group, rank, 2)
+    group._launch, group._wanted = Launch("mpiexec", rank, 2, rank), nccl
+    monkeypatch.setattr(group, "gather", lambda value: [value, value])
+    monkeypatch.setattr(group, "broadcast", lambda value: value)
+    return group
+
+
+def test_it_is_for_arrays_on_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "threadpool_limits", lambda cores: None)
+    line = "--distributed nccl is for GPUs, and backend 'numpy' is not: use --backend cupy"
+    with pytest.raises(ConfigError, match=f"^{line}$"):
+        stand_in(monkeypatch, 0, nccl=True).load_backend("numpy")
+
+
+def test_a_rank_that_cannot_reach_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "connect", fails(ConnectionRefusedError(111, "Connection refused")))
+    with pytest.raises(ConfigError, match=r"^rank 1 \(process \d+ on .*\) cannot reach rank 0 at localhost:0: .*111"):
+        stand_in(monkeypatch, 1, nccl=False)._watched()
 
 
 @pytest.mark.parametrize(

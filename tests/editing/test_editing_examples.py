@@ -7,11 +7,10 @@ import runpy
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 import tinyddpm
-from tinyddpm.cli import main
+from helpers.command_line import NARROW, TWO_STEPS, trained
 
 pytestmark = pytest.mark.slow
 
@@ -21,10 +20,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("examples") / "digits"
-    small = ["--steps", "2", "--timesteps", "50", "--sample-count", "1", "--set", "network.channels=8"]
-    result = CliRunner().invoke(main, ["train", "--out", str(folder), *small])
-    assert result.exit_code == 0, result.output
-    return str(folder)
+    return trained(folder, *TWO_STEPS, *NARROW, "--timesteps", "50")
 
 
 @pytest.mark.parametrize(("name", "columns", "rows"), [("interpolate", 11, 2), ("redraw", 10, 6), ("inpaint", 9, 4)])
@@ -38,10 +34,10 @@ def test_example_writes_its_picture(name: str, columns: int, rows: int, digits: 
 def test_what_is_enlarged_is_nearer_than_what_is_interpolated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of digits, 4x4 to 8x8, after 400 steps: by more than 5 standard errors, and exactly within a grey level."""
+    """Of digits, 4x4 to 8x8, after 200 steps: by more than 5 standard errors, and exactly within a grey level."""
     run, picture = tmp_path / "run", tmp_path / "picture.png"
     tinyddpm.train(
-        "digits", preset="enlarge-fashion", out=run, progress=False, steps=400, sample_count=1, learning_rate=3e-3,
+        "digits", preset="enlarge-fashion", out=run, progress=False, steps=200, sample_count=1, learning_rate=3e-3,
         warmup=20, ema=0.98, flip=False, network={"channels": 16, "multipliers": [1, 2], "attention": []},
     )  # fmt: skip
     runpy.run_path(str(EXAMPLES / "judge_enlarged.py"))["main"](str(picture), str(run))

@@ -106,9 +106,8 @@ def hwc(x: torch.Tensor) -> HostArray:
     return np.moveaxis(x.detach().numpy(), 1, -1)
 
 
-def ours(run: Path, x: HostArray, t: int, labels: HostArray | None, backend: Backend = NUMPY) -> HostArray:
+def ours(model: Model, flat: Any, x: HostArray, t: int, labels: HostArray | None) -> HostArray:
     """What our network makes of x at a time."""
-    model, flat, _ = load_model(run, backend)
     denoiser = model.network_denoiser(flat, Asked(labels))
     return denoiser._network_output(x, np.full(len(x), t), *denoiser.given.values())[0]
 
@@ -124,8 +123,9 @@ def assert_equal_outputs(
     rng = np.random.default_rng(1)
     x = np.float32(rng.normal(size=(3, *shape)))
     labels = rng.permutation(classes)[:3] if classes else None
+    model, flat, _ = load_model(run, backend)
     for t in (0, 1, T // 3, T - 1):
-        found, expected = ours(run, x, t, labels, backend), theirs(unet, x, t, labels)
+        found, expected = ours(model, flat, x, t, labels), theirs(unet, x, t, labels)
         assert np.std(expected) > 0.1
         assert_close(found, expected, 1e-5, f"output at {t}")
 
@@ -277,18 +277,14 @@ def test_a_folder_with_something_in_it_stays(tmp_path: Path) -> None:
     assert json.loads(says("info", run, "--json"))["imported"] == {"from": "the test"}
 
 
-def weights_of(run: Path) -> HostArray:
-    return load_model(run, NUMPY)[1]
-
-
 @ALL
 def test_an_import_of_an_export_has_the_same_bits(tmp_path: Path, name: str) -> None:
     """And the chain, prediction, variance and classes, with the row for none of them."""
     case = CASES[name]
     says("export", case.run(tmp_path / "run"), tmp_path / "out")
     says("import", tmp_path / "out", "--out", tmp_path / "back")
-    assert weights_of(tmp_path / "back").tobytes() == weights_of(tmp_path / "run").tobytes()
-    (one, *_), (other, *_) = (load_model(tmp_path / run, NUMPY) for run in ("run", "back"))
+    (one, weights, _), (other, read, _) = (load_model(tmp_path / run, NUMPY) for run in ("run", "back"))
+    assert read.tobytes() == weights.tobytes()
     assert other.layout.paths == one.layout.paths
     assert other.classes == one.classes
     np.testing.assert_allclose(other.process.betas, one.process.betas, rtol=1e-12)
@@ -297,7 +293,7 @@ def test_an_import_of_an_export_has_the_same_bits(tmp_path: Path, name: str) -> 
     assert other.objective.learned_variance == one.objective.learned_variance
     x = np.float32(np.random.default_rng(0).normal(size=(2, *case.shape)))
     labels = np.asarray([2, 0]) if case.classes else None
-    assert ours(tmp_path / "run", x, 3, labels).tobytes() == ours(tmp_path / "back", x, 3, labels).tobytes()
+    assert ours(one, weights, x, 3, labels).tobytes() == ours(other, read, x, 3, labels).tobytes()
 
 
 CIFAR10 = {

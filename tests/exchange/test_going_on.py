@@ -13,14 +13,13 @@ import pytest
 import torch
 
 from helpers import command_line
-from helpers.command_line import says
+from helpers.command_line import NARROW, TWO_STEPS, says
 from helpers.torch_openai import Kind, OpenaiUNet
 from tinyddpm.backend import load_backend
 from tinyddpm.model.load import load_model
 
 pytestmark = pytest.mark.slow
 
-SMALL = ["--steps", "2", "--timesteps", "5", "--batch-size", "4", "--sample-count", "4", "--set", "network.channels=8"]
 FLAGS = (
     "--image_size 8 --num_channels 32 --num_res_blocks 1 --channel_mult 1 --attention_resolutions 8 --num_heads 1"
     " --timestep_respacing 2"
@@ -42,7 +41,7 @@ def weights_of(run: Path) -> bytes:
 @pytest.fixture
 def imported(tmp_path: Path) -> Path:
     """A run of digits, out and in again."""
-    says("train", *SMALL, "--average-lengths", "0.1", "--out", tmp_path / "run")
+    says("train", *TWO_STEPS, *NARROW, "--average-lengths", "0.1", "--out", tmp_path / "run")
     says("export", tmp_path / "run", tmp_path / "w.npz")
     says("import", tmp_path / "w.npz", "--like", tmp_path / "run", "--out", tmp_path / "in")
     return tmp_path / "in"

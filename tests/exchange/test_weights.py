@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from helpers import command_line
-from helpers.command_line import says
+from helpers.command_line import NARROW, TWO_STEPS, says
 from tinyddpm.backend import load_backend
 from tinyddpm.errors import CheckpointError, ConfigError
 from tinyddpm.exchange.arrays import read_arrays, read_metadata, read_shapes, write_arrays
@@ -24,8 +24,6 @@ from tinyddpm.model.model import Model
 pytestmark = pytest.mark.slow
 
 safetensors_numpy = pytest.importorskip("safetensors.numpy", reason="needs the extra exchange")
-
-SMALL = ["--steps", "3", "--timesteps", "5", "--batch-size", "4", "--sample-count", "4", "--set", "network.channels=8"]
 
 SUFFIXES = pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
 
@@ -47,7 +45,7 @@ def weights_of(run: Path, raw: bool) -> np.ndarray:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exchange") / "run"
-    says("train", *SMALL, "--labels", "--out", folder)
+    says("train", *TWO_STEPS, *NARROW, "--labels", "--out", folder)
     return folder
 
 
@@ -144,7 +142,7 @@ def test_nothing_that_is_read_runs(trained: Path, tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(pickle.dumps(Runs()))
         assert "cannot be read as weights" in import_fails(tmp_path / name, "--like", trained, "--out", tmp_path / "r")
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(Runs()))
-    assert "x.pkl is not read: give FILE.safetensors" in import_fails(tmp_path / "x.pkl", "--out", tmp_path / "r")
+    assert "x.pkl has no known format: give FILE.saf" in import_fails(tmp_path / "x.pkl", "--out", tmp_path / "r")
 
 
 def header(tensors: object) -> bytes:
@@ -189,7 +187,7 @@ def test_damaged_numbers_are_refused(tmp_path: Path, suffix: str) -> None:
 def test_files_are_written_by_their_suffix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another is refused, and so is one whose library is not installed."""
     with pytest.raises(
-        ConfigError, match=r"x\.pt is no file of weights by its name: give one that ends in \.safetensors"
+        ConfigError, match=r"x\.pt has no suffix of a file of weights: give one that ends in \.safetensors"
     ):
         write_arrays(tmp_path / "x.pt", {})
     monkeypatch.setitem(sys.modules, "safetensors", None)

@@ -122,7 +122,7 @@ def test_maps_are_upsampled_by_repeating() -> None:
     np.testing.assert_array_equal(
         _upsampled(weights, (3, 5))[0, ..., 0], np.repeat([[0, 1, 2], [3, 4, 5]], 2, 1)[[0, 0, 1], :5]
     )
-    with pytest.raises(ConfigError, match="attention from 6 places is not of pixels of 4x4"):
+    with pytest.raises(ConfigError, match="attention of 6 positions fits no map of 4x4 pixels"):
         _upsampled(weights, (4, 4))
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers.command_line import says
+from helpers.command_line import ONE_LEVEL, TWO_STEPS, says
 from tinyddpm.figures.images import grid
 from tinyddpm.figures.samples import WIDEST, by_class
 from tinyddpm.model.sampling import HostArray
@@ -78,9 +78,7 @@ def test_few_classes_have_several_columns_each(asked: str, count: int, shape: tu
 def test_the_command_draws_what_was_asked_for_in_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An odd number of two classes."""
     monkeypatch.chdir(tmp_path)
-    network = ["--set", "network.channels=8", "--set", "network.multipliers=[1]", "--set", "network.attention=[]"]
-    says("train", "--steps", "1", "--timesteps", "4", "--batch-size", "4", "--sample-count", "4", *network,
-         "--out", "run")  # fmt: skip
+    says("train", *TWO_STEPS, *ONE_LEVEL, "--out", "run")
     says("sample", "run", "--labels", "3,5", "--count", "9", "--npz", "--out", "s")
     with np.load("s/samples.npz") as arrays, Image.open("s/grid.png") as drawn:
         images, labels = arrays["images"], arrays["labels"]

@@ -38,7 +38,7 @@ def test_points_are_diffused_to_a_sum_of_kernels() -> None:
     mean_of_kernels = np.mean([normal(X, 0.8**0.5 * p, 0.2) for p in points[:, 0]], axis=0)
     np.testing.assert_allclose(density(diffused(law, 0.8), X), mean_of_kernels, atol=1e-12)
     assert law.mean == pytest.approx(0.5)
-    with pytest.raises(DataError, match=r"samples of shape \(2,\): this figure is of numbers, so give points \(n, 1\)"):
+    with pytest.raises(DataError, match=r"shape \(2,\): this figure is one-dimensional: give points \(n, 1\)"):
         law_of_points(np.zeros((4, 2)))
 
 

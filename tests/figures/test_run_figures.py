@@ -88,7 +88,7 @@ def test_chains_leave_at_times_that_are_visited() -> None:
     pairs = [(39, 30), (30, 10), (10, 2), (2, -1)]
     assert leaving_times(pairs, 2) == [39, 2]
     assert leaving_times(pairs, 9) == [39, 30, 10, 2]
-    with pytest.raises(ConfigError, match="1 times to leave at: give at least 2"):
+    with pytest.raises(ConfigError, match="1 branching times: give at least 2"):
         leaving_times(pairs, 1)
 
 

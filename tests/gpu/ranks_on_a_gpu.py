@@ -11,26 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from helpers.runs import WIDE, config
 from tinyddpm.cli.ranks import ranks
 from tinyddpm.data import open_dataset
 from tinyddpm.distributed.group import Group
-from tinyddpm.model.config import Config
 from tinyddpm.training.assembly import make_trainer
 from tinyddpm.training.trainer import Trainer
 
-DIGITS: dict[str, Any] = {
-    "data": {"labels": True},
-    "network": {"channels": 32, "multipliers": [1, 2], "blocks": 1, "attention": [4], "dropout": 0.1},
-    "schedule": {"name": "cosine"},
-    "training": {"batch_size": 63, "learning_rate": 1e-3, "warmup": 50, "threads": 1},
-}
 STEPS = 20
 
 
 def trainer(group: Group, device: str, graph: bool = True, **training: Any) -> Trainer:
-    config = Config.from_dict(DIGITS).updated({"training": training})
     backend = group.load_backend("cupy", device, graph=graph)
-    return make_trainer(config, backend, open_dataset("digits"), group=group)
+    return make_trainer(config(WIDE, batch_size=63, **training), backend, open_dataset("digits"), group=group)
 
 
 def losses(of: Trainer) -> list[float]:

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from helpers.command_line import ONE_LEVEL
 from tinyddpm.bench import contest
 from tinyddpm.cli import main
 
@@ -343,8 +344,7 @@ def test_rows_of_a_comparison(script: ModuleType, tmp_path: Path, monkeypatch: p
     peer = tmp_path / "some_peer.py"
     peer.write_text(PEER)
     small = ["--preset", "small", "--image-size", "4x4", "--batch-size", "2", "--threads", "1", "--rounds", "1"]
-    network = ["--set", "network.channels=8", "--set", "network.multipliers=[1]", "--set", "network.attention=[]"]
-    done = CliRunner().invoke(main, ["bench", *small, *network, "--peer", str(peer), "--json"])
+    done = CliRunner().invoke(main, ["bench", *small, *ONE_LEVEL, "--peer", str(peer), "--json"])
     found: dict[str, Any] = json.loads(done.stdout)
     ours, other, left_out, ratio = script.contest_rows("small-bf16", found)
     rate = found["contestants"]["tinyddpm numpy"]["train"]["images_per_second"]

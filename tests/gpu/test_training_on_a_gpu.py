@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.runs import WIDE, config
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.conditions import Asked
 from tinyddpm.data import open_dataset
 from tinyddpm.errors import BackendError
-from tinyddpm.model.config import Config
 from tinyddpm.model.sampling import draw
 from tinyddpm.training import feed
 from tinyddpm.training.assembly import make_trainer
@@ -19,13 +19,7 @@ from tinyddpm.training.trainer import Trainer
 
 pytestmark = pytest.mark.gpu
 
-DIGITS: dict[str, Any] = {
-    "data": {"labels": True},
-    "network": {"channels": 32, "multipliers": [1, 2], "blocks": 1, "attention": [4], "dropout": 0.1},
-    "schedule": {"name": "cosine"},
-    "training": {"batch_size": 64, "learning_rate": 1e-3, "warmup": 50, "threads": 1},
-    "sampling": {"name": "dpmpp-2m-sde", "steps": 20},
-}
+SETTINGS = WIDE.updated({"sampling": {"name": "dpmpp-2m-sde", "steps": 20}})
 
 
 def gpu(precision: str = "fp32", graph: bool = True) -> Backend:
@@ -36,8 +30,7 @@ def gpu(precision: str = "fp32", graph: bool = True) -> Backend:
 
 
 def trainer(backend: Backend, **training: Any) -> Trainer:
-    config = Config.from_dict(DIGITS).updated({"training": training})
-    return make_trainer(config, backend, open_dataset("digits"))
+    return make_trainer(config(SETTINGS, **training), backend, open_dataset("digits"))
 
 
 def losses(of: Trainer, steps: int) -> list[float]:

@@ -1,1 +1,1 @@
-"""What the tests share: cases of every operation, tiny networks, and independent implementations to compare with."""
+"""Code that tests share: cases of every operation, tiny networks and runs, stand-ins, independent implementations."""

@@ -1,4 +1,4 @@
-"""The exact law of what is affine in its noise, as all edits and samplers of Gaussian data are: no draws, no chance."""
+"""The exact law of points that are affine in their noise, as edits of Gaussian data are: nothing is drawn."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ LINEAR = GaussianProcess(load_backend("numpy"), make_betas("linear", 1000), dtyp
 MEAN = np.array([0.3, -0.4])
 COVARIANCE = np.array([[0.5, 0.35], [0.35, 0.6]])
 GAUSSIAN = Mixture(np.ones(1), MEAN[None], COVARIANCE[None])
-"""Correlated, and of unequal spread."""
+"""A Gaussian in the plane, correlated, with different variances."""
 
 
 def law(edited: Callable[[Draw], Floats], draws: int) -> tuple[Floats, Floats]:
     """Return mean and covariance of points in the plane that are affine in at most `draws` standard normal ones.
 
-    A batch of no noise, and of one unit vector each, tells all coefficients.
+    The coefficients are read off a batch whose noise is zero for one point, and a unit vector for each other one.
 
     Args:
-        edited: makes the points; each call of its argument, with whatever number, is noise of its own.
-        draws: at least as many as it asks for.
+        edited: function that returns the points; every call of its argument gives new noise, whatever the number.
+        draws: number of these calls, or more.
     """
     numbers = count()
 

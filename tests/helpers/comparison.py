@@ -12,7 +12,7 @@ HostArray = np.ndarray[Any, Any]
 def assert_close(actual: Any, expected: Any, rtol: float, name: str, floor: float = 0.0) -> None:
     """Check that no element is off by more than `rtol` of the largest expected one, or of `floor` if that is larger.
 
-    Elements are sums whose terms cancel: what rounding does to one is proportional to the terms, not to the sum.
+    Elements are sums whose terms cancel: the rounding error of an element is proportional to its terms, not to itself.
     """
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.shape == expected.shape, f"{name} has shape {actual.shape}, expected {expected.shape}"
@@ -23,7 +23,7 @@ def assert_close(actual: Any, expected: Any, rtol: float, name: str, floor: floa
 
 
 def frozen(array: HostArray) -> HostArray:
-    """Return a view of `array` that refuses to be written to; its strides are kept."""
+    """Return a read-only view of `array`, with its strides."""
     view = array.view()
     view.flags.writeable = False
     return view

@@ -1,4 +1,4 @@
-"""Conditions that no data set here has: an image beside x_t, and tokens made elsewhere."""
+"""Test conditions: an image that is concatenated to x_t, and tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tinyddpm.ops import Operations, Saved
 
 @dataclass
 class Columns:
-    """What the conditions below read."""
+    """The columns that the conditions below read."""
 
     labels: HostArray | None = None
     pictures: HostArray | None = None
@@ -26,7 +26,7 @@ class Columns:
 
 
 class Picture:
-    """Images of as many channels as `channels` says; of which nothing is said, zeros."""
+    """A condition by images of `channels` channels; its null is an image of zeros."""
 
     parameters = ()
 
@@ -53,7 +53,7 @@ class Picture:
 
 
 class Words(Parts):
-    """Tokens of a learned map, of which a number is there; and their mean through another, as a vector."""
+    """A condition by a number of tokens, mapped linearly, and by a vector: the mean of the tokens, mapped linearly."""
 
     def __init__(self, sample_shape: tuple[int, ...], classes: int, width: int, null: bool) -> None:
         self.gives = Widths(vector=width, tokens=4)

@@ -1,4 +1,4 @@
-"""Kernels on the CPU: a backend whose arrays are NumPy's and whose RawModule is C++ that runs blocks and threads."""
+"""CUDA kernels on the CPU: a backend with NumPy's arrays, whose RawModule is C++ that loops over blocks and threads."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from tinyddpm.ops.cuda.random import CupyRandom
 
 FOLDER = Path(__file__).parent
 GUARD = 4096
-"""Bytes before and after each array that no kernel may write to; read as float32 they are NaN."""
+"""Number of guard bytes before and after each array. Kernels must not write to them; read as float32 they are NaN."""
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 
 KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(')
-"""A kernel's name, where it is defined."""
+"""Pattern of a kernel's definition, with its name."""
 
 FLAGS = ("-std=c++17", "-O3", "-w", "-U_FORTIFY_SOURCE", "-fsanitize=alignment", "-Wl,-Bsymbolic", "-shared", "-fPIC")
 
 LIBRARIES = FOLDER.parents[1] / "build" / "kernels"
-"""Where compiled kernels are kept, for the next process and the next run."""
+"""Folder of compiled kernels, for other processes and later runs."""
 
 
 class ShimBackend(Backend):
-    """Stands in for the CuPy backend: `compile` runs kernels on the CPU, and new arrays are NaN until written to.
+    """A stand-in for the CuPy backend that runs kernels on the CPU. New arrays are NaN until they are written to.
 
     Args:
-        shared_memory: bytes that a block can have.
-        precision: as the CuPy backend's.
+        shared_memory: largest shared memory of a block in bytes.
+        precision: as for the CuPy backend.
     """
 
     name = "cupy"
@@ -59,7 +59,7 @@ class ShimBackend(Backend):
 
 
 class _Namespace:
-    """NumPy's namespace, but `empty` is full of bytes that are no number: what a kernel leaves out is seen."""
+    """NumPy's namespace, but `empty` returns NaN, so that elements that a kernel does not write are noticed."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(array_api_compat.numpy, name)
@@ -74,7 +74,7 @@ class _Namespace:
 
 
 class _Module:
-    """What CuPy's RawModule is to its caller."""
+    """A stand-in for CuPy's RawModule."""
 
     def __init__(self, backend: ShimBackend, code: str, options: tuple[str, ...]) -> None:
         self._backend, self._code, self._options = backend, code, options
@@ -84,14 +84,14 @@ class _Module:
 
 
 class _Kernel:
-    """What CuPy's RawKernel is to its caller: called with grid, block and arguments."""
+    """A stand-in for CuPy's RawKernel, called with grid, block and arguments."""
 
     def __init__(self, backend: ShimBackend, name: str, entry: Any) -> None:
         self._backend, self._name, self._entry = backend, name, entry
         self.max_dynamic_shared_size_bytes = 48 * 1024
 
     def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], shared_mem: int) -> None:
-        """Run all blocks, each array between two guards."""
+        """Run all blocks, with guards around each array."""
         assert shared_mem <= self.max_dynamic_shared_size_bytes <= max(48 * 1024, self._backend.shared_memory)
         guarded = [_Guarded(argument) if isinstance(argument, np.ndarray) else None for argument in args]
         values = [ctypes.c_void_p(g.address) if g else _scalar(a) for a, g in zip(args, guarded, strict=True)]
@@ -112,7 +112,7 @@ class _Kernel:
 
 
 class _Guarded:
-    """A copy of an array with guards around it, at an address as much aligned as the array's, up to 16 bytes."""
+    """A copy of an array with guards around it, with the alignment of the array's address, up to 16 bytes."""
 
     def __init__(self, array: np.ndarray) -> None:
         room = np.full(2 * GUARD + array.nbytes + 16, 0xFF, np.uint8)
@@ -126,7 +126,7 @@ class _Guarded:
 
 
 def _kind(argument: np.ndarray | np.generic) -> int:
-    """Return the number by which cuda_shim.hpp describes a parameter of this type."""
+    """Return the number that stands for a parameter's type in cuda_shim.hpp."""
     if isinstance(argument, np.uintp) and argument == 0:
         return -1
     number = 100 * (argument.dtype.kind == "f") + argument.dtype.itemsize
@@ -141,8 +141,8 @@ def _scalar(argument: np.generic) -> Any:
 def _library(code: str, options: tuple[str, ...]) -> ctypes.CDLL:
     """Return the shared library of a family, compiled as C++ with an entry for each of its kernels.
 
-    It is compiled once for all processes and runs, as its name is a digest of all that it is made of. Two processes
-    that compile it at the same time do the work twice, and put the same file in its place.
+    It is compiled once for all processes and runs: its name is a digest of sources, options and compiler. Two processes
+    that compile it at the same time write the same file twice.
     """
     entries = "\n".join(f"SHIM_ENTRY({name})" for name in KERNEL.findall(code))
     room = "float shared[(shim::MOST_SHARED + shim::GUARD) / sizeof(float)];"
@@ -163,11 +163,11 @@ def _library(code: str, options: tuple[str, ...]) -> ctypes.CDLL:
 
 @cache
 def _headers() -> list[str]:
-    """Return what the stand-in's headers hold."""
+    """Return the text of the stand-in's headers."""
     return [path.read_text() for path in sorted(FOLDER.glob("*.hpp"))]
 
 
 @cache
 def _version(compiler: str) -> str:
-    """Return a compiler's version, and the machine it compiles for."""
+    """Return a compiler's version, and its target machine."""
     return subprocess.run([compiler, "-v"], capture_output=True, text=True, check=True).stderr

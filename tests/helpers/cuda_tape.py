@@ -1,7 +1,7 @@
-"""CUDA graphs on the CPU: a shim backend that records what a function launches, and replays it.
+"""CUDA graphs on the CPU: a shim backend that records the launches of a function, and replays them.
 
-As on a GPU nothing is done while a function is recorded, and a replay works on the very arrays of the recording: what
-the function asked the host, or took from it, is not seen again. What a GPU would refuse to record is an error here too.
+As on a GPU, nothing is computed while a function is recorded, and a replay works on the same arrays: values that the
+function took from the host are not read again. An operation that a GPU cannot record is an error here, too.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from helpers.cuda_shim import ShimBackend
 from tinyddpm.backend.captured import Arrays, Captured, Function
 
 WAITING = ("clip", "nonzero", "unique_all", "unique_counts", "unique_inverse", "unique_values")
-"""Array functions for which array-api-compat, or CuPy, asks the GPU how many elements there are."""
+"""Array functions for which array-api-compat or CuPy reads a number of elements from the GPU, and so waits for it."""
 
 
 class Tape:
-    """What has been launched, in order, while `active`.
+    """The launches, in order, that were recorded while `active`.
 
     Attributes:
-        asked: how often the host waited for the device, or copied to it, by what it did.
+        asked: number of times that the host waited for the device or copied to it, by operation.
     """
 
     def __init__(self) -> None:
@@ -33,11 +33,11 @@ class Tape:
         self.launches: list[Callable[[], Any]] = []
 
     def do(self, launch: Callable[[], Any]) -> None:
-        """Record a launch, or do it."""
+        """Record a launch while a graph is recorded, else run it."""
         self.launches.append(launch) if self.active else launch()
 
     def result(self, compute: Callable[[], Any], *sources: Any) -> Any:
-        """Return what is computed, and record that it is to be computed again, unless it is a view of a source."""
+        """Return the result of a function, and record its computation, unless the result is a view of a source."""
         # What is recorded works on numbers that are not there yet.
         with np.errstate(all="ignore") if self.active else nullcontext():
             found = compute()
@@ -49,7 +49,7 @@ class Tape:
         return array.view(TapedArray)
 
     def refuse(self, what: str, error: type[RuntimeError] = RuntimeError) -> None:
-        """Raise as CuPy does, where a graph is being recorded: for copies a RuntimeError. Elsewhere it is counted."""
+        """Raise CuPy's error while a graph is recorded, for copies a RuntimeError; else count the operation."""
         self.asked[what] += 1
         if self.active:
             raise error(f"{what} while a graph is recorded")
@@ -59,7 +59,7 @@ TAPE = Tape()
 
 
 class TapedArray(np.ndarray):
-    """An array whose operators and methods go over the tape."""
+    """An array whose operators and methods are recorded on the tape."""
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = (), **options: Any) -> Any:
         if ufunc is np.matmul:
@@ -122,7 +122,7 @@ class TapedArray(np.ndarray):
 
 
 class _TapedNamespace:
-    """A namespace whose functions go over the tape."""
+    """A namespace whose functions are recorded on the tape."""
 
     def __init__(self, xp: Any) -> None:
         self._xp = xp
@@ -143,7 +143,7 @@ class _TapedNamespace:
 
 
 class _TapedModule:
-    """Kernels whose launches go over the tape."""
+    """Kernels whose launches are recorded on the tape."""
 
     def __init__(self, module: Any) -> None:
         self._module = module
@@ -171,7 +171,7 @@ class TapeBackend(ShimBackend):
     """The shim backend with graphs.
 
     Attributes:
-        recorded: how many launches each graph has.
+        recorded: number of launches of each graph.
     """
 
     def __init__(self, shared_memory: int = 48 * 1024, precision: str = "fp32") -> None:
@@ -206,7 +206,7 @@ class TapeBackend(ShimBackend):
 
 
 def _called(function: Any, arguments: Any, options: Any, filled: bool = True) -> Any:
-    """Return what a function makes of arrays that have left the tape."""
+    """Return the result of a function on plain arrays."""
     plain, options = _plain(arguments), _plain(options)
     if not filled:
         return function(*plain, **options).view(TapedArray)
@@ -214,7 +214,7 @@ def _called(function: Any, arguments: Any, options: Any, filled: bool = True) ->
 
 
 def _refuse_masks(key: Any) -> None:
-    """Refuse to take elements by a mask: CuPy asks the GPU how many they are."""
+    """Refuse to select elements by a mask: CuPy reads their number from the GPU."""
     for part in key if isinstance(key, tuple) else (key,):
         if isinstance(part, np.ndarray) and part.dtype == np.bool_:
             TAPE.refuse("elements by a mask")

@@ -1,6 +1,6 @@
-"""A stand-in for the frontend of cuDNN: a plan does with Torch what its graph describes, or has a fault.
+"""A stand-in for the frontend of cuDNN: a plan computes its graph with Torch, or has a fault.
 
-The number in a plan's name is how many milliseconds it takes.
+The number in a plan's name is its duration in milliseconds.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from helpers.cuda_tape import TAPE
 from helpers.cupy_stand_in import CARD
 
 
 class UnsupportedError(Exception):
-    """As the frontend's cudnnGraphNotSupportedError."""
+    """A stand-in for the frontend's cudnnGraphNotSupportedError."""
 
 
 class Tensor:
@@ -43,7 +44,7 @@ class Tensor:
         return self
 
     def at(self, address: int, dtype: str) -> np.ndarray:
-        """Return the numbers that lie there, in the order of `dim`."""
+        """Return the values at an address, as an array with the order of `dim`."""
         size = int(np.prod(self.dim)) * np.dtype(dtype).itemsize
         flat = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)).view(dtype)
         strides = [flat.itemsize * stride for stride in self.stride]
@@ -51,7 +52,7 @@ class Tensor:
 
 
 class Graph:
-    """A graph with the frontend's plans: `right…` give what is described, the others have each a fault."""
+    """A graph with the frontend's plans: those named `right…` compute it, the others have a fault each."""
 
     def __init__(self, frontend: Frontend, io_data_type: str, **others: Any) -> None:
         self._frontend, self._dtype, self._built = frontend, io_data_type, set[int]()
@@ -113,7 +114,7 @@ class Graph:
         TAPE.do(partial(self._do, name, addresses))
 
     def _do(self, name: str, addresses: dict[Tensor, int]) -> None:
-        """Write the output."""
+        """Compute the graph, and write its output."""
         (output,) = (tensor for tensor in addresses if tensor.made)
         function, window, *tensors = output.made
         inputs = [tensor.at(addresses[tensor], self._dtype).astype(np.float64) for tensor in tensors]
@@ -125,7 +126,7 @@ class Graph:
 
 
 class Frontend:
-    """What the module cudnn is to its caller."""
+    """A stand-in for the module cudnn."""
 
     cudnnGraphNotSupportedError = UnsupportedError  # noqa: N815
     data_type = SimpleNamespace(FLOAT="float32", BFLOAT16="bfloat16")
@@ -152,7 +153,7 @@ class Frontend:
 
 
 class StandInCard:
-    """A card whose memory is the host's and on which plans take as long as their names say, and other work `own`."""
+    """A card with the host's memory. A plan takes the milliseconds in its name, other work `own`."""
 
     name = "Some card"
 
@@ -177,18 +178,18 @@ class StandInCard:
 
 
 def milliseconds(name: str) -> float:
-    """Return what a plan takes."""
+    """Return the duration of a plan in milliseconds."""
     return float(name.removeprefix("right ")) if name.startswith("right ") else 1.0
 
 
 def torch_of(*arrays: np.ndarray) -> Any:
-    import torch
+    torch = pytest.importorskip("torch")
 
     return [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
 
 
 def padding(window: dict[str, list[int]]) -> list[int]:
-    """Return left, right, top and bottom, as Torch pads."""
+    """Return the padding left, right, top and bottom, in Torch's order."""
     (top, left), (bottom, right) = window["pre_padding"], window["post_padding"]
     return [left, right, top, bottom]
 
@@ -196,7 +197,7 @@ def padding(window: dict[str, list[int]]) -> list[int]:
 def forward(
     window: dict[str, list[int]], dim: list[int], x: np.ndarray, w: np.ndarray, *residual_and_bias: np.ndarray
 ) -> np.ndarray:
-    from torch.nn import functional
+    functional = pytest.importorskip("torch").nn.functional
 
     x, w = torch_of(x, w)
     return functional.conv2d(functional.pad(x, padding(window)), w, None, window["stride"]).numpy() + sum(
@@ -205,7 +206,7 @@ def forward(
 
 
 def backward_x(window: dict[str, list[int]], dim: list[int], dy: np.ndarray, w: np.ndarray) -> np.ndarray:
-    import torch
+    torch = pytest.importorskip("torch")
 
     left, right, top, bottom = padding(window)
     n, c, height, width = dim
@@ -215,7 +216,7 @@ def backward_x(window: dict[str, list[int]], dim: list[int], dy: np.ndarray, w: 
 
 
 def backward_w(window: dict[str, list[int]], dim: list[int], x: np.ndarray, dy: np.ndarray) -> np.ndarray:
-    import torch
+    torch = pytest.importorskip("torch")
 
     x, dy = torch_of(x, dy)
     padded = torch.nn.functional.pad(x, padding(window))

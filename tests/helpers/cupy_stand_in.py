@@ -1,6 +1,6 @@
-"""A module that stands in for CuPy on a machine without a GPU: arrays on the tape, kernels on the CPU, one card.
+"""A stand-in for CuPy on a machine without a GPU: arrays on the tape, kernels on the CPU, one card.
 
-The card has a clock, which launches move on. What is asked of graphs and events is written down in `ASKED`.
+The card has a clock, which launches advance. Calls of graphs and events are recorded in `ASKED`.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from tinyddpm.backend import cupy_backend
 MEMORY = 80 * 2**30
 
 ASKED: list[str] = []
-"""What was asked of graphs and events, in order."""
+"""Calls of graphs and events, in order."""
 
 HOST = 0.05
-"""Milliseconds that Python takes for a launch."""
+"""Milliseconds of Python's time for a launch."""
 
 
 class Card:
-    """The card, as kernels know it, and its clock: a kernel of ours takes a millisecond.
+    """The card, as kernels see it, with its clock: a kernel of ours takes a millisecond.
 
     Attributes:
-        launched: our kernels, by name.
-        replaying: whether launches are a graph's.
+        launched: names of our launched kernels.
+        replaying: whether a graph is being replayed.
     """
 
     shared_memory = 232448
@@ -44,11 +44,11 @@ class Card:
         self._others = 0.0
 
     def took(self, milliseconds: float) -> None:
-        """Move the clock on by a launch: by what Python takes for it where that is more, and it is no graph's."""
+        """Advance the clock by a launch: by its own time, or by Python's if that is longer and no graph is replayed."""
         self._others += milliseconds if self.replaying else max(milliseconds, HOST)
 
     def now(self) -> float:
-        """Return the milliseconds that all launches took."""
+        """Return the milliseconds of all launches so far."""
         return self._others + len(self.launched)
 
 
@@ -78,17 +78,17 @@ class Device:
 
 
 def wait() -> None:
-    """Refuse to wait for what is only recorded; the recording is broken from then on."""
+    """Refuse to wait for work that is only recorded; the recording is broken from then on."""
     if TAPE.active:
         Stream.broken = True
         raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing")
 
 
 class Stream:
-    """A stream, on which a graph is recorded: of work whose memory is a pool's that nothing else uses.
+    """A stream, on which a graph can be recorded, whose work must use the memory of a pool of its own.
 
     Attributes:
-        current: the streams that were entered, the default one first, which cannot be recorded.
+        current: the streams that were entered; the first is the default one, which cannot record.
         broken: whether the recording has failed.
     """
 
@@ -100,7 +100,7 @@ class Stream:
         self.seen: dict[int, tuple[int, int]] = {}
 
     def wait_event(self, event: Event) -> None:
-        """From here on the stream sees what another had been asked for when the event was recorded there."""
+        """Have later work of this stream wait for the work before the event on its stream."""
         of, *then = event.of
         self.seen[of] = then
 
@@ -133,7 +133,7 @@ class Stream:
 
 
 class Graph:
-    """Launches that were recorded; the pool that they work in is not kept by it."""
+    """The recorded launches. A graph does not keep the pool whose memory they use."""
 
     def __init__(self, launches: list[Callable[[], Any]], pool: Pool) -> None:
         self._launches, self._pool = launches, weakref.ref(pool)
@@ -149,10 +149,10 @@ class Graph:
 
 
 class Event:
-    """A moment of a stream's work, by the card's clock."""
+    """A point in a stream's work, with the time of the card's clock."""
 
     of: tuple[int, int, int]
-    """The stream, and how many sums it had been asked for, and how many launches had been recorded, by then."""
+    """The stream, the number of its sums, and the number of recorded launches, at the event."""
 
     def __init__(self, disable_timing: bool = False) -> None:
         self.timed = not disable_timing
@@ -178,10 +178,10 @@ def get_elapsed_time(start: Event, end: Event) -> float:
 
 
 class Pool:
-    """A pool of memory, of which 3 MiB are held.
+    """A pool of memory, which holds 3 MiB.
 
     Attributes:
-        current: the pools that arrays are made in, the innermost last; the default one is not among them.
+        current: the pools in use, the innermost last, without the default one.
     """
 
     current: ClassVar[list[Pool]] = []
@@ -200,7 +200,7 @@ class Pool:
 
 @contextmanager
 def using_allocator(allocator: Any) -> Iterator[None]:
-    """Make arrays in the pool whose method the allocator is."""
+    """Allocate arrays in the pool of this allocator, a method of it."""
     Pool.current.append(allocator.__self__)
     try:
         yield
@@ -209,7 +209,7 @@ def using_allocator(allocator: Any) -> Iterator[None]:
 
 
 class Namespace(_TapedNamespace):
-    """What array_api_compat makes of CuPy: arrays are made on the card that is current."""
+    """A stand-in for array_api_compat.cupy: arrays are made on the current card."""
 
     def __init__(self) -> None:
         super().__init__(_Namespace())
@@ -229,7 +229,7 @@ class Namespace(_TapedNamespace):
 
 
 def install(monkeypatch: pytest.MonkeyPatch, cudnn: Any = None) -> None:
-    """Have `import cupy` and `import array_api_compat.cupy` find the stand-ins, and `import cudnn` what is given."""
+    """Make `import cupy` and `import array_api_compat.cupy` find the stand-ins, and `import cudnn` the given module."""
     cupy: Any = ModuleType("cupy")
     pool = Pool()
     cupy.__version__ = "14.0"

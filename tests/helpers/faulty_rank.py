@@ -1,8 +1,8 @@
-"""The command line, in which something goes wrong: in one rank (-1: in all), from the start or when it begins a step.
+"""The command line with a fault in one rank (-1: in all), from the start or at the beginning of a step.
 
 python -m helpers.faulty_rank FOLDER FAULT RANK STEP train --data moons …
 
-Each rank writes the number of its process to FOLDER. Waits for ranks that are silent are short.
+Each rank writes its process number into FOLDER. The time until a silent rank counts as lost is short.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _signal(number: signal.Signals) -> Fault:
 
 
 def _to_launcher(number: signal.Signals) -> Fault:
-    """Return what signals to the process that a user has started: the parent of the parent."""
+    """Return the fault that signals the process that a user has started: the parent of the rank's parent."""
 
     def tell(*given: object) -> None:
         above = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[1]
@@ -51,7 +51,7 @@ def _to_launcher(number: signal.Signals) -> Fault:
 
 
 def _pause(folder: Path, trainer: Trainer) -> None:
-    """Stop all ranks for longer than one that is silent is waited for."""
+    """Stop all ranks, for longer than the time until a silent rank counts as lost."""
     all_ = " ".join(path.read_text() for path in folder.glob("process-*"))
     subprocess.Popen(["sh", "-c", f"kill -STOP {all_}; sleep {2 * SILENCE}; kill -CONT {all_}"])
     time.sleep(0.5)
@@ -66,7 +66,7 @@ def _bug(*given: object) -> NoReturn:
 
 
 def _full(*given: object) -> None:
-    """No line of metrics finds room from here on."""
+    """Make the disk full for lines of metrics from now on."""
 
     def dumps(values: Any) -> NoReturn:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -75,7 +75,7 @@ def _full(*given: object) -> None:
 
 
 def _full_at_save(*given: object) -> None:
-    """No checkpoint finds room from here on."""
+    """Make the disk full for checkpoints from now on."""
 
     def save(path: Path, *rest: Any) -> NoReturn:
         raise CheckpointError(f"cannot write {path}: {os.strerror(errno.ENOSPC)}")
@@ -84,7 +84,7 @@ def _full_at_save(*given: object) -> None:
 
 
 def _nan(folder: Path, trainer: Trainer) -> None:
-    """What this rank reads is NaN from here on."""
+    """Make the samples that this rank reads NaN from now on."""
     read = trainer.train.read
     trainer.train.read = lambda places: np.full_like(read(places), np.nan)  # type: ignore[method-assign]
 
@@ -104,7 +104,7 @@ STARTS: dict[str, Callable[[], object]] = {
     "another folder": lambda: os.chdir("other"),
     "no mpi4py": _no_mpi,
 }
-"""What is wrong from the start, by what it is called."""
+"""Faults from the start, by name."""
 
 FAULTS: dict[str, Fault] = {
     "none": lambda *given: None,
@@ -120,11 +120,11 @@ FAULTS: dict[str, Fault] = {
     "full disk at a save": _full_at_save,
     "NaN": _nan,
 }
-"""What goes wrong in the middle, by what it is called."""
+"""Faults at the beginning of a step, by name."""
 
 
 def run(folder: Path, fault: str, at_rank: int, at_step: int) -> None:
-    """Run the command of the arguments that are left, with a fault in it."""
+    """Run the command in the remaining arguments, with a fault."""
     rank = launched().rank
     watch.BEAT, watch.SILENCE, watch.PATIENCE = 0.2, SILENCE, SILENCE
     ranks.START = 10.0 if fault == "no mpi4py" else 60.0
@@ -143,7 +143,7 @@ def run(folder: Path, fault: str, at_rank: int, at_step: int) -> None:
 
 
 def run_arguments() -> None:
-    """Run what the arguments of this process say."""
+    """Run the command in the arguments of this process."""
     folder, fault, at_rank, at_step, *sys.argv[1:] = sys.argv[1:]
     run(Path(folder), fault, int(at_rank), int(at_step))
 

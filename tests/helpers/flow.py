@@ -1,4 +1,4 @@
-"""A chain fine enough to see a solver's order, data smooth enough for it, and the probability flow to them."""
+"""The probability flow of smooth data on a fine chain, on which the order of a solver can be measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tinyddpm.samplers import Noise
 
 T = 4097
 RATIOS = np.geomspace(0.02, 20, T)
-"""Noise to signal, sigma / alpha: even in λ, so that a sub-sequence at every k-th time is too."""
+"""Ratio of noise to signal, sigma / alpha, (T,): evenly spaced in λ, as is every k-th time."""
 
 
 def _process() -> GaussianProcess:
@@ -30,20 +30,20 @@ NEAR = Mixture(
     means=np.array([[-0.6, 0.2], [0.7, -0.1]]),
     covariances=np.array([[[0.25, 0.05], [0.05, 0.16]], [[0.2, -0.04], [-0.04, 0.3]]]),
 )
-"""Two modes that overlap: the flow is curved, but has no edge where neighbours part."""
+"""Two overlapping modes: the flow is curved but smooth."""
 
 
 def uneven_pairs(steps: int) -> list[tuple[int, int]]:
-    """`steps` steps from T − 1 to 0, in λ in turn three parts long and one, and one more to the data."""
+    """Return `steps` pairs from T − 1 to 0, of lengths in λ that alternate in the ratio 3 to 1, and one to the data."""
     part = (T - 1) // (2 * steps)
     gaps = [3 * part, part] * (steps // 2)
     return list(pairwise([*(T - 1 - np.cumsum([0, *gaps])).tolist(), -1]))
 
 
 def units(pairs: list[tuple[int, int]]) -> tuple[Floats, Noise]:
-    """Return a batch of one unit vector each for x_T and the noise of every step, and of zero; and that noise.
+    """Return a batch x_T and its noise: a unit vector in x_T, one in the noise of each step, and zero.
 
-    They tell the coefficients of what is affine in all of them, along each axis on its own.
+    From them follow the coefficients of a result that is affine in x_T and all noise, with separate axes.
     """
     times = [t for t, _ in pairs]
     x = np.zeros((len(pairs) + 2, 2))
@@ -58,7 +58,7 @@ def units(pairs: list[tuple[int, int]]) -> tuple[Floats, Noise]:
 
 
 def sampled(sampler: Any, mixture: Mixture, x: Floats, pairs: Any, noise: Noise | None = None, **options: Any) -> Any:
-    """All steps of a sampler on `PROCESS` with the exact denoiser; noise is refused unless it is given."""
+    """Return all steps of a sampler on `PROCESS` with the exact denoiser; without `noise`, drawing any is an error."""
     return list(sampler(PROCESS, mixture.denoiser(PROCESS), x, pairs, noise or refused, **options))
 
 
@@ -69,7 +69,7 @@ def refused(t: int) -> Floats:
 def flow(mixture: Mixture, x: Floats) -> Floats:
     """Return x at time 0 from x at T − 1: the classical Runge-Kutta method on dx̄/d log s = s eps, x̄ = x / √alpha_bar.
 
-    Two times make one step, the one between them its middle: 2048 steps of a fourth-order method.
+    A step spans two intervals of the chain, with its midpoint between them: 2048 steps of a fourth-order method.
     """
     denoise = mixture.denoiser(PROCESS)
 

@@ -1,4 +1,4 @@
-"""Data whose every diffused law is known: Gaussian mixtures, and their exact denoiser."""
+"""Gaussian mixtures, whose law is known at every time, and their exact denoiser."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Mixture:
-    """Σ_k weights[k] N(means[k], covariances[k]) in the plane."""
+    """The mixture Σ_k weights[k] N(means[k], covariances[k]) in the plane."""
 
     weights: Floats
     means: Floats
@@ -31,11 +31,11 @@ class Mixture:
         return np.einsum("k,kij->ij", self.weights, self.covariances + np.einsum("ki,kj->kij", centred, centred))
 
     def modes(self, x: Floats) -> NDArray[np.int64]:
-        """The nearest mode of each point."""
+        """Return the index of the nearest mode of each point."""
         return np.argmin(((x[:, None] - self.means) ** 2).sum(-1), axis=1)
 
     def assert_reproduced(self, x: Floats, bias: float) -> None:
-        """Check mean, covariance and the modes' weights of points (n, 2) that are to be draws of the mixture.
+        """Check that mean, covariance and weights of the modes of points (n, 2) are those of the mixture.
 
         Bounds are 5 standard errors, a false alarm below 1e-6 each by the normal law, plus `bias`.
         """
@@ -48,7 +48,7 @@ class Mixture:
         assert np.all(np.abs(weights - self.weights) < 5 * np.sqrt(self.weights * (1 - self.weights) / n) + bias)
 
     def denoiser(self, process: GaussianProcess) -> Denoiser:
-        """E[x_0 | x_t]: each mode's linear regression of x_0 on x_t, weighted by how well the mode explains x_t."""
+        """Return E[x_0 | x_t]: the linear regression of x_0 on x_t of each mode, weighted by p(mode | x_t)."""
 
         def denoise(x_t: Floats, t: int) -> Prediction:
             alpha_bar = process.alpha_bar[t]
@@ -71,4 +71,4 @@ THREE = Mixture(
     means=np.array([[-1.2, 0.0], [1.0, 0.8], [0.6, -1.1]]),
     covariances=np.array([[[0.04, 0.02], [0.02, 0.05]], [[0.02, 0.0], [0.0, 0.06]], [[0.03, -0.01], [-0.01, 0.03]]]),
 )
-"""Three modes, well apart, of unequal weight and shape."""
+"""Three well separated modes with different weights and covariances."""

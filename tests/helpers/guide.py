@@ -1,4 +1,4 @@
-"""Where the guide lies."""
+"""The folder of the guide."""
 
 from __future__ import annotations
 

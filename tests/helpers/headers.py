@@ -1,4 +1,4 @@
-"""Checkpoints whose headers say something else than what was written."""
+"""Checkpoints with changed headers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tinyddpm.model.checkpoint import FORMAT
 
 
 def rewritten(path: Path, to: Path, change: Callable[[dict[str, Any]], None]) -> Path:
-    """Write the checkpoint at `path` to `to`, its header changed and its hashes right; return `to`."""
+    """Copy the checkpoint at `path` to `to`, with a changed header and valid hashes; return `to`."""
     header = read_header(path, CheckpointError)
     assert header["format"] == FORMAT
     with import_h5py().File(path) as file:

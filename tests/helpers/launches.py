@@ -1,4 +1,4 @@
-"""What a graph would hold, without doing any of it: a tape whose kernels and cuDNN do nothing."""
+"""Counting the launches of a graph without running them: a tape whose kernels and cuDNN do nothing."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ ELSE = "an array function"
 
 
 class CountingBackend(TapeBackend):
-    """A backend with an H100's shared memory whose kernels are not run. Array functions are.
+    """A backend with an H100's shared memory, which runs array functions but no kernels.
 
     Attributes:
-        launches: of the last graph, by kernel; those of functions of arrays together.
+        launches: number of launches of the last graph, by kernel; array functions are counted together.
     """
 
     def __init__(self, precision: str) -> None:
@@ -40,7 +40,7 @@ class CountingBackend(TapeBackend):
         return found
 
     def launch(self, name: str) -> None:
-        """Put a launch on the tape that does nothing, and count it where a graph is recorded."""
+        """Record a launch that does nothing, and count it while a graph is recorded."""
         self.launches[name] += TAPE.active
         TAPE.do(lambda: None)
 
@@ -51,7 +51,7 @@ class _Unfilled(_Namespace):
 
 
 class _Idle:
-    """A module, or one of its kernels."""
+    """A module or a kernel that does nothing."""
 
     max_dynamic_shared_size_bytes = 232448
 
@@ -66,7 +66,7 @@ class _Idle:
 
 
 class IdlePlanner:
-    """A plan for every convolution, each a launch."""
+    """A planner with a plan for every convolution, which is one launch."""
 
     def __init__(self, backend: CountingBackend) -> None:
         self._backend = backend
@@ -83,7 +83,7 @@ class IdlePlanner:
 
 
 def install_cudnn(monkeypatch: pytest.MonkeyPatch, backend: CountingBackend) -> None:
-    """Have operations on this backend find cuDNN."""
+    """Make operations on this backend find cuDNN."""
     backend.device = "cpu"
     planner = IdlePlanner(backend)
     monkeypatch.setattr(cudnn, "planner", lambda _: planner)

@@ -1,7 +1,8 @@
-"""A module that stands in for CuPy's NCCL: sums over real ranks, carried by MPI, in the order of ranks.
+"""A stand-in for CuPy's NCCL: sums over real ranks by MPI, in the order of ranks.
 
-As on a GPU, what is asked for while a graph is recorded is done when that is replayed; a sum that others do not join
-waits until it is given up. What has ranks hang or sum nonsense there, other sums on other ranks, is an error here.
+As on a GPU, calls during the recording of a graph are carried out when it is replayed, and a sum that other ranks do
+not join waits until it is aborted. Different sums on different ranks, which hang or give wrong results there, are an
+error here.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ TYPES: dict[int, Any] = {7: np.dtype(np.float32), 9: np.dtype(bfloat16)}
 SUM = 0
 
 LAUNCHED: list[str] = []
-"""What was launched, in order; "recorded" where a graph was recorded, rather than done at once."""
+"""Launched sums, in order; those of a graph's recording begin with "recorded"."""
 
 deaf = False
-"""Whether sums go on waiting when they are given up, as those of a device that no longer answers."""
+"""Whether aborted sums go on waiting, as on a device that no longer responds."""
 
 
 class NcclError(RuntimeError):
@@ -38,7 +39,7 @@ class NcclError(RuntimeError):
 
 
 class _Call(NamedTuple):
-    """What was asked for: the memory that is sent and written to; the rank that alone writes, or sends, is `root`."""
+    """A call: the memory to send and to write to; `root` is the only rank that writes, or sends."""
 
     name: str
     sent: int
@@ -75,7 +76,7 @@ def groupEnd() -> None:  # noqa: N802 - NCCL's name
 
 
 class NcclCommunicator:
-    """As CuPy's, made by all ranks at once."""
+    """A stand-in for CuPy's NcclCommunicator, which all ranks make at the same time."""
 
     def __init__(self, ndev: int, commId: bytes, rank: int) -> None:
         from mpi4py import MPI
@@ -102,7 +103,7 @@ class NcclCommunicator:
         self._ask(_Call("broadcast", sendbuff, recvbuff, count, datatype, root), stream)
 
     def abort(self) -> None:
-        """Give up all sums; and wait for the end of the graphs that sums were recorded in, as NCCL does."""
+        """Abort all sums; as NCCL does, wait for the end of graphs with recorded sums."""
         self._aborted = not deaf
         while self._recorded:
             time.sleep(1)
@@ -127,7 +128,7 @@ class NcclCommunicator:
         groupEnd()
 
     def _launch(self, calls: list[_Call]) -> None:
-        """Do what was asked for, or as much of it as is done when it is given up."""
+        """Carry out the calls, until they are aborted."""
         asked = [(call.name, call.count, call.kind, call.root, self._recorded) for call in calls]
         told = self._gathered(np.frombuffer(repr(asked).encode().ljust(8000), np.uint8))
         if told is None:
@@ -148,7 +149,7 @@ class NcclCommunicator:
             _memory(call.got, call.count * kind.itemsize).view(kind)[...] = found
 
     def _gathered(self, mine: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
-        """Return the bytes of all ranks, each a row; None if the sum is given up before all are there."""
+        """Return the bytes of all ranks, a row each; None if the sum is aborted before all have joined."""
         rows = np.empty((self._comm.size, mine.size), np.uint8)
         request = self._comm.Iallgather(mine, rows)
         while not request.Test():
@@ -164,7 +165,7 @@ def _memory(at: int, size: int) -> np.ndarray[Any, Any]:
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have `from cupy.cuda import nccl` find this, where the stand-in for CuPy is installed; each rank has a card."""
+    """Make `from cupy.cuda import nccl` find this module in the stand-in for CuPy. Each rank has a card of its own."""
     cuda = sys.modules["cupy"].cuda
     cuda.nccl = sys.modules[__name__]
     cuda.runtime.getDeviceCount = lambda: 8

@@ -1,4 +1,4 @@
-"""Tiny networks that between them use every option, with weights in which nothing starts at zero."""
+"""Tiny networks that together use every option, with random weights for all layers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tinyddpm.testing import random_weights, read_only
 
 @dataclass(frozen=True)
 class Sketch:
-    """What to build, by the registry; with classes, a network told by their condition."""
+    """The description of a network: name, shapes, options, and classes of its condition, 0 for none."""
 
     name: str
     shape: tuple[int, ...]
@@ -116,7 +116,7 @@ SKETCHES = {
     "mlp": Sketch("mlp", (2,), 0, 2, {"width": 6, "depth": 2}),
     "mlp-classes": Sketch("mlp", (3,), 5, 4, {"width": 4, "depth": 1}),
 }
-"""Networks by what they are there to show."""
+"""Networks, named after the option that they test."""
 
 UNETS = [name for name, sketch in SKETCHES.items() if sketch.name == "unet"]
 
@@ -126,8 +126,8 @@ class Setting:
 
     Attributes:
         network: the network under test.
-        layout: of its parameters.
-        weights: by path.
+        layout: the layout of its parameters.
+        weights: its weights by path.
         x, t, cond, dout: the batch; no two samples have the same time.
     """
 
@@ -156,7 +156,7 @@ class Setting:
         weights: Mapping[str, HostArray] | None = None,
         recompute: bool = False,
     ) -> tuple[Any, Saved]:
-        """Return the prediction and the residuals, with another x or some other weights if given."""
+        """Return the prediction and the residuals; `x` and `weights` replace those of the setting."""
         weights = {**self.weights, **(weights or {})}
         return self.network.forward(
             load_operations(backend, training, recompute),
@@ -186,8 +186,8 @@ class Setting:
 
 
 def is_key_bias(path: str) -> bool:
-    """Whether `path` is the bias of attention's keys, whose gradient is zero.
+    """Return whether `path` is the bias of attention's keys, whose gradient is zero.
 
-    It adds the same number, q · b, to all scores of a query, and softmax does not see what is added to all.
+    It adds the same number, q · b, to all scores of a query, which does not change their softmax.
     """
     return path.endswith("/k/b")

@@ -1,4 +1,4 @@
-"""HTML pages as a parser sees them, and as a browser does."""
+"""HTML pages as a parser and as a browser read them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 class Tree(HTMLParser):
-    """A page as its parser sees it: tags with attributes, and texts by the tags that they stand in."""
+    """The parsed page: tags with attributes, and texts by the tags around them."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Tree(HTMLParser):
 
 
 def browsed(page: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Open a page in a browser, and have it say what becomes of it."""
+    """Open a page in a browser; the result's standard output is the page after its scripts have run."""
     command = [
         str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
         f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=10000", "--dump-dom", *options, page.as_uri(),
@@ -59,12 +59,12 @@ def browsed(page: Path, folder: Path, *options: str) -> subprocess.CompletedProc
 
 
 def seen(texts: Sequence[str], look: Path, folder: Path, dark: bool) -> list[dict[str, Any]]:
-    """What a browser sees of pages, each on a phone and on a desktop, as a script looks at them.
+    """Return a script's findings on pages in a browser, each at a phone's and at a desktop's width.
 
     Args:
         texts: the pages.
-        look: JavaScript with a function `look` of the frame that a page is in.
-        folder: to work in.
+        look: JavaScript with a function `look` of the frame of a page.
+        folder: folder for temporary files.
         dark: whether the system prefers dark pages.
     """
     frames = "".join(

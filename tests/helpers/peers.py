@@ -1,4 +1,4 @@
-"""The libraries that others measure by, where they are installed."""
+"""Importing the libraries of others that metrics are compared with."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 
 def make_torchvision_importable() -> None:
-    """Let a torchvision that is compiled for a Torch with CUDA be imported beside one without.
+    """Make a torchvision that was compiled for a Torch with CUDA importable beside a Torch without.
 
-    What is wanted of it needs none of its operators: that their names exist is enough.
+    Tests do not need its operators, only their names.
     """
     try:
         import_module("torchvision")
@@ -24,7 +24,7 @@ def make_torchvision_importable() -> None:
 
 
 def import_peer(module: str, version: str) -> ModuleType:
-    """Return a module of a library, at the version that ours are compared with, or skip the test."""
+    """Return a module of a library at the pinned version, or skip the test."""
     make_torchvision_importable()
     distribution = module.partition(".")[0]
     reason = f"{distribution} {version} is not installed: pip install -e '.[peers]'"

@@ -1,4 +1,4 @@
-"""Pictures whose features differ, and what it means that two sets of features are the same."""
+"""Test images with different features, and the comparison of two sets of features."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def pictures(count: int, height: int, width: int, channels: int = 3) -> NDArray[np.uint8]:
-    """Return coarse squares under noise, with colours and contrasts of their own."""
+    """Return images of noisy coarse squares, each with a colour and a contrast of its own."""
     rng = np.random.default_rng(count)
     squares = rng.integers(0, 256, (count, 4, 4, channels)).repeat(-(-height // 4), 1).repeat(-(-width // 4), 2)
     noise = rng.normal(size=(count, height, width, channels)) * rng.uniform(0, 60, (count, 1, 1, channels))
@@ -18,12 +18,12 @@ def pictures(count: int, height: int, width: int, channels: int = 3) -> NDArray[
 
 
 def as_torch(images: NDArray[np.uint8]) -> torch.Tensor:
-    """Return NHWC images as NCHW."""
+    """Return NHWC images as an NCHW tensor."""
     return torch.as_tensor(images).permute(0, 3, 1, 2).contiguous()
 
 
 def assert_same_features(ours: Any, theirs: Any, tolerance: float) -> None:
-    """Compare with how far features lie from each other: they share a large mean, beside which any error is small."""
+    """Check errors relative to the spread of features: beside their large common mean, any error is small."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.shape == theirs.shape
     spread = np.abs(theirs - theirs.mean(0)).max()

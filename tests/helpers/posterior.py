@@ -1,4 +1,4 @@
-"""The exact denoiser of a mixture with all that is known of it: the variance of the step back, and the derivative."""
+"""The exact denoiser of a mixture, with its posterior variance and its derivative."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tinyddpm.diffusion.process import GaussianProcess
 
 
 def log_density(mixture: Mixture, x: Floats, noise: float = 0.0) -> Floats:
-    """log p(x) in nats, with noise of this variance added to the data."""
+    """Return log p(x) in nats of the mixture with added noise of this variance."""
     logs = []
     for weight, mean, covariance in zip(mixture.weights, mixture.means, mixture.covariances, strict=True):
         total, off = covariance + noise * np.eye(2), x - mean
@@ -22,7 +22,7 @@ def log_density(mixture: Mixture, x: Floats, noise: float = 0.0) -> Floats:
 
 
 def drawn(mixture: Mixture, n: int, seed: int) -> Floats:
-    """n points of a mixture."""
+    """Return n points drawn from a mixture."""
     rng = np.random.default_rng(seed)
     k = rng.choice(len(mixture.weights), n, p=mixture.weights)
     roots = np.linalg.cholesky(mixture.covariances)

@@ -1,4 +1,4 @@
-"""Ranks as a user starts them: by mpiexec or torchrun."""
+"""Starting ranks as a user does, by mpiexec or torchrun."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TESTS = Path(__file__).parents[1]
 
 
 def mpiexec(name: str = "mpiexec") -> str:
-    """A launcher, beside this Python or on the path; the test is skipped where there is none."""
+    """Return a launcher beside this Python or on the path; skip the test if there is none."""
     pytest.importorskip("mpi4py", reason="mpi4py is not installed: run pip install 'tinyddpm[mpi]'")
     found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if found is None:
@@ -25,7 +25,7 @@ def mpiexec(name: str = "mpiexec") -> str:
 
 
 def torchrun(*options: str) -> list[str]:
-    """The command that starts ranks by Torch; the test is skipped where there is none."""
+    """Return the command that starts ranks by Torch; skip the test if there is none."""
     pytest.importorskip("torch.distributed.run", reason="Torch is not installed: run pip install 'tinyddpm[torch]'")
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python", *options]
 
@@ -38,7 +38,7 @@ def on_ranks(
     options: tuple[str, ...] = (),
     timeout: float = 200,
 ) -> str:
-    """Run `python -m MODULE ARGUMENTS …` on so many ranks, and return what they say; all of them end well."""
+    """Run `python -m MODULE ARGUMENTS …` on `count` ranks, check that they succeed, and return their output."""
     done = started(count, module, *arguments, launcher=launcher, options=options, timeout=timeout)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -52,7 +52,7 @@ def started(
     options: tuple[str, ...] = (),
     timeout: float = 200,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a module on so many ranks, and return how they ended. None is left behind."""
+    """Run a module on `count` ranks, and return the completed process. Ranks that are left are killed."""
     by = torchrun("--nproc-per-node") if launcher == "torchrun" else [mpiexec(launcher), *options, "-n"]
     command = [*by, str(count), sys.executable, "-m", module, *map(str, arguments)]
     paths = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))

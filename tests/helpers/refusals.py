@@ -1,4 +1,4 @@
-"""What a refused HDF5 file is told by."""
+"""Errors of refused HDF5 files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tinyddpm.hdf5 import checked_datasets, open_file
 
 
 def one_line(caught: pytest.ExceptionInfo[BaseException], path: Path) -> str:
-    """The message, which must name the file and be a single line."""
+    """Return the message of an error, after checking that it names the file and is a single line."""
     message = str(caught.value)
     assert "\n" not in message
     assert str(path) in message

@@ -1,4 +1,4 @@
-"""Made-up distributions with entry points."""
+"""Test distributions with entry points."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class Site:
-    """A folder on the import path, into which made-up distributions are installed."""
+    """A folder on the import path, into which test distributions are installed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -8,7 +8,7 @@ from tinyddpm.backend import Backend
 
 
 class StrictBackend(Backend):
-    """array-api-strict: NumPy underneath, but whatever the standard does not promise is an error."""
+    """array-api-strict: NumPy's arrays, but everything that the standard does not promise is an error."""
 
     name = "strict"
 

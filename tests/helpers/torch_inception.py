@@ -1,4 +1,4 @@
-"""Inception-v3 of the FID in Torch's own layers, after pytorch-fid's and torch-fidelity's, whose names it keeps."""
+"""Inception-v3 of the FID in Torch's layers, with the names of pytorch-fid and torch-fidelity."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class TorchInception(nn.Module):
 
 
 def random_inception(seed: int) -> TorchInception:
-    """Return one that neither dies nor blows up, its batch norms far from the identity."""
+    """Return a random network whose activations neither vanish nor explode, with batch norms far from the identity."""
     draw = torch.Generator().manual_seed(seed)
     net = TorchInception().eval().requires_grad_(False)
     for name, array in net.state_dict().items():

@@ -1,4 +1,4 @@
-"""The U-Net of improved-diffusion and of guided-diffusion in Torch, after what their papers and files say of it.
+"""The U-Net of improved-diffusion and guided-diffusion in Torch, after their papers and the names in their files.
 
 Its parameters have the names that the published files have. It is written anew from these facts: 32 groups, eps 1e-5;
 cosines before sines, of frequencies 10000^(−i/half); one 1×1 convolution for queries, keys and values, by head in
@@ -18,13 +18,13 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Kind:
-    """What a model of theirs is like."""
+    """The options of one of their models."""
 
     channels: int
     multipliers: tuple[int, ...]
     blocks: int
     rates: tuple[int, ...]
-    """How often the image is halved over where there is attention, as a factor of its side."""
+    """Factors of downsampling at which there is attention."""
     channels_out: int
     heads: int = 1
     head_channels: int = -1
@@ -148,7 +148,7 @@ class OpenaiUNet(nn.Module):
         self.out = nn.Sequential(norm(c), nn.SiLU(), nn.Conv2d(c, kind.channels_out, 3, padding=1))
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """(N, C, H, W), times (N,), and the numbers of classes."""
+        """Predict for images (N, C, H, W), times (N,) and classes (N,)."""
         half = self.kind.channels // 2
         angles = t.float()[:, None] * torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32) / half)
         emb = self.time_embed(torch.cat([angles.cos(), angles.sin()], dim=1))

@@ -1,4 +1,4 @@
-"""The U-Net of DDPM (appendix B) in Torch modules, NCHW, after the papers' description: the oracle of ours."""
+"""The U-Net of DDPM (appendix B) in Torch modules, NCHW, written after the papers: the reference for ours."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from helpers.comparison import HostArray
 
 Masks = Iterator[Tensor] | None
 Words = tuple[Tensor, Tensor] | None
-"""Tokens, and which of them are there."""
+"""Tokens (N, L, D), and the mask (N, L) of those that are not padding."""
 
 
 Norm = Callable[[int], nn.GroupNorm]
 
 
 def norms(groups: int, eps: float) -> Norm:
-    """With no number said, 32 groups as in DDPM, fewer where they would have less than four channels."""
+    """Return the group norm for a number of channels: by default 32 groups, as in DDPM, or one for each 4 channels."""
     return lambda channels: nn.GroupNorm(groups or min(32, channels // 4), channels, eps=eps)
 
 
 class ResidualBlock(nn.Module):
-    """With `change`, of another resolution behind it."""
+    """A residual block; `change` alters the resolution inside it."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention; with the width of tokens, also to those, by one softmax."""
+    """Self-attention; if the width of tokens is given, also to tokens, in the same softmax."""
 
     def __init__(self, channels: int, heads: int, norm: Norm, tokens: int = 0) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class Downsample(nn.Conv2d):
 
 
 class CentredDownsample(nn.Conv2d):
-    """Padded by one on all sides, with weights that are turned by half a circle."""
+    """A downsampling convolution that is padded by one on all sides, with weights rotated by 180 degrees."""
 
     def forward(self, x: Tensor, temb: Tensor, masks: Masks, told: Words) -> Tensor:  # type: ignore[override]
         return functional.conv2d(x, self.weight.flip(2, 3), self.bias, stride=2, padding=1)
@@ -133,10 +133,10 @@ class Upsample(nn.Module):
 
 
 class TorchUNet(nn.Module):
-    """Takes the arguments of `tinyddpm.nn.unet.UNet`, but the classes of a label, and what widths an image and tokens
-    told have.
+    """The U-Net, with the arguments of `tinyddpm.nn.unet.UNet`, but the number of classes, and the widths of image and
+    tokens, in the place of `told`.
 
-    Its steps are named as in the paths of their parameters.
+    Modules have the names of our parameters' paths.
     """
 
     def __init__(
@@ -267,7 +267,7 @@ def _named(twin: TorchUNet) -> dict[str, nn.Parameter]:
 
 
 def load_weights(twin: TorchUNet, weights: Mapping[str, HostArray]) -> None:
-    """Copy our weights by path; a path that only one side has is an error."""
+    """Copy our weights by path into the twin; a path that only one of both has is an error."""
     named = _named(twin)
     assert set(named) == set(weights)
     with torch.no_grad():
@@ -279,7 +279,7 @@ def load_weights(twin: TorchUNet, weights: Mapping[str, HostArray]) -> None:
 
 
 def store_weights(twin: TorchUNet, values: Sequence[Tensor], weights: Mapping[str, HostArray]) -> None:
-    """Copy a value for each of the twin's parameters, in their order, into ours by path: what `load_weights` undoes."""
+    """Copy values of the twin's parameters, in their order, into our arrays by path: the inverse of `load_weights`."""
     named = _named(twin)
     assert set(named) == set(weights)
     for path, value in zip(named, values, strict=True):
@@ -296,7 +296,7 @@ def gradients(twin: TorchUNet, like: Mapping[str, HostArray]) -> dict[str, HostA
 
 
 def _as_ours(path: str, value: Tensor, shape: tuple[int, ...]) -> HostArray:
-    """Return what belongs to a parameter of the twin in our shape of it."""
+    """Return an array of the shape of the twin's parameter in our shape of it."""
     ours: HostArray = value.numpy()
     if path.endswith("/w"):
         ours = np.moveaxis(ours, (0, 1), (-1, -2))  # (out, in, ...) to (..., in, out)

@@ -173,9 +173,9 @@ class TestWithItsWeights:
 
     def test_it_sees_one_or_three_channels(self, numpy_backend: Backend) -> None:
         features = make_features("efficientnet-lite0", numpy_backend)
-        with pytest.raises(DataError, match="of 1 or 3 channels, not 4: take pixels"):
+        with pytest.raises(DataError, match="need 1 or 3 channels, not 4: choose pixels"):
             features(np.zeros((2, 8, 8, 4), np.uint8))
-        with pytest.raises(DataError, match="of uint8 images"):
+        with pytest.raises(DataError, match="need uint8 images"):
             features(np.zeros((2, 2), np.float32))
 
     def test_other_weights_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:

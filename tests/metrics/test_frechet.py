@@ -35,5 +35,5 @@ def test_of_a_shifted_set_is_the_shift_squared(rng: np.random.Generator) -> None
 
 @pytest.mark.parametrize(("a", "b"), [((1, 3), (4, 3)), ((4, 3), (4, 2)), ((0, 3), (4, 3))], ids=str)
 def test_what_has_no_distance_is_refused(a: tuple[int, int], b: tuple[int, int]) -> None:
-    with pytest.raises(DataError, match=r"two or more of each kind|give one kind"):
+    with pytest.raises(DataError, match=r"two or more samples per set, not [01]$|equal width, not 3 and 2$"):
         frechet_distance(np.zeros(a), np.zeros(b))

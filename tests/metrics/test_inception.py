@@ -118,8 +118,8 @@ def test_grey_images_are_seen_as_three_channels(
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        (np.zeros((2, 8, 8, 4), np.uint8), "images with 1 or 3 channels, and these have 4"),
-        (np.zeros((2, 8, 8, 3), np.float32), "of uint8 images, and these are float32"),
+        (np.zeros((2, 8, 8, 4), np.uint8), "need images with 1 or 3 channels, not 4"),
+        (np.zeros((2, 8, 8, 3), np.float32), "need uint8 images, not float32"),
     ],
     ids=["channels", "type"],
 )
@@ -231,7 +231,7 @@ class TestWeights:
             monkeypatch.delenv(variable, raising=False)
         for variable, folder in (("HOME", ".cache/torch"), ("XDG_CACHE_HOME", "torch"), ("TORCH_HOME", ".")):
             monkeypatch.setenv(variable, str(tmp_path / variable))
-            with pytest.raises(CheckpointError, match="usually had from https://github"):
+            with pytest.raises(CheckpointError, match="available at https://github"):
                 find_weights("")
             checkpoints = tmp_path / variable / folder / "hub" / "checkpoints"
             checkpoints.mkdir(parents=True)

@@ -52,5 +52,5 @@ def test_subsets_are_chosen_by_the_seed(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("wrong", [{"subsets": 1}, {"size": 1}])
 def test_too_few_are_refused(rng: np.random.Generator, wrong: dict[str, int]) -> None:
     sets = Sets(Part(rng.normal(size=(40, 3))), Part(rng.normal(size=(50, 3))))
-    with pytest.raises(ConfigError, match="two or more of two or more"):
+    with pytest.raises(ConfigError, match="needs at least 2 of at least 2"):
         kernel(sets, **wrong)

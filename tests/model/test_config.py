@@ -78,6 +78,14 @@ def test_bad_settings_are_refused_in_one_line(tables: dict[str, object], message
     assert "\n" not in str(caught.value)
 
 
+def test_whole_numbers_are_numbers() -> None:
+    """TOML's `learning_rate = 1` is the number 1.0, and true none."""
+    rate = Config.from_dict({"training": {"learning_rate": 1}}).training.learning_rate
+    assert (rate, type(rate)) == (1.0, float)
+    with pytest.raises(ConfigError, match=r"training\.learning_rate is True: give a number"):
+        Config.from_dict({"training": {"learning_rate": True}})
+
+
 def test_layers_override_setting_by_setting() -> None:
     base = Config.from_dict({"network": {"name": "unet", "channels": 32}, "training": {"steps": 5, "clip": 2.0}})
     config = base.updated({"network": {"heads": 2}, "training": {"steps": 6}})

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from helpers.command_line import ONE_LEVEL, TWO_STEPS
 from tinyddpm.backend import load_backend
 from tinyddpm.cli import main
 from tinyddpm.conditions import Asked
@@ -113,20 +114,7 @@ def test_options_without_a_guidance_are_refused() -> None:
 
 # The command line
 
-TRAIN = [
-    "train",
-    "--steps",
-    "2",
-    "--timesteps",
-    "25",
-    "--batch-size",
-    "4",
-    "--sample-count",
-    "2",
-    "--sample-every",
-    "9",
-]
-TINY = ["--set", "network.channels=8", "--set", "network.multipliers=[1]", "--set", "network.attention=[]"]
+TRAIN = ["train", *TWO_STEPS, *ONE_LEVEL, "--timesteps", "25", "--sample-every", "9"]
 NULL = ["--condition-dropout", "0.5", "--steps", "5", "--ema", "0", "--warmup", "0", "--learning-rate", "0.02"]
 
 
@@ -140,7 +128,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "longer": [],
         "null": NULL,
     }.items():
-        arguments = [*TRAIN, *TINY, *more, "--out", str(folder / name)]
+        arguments = [*TRAIN, *more, "--out", str(folder / name)]
         done = CliRunner().invoke(main, arguments + (["--timesteps", "30"] if name == "longer" else []))
         assert done.exit_code == 0, done.output
     return folder

@@ -206,6 +206,15 @@ class TestAccidents:
         with pytest.raises(CheckpointError, match="not written by tinyddpm"):
             read_header(path, CheckpointError)
 
+    @pytest.mark.parametrize("size", [0, 31])
+    def test_manifest_without_its_hash(self, saved: Path, size: int) -> None:
+        with h5py.File(saved, "r+") as file:
+            del file["manifest_sha256"]
+            if size:
+                file["manifest_sha256"] = np.zeros(size, np.uint8)
+        with pytest.raises(CheckpointError, match="not written by tinyddpm, or its manifest is damaged"):
+            read_header(saved, CheckpointError)
+
     @pytest.mark.parametrize("manifest", [b"[1]", b"{}", b"\xff", b"[" * 100_000, b'{"header": 3, "arrays": {}}'])
     def test_manifest_of_another_kind(self, tmp_path: Path, manifest: bytes) -> None:
         path = tmp_path / "odd.h5"
@@ -259,6 +268,17 @@ class TestFailedWrites:
 
         monkeypatch.setattr(os, "fsync", corrupt)
         assert "is damaged" in self.fails(unchanged, {"a": np.zeros(10_000, np.float32)})
+
+    @pytest.mark.parametrize(
+        "other", [np.zeros(3, np.float32), np.ones(4, np.float32), np.ones(3)], ids=["values", "shape", "type"]
+    )
+    def test_when_something_else_is_read_back(
+        self, unchanged: Path, monkeypatch: pytest.MonkeyPatch, other: np.ndarray[Any, Any]
+    ) -> None:
+        """A whole file, whose checksums are right: only the comparison tells."""
+        image = hdf5._image
+        monkeypatch.setattr(hdf5, "_image", lambda stored: image({**stored, "a": other}))
+        assert "'a' is not what was written" in self.fails(unchanged)
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
     def test_when_a_value_is_not_finite(self, unchanged: Path, value: float) -> None:

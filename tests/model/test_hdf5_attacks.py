@@ -127,8 +127,12 @@ class TestAttacks:
             (lambda file: file.create_dataset("x", data=h5py.Empty("f4")), "has no shape"),
             (lambda file: file.create_dataset("x", data=np.zeros(64), scaleoffset=2), "has filters number 6"),
             (lambda file: file.__setitem__("x", np.dtype("f4")), "is a named type"),
+            (
+                lambda file: h5py.h5d.create(file.id, b"x", h5py.h5t.UNIX_D32LE, h5py.h5s.create_simple((3,))),
+                "is of a type that NumPy does not have",
+            ),
         ],
-        ids=["object", "vlen", "compound", "reference", "bytes", "null", "filter", "named type"],
+        ids=["object", "vlen", "compound", "reference", "bytes", "null", "filter", "named type", "time"],
     )
     def test_what_is_not_plain_numbers(self, path: Path, make: Callable[[Any], Any], reason: str) -> None:
         with h5py.File(path, "r+") as file:

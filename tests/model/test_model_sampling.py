@@ -52,6 +52,16 @@ def test_without_classes_labels_mean_nothing(labels: Any) -> None:
     assert np.array_equal(last.x, other.x)
 
 
+def test_what_is_asked_for_is_one_row_a_sample() -> None:
+    """Of any condition: here of one that reads another column than the labels."""
+    network = {"name": "unet", "channels": 4, "multipliers": [1], "blocks": 1, "attention": [], "dropout": 0.0}
+    config = CONFIG.updated({"network": network, "condition": {"name": "image", "factor": 2}})
+    enlarging = Model(config, (4, 4, 1), (), NUMPY)
+    asked = Asked(None, {"image": np.zeros((3, 2, 2, 1), np.uint8)})
+    with pytest.raises(ConfigError, match=r"^3 conditions are given for 2 samples: give one for each$"):
+        enlarging.sample(weights(enlarging), np.arange(2), asked, 0, config.sampling)
+
+
 def test_a_wrong_option_is_refused_before_the_first_step() -> None:
     plain = model(())
     sampling = replace(CONFIG.sampling, name="ddim", options={"eta": 2.0})

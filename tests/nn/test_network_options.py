@@ -120,6 +120,7 @@ def test_groups_are_ddpms(channels: int) -> None:
         ((32, 32, 3), {"time_channels": 5}, ["time_channels is 5", "even"]),
         ((32, 32, 3), {"time_channels": 2}, ["time_channels is 2", "at least 4"]),
         ((32, 32, 3), {"resampling": "none"}, ["resampling is 'none'", "'blocks'"]),
+        ((32, 32, 3), {"text": "both"}, ["text is 'both'", "'cross' or 'concat'"]),
         ((2,), {}, ["points", "mlp"]),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tinyddpm.backend import Purpose, Random, load_backend
+from tinyddpm.backend import Backend, Purpose, Random, load_backend
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
 from tinyddpm.ops import Operations
@@ -41,6 +41,17 @@ def test_points_stay_as_they_are_and_times_may_be_given() -> None:
     np.testing.assert_allclose(batch.x_t, PROCESS.q_sample(POINTS, t, batch.eps), atol=1e-6)
     images = OPS.x_0(Random(np, 7), STEP, np.arange(5), IMAGES)
     np.testing.assert_allclose(images, IMAGES / 127.5 - 1, atol=1e-6)
+
+
+def test_other_backends_draw_the_same(other_backend: Backend) -> None:
+    """By the reference, on their arrays."""
+    with other_backend.scope():
+        rows, places = other_backend.asarray(IMAGES), other_backend.asarray(np.arange(12) % 5)
+        levels = tuple(map(other_backend.asarray, PROCESS.levels))
+        found = Operations(other_backend).noised(other_backend.random(7), 4, SAMPLES, rows, levels, places, flip=True)
+        expected = OPS.noised(Random(np, 7), STEP, SAMPLES, IMAGES, PROCESS.levels, np.arange(12) % 5, flip=True)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(other_backend.to_numpy(one), other, rtol=0, atol=2e-6)
 
 
 def test_half_of_the_uniform_numbers_mirror(monkeypatch: pytest.MonkeyPatch) -> None:

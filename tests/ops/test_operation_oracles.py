@@ -51,9 +51,10 @@ def test_conv2d_is_the_defining_sum(
 @pytest.mark.parametrize(("height", "width", "kernel", "stride"), [(3, 4, 3, 1), (5, 8, 3, 2), (4, 7, 1, 3)])
 def test_conv2d_costs_a_product_for_each_number_of_a_patch(height: int, width: int, kernel: int, stride: int) -> None:
     """By the reference, in 10⁹: all outputs, those at the edges too, times what a patch has, times the channels."""
-    costs = Operations(load_backend("numpy")).conv2d_costs((2, height, width, 5), (kernel, kernel, 5, 7), stride)
+    ops, x, w = Operations(load_backend("numpy")), (2, height, width, 5), (kernel, kernel, 5, 7)
     outputs = 2 * math.ceil(height / stride) * math.ceil(width / stride) * 7
-    assert costs == {"patches": pytest.approx(outputs * kernel**2 * 5 / 1e9, rel=1e-12)}
+    assert ops.conv2d_costs(x, w, stride) == {"patches": pytest.approx(outputs * kernel**2 * 5 / 1e9, rel=1e-12)}
+    assert ops.conv2d_costs(x, w) == ops.conv2d_costs(x, w, 1)
 
 
 @given(size=st.integers(1, 200), kernel=st.integers(1, 9), stride=st.integers(1, 5))

@@ -22,6 +22,7 @@ from helpers.command_line import fails
 from helpers.pages import CHROMIUM, Tree, browsed, seen
 from tinyddpm import registry
 from tinyddpm.cli import main
+from tinyddpm.cli.book import _Drawer
 from tinyddpm.errors import RegistryError
 from tinyddpm.figures.markup import node, written
 from tinyddpm.ops.cuda.kernels import FAMILIES
@@ -55,6 +56,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def library() -> Library:
     return Library()
+
+
+@pytest.fixture
+def without_modules(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The modules' pages, which take most of the time, stay empty."""
+    monkeypatch.setattr("tinyddpm.report.book.build.Library", lambda: library)
+    monkeypatch.setattr(Pages, "module", lambda *_: "")
 
 
 def test_every_module_of_the_core_is_in_one_chapter() -> None:
@@ -168,11 +176,12 @@ def test_lines_between_a_comment_and_its_code_are_left_out() -> None:
 
 def test_docstrings_are_split_into_blocks() -> None:
     """Formulas and lists may stand directly below a sentence, and entries below an empty line."""
-    text = "With\n    a = b\nfor x,\n    c = d\n\n- one\n  more\n- two\n\n"
+    text = "With\n    a = b\nfor x,\n    c = d\n\n    e = f\nat last\n\n- one\n  more\n- two\n\n"
     text += "Args:\n    x: of\n        two lines\n\n    y: last"
     assert blocks(text) == [
         Block("paragraph", ("With",)), Block("indented", ("    a = b",)), Block("paragraph", ("for x,",)),
-        Block("indented", ("    c = d",)), Block("list", ("one more", "two")),
+        Block("indented", ("    c = d",)), Block("indented", ("    e = f",)),
+        Block("paragraph", ("at last",)), Block("list", ("one more", "two")),
         Block("Args", entries=(Entry("x", "of two lines"), Entry("y", "last"))),
     ]  # fmt: skip
 
@@ -250,6 +259,22 @@ def test_without_markdown_it_is_refused_before_anything_is_drawn(
     assert not (tmp_path / "site").exists()
 
 
+def test_a_run_is_refused_where_figures_are_left_out(tmp_path: Path) -> None:
+    refused = fails("book", "--run", "runs/mine", "--no-figures", "--out", tmp_path / "site")
+    assert refused.endswith("--run runs/mine is for figures, and --no-figures leaves them out: give one of the two")
+
+
+def test_a_reason_not_to_draw_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    draw = _Drawer(None)
+    figures = [Figure((name,), "Chains.") for name in ("kernel", "diffused")]
+    first, second = (draw(figure, tmp_path / "x.png") for figure in figures)
+    assert first == second
+    assert capsys.readouterr().err.count("note: figures are left out") == 1
+
+
 def test_links_lead_to_what_is_there_and_nothing_is_loaded(site: Path) -> None:
     pages = {path.name: Tree(path.read_text(encoding="utf-8")) for path in site.iterdir()}
     anchors = {}
@@ -299,6 +324,7 @@ def test_parts_have_all_their_options_with_defaults(site: Path) -> None:
                 assert repr(parameter.default) in codes
 
 
+@pytest.mark.usefixtures("without_modules")
 def test_what_cannot_be_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A chapter has its figures if they can be drawn, those of a run with one; else a line says what is lacking."""
     few = tuple(chapter for chapter in CHAPTERS if chapter.slug in ("simple", "samplers", "kernel"))
@@ -329,6 +355,7 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "needs matplotlib" in refused.stderr
 
 
+@pytest.mark.usefixtures("without_modules")
 def test_figures_of_a_run_are_drawn_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the run cannot show is said, and the rest is there; a run that is none ends it before anything is drawn."""
     pytest.importorskip("matplotlib")

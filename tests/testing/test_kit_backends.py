@@ -61,6 +61,16 @@ class Rough(Random):
         return super().normal(purpose, step, samples, shape, layer) * 1.001
 
 
+class Endless(Random):
+    def bits(self, purpose: Purpose, step: int, samples: Any, shape: tuple[int, ...], layer: int = 0) -> Array:
+        return super().bits(purpose, max(step, 0), samples, shape, layer)
+
+
+class AnyStep(NumpyBackend):
+    def random(self, seed: int) -> Random:
+        return Endless(self.xp, seed, self.device)
+
+
 class RoughNumbers(NumpyBackend):
     def random(self, seed: int) -> Random:
         return Rough(self.xp, seed, self.device)
@@ -133,6 +143,7 @@ def with_operations(operations: type[Operations]) -> type[Backend]:
         (Wordy, "describes itself as"),
         (OtherNumbers, "random bits are not the reference's"),
         (RoughNumbers, "normal numbers are not the reference's"),
+        (AnyStep, "random numbers are drawn for step -1"),
         (with_operations(WrongGradient), "upsample: dx is off by 1.0e-03"),
         (with_operations(WrongResult), "concat: the result is off by 1.0e-03"),
         (with_operations(Widens), "upsample: the result is float64 for float32 inputs"),

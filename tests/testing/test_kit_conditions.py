@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pytest
 from helpers.conditions import Columns, Picture, Words
 from tinyddpm.conditions import Asked, Condition, Given, Known, Wish
 from tinyddpm.conditions.label import Label
-from tinyddpm.nn import Gradients, Told, Weights, Widths
+from tinyddpm.nn import Gradients, Parameter, Told, Weights, Widths
 from tinyddpm.ops import Operations, Saved
 from tinyddpm.testing import check_condition
 
@@ -34,6 +34,12 @@ class Narrow(Label):
     def __init__(self, sample_shape: Any, classes: int, width: int, null: bool) -> None:
         super().__init__(sample_shape, classes, width, null)
         self.gives = Widths(vector=3)
+
+
+class Twice(Label):
+    @property
+    def parameters(self) -> Sequence[Parameter]:
+        return [*super().parameters, *super().parameters]
 
 
 class Silent(Label):
@@ -94,6 +100,7 @@ class AsksForOther(Label):
     ("broken", "line"),
     [
         (Narrow, "gives vector of width 3, and gives 6"),
+        (Twice, "condition 'Twice': .*time/label/table"),
         (Silent, r"its null has the columns \[\], it reads \['label'\]"),
         (NullOfOtherShape, r"the null of label has shape \(1,\), one sample's is \(\)"),
         (Overwrites, "gradient of time/label/table is not added in place"),

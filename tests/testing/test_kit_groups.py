@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 import tomllib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from PIL import Image
 
 from tinyddpm import registry, testing
+from tinyddpm.conditions import Asked
 from tinyddpm.model.config import Config
 from tinyddpm.testing import check_callback, check_command, check_preset
 
@@ -26,6 +31,24 @@ def test_every_group_has_a_check(group: str) -> None:
 def test_the_built_in_ones_keep_the_contract(group: str) -> None:
     for entry in registry.entries(group):
         getattr(testing, f"check_{group.removesuffix('s')}")(entry.name)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        partial(testing.check_condition, "label", Asked(np.arange(3))),
+        partial(testing.check_guidance, "cfg"),
+        partial(testing.check_network, "mlp", (2,), width=8, depth=1),
+        partial(testing.check_sampler, "ddim", steps=2, tolerance=1.0),
+        partial(testing.check_transform, "shift"),
+    ],
+    ids=lambda check: check.func.__name__,
+)
+def test_without_array_api_strict_all_else_is_checked(
+    check: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "array_api_strict", None)
+    check()
 
 
 class Good:

@@ -53,6 +53,7 @@ def in_place(p: Prediction, x_t: Array) -> Prediction:
         (lambda p, x: Prediction(p.x_0, p.eps), "learned variance is lost"),
         (lambda p, x: Prediction(p.x_0, p.eps, p.fraction / 2), "learned variance is not the conditional's"),
         (in_place, "read-only inputs"),
+        (lambda p, x: Prediction(p.x_0.copy(), p.eps, p.fraction), "fails on array-api-strict: AttributeError"),
     ],
 )
 def test_what_breaks_the_contract_is_named(change: Callable[..., Any], line: str) -> None:

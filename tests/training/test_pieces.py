@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from helpers.runs import DIGITS, POINTS, config
 from tinyddpm.backend import load_backend
 from tinyddpm.data import open_dataset
+from tinyddpm.nn.parameters import ZEROS, Layout, Parameter
 from tinyddpm.training import pieces as pieces_module
 from tinyddpm.training.assembly import make_trainer, with_learned
 from tinyddpm.training.host_step import HostStep
@@ -19,6 +21,16 @@ CASES = {
     "points": POINTS.updated({"network": {"width": 8, "depth": 3}}),
     "images by class": DIGITS.updated({"data": {"labels": True}}),
 }
+
+
+@pytest.mark.parametrize(("sizes", "ends"), [((4, 3, 1, 9), (4, 8, 17)), ((2, 3, 2), (5, 7)), ((1,), (1,))])
+def test_pieces_are_runs_of_whole_parameters(
+    sizes: tuple[int, ...], ends: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of at least four numbers here, but for the last; none is empty."""
+    monkeypatch.setattr(pieces_module, "LEAST", 4)
+    pieces = Pieces(Layout([Parameter(f"w{k}", (size,), ZEROS) for k, size in enumerate(sizes)]))
+    assert pieces.slices == [slice(*each) for each in pairwise((0, *ends))]
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])

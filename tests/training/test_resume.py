@@ -21,9 +21,10 @@ from tinyddpm.backend import load_backend
 from tinyddpm.errors import CheckpointError
 from tinyddpm.model.checkpoint import Checkpoint, save_checkpoint
 from tinyddpm.model.config import Config
-from tinyddpm.model.load import kept_steps
+from tinyddpm.model.load import checkpoint_file, kept_steps, layout_of
 from tinyddpm.model.model import Model
 from tinyddpm.progress import Progress
+from tinyddpm.training.edited import with_changes
 from tinyddpm.training.initial import Initial
 from tinyddpm.training.run import resume, start
 
@@ -103,7 +104,7 @@ def test_how_often_things_are_done_may_change(run: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("changes", "note"),
     [
-        ({"threads": 2}, "from here on 2 threads share a batch, and no longer 1: sums are cut otherwise"),
+        ({"threads": 2}, "from here on 2 threads share a batch, and no longer 1: sums are in another order"),
         ({"learning_rate": 5e-4}, "from here on the learning rate is 0.0005, and no longer 0.001"),
     ],
 )
@@ -148,7 +149,42 @@ def test_what_is_no_setting_is_refused(run: Path) -> None:
     assert "so --out, --preset cannot be given with it" in train_fails("--resume", run, "--out", "x", "--preset", "toy")
 
 
+@pytest.mark.parametrize(
+    ("changes", "device", "precision"),
+    [
+        ({"steps": 9}, "cuda:1", "bf16"),
+        ({"device": "cuda:0"}, "cuda:0", "fp32"),
+        ({"backend": "numba"}, None, "fp32"),
+        ({"backend": "torch", "device": "cuda:0", "precision": "tf32"}, "cuda:0", "tf32"),
+    ],
+)
+def test_another_backend_or_device_computes_in_its_own_way(
+    changes: dict[str, Any], device: str | None, precision: str
+) -> None:
+    """What only the one before had is not asked of it."""
+    before = config().updated({"backend": "torch", "device": "cuda:1", "precision": "bf16"})
+    found = with_changes(before, changes, Path("run"))
+    assert (found.device, found.precision) == (device, precision)
+
+
+def test_a_part_of_another_version_is_told(run: Path, tmp_path: Path) -> None:
+    folder, checkpoint, said = copied(run, tmp_path / "run"), loaded(run), StringIO()
+    checkpoint.plugins[0]["version"] = "0.0.1"
+    save_checkpoint(folder / "checkpoint.h5", checkpoint, layout_of(NUMPY)(checkpoint))
+    resume(folder, Progress(said), steps=7)
+    assert re.search(
+        r"note: network 'mlp' is from tinyddpm \S+; the checkpoint was written with tinyddpm 0\.0\.1", said.getvalue()
+    )
+
+
 # What is kept
+
+
+def test_the_last_checkpoint_has_its_step_for_a_name_too(tmp_path: Path) -> None:
+    """Where no other is kept."""
+    run = trained(tmp_path / "run")
+    assert kept_steps(run) == []
+    assert checkpoint_file(Path(f"{run}@6")) == run / "checkpoint.h5"
 
 
 def test_checkpoints_are_kept_by_their_steps(run: Path, tmp_path: Path) -> None:
@@ -272,6 +308,10 @@ def test_what_does_not_fit_is_listed_and_left_out_if_asked(run: Path, tmp_path: 
     for path, view in ours.items():
         np.testing.assert_array_equal(view, fresh[path] if path in new else theirs[path], path)
     assert f"note: {len(theirs)} of {len(ours)} parameters start as in {run}" in said.getvalue()
+    back = loaded(
+        trained(tmp_path / "back", Initial(tmp_path / "taken", raw=True, partly=True), steps=1, learning_rate=0.0)
+    )
+    np.testing.assert_array_equal(back.weights, there.ema, "what is left out in between is skipped")
 
 
 def test_what_fits_nowhere_is_refused(run: Path, tmp_path: Path) -> None:

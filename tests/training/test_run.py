@@ -23,23 +23,24 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from helpers.runs import HYBRID, IMAGES, POINTS, assert_same, assert_same_arrays, config, loaded, losses, quiet
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.backend.numpy_backend import NumpyBackend
 from tinyddpm.conditions import Asked, some
 from tinyddpm.data import open_dataset
 from tinyddpm.data.base import ArrayDataset
-from tinyddpm.errors import CheckpointError, ConfigError, DataError, DrawingError, TrainingError
+from tinyddpm.errors import CheckpointError, ConfigError, DataError, DrawingError, SumLostError, TrainingError
 from tinyddpm.figures.marks import read_mark
 from tinyddpm.files import unused
-from tinyddpm.model.checkpoint import Checkpoint, load_checkpoint
 from tinyddpm.model.config import Config
-from tinyddpm.model.load import layout_of, load_model
+from tinyddpm.model.load import load_model
 from tinyddpm.model.sampling import draw
 from tinyddpm.progress import Progress
 from tinyddpm.training import pictures as pictures_module
 from tinyddpm.training.assembly import make_trainer, open_data
 from tinyddpm.training.lock import held, in_folder
 from tinyddpm.training.metrics import Metrics
+from tinyddpm.training.pictures import is_drawn
 from tinyddpm.training.run import resume, start
 from tinyddpm.training.trainer import StepResult, Trainer
 
@@ -47,76 +48,15 @@ pytestmark = pytest.mark.slow
 
 NUMPY = load_backend("numpy")
 
-POINTS: dict[str, Any] = {
-    "data": {"source": "moons", "labels": False},
-    "network": {"name": "mlp", "width": 16, "depth": 1},
-    "schedule": {"name": "cosine", "timesteps": 20},
-    "training": {
-        "steps": 12, "batch_size": 30, "learning_rate": 1e-3, "warmup": 4, "ema": 0.9,
-        "log_every": 5, "validate_every": 4, "save_every": 5, "sample_every": 6,
-    },
-    "sampling": {"count": 10},
-}  # fmt: skip
-
-IMAGES: dict[str, Any] = {
-    **POINTS,
-    "data": {"source": "digits", "labels": True, "flip": True, "validation": 40},
-    "network": {"name": "unet", "channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": [4], "dropout": 0.2},
-    "training": {**POINTS["training"], "steps": 7, "batch_size": 9, "accumulate": 2, "sample_every": 1000},
-}
-
-COMPILED: dict[str, Any] = {
-    **IMAGES,
-    "backend": "numba",
-    "network": {**IMAGES["network"], "channels": 32, "heads": 2},
-    "training": {**IMAGES["training"], "threads": 2},
-}
+COMPILED = IMAGES.updated({"backend": "numba", "network": {"channels": 32, "heads": 2}, "training": {"threads": 2}})
 """Channels that fill the registers of compiled products."""
 
-VLB: dict[str, Any] = {
-    **POINTS,
-    "schedule": {"name": "cosine", "timesteps": 4},
-    "training": {**POINTS["training"], "loss": "vlb", "predict": "v", "accumulate": 2},
-}
+VLB = config(POINTS, loss="vlb", predict="v", accumulate=2).updated({"schedule": {"timesteps": 4}})
 """Few times, so that after a few steps each has the ten losses that the next times are drawn after."""
-
-HYBRID: dict[str, Any] = {**IMAGES, "training": {**IMAGES["training"], "loss": "hybrid"}}
-
-
-def config(tables: dict[str, Any], **training: Any) -> Config:
-    return Config.from_dict(tables).updated({"training": training})
-
-
-def loaded(folder: Path) -> Checkpoint:
-    return load_checkpoint(folder / "checkpoint.h5", layout_of(NUMPY))
-
-
-def losses(folder: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "samples_per_second"} for line in lines]
-
-
-def assert_same(a: Path, b: Path) -> None:
-    """Weights, average, moments, step, state and every logged loss are equal to the last bit."""
-    one, other = loaded(a), loaded(b)
-    assert one.step == other.step
-    assert one.state == other.state
-    assert_same_arrays(one, other)
-    assert losses(a) == losses(b)
-
-
-def assert_same_arrays(one: Checkpoint, other: Checkpoint) -> None:
-    for name in ("weights", "ema", "adam_m", "adam_v"):
-        assert getattr(one, name).tobytes() == getattr(other, name).tobytes(), name
-    np.testing.assert_array_equal(one.history, other.history)
-
-
-def quiet() -> Progress:
-    return Progress(StringIO())
 
 
 @pytest.mark.parametrize(
-    ("tables", "stop"),
+    ("settings", "stop"),
     [
         pytest.param(POINTS, 1, id="points-1"),
         pytest.param(POINTS, 5, id="points-5"),
@@ -127,15 +67,15 @@ def quiet() -> Progress:
         pytest.param(COMPILED, 5, id="numba-5"),
     ],
 )
-def test_stopped_and_resumed_is_the_straight_run(tables: dict[str, Any], stop: int, tmp_path: Path) -> None:
+def test_stopped_and_resumed_is_the_straight_run(settings: Config, stop: int, tmp_path: Path) -> None:
     """Whether the stop falls between log lines, on one or at a save; with flips, dropout, classes, accumulation.
 
     And with times drawn after the losses before, which the stop then must not forget.
     """
-    backend = load_backend(config(tables).backend)
-    start(config(tables), backend, tmp_path / "straight", quiet())
-    start(config(tables, steps=stop), backend, tmp_path / "stopped", quiet())
-    resume(tmp_path / "stopped", quiet(), steps=config(tables).training.steps)
+    backend = load_backend(settings.backend)
+    start(settings, backend, tmp_path / "straight", quiet())
+    start(config(settings, steps=stop), backend, tmp_path / "stopped", quiet())
+    resume(tmp_path / "stopped", quiet(), steps=settings.training.steps)
     # A run that ends at a step logs its loss and validates there; the straight run did not.
     extra = {name for name, every in (("loss", 5), ("validation_loss", 4)) if stop % every}
     kept = [line for line in losses(tmp_path / "stopped") if line["step"] != stop or not extra & set(line)]
@@ -145,7 +85,7 @@ def test_stopped_and_resumed_is_the_straight_run(tables: dict[str, Any], stop: i
 
 def test_recomputed_is_the_straight_run(tmp_path: Path) -> None:
     """With classes, flips, dropout and accumulation; also where only the steps after a stop are recomputed."""
-    start(config(IMAGES), NUMPY, tmp_path / "straight", quiet())
+    start(IMAGES, NUMPY, tmp_path / "straight", quiet())
     start(config(IMAGES, recompute=True), NUMPY, tmp_path / "recomputed", quiet())
     assert_same(tmp_path / "straight", tmp_path / "recomputed")
     start(config(IMAGES, steps=5), NUMPY, tmp_path / "stopped", quiet())
@@ -174,8 +114,8 @@ sys.exit(128 + outcome.signal if outcome.signal else 0)
 """
 
 
-def run_in_process(tables: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", RUNNER, json.dumps(tables), str(folder)]
+def run_in_process(settings: Config, folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", RUNNER, json.dumps(settings.to_dict()), str(folder)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
@@ -189,7 +129,7 @@ def wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
 
 def test_killed_during_saves_and_resumed_is_the_straight_run(tmp_path: Path) -> None:
     """A run that saves at every step is killed four times, after the random time of 0 to 2 steps, mostly in a save."""
-    often = config(POINTS, steps=100, save_every=1, validate_every=1000, sample_every=1000).to_dict()
+    often = config(POINTS, steps=100, save_every=1, validate_every=1000, sample_every=1000)
     folder, file = tmp_path / "killed", tmp_path / "killed" / "checkpoint.h5"
     moments = random.Random(3)
     for _ in range(4):
@@ -211,24 +151,24 @@ def test_killed_during_saves_and_resumed_is_the_straight_run(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signal_finishes_the_step_saves_and_exits(number: signal.Signals, code: int, tmp_path: Path) -> None:
-    tables = config(POINTS, steps=100_000, save_every=100_000, validate_every=100_000, sample_every=100_000).to_dict()
+    long = config(POINTS, steps=100_000, save_every=100_000, validate_every=100_000, sample_every=100_000)
     folder = tmp_path / "run"
-    process = run_in_process(tables, folder)
+    process = run_in_process(long, folder)
     wait_for(lambda: (folder / "metrics.jsonl").exists() and (folder / "metrics.jsonl").stat().st_size > 200, process)
     os.kill(process.pid, number)
     assert process.wait(timeout=60) == code
     done = loaded(folder).step
     assert 0 < done < 100_000
-    start(config(tables, steps=done), NUMPY, tmp_path / "straight", quiet())
+    start(config(long, steps=done), NUMPY, tmp_path / "straight", quiet())
     for name in ("weights", "ema", "adam_m", "adam_v"):
         assert getattr(loaded(folder), name).tobytes() == getattr(loaded(tmp_path / "straight"), name).tobytes()
 
 
 def test_diverging_run_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
-    tables = {**POINTS, "training": {**POINTS["training"], "steps": 500, "save_every": 1, "clip": 0.0, "warmup": 0}}
+    settings = config(POINTS, steps=500, save_every=1, clip=0.0, warmup=0, learning_rate=1e12)
     folder = tmp_path / "run"
     with warnings.catch_warnings(action="error"), pytest.raises(TrainingError) as caught:
-        start(config(tables, learning_rate=1e12), NUMPY, folder, quiet())
+        start(settings, NUMPY, folder, quiet())
     message = str(caught.value)
     saved = loaded(folder)
     assert f"the loss of step {saved.step + 1} is " in message
@@ -238,11 +178,12 @@ def test_diverging_run_names_the_step_and_keeps_the_last_good_checkpoint(tmp_pat
 
 def test_short_training_on_digits_learns(tmp_path: Path) -> None:
     """50 steps of a small U-Net bring the held-out loss from 1 (it starts by predicting 0) to below 0.45."""
-    tables = {**IMAGES, "schedule": {"name": "cosine", "timesteps": 50}, "data": {"source": "digits", "labels": True}}
-    settings = {"steps": 50, "batch_size": 64, "accumulate": 1, "learning_rate": 5e-3, "validate_every": 50}
-    trainer = make_trainer(config(tables, **settings), NUMPY, open_data(config(tables)))
+    settings = config(IMAGES, steps=50, batch_size=64, accumulate=1, learning_rate=5e-3, validate_every=50).updated(
+        {"schedule": {"timesteps": 50}, "data": {"flip": False, "validation": 256}}
+    )
+    trainer = make_trainer(settings, NUMPY, open_data(settings))
     before = trainer.validation_loss()
-    outcome = start(config(tables, **settings), NUMPY, tmp_path / "run", quiet())
+    outcome = start(settings, NUMPY, tmp_path / "run", quiet())
     after = [line["validation_loss"] for line in losses(tmp_path / "run") if "validation_loss" in line][-1]
     assert before == pytest.approx(1.0, abs=0.05)
     assert after < 0.45
@@ -251,7 +192,7 @@ def test_short_training_on_digits_learns(tmp_path: Path) -> None:
 
 
 def test_run_folder_holds_what_it_should(tmp_path: Path) -> None:
-    start(config(POINTS), NUMPY, tmp_path / "run", quiet())
+    start(POINTS, NUMPY, tmp_path / "run", quiet())
     names = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
     expected = {"config.toml", "metrics.jsonl", "run.json", "checkpoint.h5", "samples.png", "denoising.gif", ".lock"}
     assert names == expected | {"samples/step_0000006.png", "samples/step_0000012.png"}
@@ -260,7 +201,7 @@ def test_run_folder_holds_what_it_should(tmp_path: Path) -> None:
 
 def test_pictures_of_a_run_say_what_made_them(tmp_path: Path) -> None:
     """Those at the end name the checkpoint by its hash, those on the way have the configuration instead."""
-    outcome = start(config(POINTS), NUMPY, tmp_path / "run", quiet())
+    outcome = start(POINTS, NUMPY, tmp_path / "run", quiet())
     assert outcome.how == "complete"  # a signal to whoever tests would be caught by the run, which then ends early
     made = read_mark(tmp_path / "run" / "samples" / "step_0000006.png")
     assert made["checkpoint"] == {"step": 6, "weights": "average"}
@@ -276,7 +217,7 @@ def test_pictures_of_a_run_say_what_made_them(tmp_path: Path) -> None:
 def test_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(ConfigError, match="is not empty: choose another folder with --out, or go on with --resume"):
-        start(config(POINTS), NUMPY, tmp_path, quiet())
+        start(POINTS, NUMPY, tmp_path, quiet())
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     assert unused(tmp_path) == tmp_path.with_name(tmp_path.name + "-2")
 
@@ -330,6 +271,15 @@ def test_a_lock_outlives_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         pass
 
 
+@pytest.mark.parametrize("said", [None, b"", b"{", b"[]", b"{}"])
+def test_a_holder_that_does_not_say_who_it_is_is_another_process(said: bytes | None, tmp_path: Path) -> None:
+    if said is not None:
+        (tmp_path / ".lock.json").write_bytes(said)
+    line = f"^{re.escape(str(tmp_path))} is in use by another process: wait until it ends, or take another folder$"
+    with FileLock(tmp_path / ".lock"), pytest.raises(ConfigError, match=line), held(tmp_path, print):
+        pass
+
+
 def test_where_nothing_can_be_locked_a_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def acquire(_: FileLock) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
@@ -371,7 +321,7 @@ def test_pictures_that_a_kill_cost_are_drawn_on_resume(
 
 def test_pictures_of_an_earlier_end_are_drawn_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a run that went on was killed before its last picture, which there is one of, but of fewer steps."""
-    start(config(POINTS), NUMPY, tmp_path / "straight", quiet())
+    start(POINTS, NUMPY, tmp_path / "straight", quiet())
     start(config(POINTS, steps=6), NUMPY, tmp_path / "killed", quiet())
 
     def dying(*_: Any, **__: Any) -> None:
@@ -399,7 +349,7 @@ def test_a_line_that_is_rewritten_ends_before_a_stop_is_told(tmp_path: Path, mon
 
     monkeypatch.setattr(Trainer, "train_step", stopped)
     terminal = Terminal()
-    assert start(config(POINTS), NUMPY, tmp_path / "run", Progress(terminal)).signal == signal.SIGINT
+    assert start(POINTS, NUMPY, tmp_path / "run", Progress(terminal)).signal == signal.SIGINT
     assert re.search(r"\r1/12  loss [^\n]*\ntime spent: [^\n]*\n$", terminal.getvalue())
 
 
@@ -427,7 +377,7 @@ def test_an_edited_configuration_is_honoured_or_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["metrics", "grid"])
 def test_a_disk_that_fills_up_costs_no_step(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is named, the state saved, and the run goes on from there as if nothing had happened."""
-    start(config(POINTS), NUMPY, tmp_path / "straight", quiet())
+    start(POINTS, NUMPY, tmp_path / "straight", quiet())
     folder = tmp_path / "full"
     (place, name) = (Metrics, "append") if what == "metrics" else (pictures_module, "save_png")
 
@@ -439,10 +389,42 @@ def test_a_disk_that_fills_up_costs_no_step(what: str, tmp_path: Path, monkeypat
         done = 4 if what == "metrics" else 6
         line = f"cannot write FILE: No space left on device; all {done} steps are saved: go on with --resume {folder}"
         with pytest.raises(DataError, match=f"^{re.escape(line)}$"):
-            start(config(POINTS), NUMPY, folder, quiet())
+            start(POINTS, NUMPY, folder, quiet())
     assert loaded(folder).step == done
     assert resume(folder, quiet()).complete
     assert_same_arrays(loaded(folder), loaded(tmp_path / "straight"))
+
+
+def test_what_is_saved_already_is_not_saved_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the disk is full just after the save of that step."""
+    saved: list[int] = []
+
+    def full(*_: Any, **__: Any) -> None:
+        raise DataError("cannot write FILE: No space left on device")
+
+    monkeypatch.setattr(pictures_module, "save_png", full)
+    monkeypatch.setattr(Trainer, "save", lambda trainer, *_: saved.append(trainer.step))
+    with pytest.raises(DataError, match="all 6 steps are saved"):
+        start(config(POINTS, save_every=3), NUMPY, tmp_path, quiet())
+    assert saved == [3, 6]
+
+
+@pytest.mark.parametrize("step", [0, 6])
+def test_a_sum_that_is_lost_saves_nothing(step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step is half done: what was saved before is said, if there is any."""
+    train_step = Trainer.train_step
+
+    def losing(trainer: Trainer) -> StepResult:
+        if trainer.step == step:
+            raise SumLostError("rank 1 is lost")
+        return train_step(trainer)
+
+    monkeypatch.setattr(Trainer, "train_step", losing)
+    line = "rank 1 is lost" + (f"; go on from the last save with --resume {tmp_path}" if step else "")
+    with pytest.raises(SumLostError, match=f"^{re.escape(line)}$"):
+        start(config(POINTS), NUMPY, tmp_path, quiet())
+    assert (tmp_path / "checkpoint.h5").is_file() == (step > 0)
+    assert not step or loaded(tmp_path).step == 5
 
 
 @pytest.mark.parametrize(("save_every", "last"), [(5, ""), (2, "; the last save is of step 2")])
@@ -486,8 +468,8 @@ def test_the_advice_to_a_diverged_run_can_be_followed(tmp_path: Path) -> None:
 def test_resume_refuses_what_it_cannot_go_on_with(tmp_path: Path) -> None:
     points = np.random.default_rng(0).standard_normal((300, 2)).astype(np.float32)
     np.save(tmp_path / "points.npy", points)
-    tables = {**POINTS, "data": {"source": str(tmp_path / "points.npy")}}
-    start(config(tables, steps=3), NUMPY, tmp_path / "run", quiet())
+    settings = POINTS.updated({"data": {"source": str(tmp_path / "points.npy")}})
+    start(config(settings, steps=3), NUMPY, tmp_path / "run", quiet())
     with pytest.raises(ConfigError, match="has done 3 steps already: ask for more with --steps"):
         resume(tmp_path / "run", quiet())
     np.save(tmp_path / "points.npy", points[:-1])
@@ -515,8 +497,8 @@ def test_resume_on_other_data_is_refused(change: dict[str, Any], line: str, tmp_
         "classes": ("a", "b"),
         "columns": {"age": np.arange(40)},
     }
-    tables = {**POINTS, "data": {"source": "array"}}
-    start(config(tables, steps=2), NUMPY, tmp_path, quiet(), ArrayDataset(**told, name="x"))
+    settings = config(POINTS, steps=2).updated({"data": {"source": "array", "labels": True}})
+    start(settings, NUMPY, tmp_path, quiet(), ArrayDataset(**told, name="x"))
     with pytest.raises(CheckpointError, match=rf"was trained on other data than x: 40 .*: {line}"):
         resume(tmp_path, quiet(), steps=4, dataset=ArrayDataset(**{**told, **change}, name="x"))
     assert resume(tmp_path, quiet(), steps=4, dataset=ArrayDataset(**told, name="x")).step == 4
@@ -528,22 +510,52 @@ def test_a_run_goes_on_where_nothing_can_be_drawn(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr("tinyddpm.training.pictures.draw", nothing)
     said = StringIO()
-    outcome = start(config(POINTS), NUMPY, tmp_path, Progress(said))
+    outcome = start(POINTS, NUMPY, tmp_path, Progress(said))
     assert (outcome.complete, outcome.pictures) == (True, [])
     for step in (6, 12):
         assert f"note: step {step}: sample 0 of 10 is not finite; there is no picture of it" in said.getvalue()
 
 
+def test_a_signal_ends_a_drawing_and_then_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No picture of that step is left, and what was trained is saved."""
+
+    def drawing(*_: Any, watch: Any, **__: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        watch(1, 20)
+        pytest.fail("it went on drawing")
+
+    monkeypatch.setattr("tinyddpm.training.pictures.draw", drawing)
+    outcome = start(config(POINTS), NUMPY, tmp_path, quiet())
+    assert (outcome.step, outcome.signal, outcome.pictures) == (6, signal.SIGINT, [])
+    assert loaded(tmp_path).step == 6
+    assert not [*tmp_path.rglob("*.png")]
+
+
+def test_samples_that_are_no_picture_are_trained_all_the_same(tmp_path: Path) -> None:
+    """Points in space: nothing is drawn, and so nothing is missing when all steps are done."""
+    points = ArrayDataset(np.random.default_rng(0).standard_normal((60, 3)), name="points")
+    outcome = start(config({**POINTS, "data": {"source": "points"}}, steps=6), NUMPY, tmp_path, quiet(), points)
+    assert (outcome.complete, outcome.pictures) == (True, [])
+    with pytest.raises(ConfigError, match="has done 6 steps already"):
+        resume(tmp_path, quiet(), points)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n"])
+def test_a_damaged_picture_is_drawn_anew(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "samples.png").write_bytes(content)
+    assert not is_drawn(tmp_path / "samples.png", 6)
+
+
 def test_labels_and_batch_sizes_that_do_not_fit() -> None:
     with pytest.raises(ConfigError, match="there are no labels in"):
-        make_trainer(config({**POINTS, "data": {"source": "ring", "labels": True}}), NUMPY, open_dataset("ring"))
+        make_trainer(POINTS.updated({"data": {"source": "ring", "labels": True}}), NUMPY, open_dataset("ring"))
     with pytest.raises(DataError, match="a batch of 30000 is more than the"):
-        make_trainer(config(POINTS, batch_size=30_000), NUMPY, open_data(config(POINTS)))
+        make_trainer(config(POINTS, batch_size=30_000), NUMPY, open_data(POINTS))
 
 
 def test_times_are_uniform_and_reach_both_ends() -> None:
     """Index 0 is trained: t is uniform on 0 … T − 1. Chi-squared over T = 20 cells and 30,000 draws, at 1e-6 (68.1)."""
-    trainer = make_trainer(config(POINTS), NUMPY, open_data(config(POINTS)))
+    trainer = make_trainer(POINTS, NUMPY, open_data(POINTS))
     drawn = np.concatenate([trainer.law.draw(trainer.advance.random, step, np.arange(30))[0] for step in range(1000)])
     counts = np.bincount(drawn, minlength=20)
     assert len(counts) == 20
@@ -552,7 +564,7 @@ def test_times_are_uniform_and_reach_both_ends() -> None:
 
 def test_accumulated_gradient_is_the_whole_batchs(tmp_path: Path) -> None:
     """Dropout masks, flips, times and noise belong to samples, so cutting the batch changes rounding alone."""
-    dataset = open_data(config(IMAGES))
+    dataset = open_data(IMAGES)
     whole, cut = (make_trainer(config(IMAGES, accumulate=k), NUMPY, dataset) for k in (1, 4))
     rng = np.random.default_rng(0)
     whole.weights[:] = cut.weights[:] = rng.standard_normal(whole.weights.shape) * 0.1
@@ -565,7 +577,7 @@ def test_accumulated_gradient_is_the_whole_batchs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_threads_change_rounding_alone(accumulate: int) -> None:
     """One to three threads give the same step, to rounding; and the same number of threads the same bits, each time."""
-    dataset = open_data(config(IMAGES))
+    dataset = open_data(IMAGES)
     settings = {"accumulate": accumulate, "batch_size": 26}
     trainers = [make_trainer(config(IMAGES, threads=k, **settings), NUMPY, dataset) for k in (1, 2, 3, 3)]
     initial = np.random.default_rng(0).standard_normal(trainers[0].weights.shape) * 0.1
@@ -629,17 +641,17 @@ def test_frames_end_with_the_samples(trained: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "tables",
+    "settings",
     [
         pytest.param(POINTS, id="points"),
         pytest.param(IMAGES, id="images"),
         pytest.param(HYBRID, id="hybrid"),
     ],
 )
-def test_other_backends_train_and_draw_as_numpy_does(tables: dict[str, Any], other_backend: Backend) -> None:
+def test_other_backends_train_and_draw_as_numpy_does(settings: Config, other_backend: Backend) -> None:
     """The same seed: losses of the first steps and the samples agree to float32 rounding, its growth included."""
-    dataset = open_data(config(tables))
-    ours, theirs = (make_trainer(config(tables), backend, dataset) for backend in (NUMPY, other_backend))
+    dataset = open_data(settings)
+    ours, theirs = (make_trainer(settings, backend, dataset) for backend in (NUMPY, other_backend))
     for _ in range(5):
         a, b = ours.train_step(), theirs.train_step()
         assert a.loss == pytest.approx(b.loss, rel=1e-4)

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ import pytest
 
 from tinyddpm.errors import DataError
 from tinyddpm.progress import Progress, duration
-from tinyddpm.training.interrupt import SIGNALS, interruptible
+from tinyddpm.training.interrupt import SIGNALS, Interrupt, interruptible
 from tinyddpm.training.metrics import Metrics
 
 
@@ -175,6 +176,18 @@ def test_metrics_that_cannot_be_read_or_written_are_named(tmp_path: Path) -> Non
             Metrics(path, 0, quiet)
 
 
+def test_metrics_whose_disk_fails_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.touch()
+
+    def failing(_: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    with pytest.raises(DataError, match=r"^cannot read \S*metrics.jsonl: Input/output error; check its permissions$"):
+        Metrics(path, 0, quiet)
+
+
 @pytest.fixture
 def acted() -> Iterator[list[signal.Signals]]:
     """The signals that acted as they would without us; their handlers are put back."""
@@ -212,6 +225,18 @@ def test_signals_wait_while_saving(acted: list[signal.Signals]) -> None:
         interrupt.saving = False
         signal.raise_signal(signal.SIGINT)
         assert acted == [signal.SIGINT]
+
+
+def test_outside_the_main_thread_signals_are_left_alone() -> None:
+    """Where Python lets nobody catch them; the caller's own interrupt is yielded all the same."""
+    given, before = Interrupt(), [signal.getsignal(number) for number in SIGNALS]
+
+    def inside() -> tuple[bool, bool]:
+        with interruptible(given) as interrupt:
+            return interrupt is given, [signal.getsignal(number) for number in SIGNALS] == before
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(inside).result() == (True, True)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")

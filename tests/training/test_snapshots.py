@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from helpers.command_line import fails, run, says
 from helpers.runs import POINTS, loaded
 from tinyddpm.backend import load_backend
-from tinyddpm.errors import CheckpointError, ConfigError
+from tinyddpm.errors import CheckpointError, ConfigError, DataError
 from tinyddpm.hdf5 import import_h5py
 from tinyddpm.model.averages import exponent_of
 from tinyddpm.model.checkpoint import Layout, read_checkpoint_header
@@ -23,7 +24,8 @@ from tinyddpm.progress import Progress
 from tinyddpm.training import snapshots as snapshots_module
 from tinyddpm.training.assembly import make_trainer, open_data
 from tinyddpm.training.run import resume, start
-from tinyddpm.training.snapshots import make_averages, snapshots
+from tinyddpm.training.snapshots import Snapshots, make_averages, snapshots
+from tinyddpm.training.spent import Spent
 
 pytestmark = pytest.mark.slow
 
@@ -189,6 +191,15 @@ def test_a_snapshot_that_cannot_be_written_ends_nothing(tmp_path: Path, monkeypa
     assert f"up to 4 snapshots of 0.0 MiB each go to {tmp_path / 'run' / 'averages'}" in said.getvalue()
 
 
+def test_a_folder_for_snapshots_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "averages").touch()
+    group = SimpleNamespace(first=True)
+    trainer = SimpleNamespace(config=config(), averaged=("0.050",), group=group, step=0)
+    taking = Snapshots(cast(Any, trainer), tmp_path, print, Spent())
+    with pytest.raises(DataError, match=r"^cannot write \S*averages: File exists; check its permissions$"):
+        taking.begin()
+
+
 def test_a_damaged_snapshot_is_named(folder: Path) -> None:
     """In one line; without it the others do."""
     path = snapshots(folder)[120]
@@ -212,8 +223,8 @@ def test_the_command_makes_a_range(folder: Path) -> None:
     assert [line.split()[1] for line in done.stdout.splitlines()] == [
         str(folder / "averages" / f"length-{name}.h5") for name in names
     ]
-    assert "note: 0.020, 0.140, 0.200: beyond the lengths of --average-lengths" in done.stderr
-    assert "note: 0.020: a smaller error takes more snapshots" in done.stderr
+    assert "note: 0.020, 0.140, 0.200: outside the range of --average-lengths" in done.stderr
+    assert "note: 0.020: for a smaller error, train with more snapshots" in done.stderr
     assert len(says("average", folder, "--lengths", "0.02:0.2").splitlines()) == 10
 
 

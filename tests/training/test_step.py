@@ -130,7 +130,9 @@ def test_any_backend_may_record_its_steps(flip: bool) -> None:
             "data": {"source": "noise", "flip": flip},
             "network": {"channels": 4, "multipliers": [1], "blocks": 1, "attention": [], "dropout": 0.2},
             "schedule": {"timesteps": 30},
-            "training": {"batch_size": 4, "threads": 1, "warmup": 2, "clip": 0.5, "learning_rate": 1e-3},
+            "training": {
+                "batch_size": 4, "threads": 1, "warmup": 2, "clip": 0.5, "learning_rate": 1e-3, "weight_decay": 0.1,
+            },
         }
     )  # fmt: skip
     with array_api_strict.ArrayAPIStrictFlags(api_version="2023.12"):

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.runs import TOY
 from tinyddpm.backend import load_backend
 from tinyddpm.conditions import Asked
 from tinyddpm.data import open_dataset
-from tinyddpm.model.config import preset
 from tinyddpm.model.load import load_model
 from tinyddpm.model.sampling import draw
 from tinyddpm.progress import Progress
@@ -36,22 +36,7 @@ def test_mlp_draws_the_plane_it_was_trained_on(source: str, tmp_path: Path) -> N
     And they lie where the data lie, which the projections might miss: all but 5 % of them are nearer to a data point
     than the data's own 99.5 % quantile of such distances, which noise exceeds for more than a third of the points.
     """
-    config = preset("toy").config.updated(
-        {
-            "data": {"source": source},
-            "schedule": {"timesteps": 50},
-            "training": {
-                "steps": 2000,
-                "batch_size": 256,
-                "learning_rate": 2e-3,
-                "ema": 0.998,
-                "threads": 1,
-                "sample_every": 9000,
-                "save_every": 9000,
-            },
-            "sampling": {"count": 10},
-        }
-    )
+    config = TOY.updated({"data": {"source": source}, "schedule": {"timesteps": 50}})
     backend = load_backend("numpy")
     start(config, backend, tmp_path / "run", Progress(StringIO()))
     model, weights, _ = load_model(tmp_path / "run", backend)

@@ -21,7 +21,7 @@ from tinyddpm.model.checkpoint import plugins_of
 from tinyddpm.model.config import Config
 from tinyddpm.model.model import Model
 from tinyddpm.model.sampling import draw
-from tinyddpm.nn import Told
+from tinyddpm.nn import Network, Told, Widths, make_network
 from tinyddpm.ops import load_operations
 from tinyddpm.testing import check_projection
 from tinyddpm.training.assembly import make_trainer
@@ -77,6 +77,21 @@ def test_the_gradient_is_torchs_and_that_of_differences(condition: Any, rng: np.
         np.testing.assert_allclose(of(value), vector.detach().numpy(), rtol=1e-12)
         np.testing.assert_allclose(dw[path] - 2.0, theirs[path].grad.numpy(), rtol=1e-12, atol=1e-12)
         check_projection(of, value, dvector, dw[path] - 2.0, rng, path)
+
+
+def test_without_numbers_the_map_has_no_gradient(rng: np.random.Generator) -> None:
+    """As in the likelihood by the flow: the condition's gradient is as if there were no transforms."""
+    label = Label((4, 4, 3), CLASSES, WIDTH, False)
+    told, ops = Transformed(label, K, WIDTH), load_operations(NUMPY, training=True)
+    w = {parameter.path: rng.normal(size=parameter.shape) for parameter in told.parameters}
+    given, dtold = {"label": rng.integers(0, CLASSES, N)}, Told(vector=rng.normal(size=(N, WIDTH)))
+    both = []
+    for condition in (told, label):
+        dw = {path: np.full_like(value, 2.0) for path, value in w.items()}
+        condition.backward(condition.forward(ops, w, given)[1], dw, dtold)
+        both.append(dw)
+    assert (both[0][MAP] == 2.0).all()
+    np.testing.assert_array_equal(both[0]["time/label/table"], both[1]["time/label/table"])
 
 
 def test_nothing_done_is_nothing_told() -> None:
@@ -222,6 +237,18 @@ def test_there_must_be_something_to_tell() -> None:
         ConfigError, match=r"^there are no transforms to tell of: give some, such as --transform shift$"
     ):
         trainer(replace(SETTINGS, transforms={}))
+
+
+def test_a_network_must_be_able_to_hear_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def deaf(*arguments: Any) -> Network:
+        network = make_network(*arguments)
+        network.takes = Widths()
+        return network
+
+    monkeypatch.setattr("tinyddpm.model.model.make_network", deaf)
+    line = r"^network 'unet' takes no vector, so it cannot be told of transforms: leave --tell-transforms out$"
+    with pytest.raises(ConfigError, match=line):
+        trainer(data={"labels": False}, condition={"dropout": 0.0})
 
 
 def test_images_are_not_mirrored_twice() -> None:

@@ -1,1 +1,1 @@
-"""The benchmark: one configuration, run by this library and by peers, each in a process of its own, in turn."""
+"""The benchmark: this library and its peers run one configuration, in turns, each in a process of its own."""

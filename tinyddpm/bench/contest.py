@@ -1,7 +1,7 @@
-"""The contest: turns in alternation, and what the times come to.
+"""The contest: our backends and a peer take turns, and the ratio of their median times is the result.
 
-Our backends meet one peer after the other, for a GPU's memory may not hold more. What warms, slows or crowds a machine
-over minutes reaches those in a meeting alike, so a ratio is of the turns of one meeting alone.
+Our backends meet one peer after the other, because a GPU's memory may not hold more of them. A machine's speed drifts
+over minutes. The drift is the same for all contestants of one meeting, so each ratio is computed within one meeting.
 """
 
 from __future__ import annotations
@@ -23,41 +23,41 @@ from tinyddpm.bench.task import Task
 from tinyddpm.errors import ConfigError, unknown
 
 OURS = "tinyddpm"
-"""What our contestants are called, followed by the backend."""
+"""First word of the names of our contestants; the second is the backend."""
 
 KINDS = ("train", "denoise")
 """The two kinds of step."""
 
 TURN = 0.5
-"""Seconds that a turn lasts at least: many short steps, or one long one."""
+"""Shortest duration of a turn in seconds: many short steps, or one long one."""
 
 REST = 0.2
-"""Seconds before a turn, in which the threads of whoever was before stop waiting for more work and go to sleep."""
+"""Seconds before a turn, in which the threads of the previous contestant stop spinning and go to sleep."""
 
 WARM_UP = 3
-"""Steps before anything is timed. torch.compile compiles in the first, and may do so again for what that one made."""
+"""Untimed steps before the first turn. torch.compile compiles in the first step, and may recompile in the second."""
 
 
 class Timed(Protocol):
-    """What takes turns: a `Runner`."""
+    """A contestant that takes turns, such as a `Runner`."""
 
     name: str
 
     def turn(self, kind: str, seconds: float) -> float:
-        """Return the seconds of one step."""
+        """Take steps for at least this long; return the seconds of one step."""
         ...
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What was measured of one contestant.
+    """The measurements of one contestant.
 
     Attributes:
         description: its libraries.
-        train: seconds of a training step, in each of its turns; of ours, in those of all meetings.
-        denoise: seconds of a denoising step, likewise.
+        train: seconds of a training step in each of its turns, for our backends the turns of all meetings.
+        denoise: seconds of a denoising step in each of its turns.
         memory: bytes by which its process grew at its peak, from before its network was made until after its first
-            training steps; on a GPU, the most that they took of it. None where that is not known.
+            training steps; on a GPU, the peak of its memory there. None where that is unknown.
     """
 
     description: str
@@ -68,16 +68,16 @@ class Standing:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was measured of all.
+    """The measurements of all contestants.
 
     Attributes:
-        standings: by name, ours first.
-        ratios: for `train` and `denoise`, by which factor each of ours was faster than each peer, by the median times
-            of the turns in which they met: `ratios[kind][ours][peer]`, with no peer in it if we were alone.
-        left_out: who could not run, and why.
-        matrix_rate: floating-point operations a second of a large matrix product on as many threads, of our backends'
-            the most.
-        profiles: a training step of each of ours by operation.
+        standings: measurements of each contestant by its name, ours first.
+        ratios: `ratios[kind][ours][peer]` is the median time of the peer's step divided by that of ours, in the turns
+            of their meeting; `kind` is `train` or `denoise`. Without a peer, `ratios[kind][ours]` is empty.
+        left_out: the reason for each contestant that could not run, by its name.
+        matrix_rate: floating-point operations per second of a large matrix product, with as many threads, on the
+            fastest of our backends.
+        profiles: a training step of each of our backends, by operation.
     """
 
     standings: dict[str, Standing]
@@ -98,15 +98,15 @@ class Outcome:
 
     @property
     def _rows(self) -> list[Row]:
-        """The operations of one of ours; what they stand for is the same for all."""
+        """The operations of one of our backends; their arithmetic is the same on all."""
         return next(iter(self.profiles.values())).rows
 
     def fastest(self, kind: str, ours: str) -> tuple[float, str] | None:
-        """Return by which factor one of ours was faster than the fastest peer, and the peer's name; None if alone.
+        """Return the ratio of one of our contestants to the fastest peer, and the peer's name; None without a peer.
 
         Args:
             kind: `train` or `denoise`.
-            ours: its name.
+            ours: name of our contestant.
         """
         ratios = self.ratios[kind][ours]
         if not ratios:
@@ -118,12 +118,12 @@ class Outcome:
 def alternate(
     contestants: Sequence[Timed], kind: str, rounds: int, watch: Callable[[int], None] = lambda done: None
 ) -> dict[str, list[float]]:
-    """Return the seconds of a step in each round, by contestant, who take turns: A B A B …
+    """Return the seconds of a step in each round, by contestant. They take turns: A B A B …
 
     Args:
         contestants: in the order of their turns.
         kind: `train_step` or `denoise_step`.
-        rounds: turns of each.
+        rounds: number of turns of each.
         watch: called with the number of rounds done, for progress.
     """
     seconds: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
@@ -144,25 +144,25 @@ def run_contest(
     compiled: bool = False,
     watch: Callable[[str, int], None] = lambda name, done: None,
 ) -> Outcome:
-    """Run the task by this library on some backends, and beside them by one variant of a peer after the other.
+    """Run a task by this library on some backends, and beside them by one variant of a peer after the other.
 
     A backend that cannot start and a variant that fails are left out. An interrupt (Ctrl-C) ends the contest early: the
-    outcome is that of the meetings that are over, and the other variants are left out. Where none is over, the
-    interrupt is raised.
+    outcome has the meetings that are complete, and the other variants are left out. If none is complete, the interrupt
+    is raised.
 
     Args:
-        task: what to run.
-        backends: the names of ours; the task's own backend says where the peer computes.
+        task: network and steps to run.
+        backends: names of our backends. The task's own backend determines the device of the peer.
         peer: the peer's file, or None.
-        rounds: timed turns of each in a meeting, for training and for denoising.
-        chosen: the variants that take part; None for all.
+        rounds: number of timed turns of each contestant in a meeting, for training and for denoising.
+        chosen: names of the variants that take part; None for all.
         compiled: whether variants that must be compiled first take part, if none are chosen.
-        watch: called with the name of the peer we meet, or of our last if alone, and the number of rounds done in that
-            meeting, of twice `rounds`, for progress.
+        watch: called for progress with the name of the peer, or of our last backend without one, and the number of
+            rounds done in the meeting, out of twice `rounds`.
 
     Raises:
-        BenchError: none of our backends can start, one fails later, or all of the peer's variants fail.
-        TinyDDPMError: a backend or a variant is unknown, or the peer cannot be used or has no equal of this network.
+        BenchError: none of our backends can start, one fails later, or all variants of the peer fail.
+        TinyDDPMError: a backend or a variant is unknown, or the peer cannot be used or cannot run this network.
     """
     for backend in backends:
         registry.find("backends", backend)
@@ -206,10 +206,10 @@ def run_contest(
 
 
 def step_seconds(task: Task, rounds: int) -> list[float]:
-    """Return the seconds of a training step of this library, alone, in each of some turns.
+    """Return the seconds of a training step of this library alone, in each of `rounds` turns.
 
     Raises:
-        BenchError: it cannot start, or fails.
+        BenchError: its process cannot start, or fails.
     """
     with closing(Runner(f"{OURS} {task.config.backend}", None, "", task)) as ours:
         ours.ready()
@@ -218,10 +218,10 @@ def step_seconds(task: Task, rounds: int) -> list[float]:
 
 
 def rivals(task: Task, peer: Path | None, chosen: Sequence[str] | None, compiled: bool) -> dict[str, str]:
-    """Return the variants of the peer that take part, by the name that they go by.
+    """Return the variants of the peer that take part, by the names of the contestants.
 
     Raises:
-        ConfigError: one that is chosen is not there.
+        ConfigError: a chosen variant is unknown, or variants are chosen without a peer.
     """
     if peer is None:
         if chosen is not None:
@@ -238,7 +238,7 @@ def rivals(task: Task, peer: Path | None, chosen: Sequence[str] | None, compiled
 def _start_ours(
     task: Task, backends: Sequence[str], stack: ExitStack
 ) -> tuple[list[Runner], list[int | None], dict[str, str]]:
-    """Return our contestants, warmed up, with the memory that training took; and why others cannot start, by name.
+    """Return our contestants, warmed up, the memory of their training, and the reasons of those that cannot start.
 
     Raises:
         BenchError: none can start.
@@ -257,7 +257,7 @@ def _start_ours(
 
 
 def _warm_up(runner: Runner) -> int | None:
-    """Wait until it is there, and have it take its first steps of both kinds; return the memory that training took."""
+    """Wait for a contestant, and run its first steps of both kinds; return the memory of its training in bytes."""
     runner.ready()
     _take_steps(runner, "train_step")
     memory = runner.memory()

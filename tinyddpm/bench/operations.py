@@ -1,4 +1,4 @@
-"""Time by operation, and the arithmetic that each one stands for."""
+"""Time and arithmetic of a training step, by operation."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tinyddpm.ops import Operations, Saved
 
 @dataclass
 class Row:
-    """All calls of one operation; of convolutions, those of one shape.
+    """All calls of one operation; for convolutions, all calls of one shape.
 
     Attributes:
         label: the operation's name, and a convolution's kernel, channels and image size.
-        calls: how often it was called.
-        seconds: how long all calls took together.
-        flop: floating-point operations of all calls by the direct algorithm, two per multiply-add; 0 without products.
-        moved: bytes of the arrays that go in and come out of all calls, each counted once: the least that is read and
-            written.
+        calls: number of calls.
+        seconds: duration of all calls together.
+        flop: floating-point operations of all calls by the direct algorithm, two per multiply-add; 0 for operations
+            that are no matrix products.
+        moved: bytes of all input and output arrays, each counted once: a lower limit of what is read and written.
     """
 
     label: str
@@ -35,13 +35,13 @@ class Row:
 
     @property
     def backward(self) -> bool:
-        """Whether this is a derivative."""
+        """Whether this is an operation of the backward pass."""
         return self.label.split()[0].endswith("_backward")
 
 
 @dataclass(frozen=True)
 class Product:
-    """One call's arithmetic: forward floating-point operations by the direct algorithm, and how to call its shape."""
+    """The arithmetic of one call: floating-point operations of its forward by the direct algorithm, and its shape."""
 
     flop: int = 0
     shape: str = ""
@@ -84,29 +84,29 @@ PRODUCTS: dict[str, Callable[..., Product]] = {
     "linear": linear_product,
     "attention": attention_product,
 }
-"""The operations that are matrix products. Each one's backward has two products for every one of its forward."""
+"""The operations that are matrix products. The backward of each has two products for every one of its forward."""
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """A forward's residuals, with what its backward is booked under."""
+    """The residuals of a forward, and its arithmetic, from which that of its backward follows."""
 
     saved: Saved
     product: Product
 
 
 class TimedOperations:
-    """Operations that book the time of every call, waiting for the device around each.
+    """Operations that record the time of every call, synchronizing with the device before and after it.
 
-    It stands in front of a backend's operations rather than inheriting from them, so that what one operation calls of
-    another is not booked twice. For one thread.
+    It wraps a backend's operations and does not inherit from them, so that a call of one operation by another is not
+    recorded twice. It is for one thread.
 
     Args:
         ops: the operations.
 
     Attributes:
-        rows: what was booked, by label.
-        convolutions: every convolution's shapes.
+        rows: the recorded calls, by label.
+        convolutions: the shapes of all convolutions.
     """
 
     def __init__(self, ops: Operations) -> None:
@@ -152,7 +152,7 @@ class TimedOperations:
 
 
 def nbytes(values: Any) -> int:
-    """Return the bytes of the arrays among values, in tuples too."""
+    """Return the total bytes of the arrays among `values`, including those in nested tuples."""
     if isinstance(values, tuple):
         return sum(map(nbytes, values))
     return int(values.nbytes) if hasattr(values, "nbytes") else 0

@@ -1,4 +1,4 @@
-"""This library as a contestant, and what it can say of itself: time by operation, and the ways it convolves."""
+"""This library as a contestant, with a profile of its training step: time by operation, and algorithms chosen."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from tinyddpm.samplers import Step
 from tinyddpm.training.assembly import make_trainer
 
 SIDE, GPU_SIDE = 2048, 8192
-"""Rows and columns of the matrices whose product tells how fast the machine is."""
+"""Rows and columns of the matrices whose product measures the machine's peak arithmetic, on a CPU and on a GPU."""
 
 COPIED, GPU_COPIED = 1 << 26, 1 << 30
-"""Bytes of the array whose copy tells how fast its memory is."""
+"""Bytes of the array whose copy measures the machine's memory bandwidth, on a CPU and on a GPU."""
 
 LETTERS = 8
-"""In a caption."""
+"""Length of a random caption."""
 
 STEPS = 2
-"""Training steps that the table by operation is the mean of."""
+"""Number of training steps that a profile averages."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One training step on one thread.
+    """A training step on one thread, by operation.
 
     Attributes:
-        seconds: how long it took.
-        rows: its operations, those that took longest first.
-        matrix_rate: see `Ours.matrix_rate`; here on one thread as well.
-        copy_rate: bytes a second that copying a large array reads and writes.
+        seconds: duration of the step.
+        rows: its operations, the longest first.
+        matrix_rate: as `Ours.matrix_rate`, on one thread.
+        copy_rate: as `Ours.copy_rate`, on one thread.
         convolutions: for each shape of convolution, the modelled cost of every algorithm in billions of multiply-adds,
-            the one chosen first.
-        plans: for each shape of convolution or of products of matrices, and each of what steps asked cuDNN for, as y or
-            dw, what was chosen and why; empty without cuDNN.
+            the chosen one first.
+        plans: cuDNN's chosen plan and the reason, for each shape of convolution or of matrix products, and each result
+            computed for it, such as y or dw; empty without cuDNN.
     """
 
     seconds: float
@@ -59,7 +59,7 @@ class Profile:
 
 
 class Ours:
-    """The trainer and the sampler as `tinyddpm train` and `tinyddpm sample` use them, on images of noise."""
+    """This library as a contestant: the trainer of `tinyddpm train` and the sampler of `tinyddpm sample`, on noise."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -74,24 +74,24 @@ class Ours:
         self.backend.synchronize()
 
     def denoise_step(self) -> None:
-        """Do one step of the configuration's sampler, beginning again where the chain ends."""
+        """Do one step of the configuration's sampler; at the end of the chain, start a new one."""
         if next(self._chain, None) is None:
             self._chain = self._sampling()
             next(self._chain)
         self.backend.synchronize()
 
     def describe(self) -> str:
-        """Return the backend's line."""
+        """Return the backend's description."""
         return self.backend.describe()
 
     def gpu_memory(self) -> int:
-        """Return the most bytes of the GPU in use so far; of CuPy's, what its memory pool holds."""
+        """Return the peak of GPU memory in bytes; for CuPy, the size of its memory pool."""
         return self.backend.peak_memory()
 
     def matrix_rate(self) -> float:
-        """Return the floating-point operations a second of the library's product of two square matrices.
+        """Return the floating-point operations per second of a product of two square matrices on the backend.
 
-        They are stored as the network's activations are.
+        The matrices have the type in which the network's activations are stored.
         """
         side = GPU_SIDE if self.task.gpu else SIDE
         if self.backend.precision == "tf32":
@@ -102,7 +102,7 @@ class Ours:
             return 2 * side**3 / self._least_seconds(lambda: a @ a)
 
     def copy_rate(self) -> float:
-        """Return the bytes a second that copying a large array reads and writes."""
+        """Return the bytes per second that copying a large array reads and writes."""
         size = GPU_COPIED if self.task.gpu else COPIED
         with self.backend.scope():
             a = self.backend.asarray(np.ones(size // 4, np.float32))
@@ -114,7 +114,7 @@ class Ours:
             return 2 * size / self._least_seconds(copy)
 
     def profile(self) -> Profile:
-        """Return where the time of a training step goes, on one thread, so that the times of operations add up."""
+        """Return the profile of a training step, on one thread, so that the times of its operations add up."""
         with threadpool_limits(1):
             config = self.task.config
             alone = replace(config, training=replace(config.training, threads=1))
@@ -135,12 +135,12 @@ class Ours:
             for r in timed.rows.values()
         )
         rows = sorted(each, key=lambda row: -row.seconds)
-        # What the trainer's steps have chosen, the profile's have found chosen.
+        # Plans that the contestant's own steps have chosen first count, so its backend comes last.
         plans = _plans(ops, timed, backend, self.backend)
         return Profile(seconds, rows, *rates, _costs(ops, timed), plans)
 
     def _least_seconds(self, work: Callable[[], object]) -> float:
-        """Return how long `work` takes, of some tries the quickest."""
+        """Return the duration of `work` in seconds, the shortest of 5 tries."""
         seconds = []
         for _ in range(5):
             self.backend.synchronize()
@@ -157,21 +157,11 @@ class Ours:
         return model.sample(self.trainer.ema, samples, asked, config.seed, config.sampling)
 
 
-def variants(task: Task, compiled: bool) -> list[str]:
-    """Return the one name there is."""
-    return [""]
-
-
-def make(task: Task, variant: str) -> Ours:
-    """Return this library as a contestant."""
-    return Ours(task)
-
-
 def noise_dataset(task: Task) -> ArrayDataset:
-    """Return random images or points of the task's shape, a few batches of them, with random classes if it has any.
+    """Return a data set of random images or points of the task's shape, with random classes if the task has classes.
 
-    Each has a caption of random letters, and tokens of the number and the size that the condition's options say. No
-    words are learned of such captions: they are spelled.
+    It has a few batches. Each sample has a caption of random letters, which is encoded as bytes since its word occurs
+    only once, and tokens of the number and size in the condition's options.
     """
     rng = np.random.default_rng(task.config.seed)
     n = 2 * task.batch_size + 10
@@ -188,13 +178,13 @@ def noise_dataset(task: Task) -> ArrayDataset:
 
 
 def _costs(ops: Operations, timed: TimedOperations) -> dict[str, dict[str, float]]:
-    """Return the modelled cost of every algorithm for every convolution, the cheapest first, which is chosen."""
+    """Return the modelled cost of every algorithm for every convolution, the cheapest first: that one is used."""
     found = {shape: ops.conv2d_costs(shape.x, shape.w, shape.stride) for shape in sorted(timed.convolutions)}
     return {str(shape): dict(sorted(costs.items(), key=lambda item: item[1])) for shape, costs in found.items()}
 
 
 def _plans(ops: Operations, timed: TimedOperations, *backends: Backend) -> dict[str, dict[str, cudnn.Choice]]:
-    """Return what was chosen of cuDNN's plans for every convolution and product, by the last backend that did."""
+    """Return cuDNN's chosen plans for every convolution and matrix product; those of the last backend win."""
     planners = [cudnn.planner(backend) for backend in backends] if isinstance(ops, cudnn.CudnnConvolutions) else []
     choices = {problem: choice for planner in planners if planner for problem, choice in planner.choices.items()}
     found: dict[str, dict[str, cudnn.Choice]] = {}

@@ -1,8 +1,7 @@
-"""Finding a peer's file and reading it."""
+"""Finding and importing the file of a peer."""
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -13,17 +12,17 @@ from tinyddpm.bench.task import Peer
 from tinyddpm.errors import BackendError, ConfigError
 
 KNOWN = {"torch": "torch_peer.py"}
-"""Peers that the repository brings along, in tests/peers."""
+"""Files of the repository's own peers, in tests/peers."""
 
 
 def find_peer(wanted: str) -> Path:
     """Return the file of a peer.
 
     Args:
-        wanted: `torch`, or the path of a Python file that defines what `Peer` says.
+        wanted: `torch`, or the path of a Python file with the functions of the protocol `Peer`.
 
     Raises:
-        ConfigError: there is no such file, or the repository's own are not beside this package.
+        ConfigError: there is no such file, or the repository's tests are not beside this package.
     """
     if wanted not in KNOWN:
         path = Path(wanted)
@@ -39,22 +38,20 @@ def find_peer(wanted: str) -> Path:
     return path
 
 
-def load_peer(path: Path | None) -> Peer:
-    """Import and return the module of a peer's file; None is this library.
+def load_peer(path: Path) -> Peer:
+    """Import and return the module of a peer's file.
 
     Raises:
-        BackendError: it cannot be imported, such as for want of a package.
-        ConfigError: it does not define what a peer must.
+        BackendError: the file cannot be imported, such as without a package that it needs.
+        ConfigError: it does not define the functions of `Peer`.
     """
-    if path is None:
-        return cast(Peer, importlib.import_module("tinyddpm.bench.ours"))
     spec = importlib.util.spec_from_file_location(f"tinyddpm_peer_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where dataclasses look for it
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look it up there
     try:
         spec.loader.exec_module(module)
-    except Exception as cause:  # foreign code fails in any way
+    except Exception as cause:  # foreign code may raise anything
         reason = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
         raise BackendError(
             f"the peer {path.name} cannot be imported ({reason}): if it lacks a package, install that; for the "

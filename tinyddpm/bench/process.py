@@ -1,4 +1,4 @@
-"""A process for each contestant, so that nothing one of them does to threads or memory reaches another."""
+"""A process for each contestant, so that none of them changes the threads or the memory of another."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tinyddpm.bench.task import Contestant, Task
 from tinyddpm.errors import ConfigError, TinyDDPMError
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-"""What numerical libraries read when they are loaded, to know how many threads to use."""
+"""Environment variables from which numerical libraries read their number of threads when they are loaded."""
 
 
 class BenchError(TinyDDPMError):
@@ -30,15 +30,15 @@ class PeerError(BenchError):
 
 
 class Runner:
-    """A contestant in a process of its own, which starts at once and in which `ready` waits for the contestant.
+    """A contestant in a process of its own. The process starts at once; `ready` waits until the contestant is made.
 
-    The process ends with this one, however this one ends.
+    The process ends when its parent does, in whatever way the parent ends.
 
     Args:
-        name: what it is called.
+        name: the contestant's name.
         source: the peer's file; None for this library.
-        variant: which of its contestants.
-        task: what it runs.
+        variant: name of one of the peer's variants.
+        task: network and steps to run.
     """
 
     def __init__(self, name: str, source: Path | None, variant: str, task: Task) -> None:
@@ -54,29 +54,29 @@ class Runner:
         self.description = ""
 
     def ready(self) -> None:
-        """Wait until the contestant is there."""
+        """Wait until the contestant is made."""
         self.description = self._answer()
 
     def turn(self, kind: str, seconds: float) -> float:
-        """Have it take steps, `train_step` or `denoise_step`, for so long, at least one; return the seconds of one."""
+        """Run `train_step` or `denoise_step` for at least this long, at least once; return the seconds of one step."""
         return float(self.ask("turn", kind, seconds))
 
     def memory(self) -> int | None:
-        """Return by how many bytes it grew at its peak since before its network was made; None if unknown here.
+        """Return the bytes by which the process has grown at its peak since before its network was made.
 
-        On a GPU, how many bytes of it the contestant says to take.
+        For a contestant on a GPU, return the peak of GPU memory that it reports. None if unknown.
         """
         found: int | None = self.ask("memory")
         return found
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """Return what a method of the contestant returns.
+        """Call a method of the contestant with these arguments, and return its result.
 
         Raises:
-            BenchError: it failed, PeerError if it is a peer; the line says how.
+            BenchError: the call failed; PeerError for a peer. The line says how.
         """
         self._asked += 1
-        with suppress(ConnectionError):  # it is dead, as will be seen where its answer should be
+        with suppress(ConnectionError):  # the process has died, which `_answer` reports
             self._pipe.send((self._asked, method, arguments))
         return self._answer()
 
@@ -87,7 +87,7 @@ class Runner:
         self._pipe.close()
 
     def _answer(self) -> Any:
-        """Return the answer to the latest request; one to an earlier, which an interrupt cut short, is passed over."""
+        """Return the answer to the latest request. Skip the answer to an earlier one, which an interrupt cut short."""
         answered, failure = None, None
         try:
             while answered != self._asked and not failure:
@@ -102,14 +102,12 @@ class Runner:
 
 
 class _Server:
-    """What answers in the contestant's process."""
+    """The object that answers requests in the contestant's process."""
 
     def __init__(self, source: Path | None, variant: str, task: Task) -> None:
-        peer = load_peer(source)
-        if source is None:
-            _import_backend(task)
+        make = load_peer(source).make if source else _make_ours(task)
         self._gpu, self._before = task.gpu, _resident_bytes("VmRSS")
-        self.contestant: Contestant = peer.make(task, variant)
+        self.contestant = make(task, variant)
         if self.contestant.parameters != task.parameters:
             raise ConfigError(
                 f"its network has {self.contestant.parameters:,} parameters, ours {task.parameters:,}: not the same"
@@ -135,10 +133,10 @@ class _Server:
 
 
 def _serve(pipe: Connection[Any, Any], source: Path | None, variant: str, task: Task) -> None:
-    """Make the contestant, and answer requests until the other side is gone."""
+    """Make the contestant, and answer requests until the pipe is closed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process.
-    os.dup2(2, 1)  # What libraries print does not belong into the parent's output.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
+    os.dup2(2, 1)  # libraries must not print into the parent's output
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(task.threads)))
     number = 0
     try:
@@ -147,7 +145,7 @@ def _serve(pipe: Connection[Any, Any], source: Path | None, variant: str, task: 
         for number, method, arguments in _requests(pipe):
             owner = server if hasattr(server, method) else server.contestant
             pipe.send((number, None, getattr(owner, method)(*arguments)))
-    except Exception as error:  # foreign code fails in any way; the parent is told in one line
+    except Exception as error:  # foreign code may raise anything; the parent gets one line
         text = " ".join(str(error).split())[:300]
         failure = text if isinstance(error, TinyDDPMError) else f"{type(error).__name__}: {text}"
         pipe.send((number, failure, None))
@@ -155,19 +153,24 @@ def _serve(pipe: Connection[Any, Any], source: Path | None, variant: str, task: 
 
 
 def _end_with_parent() -> None:
-    """End this process when the parent is gone, in the middle of a step too, whose result nobody waits for."""
+    """End this process when its parent has ended, even in the middle of a step: nobody waits for the result."""
     parent = parent_process()
     assert parent is not None
     parent.join()
     os._exit(1)
 
 
-def _import_backend(task: Task) -> None:
-    """Import all that ours computes with, as importing a peer's file does of a peer, so that it counts for neither."""
-    from tinyddpm.backend import load_backend  # here, for the threads it reads are set by now
+def _make_ours(task: Task) -> Callable[[Task, str], Contestant]:
+    """Return the function that makes our contestant; import all that it computes with, as importing a peer's file does.
+
+    So neither counts its libraries as memory of its network. They read `THREAD_VARIABLES`, which are set by now.
+    """
+    from tinyddpm.backend import load_backend
+    from tinyddpm.bench.ours import Ours
     from tinyddpm.ops import load_operations
 
     load_operations(load_backend(task.config.backend, task.config.device, task.config.precision))
+    return lambda task, variant: Ours(task)
 
 
 def _requests(pipe: Connection[Any, Any]) -> Iterator[tuple[int, str, tuple[Any, ...]]]:
@@ -179,9 +182,9 @@ def _requests(pipe: Connection[Any, Any]) -> Iterator[tuple[int, str, tuple[Any,
 
 
 def _resident_bytes(field: str) -> int | None:
-    """Return VmRSS, the memory in use, or VmHWM, its peak, of this process; None where Linux does not tell.
+    """Return VmRSS, the memory of this process, or VmHWM, its peak, in bytes; None where there is no /proc.
 
-    getrusage would not do: its peak includes the parent's at the moment of the start.
+    getrusage is of no use here: its peak includes that of the parent at the start of the process.
     """
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()

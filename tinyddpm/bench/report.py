@@ -1,4 +1,4 @@
-"""What a benchmark found, as text and as one JSON object."""
+"""The report of a benchmark, as text and as one JSON object."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tinyddpm.bench.task import Task
 from tinyddpm.machine import cpu_model, vector_instructions, versions
 
 PACKAGES = ("tinyddpm", "numpy", "torch", "diffusers")
-"""Packages whose versions are reported where they are installed."""
+"""Packages whose versions are reported if they are installed."""
 
 KINDS = {"train": "train_flop", "denoise": "denoise_flop"}
-"""The two kinds of step, and what an outcome calls their arithmetic."""
+"""The two kinds of step, each with the attribute of `Outcome` that counts its arithmetic."""
 
 
 def as_json(task: Task, outcome: Outcome) -> dict[str, Any]:
-    """Return all that was measured, and on what, for `json.dumps`. Times are in seconds, rates per second."""
+    """Return all measurements, task and machine, for `json.dumps`. Times are in seconds, rates per second."""
     fastest = {
         kind: {ours: found for ours in ratios if (found := outcome.fastest(kind, ours))}
         for kind, ratios in outcome.ratios.items()
@@ -61,9 +61,9 @@ def as_text(task: Task, outcome: Outcome, explain: bool) -> Iterator[str]:
     """Yield the lines of the report.
 
     Args:
-        task: what was run.
-        outcome: what was measured.
-        explain: say how each convolution is computed, and why.
+        task: network and steps that were run.
+        outcome: the measurements.
+        explain: whether to list the algorithm of each convolution, and the reason for it.
     """
     found = as_json(task, outcome)
     unit = "images" if len(task.sample_shape) == 3 else "points"
@@ -91,8 +91,8 @@ def as_text(task: Task, outcome: Outcome, explain: bool) -> Iterator[str]:
         yield from _ratios(outcome, kind, unit)
     yield ""
     yield (
-        "GFLOP are of the operations, two per multiply-add, for all alike, and not of the algorithm: Winograd's "
-        "convolution takes fewer, so a rate may exceed that of a large product. Times are medians over rounds."
+        "GFLOP count the direct algorithm for all contestants, two per multiply-add. Winograd's convolution takes "
+        "fewer, so a rate may exceed that of a large product. Times are medians over rounds."
     )
     for ours, profile in outcome.profiles.items():
         yield ""
@@ -115,7 +115,7 @@ def _speed(task: Task, outcome: Outcome, kind: str, seconds: list[float]) -> dic
 
 
 def _profile(profile: Profile) -> dict[str, Any]:
-    """Return where the time of a training step goes, for `json.dumps`."""
+    """Return the profile of a training step, for `json.dumps`."""
     return {
         "seconds": profile.seconds,
         "matmul_flop_per_second": profile.matrix_rate,
@@ -133,7 +133,7 @@ def _profile(profile: Profile) -> dict[str, Any]:
 
 
 def _ratios(outcome: Outcome, kind: str, unit: str) -> Iterator[str]:
-    """Yield the table of ratios: a row for each peer and for the fastest of them, a column for each of our backends."""
+    """Yield the table of ratios: a row for each peer and for the fastest one, a column for each of our backends."""
     columns = outcome.ratios[kind]
     fastest = [found for ours in columns if (found := outcome.fastest(kind, ours))]
     if not fastest:
@@ -151,7 +151,7 @@ def _backend(ours: str) -> str:
 
 
 def _operations(task: Task, backend: str, profile: Profile) -> Iterator[str]:
-    """Yield the table of operations: products against a large product, the others against a large copy."""
+    """Yield the table of operations, with rates as shares of that of a large matrix product, or of a large copy."""
     place = "launched one by one" if task.gpu else "on one thread"
     yield f"{f'{backend}, one training step {place}':<46}{'calls':>7}{'ms':>10}{'share':>8}{'rate':>14}{'of most':>9}"
     for row in profile.rows:
@@ -165,16 +165,16 @@ def _operations(task: Task, backend: str, profile: Profile) -> Iterator[str]:
     yield f"{'noise, sums, optimiser and average':<53}{1e3 * rest:>10.2f}{rest / profile.seconds:>8.1%}"
     yield f"{'all':<53}{1e3 * profile.seconds:>10.2f}"
     gigaflop, gigabytes = profile.matrix_rate / 1e9, profile.copy_rate / 1e9
-    yield f"The most are {gigaflop:,.1f} GFLOP/s in a large product, and {gigabytes:,.1f} GB/s in a large copy."
+    yield f"The most is {gigaflop:,.1f} GFLOP/s, of a large product, and {gigabytes:,.1f} GB/s, of a large copy."
 
 
 def _algorithms(profile: Profile) -> Iterator[str]:
     convolutions = profile.convolutions
     if not convolutions:
-        yield "there are no convolutions in this network to explain"
+        yield "this network has no convolutions to explain"
         return
     if profile.plans:
-        yield f"{'convolution, the whole batch':<32}{'of which':<14}what it is done by, and why not by others"
+        yield f"{'convolution, the whole batch':<32}{'result':<14}chosen plan, and why not another"
         for label, choices in profile.plans.items():
             for wanted, choice in choices.items():
                 yield f"{label:<32}{wanted:<14}{choice}"

@@ -1,29 +1,30 @@
-"""What a training step takes on p ranks, foretold by the latency-bandwidth model.
+"""The time of a training step on p ranks, predicted by the latency-bandwidth model.
 
-A message of m bytes takes a + m/B, of a link with latency a and bandwidth B; one such link is meant between any two
-ranks, so it is the slowest that counts. The sum of n bytes over p ranks, left on all of them, takes
+A message of m bytes takes a + m/B over a link of latency a and bandwidth B. The model has one such link between any two
+ranks; if links differ, the slowest counts. An all-reduce, the sum of n bytes over p ranks, left on each of them, takes
 
     ring: 2 (p - 1) a + 2 (p - 1)/p n/B    each rank sums a part of n/p bytes, then gathers those of the others
     tree: 2 ceil(log2 p) a + 2 n/B         up a tree and down again, in pieces that follow each other
 
-and the quicker is counted. The ring is that of Thakur, Rabenseifner and Gropp, "Optimization of Collective
+and the faster of the two is used. The ring is that of Thakur, Rabenseifner and Gropp, "Optimization of Collective
 Communication Operations in MPICH" (2005), whose halving and doubling has the tree's latency too; the tree is NCCL's two
 binary trees, by Sanders, Speck and Träff, "Two-tree algorithms for full bandwidth broadcast, reduction and scan"
-(2009). Where ranks keep shards, one half of the ring sums the gradient and the other gathers the weights, in float32
-whatever the sums are sent in.
+(2009). With shards, one half of the ring sums the gradient and the other half gathers the weights, in float32 whatever
+the precision of the sums.
 
-A step is then its compute C on one rank, and what it waits for sums:
+The time of a step is its compute C on one rank, plus the time that it waits for sums:
 
     after the backward:   S + G
     within the backward:  max(S_k, k S_k - 2/3 C (k - 1)/k) + G
 
-S is the sum of the whole gradient, S_k that of one of k equal pieces, G the gathering of weights where ranks keep
-shards. Pieces are ready one after the other during the backward, which is two thirds of the compute as it has two
-products for each of the forward; each waits for the one before it, and nothing hides the last (Li et al., "PyTorch
-Distributed", 2020). By NCCL this library sums within the backward, unless ranks keep shards; by MPI after it.
+S is the time to sum the whole gradient, S_k that of one of k equal pieces, G that of gathering the weights with shards.
+Pieces become ready one after the other during the backward, which is two thirds of the compute, because it has two
+products for each of the forward. The sum of a piece waits for that of the one before, and nothing hides the last one
+(Li et al., "PyTorch Distributed", 2020). With NCCL, this library sums within the backward, unless ranks keep shards;
+with MPI, after it.
 
-Not counted: the additions of a sum, the loss and the stop that ranks agree on each step (a few times ceil(log2 p) a),
-ranks that wait for the slowest, and the data.
+The model leaves out the additions of a sum, the agreement of ranks on loss and stop at each step (a few times
+ceil(log2 p) a), the wait for the slowest rank, and the reading of data.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ from tinyddpm.errors import ConfigError
 from tinyddpm.training.pieces import LEAST
 
 BACKWARD = 2 / 3
-"""The part of a step's compute in which gradients become ready."""
+"""Share of the backward in a step's compute."""
 
 EFFICIENT = 0.9
-"""The part of a step that is compute where more ranks are said to pay."""
+"""Share of compute in a step for which the table gives the smallest batch."""
 
 NUMBER_BYTES = {"fp32": 4, "bf16": 2}
-"""Bytes of a number as sums send it."""
+"""Bytes of a number that is sent, by the precision of sums."""
 
 BANDWIDTHS = {
     f"{prefix}{unit}": size * scale
@@ -59,7 +60,7 @@ QUANTITY = re.compile(r"(\d+\.?\d*(?:e[+-]?\d+)?) ?([A-Za-zµ/]*)")
 
 @dataclass(frozen=True)
 class Link:
-    """What lies between two ranks: bytes a second, and seconds before the first byte."""
+    """The network between two ranks: its bandwidth in bytes per second, and its latency in seconds."""
 
     bandwidth: float
     latency: float
@@ -71,10 +72,10 @@ class Link:
 
 
 def parse_link(text: str) -> Link:
-    """Return the link that a text such as "50GB/s,3us" tells of; b are bits, B bytes.
+    """Return the link of a text such as "50GB/s,3us"; b are bits, B bytes.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the text is not of this form.
     """
     first, comma, second = text.partition(",")
     bandwidth, latency = _quantity(first, BANDWIDTHS), _quantity(second, LATENCIES)
@@ -84,10 +85,10 @@ def parse_link(text: str) -> Link:
 
 
 def parse_ranks(text: str) -> list[int]:
-    """Return the numbers of ranks that a text such as "1,8,64,1024" tells of.
+    """Return the numbers of ranks in a text such as "1,8,64,1024".
 
     Raises:
-        ConfigError: one is no number from 1 on.
+        ConfigError: one of them is not a whole number from 1 on.
     """
     found = [name.strip() for name in text.split(",")]
     if not all(re.fullmatch(r"[0-9]{1,9}", name) and int(name) for name in found):
@@ -96,10 +97,10 @@ def parse_ranks(text: str) -> list[int]:
 
 
 def parse_parameters(text: str) -> int:
-    """Return the number that a text such as "35746307", "35.7M" or "1B" tells of.
+    """Return the number of parameters of a text such as "35746307", "35.7M" or "1B".
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the text is not of this form.
     """
     found = _quantity(text, COUNTS)
     if not found or round(found) < 1:
@@ -108,28 +109,30 @@ def parse_parameters(text: str) -> int:
 
 
 def ring_seconds(n: float, p: int, link: Link) -> float:
-    """Return the seconds of a sum of n bytes over a ring of p ranks."""
+    """Return the seconds to sum n bytes over a ring of p ranks."""
     return 2 * half_ring_seconds(n, p, link)
 
 
 def half_ring_seconds(n: float, p: int, link: Link) -> float:
-    """Return the seconds in which each of p ranks sums its part of n bytes, or in which all gather the parts."""
+    """Return the seconds in which each of p ranks sums its part of n bytes (or gathers the parts of the others)."""
     return (p - 1) * link.latency + (p - 1) / p * n / link.bandwidth
 
 
 def tree_seconds(n: float, p: int, link: Link) -> float:
-    """Return the seconds of a sum of n bytes over a tree of p ranks; one rank alone has nothing to sum."""
+    """Return the seconds to sum n bytes over a tree of p ranks; 0 for one rank."""
     return 2 * (p - 1).bit_length() * link.latency + 2 * n / link.bandwidth if p > 1 else 0.0
 
 
 def fitted_link(sizes: Sequence[float], seconds: Sequence[float], p: int) -> Link:
-    """Return the link by which ring sums of these bytes over p ranks take these seconds, by least squares of what each
-    is off in proportion.
+    """Return the link that explains measured ring sums over p ranks, by least squares of the relative errors.
 
     Args:
-        sizes: two or more that differ.
-        seconds: positive.
-        p: two or more.
+        sizes: bytes of each sum, at least two different ones.
+        seconds: time of each sum, positive.
+        p: number of ranks, at least two.
+
+    Raises:
+        ConfigError: sums of more bytes did not take longer.
     """
     # t = A + D n, with A = 2 (p - 1) a and D = 2 (p - 1)/(p B); each line is divided by its t.
     ones, scaled = [1 / t for t in seconds], [n / t for n, t in zip(sizes, seconds, strict=True)]
@@ -146,14 +149,14 @@ def fitted_link(sizes: Sequence[float], seconds: Sequence[float], p: int) -> Lin
 
 @dataclass(frozen=True)
 class Job:
-    """A training step on each of some ranks.
+    """A training step that several ranks do together.
 
     Attributes:
-        parameters: of the network.
-        batch: samples of each rank.
-        compute: seconds that they take one rank alone.
-        sums: what is sent of gradients, "fp32" or "bf16".
-        shard: whether ranks keep and step a part each of Adam's state and of the average.
+        parameters: number of parameters of the network.
+        batch: number of samples of each rank.
+        compute: seconds of such a step on one rank alone.
+        sums: precision in which gradients are sent, "fp32" or "bf16".
+        shard: whether each rank keeps and updates only a part of Adam's state and of the average.
     """
 
     parameters: int
@@ -164,25 +167,26 @@ class Job:
 
     @property
     def sent(self) -> int:
-        """Bytes of the gradient as it is summed."""
+        """Bytes of the gradient in the precision of sums."""
         return self.parameters * NUMBER_BYTES[self.sums]
 
     def memory(self, p: int, shard: bool) -> float:
-        """Return the bytes that one of p ranks keeps, without activations: 20 a parameter.
+        """Return the memory of one of p ranks in bytes, without activations.
 
-        4 are the weight, 4 its gradient, and 12 the average and Adam's two moments, which shards divide.
+        A parameter takes 20 bytes: 4 for the weight, 4 for its gradient, and 12 for the average and Adam's two moments,
+        which shards divide by p.
         """
         return self.parameters * (8 + 12 / (p if shard else 1))
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """What ranks send each other in a step.
+    """The communication of ranks in a step.
 
     Attributes:
-        count: of pieces that the gradient is cut in.
-        piece: seconds that the sum of one takes.
-        gather: seconds in which the weights are gathered.
+        count: number of pieces that the gradient is cut into.
+        piece: seconds to sum one piece.
+        gather: seconds to gather the weights.
     """
 
     count: int
@@ -190,25 +194,25 @@ class Exchange:
     gather: float
 
     def wait(self, compute: float) -> float:
-        """Return for how long a step of so much compute waits."""
+        """Return the seconds that a step with these seconds of compute waits for communication."""
         hidden = BACKWARD * compute * (self.count - 1) / self.count
         return max(self.piece, self.count * self.piece - hidden) + self.gather
 
     def least_compute(self, efficiency: float) -> float:
-        """Return the seconds of compute from which on the step is compute for this part, above 0 and below 1."""
+        """Return the least seconds of compute that make up this share of a step, which is above 0 and below 1."""
         share = (1 - efficiency) / efficiency  # wait <= share * compute
         hidden = BACKWARD * (self.count - 1) / self.count
         return max((self.piece + self.gather) / share, (self.count * self.piece + self.gather) / (share + hidden))
 
 
 def exchange(job: Job, p: int, link: Link, count: int) -> Exchange:
-    """Return what p ranks send in a step of the job, whose gradient is cut in so many pieces."""
+    """Return the communication of p ranks in a step of the job, whose gradient is cut into `count` pieces."""
     gather = half_ring_seconds(4 * job.parameters, p, link) if job.shard else 0.0
     return Exchange(count, sum_seconds(job, job.sent / count, p, link)[0], gather)
 
 
 def sum_seconds(job: Job, n: float, p: int, link: Link) -> tuple[float, str]:
-    """Return the seconds of the sum of n bytes of the job's gradient over p ranks, and by what: "ring" or "tree"."""
+    """Return the seconds to sum n bytes of the job's gradient over p ranks, and the algorithm, "ring" or "tree"."""
     if job.shard:
         return half_ring_seconds(n, p, link), "ring"
     return min((ring_seconds(n, p, link), "ring"), (tree_seconds(n, p, link), "tree"))
@@ -216,9 +220,12 @@ def sum_seconds(job: Job, n: float, p: int, link: Link) -> tuple[float, str]:
 
 @dataclass(frozen=True)
 class Timing:
-    """A step's seconds, the part of it that is compute, and the batch a rank at which that is `EFFICIENT`.
+    """The predicted time of a step.
 
-    The compute of another batch is taken to be in proportion.
+    Attributes:
+        seconds: duration of the step.
+        efficiency: share of compute in it.
+        least_batch: smallest batch per rank with an efficiency of `EFFICIENT`, if compute is proportional to the batch.
     """
 
     seconds: float
@@ -228,14 +235,14 @@ class Timing:
 
 @dataclass(frozen=True)
 class Foretold:
-    """A step on p ranks.
+    """The prediction for a step on p ranks.
 
     Attributes:
         ranks: p.
-        by: "ring" or "tree".
-        sent: seconds in which the ranks send, the gathering of weights included.
-        after: where sums follow the backward.
-        within: where they begin within it, in pieces as large as the library's.
+        by: algorithm of the sum, "ring" or "tree".
+        sent: seconds of communication, including the gathering of weights.
+        after: the step if sums follow the backward.
+        within: the step if sums begin within the backward, in pieces as large as the library's.
     """
 
     ranks: int
@@ -246,7 +253,7 @@ class Foretold:
 
 
 def foretell(job: Job, p: int, link: Link) -> Foretold:
-    """Return what a step of the job takes on p ranks."""
+    """Return the prediction for a step of the job on p ranks."""
     whole, cut = (exchange(job, p, link, count) for count in (1, max(1, job.parameters // LEAST)))
     _, by = sum_seconds(job, job.sent, p, link)
     return Foretold(p, by, whole.wait(job.compute), _timing(job, whole), _timing(job, cut))
@@ -259,13 +266,13 @@ def _timing(job: Job, found: Exchange) -> Timing:
 
 
 def as_json(job: Job, link: Link, ranks: Sequence[int], measured: Sequence[float]) -> dict[str, Any]:
-    """Return what is foretold, for `json.dumps`. Times are in seconds, rates a second, sizes in bytes.
+    """Return the predictions, for `json.dumps`. Times are in seconds, rates per second, sizes in bytes.
 
     Args:
         job: the step.
-        link: between ranks.
-        ranks: how many.
-        measured: the seconds of a step in each turn; empty where the compute was given.
+        link: the network between ranks.
+        ranks: numbers of ranks.
+        measured: seconds of a step on one rank in each turn; empty if the compute was given.
     """
     return {
         "parameters": job.parameters,
@@ -284,9 +291,9 @@ def as_text(job: Job, link: Link, ranks: Sequence[int], how: str) -> Iterator[st
 
     Args:
         job: the step.
-        link: between ranks.
-        ranks: how many.
-        how: the compute came to be known.
+        link: the network between ranks.
+        ranks: numbers of ranks.
+        how: origin of the compute: "given", or where it was measured.
     """
     yield f"{job.parameters:,} parameters, batch {job.batch} a rank, {1e3 * job.compute:,.2f} ms on one alone ({how})"
     shards = f", and {_size(4 * job.parameters)} of weights gathered" if job.shard else ""
@@ -309,9 +316,9 @@ def as_text(job: Job, link: Link, ranks: Sequence[int], how: str) -> Iterator[st
         )
     yield ""
     yield (
-        "Of it: the part of the step that is compute. 90 % from: the batch a rank from which that is 90 %. By MPI, and "
-        "with shards, sums come after the backward; by NCCL they begin with the first gradients. No activations are in "
-        "the memory."
+        "Of it: the share of compute in the step. 90 % from: the smallest batch a rank for which that is 90 %. With "
+        "MPI, and with shards, sums come after the backward; with NCCL they begin with the first gradients. Memory is "
+        "without activations."
     )
 
 
@@ -336,7 +343,7 @@ def _entry(job: Job, found: Foretold) -> dict[str, Any]:
 
 
 def _quantity(text: str, units: dict[str, float]) -> float | None:
-    """Return a number with one of these units; None if it is no such thing."""
+    """Return the number in a text with one of these units; None if the text has another form."""
     found = QUANTITY.fullmatch(text.strip())
     if not found or found[2] not in units:
         return None

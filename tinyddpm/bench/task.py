@@ -1,4 +1,4 @@
-"""What a benchmark runs, and what runs it. Imports no array library: processes start from here."""
+"""The task of a benchmark, and the protocols of contestants. Imports no array library: new processes import it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Task:
     """The network and the steps that every contestant runs.
 
     Attributes:
-        config: the configuration, its number of threads settled.
+        config: the configuration, with a fixed number of threads.
         sample_shape: (H, W, C) of an image or (D,) of a point.
         classes: number of classes, 0 for an unconditional network.
-        parameters: how many scalar parameters the network has; a contestant with another number is refused.
+        parameters: number of scalar parameters of the network; a contestant with another number is refused.
     """
 
     config: Config
@@ -27,12 +27,12 @@ class Task:
     parameters: int
 
     def by(self, backend: str) -> Task:
-        """Return the task as another backend of ours runs it."""
+        """Return the task for another of our backends."""
         return replace(self, config=replace(self.config, backend=backend))
 
     @property
     def threads(self) -> int:
-        """The threads that each contestant may use."""
+        """Number of threads that each contestant may use."""
         return self.config.training.threads
 
     @property
@@ -45,29 +45,29 @@ class Task:
 
     @property
     def place(self) -> str:
-        """What all contestants compute on, in words."""
+        """Description of the device of all contestants."""
         return self.gpu or f"{cpu_model()}, {self.threads} thread{'s' if self.threads > 1 else ''}"
 
     @property
     def batch_size(self) -> int:
-        """Samples per step, of training and of denoising."""
+        """Number of samples per step, of training and of denoising."""
         return self.config.training.batch_size
 
 
 class Contestant(Protocol):
-    """One implementation of a task. Each lives in its own process, and is idle while others take their turn.
+    """An implementation of a task, in a process of its own. It is idle during the turns of others.
 
-    One that computes on a GPU may have a method `gpu_memory()`, the most bytes of it that its training steps take; what
-    its process takes of the host's memory would say little.
+    A contestant that computes on a GPU may have a method `gpu_memory()`, which returns the peak of GPU memory of its
+    training steps in bytes. It is reported in the place of the host's memory.
 
     Attributes:
-        parameters: how many scalar parameters its network has.
+        parameters: number of scalar parameters of its network.
     """
 
     parameters: int
 
     def train_step(self) -> None:
-        """Draw times and noise, go forward and backward, clip, update by Adam and average; return when it is done."""
+        """Draw times and noise, run forward and backward, clip, step by Adam, and average; return when it is done."""
         ...
 
     def denoise_step(self) -> None:
@@ -75,19 +75,22 @@ class Contestant(Protocol):
         ...
 
     def describe(self) -> str:
-        """Return one line: libraries with their versions, and what a reader must know of the comparison."""
+        """Return one line: the libraries with their versions, and remarks that a reader of the comparison needs."""
         ...
 
 
 class Peer(Protocol):
-    """What a peer's file defines: a module with these two functions. Importing it imports all that it computes with."""
+    """The module of a peer's file: two functions. Importing it must import all libraries that it computes with."""
 
     def variants(self, task: Task, compiled: bool) -> list[str]:
-        """Return the names of its contestants for this task, or raise TinyDDPMError if it has none.
+        """Return the names of its contestants for this task.
 
         Args:
-            task: what is to be run.
-            compiled: whether those that must be compiled first are wanted too.
+            task: network and steps to run.
+            compiled: whether to include variants that must be compiled first.
+
+        Raises:
+            TinyDDPMError: it has none for this task.
         """
         ...
 
@@ -97,16 +100,16 @@ class Peer(Protocol):
 
 
 def make_task(config: Config, preset_name: str | None) -> Task:
-    """Return the task of a configuration, which is checked here, before any process is started.
+    """Return the task of a configuration. It is checked here, before any process starts.
 
-    No data set is read: the shape of the samples is the preset's, at `data.image_size` if that is set.
+    No data set is read: the shape of samples is that of the preset, at `data.image_size` if that is set.
 
     Args:
         config: the configuration.
-        preset_name: the preset whose samples it is for; None for that of its data set.
+        preset_name: the preset whose shape of samples is used; None for that of the data set.
 
     Raises:
-        ConfigError: the shape cannot be told, or the network does not fit it.
+        ConfigError: the shape of samples is unknown, or the network does not fit it.
     """
     from tinyddpm.backend import load_backend
     from tinyddpm.data import parse_size
@@ -119,7 +122,7 @@ def make_task(config: Config, preset_name: str | None) -> Task:
     classes = len(classes_learned(config, class_names(chosen.classes)))
     if config.data.labels and not classes:
         raise ConfigError("data.labels is true, but the samples of this preset have no classes: give --no-labels")
-    # NumPy's rule for every backend: all contestants get the same number.
+    # NumPy's default number of threads for every backend, so that all contestants have the same.
     backend = load_backend("numpy")
     config = replace(config, training=replace(config.training, threads=backend.threads(config.training.threads)))
     model = Model(config, shape, class_names(classes), backend)
@@ -127,7 +130,7 @@ def make_task(config: Config, preset_name: str | None) -> Task:
 
 
 def class_names(classes: int) -> tuple[str, ...]:
-    """Return names for this many classes: their numbers."""
+    """Return the names of this many classes: "0", "1", …"""
     return tuple(map(str, range(classes)))
 
 

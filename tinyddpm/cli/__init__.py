@@ -1,39 +1,39 @@
-"""The command line: `tinyddpm train | sample | edit | info | …`. Thin: it parses, calls, prints."""
+"""The command line, `tinyddpm train | sample | edit | …`: it parses options, calls the library and prints results."""
 
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 import click
 
 from tinyddpm import __version__, registry
 from tinyddpm.cli.options import ENV_PREFIX
 from tinyddpm.cli.output import line_of, say
+from tinyddpm.distributed.launch import launched
 from tinyddpm.errors import RegistryError, TinyDDPMError, TinyDDPMWarning, shown, unknown
 
 COMMANDS = (
     "train", "sample", "edit", "nll", "evaluate", "average", "plot", "report", "figure", "info", "export", "import",
     "plugins", "schedule", "bench", "book",
 )  # fmt: skip
-"""The built-in ones, in the order a newcomer meets them."""
+"""Names of the built-in commands, in the order of the help."""
 
 
 class Commands(click.Group):
-    """The commands, entries of group `tinyddpm.commands`, each imported when it is named.
-
-    Errors a user can act on are printed as one line.
-    """
+    """The group of all commands: entry points of the group `tinyddpm.commands`, each imported when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names, those of plugins last."""
+        """Return the names of all commands, those of plugins last."""
         return [*COMMANDS, *sorted({entry.name for entry in registry.entries("commands")} - set(COMMANDS))]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Return the command called `name`; for one that cannot be loaded, one that says why."""
+        """Return the command `name`, None if there is none; if it cannot be loaded, a command that says why."""
         if name not in self.list_commands(ctx):
             return None
         try:
@@ -47,7 +47,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that `args` name; an unknown one is answered with the nearest, unless a shell asks."""
+        """Return the command's name, the command and its arguments. The error for an unknown name says the nearest."""
         names = self.list_commands(ctx)
         if args and args[0] not in names and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise click.UsageError(unknown("command", args[0], names), ctx)
@@ -56,19 +56,19 @@ class Commands(click.Group):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Return the context of the arguments before the command's name."""
+        """Parse the options before the command's name."""
         with _in_one_line():
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; an error that a user can act on becomes its one line and exit code 1, a warning a note."""
+        """Run the command; an error that a user can act on becomes one line and exit code 1, a warning a note."""
         with _in_one_line(), warnings.catch_warnings():
             self._check_environment(ctx)
             warnings.showwarning = _note
             return super().invoke(ctx)
 
     def _check_environment(self, ctx: click.Context) -> None:
-        """Refuse `TINYDDPM_*` variables that no option reads: a misspelt one would be ignored in silence."""
+        """Refuse `TINYDDPM_*` variables that no option reads: a misspelt one would be ignored without a word."""
         given = [name for name in os.environ if name.startswith(ENV_PREFIX)]
         if not given:
             return
@@ -81,9 +81,9 @@ class Commands(click.Group):
 
 @contextmanager
 def _in_one_line() -> Iterator[None]:
-    """Turn the errors that a user can act on, and those of the system, into click's; show what they name, in one line.
+    """Turn errors that a user can act on, and errors of the operating system, into click's errors of one line.
 
-    A closed pipe is none: click ends in silence then.
+    A closed pipe is left to click, which ends without a message. Ctrl-C ends in one line, too.
     """
     try:
         yield
@@ -95,6 +95,23 @@ def _in_one_line() -> Iterator[None]:
         if line is None:
             raise
         raise click.ClickException(line) from error
+    except KeyboardInterrupt:
+        _interrupted()
+
+
+def _interrupted() -> NoReturn:
+    """Print a line, in the first rank, and exit by code 130, or die of the signal before ranks have joined.
+
+    A launcher ends the other ranks, which may wait for this one in MPI, only where one dies of a signal.
+    """
+    launch = launched()
+    if not launch.rank:
+        with suppress(OSError):
+            say("interrupted", err=True)
+    if launch.size > 1:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)
+    sys.exit(128 + signal.SIGINT)
 
 
 def _note(
@@ -105,7 +122,7 @@ def _note(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Print a warning, if it can be: this package's as its line, any other with where it comes from."""
+    """Print a warning to standard error, if that is open: this package's as one line, others with file and line."""
     ours = issubclass(category, TinyDDPMWarning)
     text = f"note: {message}" if ours else warnings.formatwarning(message, category, filename, lineno, line)
     with suppress(OSError):
@@ -113,7 +130,7 @@ def _note(
 
 
 def _broken(name: str, error: RegistryError) -> click.Command:
-    """Return the command that stands for one that cannot be loaded."""
+    """Return a command that takes any arguments and raises `error`, in the place of one that cannot be loaded."""
 
     def fail() -> None:
         raise error
@@ -123,7 +140,7 @@ def _broken(name: str, error: RegistryError) -> click.Command:
 
 
 def _options(command: click.Command) -> list[click.Parameter]:
-    """Return the parameters of a command and of those below it."""
+    """Return the parameters of a command and of all its subcommands."""
     below = command.commands.values() if isinstance(command, click.Group) else ()
     return [*command.params, *(parameter for each in below for parameter in _options(each))]
 
@@ -133,5 +150,5 @@ def _options(command: click.Command) -> list[click.Parameter]:
 def main() -> None:
     """Denoising diffusion from scratch: train on images, and draw new ones.
 
-    Settings come from the data set's preset, then --config FILE.toml, then TINYDDPM_* variables, then flags.
+    Settings come from the data set's preset, --config FILE.toml, TINYDDPM_* variables and flags; the later ones win.
     """

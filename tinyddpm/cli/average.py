@@ -13,35 +13,35 @@ from tinyddpm.errors import ConfigError
 from tinyddpm.model.averages import lengths_of, name_of
 
 COUNT = 10
-"""Lengths in a range whose number is not given."""
+"""Number of lengths in a range that does not say how many."""
 
 POOR = 0.05
-"""Errors of a fit above which it is said how to have better ones."""
+"""Fit error above which a note says how to get a smaller one."""
 
 
 @click.command(cls=GroupedCommand, short_help="Average a run's weights over any length, after training.")
-@argument("run", "A run folder, of a training with --average-lengths.", type=RunPath())
+@argument("run", "The folder of a run that was trained with --average-lengths.", type=RunPath())
 @option(
     "--lengths",
     required=True,
-    help="Shares of the training: 0.03,0.07 or FIRST:LAST[:COUNT], such as 0.02:0.2 for ten.",
+    help="Lengths as shares of the training: 0.03,0.07 or FIRST:LAST[:COUNT], such as 0.02:0.2 for ten lengths.",
     group="Averages",
 )
 @option(
     "--step",
     type=click.IntRange(1),
-    help="Average up to this step, which has a snapshot; the last one if not given.",
+    help="Step of the snapshot to average up to; the last one if not given.",
     group="Averages",
 )
 def average(run: Path, lengths: str, step: int | None) -> None:
-    """Average the weights of RUN over other lengths than it was trained with.
+    """Average the weights of RUN over other lengths than those it was trained with.
 
-    A run trained with --average-lengths keeps power-function averages and writes snapshots of them. Here averages of
-    any length are made of the snapshots (EDM2, 2312.02696, section 3.2) and written to RUN/averages/length-LENGTH.h5:
-    checkpoints for `sample`, `nll`, `evaluate` and `edit`. A length is the standard deviation of what each step counts,
-    as a share of all steps.
+    A run trained with --average-lengths keeps power-function averages and writes snapshots of them. This command
+    combines the snapshots into averages of any length (EDM2, 2312.02696, section 3.2) and writes each as a checkpoint,
+    RUN/averages/length-LENGTH.h5, for `sample`, `nll`, `evaluate` and `edit`. The length of an average is the standard
+    deviation of its weight over the steps, as a share of all steps.
 
-    An average that is made is off by at most its fit error times the weights' distance from their mean (the root mean
+    The error of such an average is at most its fit error times the distance of the weights from their mean (root mean
     square over all steps).
     """
     wanted = _lengths(lengths)
@@ -54,21 +54,21 @@ def average(run: Path, lengths: str, step: int | None) -> None:
         say(f"wrote {each.path}  fit error {each.error:.2%}")
     beyond = [name_of(each.length) for each in made if each.beyond]
     if beyond:
-        say(f"note: {', '.join(beyond)}: beyond the lengths of --average-lengths fits are less good", err=True)
+        say(f"note: {', '.join(beyond)}: outside the range of --average-lengths, where fits are less good", err=True)
     poor = [name_of(each.length) for each in made if each.error > POOR]
     if poor:
         say(
-            f"note: {', '.join(poor)}: a smaller error takes more snapshots, by train --snapshot-every, or"
+            f"note: {', '.join(poor)}: for a smaller error, train with more snapshots (--snapshot-every) or with"
             " --average-lengths nearer to these",
             err=True,
         )
 
 
 def _lengths(text: str) -> tuple[float, ...]:
-    """Return the lengths that a list or a range names.
+    """Return the lengths in a list, such as "0.03,0.07", or in a range, such as "0.02:0.2:10".
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: the text is neither.
     """
     first, *others = text.split(":")
     if not others:

@@ -21,12 +21,12 @@ from tinyddpm.model.config import Config
 
 @click.command(cls=GroupedCommand)
 @option("--peer", help="Compare with `torch`, or with the contestants that a Python file defines.", group="Benchmark")
-@option("--variants", help="Those of the peer that take part, such as eager,channels_last; all.", group="Benchmark")
-@option("--compile", "compiled", is_flag=True, help="Compare with torch.compile too; minutes.", group="Benchmark")
+@option("--variants", help="Contestants of the peer, such as eager,channels_last; all if not given.", group="Benchmark")
+@option("--compile", "compiled", is_flag=True, help="Compare with torch.compile too: takes minutes.", group="Benchmark")
 @option(
     "--backends",
     type=Named("backends", several=True),
-    help="Those of ours, such as numpy,numba,torch; that of --backend alone.",
+    help="Backends of this library to compare, such as numpy,numba,torch; --backend alone if not given.",
     group="Benchmark",
 )
 @option(
@@ -34,20 +34,20 @@ from tinyddpm.model.config import Config
     type=click.IntRange(1),
     default=7,
     show_default=True,
-    help="Turns of each peer and of ours beside it, for training and for denoising.",
+    help="Turns of each contestant in a comparison, for training and for denoising.",
     group="Benchmark",
 )
 @option("--explain", is_flag=True, help="Say how each convolution is computed, and why.", group="Benchmark")
-@option("--ranks", help="Foretell a training step on as many, such as 1,8,64,1024.", group="Ranks")
-@option("--link", metavar="BANDWIDTH,LATENCY", help="What lies between ranks, such as 50GB/s,3us.", group="Ranks")
+@option("--ranks", help="Predict the time of a training step on so many ranks: 1,8,64,1024.", group="Ranks")
+@option("--link", metavar="BANDWIDTH,LATENCY", help="The network between ranks, such as 50GB/s,3us.", group="Ranks")
 @option(
     "--compute-ms",
     type=click.FloatRange(0, min_open=True),
-    help="Milliseconds of a step of --batch-size on one alone; measured here if not given.",
+    help="Milliseconds of a step of --batch-size on one rank alone; measured here if not given.",
     group="Ranks",
 )
-@option("--parameters", help="Of the network of that step, such as 35.7M; of this one if not given.", group="Ranks")
-@option("--json", "as_json", is_flag=True, help="One JSON object with all that was measured.", group="Benchmark")
+@option("--parameters", help="Number of the network's parameters for --compute-ms, such as 35.7M.", group="Ranks")
+@option("--json", "as_json", is_flag=True, help="Print all measurements as one JSON object.", group="Benchmark")
 @configuration_options
 def bench(
     *,
@@ -67,14 +67,15 @@ def bench(
     assignments: tuple[str, ...],
     **values: Any,
 ) -> None:
-    """Measure how fast a network trains and samples here, and what its time goes to.
+    """Measure how fast a network trains and samples here, and which operations take the time.
 
-    On samples of noise; nothing is read or written. Training and denoising steps are as `train` and `sample` take them.
-    Each contestant runs in a process of its own. Those of this library, one a backend, take turns, with --peer beside
-    one of the peer's after the other. Ctrl-C then ends it early, with the peers that have had all their turns.
+    The samples are noise; no file is read or written. Training and denoising steps are those of `train` and `sample`.
+    Each contestant runs in a process of its own. With --peer, the backends of this library take turns with one
+    contestant of the peer after the other. Ctrl-C then ends the comparison early, and reports the contestants that are
+    complete.
 
-    With --ranks, it foretells what a training step takes on many machines or GPUs, each of which has a batch of
-    --batch-size. --shard and --sums are heeded.
+    With --ranks, predict the time of a training step on many machines or GPUs, each with a batch of --batch-size,
+    under the settings --shard and --sums.
     """
     config = configuration(preset_name, config_file, assignments, values)
     if any(value is not None for value in (ranks, link, compute_ms, parameters)):
@@ -111,7 +112,7 @@ def bench(
 
 def _refuse(given: Iterable[str]) -> None:
     if found := ", ".join(given):
-        raise ConfigError(f"--ranks foretells our own training step: leave out {found}")
+        raise ConfigError(f"--ranks predicts this library's own training step: leave out {found}")
 
 
 def _foretell(
@@ -124,16 +125,16 @@ def _foretell(
     parameters: str | None,
     as_json: bool,
 ) -> None:
-    """Say what a training step takes on ranks, whose compute is measured unless it is given."""
+    """Print the predicted time of a training step on ranks; measure the step on one rank unless its time is given."""
     from tinyddpm.bench.scaling import Job, as_text, parse_link, parse_parameters, parse_ranks
     from tinyddpm.bench.scaling import as_json as to_json
 
     if ranks is None or link is None:
         raise ConfigError(
-            "a step is foretold for --ranks with a --link between them: give both, as 1,8,64 and 50GB/s,3us"
+            "a step is predicted for --ranks with a --link between them: give both, such as 1,8,64 and 50GB/s,3us"
         )
     if parameters is not None and compute_ms is None:
-        raise ConfigError("--parameters is of a network that is not measured here: give --compute-ms too")
+        raise ConfigError("--parameters is for a network that is not measured here: give --compute-ms too")
     numbers, joined = parse_ranks(ranks), parse_link(link)
     measured, how = list[float](), "given"
     if parameters is not None:
@@ -157,5 +158,5 @@ def _foretell(
 
 
 def names(text: str) -> list[str]:
-    """Return names that commas separate, each once."""
+    """Return the names in a text that separates them by commas, each once."""
     return list(dict.fromkeys(name.strip() for name in text.split(",")))

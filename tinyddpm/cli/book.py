@@ -16,7 +16,7 @@ from tinyddpm.errors import ConfigError, TinyDDPMError
 if TYPE_CHECKING:
     from tinyddpm.report.book.chapters import Figure
 
-NO_RUN = "It is drawn of a trained model: `tinyddpm book --run RUN`."
+NO_RUN = "This figure needs a trained model: `tinyddpm book --run RUN`."
 
 
 @click.command(cls=GroupedCommand)
@@ -25,7 +25,7 @@ NO_RUN = "It is drawn of a trained model: `tinyddpm book --run RUN`."
     "checkpoint",
     metavar="RUN",
     type=click.Path(path_type=Path),
-    help="A checkpoint, or a run folder, whose figures are drawn too.",
+    help="A checkpoint, or a run folder, for the figures of a trained model.",
     group="Figures",
 )
 @option("--no-figures", is_flag=True, help="Leave all figures out.", group="Figures")
@@ -38,9 +38,9 @@ NO_RUN = "It is drawn of a trained model: `tinyddpm book --run RUN`."
     group="Output",
 )
 def book(checkpoint: Path | None, no_figures: bool, out: Path) -> None:
-    """Write the annotated edition of the source: pages of prose and equations beside the code, from the source itself.
+    """Write the annotated source as HTML: prose and equations from docstrings and comments, beside the code.
 
-    Open index.html in the folder. There are chapters in reading order, a table from the papers' equations to the lines
+    Open index.html in the folder. It has chapters in reading order, a table from the papers' equations to the lines
     that implement them, all parts with their options, an index and a search. It needs no network and no server.
     """
     from tempfile import TemporaryDirectory
@@ -51,7 +51,7 @@ def book(checkpoint: Path | None, no_figures: bool, out: Path) -> None:
 
     require_markdown()
     if checkpoint is not None and no_figures:
-        raise ConfigError(f"--run {checkpoint} is drawn from, and --no-figures draws nothing: leave one of them out")
+        raise ConfigError(f"--run {checkpoint} is for figures, and --no-figures leaves them out: give one of the two")
     progress = Progress()
     with TemporaryDirectory() as folder:
         pictures = {} if no_figures else draw_pictures(_Drawer(checkpoint), Path(folder), progress.update)
@@ -61,14 +61,14 @@ def book(checkpoint: Path | None, no_figures: bool, out: Path) -> None:
 
 
 class _Drawer:
-    """Draws figures as `tinyddpm figure` does. What cannot be drawn is said, each reason once in the terminal.
+    """A function that draws figures as `tinyddpm figure` does. Each reason to leave figures out is printed once.
 
     Args:
-        checkpoint: what figures of a trained model are drawn from; they are left out if there is none.
+        checkpoint: the model for figures of a trained model; None leaves those figures out.
 
     Raises:
-        ConfigError: there is one, and no matplotlib.
-        CheckpointError: it cannot be read.
+        ConfigError: a checkpoint is given, but matplotlib is not installed.
+        CheckpointError: the checkpoint cannot be read.
     """
 
     def __init__(self, checkpoint: Path | None) -> None:
@@ -83,14 +83,14 @@ class _Drawer:
             read_checkpoint_header(checkpoint_file(checkpoint))
 
     def __call__(self, figure: Figure, path: Path) -> str:
-        """Draw a figure; return why it was not drawn, nothing if it was."""
+        """Draw a figure into the file `path`. Return the reason if it was left out, else an empty text."""
         from tinyddpm.cli.figure import figure as command
 
         if figure.of_run and self.checkpoint is None:
             return NO_RUN
         words = [*figure.words, *([str(self.checkpoint)] if figure.of_run else []), "--out", str(path)]
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # its charts, and that it wrote the file
+            with contextlib.redirect_stdout(io.StringIO()):  # discard its charts and "wrote PATH"
                 command.main(words, "tinyddpm figure", standalone_mode=False)
         except TinyDDPMError as error:
             if str(error) not in self.said:

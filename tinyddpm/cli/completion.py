@@ -1,4 +1,4 @@
-"""What the shell offers for arguments and options: names of registered parts, run folders. It imports none of them."""
+"""Completion in the shell: names of registered parts, which are not imported for it, and run folders."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from click.shell_completion import CompletionItem
 from tinyddpm import registry
 
 RUNS = Path("runs")
-"""Where runs are, if they are not put elsewhere."""
+"""Folder of the runs for which no `--out` is given."""
 
 
 class Named(click.types.StringParamType):
-    """A text that names a part of a group, or something else.
+    """The type of a text for which the shell offers names. Any other text is accepted too: the library checks it.
 
     Args:
-        group: the registry's, "" for none.
-        others: names that it may have beside those, or what returns them.
-        several: names may follow each other, separated by commas.
-        path: it may be the path of a file or a folder, too.
+        group: the group of the registry whose names are offered; "" for none.
+        others: further names, or a function that returns them.
+        several: whether the text may be several names, separated by commas.
+        path: whether to offer the paths of files and folders too.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Named(click.types.StringParamType):
         self._group, self._others, self._several, self._path = group, others, several, path
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return the names that begin so, after those of paths, which the shell knows."""
+        """Return the names that begin as the last one in `incomplete`, after a request for paths if `path` is set."""
         before, comma, begun = incomplete.rpartition(",") if self._several else ("", "", incomplete)
         names = {entry.name for entry in registry.entries(self._group)} if self._group else set()
         names |= {*(self._others() if callable(self._others) else self._others)}
@@ -47,13 +47,13 @@ class Named(click.types.StringParamType):
 
 
 class RunPath(click.Path):
-    """The path of a checkpoint or a run folder, or RUN@best and RUN@STEP."""
+    """The type of the path of a checkpoint or a run folder; RUN@best and RUN@STEP are checkpoints that RUN keeps."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return the runs that begin so, after the paths, which the shell knows; after an @, what the run keeps."""
+        """Return a request for paths, then the run folders, or after an @ the checkpoints, that begin so."""
         folder, at, _ = incomplete.rpartition("@")
         names = [f"{folder}@{name}" for name in kept(Path(folder))] if at else runs()
         found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
@@ -61,7 +61,7 @@ class RunPath(click.Path):
 
 
 def runs() -> list[str]:
-    """Return the folders of runs below the current one that hold a checkpoint."""
+    """Return the folders in `RUNS` that hold a checkpoint, sorted."""
     found: list[str] = []
     with suppress(OSError):
         found = [folder.as_posix() for folder in RUNS.iterdir() if any(folder.glob("*.h5"))]
@@ -69,7 +69,7 @@ def runs() -> list[str]:
 
 
 def kept(run: Path) -> list[str]:
-    """Return what stands behind the @ for each checkpoint that a run keeps beside the last one."""
+    """Return the part after the @ for each checkpoint that a run keeps beside the last one: "best", and steps."""
     best = ["best"] if (run / "best.h5").is_file() else []
     steps = [path.stem.removeprefix("checkpoint-") for path in run.glob("checkpoint-*.h5")]
     return [*best, *map(str, sorted(int(step) for step in steps if step.isdecimal()))]
@@ -95,4 +95,4 @@ OF_SETTINGS: Mapping[str, click.ParamType[Any]] = {
     "times": Named("times", ("auto",)),
     "weighting": Named("weightings"),
 }
-"""What is offered for settings, by their names on the command line."""
+"""The types of settings for which the shell offers names, by their names on the command line."""

@@ -19,44 +19,44 @@ if TYPE_CHECKING:
     from tinyddpm.cli.editor import Editor, Numbers
     from tinyddpm.samplers import Step
 
-IMAGES = """IMAGE is a file, or one of a data set as DATA:NUMBER, such as digits:12, where DATA is anything that
-`train --data` takes; its class or caption is then known too."""
+IMAGES = """IMAGE is a file, or an image of a data set as DATA:NUMBER, such as digits:12. DATA is anything that `train
+--data` takes; the image's class or caption is then known too."""
 
-SMALL = """IMAGE is a file, one of a data set as DATA:NUMBER, or all of a data set, such as samples.npz. It has the size
-that the model enlarges, or with --fit is resized to it."""
+SMALL = """IMAGE is a file, an image of a data set as DATA:NUMBER, or a whole data set, such as samples.npz. It must
+have the size that the model enlarges, unless --fit resizes it."""
 
 
 @click.group(epilog=IMAGES)
 def edit() -> None:
-    """Use a trained model for more than new images: between two, from one, within one, or larger."""
+    """Edit images with a trained model: interpolate between two, redraw, inpaint or enlarge them."""
 
 
-@edit.command(cls=GroupedCommand, epilog=IMAGES, short_help="Lead from one image, or prompt, to another.")
+@edit.command(cls=GroupedCommand, epilog=IMAGES, short_help="Interpolate between two images, prompts or classes.")
 @argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
-@argument("images", "Two images to lead between; none for two prompts or classes.", metavar="[IMAGE IMAGE]", nargs=-1)
+@argument("images", "The two images; none for two prompts or classes.", metavar="[IMAGE IMAGE]", nargs=-1)
 @option("--count", "number", type=click.IntRange(2), default=9, show_default=True, help="Images in all.", group="Edit")
 @option(
     "--strength",
     type=float,
-    help="Noise both images through this share of the chain, mix and denoise them, as DDPM does. If not given, DDIM"
-    " leads each to its noise, and back from all between.",
+    help="Noise both images over this share of the chain, mix and denoise them, as DDPM does. If not given, DDIM"
+    " encodes each image as noise, and decodes the noise between them.",
     group="Edit",
 )
 def interpolate(images: tuple[str, ...], number: int, strength: float | None, **given: Any) -> None:
-    """Lead from one IMAGE to another with the model in CHECKPOINT, a file or a run folder.
+    """Interpolate between two images with the model in CHECKPOINT, a file or a run folder.
 
-    The picture starts with the first image as it was given, and ends with the second. Between two classes or
-    captions the predictions for both are mixed.
+    The picture starts with the first image as it was given, and ends with the second. If they differ in class or
+    caption, the predictions for both are mixed.
 
-    Without images, lead from one --prompt to another, or from one of --labels to the other, in what is drawn of one
-    noise, which --seed chooses: that of the first sample of `tinyddpm sample`.
+    Without images, interpolate between two --prompt, or between the two classes of --labels. All images are then drawn
+    from one noise, that of the first sample of `tinyddpm sample` with the same --seed.
     """
     from tinyddpm.cli.editor import Editor
 
     if len(images) not in (0, 2):
-        raise ConfigError(f"interpolate leads between two images, not {len(images)}: give two, or none and two prompts")
+        raise ConfigError(f"interpolate takes two images, not {len(images)}: give two, or none and two prompts")
     if not images and strength is not None:
-        raise ConfigError("--strength is of images: give two, or leave it out")
+        raise ConfigError("--strength is for two images: give them, or leave it out")
     if images and strength is None:
         if given["sampler"] or given["assignments"]:
             raise ConfigError("without --strength the sampler is DDIM: leave out --sampler and --sampler-option")
@@ -80,7 +80,7 @@ def _between_images(editor: Editor, images: tuple[str, ...], number: int, streng
     share = np.linspace(0, 1, number, dtype=np.float32)
 
     def edited(rows: Numbers) -> Iterator[Step]:
-        """Yield the steps of pictures at these places on the way."""
+        """Yield the steps of the images with these numbers, from the first image to the second."""
         lam = editor.backend.asarray(share[rows])
         first, second = editor.both(asked, len(rows))
         between = editor.thresholded(Blend(first, second, lam))
@@ -120,11 +120,11 @@ def _between_wishes(editor: Editor, number: int) -> None:
 
 
 def _shares(number: int) -> list[dict[str, Any]]:
-    """Return what a mark says of images between two."""
+    """Return an entry for the mark of each of `number` images: its number, and its share of the second end."""
     return [{"number": i, "share": i / (number - 1)} for i in range(number)]
 
 
-@edit.command("from", cls=GroupedCommand, epilog=IMAGES, short_help="Draw images anew, from a noised start.")
+@edit.command("from", cls=GroupedCommand, epilog=IMAGES, short_help="Redraw images from noised copies (SDEdit).")
 @argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
 @argument("images", "A file, or DATA:NUMBER such as digits:12.", metavar="IMAGE...", nargs=-1, required=True)
 @option(
@@ -132,15 +132,15 @@ def _shares(number: int) -> list[dict[str, Any]]:
     type=float,
     default=0.5,
     show_default=True,
-    help="The share of the chain that is run through: above 0, the image as it is, to 1, a new one.",
+    help="Share of the chain by which images are noised and denoised: near 0 they hardly change, at 1 they are new.",
     group="Edit",
 )
 @option("--count", "number", type=click.IntRange(1), default=8, show_default=True, help="Per image.", group="Edit")
 def from_(images: tuple[str, ...], strength: float, number: int, **given: Any) -> None:
-    """Draw each IMAGE anew with the model in CHECKPOINT, from a noised start (SDEdit).
+    """Redraw each IMAGE with the model in CHECKPOINT: noise it, and denoise it again (SDEdit).
 
-    The picture has a row for each image, which it begins with. With --labels or --prompt the image may be led
-    to another class or caption.
+    The picture has a row for each image, which begins with the image itself. --labels or --prompt asks for another
+    class or caption than the image's own.
     """
     from tinyddpm.cli.editor import Editor
     from tinyddpm.editing import pairs_from, sdedit
@@ -153,14 +153,14 @@ def from_(images: tuple[str, ...], strength: float, number: int, **given: Any) -
     editor.variants(pictures, number, anew, steps, shown, "from", strength=strength)
 
 
-@edit.command(cls=GroupedCommand, epilog=IMAGES, short_help="Paint what a mask leaves open.")
+@edit.command(cls=GroupedCommand, epilog=IMAGES, short_help="Paint the masked part of images (RePaint).")
 @argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
 @argument("images", "A file, or DATA:NUMBER such as digits:12.", metavar="IMAGE...", nargs=-1, required=True)
 @option(
     "--mask",
     type=click.Path(path_type=Path),
     required=True,
-    help="An image of the same size: white where to paint, black where to keep what is there.",
+    help="An image of the same size: white where to paint, black where to keep the image.",
     group="Edit",
 )
 @option("--count", "number", type=click.IntRange(1), default=8, show_default=True, help="Per image.", group="Edit")
@@ -169,7 +169,7 @@ def from_(images: tuple[str, ...], strength: float, number: int, **given: Any) -
     type=click.IntRange(1),
     default=10,
     show_default=True,
-    help="Steps that it goes back each time.",
+    help="Steps that each resampling goes back.",
     group="Edit",
 )
 @option(
@@ -177,13 +177,14 @@ def from_(images: tuple[str, ...], strength: float, number: int, **given: Any) -
     type=click.IntRange(1),
     default=10,
     show_default=True,
-    help="How often each step is taken: more fit the painted part better to the rest, and take longer.",
+    help="How often each step is taken: more make the painted part fit better, and take longer.",
     group="Edit",
 )
 def inpaint(images: tuple[str, ...], mask: Path, number: int, jump: int, resamplings: int, **given: Any) -> None:
-    """Paint what a mask leaves open in each IMAGE with the model in CHECKPOINT (RePaint).
+    """Paint the white part of a mask in each IMAGE with the model in CHECKPOINT (RePaint).
 
-    The picture has a row for each image, which it begins with, the open part grey. What is kept is kept exactly.
+    The picture has a row for each image, which begins with the image, its masked part grey. The other pixels are kept
+    exactly.
     """
     from tinyddpm.cli.editor import Editor, veiled
     from tinyddpm.editing import repaint, repaint_path
@@ -207,20 +208,20 @@ def inpaint(images: tuple[str, ...], mask: Path, number: int, jump: int, resampl
     type=float,
     default=0.0,
     show_default=True,
-    help="Noise put on the pictures first, up to what the model was trained with: for those that are themselves drawn,"
-    " whose faults it hides.",
+    help="Noise added to the images first, up to that of the training: it hides the faults of images that were drawn"
+    " by a model themselves.",
     group="Edit",
 )
 @option(
     "--exact/--no-exact",
     default=None,
-    help="Draw only what shrinks to the picture that was given; so it is without --augment.",
+    help="Whether results shrink to exactly the given image; if not given, they do without --augment.",
     group="Edit",
 )
 def enlarge(images: tuple[str, ...], number: int, augment: float, exact: bool | None, **given: Any) -> None:
     """Enlarge each IMAGE with the model in CHECKPOINT, trained with the condition `image` (SR3).
 
-    The picture has a row for each image: its pixels made larger, bicubic interpolation, and what was drawn.
+    The picture has a row for each image: its pixels made larger, its bicubic interpolation, and the model's results.
     """
     import numpy as np
 
@@ -242,7 +243,7 @@ def enlarge(images: tuple[str, ...], number: int, augment: float, exact: bool | 
     exact = not augment if exact is None else exact
 
     def enlarged(rows: Numbers) -> Iterator[Step]:
-        """Yield the steps of these draws, `number` of each small picture."""
+        """Yield the steps of the samples with these numbers: `number` samples of each small image."""
         low = backend.asarray(asked.columns[PICTURE][rows // number])
         level = np.full(len(rows), augment, np.float32)
         noisy = condition.augmented(backend.xp, low, backend.asarray(level), editor.random, 0, rows)
@@ -264,10 +265,11 @@ def enlarge(images: tuple[str, ...], number: int, augment: float, exact: bool | 
 
 
 SHARED = [
-    GroupedOption(["--fit"], is_flag=True, help="Crop images in the middle and resize them.", group="Edit"),
+    GroupedOption(["--fit"], is_flag=True, help="Crop images in the middle and resize them to fit.", group="Edit"),
     GroupedOption(
         ["--labels", "classes"],
-        help="The classes of the images, by name or number, separated by commas; their own if not given.",
+        help="Classes to draw, one for each image in turn, by name or number, separated by commas; the images' own if"
+        " not given.",
         group="Edit",
         env=False,
     ),
@@ -279,7 +281,7 @@ SHARED = [
     ),
     *(given for given in sample.params if getattr(given, "group", "") in ("Sampling", "General")),
 ]
-"""What all edits take: three options, and those of `sample` that mean the same here."""
+"""Options of all edits: three of their own, and those of `sample` that mean the same here."""
 
 for command in edit.commands.values():
     command.params += SHARED

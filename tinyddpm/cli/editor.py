@@ -1,4 +1,4 @@
-"""What the commands of `tinyddpm edit` share: a model, the images to edit, and the pictures made of them."""
+"""The code that the commands of `tinyddpm edit` share: reading model and images, and writing pictures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tinyddpm.progress import Progress
 from tinyddpm.samplers import Noise, Step, make_sampler
 
 Numbers = NDArray[np.int64]
-"""The numbers of images, or of their classes."""
+"""Indices of images or samples, shape (n,)."""
 
 BLACK, WHITE = 0, 255
 GREY = 127
@@ -39,7 +39,13 @@ GREY = 127
 
 @dataclass(frozen=True)
 class Picture:
-    """An image, uint8 (H, W, C), as it was named, and one row of what the model is conditioned on, if that is known."""
+    """An image to edit.
+
+    Attributes:
+        name: the text by which the user named it.
+        pixels: uint8 (H, W, C).
+        known: its class, caption or other condition, as one row; None if that is unknown.
+    """
 
     name: str
     pixels: Pixels
@@ -50,19 +56,19 @@ Edit: TypeAlias = Callable[..., Iterator[Step]]
 
 
 class Editor:
-    """A model at work on images.
+    """A trained model, with the sampling and the guidance by which it edits images.
 
     Args:
         checkpoint: a checkpoint, or a run folder.
-        sampler, sample_steps, spacing, threshold, percentile, assignments, spacing_assignments: the sampling, where it
-            is not the run's own.
-        scale, guide, guide_assignments: the guidance, where it is not the run's own.
+        sampler, sample_steps, spacing, threshold, percentile, assignments, spacing_assignments: changes of the run's
+            own sampling.
+        scale, guide, guide_assignments: changes of the run's own guidance.
         raw, seed, batch_size, classes, prompts, prompts_file, embeddings, out, singles, npz, machine: as for
             `tinyddpm sample`.
-        fit: crop images in the middle and resize them to the model's size; otherwise they must have it.
+        fit: whether to crop images in the middle and resize them to the model's size; if not, they must have it.
 
     Raises:
-        ConfigError: the model draws no images, an option is wrong, or the folder `out` is not empty.
+        ConfigError: the model does not draw images, an option is wrong, or the folder `out` is not empty.
     """
 
     def __init__(
@@ -112,47 +118,47 @@ class Editor:
         self.out, self.singles, self.npz = out, singles, npz
 
     def denoiser(self, asked: Known) -> Denoiser:
-        """Return the denoiser for what is asked for, a row a sample, guided and kept in the range of images."""
+        """Return the guided and thresholded denoiser for a batch of samples, conditioned on the rows of `asked`."""
         return self.thresholded(self.guided(asked))
 
     def guided(self, asked: Known) -> Denoiser:
-        """Return the denoiser for what is asked for, a row a sample, guided."""
+        """Return the guided denoiser for a batch of samples, conditioned on the rows of `asked`."""
         with said_before():
             return self.model.guided(self.weights, asked, self.guidance)
 
     def thresholded(self, denoiser: Denoiser) -> Denoiser:
-        """Return a denoiser kept in the range of images."""
+        """Return a denoiser whose predicted x_0 is kept in the range of images by the sampling's threshold."""
         return self.model.thresholded(denoiser, self.sampling)
 
     def start(self, numbers: Numbers) -> Array:
-        """Return the noise that sample by number starts from."""
+        """Return the noise x_T of the samples with these numbers, shape (n, H, W, C)."""
         return self.random.normal(Purpose.SAMPLE_START, 0, numbers, self.model.sample_shape)
 
     def noise(self, numbers: Numbers) -> Noise:
-        """Return the noise of the steps: sample by number, step by time or running number."""
+        """Return a function from a step's time or running number to its noise, (n, H, W, C), for these samples."""
         return lambda step: self.random.normal(Purpose.SAMPLE_STEP, step, numbers, self.model.sample_shape)
 
     def to_model(self, pictures: Sequence[Picture]) -> Array:
-        """Return pictures as the model takes them, (n, H, W, C) in [−1, 1]."""
+        """Return the images as the model takes them, shape (n, H, W, C), in [−1, 1]."""
         return to_model(self.backend.asarray(np.stack([picture.pixels for picture in pictures])))
 
     def read(self, text: str) -> Picture:
-        """Return the image that `text` names: a file, or DATA:NUMBER.
+        """Return the image that `text` names, a file or DATA:NUMBER.
 
         Raises:
-            DataError: there is no such image, it cannot be read, or it is of another size or number of channels.
+            DataError: there is no such image, it cannot be read, or it has another size or number of channels.
         """
         dataset, row = self._found(text, self.model.sample_shape)
         known = self.model.known(dataset, row)
         if dataset.classes != self.model.classes:
-            known.labels = None  # other classes than the model's
+            known.labels = None  # they number other classes than the model's
         return Picture(text, dataset.read(row)[0], known if self._reads(known) else None)
 
     def read_small(self, texts: Sequence[str], shape: tuple[int, ...]) -> list[Picture]:
-        """Return the pictures to enlarge that texts name: as for `read`, or all of a data set.
+        """Return the images to enlarge that `texts` name: files, DATA:NUMBER, or all images of a data set.
 
         Raises:
-            DataError: there is no such picture, it cannot be read, or it is not of this shape.
+            DataError: there is no such image, it cannot be read, or it does not have this shape (H, W, C).
         """
         found = []
         for text in texts:
@@ -162,7 +168,11 @@ class Editor:
         return found
 
     def _found(self, text: str, shape: tuple[int, ...], several: bool = False) -> tuple[Dataset, Numbers]:
-        """Return a data set and which of its images `text` names; they have this shape."""
+        """Return a data set, and the indices of the images in it that `text` names.
+
+        Raises:
+            DataError: there is no such image, or it does not have this shape (H, W, C).
+        """
         H, W, C = shape
         size = (H, W) if self.fit else None
         item = re.fullmatch(r"(.+):([0-9]{1,12})", text)
@@ -192,7 +202,7 @@ class Editor:
         return dataset, rows
 
     def _reads(self, known: Known) -> bool:
-        """Whether the model's condition can read what is known."""
+        """Return whether the model's condition can read these columns."""
         try:
             with said_before():
                 self.model.read(known)
@@ -201,11 +211,11 @@ class Editor:
         return True
 
     def read_mask(self, path: Path) -> NDArray[np.bool_]:
-        """Return the mask in an image file, (H, W, 1), True where it is white.
+        """Return the mask in an image file, shape (H, W, 1), True where it is white.
 
         Raises:
-            DataError: it cannot be read, is of another size than the model's images, not only black and white, or
-                has no white.
+            DataError: the file cannot be read, has another size than the model's images, has other levels than black
+                and white, or has no white.
         """
         if not path.is_file():
             raise DataError(f"there is no mask {path}: give the path of an image file, white where to paint")
@@ -214,7 +224,7 @@ class Editor:
         if shape != wanted:
             raise DataError(
                 f"the mask {path} is {shape[0]}x{shape[1]}, and the model draws {wanted[0]}x{wanted[1]}: "
-                "make it of the size that the image has in the model"
+                "resize the mask to that"
             )
         grey = (pixels != BLACK) & (pixels != WHITE)
         if grey.any():
@@ -224,15 +234,16 @@ class Editor:
                 "save it without smooth edges, and not as JPEG"
             )
         if not (pixels == WHITE).any():
-            raise DataError(f"the mask {path} is all black: make white what is to be painted")
+            raise DataError(f"the mask {path} is all black: make the part to be painted white")
         white: NDArray[np.bool_] = pixels == WHITE
         return white
 
     def asked(self, pictures: Sequence[Picture]) -> Known:
-        """Return what is asked for of each picture: what the user wishes, in turn, or else what is known of it.
+        """Return the condition of each image, a row each: the user's wishes in turn, or else the image's own.
 
         Raises:
-            ConfigError: the model was trained without what is wished, or nobody says what it must be told.
+            ConfigError: the model was trained without the wished condition, or an image's class is unknown and not
+                wished.
         """
         own = [picture.known for picture in pictures if picture.known is not None]
         if not self.wish.said and len(own) == len(pictures):
@@ -240,31 +251,31 @@ class Editor:
         if not self.wish.said and self.model.classes:
             raise ConfigError(
                 f"the model draws by class ({', '.join(self.model.classes[:3])}, …): "
-                "say which the images are of with --labels"
+                "give the classes of the images with --labels"
             )
         return in_turn(self.model.condition.asked(self.wish), np.arange(len(pictures)))
 
     def two_wishes(self) -> Known:
-        """Return the two that are wished, to lead from one to the other.
+        """Return the two conditions that the user wishes, to interpolate between, as two rows.
 
         Raises:
-            ConfigError: there are not two, or the model was trained without what is wished.
+            ConfigError: there are not two wishes, or the model was trained without such a condition.
         """
         asked = self.model.condition.asked(self.wish) if self.wish.said else Asked(None)
         if count(asked) != 2:
             raise ConfigError(
-                f"interpolate without images leads between two prompts, not {count(asked)}: "
+                f"interpolate without images takes two prompts or classes, not {count(asked)}: "
                 "give --prompt A --prompt B, or two --labels such as 3,8"
             )
         return asked
 
     def said(self, pictures: Sequence[Picture], asked: Known) -> list[dict[str, Any]]:
-        """Return what a mark says of pictures, for each of which something is asked."""
+        """Return the entries of images in a mark: name and condition of each."""
         rows = said_of(self.model, asked, len(pictures))
         return [{"image": picture.name, **row} for picture, row in zip(pictures, rows, strict=True)]
 
     def both(self, asked: Known, n: int) -> tuple[Denoiser, Denoiser]:
-        """Return the guided denoisers of n samples for two that are asked for: the same one where they are the same."""
+        """Return the guided denoisers of n samples for each of the two rows of `asked`: one twice if the rows agree."""
         first, second = (self.guided(some(asked, np.full(n, end))) for end in (0, 1))
         same = all(np.array_equal(*column) for column in self.model.read(asked).values())
         return first, first if same else second
@@ -279,19 +290,19 @@ class Editor:
         name: str,
         **told: Any,
     ) -> None:
-        """Draw edits of each picture, and write them.
+        """Draw edits of each image, and write them.
 
         Args:
-            pictures: what to edit.
-            number: how many edits of each.
-            edited: makes them of images, as `sdedit` and `repaint` do.
-            steps: how many steps it takes.
-            shown: what each row of the grid begins with.
-            name: of the edit.
-            told: its options.
+            pictures: the images to edit.
+            number: number of edits of each image.
+            edited: function that yields the steps of an edit, called as `sdedit` and `repaint` are.
+            steps: number of these steps.
+            shown: the image at the beginning of each row of the grid, a row for each of `pictures`.
+            name: name of the edit.
+            told: options of the edit, for the mark.
         """
         asked = self.asked(pictures)
-        self.model.read(asked)  # whole: what is to be said of it is said once
+        self.model.read(asked)  # all rows at once, so that its notes are printed once
 
         def of_rows(rows: Numbers) -> Iterator[Step]:
             of = rows // number
@@ -309,9 +320,9 @@ class Editor:
         """Return the results of an edit, uint8 (rows, H, W, C), drawn in batches.
 
         Args:
-            rows: how many.
-            edited: the steps of the edit of the rows with these numbers.
-            steps: how many those are.
+            rows: number of results.
+            edited: function from the numbers of results to the steps that draw them.
+            steps: number of these steps.
         """
         progress, done, results = Progress(), itertools.count(1), []
         total = steps * -(-rows // self.batch_size)
@@ -333,15 +344,15 @@ class Editor:
         samples: Sequence[Mapping[str, Any]],
         **told: Any,
     ) -> None:
-        """Write the pictures of an edit into the folder, and say so.
+        """Write the results and the grid of an edit into the folder, and print the names of the files.
 
         Args:
             results: uint8 (n, H, W, C), for the single files.
-            shown: results and what else belongs beside them, in the order of the grid.
-            columns: of the grid.
-            name: of the edit.
-            samples: what a mark says of each result.
-            told: the options of the edit; None for one that was left out.
+            shown: images of the grid in its order: results, and the images to compare them with.
+            columns: number of columns of the grid.
+            name: name of the edit.
+            samples: entry of each result in the mark.
+            told: options of the edit, for the mark; None for one that was left out.
         """
         options = {**told, "fit": self.fit or None}
         mark = mark_of(
@@ -370,7 +381,7 @@ class Editor:
 
 
 def _joined(rows: Sequence[Asked]) -> Asked:
-    """Return what is known of several pictures as one, as far as it is known of all."""
+    """Return the conditions of several images as one, a row each, with the columns that all of them have."""
     labels = [row.labels for row in rows if row.labels is not None]
     names = set.intersection(*(set(row.columns) for row in rows))
     return Asked(
@@ -380,5 +391,5 @@ def _joined(rows: Sequence[Asked]) -> Asked:
 
 
 def veiled(pixels: Pixels, mask: NDArray[np.bool_]) -> Pixels:
-    """Return an image with grey where the mask is, as it is shown beside what was painted there."""
+    """Return an image whose masked pixels are grey, as it is shown beside its edits."""
     return np.where(mask, np.uint8(GREY), pixels)

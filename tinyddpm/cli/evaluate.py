@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 METRICS = (
     "frechet", "kernel", "precision-recall", "density-coverage", "inception-score", "obedience", "memorisation",
 )  # fmt: skip
-"""What is measured if nothing is asked for; each says nothing where it cannot be measured."""
+"""Metrics that are measured if none are named. One that does not apply to the model or data gives no numbers."""
 
 VARIED = ("guidance", "steps", "sampler")
-"""What `--sweep` can vary."""
+"""Keys that `--sweep` takes."""
 
 
-@click.command(cls=GroupedCommand, short_help="Say how good a trained model's samples are.")
+@click.command(cls=GroupedCommand, short_help="Measure how good a trained model's samples are.")
 @argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
 @option(
     "--training",
@@ -43,7 +43,7 @@ VARIED = ("guidance", "steps", "sampler")
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Samples of what the run trained on, spread evenly, among which copies are looked for; 0 for all.",
+    help="Training samples, spread evenly, among which memorised copies are searched; 0 for all.",
     group="Data",
 )
 @option(
@@ -58,21 +58,21 @@ VARIED = ("guidance", "steps", "sampler")
 @option(
     "--sweep",
     metavar="KEY=VALUE,VALUE,…",
-    help=f"Draw with each of several values of one of {', '.join(VARIED)}: guidance=1,1.5,2 or steps=5,10.",
+    help=f"Compare several values of one of {', '.join(VARIED)}: guidance=1,1.5,2 or steps=5,10.",
     group="Samples",
 )
 @option(
     "--features",
     "features_name",
     type=Named("features"),
-    help="How samples are seen, a registered name; if not given, pixels of images and coordinates of points.",
+    help="Features of samples, a registered name; if not given, pixels of images or coordinates of points.",
     group="Measures",
 )
 @option(
     "--weights",
     "weights_file",
     type=click.Path(),
-    help="The file of weights of features that read one, such as inception's pt_inception-2015-12-05-6726825d.pth.",
+    help="Weights file of the features, such as inception's pt_inception-2015-12-05-6726825d.pth.",
     group="Measures",
 )
 @option(
@@ -80,14 +80,14 @@ VARIED = ("guidance", "steps", "sampler")
     "feature_assignments",
     multiple=True,
     metavar="KEY=VALUE",
-    help="An option of the features, such as resize=pytorch-fid of inception.",
+    help="An option of the features, such as resize=pytorch-fid for inception.",
     group="Measures",
 )
 @option(
     "--metrics",
     "metrics_names",
     type=Named("metrics", several=True),
-    help="What is measured, registered names separated by commas; all built-in ones if not given.",
+    help="Metrics, registered names separated by commas; all built-in ones if not given.",
     group="Measures",
 )
 @option(
@@ -101,11 +101,11 @@ VARIED = ("guidance", "steps", "sampler")
 @option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder for reports, pictures and what is kept for the next time; evaluations beside the checkpoint if not"
+    help="Folder for reports, pictures, and samples kept for the next time; evaluations beside the checkpoint if not"
     " given.",
     group="Output",
 )
-@option("--json", "as_json", is_flag=True, help="One JSON object.", group="Output")
+@option("--json", "as_json", is_flag=True, help="Print one JSON object.", group="Output")
 @shared
 def evaluate(
     checkpoint: Path,
@@ -139,12 +139,12 @@ def evaluate(
     group: Group,
     **machine: Any,
 ) -> None:
-    """Say how good the samples are that the model in CHECKPOINT, a file or a run folder, draws.
+    """Measure how good the samples of the model in CHECKPOINT, a file or a run folder, are.
 
-    They are compared with real samples that it was not trained on, and asked for what those are: their classes or
-    captions. Beside each number is its floor, the same between two halves of the real ones.
+    Samples are drawn for the classes or captions of real samples that the model was not trained on, and compared with
+    these. Beside each number stands its floor, the same number between two halves of the real samples.
 
-    Samples and features are kept: what was interrupted goes on, and what is asked again is not computed again.
+    Samples and features are kept: an interrupted evaluation goes on, and a repeated one computes nothing twice.
     """
     from tinyddpm.backend import load_backend
     from tinyddpm.cli.measurement import opened
@@ -167,7 +167,7 @@ def evaluate(
             name=at.get("sampler", sampler), steps=at.get("steps", sample_steps), threshold=threshold,
             percentile=percentile,
         )  # fmt: skip
-        model.pairs(sampling)  # more steps than the chain has are refused before anything is drawn
+        model.pairs(sampling)  # refuses more steps than the chain has, before anything is drawn
         ways.append((sampling, chosen_guidance(model.config, guide, at.get("guidance", scale), guide_assignments)))
     with late(Progress()) as watch:
         dataset, split = opened(model, data, data_dir, split, watch, cache=not no_cache)
@@ -183,7 +183,7 @@ def evaluate(
             raise
         training = None
         for name in _looking_at_training(metrics):
-            say(f"note: without {name}, as what the run trained on is not there: {error}", err=True)
+            say(f"note: without {name}, which needs the training data: {error}", err=True)
             del metrics[name]
     features_name = features_name or ("pixels" if model.is_image else "coordinates")
     options = {} if weights_file is None else {"weights": weights_file}
@@ -253,11 +253,11 @@ evaluate.params += [
 
 
 def _metrics(names: Sequence[str], assignments: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Return the options of each metric that is asked for.
+    """Return the options of each metric by its name.
 
     Raises:
         RegistryError: there is no such metric.
-        ConfigError: an option is of none of them, or unknown.
+        ConfigError: an option is unknown, or belongs to a metric that is not measured.
     """
     from tinyddpm import registry
 
@@ -277,10 +277,10 @@ def _looking_at_training(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _sweep(text: str | None) -> tuple[str, list[Any]]:
-    """Return what is varied, and the values that it takes; "" and [None] if nothing is.
+    """Return the key that `--sweep` varies, and its values; "" and [None] without a sweep.
 
     Raises:
-        ConfigError: the text is no `KEY=VALUE,VALUE,…` for one of `VARIED`, or a value is of the wrong kind.
+        ConfigError: the text is not `KEY=VALUE,VALUE,…` with a key of `VARIED`, or a value has the wrong type.
     """
     if text is None:
         return "", [None]
@@ -295,10 +295,10 @@ def _sweep(text: str | None) -> tuple[str, list[Any]]:
 
 
 def _training(config: Config, data_dir: str | None, count: int, watch: Watch, cache: bool) -> Dataset:
-    """Return what the run trained on, or so many samples of it; for `watch` and `cache` see `open_dataset`.
+    """Return `count` samples of the run's training data, spread evenly, or all of them if `count` is 0.
 
     Raises:
-        DataError: it is not there any more.
+        DataError: the data is not there any more.
     """
     import numpy as np
 
@@ -313,7 +313,7 @@ def _training(config: Config, data_dir: str | None, count: int, watch: Watch, ca
 
 
 def _table(config: Config, sampling: SamplingConfig, guidance: GuidanceConfig) -> dict[str, Any]:
-    """Return how samples were drawn, as tables of a configuration."""
+    """Return the settings by which samples were drawn, as tables of a configuration."""
     from dataclasses import replace
 
     tables = replace(config, sampling=sampling, guidance=guidance).to_dict()
@@ -321,9 +321,9 @@ def _table(config: Config, sampling: SamplingConfig, guidance: GuidanceConfig) -
 
 
 def _text(report: Mapping[str, Any]) -> list[str]:
-    """Return what was compared with what, and a line for each number: its floor, and what was drawn."""
+    """Return the lines of a report: what was compared, then for each number its floor and its values."""
     seen, floor, drawn = report["features"], report["floor"], report["drawn"]
-    few = "; of so few it is higher than of more" if floor["samples"] < report["samples"] else ""
+    few = "; fewer samples than are drawn make it higher" if floor["samples"] < report["samples"] else ""
     lines = [
         f"{report['samples']} samples of {report['checkpoint']}, step {report['step']}, {report['weights']} weights, "
         f"sha256 {report['sha256'][:12]}, seed {report['seed']}",
@@ -333,7 +333,7 @@ def _text(report: Mapping[str, Any]) -> list[str]:
         "",
     ]
     if report["training"]:
-        lines.insert(2, f"copies are looked for among {report['training']['samples']} training samples")
+        lines.insert(2, f"copies are searched among {report['training']['samples']} training samples")
     titles = [f"{report['varied']} {way['value']}" if report["varied"] else "drawn" for way in drawn]
     names = list(dict.fromkeys(name for way in drawn for name in way["numbers"]))
     width = max(map(len, names), default=0)
@@ -355,7 +355,7 @@ def _number(value: float | None) -> str:
 def _write(
     report: Mapping[str, Any], folder: Path, pairs: Sequence[Pairs | None], mark: Mapping[str, Any]
 ) -> list[Path]:
-    """Write the report and its pictures, that of a sweep with this mark; return the files."""
+    """Write the report and its pictures, and return their paths. `mark` is for the picture of a sweep."""
     from tinyddpm.figures.evaluation import draw_sweep, pairs_picture
     from tinyddpm.figures.images import save_png
     from tinyddpm.figures.samples import is_drawable

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 @click.command(cls=GroupedCommand)
 @argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
 @argument("out", "What to write: FILE.safetensors, FILE.npz, or a folder.", type=click.Path(path_type=Path))
-@option("--raw", is_flag=True, help="Take the weights as trained, not their average.", group="Weights")
+@option("--raw", is_flag=True, help="Use the weights as trained, not their average.", group="Weights")
 def export(checkpoint: Path, out: Path, raw: bool) -> None:
-    """Write the weights of CHECKPOINT as other projects read them.
+    """Write the weights of CHECKPOINT in a format that other projects read.
 
-    A file FILE.safetensors or FILE.npz holds the weights alone, by the paths of the network's parameters. A folder
-    holds a pipeline of diffusers, its U-Net and its scheduler.
+    FILE.safetensors or FILE.npz holds the weights alone, by the paths of the network's parameters. A folder holds a
+    pipeline of diffusers: its U-Net and its scheduler.
     """
     import numpy as np
 
@@ -52,23 +52,23 @@ def export(checkpoint: Path, out: Path, raw: bool) -> None:
 @option(
     "--like",
     type=Named("presets", runs, path=True),
-    help="A run, or a preset, with the settings of what FILE holds the weights of.",
+    help="A run, or a preset, with the settings of the network whose weights FILE holds.",
     group="Weights",
 )
-@option("--flags", metavar="TEXT", help='What FILE.pt was trained with, such as "--image_size 32".', group="Weights")
+@option("--flags", metavar="TEXT", help='Flags of the training of FILE.pt: "--image_size 32 …".', group="Weights")
 @option(
     "--trained",
     type=click.Path(path_type=Path),
-    help="The weights as trained, of which SOURCE is then the average.",
+    help="A second source of the same format, with the weights as trained; SOURCE then holds their average.",
     group="Weights",
 )
 def import_(source: Path, out: Path, like: str | None, flags: str | None, trained: Path | None) -> None:
-    """Make a run folder of SOURCE, which another project or `export` has written.
+    """Make a run folder from SOURCE, which another project or `export` has written.
 
-    What FILE.safetensors or FILE.npz holds are the weights alone: --like says of which network. FILE.pt is of
-    improved-diffusion or guided-diffusion: --flags are those of its model and its diffusion there. A folder is a
-    pipeline of diffusers, or its U-Net alone. Nothing that is read can run code. `info` on the run says where it came
-    from.
+    FILE.safetensors and FILE.npz hold weights alone: --like names their network. FILE.pt is a checkpoint of
+    improved-diffusion or guided-diffusion: --flags are the flags of model and diffusion that it was trained with. A
+    folder is a pipeline of diffusers, or its U-Net alone. Nothing in these files can run code. `info` on the run folder
+    says where it came from.
     """
     from tinyddpm.exchange.run import with_trained, write_run
     from tinyddpm.figures.marks import sha256_of
@@ -86,7 +86,7 @@ def import_(source: Path, out: Path, like: str | None, flags: str | None, traine
 
 
 def _reader(source: Path, like: str | None, flags: str | None) -> tuple[str, Callable[[Path], Imported]]:
-    """Return what the format of a source is called, and what reads it."""
+    """Return the name of a source's format, and the function that reads it."""
     from tinyddpm.exchange import diffusers, openai, weights
     from tinyddpm.exchange.arrays import SUFFIXES
     from tinyddpm.exchange.torch_file import PT
@@ -94,18 +94,19 @@ def _reader(source: Path, like: str | None, flags: str | None) -> tuple[str, Cal
     alone, torch = source.suffix.lower() in SUFFIXES, source.suffix.lower() == PT
     if source.is_file() and not alone and not torch:
         raise ConfigError(
-            f"{source} is not read: give FILE.safetensors, FILE.npz, FILE.pt of OpenAI's, or a folder of diffusers"
+            f"{source} has no known format: give FILE.safetensors, FILE.npz, FILE.pt of OpenAI's, or a folder of"
+            " diffusers"
         )
     if like is not None and not alone:
-        raise ConfigError(f"{source} is not one for --like, which is for FILE.safetensors and FILE.npz")
+        raise ConfigError(f"{source} takes no --like, which is for FILE.safetensors and FILE.npz: leave it out")
     if flags is not None and not torch:
-        raise ConfigError(f"{source} is not one for --flags, which are for FILE.pt")
+        raise ConfigError(f"{source} takes no --flags, which are for FILE.pt: leave them out")
     if alone:
         if like is None:
-            raise ConfigError(f"{source} holds weights alone: say of which network with --like RUN, or --like PRESET")
+            raise ConfigError(f"{source} holds weights alone: name their network by --like RUN, or --like PRESET")
         return "weights alone", partial(weights.read, like=like)
     if torch:
         if flags is None:
-            raise ConfigError(f'{source} holds weights alone: say of which model with --flags "--image_size 64 ..."')
+            raise ConfigError(f'{source} holds weights alone: describe their model by --flags "--image_size 64 ..."')
         return "OpenAI's weights", partial(openai.read, flags=flags)
     return "diffusers", diffusers.read

@@ -15,7 +15,7 @@ from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config, preset, presets
 
 DRAWN = (".png", ".svg", ".gif", ".npz")
-"""Files that say what drew them."""
+"""Endings of files in which tinyddpm records how they were drawn."""
 
 
 @click.command(cls=GroupedCommand)
@@ -26,14 +26,12 @@ DRAWN = (".png", ".svg", ".gif", ".npz")
     "--json",
     "as_json",
     is_flag=True,
-    help="One JSON object; of a model with at least `parameters` and `step`.",
+    help="Print one JSON object, which for a model has at least `parameters` and `step`.",
     group="Output",
 )
-@option(
-    "--sha256", "hashed", is_flag=True, help="Also the checkpoint's hash, for which all of it is read.", group="Output"
-)
+@option("--sha256", "hashed", is_flag=True, help="Also the checkpoint's hash: reads the whole file.", group="Output")
 def info(what: str, as_json: bool, hashed: bool) -> None:
-    """Say what is in WHAT: a checkpoint, a run folder, or a preset. Of a PNG, SVG, GIF or NPZ file, say what drew it.
+    """Describe WHAT: a checkpoint, a run folder, a preset, or a PNG, SVG, GIF or NPZ file that tinyddpm drew.
 
     A preset's name wins over a file of the same name; write ./NAME for the file.
     """
@@ -57,7 +55,7 @@ def info(what: str, as_json: bool, hashed: bool) -> None:
 
 
 def _tell_mark(path: Path, as_json: bool) -> None:
-    """Say what made a drawn file: a line an entry, and one a sample."""
+    """Print how a file was drawn: a line for each entry of its mark, and one for each sample."""
     from tinyddpm.figures.marks import read_mark
 
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""What `tinyddpm nll` measures: a model on data, in batches, by the bound and by the probability flow."""
+"""Likelihood of data under a model, in batches: by the variational bound, and by the probability flow."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ T = TypeVar("T")
 
 
 class Measurement:
-    """What is to be computed, batch by batch.
+    """The likelihood of samples under a model, computed batch by batch.
 
     Args:
-        model: whose likelihood.
+        model: the model.
         weights: its flat parameters on the device.
         dataset: the samples, as `opened` returns them.
-        numbers: which of them; each has noise of its own, whatever batch it is in.
-        batch_size: how many at a time.
-        draws: of the noise.
-        seed: of the noise.
-        group: ranks that measure together, each its batches.
+        numbers: indices of the samples to measure. The noise of a sample depends on its index, not on its batch.
+        batch_size: number of samples that are computed at once.
+        draws: number of draws of the noise for each sample and time.
+        seed: seed of the noise.
+        group: ranks that measure together. Each computes a part of the batches.
     """
 
     def __init__(
@@ -56,15 +56,14 @@ class Measurement:
     ) -> None:
         self.model, self.weights, self.dataset, self.draws = model, weights, dataset, draws
         self.random = model.backend.random(seed)
-        model.columns(Subset(dataset, numbers))  # whole: what is to be said of it is said once
+        model.columns(Subset(dataset, numbers))  # all at once, so that notes on its columns are printed once
         self.group = group
-        # Cut so that each rank has as many, if there are enough samples.
         batches = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)]
         self.batches = batches[group.rank :: group.size]
         self.progress, self.text = Progress(), f"of {len(numbers)} samples"
 
     def bound(self, times: Times, variance: Variance | None) -> Bound:
-        """Return the variational bound."""
+        """Return the variational bound of the samples at these times; None takes the model's own variance."""
         model, bounds = self.model, []
         watch = self._watch(len(times.t), "the bound")
         for batch in self.batches:
@@ -87,21 +86,21 @@ class Measurement:
         return together(self._in_order(bounds))
 
     def flow(self, times: Sequence[int]) -> Estimate:
-        """Return the bits per dimension by the probability flow."""
+        """Return the bits per dimension by the probability flow, solved along these times."""
         watch = self._watch(len(times), "the flow")
         rows = [[self._flow(batch, draw, times, watch) for draw in range(self.draws)] for batch in self.batches]
         self.progress.close()
         return estimate(np.concatenate([np.stack(draws, axis=1) for draws in self._in_order(rows)]))
 
     def _in_order(self, own: list[T]) -> list[T]:
-        """Return what was found of all batches, each rank's in turn."""
+        """Return the results of all batches in order; of `size` ranks, rank r has computed batches r, r + size, …"""
         turns = zip_longest(*self.group.gather(own))
         return [found for turn in turns for found in turn if found is not None]
 
     def _flow(self, batch: NDArray[np.int64], draw: int, times: Sequence[int], watch: Callable[[], None]) -> Floats:
-        """Return the bits per dimension of one batch, by one draw of the places in the bins and of the probes."""
+        """Return the bits per dimension of a batch, (n,), by one draw of dequantisation noise and probes."""
         model, shape, random = self.model, self.model.sample_shape, self.random
-        place, signs = 2 * draw, 2 * draw + 1  # layers of the random numbers
+        place, signs = 2 * draw, 2 * draw + 1  # layers of random numbers: places in the bins, signs of the probes
 
         def probe(t: int) -> Array:
             keep = random.keep_mask(Purpose.FLOW_NOISE, t, batch, shape, 0.5, signs)
@@ -126,7 +125,7 @@ class Measurement:
         return self.random.normal(Purpose.BOUND_NOISE, t, batch, self.model.sample_shape, draw)
 
     def _watch(self, times: int, what: str) -> Callable[[], None]:
-        """Return what is to be called once for each time and draw of each batch."""
+        """Return a function that advances the progress line, to be called for each batch, draw and time."""
         done, total = count(1), len(self.batches) * times * self.draws
         return lambda: self.progress.update(next(done), total, f"{what} {self.text}")
 
@@ -139,10 +138,10 @@ def opened(
     watch: Watch = unwatched,
     cache: bool = False,
 ) -> tuple[Dataset, str]:
-    """Return the data that the model is measured on, and which part it is; for `watch` and `cache` see `open_dataset`.
+    """Return the data set to measure the model on, and its split; `watch` and `cache` are those of `open_dataset`.
 
     Raises:
-        DataError: there is no such data or part, or the model is for other samples.
+        DataError: there is no such data set or split, or its samples or classes are not those of the model.
     """
     config = model.config
     source, places = data or config.data.source, data_dir or config.data.data_dir
@@ -162,19 +161,19 @@ def opened(
     except DataError as error:
         if split or data:
             raise
-        say(f"note: {error}; what the run held out is taken instead", err=True)
+        say(f"note: {error}; the samples that the run held out are used instead", err=True)
         wanted = "held-out"
         dataset = open_dataset(source, image_size=size, data_dir=places, options=options, watch=watch, cache=cache)
     if wanted == "held-out":
         if data:
-            raise DataError(f"nothing of {data} was held out for this model: give --split train, all of it")
+            raise DataError(f"the run held out nothing of {data}: give --split train for all of it")
         _, dataset = split_held_out(config, dataset)
     if dataset.shape != model.sample_shape:
         shapes = ["x".join(map(str, shape)) for shape in (dataset.shape, model.sample_shape)]
-        raise DataError(f"{dataset.description}: samples of {shapes[0]}, and the model's are {shapes[1]}")
+        raise DataError(f"{dataset.description}: samples are {shapes[0]}, but the model's are {shapes[1]}")
     if model.classes and dataset.classes != model.classes:
         raise DataError(
-            f"{dataset.description}: the model is told the class of a sample ({', '.join(model.classes[:3])}, …), "
-            "so it takes data with these classes"
+            f"{dataset.description}: the model is conditioned on classes ({', '.join(model.classes[:3])}, …): give"
+            " data with these classes"
         )
     return dataset, wanted

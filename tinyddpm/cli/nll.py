@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from tinyddpm.model.model import Model
 
 
-@click.command(cls=GroupedCommand, short_help="Say how likely a trained model finds images.")
+@click.command(cls=GroupedCommand, short_help="Measure the likelihood of data under a trained model.")
 @argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
 @option("--data", type=OF_SETTINGS["data"], help="A data set's name or path; the run's own if not given.", group="Data")
 @option(
     "--data-dir",
     type=OF_SETTINGS["data_dir"],
-    help="Where to look first for a data set that is not shipped.",
+    help="Folder to search first for a data set that is not shipped.",
     group="Data",
 )
 @option(
     "--split",
-    help="Part of the data, such as train or test; held-out is what this run did not train on."
-    " If not given, test where there is one.",
+    help="Part of the data: train, test, or held-out, the part that the run did not train on. If not given, test where"
+    " there is one, else held-out.",
     group="Data",
 )
 @cache_option
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     default=64,
     show_default=True,
-    help="Samples at a time; changes memory, and how products round.",
+    help="Samples computed at once: changes memory, and the rounding of sums.",
     group="Data",
 )
 @option(
@@ -62,14 +62,14 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Draws of the noise for each sample and step; two or more tell its part of the error.",
+    help="Draws of the noise for each sample and step; with two or more, the error due to noise is reported.",
     group="Estimate",
 )
 @option(
     "--times",
     "steps",
     type=click.IntRange(2),
-    help="Estimate the sum over all steps from this many of them, an even number.",
+    help="Estimate the sum over all steps from so many random ones, an even number.",
     group="Estimate",
     env=False,
 )
@@ -78,14 +78,14 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "large", "small"]),
     default="auto",
     show_default=True,
-    help="Of a step: large (beta), small (beta-tilde), or auto: the learned one if there is, large if not.",
+    help="Variance of a step: large (beta), small (beta-tilde), or auto: the learned one, or large if none is learned.",
     group="Estimate",
 )
-@option("--flow", is_flag=True, help="Also the exact likelihood by the probability flow's ODE.", group="Estimate")
+@option("--flow", is_flag=True, help="Also compute the likelihood by the probability flow's ODE.", group="Estimate")
 @option(
     "--flow-steps",
     type=click.IntRange(1),
-    help="Steps of the ODE's solver; all that the chain has if not given.",
+    help="Steps of the ODE's solver; as many as the chain has if not given.",
     group="Estimate",
 )
 @option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.", group="Estimate")
@@ -96,7 +96,7 @@ if TYPE_CHECKING:
     help="Folder for nll.json and, with the figures extra, nll.png.",
     group="Output",
 )
-@option("--json", "as_json", is_flag=True, help="One JSON object.", group="Output")
+@option("--json", "as_json", is_flag=True, help="Print one JSON object.", group="Output")
 @machine_options
 @shared
 def nll(
@@ -119,10 +119,10 @@ def nll(
     group: Group,
     **machine: Any,
 ) -> None:
-    """Say how likely the model in CHECKPOINT, a file or a run folder, finds images that it was not trained on.
+    """Measure the likelihood of data that the model in CHECKPOINT, a file or a run folder, was not trained on.
 
-    In bits per dimension, which are bits per pixel and channel: the fewer, the better. The variational bound is an
-    upper limit, the sum of what each step of the chain costs.
+    The unit is bits per dimension, for images bits per pixel and channel: fewer are better. The variational bound is an
+    upper limit of the negative log-likelihood: a sum over the steps of the chain.
     """
     import numpy as np
 
@@ -177,7 +177,7 @@ def _table(part: Estimate) -> dict[str, float | None]:
 
 
 def _steps(bound: Bound, model: Model) -> dict[str, list[Any]]:
-    """Return the table of the times, its distortion on the scale of the samples: for images 0 to 255."""
+    """Return the bound's table over times; its column `distortion` is the RMSE of x_0, for images in levels of 255."""
     steps = bound.steps()
     scale = 127.5 if model.is_image else 1.0
     steps["distortion"] = [scale * rmse for rmse in steps.pop("rmse_x_0")]
@@ -185,10 +185,10 @@ def _steps(bound: Bound, model: Model) -> dict[str, list[Any]]:
 
 
 def _text(report: dict[str, Any], model: Model) -> list[str]:
-    """Return the parts and their meaning, a line each."""
+    """Return the lines of a report: what was measured, then each part of the bound with its meaning."""
     T, left_out = report["T"], report["times"] < report["T"]
     meaning = {
-        "L_T": "what x_T still tells of the sample",
+        "L_T": "the information about the sample that is left in x_T",
         "L_t": f"the steps t = {T - 1} to 1" + (f", from {report['times'] - 1} of them" if left_out else ""),
         "L_0": "the last step, to the " + ("256 levels of each pixel" if model.is_image else "density of the point"),
         "total": "the bound: -log2 p(sample) per dimension is this at most",
@@ -211,7 +211,7 @@ def _text(report: dict[str, Any], model: Model) -> list[str]:
 
 
 def _write(report: dict[str, Any], folder: Path, as_json: bool, mark: Mapping[str, Any]) -> None:
-    """Write the report, and draw it with this mark where that is possible."""
+    """Write nll.json and, with the figures extra, nll.png with this mark, into a folder."""
     from tinyddpm.figures.likelihood import draw_likelihood
     from tinyddpm.files import replacing
 

@@ -1,4 +1,4 @@
-"""Options: grouped in help, read from the environment, made from the configuration's settings, told in marks."""
+"""Options of commands: headings in help, environment variables, settings of the configuration, and figures' marks."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ from tinyddpm.model.config import Config, defaults_for, parse_toml, preset, read
 ENV_PREFIX = "TINYDDPM_"
 
 UNSEEN = ("batch_size", "device", "follow", "graph", "no_cache", "threads")
-"""Options that change nothing of what is drawn, beside those under the heading Output."""
+"""Options that do not change what is drawn and are left out of marks, as those under the heading Output are."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class GroupedOption(click.Option):
-    """An option that help shows under the heading `group`, and that `TINYDDPM_<FLAG>` sets, such as TINYDDPM_COUNT.
+    """An option that help lists under the heading `group`, and that the variable `TINYDDPM_<FLAG>` sets.
 
-    `env` is False where the flag means something else than a setting of the same name does: the variable is the
-    setting's.
+    Args:
+        args: as for `click.Option`.
+        group: the heading.
+        env: whether a variable sets the option. False where a setting of the configuration has the same name and
+            another meaning: the variable then belongs to the setting.
+        kwargs: as for `click.Option`.
     """
 
     def __init__(self, *args: Any, group: str = "Options", env: bool = True, **kwargs: Any) -> None:
@@ -38,15 +42,15 @@ class GroupedOption(click.Option):
 
 
 def flag_of(given: click.Parameter) -> str:
-    """Return what an option is called on the command line, the longest of its names, without dashes before it."""
+    """Return the longest name of an option on the command line, without its leading dashes."""
     return max(given.opts, key=len).lstrip("-")
 
 
 class GroupedCommand(click.Command):
-    """A command whose help lists its arguments, then its options under their headings."""
+    """A command whose help lists the arguments, then the options under their headings."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the arguments, the options in the order in which their headings first appear, and what has none."""
+        """Write the arguments, the options by heading in order of appearance, and last those without a heading."""
         groups: dict[str, list[tuple[str, str]]] = {"Arguments": []}
         for given in self.get_params(ctx):
             record = given.get_help_record(ctx)
@@ -61,7 +65,7 @@ class GroupedCommand(click.Command):
 
 
 class ToldArgument(click.Argument):
-    """An argument that help tells of."""
+    """An argument with a description, `told`, that help lists."""
 
     group = "Arguments"
 
@@ -70,28 +74,28 @@ class ToldArgument(click.Argument):
         self.told = told
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
-        """Return the argument's name and what it is."""
+        """Return the argument's name and its description."""
         return self.human_readable_name, self.told
 
 
 def argument(name: str, told: str, **kwargs: Any) -> Callable[[F], F]:
-    """Return the decorator for one argument, of which help says `told`."""
+    """Return the decorator that adds an argument, which help describes by `told`."""
     return click.argument(name, cls=ToldArgument, told=told, **kwargs)
 
 
 def option(*names: str, **kwargs: Any) -> Callable[[F], F]:
-    """Return the decorator for one grouped option."""
+    """Return the decorator that adds a `GroupedOption`."""
     return click.option(*names, cls=GroupedOption, **kwargs)
 
 
 def cache_option(function: F) -> F:
-    """Add the option that says whether decoded images are kept."""
-    text = "Decode images anew, and keep none decoded for the next start."
+    """Add the option `--no-cache`."""
+    text = "Decode images again, and do not keep them decoded for the next start."
     return option("--no-cache", is_flag=True, help=text, group="Data")(function)
 
 
 def setting_options(function: F) -> F:
-    """Add one option for every setting of the configuration, under its table's name; unset ones are None."""
+    """Add an option for every setting of the configuration, under its table's name; None where it is not given."""
     for table, _, name, kind, text in reversed(list(settings())):
         flag = name.replace("_", "-")
         plain = next((k for k in get_args(kind) if k is not NoneType), kind)
@@ -109,7 +113,7 @@ def setting_options(function: F) -> F:
 
 
 def configuration_options(function: F) -> F:
-    """Add the options that make a whole configuration: a preset, a file, and every setting."""
+    """Add the options that `configuration` reads: preset, file, every setting, and how files of images are read."""
     add = [
         option(
             "--preset",
@@ -130,16 +134,14 @@ def configuration_options(function: F) -> F:
             group="Run",
         ),
         setting_options,
-        option(
-            "--background", metavar="COLOUR", help="What is put behind transparent images of a folder.", group="Data"
-        ),
+        option("--background", metavar="COLOUR", help="Colour behind transparent images of a folder.", group="Data"),
         option(
             "--frames",
             type=Named(others=("all", "first")),
-            help="Which frames of an image file: first (if not given) or all.",
+            help="Frames to read of an image file: first or all; first if not given.",
             group="Data",
         ),
-        option("--levels", metavar="BLACK:WHITE", help="The values that are black and white: 0:4095.", group="Data"),
+        option("--levels", metavar="BLACK:WHITE", help="Levels of black and white, such as 0:4095.", group="Data"),
     ]
     for decorate in reversed(add):
         function = decorate(function)
@@ -153,9 +155,10 @@ def configuration(
     values: dict[str, Any],
     base: Config | None = None,
 ) -> Config:
-    """Return the settings that the options of `configuration_options` make: preset, file, environment and flags.
+    """Return the configuration that the options of `configuration_options` describe.
 
-    Without a preset they start from `base`, or else from those of the data set.
+    It starts from the preset, or else from `base`, or else from the preset of the data set. The file changes it, then
+    variables and flags do.
     """
     from_file = read_toml(config_file) if config_file else {}
     of_data = {name: values[name] for name in PATH_OPTIONS if values.get(name) is not None}
@@ -170,7 +173,7 @@ def configuration(
 
 
 def chosen_settings(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the nested tables that the given options make; `values` are the command's parameters by name."""
+    """Return the tables of those settings that are given; `values` are the command's parameters by name."""
     tables: dict[str, Any] = {}
     for table, key, name, _, _ in settings():
         if values.get(name) is not None:
@@ -179,11 +182,11 @@ def chosen_settings(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_assignments(assignments: Iterable[str], depth: int) -> dict[str, Any]:
-    """Return the tables that `KEY=VALUE` texts make, VALUE as in TOML, or else as the text it is.
+    """Return nested tables from texts `KEY=VALUE`. VALUE is read as TOML, or taken as a text if it is no TOML.
 
     Args:
         assignments: such as `variance=small` (depth 1), `network.channels=64` or `callbacks.early-stop.patience=3`.
-        depth: how many names a key has, at most.
+        depth: largest number of names in a key.
 
     Raises:
         ConfigError: a text has another form.
@@ -209,10 +212,10 @@ def parse_assignments(assignments: Iterable[str], depth: int) -> dict[str, Any]:
 
 
 def command_mark(checkpoint: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the mark of a figure that the running command draws: which it is, and what it was told.
+    """Return the mark of a figure that the running command draws: the command, its version and its options.
 
     Args:
-        checkpoint: what is said of the checkpoint that it draws from, if it is from one.
+        checkpoint: entry of the checkpoint that the figure is drawn from, if there is one.
     """
     context = click.get_current_context()
     told = {
@@ -232,14 +235,14 @@ def command_mark(checkpoint: Mapping[str, Any] | None = None) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return the value of an option as JSON has it."""
+    """Return the value of an option as JSON can hold it: paths as texts, tuples as lists."""
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
     return str(value) if isinstance(value, Path) else value
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Return two sets of tables as one; where both have a key, `above` wins."""
+    """Return the union of two nested tables. Where both have a key, the value of `above` wins."""
     result = dict(below)
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)

@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 @argument("runs", "Run folders.", metavar="RUNS...", nargs=-1, required=True, type=RunPath())
 @option(
     "--metrics",
-    help="Which to draw, such as loss,validation_loss; all if not given: loss, validation_loss, gradient_norm,"
-    " learning_rate, samples_per_second.",
+    help="Charts to draw, separated by commas; all if not given: loss, validation_loss, gradient_norm, learning_rate,"
+    " samples_per_second.",
     group="Charts",
 )
-@option("--follow", is_flag=True, help="Draw again and again until the runs have ended, or Ctrl-C.", group="Charts")
+@option("--follow", is_flag=True, help="Redraw the charts until the runs have ended, or Ctrl-C.", group="Charts")
 @option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Draw the charts into this picture too, .png or .svg; needs the figures extra.",
+    help="Also draw the charts into this file, .png or .svg; needs the figures extra.",
     group="Output",
 )
 def plot(runs: tuple[Path, ...], metrics: str | None, follow: bool, out: Path | None) -> None:
-    """Draw what RUNS, the folders of one run or of several, have logged so far.
+    """Draw the curves that RUNS, the folders of one or more runs, have logged so far.
 
-    Loss and gradient norm are smoothed over a twentieth of what is logged. Beside the title of a chart stands
-    the last value of each run. A run that was killed counts as going on. NO_COLOR=1 leaves colours out.
+    Loss and gradient norm are smoothed over a twentieth of the logged values. The title of a chart shows the last value
+    of each run. --follow waits on for a run that was killed. NO_COLOR=1 turns colours off.
     """
     from tinyddpm.figures.panels import draw_charts
     from tinyddpm.figures.style import check_figure
@@ -52,7 +52,7 @@ def plot(runs: tuple[Path, ...], metrics: str | None, follow: bool, out: Path | 
     terminal = sys.stdout.isatty()
     colour = terminal and not os.environ.get("NO_COLOR")
     if follow and not terminal:
-        raise ConfigError("--follow draws on a terminal, and standard output is none: leave it out")
+        raise ConfigError("--follow draws on a terminal, but standard output is not one: leave it out")
     if out:
         check_figure(out)
 
@@ -66,7 +66,7 @@ def plot(runs: tuple[Path, ...], metrics: str | None, follow: bool, out: Path | 
         say(f"note: {note}", err=True)
     lines = screen.drawn(logged, chosen, shutil.get_terminal_size(), colour)
     if not lines and not signal:
-        raise ConfigError("nothing of this is logged as yet: wait, or choose other --metrics")
+        raise ConfigError("none of these metrics is logged yet: wait, or choose other --metrics")
     click.echo("\n".join(lines), color=colour)
     if out and lines:
         draw_charts(charts({name: found.curves for name, found in logged.items()}, chosen), out, command_mark())

@@ -14,12 +14,12 @@ from tinyddpm.errors import RegistryError
 
 
 @click.command(cls=GroupedCommand)
-@option("--json", "as_json", is_flag=True, help="One JSON object: a list of entries.", group="Output")
+@option("--json", "as_json", is_flag=True, help="Print one JSON object: entries and warnings.", group="Output")
 def plugins(as_json: bool) -> None:
-    """List the parts of every kind that there are, and where each comes from.
+    """List the registered parts of every kind, with the package that each comes from.
 
-    Each is loaded to see whether it works; one that does not is shown as broken, with the reason, and one whose library
-    is not installed with what to install. Entry-point groups that are none of tinyddpm's are warned of.
+    Each part is imported to see whether it works. The list says why a part is broken, and which package to install for
+    a part that needs one. Unknown groups of entry points, tinyddpm.NAME, get a warning.
     """
     found = [
         {
@@ -52,7 +52,7 @@ def plugins(as_json: bool) -> None:
 
 
 def _state(entry: registry.Entry) -> dict[str, Any]:
-    """Return why an entry cannot be used, None if it can, and the modules it requires that are not installed."""
+    """Return why an entry is broken, None if it is not, and the packages to install for modules that it lacks."""
     try:
         return {"broken": None, "missing": registry.missing(registry.load(entry.group, entry.name))}
     except RegistryError as error:

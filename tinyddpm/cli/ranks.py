@@ -1,4 +1,4 @@
-"""How a command shares its work with ranks that a launcher has started with it."""
+"""Ranks on the command line: a command shares its work with the processes that a launcher started with it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
+from signal import SIGINT
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -25,9 +26,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def shared(function: F) -> F:
-    """Have a command do its work with the ranks that were launched together, as its argument `group`.
+    """Return a command that joins the ranks launched with it, and passes their group to `function` as `group`.
 
-    It gets the option `--distributed`, which says what they speak by.
+    The command gets the option `--distributed`, the kind of the group.
     """
 
     @wraps(function)
@@ -40,19 +41,19 @@ def shared(function: F) -> F:
         type=click.Choice(KINDS),
         default="auto",
         show_default=True,
-        help="What ranks of mpiexec, srun or torchrun communicate by; auto: NCCL between GPUs, else MPI or Torch.",
+        help="How ranks of mpiexec, srun or torchrun communicate; auto: NCCL between GPUs, else MPI or Torch.",
         group="Ranks",
     )(command)  # type: ignore[return-value]
 
 
 @contextmanager
 def ranks(kind: str) -> Iterator[Group]:
-    """Join the ranks that were launched together, do the block with them, and part.
+    """Join the ranks that were launched together, run the block with their group, and leave it.
 
-    The first one speaks; whatever ends one ends all, and is told by the first.
+    Only rank 0 prints. An error in one rank ends all of them, and rank 0 prints its reason.
 
     Args:
-        kind: what they speak by, one of `tinyddpm.distributed.join.KINDS`.
+        kind: how ranks communicate, one of `tinyddpm.distributed.join.KINDS`.
 
     Raises:
         ConfigError: there is no such kind, its library is missing, or the ranks do not see each other.
@@ -67,32 +68,33 @@ def ranks(kind: str) -> Iterator[Group]:
         group = join(kind, launch)
         try:
             yield group
-        except SystemExit:  # at the same place in all ranks
+        except SystemExit:  # all ranks raise it at the same place
             group.leave()
             raise
         group.leave()
     except SystemExit:
         raise
     except BaseException as error:
-        if group is ALONE and (kind == "none" or not launch.rank):
+        if group is ALONE and (kind == "none" or not launch.rank or isinstance(error, KeyboardInterrupt)):
             raise
         _give_up(group, error)
 
 
 def _give_up(group: Group, error: BaseException) -> None:
-    """Say why this rank ends, if it speaks, tell the others, and end it."""
+    """Print why this rank ends, if it is the one that prints, tell the other ranks, and exit."""
     from tinyddpm.distributed.group import ALONE
     from tinyddpm.distributed.watch import place
 
-    line = "interrupted" if isinstance(error, KeyboardInterrupt) else line_of(error)
+    interrupted = isinstance(error, KeyboardInterrupt)
+    line = "interrupted" if interrupted else line_of(error)
     launch = launched()
-    # What keeps the first rank of a machine from joining need not be so on that of rank 0.
+    # Before the ranks have joined, the first one of each machine prints: their reasons may differ.
     where = f"rank {launch.rank} ({place()}): " if group is ALONE else ""
     with suppress(OSError, ValueError):
         if line is None:
             traceback.print_exception(error, file=sys.__stderr__)
         elif group.speaks if group is not ALONE else not launch.local_rank:
-            sys.stderr = sys.__stderr__  # which was closed to all but the first rank
+            sys.stderr = sys.__stderr__  # `ranks` had closed it
             say(f"Error: {where}{line}", err=True)
     group.leave(None if isinstance(error, RankError) else line or f"{type(error).__name__}: {error}")
-    sys.exit(1)
+    sys.exit(128 + SIGINT if interrupted else 1)

@@ -19,21 +19,21 @@ from tinyddpm.errors import ConfigError
     "likelihoods",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="A report of `tinyddpm nll`, for each run one in their order; nll.json in the run's folder, or in its"
-    " folder nll, if not given.",
+    help="A report of `tinyddpm nll`, one for each run in their order; if not given, nll.json in the run's folder or in"
+    " its folder nll.",
     group="Page",
 )
 @option(
     "--out",
     type=click.Path(path_type=Path),
-    help="The page; report.html in the folder of the first run if not given.",
+    help="File to write; report.html in the folder of the first run if not given.",
     group="Output",
 )
 def report(runs: tuple[Path, ...], likelihoods: tuple[Path, ...], out: Path | None) -> None:
-    """Write one HTML page with all that is known of RUNS, the folders of one run or of several.
+    """Write one HTML page on RUNS, the folders of one or more runs.
 
-    It has settings, data, the network's parameters, curves, samples through training and their denoising, what was
-    evaluated, the likelihood, the machine, versions and time. Everything is in the page: it needs no network.
+    It shows settings, data, the network's parameters, curves, samples during training and their denoising, evaluations,
+    the likelihood, the machine, versions and time. The page needs no other file and no network.
     """
     from datetime import datetime
 

@@ -29,31 +29,31 @@ if TYPE_CHECKING:
     from tinyddpm.kept import KeptRows
 
 LAST = 2**32 - 1
-"""The number of the last sample that there is noise for."""
+"""Largest number of a sample: a counter of the random numbers has 32 bits for it."""
 
 LONG = 60
-"""Seconds from which on it is said, after the first batch, how long all will take."""
+"""Seconds of remaining time from which the command prints, after the first batch, how long the rest will take."""
 
 
 KEPT = "kept"
-"""The folder below that of the samples for those that are drawn, until all are."""
+"""Name of the folder, below that of the samples, that keeps finished samples until all are drawn."""
 
 
 @click.command(cls=GroupedCommand)
 @argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
 @option("--out", type=click.Path(path_type=Path), help="Folder to write to; samples if not given.", group="Output")
 @option("--singles", is_flag=True, help="Write every image as a PNG of its own.", group="Output")
-@option("--npz", is_flag=True, help="Write all samples as one .npz file: uint8 images, or points.", group="Output")
+@option("--npz", is_flag=True, help="Write all samples into one .npz file: uint8 images, or points.", group="Output")
 @option("--gif", is_flag=True, help="Write the denoising as an animated GIF.", group="Output")
 @option("--film-strip", is_flag=True, help="Write the denoising of a few images as one picture.", group="Output")
-@option("--resume", is_flag=True, help="Go on with what was stopped in the folder --out.", group="Output", env=False)
+@option("--resume", is_flag=True, help="Continue a stopped command in its folder --out.", group="Output", env=False)
 @option(
     "--count",
     "number",
     type=click.IntRange(1, LAST),
     default=64,
     show_default=True,
-    help="How many samples.",
+    help="Number of samples.",
     group="Samples",
 )
 @option(
@@ -76,7 +76,7 @@ KEPT = "kept"
     "--prompt",
     "prompts",
     multiple=True,
-    help="A caption of what to draw, for a model trained with captions; several in turn.",
+    help="A caption to draw, for a model trained with captions; several are drawn in turn.",
     group="Samples",
 )
 @option(
@@ -89,7 +89,7 @@ KEPT = "kept"
 @option(
     "--embeddings",
     type=click.Path(path_type=Path),
-    help="A file of tokens, .npz or HDF5, for a model trained with those of the same encoder.",
+    help="A file of tokens, .npz or HDF5, for a model trained with tokens of the same encoder.",
     group="Samples",
 )
 @option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the noise.", group="Samples")
@@ -98,7 +98,7 @@ KEPT = "kept"
     type=click.IntRange(1),
     default=128,
     show_default=True,
-    help="Samples at a time; changes memory, and how products round.",
+    help="Samples computed at once: changes memory, and the rounding of sums.",
     group="Samples",
 )
 @option(
@@ -116,18 +116,21 @@ KEPT = "kept"
     group="Sampling",
 )
 @option(
-    "--spacing", type=OF_SETTINGS["spacing"], help="Which times the steps visit, a registered name.", group="Sampling"
+    "--spacing",
+    type=OF_SETTINGS["spacing"],
+    help="How the steps are spaced over the chain's times, a registered name.",
+    group="Sampling",
 )
 @option(
     "--threshold",
     type=OF_SETTINGS["threshold"],
-    help="What keeps predicted images in range: static (clipping), dynamic or none.",
+    help="How predicted images are kept in range: static (clipping), dynamic or none.",
     group="Sampling",
 )
 @option(
     "--percentile",
     type=float,
-    help="The share of pixels that the dynamic threshold leaves unclipped.",
+    help="Share of pixels that the dynamic threshold does not clip.",
     group="Sampling",
 )
 @option(
@@ -143,20 +146,20 @@ KEPT = "kept"
     "spacing_assignments",
     multiple=True,
     metavar="KEY=VALUE",
-    help="An option of the spacing, such as rho=5 of karras.",
+    help="An option of the spacing, such as rho=5 for karras.",
     group="Sampling",
 )
 @option(
     "--guidance",
     "scale",
     type=float,
-    help="How far to go from what the model says without its condition to what it says with it: 1 is no further.",
+    help="Guidance scale: 1 is no guidance; more moves predictions further from those without the condition.",
     group="Sampling",
 )
 @option(
     "--guide",
     type=OF_SETTINGS["guide"],
-    help="The guidance: cfg, auto or another registered name; cfg where a scale is given.",
+    help="The guidance: cfg, auto or another registered name; cfg if only a scale is given.",
     group="Sampling",
 )
 @option(
@@ -202,7 +205,7 @@ def sample(
 ) -> None:
     """Draw samples from CHECKPOINT, a file or a run folder, and write them as a grid.
 
-    The same seed gives the same sample number i, whatever the batch size and count.
+    Sample number i depends on --seed, and not on batch size or count.
     """
     import numpy as np
 
@@ -276,16 +279,16 @@ def sample(
 
 
 def _check(folder: Path, kept: KeptRows, resume: bool) -> None:
-    """Refuse a folder that holds other samples than those to go on with, or any if they are not to be gone on with.
+    """Check that a folder holds the stopped samples of this command with `resume`, and nothing without.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: it does not.
     """
     if resume and not (folder / KEPT).is_dir():
-        raise ConfigError(f"{folder} holds no samples that were stopped: leave --resume out, or give their --out")
+        raise ConfigError(f"{folder} holds no stopped samples: leave --resume out, or give their folder with --out")
     if resume and not len(kept):
-        raise ConfigError(f"{folder} holds samples of another command: repeat all that it said, with --resume")
+        raise ConfigError(f"{folder} holds samples of another command: give the same options again, with --resume")
     if not resume and (folder / KEPT).is_dir():
-        raise ConfigError(f"{folder} holds samples that were stopped: go on with --resume, or choose another --out")
+        raise ConfigError(f"{folder} holds stopped samples: go on with --resume, or choose another --out")
     if not resume:
         refuse_full(folder)

@@ -23,14 +23,14 @@ from tinyddpm.cli.output import say
     help="An option of the schedule.",
     group="Schedule",
 )
-@option("--zero-terminal-snr", is_flag=True, help="Rescale them so that they end without any signal.", group="Schedule")
+@option("--zero-terminal-snr", is_flag=True, help="Rescale schedules to end without any signal.", group="Schedule")
 @option(
     "--png",
     type=click.Path(path_type=Path),
-    help="Draw the schedules into this picture; needs the figures extra.",
+    help="Draw the schedules into this file; needs the figures extra.",
     group="Output",
 )
-@option("--json", "as_json", is_flag=True, help="One JSON object: a list of reports.", group="Output")
+@option("--json", "as_json", is_flag=True, help="Print one JSON object: a list of reports.", group="Output")
 def schedule(
     names: tuple[str, ...],
     timesteps: int,
@@ -39,10 +39,10 @@ def schedule(
     png: Path | None,
     as_json: bool,
 ) -> None:
-    """Check and draw noise schedules: NAMES, or all that there are.
+    """Check and draw the noise schedules NAMES, or all registered ones.
 
-    Says what is left of the image at the last step, the range of the signal-to-noise ratio and of the betas, and warns
-    of what has gone wrong with schedules before.
+    Prints the share of the image that is left at the last step, the ranges of the signal-to-noise ratio and of the
+    betas, and warnings of known faults of schedules.
     """
     from tinyddpm import registry
     from tinyddpm.diffusion import schedules

@@ -22,28 +22,28 @@ if TYPE_CHECKING:
     from tinyddpm.training.loop import Outcome
 
 BESIDE = {"resume", "distributed", "no_cache"}
-"""Options that are no settings and go with --resume."""
+"""Options besides settings that may be given with --resume."""
 
 
 @click.command(cls=GroupedCommand)
 @option("--out", type=click.Path(path_type=Path), help="Folder of the run; runs/<data> if not given.", group="Run")
-@option("--resume", type=RunPath(), help="Go on with this run folder where it stopped.", group="Run")
+@option("--resume", type=RunPath(), help="Continue the run in this folder where it stopped.", group="Run")
 @option(
     "--init-from",
     type=RunPath(),
-    help="Start from the weights of this run or checkpoint, and from its settings where no others are given.",
+    help="Start a new run from the weights of this run or checkpoint, and from its settings unless others are given.",
     group="Run",
 )
 @option("--init-raw", is_flag=True, help="Start from its weights as trained, not from their average.", group="Run")
-@option("--init-partly", is_flag=True, help="Leave out what does not fit, instead of refusing it.", group="Run")
-@option("--dry-run", is_flag=True, help="Do three steps, and say what the run would take.", group="Run")
+@option("--init-partly", is_flag=True, help="Skip weights that do not fit, instead of refusing them.", group="Run")
+@option("--dry-run", is_flag=True, help="Do three steps, and estimate the run's memory and time.", group="Run")
 @option(
     "--callback",
     "callbacks",
     type=Named("callbacks"),
     multiple=True,
     metavar="NAME",
-    help="Tell a callback of the run, such as early-stop; its options by --set callbacks.NAME.KEY=VALUE.",
+    help="A callback of the run, such as early-stop; set its options by --set callbacks.NAME.KEY=VALUE.",
     group="Run",
 )
 @configuration_options
@@ -54,7 +54,7 @@ BESIDE = {"resume", "distributed", "no_cache"}
     type=Named("transforms"),
     multiple=True,
     metavar="NAME",
-    help="Do this to samples before they are learned from, such as shift; --set transforms.NAME.KEY=VALUE.",
+    help="A random transform of training samples, such as shift; options by --set transforms.NAME.KEY=VALUE.",
     group="Data",
 )
 @shared
@@ -79,10 +79,10 @@ def train(
 ) -> None:
     """Train a model. Without arguments: handwritten digits, in about two minutes on two cores.
 
-    Ctrl-C, or closing the terminal, finishes the step, saves and exits; --resume goes on bit for bit as if nothing had
-    happened.
+    Ctrl-C, or closing the terminal, finishes the step, saves and exits; --resume then continues bit for bit as if
+    nothing had happened.
 
-    Started by mpiexec or srun, its processes train one model together.
+    Processes started together by mpiexec or srun train one model.
     """
     from tinyddpm.files import unused
     from tinyddpm.progress import Progress, late
@@ -114,7 +114,7 @@ def train(
 
 
 def _tell(outcome: Outcome, folder: Path) -> None:
-    """Say how a run ended; leave by the exit code of a signal that stopped it."""
+    """Print how a run ended; exit with code 128 + signal if a signal stopped it."""
     if outcome.signal:
         command = f"sample {folder}" if outcome.pictures else f"train --resume {folder}"
         say(f"stopped at step {outcome.step} by {outcome.signal.name}; all is saved, go on with: tinyddpm {command}")
@@ -127,10 +127,10 @@ def _tell(outcome: Outcome, folder: Path) -> None:
 
 
 def _changes(ctx: click.Context) -> dict[str, Any]:
-    """Return the settings that are given with --resume.
+    """Return the settings that are given beside --resume, by name.
 
     Raises:
-        ConfigError: something else is given.
+        ConfigError: an option is given that a resumed run does not take.
     """
     given = {
         str(parameter.name): parameter
@@ -141,8 +141,8 @@ def _changes(ctx: click.Context) -> dict[str, Any]:
     others = sorted(given[name].opts[0] for name in given.keys() - known - BESIDE)
     if others:
         raise ConfigError(
-            f"--resume keeps the settings of its run, so {', '.join(others)} cannot be given with it; to start another"
-            " run from its weights, give --init-from in its place"
+            f"--resume keeps the settings of its run, so {', '.join(others)} cannot be given with it; to start a new"
+            " run from its weights, give --init-from instead"
         )
     return {name: ctx.params[name] for name in given if name in known}
 

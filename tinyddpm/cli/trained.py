@@ -1,4 +1,4 @@
-"""What the commands on a trained model share: opening it, where to compute, and how to sample."""
+"""Options and steps that the commands on a trained model share: opening it, its sampling, guidance and conditions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def machine_options(function: F) -> F:
-    """Add the options that say where and how to compute, which `open_model` takes."""
+    """Add the options of backend, device, precision, graph and threads, which `open_model` takes."""
     add = [
         option(
             "--backend", type=OF_SETTINGS["backend"], default="numpy", show_default=True,
@@ -39,7 +39,7 @@ def machine_options(function: F) -> F:
         option("--device", help="The backend's device, such as cuda:1.", group="General"),
         option(
             "--precision", type=OF_SETTINGS["precision"], default="fp32", show_default=True,
-            help="What to compute in: fp32, or what else the backend has: tf32, bf16.", group="General",
+            help="Precision: fp32, or tf32 or bf16 where the backend has them.", group="General",
         ),
         option(
             "--graph/--no-graph", default=True, show_default=True,
@@ -47,7 +47,7 @@ def machine_options(function: F) -> F:
         ),
         option(
             "--threads", type=click.IntRange(0), default=0,
-            help="Threads that share each batch; 0 for the cores there are.", group="General",
+            help="Threads that share each batch; 0 for one per core.", group="General",
         ),
     ]  # fmt: skip
     for decorate in reversed(add):
@@ -66,9 +66,9 @@ def open_model(
     threads: int,
     group: Group | None = None,
 ) -> tuple[Model, Array, Checkpoint]:
-    """Return what `load_model` returns, and tell the user what has changed about its plugins.
+    """Return the model, its flat weights and its checkpoint; print a note on each plugin that has changed since.
 
-    Ranks of a group share the cores, if it is not said how many threads each has.
+    With `threads` 0, the ranks of a group share the cores of their machine.
     """
     from tinyddpm.distributed.group import ALONE
     from tinyddpm.model.checkpoint import plugin_notes
@@ -91,10 +91,10 @@ def chosen_sampling(
     spacing_assignments: tuple[str, ...],
     **given: Any,
 ) -> SamplingConfig:
-    """Return a run's sampling with what the user has given in its place.
+    """Return the sampling of a run, changed by the user's options.
 
     Args:
-        config: the run's.
+        config: the run's configuration.
         assignments: options of the sampler, `KEY=VALUE`.
         spacing: the name of another spacing; None for the run's own.
         spacing_assignments: options of the spacing, `KEY=VALUE`.
@@ -109,13 +109,14 @@ def chosen_sampling(
 def chosen_guidance(
     config: Config, guide: str | None, scale: float | None, assignments: tuple[str, ...]
 ) -> GuidanceConfig:
-    """Return a run's guidance with what the user has given in its place.
+    """Return the guidance of a run, changed by the user's options.
 
     Args:
-        config: the run's.
-        guide: its name; where there is none but a scale, it is "cfg".
-        scale: its option `scale`.
-        assignments: its options, `KEY=VALUE`.
+        config: the run's configuration.
+        guide: the name of another guidance; None for the run's own, or for "cfg" if a scale is given and the run has
+            no guidance.
+        scale: its option `scale`; None for the run's own.
+        assignments: its other options, `KEY=VALUE`.
     """
     changes: dict[str, Any] = {} if scale is None else {"scale": scale}
     if guide or (scale is not None and config.guidance.name == "none"):
@@ -131,18 +132,18 @@ def wish_of(
     prompts_file: Path | None,
     embeddings: Path | None,
 ) -> Wish:
-    """Return what the options of a command ask for.
+    """Return the classes, captions and tokens that the options of a command ask for.
 
     Args:
-        model: whose classes count.
-        classes: by name or number, as `class_names` reads them.
+        model: the model, whose classes may be asked for.
+        classes: names or numbers of classes, as `class_names` reads them.
         prompts: captions.
         prompts_file: a text file of more captions, a line each.
         embeddings: a file of tokens.
 
     Raises:
-        ConfigError: a class is unknown, the file of captions cannot be read or has none, or a text is no UTF-8.
-        DataError: the file of tokens cannot be read or has none.
+        ConfigError: a class is unknown, the file of captions cannot be read or is empty, or a text is not UTF-8.
+        DataError: the file of tokens cannot be read or is empty.
     """
     from tinyddpm.conditions import Wish
     from tinyddpm.data.paths import open_tokens
@@ -154,7 +155,7 @@ def wish_of(
 
 
 def _unicode(text: str) -> str:
-    """Return an argument as Unicode: where the locale knows ASCII alone, Python hands on the bytes of others."""
+    """Return an argument decoded as UTF-8: in an ASCII locale, Python passes other bytes on as lone surrogates."""
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8")
     except UnicodeError as error:
@@ -162,14 +163,14 @@ def _unicode(text: str) -> str:
 
 
 def _lines(path: Path) -> list[str]:
-    """Return the lines of a text file that are not empty."""
+    """Return the lines of a text file, without empty ones and without spaces around them."""
     try:
         check_file(path)
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise ConfigError(f"cannot read the prompts {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"the prompts {path} are no UTF-8 text: save them as such, a line each") from error
+        raise ConfigError(f"the prompts {path} are no UTF-8 text: save them as UTF-8, a line each") from error
     found = [line.strip() for line in lines if line.strip()]
     if not found:
         raise ConfigError(f"there are no prompts in {path}: write one a line")
@@ -178,14 +179,15 @@ def _lines(path: Path) -> list[str]:
 
 @contextmanager
 def keeping(progress: Stoppable, kept: Callable[[], str]) -> Iterator[None]:
-    """Do work in the block that keeps what it has done, and say what that is where it does not come to its end.
+    """Run a block that keeps its finished work. If it is stopped or fails, print what is kept and how to continue.
 
     Args:
-        progress: of the work, which a signal ends between two steps: the command then exits as a shell says of it.
-        kept: returns what is kept, and how to go on.
+        progress: progress line of the work. After a signal it stops the work between two steps, and the command exits
+            with code 128 + signal.
+        kept: function that returns the text on what is kept, and how to continue.
 
     Raises:
-        DataError: the work has raised it; what is kept is said, too.
+        DataError: the block has raised it; the text of `kept` is added.
     """
     from tinyddpm.training.interrupt import Stopped, interruptible
 
@@ -202,10 +204,6 @@ def keeping(progress: Stoppable, kept: Callable[[], str]) -> Iterator[None]:
 
 
 def refuse_full(folder: Path | None) -> None:
-    """Refuse a folder to write to that has something in it.
-
-    Raises:
-        ConfigError: it has.
-    """
+    """Raise ConfigError if `folder`, which a command is to write to, is not empty."""
     if folder and folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty: choose another folder with --out")

@@ -134,7 +134,7 @@ class Condition(Telling, Protocol):
 
         Args:
             wish: the user's request.
-            shown: some samples of the data, used if the wish is empty: pictures of a run show the like of them.
+            shown: some samples of the data, whose columns are requested if the wish is empty, as for a run's pictures.
 
         Raises:
             ConfigError: the wish has a part that this condition does not read, or is empty where it must not be.

@@ -108,8 +108,8 @@ def moons(split: str, data_dir: str | None, *, noise: float = MOON_NOISE) -> Arr
 def swiss_roll(split: str, data_dir: str | None, *, noise: float = ROLL_NOISE) -> ArrayDataset:
     """Return a spiral of one and a half turns: with a = 3π/2 (1 + 2u), the points a (cos a, sin a) + noise · z.
 
-    The mean of a (cos a, sin a) over [3π/2, 9π/2] is (2, 2 / 3π), by parts. The sum of both E x² is
-    E a² = 9.75 π².
+    The mean of a (cos a, sin a) over [3π/2, 9π/2] is (2, 2 / 3π), by parts. The second moments of both coordinates add
+    up to E a² = 9.75 π².
     """
     draw = _Draws("swiss-roll", split)
     angle = 1.5 * np.pi * (1.0 + 2.0 * draw.uniform())

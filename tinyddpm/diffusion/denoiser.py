@@ -32,7 +32,7 @@ class Prediction:
         return iter((self.x_0, self.eps))
 
     def rows(self, part: slice) -> Prediction:
-        """Return the prediction for a part of the batch."""
+        """Return the prediction for the samples in `part`."""
         fraction = None if self.fraction is None else self.fraction[part, ...]
         return Prediction(self.x_0[part, ...], self.eps[part, ...], fraction)
 

@@ -48,7 +48,7 @@ class Objective(Protocol):
 
 
 class Simple:
-    """L_simple: the mean squared error of what is predicted, weighted by time (DDPM eq. 14).
+    """L_simple: the mean squared error of the prediction, weighted by time (DDPM eq. 14).
 
     Args:
         parametrisation: what the network predicts.
@@ -133,7 +133,7 @@ class Hybrid:
         parametrisation: what the first half of the network's channels predicts; the second gives the variance.
         weights: (T,) of a weighting, for L_simple; None for 1 everywhere.
         decoder: see `bound_term`.
-        vlb_weight: λ.
+        vlb_weight: λ, from 0 on.
 
     Raises:
         ConfigError: λ is negative.

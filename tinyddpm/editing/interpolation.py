@@ -117,13 +117,13 @@ def slerp(xp: Any, a: Array, b: Array, lam: Array) -> Array:
 
         sin((1 − λ) θ) / sin θ a + sin(λ θ) / sin θ b,   θ the angle between two whole samples
 
-    A straight line would lead through noise that is too small: half-way, by √2 for independent a and b.
+    Points on the straight line would be too short to be noise: half-way, by √2 for independent a and b.
 
     Args:
         xp: the array namespace.
         a: (N, ...) or (1, ...).
         b: (N, ...) or (1, ...).
-        lam: (N,).
+        lam: (N,) λ in [0, 1].
     """
     axes = tuple(range(1, a.ndim))
 

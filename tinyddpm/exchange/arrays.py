@@ -135,7 +135,7 @@ def safetensors() -> ModuleType:
 
 def _kind(path: Path) -> str:
     if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"{path} is no file of weights by its name: give one that ends in {' or '.join(SUFFIXES)}")
+        raise ConfigError(f"{path} has no suffix of a file of weights: give one that ends in {' or '.join(SUFFIXES)}")
     return path.suffix.lower()
 
 

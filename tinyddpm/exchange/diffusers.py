@@ -115,7 +115,7 @@ def read(folder: Path) -> Imported:
     own = folder / UNET if (folder / UNET / UNET_CONFIG).is_file() else folder
     chain = folder / SCHEDULER / SCHEDULER_CONFIG
     chain = chain if chain.is_file() else folder / SCHEDULER_CONFIG
-    notes = [] if chain.is_file() else ["there is no scheduler: the chain is taken to be DDPM's, linear, T = 1000"]
+    notes = [] if chain.is_file() else ["there is no scheduler: DDPM's schedule is assumed, linear, T = 1000"]
     unet, wrong = read_unet(_read_json(own / UNET_CONFIG))
     tables, others, more = read_scheduler(_read_json(chain) if chain.is_file() else {}, unet.learned if unet else None)
     if unet is None or others:

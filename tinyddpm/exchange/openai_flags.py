@@ -90,7 +90,7 @@ def read_flags(text: str) -> Flagged:
     }
     wrong += [f"{name} is {str(found[name])[:60]!r}" for name, is_alike in checks.items() if not is_alike]
     if T != CHAIN and found["rescale_timesteps"] is None:
-        wrong.append("rescale_timesteps is not said (True is improved-diffusion's default, False guided-diffusion's)")
+        wrong.append("rescale_timesteps is not given (True is improved-diffusion's default, False guided-diffusion's)")
     if wrong or attended is None:
         raise ConfigError(f"--flags has no equivalent here: {listed(wrong, MOST_TOLD)}")
 

@@ -19,7 +19,7 @@ from tinyddpm.model.model import Model
 from tinyddpm.training.run import CONFIG
 from tinyddpm.training.trainer import law_of
 
-UNSAID = "it is not said what the model was trained on: give `evaluate`, `nll` and `train --resume` their --data"
+UNSAID = "the training data is unknown: give `evaluate`, `nll` and `train --resume` their --data"
 
 
 @dataclass(frozen=True)

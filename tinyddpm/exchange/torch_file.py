@@ -56,7 +56,7 @@ def open_tensors(path: Path) -> Tensors:
         for name, tensor in state.items()
     )
     if wrong:
-        raise CheckpointError(f"{path} holds more than arrays of real numbers by name: give the weights of a model")
+        raise CheckpointError(f"{path} contains more than floating-point arrays by name: give the weights of a model")
     return state
 
 

@@ -108,7 +108,7 @@ def _upsampled(weights: HostArray, size: tuple[int, int]) -> HostArray:
         h, w = -(-H // factor), -(-W // factor)
         if h * w == L:
             return weights.reshape(n, h, w, M).repeat(factor, 1).repeat(factor, 2)[:, :H, :W]
-    raise ConfigError(f"attention from {L} places is not of pixels of {H}x{W}: text-attention is for the U-Net")
+    raise ConfigError(f"attention of {L} positions fits no map of {H}x{W} pixels: text-attention is for the U-Net")
 
 
 def word_spans(condition: Condition, caption: str) -> dict[str, slice]:

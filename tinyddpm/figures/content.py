@@ -119,7 +119,7 @@ def leaving_times(pairs: Pairs, count: int) -> list[int]:
         ConfigError: `count` is below 2.
     """
     if count < 2:
-        raise ConfigError(f"{count} times to leave at: give at least 2")
+        raise ConfigError(f"{count} branching times: give at least 2")
     times = [t for t, _ in pairs]
     places = np.unique(np.linspace(0, len(times) - 1, min(count, len(times))).round().astype(int))
     return [times[place] for place in places]

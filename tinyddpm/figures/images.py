@@ -234,7 +234,7 @@ def _picture(image: Pixels) -> Any:
 def _require_one_shape(frames: Sequence[Pixels]) -> None:
     shapes = sorted({frame.shape for frame in frames})
     if len(shapes) != 1:
-        raise DataError(f"frames must be at least one and all of one shape, not {shapes or 'none'}")
+        raise DataError(f"frames have the shapes {shapes}: give at least one, all of the same shape")
 
 
 def _require_drawable(images: Pixels, ndim: int) -> None:

@@ -33,7 +33,7 @@ def law_of_points(points: NDArray[np.floating]) -> Law:
         DataError: the points are not one-dimensional.
     """
     if points.ndim != 2 or points.shape[1] != 1:
-        raise DataError(f"samples of shape {points.shape[1:]}: this figure is of numbers, so give points (n, 1)")
+        raise DataError(f"samples of shape {points.shape[1:]}: this figure is one-dimensional: give points (n, 1)")
     n = len(points)
     return Law(np.full(n, 1 / n), points[:, 0].astype(np.float64), np.zeros(n))
 

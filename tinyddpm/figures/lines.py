@@ -99,7 +99,7 @@ def _require_curves(curves: Mapping[str, Curve], size: tuple[int, int]) -> None:
         raise ConfigError(f"a picture of {size[0]} by {size[1]} pixels is too small: give at least 300 by 200")
     for name, (xs, ys) in curves.items():
         if len(xs) != len(ys) or len(xs) < 2:
-            raise ConfigError(f"{name} has {len(xs)} x and {len(ys)} y: give as many of both, at least 2")
+            raise ConfigError(f"{name} has {len(xs)} x and {len(ys)} y: give equal numbers, at least 2")
         if any(not math.isfinite(value) for value in (*xs, *ys)) or min(ys) <= 0:
             raise ConfigError(f"{name} has values that a logarithmic chart cannot show: give finite y above 0")
         if min(xs) < 0 or any(a > b for a, b in pairwise(xs)):

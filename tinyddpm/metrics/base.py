@@ -112,7 +112,7 @@ class Sets(Keeping):
     def __post_init__(self) -> None:
         shapes = [part.features.shape for part in (self.drawn, self.real, self.training) if part is not None]
         if min(n for n, _ in shapes) < 2 or len({width for _, width in shapes}) > 1:
-            raise DataError(f"no comparison of features of shapes {shapes}: give two rows or more of one length")
+            raise DataError(f"cannot compare features of shapes {shapes}: give two or more rows of equal length")
 
 
 Metric: TypeAlias = Callable[..., Numbers]
@@ -171,6 +171,6 @@ def require_images(samples: NDArray[Any], what: str) -> None:
     """Raise DataError unless samples are uint8 images (n, H, W, C). `what` is the name of the features."""
     if samples.ndim != 4 or samples.dtype != np.uint8:
         raise DataError(
-            f"features {what!r} are of uint8 images, and these are {samples.dtype} of shape {samples.shape}: "
-            "take others, such as coordinates for points"
+            f"features {what!r} need uint8 images, not {samples.dtype} of shape {samples.shape}: "
+            "choose others, such as coordinates for points"
         )

@@ -79,7 +79,7 @@ class EfficientNetLite0:
         require_images(samples, "efficientnet-lite0")
         if samples.shape[-1] not in (1, 3):
             raise DataError(
-                f"features 'efficientnet-lite0' are of 1 or 3 channels, not {samples.shape[-1]}: take pixels"
+                f"features 'efficientnet-lite0' need 1 or 3 channels, not {samples.shape[-1]}: choose pixels"
             )
         batches = [samples[start : start + BATCH] for start in range(0, len(samples), BATCH)]
         features, logits = zip(*self._workers.map(self._look, batches), strict=True)

@@ -40,7 +40,7 @@ def moments(rows: Rows) -> Moments:
     """
     n, width = rows.shape
     if n < 2:
-        raise DataError(f"no distance of {n} samples: give two or more of each kind")
+        raise DataError(f"the Fréchet distance needs two or more samples per set, not {n}")
     mean = rows.mean(0, dtype=np.float64)
     factor = np.zeros((0, width))
     for start in range(0, n, block := max(4 * width, 4096)):
@@ -62,6 +62,6 @@ def distance(a: Moments, b: Moments) -> float:
     """
     (mean_a, r_a), (mean_b, r_b) = a, b
     if mean_a.shape != mean_b.shape:
-        raise DataError(f"no distance between features of {len(mean_a)} and {len(mean_b)} numbers: give one kind")
+        raise DataError(f"the Fréchet distance needs features of equal width, not {len(mean_a)} and {len(mean_b)}")
     cross = np.linalg.svd(r_a @ r_b.T, compute_uv=False).sum()
     return float(((mean_a - mean_b) ** 2).sum() + (r_a**2).sum() + (r_b**2).sum() - 2 * cross)

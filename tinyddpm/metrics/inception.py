@@ -83,8 +83,8 @@ class Inception:
         require_images(samples, "inception")
         if samples.shape[3] not in (1, 3):
             raise DataError(
-                f"features 'inception' are of images with 1 or 3 channels, and these have {samples.shape[3]}: "
-                "take others, such as pixels"
+                f"features 'inception' need images with 1 or 3 channels, not {samples.shape[3]}: "
+                "choose others, such as pixels"
             )
         each = max(1, IMAGES // self._workers.threads)
         batches = [samples[start : start + each] for start in range(0, len(samples), each)]

@@ -52,7 +52,7 @@ def find_weights(given: str) -> Path:
         if path.is_file():
             return path
     raise CheckpointError(
-        f"no weights of Inception at {paths[0]}: give --weights {FILES[0]}, a file usually had from {WHERE}, "
+        f"no weights of Inception at {paths[0]}: give --weights {FILES[0]}, a file available at {WHERE}, "
         f"or put it into {folder}"
     )
 

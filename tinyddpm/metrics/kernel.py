@@ -25,7 +25,7 @@ def kernel(sets: Sets, *, subsets: int = 100, size: int = 1000, seed: int = 0) -
         ConfigError: `subsets` or `size` is below 2.
     """
     if subsets < 2 or size < 2:
-        raise ConfigError(f"{subsets} subsets of {size}: the kernel distance takes two or more of two or more")
+        raise ConfigError(f"{subsets} subsets of {size} samples: the kernel distance needs at least 2 of at least 2")
     n = min(len(sets.drawn), len(sets.real))
     m = max(2, min(size, n // 2))
     rng = np.random.default_rng(seed)

@@ -40,7 +40,7 @@ class Coordinates:
         """Return the points, float32 (n, D)."""
         if samples.ndim != 2 or samples.dtype.kind != "f":
             raise DataError(
-                f"features 'coordinates' are of points, and these are {samples.dtype} of shape {samples.shape}: "
-                "take others, such as pixels for images"
+                f"features 'coordinates' need points, not {samples.dtype} of shape {samples.shape}: "
+                "choose others, such as pixels for images"
             )
         return Seen(samples.astype(np.float32))

@@ -188,7 +188,7 @@ class CrossAttention(Parts):
         self.out = Linear(f"{path}/out", channels, channels, scale=scale)
 
     def forward(self, run: Pass, x: Array, residual: Array | None = None) -> Array:
-        """(N, L, C), and "tokens" and, with padding, "mask" of `run.told` -> (N, L, C)."""
+        """(N, L, C), and "tokens" and, if there is padding, "mask" of `run.told` -> (N, L, C)."""
         q = self.q.forward(run, x)
         k, v = (layer.forward(run, run.told["tokens"]) for layer in (self.k, self.v))
         h = run.do(run.ops.attention, q, k, v, self.heads, run.told.get("mask"))

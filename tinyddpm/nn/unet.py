@@ -173,9 +173,7 @@ class UNet(Parts):
         run = Pass(ops, w, noise=noise)
         self.time.forward(run, t, told)
         if self.takes.tokens:
-            run.told["tokens"] = told.tokens
-            if told.mask is not None:
-                run.told["mask"] = told.mask
+            run.told["tokens"], run.told["mask"] = told.tokens, told.mask
 
         if self.takes.image:
             x = run.do(ops.concat, x, told.image)

@@ -28,7 +28,7 @@ class Attention(Family):
         Returns:
             O of shape (N, L, C), and (q, k, v, P).
         """
-        k, v = self._there(k, v, mask)
+        k, v = self._without_masked(k, v, mask)
         q, k, v = (self._split(a, heads) for a in (q, k, v))
         s = q @ self.xp.matrix_transpose(k) * q.shape[-1] ** -0.5
         if mask is None:
@@ -49,7 +49,7 @@ class Attention(Family):
         dq, dk = ds @ k, self.xp.matrix_transpose(ds) @ q
         return self._merge(dq), self._merge(dk), self._merge(dv)
 
-    def _there(self, k: Array, v: Array, mask: Array | None) -> tuple[Array, Array]:
+    def _without_masked(self, k: Array, v: Array, mask: Array | None) -> tuple[Array, Array]:
         """Return k and v with 0 where the mask is False."""
         if mask is None:
             return k, v

@@ -24,7 +24,7 @@ def from_model(x: Array) -> Array:
 
 def flip_horizontally(x: Array, mask: Array) -> Array:
     """Return `x` (n, H, W, C) with the images mirrored, left to right, where `mask` (n,) is True."""
-    xp: Any = array_namespace(x, mask)
+    xp: Any = array_namespace(x)
     return xp.where(xp.reshape(mask, (-1, 1, 1, 1)), xp.flip(x, axis=2), x)
 
 

@@ -59,8 +59,8 @@ class Logged:
 def read_metrics(path: Path) -> Logged:
     """Read a metrics file.
 
-    A last line without a line break is still being written, and is skipped. Other lines are skipped and counted if they
-    are not a step with numbers, or if the step is lower than the one before.
+    An incomplete last line is skipped: it is still being written. Other lines are skipped and counted if they are not a
+    step with numbers, or if the step is lower than the one before.
 
     Raises:
         DataError: the file does not exist or cannot be read.

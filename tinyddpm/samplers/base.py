@@ -102,7 +102,7 @@ class Level(NamedTuple):
 
     @property
     def tau(self) -> float:
-        """Rectified flow's time, from 0, the data, to 1, noise alone: x / (alpha + sigma) = (1 − τ) x_0 + τ eps."""
+        """Rectified flow's time, 0 at the data, 1 at noise alone: x / (alpha + sigma) = (1 − τ) x_0 + τ eps."""
         return self.sigma / (self.alpha + self.sigma)
 
 

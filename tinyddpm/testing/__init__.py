@@ -1,4 +1,4 @@
-"""The conformance kit: what a plugin's author calls, in one line, to know that the plugin keeps its contract.
+"""The conformance kit: a function for each kind of plugin, which checks in one line that it keeps its contract.
 
     check_schedule("sigmoid")
     check_parametrisation("edm", sigma_data=0.3)
@@ -14,7 +14,8 @@
     check_metric("frechet")
     check_rate("cosine", last=0.1)
 
-Each takes the registered name or the object itself, and raises AssertionError with one line that names what fails.
+Each function takes the plugin's registered name or the plugin itself. It raises AssertionError, with one line that
+names the property, if the plugin breaks its contract.
 """
 
 from tinyddpm.testing.backends import check_backend

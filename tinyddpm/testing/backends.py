@@ -1,4 +1,4 @@
-"""The conformance kit for backends: data go there and back, random numbers and operations are the reference's."""
+"""The conformance kit for backends: transfers keep values, random numbers and operations agree with the reference."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tinyddpm.ops.optimisation import Descent, Factor
 from tinyddpm.testing.gradients import HostArray
 
 TYPES = ("float32", "float64", "int64", "uint8", "bool")
+"""Types of arrays that a backend must transfer."""
 
 CALLS: tuple[tuple[str, dict[str, tuple[int, ...]], dict[str, Any]], ...] = (
     ("conv2d", {"x": (2, 5, 4, 3), "w": (3, 3, 3, 4), "b": (4,)}, {}),
@@ -38,28 +39,30 @@ CALLS: tuple[tuple[str, dict[str, tuple[int, ...]], dict[str, Any]], ...] = (
     ("average_pool", {"x": (2, 6, 4, 3)}, {}),
     ("concat", {"a": (2, 3, 4), "b": (2, 3, 1)}, {}),
 )
-"""Operations with the shapes of their inputs, and their options."""
+"""Operations to compare, each with the shapes of its inputs, and its options."""
 
 TOLERANCE = 1e-4
-"""What float32 may be off from float64, as a share of the largest element: no sum here has more than some hundred
+"""Largest error of float32 against float64, as a share of the largest element: no sum here has more than some hundred
 terms."""
 
 
 def check_backend(backend: str | type[Backend], device: str | None = None) -> None:
     """Check that a backend keeps its contract, on this device, in fp32.
 
-    Arrays of every type go there and back; its description is one line that begins with its name; random numbers are
-    the reference's, integers bit for bit and normal ones to rounding; operations and their gradients agree with the
-    reference in float64, keep float32, keep nothing without training and write to no input; both ends of a training
-    step, what is drawn of a batch and Adam with its average, are the reference's.
+    - Arrays of every type in `TYPES` keep their values from the host to the device and back.
+    - The description is one line that begins with the backend's name.
+    - Random integers equal the reference's bit for bit, normal numbers to rounding.
+    - Operations and their gradients agree with the reference in float64, return float32 for float32, keep no residuals
+      without training, and do not write to their inputs.
+    - The noising of a batch, and the step of Adam with its averages, agree with the reference.
 
     Args:
         backend: its registered name, or the class.
-        device: where to compute, in the backend's own terms.
+        device: the device, by the backend's own name of it.
 
     Raises:
-        BackendError: it cannot be used here.
-        AssertionError: it does not; the line names the property.
+        BackendError: the backend cannot be used here.
+        AssertionError: the backend breaks its contract; the line names the property.
     """
     make = registry.load("backends", backend) if isinstance(backend, str) else backend
     what = f"backend {backend if isinstance(backend, str) else backend.__name__!r}"
@@ -78,7 +81,7 @@ def check_backend(backend: str | type[Backend], device: str | None = None) -> No
 
 
 def _check_data(backend: Backend, what: str) -> None:
-    """Check that arrays survive the way there and back, and that an array on the device can be written to."""
+    """Check that arrays keep their values on the way to the device and back, and that `upload` writes to an array."""
     for dtype in TYPES:
         host = np.arange(6).reshape(2, 3).astype(dtype)
         back = backend.to_numpy(backend.asarray(host))
@@ -94,7 +97,7 @@ def _check_data(backend: Backend, what: str) -> None:
 
 
 def _check_random(backend: Backend, what: str) -> None:
-    """Check the random numbers against the reference's."""
+    """Check the random numbers against the reference's, and that a step below 0 is refused."""
     samples = np.asarray([0, 3, 2**31])
     ours, reference = backend.random(20), Random(load_backend("numpy").xp, 20)
     stream = (Purpose.NOISE, 7, samples, (3, 5))
@@ -113,7 +116,7 @@ def _check_random(backend: Backend, what: str) -> None:
 def _check_operation(
     ops: Operations, kept: Operations, name: str, shapes: dict[str, tuple[int, ...]], options: dict[str, Any], what: str
 ) -> None:
-    """Check one operation and its gradients against the reference in float64."""
+    """Check an operation and its gradients against the reference in float64; `kept` is in training, `ops` is not."""
     rng = np.random.default_rng(20)
     inputs = {key: rng.standard_normal(shape) for key, shape in shapes.items()}
     reference = Operations(load_backend("numpy"), training=True)
@@ -140,7 +143,7 @@ def _check_operation(
 
 
 def _check_noising(ops: Operations, what: str) -> None:
-    """Check what is drawn of a batch of images, mirrored by chance, where the step and the slots lie on the device."""
+    """Check the noising of a batch of images that are mirrored at random; step and slots are arrays on the device."""
     rng, backend, host = np.random.default_rng(20), ops.backend, load_backend("numpy")
     alpha_bar = np.linspace(0.99, 0.01, 9)
     data, levels = rng.integers(0, 256, (5, 3, 4, 2), np.uint8), (alpha_bar**0.5, (1 - alpha_bar) ** 0.5)
@@ -159,7 +162,7 @@ def _check_noising(ops: Operations, what: str) -> None:
 
 
 def _check_optimisation(ops: Operations, what: str) -> None:
-    """Check a clipped step of AdamW with its averages against the reference in float64, and one that is not finite."""
+    """Check a clipped step of AdamW with its averages against the reference in float64, for losses of 0.5 and NaN."""
     rng, backend = np.random.default_rng(20), ops.backend
     descent = Descent(clip=1.0, decay=0.9, weight_decay=0.5)
     gradient, *state = rng.standard_normal((6, 40))
@@ -177,7 +180,7 @@ def _check_optimisation(ops: Operations, what: str) -> None:
 
 
 def _descended(ops: Operations, descent: Descent, loss: float, gradient: Any, weights: Any, *state: Any) -> HostArray:
-    """Do one step in place, and return its factors."""
+    """Do one step of the optimiser in place, and return its factors."""
     asarray = ops.backend.asarray
     step, rate = asarray(np.asarray([3])), asarray(np.asarray([0.1]))
     factors = ops.step_factors(descent, step, rate, asarray(np.asarray([loss], np.float32)), ops.lengths(gradient))
@@ -190,6 +193,6 @@ def _descended(ops: Operations, descent: Descent, loss: float, gradient: Any, we
 
 
 def _named(shapes: dict[str, tuple[int, ...]], y: Any, gradients: Any) -> dict[str, HostArray]:
-    """Return the result and the gradients by the names that messages use."""
+    """Return the result and the gradients of an operation by the names that messages use."""
     flat = gradients if isinstance(gradients, tuple) else (gradients,)
     return {"the result": y, **{f"d{key}": gradient for key, gradient in zip(shapes, flat, strict=False)}}

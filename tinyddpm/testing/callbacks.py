@@ -20,16 +20,16 @@ from tinyddpm.training.callbacks import EVENTS
 def check_callback(callback: str | Callable[..., Any], **options: Any) -> None:
     """Check that a callback keeps its contract, with these options.
 
-    It has at least one of the methods of `tinyddpm.training.callbacks.EVENTS`, and none whose name is nearly one of
-    theirs. Through a made-up run of ten steps, each takes the values of its event, raises nothing and returns None or a
-    bool. The run's folder holds settings, metrics and a grid of samples.
+    It has at least one of the methods in `tinyddpm.training.callbacks.EVENTS`, and no method with a misspelt name of
+    one. During a simulated run of ten steps, whose folder holds settings, metrics and a grid of samples, each method
+    takes the values of its event, raises nothing, and returns None or a bool.
 
     Args:
-        callback: its registered name, or what makes one of options, `**options -> callback`.
+        callback: its registered name, or the function `**options -> callback`.
         options: its options.
 
     Raises:
-        AssertionError: it does not; the line names the method.
+        AssertionError: the callback breaks its contract; the line names the method.
     """
     make, what = resolve("callbacks", callback, arguments=0)
     listening = make(**options)
@@ -50,7 +50,7 @@ def check_callback(callback: str | Callable[..., Any], **options: Any) -> None:
 
 
 def _run(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the events of a made-up run, with their values; what they tell of lies in the folder then."""
+    """Yield the events of a simulated run, with their values; files that they name are written to the folder before."""
     checkpoint, grid, metrics = folder / "checkpoint.h5", folder / "samples.png", folder / "metrics.jsonl"
     (folder / "config.toml").write_text(Config().to_toml(), encoding="utf-8")
     yield "started", {"step": 0, "steps": 10, "folder": folder}

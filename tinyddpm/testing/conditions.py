@@ -19,7 +19,7 @@ from tinyddpm.testing.plugin import resolve
 
 SEED = 20
 WIDTH = 6
-"""Of the vector that is asked for."""
+"""Width of the vector that conditions are asked to give."""
 
 
 def check_condition(
@@ -32,28 +32,28 @@ def check_condition(
 ) -> None:
     """Check that a condition keeps its contract, built without a null and with one.
 
-    In float64 on NumPy, with what is given and the weights read-only:
+    In float64 on NumPy, with read-only columns and weights:
 
-    - what it reads has a row for each sample, and its null is of the same columns, shapes and types;
-    - what it makes of samples, if it does, has the columns, shapes and types that it reads, is read as it is, and is
-      the same for a sample whatever the batch, also with random numbers;
-    - what is asked for where nothing is wished can be read, and has words for each sample, or none;
-    - what it tells, also of the null, has the parts and widths that `gives` says, and of each sample alone is the same;
-    - the gradient of every parameter path agrees with central differences at rtol 1e-6, and is added to what is there;
-    - the same call gives the same bits, and nothing is kept without training.
+    - The columns that it reads have a row for each sample, and its null has the same columns, shapes and types.
+    - The columns that it makes of samples (`observed`, if it has that) have the names, shapes and types of those that
+      it reads, are read unchanged, and do not depend on the batch of a sample, with random numbers or without.
+    - The condition for an empty wish can be read, and has words for each sample or for none.
+    - `Told`, also for the null, has the parts and widths that `gives` says, and does not depend on a sample's batch.
+    - The gradient of every parameter agrees with central differences at rtol 1e-6, and is added to the buffer.
+    - No residuals are kept without training.
 
-    Then on array-api-strict where it is installed, against the float64 results.
+    Then on array-api-strict, where it is installed, against the float64 results.
 
     Args:
         factory: its registered name, or the callable `(sample_shape, classes, width, null, **options) -> Condition`.
-        known: what it reads, of at least as many samples as use all of its parameters.
-        sample_shape: of one sample.
+        known: samples for it to read, so many that they use all of its parameters.
+        sample_shape: shape of one sample.
         classes: number of classes, 0 for none.
-        exempt: patterns (fnmatch) of parameter paths whose gradient is truly zero, which is then what is checked.
-        options: of the condition.
+        exempt: patterns (fnmatch) of parameter paths whose gradient is truly zero, and is checked to be.
+        options: options of the condition.
 
     Raises:
-        AssertionError: it does not; the line names the parameter path or the property.
+        AssertionError: the condition breaks its contract; the line names the parameter path or the property.
     """
     build, what = resolve("conditions", factory, arguments=4)
     for null in (False, True):
@@ -80,7 +80,7 @@ class _Runner:
     def forward(
         self, columns: Mapping[str, HostArray], training: bool = False, changed: Mapping[str, HostArray] | None = None
     ) -> tuple[dict[str, HostArray], Saved]:
-        """Return what is told by name, on the host, with some weights changed, and the residuals."""
+        """Return the parts of `Told` by name, on the host, and the residuals; `changed` replaces weights by path."""
         asarray = self.backend.asarray
         w = {path: asarray(array) for path, array in {**self.w, **(changed or {})}.items()}
         given = {name: asarray(column) for name, column in columns.items()}
@@ -90,7 +90,7 @@ class _Runner:
     def gradients(
         self, columns: Mapping[str, HostArray], dtold: Mapping[str, HostArray], start: float = 0.0
     ) -> dict[str, HostArray]:
-        """Return what a buffer that held `start` throughout holds after a backward, by path."""
+        """Return the gradient buffer after a backward, by path; all its elements were `start` before."""
         _, saved = self.forward(columns, training=True)
         buffer = self.backend.asarray(np.full(self.layout.size, start))
         views = self.layout.views(buffer, self.backend.xp)
@@ -101,7 +101,7 @@ class _Runner:
 def _check_observed(
     condition: Condition, columns: Mapping[str, HostArray], sample_shape: tuple[int, ...], what: str
 ) -> None:
-    """Check what a condition makes of samples, if it makes anything of them."""
+    """Check the columns that a condition makes of samples, if it has the method `observed`."""
     observed = getattr(condition, "observed", None)
     if observed is None:
         return
@@ -131,7 +131,7 @@ def _check_observed(
 
 
 def _check_asked(condition: Condition, known: Known, columns: Mapping[str, HostArray], what: str) -> None:
-    """Check what is asked for where nothing is said."""
+    """Check the condition for an empty wish."""
     asked = condition.asked(Wish(), known)
     found = condition.read(asked)
     assert set(found) == set(columns), f"{what}: of what it asks for it reads {sorted(found)}, not {sorted(columns)}"
@@ -141,7 +141,7 @@ def _check_asked(condition: Condition, known: Known, columns: Mapping[str, HostA
 
 
 def _with_null(columns: dict[str, HostArray], null: Mapping[str, HostArray], what: str) -> dict[str, HostArray]:
-    """Return the columns with a row more, of which nothing is said; check that there is a null of their kind."""
+    """Return the columns with the null as a further row; check the null's names, shapes and types."""
     assert set(null) == set(columns), f"{what}: its null has the columns {sorted(null)}, it reads {sorted(columns)}"
     for name, column in columns.items():
         value = np.asarray(null[name])
@@ -155,7 +155,7 @@ def _with_null(columns: dict[str, HostArray], null: Mapping[str, HostArray], wha
 
 
 def _check_told(runner: _Runner, columns: dict[str, HostArray], exempt: Sequence[str]) -> None:
-    """Check what is told, and the gradients, for these columns; see `check_condition`."""
+    """Check `Told` and the gradients for these columns; see `check_condition`."""
     what, n = runner.what, {len(column) for column in columns.values()}
     assert len(n) == 1, f"{what}: its columns have {sorted(n)} rows, they must have one a sample"
     told, saved = runner.forward(columns)
@@ -173,7 +173,7 @@ def _check_told(runner: _Runner, columns: dict[str, HostArray], exempt: Sequence
 
 
 def _check_samples_apart(runner: _Runner, columns: dict[str, HostArray], told: dict[str, HostArray]) -> None:
-    """Check that what is told of a sample does not depend on the others."""
+    """Check that `Told` of a sample does not depend on the other samples of a batch."""
     for i in range(len(next(iter(columns.values())))):
         alone, _ = runner.forward({name: column[i : i + 1] for name, column in columns.items()})
         for part, array in alone.items():
@@ -184,7 +184,7 @@ def _check_samples_apart(runner: _Runner, columns: dict[str, HostArray], told: d
 def _check_gradients(
     runner: _Runner, columns: dict[str, HostArray], told: dict[str, HostArray], exempt: Sequence[str]
 ) -> None:
-    """Check the gradient of each path against central differences, that it is added, and all on array-api-strict."""
+    """Check the gradient of each path: by central differences, that it is added in place, and on array-api-strict."""
     rng = np.random.default_rng(SEED)
     dtold = read_only({part: direction(array.shape, rng) for part, array in told.items() if part != "mask"})
     dw, onto = runner.gradients(columns, dtold), runner.gradients(columns, dtold, start=1.0)

@@ -17,20 +17,20 @@ def check_dataset(
 ) -> None:
     """Check that a data set keeps its contract, with these options.
 
-    Its parts are of the right types, see `tinyddpm.data.base.Dataset`; its description is one line, its classes have
-    different names, its labels are among them, its columns have a row for each sample. Samples come in the order asked
-    for, the same at every reading and opening, and what is read may be written to. A split that it has not is refused
-    with DataError.
+    - Its attributes have the types of `tinyddpm.data.base.Dataset`; the description is one line; names of classes
+      differ, labels number them, and columns have a row for each sample.
+    - `read` returns the samples in the order of the indices, the same ones at every call and every opening, in an array
+      that may be written to.
+    - An unknown split is refused with DataError.
 
     Args:
         dataset: its registered name, or the function `split, data_dir, **options -> Dataset`.
-        split: the split to look at.
-        data_dir: where its files lie, if that has to be said.
+        split: the split to check.
+        data_dir: folder of its files, if it needs one.
         options: its options.
 
     Raises:
-        DataError: it cannot be opened.
-        AssertionError: it does not; the line names the property.
+        AssertionError: it cannot be opened, or breaks its contract; the line names the property.
     """
     function, what = resolve("datasets", dataset, arguments=2)
     name = dataset if isinstance(dataset, str) else getattr(dataset, "__name__", repr(dataset))
@@ -51,7 +51,7 @@ def check_dataset(
 
 
 def _check_reading(found: Dataset, again: Dataset, what: str) -> None:
-    """Check order, repeatability and that what is read is the caller's own."""
+    """Check order and repeatability of the samples, and that writing to them does not change the data set."""
     last = len(found) - 1
     assert len(again) == len(found), f"{what} has {len(found)} samples, and {len(again)} when it is opened again"
     read = found.read(np.asarray([last, 0, last]))

@@ -10,14 +10,14 @@ import numpy as np
 HostArray = np.ndarray[Any, Any]
 
 STEP = 1e-5
-"""Relative step of the central difference; its truncation error is about the square."""
+"""Step of the central difference. Its truncation error is about the square of the step, 1e-10."""
 
 ZERO = 1e-9
-"""A gradient counts as zero below this share of Σ|y dy|: some times what rounding makes of a central difference."""
+"""Share of Σ|y dy| below which a gradient counts as zero: some times the rounding error of a central difference."""
 
 
 def direction(shape: tuple[int, ...], rng: np.random.Generator) -> HostArray:
-    """Return a random direction with every component between 0.5 and 1.5 in size, so that no element can hide."""
+    """Return a random direction whose components have sizes from 0.5 to 1.5, so that each element contributes."""
     return np.asarray(rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape))
 
 
@@ -32,17 +32,17 @@ def check_projection(
 ) -> None:
     """Compare ⟨dx, u⟩ with the central difference of ⟨value(x), dy⟩ along a random direction u.
 
-    The difference may be `rtol` of Σ|dx u|, the sum of what the projection adds up, and the rounding of the two
-    values, a few units of float64 in Σ|y dy| divided by the step. A gradient that is nothing but rounding fails:
-    a comparison of 0 with 0 proves nothing.
+    They may differ by `rtol` times Σ|dx u|, the sum of the sizes of the projection's terms, plus the rounding error of
+    the two values: a few units of float64 in Σ|y dy|, divided by the step. A gradient that is zero to rounding fails,
+    because a comparison of 0 with 0 proves nothing.
 
     Args:
-        value: the function of x alone, float64 to float64, of dy's shape.
-        x: where to differentiate; not written to.
-        dy: the gradient that reaches the value.
-        dx: the gradient to check.
-        rng: draws the direction.
-        name: of x, for the message.
+        value: function from x to y, float64 of dy's shape.
+        x: point at which to differentiate; not written to.
+        dy: gradient of a loss with respect to y.
+        dx: gradient to check, of x's shape.
+        rng: generator of the direction u.
+        name: name of x in the message.
         rtol: relative tolerance.
 
     Raises:
@@ -63,7 +63,7 @@ def check_projection(
 
 
 def read_only(arrays: Mapping[str, HostArray]) -> dict[str, HostArray]:
-    """Return copies that refuse to be written to: a function that mutates its inputs fails on them."""
+    """Return read-only copies: a function that writes to its inputs raises ValueError on them."""
     copies = {name: array.copy() for name, array in arrays.items()}
     for array in copies.values():
         array.flags.writeable = False
@@ -78,7 +78,7 @@ def check_zero(
     rng: np.random.Generator,
     name: str,
 ) -> None:
-    """Check that the gradient is zero to rounding, both as derived and numerically; see `check_projection`."""
+    """Check that a gradient is zero to rounding, as derived and by central difference; see `check_projection`."""
     u = direction(w.shape, rng)
     above, below = value(w + STEP * u), value(w - STEP * u)
     allowed = ZERO * float(np.sum(np.abs(above * dy)))

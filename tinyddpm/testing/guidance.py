@@ -1,4 +1,4 @@
-"""The conformance kit for guidance: a denoiser made of denoisers must still be one."""
+"""The conformance kit for guidance: a denoiser made of denoisers must be a denoiser."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ T = 1000
 TIMES = (0, 300, 999)
 SHAPE = (3, 4, 4, 2)
 TOLERANCE = 1e-3
-"""Of x_t made up again from a float32 prediction."""
+"""Largest error of x_t, of order 1, when computed from a predicted x_0 and eps in float32."""
 
 
 def check_guidance(guidance: str | Callable[..., Denoiser], **options: Any) -> None:
-    """Check that a guidance keeps its contract, on NumPy and on array-api-strict where it is installed.
+    """Check that a guidance keeps its contract, on NumPy, and on array-api-strict where it is installed.
 
-    What it makes says one x_0 and eps that make up x_t, of x_t's shape and type; where all its sides say the same it
-    says that too; the learned variance is the conditional's; inputs are not written to; the same inputs give the same
-    bits; samples do not see each other.
+    - The guided denoiser predicts an x_0 and eps of x_t's shape and type, from which x_t can be computed.
+    - If all its denoisers predict the same, it predicts that too.
+    - The learned variance is that of the conditional denoiser.
+    - Inputs are not written to, the same inputs give the same bits, and samples do not depend on their batch.
 
     Args:
-        guidance: its registered name, or the function, see `tinyddpm.guidance.Guidance`. One with an option `weak` is
-            given a model for it.
-        options: of the guidance.
+        guidance: its registered name, or the function, see `tinyddpm.guidance.Guidance`. A denoiser is passed as its
+            option `weak`, if it has that.
+        options: options of the guidance.
 
     Raises:
-        AssertionError: it does not; the line names the property.
+        AssertionError: the guidance breaks its contract; the line names the property.
     """
     function, what = resolve("guidance", guidance, arguments=2)
     host = _Sides(load_backend("numpy"), function, options)
@@ -62,14 +63,14 @@ def check_guidance(guidance: str | Callable[..., Denoiser], **options: Any) -> N
 
 
 class _Sides:
-    """A guidance between denoisers that shrink x_t, each by its own share."""
+    """A guidance, and simple denoisers for it: each predicts x_0 as a fixed share of x_t."""
 
     def __init__(self, backend: Backend, function: Callable[..., Denoiser], options: dict[str, Any]) -> None:
         self.process = GaussianProcess(backend, make_betas("linear", T))
         self.function, self.options = function, options
 
     def side(self, share: float) -> Lone:
-        """Return the denoiser that predicts a share of x_t, and that share as the learned variance."""
+        """Return the denoiser that predicts x_0 = share · x_t, and `share` as the fraction of the learned variance."""
 
         def denoiser(x_t: Array, t: int) -> Prediction:
             x_0 = share * x_t
@@ -79,7 +80,7 @@ class _Sides:
         return Lone(self.process, denoiser)
 
     def guided(self, shares: tuple[float, float]) -> Denoiser:
-        """Return what the guidance makes of a conditional and another side with these shares."""
+        """Return the guided denoiser of two denoisers, the conditional and the other one, with these shares."""
         conditional, other = (self.side(share) for share in shares)
         weak = {"weak": other} if "weak" in registry.options(self.function) else {}
         return self.function(conditional, other, **{**weak, **self.options})
@@ -99,7 +100,7 @@ def _apart(a: Array, b: Array) -> float:
 
 
 def _check_standard(host: _Sides, x: HostArray, what: str) -> None:
-    """Check that nothing is asked for beyond the array API standard, where array-api-strict can tell."""
+    """Check that the guidance needs only the array API standard, if array-api-strict is installed."""
     try:
         import array_api_strict
     except ImportError:

@@ -14,8 +14,10 @@ from tinyddpm.testing.gradients import HostArray, read_only
 from tinyddpm.testing.plugin import resolve
 
 TOLERANCE = 1e-4
-"""Between the features of a sample alone and in a batch, in float32, as a share of the largest number."""
+"""Largest difference of a sample's features alone and in a batch, in float32, as a share of the largest feature."""
+
 SIDE = 12
+"""Side of the test images in pixels."""
 
 
 def check_feature(
@@ -23,18 +25,19 @@ def check_feature(
 ) -> None:
     """Check that features keep their contract, with these options, on a backend.
 
-    Their description and their resize are one line; features are float32 (n, D), finite, and logits float32 (n, K);
-    samples are not written to and do not see each other; different samples have different features; the same samples
-    give the same bits.
+    - Their description and their resize are one line each.
+    - Features are float32 (n, D), logits float32 (n, K), and all finite.
+    - Samples are not written to, and their features do not depend on the batch.
+    - Different samples have different features, the same samples the same bits.
 
     Args:
         features: their registered name, or the callable `backend, **options -> Features`.
-        samples: what to look at, at least three that differ: points, say. Grey and coloured noise if not given.
-        backend: where to compute.
-        options: of the features.
+        samples: at least three different samples, such as points; grey and coloured noise if not given.
+        backend: name of the backend.
+        options: options of the features.
 
     Raises:
-        AssertionError: they do not; the line names the property.
+        AssertionError: the features break their contract; the line names the property.
     """
     make, what = resolve("features", features, arguments=1)
     found = make(load_backend(backend), **options)
@@ -70,15 +73,15 @@ def _check_seen(features: Features, samples: HostArray, what: str) -> None:
 def check_metric(metric: str | Metric, **options: Any) -> None:
     """Check that a metric keeps its contract, with these options.
 
-    It returns finite numbers by name, the same at the second call; features are not written to; it does without
-    labels, captions and logits, and without training samples if it does not say that it needs them.
+    It returns finite numbers by name, the same ones at a second call, and does not write to features. It also works
+    without labels, captions and logits, and without training samples unless its attribute `needs` names them.
 
     Args:
         metric: its registered name, or the callable `sets, **options -> {name: number}`.
-        options: of the metric.
+        options: options of the metric.
 
     Raises:
-        AssertionError: it does not; the line names the property.
+        AssertionError: the metric breaks its contract; the line names the property.
     """
     function, what = resolve("metrics", metric, arguments=1)
     rng = np.random.default_rng(0)

@@ -20,15 +20,15 @@ from tinyddpm.testing.gradients import HostArray, check_projection, check_zero, 
 from tinyddpm.testing.plugin import resolve
 
 TIMES = (0, 37, 931)
-"""Steps of one batch, as integers: the first, a small and a large one."""
+"""Times t of the samples in a batch: the first, a small and a large one."""
 
 SEED = 20
 
 OFFERED = Widths(vector=0, tokens=5, image=3)
-"""What a network is built for; the vector is as wide as it says."""
+"""Widths of the tokens and the image that a network is built for; the network chooses the width of the vector."""
 
 LENGTH = 4
-"""Tokens that are told."""
+"""Number of tokens of a sample."""
 
 
 def check_network(
@@ -40,28 +40,29 @@ def check_network(
 ) -> None:
     """Check that a network keeps its contract: parameters, shapes, types, gradients, purity.
 
-    The network is told all that it takes. All parameters are drawn at random, so that no layer that starts at zero
-    hides another. In float64 on NumPy, with inputs, weights and dy read-only, and with dropout where there is one:
+    The network gets every part of `Told` that it takes. All parameters are random, because a layer that starts at zero
+    would hide the gradients of others. In float64 on NumPy, with read-only inputs, weights and dy, and with dropout if
+    the network has it:
 
-    - the gradient of every parameter path, of x and of what is told agree with central differences at rtol 1e-6, and
-      none is zero;
-    - tokens that a mask leaves out change nothing, and their gradient is zero;
-    - gradients are added to what is there; nothing is kept without training;
-    - the same call gives the same bits, also when two passes are interleaved, and samples do not see each other;
-    - the gradients have the same bits where blocks are run again on the way back.
+    - The gradients of every parameter, of x and of the parts of `Told` agree with central differences at rtol 1e-6, and
+      none is zero.
+    - Masked tokens do not change the prediction, and their gradient is zero.
+    - Gradients are added to the buffer, and no residuals are kept without training.
+    - The same call gives the same bits, also when two passes are interleaved, and samples do not depend on their batch.
+    - Gradients have the same bits when blocks are recomputed in the backward pass.
 
     Then in float32, and on array-api-strict where it is installed, against the float64 results.
 
     Args:
         factory: its registered name, or the callable `(sample_shape, told, out_channels, **options) -> Network`.
-        sample_shape: of one sample.
-        out_channels: channels to predict.
-        exempt: patterns (fnmatch) of parameter paths whose gradient is truly zero, which is then what is checked;
-            "*/k/b", for one: softmax is blind to a shift of all scores, and so to the keys' bias.
-        options: of the network.
+        sample_shape: shape of one sample.
+        out_channels: number of channels to predict.
+        exempt: patterns (fnmatch) of parameter paths whose gradient is truly zero, and is checked to be. An example is
+            "*/k/b": the bias of keys shifts all scores of a query alike, which softmax ignores.
+        options: options of the network.
 
     Raises:
-        AssertionError: it does not; the line names the parameter path or the property.
+        AssertionError: the network breaks its contract; the line names the parameter path or the property.
     """
     build, what = resolve("networks", factory, arguments=3)
     network = build(sample_shape, OFFERED, out_channels, **options)
@@ -84,7 +85,11 @@ def check_network(
 
 
 def random_weights(network: Network | Condition, seed: int = SEED) -> dict[str, HostArray]:
-    """Return float64 weights by path, all random: of variance 1 / fan-in around a constant initial value or 0."""
+    """Return random float64 weights by path.
+
+    Their mean is the parameter's initial value if that is constant, else 0. Their variance is 1 / fan-in, for vectors
+    1/4.
+    """
     rng = np.random.default_rng(seed)
     weights = {}
     for parameter in network.parameters:
@@ -96,7 +101,7 @@ def random_weights(network: Network | Condition, seed: int = SEED) -> dict[str, 
 
 @dataclass(frozen=True)
 class _Batch:
-    """What a network is called with: host arrays that refuse to be written to."""
+    """The inputs of a network, as read-only arrays on the host."""
 
     w: dict[str, HostArray]
     x: HostArray
@@ -106,13 +111,13 @@ class _Batch:
     samples: HostArray
 
     def one(self, i: int) -> _Batch:
-        """Return sample i alone."""
+        """Return the batch of sample i alone."""
         row = slice(i, i + 1)
         told = {part: values[row] for part, values in self.told.items()}
         return _Batch(self.w, self.x[row], self.t[row], told, self.dout[row], self.samples[row])
 
     def astype(self, dtype: Any) -> _Batch:
-        """Return the batch with its real numbers in another type."""
+        """Return the batch with its floating-point arrays in another type."""
         real = read_only({"x": self.x.astype(dtype), "dout": self.dout.astype(dtype)})
         w = read_only({path: array.astype(dtype) for path, array in self.w.items()})
         told = {part: array.astype(dtype) for part, array in self.told.items() if part != "mask"}
@@ -124,7 +129,7 @@ _Gradients: TypeAlias = tuple[HostArray, dict[str, HostArray], dict[str, HostArr
 
 @dataclass(frozen=True)
 class _Result:
-    """What a forward in training and its backward gave, on the host."""
+    """The prediction and the gradients of one forward and backward in training, on the host."""
 
     out: HostArray
     dx: HostArray
@@ -132,14 +137,14 @@ class _Result:
     dtold: dict[str, HostArray]
 
     def arrays(self) -> dict[str, HostArray]:
-        """Return all of it, by the names that messages use."""
+        """Return all arrays by the names that messages use."""
         gradients = {f"gradient of {path}": gradient for path, gradient in self.dw.items()}
         gradients |= {f"gradient of the {part} told": gradient for part, gradient in self.dtold.items()}
         return {"the prediction": self.out, "dx": self.dx, **gradients}
 
 
 class _Runner:
-    """A network on one backend. Whatever it raises becomes an AssertionError that says when."""
+    """A network on one backend. Errors that it raises become an AssertionError that names the call."""
 
     def __init__(self, network: Network, backend: Backend, what: str) -> None:
         self.network, self.backend, self.what = network, backend, what
@@ -148,7 +153,7 @@ class _Runner:
     def forward(
         self, batch: _Batch, training: bool = False, dropout: bool = True, recompute: bool = False
     ) -> tuple[HostArray, Saved]:
-        """Return the prediction, on the host, and the residuals as the network returns them."""
+        """Return the prediction, on the host, and the network's residuals."""
         ops = load_operations(self.backend, training, recompute)
         w, told = self._on_device(batch.w), Told(**self._on_device(batch.told))
         x, t = map(self.backend.asarray, (batch.x, batch.t))
@@ -158,7 +163,7 @@ class _Runner:
         return self.backend.to_numpy(out), saved
 
     def backward(self, saved: Saved, batch: _Batch, start: float = 0.0) -> _Gradients:
-        """Return dx, what a gradient buffer that held `start` throughout holds afterwards, by path, and dtold."""
+        """Return dx, the gradient buffer by path, whose elements were `start` before, and dtold by part."""
         buffer = self.backend.asarray(np.full(self.layout.size, start, batch.dout.dtype))
         views = self.layout.views(buffer, self.backend.xp)
         with self._blamed("backward", "with a read-only dout"):
@@ -169,7 +174,7 @@ class _Runner:
         return self.backend.to_numpy(dx), self._on_host(views), self._on_host(parts)
 
     def both(self, batch: _Batch, start: float = 0.0) -> _Result:
-        """Return a forward in training and its backward."""
+        """Return the result of a forward and a backward in training."""
         out, saved = self.forward(batch, training=True)
         return _Result(out, *self.backward(saved, batch, start))
 
@@ -204,7 +209,7 @@ def _draw_batch(network: Network, sample_shape: tuple[int, ...], out_channels: i
 
 
 def _draw_told(takes: Widths, sample_shape: tuple[int, ...], rng: np.random.Generator) -> dict[str, HostArray]:
-    """Return all that a network takes; of the first sample's tokens some are not there, of the last's none."""
+    """Return the parts of `Told` that a network takes. One token of the first sample is masked, all of the last one."""
     n, told = len(TIMES), dict[str, HostArray]()
     if takes.vector:
         told["vector"] = rng.standard_normal((n, takes.vector))
@@ -217,14 +222,14 @@ def _draw_told(takes: Widths, sample_shape: tuple[int, ...], rng: np.random.Gene
 
 
 def _check_takes(network: Network, what: str) -> None:
-    """Check that a network takes parts of the widths that it is offered, or does not take them."""
+    """Check that a network takes tokens and image in the widths that it is offered, or not at all."""
     for part in ("tokens", "image"):
         taken, offered = getattr(network.takes, part), getattr(OFFERED, part)
         assert taken in (0, offered), f"{what} takes {part} of width {taken}, where it will be told {offered}"
 
 
 def _check_mask(runner: _Runner, batch: _Batch) -> None:
-    """Check that what is said by tokens that are not there changes nothing."""
+    """Check that masked tokens do not change the prediction and have no gradient."""
     if "tokens" not in batch.told:
         return
     mask = batch.told["mask"]
@@ -239,7 +244,7 @@ def _check_mask(runner: _Runner, batch: _Batch) -> None:
 
 
 def _check_parameters(network: Network, exempt: Sequence[str], what: str) -> None:
-    """Check that the paths make a layout, and that every exempt pattern means one of them."""
+    """Check that the parameters make a layout, and that every exempt pattern matches one of their paths."""
     try:
         layout = Layout(network.parameters)
     except ConfigError as error:
@@ -294,7 +299,7 @@ def _check_accumulation(runner: _Runner, batch: _Batch) -> None:
 
 
 def _check_stateless(runner: _Runner, a: _Batch, b: _Batch) -> None:
-    """Check that two passes give the same bits one after the other and interleaved: no layer remembers anything."""
+    """Check that two passes give the same bits in sequence and interleaved, so that no layer holds state."""
     apart = runner.both(a), runner.both(b)
     (out_a, saved_a), (out_b, saved_b) = (runner.forward(batch, training=True) for batch in (a, b))
     mixed = _Result(out_a, *runner.backward(saved_a, a)), _Result(out_b, *runner.backward(saved_b, b))
@@ -306,7 +311,7 @@ def _check_stateless(runner: _Runner, a: _Batch, b: _Batch) -> None:
 
 
 def _check_recomputed(runner: _Runner, batch: _Batch) -> None:
-    """Check that blocks that are run again on the way back do what they did on the way there."""
+    """Check that gradients have the same bits when blocks are recomputed in the backward pass."""
     kept = runner.both(batch).arrays()
     out, saved = runner.forward(batch, training=True, recompute=True)
     for name, array in _Result(out, *runner.backward(saved, batch)).arrays().items():
@@ -316,7 +321,7 @@ def _check_recomputed(runner: _Runner, batch: _Batch) -> None:
 
 
 def _check_samples_apart(runner: _Runner, batch: _Batch) -> None:
-    """Check that what is predicted for a sample does not depend on the batch it is in."""
+    """Check that the prediction for a sample does not depend on its batch."""
     together, _ = runner.forward(batch)
     for i in range(len(batch.x)):
         alone, _ = runner.forward(batch.one(i))
@@ -325,7 +330,7 @@ def _check_samples_apart(runner: _Runner, batch: _Batch) -> None:
 
 
 def _check_float32(runner: _Runner, batch: _Batch) -> None:
-    """Check that float32 stays float32 and gives what float64 gives, to 1e-3 of the largest element."""
+    """Check that float32 stays float32, and agrees with float64 to 1e-3 of the largest element."""
     exact, single = runner.both(batch), runner.both(batch.astype(np.float32))
     for name, array in single.arrays().items():
         assert array.dtype == np.float32, f"{runner.what}: {name} is {array.dtype} for float32 inputs"
@@ -333,7 +338,7 @@ def _check_float32(runner: _Runner, batch: _Batch) -> None:
 
 
 def _check_standard(runner: _Runner, batch: _Batch) -> None:
-    """Check that the network asks for nothing beyond the array API standard, where array-api-strict can tell."""
+    """Check that the network needs only the array API standard, if array-api-strict is installed."""
     try:
         import array_api_strict
     except ImportError:
@@ -343,7 +348,7 @@ def _check_standard(runner: _Runner, batch: _Batch) -> None:
 
 
 def _assert_all_close(actual: _Result, expected: _Result, rtol: float, what: str) -> None:
-    """Compare within `rtol` of the largest element of each array, or of the largest gradient: one may be truly zero."""
+    """Compare arrays within `rtol` of their largest element, gradients within that of all, since one may be zero."""
     largest = {name: float(np.max(np.abs(array))) for name, array in expected.arrays().items()}
     floor = max(size for name, size in largest.items() if name.startswith("gradient"))
     for name, array in expected.arrays().items():

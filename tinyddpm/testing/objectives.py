@@ -19,7 +19,7 @@ from tinyddpm.testing.gradients import HostArray, check_projection
 from tinyddpm.testing.plugin import resolve
 
 N = C = 4
-"""As many channels as samples: a weight of samples that is spread along channels does not fail by its shape."""
+"""Numbers of samples and channels. They are equal, so that weights broadcast along the wrong axis fail by value."""
 
 T = 20
 TIMES = np.array([0, 19, 7, 0])
@@ -30,19 +30,20 @@ def check_objective(
 ) -> None:
     """Check that an objective keeps its contract, with these options, for networks that predict eps and v.
 
-    Its class says whether it learns a variance, takes weights, and which law of t is its own; losses are (N,), each
-    that of its sample alone; the gradient is that of share times their mean, by projection, and that of the mean of
-    losses with a weight for each sample; and no input is written to.
+    - Its class has the attributes `learned_variance`, `weighted` and `times`, the name of a law of t.
+    - Losses have shape (N,), and each depends on its sample alone.
+    - The gradient agrees with central differences of mean(share · losses), for a number and for an array (N,) as share.
+    - No input is written to.
 
     Args:
         objective: its registered name, or the class.
-        detached: whether the gradient of the prediction is meant to be another than the loss's, as `hybrid`'s is.
-            That of the variance is compared all the same.
+        detached: whether the gradient of the prediction deliberately differs from the loss's, as for `hybrid`. That of
+            the variance is checked all the same.
         rtol: relative tolerance of the projection.
         options: its options.
 
     Raises:
-        AssertionError: it does not; the line names the property.
+        AssertionError: the objective breaks its contract; the line names the property.
     """
     kind, what = resolve("objectives", objective, arguments=3)
     learned, weighted = getattr(kind, "learned_variance", None), getattr(kind, "weighted", None)
@@ -68,7 +69,7 @@ def check_objective(
 
 
 def _check_losses(made: Objective, out: HostArray, batch: Noised, what: str) -> None:
-    """Check shape, and that each sample has its own."""
+    """Check the shape of the losses, and that each depends on its sample alone."""
     ops = Operations(load_backend("numpy"))
     losses = made.forward(ops, out, batch)[0]
     assert np.shape(losses) == (N,), f"{what}: losses have shape {np.shape(losses)}, there are {N} samples"
@@ -81,7 +82,7 @@ def _check_losses(made: Objective, out: HostArray, batch: Noised, what: str) -> 
 def _check_gradients(
     made: Objective, out: HostArray, batch: Noised, what: str, first: int, rng: np.random.Generator, rtol: float
 ) -> None:
-    """Check the gradient of the channels from `first` on, for a share and for a weight of each sample."""
+    """Check the gradient of the channels from `first` on, for one share and for a share of each sample."""
     ops = Operations(load_backend("numpy"), training=True)
     weight = rng.uniform(0.5, 2, N)
 

@@ -21,15 +21,15 @@ T = 50
 def check_parametrisation(parametrisation: str | Callable[..., Coefficients], **options: Any) -> None:
     """Check that a parametrisation keeps its contract, with these options.
 
-    On several chains: coefficients are float64 of shape (T,), finite and the same at every call; the scale is above 0;
-    F says something of x_0 at every time, so that x_0 and eps come back from x_t and F.
+    On several chains, coefficients are float64 of shape (T,), finite, and the same at every call; the scale is above 0;
+    and x_0 and eps can be computed from x_t and F at every time.
 
     Args:
         parametrisation: its registered name, or the function `alpha_bar, **options -> Coefficients`.
         options: its options.
 
     Raises:
-        AssertionError: it does not; the line names the schedule and the property.
+        AssertionError: the parametrisation breaks its contract; the line names the schedule and the property.
     """
     function, name = resolve("parametrisations", parametrisation, arguments=1)
     x_0, eps = np.random.default_rng(0).standard_normal((2, T, 3))

@@ -1,4 +1,4 @@
-"""What every kind of plugin promises: it can be found, and its options are keyword-only with defaults."""
+"""The contract of every kind of plugin: it can be found by name, and its options are keyword-only with defaults."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tinyddpm import registry
 
 
 def resolve(group: str, plugin: str | Callable[..., Any], arguments: int) -> tuple[Callable[..., Any], str]:
-    """Return the plugin itself, loaded if it is given by its registered name, and how messages call it.
+    """Return the plugin, loaded if it is given by its registered name, and its name for messages.
 
     Args:
         group: a group of the registry, such as "networks".
         plugin: a registered name, or the callable.
-        arguments: how many positional arguments the group has; whatever follows them is an option.
+        arguments: number of positional arguments in the group's contract; later parameters are options.
 
     Raises:
-        RegistryError: no such name, or its plugin cannot be loaded.
+        RegistryError: there is no such name, or its plugin cannot be loaded.
         AssertionError: an option is not keyword-only, or has no default.
     """
     function = registry.load(group, plugin) if isinstance(plugin, str) else plugin

@@ -14,16 +14,16 @@ from tinyddpm.testing.plugin import resolve
 
 
 def check_preset(preset: str | Callable[[], dict[str, Any]]) -> None:
-    """Check that a preset keeps its contract: it says what samples it is for, and makes a model for them.
+    """Check that a preset keeps its contract: it gives the shape of its samples, and a model for them can be made.
 
-    Its settings are known and in range, every part that they name is installed and takes its options, and they survive
-    being written as TOML.
+    Its settings are known and in range, every part that they name is installed and takes its options, and they are the
+    same after writing to TOML and reading back.
 
     Args:
         preset: its registered name, or the function `() -> tables`.
 
     Raises:
-        AssertionError: it does not; the line says what is wrong.
+        AssertionError: the preset breaks its contract; the line names the property.
     """
     function, what = resolve("presets", preset, arguments=0)
     try:

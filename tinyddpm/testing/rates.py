@@ -14,15 +14,15 @@ from tinyddpm.training.rates import Table
 def check_rate(rate: str | Callable[..., Table], **options: Any) -> None:
     """Check that a rate keeps its contract, with these options.
 
-    For one step, few and many: as many shares as steps, float64, finite, none below 0, the first one above it; the same
-    at every call.
+    For 1, 2, 7 and 1000 steps, it returns a share for each step: float64, finite, not below 0, the first one above 0,
+    and the same at every call.
 
     Args:
         rate: its registered name, or the function `steps, **options -> shares`.
         options: its options.
 
     Raises:
-        AssertionError: it does not; the line names the number of steps and the property.
+        AssertionError: the rate breaks its contract; the line names the number of steps and the property.
     """
     function, what = resolve("rates", rate, arguments=1)
     for steps in (1, 2, 7, 1000):

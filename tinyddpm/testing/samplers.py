@@ -1,4 +1,4 @@
-"""The conformance kit for samplers: they must draw a known Gaussian rightly with an exact denoiser."""
+"""The conformance kit for samplers: with an exact denoiser, they must draw samples of a known Gaussian."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ T = 1000
 SEED = 20
 SAMPLES = 40_000
 FALSE_ALARM = 1e-6
-"""The probability that a sampler whose law is within `tolerance` fails, over all statistics of one check."""
+"""Probability that a check fails a sampler whose law is within `tolerance`, over all its statistics together."""
 
 MEAN = np.asarray([0.5, -0.25])
 FACTOR = np.asarray([[0.8, 0.0], [0.3, 0.4]])
-"""The data are x_0 = MEAN + FACTOR z, z ~ N(0, I): correlated, and of unequal spread."""
+"""The data are x_0 = MEAN + FACTOR z, z ~ N(0, I): correlated, with different variances."""
 
 DIRECTIONS = np.asarray([[1.0, 0.0], [0.0, 1.0], [sqrt(0.5), sqrt(0.5)]])
-"""Variances along these three determine a covariance in the plane."""
+"""Unit vectors, shape (3, 2): the variances along these three determine a covariance in the plane."""
 
 
 def check_sampler(
     sampler: str | Callable[..., Iterator[Step]], steps: int | None = None, tolerance: float = 0.02, **options: Any
 ) -> None:
-    """Check that a sampler keeps its contract, and draws a correlated Gaussian rightly with its exact denoiser.
+    """Check that a sampler keeps its contract, and draws a correlated Gaussian with its exact denoiser.
 
-    The contract: one `Step` per pair of times, in order, the denoiser asked at times of the chain; inputs are not
-    written to, nor is a step once it is yielded; the same inputs give the same bits; samples do not see each other;
-    float32 stays float32; the last step adds no noise. On NumPy, and on array-api-strict where it is installed.
+    The contract: one `Step` per pair of times, in order; the denoiser is called at times of the chain; inputs and
+    yielded steps are not written to; the same inputs give the same bits; samples do not depend on their batch; float32
+    stays float32; the last step adds no noise. It is checked on NumPy, and on array-api-strict where it is installed.
 
-    The law: 40,000 samples, whitened by the exact mean and covariance, must look like N(0, I) along three directions
-    that determine a covariance: mean, variance and distribution function within bounds that a true N(0, I) leaves
-    with probability 1e-6 over all of them, plus `tolerance`. The seed is fixed, so a check that passes keeps passing.
+    The law: 40,000 samples are whitened by the exact mean and covariance. Along three directions, which determine a
+    covariance, mean, variance and distribution function must be those of N(0, I), within bounds that samples of N(0, I)
+    exceed with probability 1e-6, plus `tolerance`. The seed is fixed, so a check that passes keeps passing.
 
     Args:
         sampler: its registered name, or the function, see `tinyddpm.samplers.Sampler`.
-        steps: how many steps draw the Gaussian on the linear schedule with T = 1000; all by default.
-        tolerance: what the steps' size may do to mean (in standard deviations), variance (relative) and distribution
-            function, beyond statistics.
-        options: of the sampler.
+        steps: number of steps that draw the Gaussian, on the linear schedule with T = 1000; all by default.
+        tolerance: error due to the length of steps that is allowed in mean (in standard deviations), variance
+            (relative) and distribution function.
+        options: options of the sampler.
 
     Raises:
-        AssertionError: it does not; the line names the property.
+        AssertionError: the sampler breaks its contract; the line names the property.
     """
     function, what = resolve("samplers", sampler, arguments=5)
     host = _Gaussian(load_backend("numpy"), lambda *arguments: function(*arguments, **options), what)
@@ -67,7 +67,7 @@ def check_sampler(
 
 
 class _Gaussian:
-    """A sampler at work on a process whose data are a known Gaussian, with the denoiser that is exact for it."""
+    """A sampler on a process whose data are a known Gaussian, with the exact denoiser of that."""
 
     def __init__(self, backend: Backend, sampler: Callable[..., Iterator[Step]], what: str) -> None:
         self.backend, self.sampler, self.what = backend, sampler, what
@@ -85,7 +85,7 @@ class _Gaussian:
         return Prediction(x_0, (x_t - sqrt(alpha_bar) * x_0) / sqrt(1 - alpha_bar))
 
     def run(self, x: HostArray, steps: int | None, noise: HostNoise | None = None) -> Iterator[Step]:
-        """Yield the steps from x, on this backend, with reproducible noise unless it is given."""
+        """Yield the steps from x on this backend, with noise of a fixed seed if `noise` is not given."""
         draw = noise or _noise(x)
 
         def on_device(t: int) -> Array:
@@ -95,7 +95,7 @@ class _Gaussian:
         return self.sampler(self.process, self.denoiser, start, trailing_pairs(T, steps), on_device)
 
     def final(self, x: HostArray, steps: int | None, noise: HostNoise | None = None) -> HostArray:
-        """Return the sample, on the host."""
+        """Return the samples, on the host."""
         *_, last = self.run(x, steps, noise)
         return self.backend.to_numpy(last.x)
 
@@ -118,7 +118,7 @@ def _frozen(array: HostArray) -> HostArray:
 
 
 def _check_steps(host: _Gaussian, steps: int) -> None:
-    """Check what is yielded: as many steps as asked, in order, of x's shape and type, never written to again."""
+    """Check the yielded steps: their times, x's shape and type, and that they are not written to later."""
     x = _start(5)
     seen = []
     try:
@@ -141,7 +141,7 @@ def _check_steps(host: _Gaussian, steps: int) -> None:
 
 
 def _check_last_step(host: _Gaussian) -> None:
-    """Check that the noise of the step to the data leaves no trace in the sample."""
+    """Check that the noise of the step to the data does not change the sample."""
     x, pairs = _start(5), trailing_pairs(T, 7)
     usual = _noise(x)
     other = host.final(x, 7, lambda t: usual(t) + (t == pairs[-1][0]))
@@ -149,7 +149,7 @@ def _check_last_step(host: _Gaussian) -> None:
 
 
 def _check_samples_apart(host: _Gaussian) -> None:
-    """Check that a sample does not depend on the batch it is drawn in."""
+    """Check that a sample does not depend on its batch."""
     x = _start(5)
     noise = _noise(x)
     together = host.final(x, 7)
@@ -159,7 +159,7 @@ def _check_samples_apart(host: _Gaussian) -> None:
 
 
 def _check_standard(host: _Gaussian) -> None:
-    """Check that the sampler asks for nothing beyond the array API standard, where array-api-strict can tell."""
+    """Check that the sampler needs only the array API standard, if array-api-strict is installed."""
     try:
         import array_api_strict
     except ImportError:
@@ -177,7 +177,7 @@ def _check_standard(host: _Gaussian) -> None:
 def _check_time(host: _Gaussian, steps: int | None, tolerance: float) -> None:
     """Check the law of the samples against N(0, I), after whitening, along each direction.
 
-    Bounds that hold for every n, δ being each one's share of the false alarm: the mean is N(0, 1/n); n times the
+    The bounds hold for every n, where δ is the probability of a false alarm of each: the mean is N(0, 1/n); n times the
     variance about 0 is χ²_n, within 2 √(n ln 1/δ) + 2 ln 1/δ of n (Laurent, Massart 2000, lemma 1); the empirical
     distribution function is within √(ln(2/δ) / 2n) (Dvoretzky, Kiefer, Wolfowitz 1956, with Massart's constant 1990).
     """

@@ -13,12 +13,13 @@ from tinyddpm.errors import ConfigError
 from tinyddpm.testing.plugin import resolve
 
 LENGTHS = (50, 100, 1000)
-"""The T that are tried. A schedule may refuse a short chain, with ConfigError; 1000 is DDPM's and must work."""
+"""Lengths T to check. A schedule may refuse short chains with ConfigError, but not `FULL_LENGTH`."""
 
 FULL_LENGTH = 1000
+"""T of DDPM, which every schedule must take."""
 
 END = 0.01
-"""What may be left of the image, as sqrt(alpha_bar_T), at T = 1000: sampling starts from pure noise."""
+"""Largest sqrt(alpha_bar_T) at T = 1000, the share of the image that is left: sampling starts from pure noise."""
 
 
 def check_schedule(schedule: str | Callable[..., Betas], **options: Any) -> None:
@@ -32,7 +33,7 @@ def check_schedule(schedule: str | Callable[..., Betas], **options: Any) -> None
         options: its options.
 
     Raises:
-        AssertionError: it does not; the line names T and the property.
+        AssertionError: the schedule breaks its contract; the line names T and the property.
     """
     function, what = resolve("schedules", schedule, arguments=1)
     for T in LENGTHS:
@@ -47,7 +48,7 @@ def check_schedule(schedule: str | Callable[..., Betas], **options: Any) -> None
 
 
 def _check_range(betas: Any, T: int, what: str) -> None:
-    """Check type, shape, range, and how alpha_bar falls."""
+    """Check type, shape and range of the betas, and that alpha_bar falls to its end."""
     try:
         check_betas(betas, what)
     except ConfigError as error:
@@ -61,6 +62,6 @@ def _check_range(betas: Any, T: int, what: str) -> None:
 
 
 def _check_repeatable(betas: Betas, again: Betas, what: str) -> None:
-    """Check that the schedule keeps no array that a caller could write to, and draws no random number."""
+    """Check that two calls give equal betas, in arrays that share no memory."""
     assert np.array_equal(betas, again), f"{what}: two calls give different betas"
     assert not np.shares_memory(betas, again), f"{what}: two calls return the same memory, which a caller may write to"

@@ -18,15 +18,15 @@ CHAINS = (("linear", 1000), ("cosine", 50))
 def check_spacing(spacing: str | Callable[..., Floats], **options: Any) -> None:
     """Check that a spacing keeps its contract, with these options.
 
-    On chains of 1000 and 50, for one step, few, many and all: as many times as steps, real numbers that start at T − 1
-    and fall and stay above −1, the same at every call; alpha_bar is not written to.
+    On chains of T = 1000 and 50, for 1, 2, 7, T / 2 and T steps, it returns a time for each step: real numbers that
+    start at T − 1, fall, stay above −1 and are the same at every call. alpha_bar is not written to.
 
     Args:
         spacing: its registered name, or the function `alpha_bar, steps, **options -> times`.
         options: its options.
 
     Raises:
-        AssertionError: it does not; the line names T, the number of steps and the property.
+        AssertionError: the spacing breaks its contract; the line names T, the number of steps and the property.
     """
     function, what = resolve("spacings", spacing, arguments=2)
     for schedule, T in CHAINS:

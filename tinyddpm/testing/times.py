@@ -16,21 +16,21 @@ from tinyddpm.testing.plugin import resolve
 
 T = 20
 MANY = 400_000
-"""Draws that reach each of T times, where a thousandth of them is uniform, with probability 1 − 4e-8."""
+"""Number of draws. If a thousandth of them is uniform over T times, they miss a time with probability 4e-8 at most."""
 
 
 def check_time(law: str | Callable[..., Law], **options: Any) -> None:
-    """Check that a law of t keeps its contract, with these options, before it has heard any losses and after.
+    """Check that a law of t keeps its contract, with these options, before and after it is told losses.
 
-    Times are int64 from 0 to T − 1 and reach all of them; weights are above 0 and have mean 1; a sample's time depends
-    on the seed, the step and its own place alone; and a law that is unpacked draws as the one that was packed.
+    Times are int64 from 0 to T − 1, and each of these is drawn; weights are above 0 and have mean 1; a sample's time
+    depends only on the seed, the step and the sample's place; and a law that is unpacked draws as the packed one did.
 
     Args:
         law: its registered name, or the callable `process, **options -> Law`.
         options: its options.
 
     Raises:
-        AssertionError: it does not; the line names the property.
+        AssertionError: the law breaks its contract; the line names the property.
     """
     kind, name = resolve("times", law, arguments=1)
     process = GaussianProcess(load_backend("numpy"), make_betas("cosine", T))

@@ -17,7 +17,7 @@ N = 48
 SEED = 20
 STEPS = (0, 5)
 TOLERANCE = 1e-5
-"""Between the same transform on two backends, whose roots and cosines differ in their last places."""
+"""Largest difference of a transform on two backends, whose roots and cosines differ in their last places."""
 
 
 def check_transform(
@@ -27,21 +27,21 @@ def check_transform(
 
     On 48 random samples, which are read-only:
 
-    - shape and type are kept, and the range [−1, 1] of images;
-    - it says as many finite float32 numbers of each sample as it has `numbers`, and where they are all zero the sample
-      is as it was, bit for bit;
-    - the same call gives the same bits, and what is done to a sample depends on its index, not on the others;
-    - some samples are changed, or said to be.
+    - The results have the samples' shape and type, and images stay in [−1, 1].
+    - The numbers that describe the transform of a sample are finite float32, as many as its attribute `numbers` says.
+      If they are all zero, the sample is unchanged bit for bit.
+    - The same call gives the same bits, and the transform of a sample depends on its index, not on its batch.
+    - Some samples are changed, or have numbers that are not zero.
 
-    Then on array-api-strict where it is installed, to rounding, without shapes that depend on numbers.
+    Then on array-api-strict, where it is installed, to rounding, without shapes that depend on values.
 
     Args:
         transform: its registered name, or the callable `(sample_shape, **options) -> Transform`.
-        sample_shape: of one sample.
+        sample_shape: shape of one sample.
         options: its options.
 
     Raises:
-        AssertionError: it does not; the line names the property.
+        AssertionError: the transform breaks its contract; the line names the property.
     """
     build, what = resolve("transforms", transform, arguments=1)
     try:
@@ -69,7 +69,7 @@ def check_transform(
 def _done(
     made: Transform, backend: Backend, x_0: HostArray, numbers: HostArray, step: int, what: str
 ) -> tuple[HostArray, HostArray]:
-    """Return the samples and the numbers, on the host."""
+    """Return the transformed samples and their numbers, on the host."""
     random = backend.random(SEED)
     numbers, step_there = random.on_device(step, numbers)
     chance = Chance(random, step_there, numbers, place=1)
@@ -82,7 +82,7 @@ def _done(
 
 
 def _check_results(made: Transform, x_0: HostArray, y: HostArray, told: HostArray, what: str) -> None:
-    """Check shapes, types and ranges, and what is said of samples that are as they were."""
+    """Check shapes, types and ranges, and that samples whose numbers are all zero are unchanged."""
     for name, array, shape in (("samples", y, x_0.shape), ("numbers", told, (len(x_0), made.numbers))):
         assert array.shape == shape, f"{what}: its {name} have shape {array.shape}, it must be {shape}"
         assert array.dtype == np.float32, f"{what}: its {name} are {array.dtype}, they must be float32"
@@ -96,7 +96,7 @@ def _check_results(made: Transform, x_0: HostArray, y: HostArray, told: HostArra
 
 
 def _check_standard(made: Transform, x_0: HostArray, y: HostArray, told: HostArray, step: int, what: str) -> None:
-    """Check that the array API standard's terms give the same, if array-api-strict is there to hold it to them."""
+    """Check that the results are the same on array-api-strict, if that is installed."""
     try:
         import array_api_strict
     except ImportError:

@@ -22,15 +22,15 @@ CHAINS = (("linear", 1000), ("cosine", 1000), ("cosine", 50))
 def check_weighting(weighting: str | Callable[..., Table], **options: Any) -> None:
     """Check that a weighting keeps its contract, with these options.
 
-    For each prediction, on several chains: the weights are float64 of shape (T,), finite and above 0, the same at every
-    call; alpha_bar is not written to.
+    For each parametrisation, on several chains, the weights are float64 of shape (T,), finite, above 0 and the same at
+    every call. alpha_bar is not written to.
 
     Args:
         weighting: its registered name, or the function `alpha_bar, parametrisation, **options -> weights`.
         options: its options.
 
     Raises:
-        AssertionError: it does not; the line names the chain, the prediction and the property.
+        AssertionError: the weighting breaks its contract; the line names chain, parametrisation and property.
     """
     function, what = resolve("weightings", weighting, arguments=2)
     for schedule, T in CHAINS:

@@ -60,7 +60,7 @@ class Callbacks:
                 if _call(name, callback, event, values) and self.stopped_by is None:
                     self.stopped_by = name
             except RegistryError as error:
-                self._say(f"note: {error}; it is told no more, and the run goes on")
+                self._say(f"note: {error}; it is dropped, and the run goes on")
                 del self._listening[name]
 
 
@@ -94,7 +94,7 @@ class EarlyStop:
         self.best, self.missed = math.inf, 0
 
     def validated(self, step: int, loss: float) -> bool:
-        """Return whether to stop."""
+        """Return whether the run should stop."""
         lower = loss < self.best - self.least
         self.missed = 0 if lower else self.missed + 1
         self.best = loss if lower else self.best

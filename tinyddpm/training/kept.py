@@ -37,8 +37,6 @@ def keep_best(folder: Path) -> None:
 
 def _keep(last: Path, target: Path) -> None:
     """Give a checkpoint a second name: a hard link, or a copy where the file system has no links."""
-    if target.exists() and target.samefile(last):
-        return
     staged = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
     try:
         os.link(last, staged)

@@ -209,8 +209,8 @@ def _consequences(before: Config, config: Config, as_many_ranks: bool) -> list[s
         notes.append(f"from here on the learning rate falls to step {now.steps}, and no longer to {was.steps}")
     if now.threads != was.threads and as_many_ranks:
         notes.append(
-            f"from here on {now.threads} threads share a batch, and no longer {was.threads}: sums are cut otherwise, so"
-            " the same numbers come but for rounding"
+            f"from here on {now.threads} threads share a batch, and no longer {was.threads}: sums are in another order,"
+            " so results differ by rounding"
         )
     return notes
 
@@ -220,7 +220,7 @@ def warnings_of(config: Config) -> list[str]:
     training, notes = config.training, []
     if training.steps <= training.warmup:
         notes.append(
-            f"the run ends at step {training.steps}, within its warm-up of {training.warmup}: it never has its full"
+            f"the run ends at step {training.steps}, within its warm-up of {training.warmup}: it never reaches its full"
             f" learning rate; give --warmup {training.steps // 20}"
         )
     horizon = 1 / (1 - training.ema)
@@ -237,7 +237,7 @@ def _for_ranks(config: Config, before: int, group: Group, progress: Progress) ->
     threads = config.training.threads
     progress.say(
         f"note: the steps until now were done by {before} {'rank' if before == 1 else 'ranks'}, and those from here on"
-        f" by {group.size}: sums are cut otherwise, so the same numbers come but for rounding"
+        f" by {group.size}: sums are in another order, so results differ by rounding"
     )
     shared = max(1, threads * before // group.size)
     return replace(config, training=replace(config.training, threads=shared))

@@ -1,4 +1,4 @@
-"""`tinyddpm figure`: what processes, data and trained models do, as pictures."""
+"""`tinyddpm figure`: pictures of processes, data and trained models."""
 
 from tinyddpm.cli.figure import drawn, measured, process
 from tinyddpm.cli.figure.group import figure

@@ -1,5 +1,4 @@
-"""Figures of what a trained model draws: denoising, content-detail, guidance, steps, straightness,
-text-attention."""
+"""Figures of samples of a trained model: denoising, content-detail, guidance, steps, straightness, text-attention."""
 
 from __future__ import annotations
 
@@ -35,7 +34,7 @@ def count_option(default: int, text: str) -> Callable[[F], F]:
 
 
 def drawing_options(*without: str) -> Callable[[click.Command], click.Command]:
-    """Return the decorator that adds the options of `sample` that say what is drawn, and how, but for some."""
+    """Return the decorator that adds the options of `sample` on what is drawn and how, except those named `without`."""
     own = {"classes", "prompts", "prompts_file", "embeddings", "seed", "batch_size"}
 
     def decorate(command: click.Command) -> click.Command:
@@ -51,12 +50,14 @@ def drawing_options(*without: str) -> Callable[[click.Command], click.Command]:
 
 
 class Drawer:
-    """A trained model, and what a command says of the samples that it draws.
+    """A trained model, and the settings of the samples that a command draws.
 
     Args:
         checkpoint: a file or a run folder.
-        count: how many samples, numbered from 0.
-        given: the options of `drawing_options`.
+        count: number of samples, with indices from 0.
+        classes, prompts, prompts_file, embeddings, seed, batch_size, raw, sampler, sample_steps, spacing, threshold,
+            percentile, assignments, spacing_assignments, scale, guide, guide_assignments, machine: the options of
+            `drawing_options`.
     """
 
     def __init__(
@@ -100,10 +101,12 @@ class Drawer:
         self.asked = in_turn(turns, self.numbers)
 
     def rows(self, variants: dict[str, tuple[SamplingConfig, GuidanceConfig]]) -> NDArray[np.uint8]:
-        """Return the same samples drawn in several ways as tiles, a row for each; points make one row of all.
+        """Return pictures of the same samples, drawn in several ways, shape (rows, columns, H, W, C).
+
+        Images make a row for each way, points one row with a picture for each way.
 
         Raises:
-            DataError: the samples have no picture.
+            DataError: the samples cannot be drawn, such as points of three dimensions.
         """
         import numpy as np
 
@@ -124,7 +127,7 @@ class Drawer:
         return np.stack(drawn) if self.model.is_image else np.stack([point_picture(points) for points in drawn])[None]
 
     def draw_rows(self, variants: dict[str, tuple[SamplingConfig, GuidanceConfig]], path: Path) -> None:
-        """Write the figure of samples drawn in several ways, each named beside its row, or above its picture."""
+        """Write the figure of the same samples, drawn in several ways, with a name for each row or picture."""
         from tinyddpm.figures.style import draw_tiles
 
         tiles = self.rows(variants)
@@ -135,13 +138,14 @@ class Drawer:
 @drawing_options()
 @figure_command("denoising", "x_t and the predicted x_0 along the chain.")
 @run_argument
-@count_option(3, "How many samples.")
-@option("--columns", type=click.IntRange(2), default=10, show_default=True, help="How many moments.", group="Samples")
+@count_option(3, "Number of samples.")
+@option("--columns", type=click.IntRange(2), default=10, show_default=True, help="Number of moments.", group="Samples")
 def denoising(out: Path | None, checkpoint: Path, count: int, columns: int, **given: Any) -> None:
-    """Samples on their way: x_t above, and below it the x_0 that the network predicts from it.
+    """Samples during denoising: x_t above, and below it the x_0 that the network predicts from it.
 
-    The first predictions are the mean of all that it could become, blurred; outlines are settled early, detail late.
-    Where predictions jump about, the steps are too long or the network is too weak. Points are all in one picture.
+    The first predictions are blurred, the mean of all images that x_t may become; outlines settle early, detail late.
+    If predictions jump from step to step, the steps are too long or the network is too weak. For points, each picture
+    shows all samples.
 
     \b
     x_0(x_t, t) = (x_t − √(1 − ᾱ_t) ε_θ(x_t, t)) / √ᾱ_t          DDPM (arXiv 2006.11239), eq. 15, figure 6
@@ -158,20 +162,21 @@ def denoising(out: Path | None, checkpoint: Path, count: int, columns: int, **gi
 
 
 @drawing_options("sampler")
-@figure_command("content-detail", "What endings share that leave the chain at t.")
+@figure_command("content-detail", "Samples that share the chain down to t.")
 @run_argument
 @option("--starts", type=click.IntRange(1), default=4, show_default=True,
-        help="Over so many x_T the distance is averaged.", group="Samples")  # fmt: skip
-@option("--endings", "count", type=click.IntRange(2), default=5, show_default=True, help="Of each x_t.",
-        group="Samples")  # fmt: skip
-@option("--leave", type=click.IntRange(2), default=7, show_default=True, help="At how many times chains leave.",
+        help="Number of x_T over which the distance is averaged.", group="Samples")  # fmt: skip
+@option("--endings", "count", type=click.IntRange(2), default=5, show_default=True,
+        help="Number of samples drawn from each x_t.", group="Samples")  # fmt: skip
+@option("--leave", type=click.IntRange(2), default=7, show_default=True, help="Number of times t of shared x_t.",
         group="Samples")  # fmt: skip
 def content_detail(out: Path | None, checkpoint: Path, starts: int, count: int, leave: int, **given: Any) -> None:
-    """Samples that share the chain down to x_t and then go their own ways: what they have in common is settled by then.
+    """Samples that share the chain down to x_t and then differ: their common features are settled at t.
 
-    Left, a row for each t: the x_t that is shared, and its endings. Those that leave late differ in detail alone, those
-    that leave early in content too. Right, how far two endings differ, over all starts: where the curve is steep, much
-    is decided. The sampler is DDPM's, for endings differ by the noise that it adds. Distances are in levels of 255.
+    Left, a row for each t: the shared x_t, and samples drawn from it. Samples that share most of the chain differ in
+    detail only, others in content too. Right: the distance between two samples from one x_t, averaged over all starts;
+    where the curve is steep, much is decided. The sampler is DDPM's: its samples differ by the noise of its steps.
+    Distances are in levels of 255.
 
     \b
     x_0 ~ p_θ(x_0 | x_t)          DDPM (arXiv 2006.11239), section 4.3 and figure 7
@@ -206,7 +211,7 @@ def content_detail(out: Path | None, checkpoint: Path, starts: int, count: int, 
     progress.close()
     unit = 127.5
     draw_endings(found, unit, path, drawer.mark)
-    say("RMSE between two endings, by the time at which they leave each other")
+    say("RMSE between two samples, by the time t to which they share the chain")
     chart({"endings": unit * found.distance[::-1]}, times[::-1])
     wrote(path)
 
@@ -214,22 +219,22 @@ def content_detail(out: Path | None, checkpoint: Path, starts: int, count: int, 
 @drawing_options("scale", "guide")
 @figure_command("guidance", "The same noise at several scales of guidance.")
 @run_argument
-@count_option(10, "How many samples.")
+@count_option(10, "Number of samples.")
 @option("--scales", default="1,1.5,2,4,8", show_default=True, help="Scales, separated by commas.", group="Samples")
 @option(
     "--guide",
     type=OF_SETTINGS["guide"],
-    help="The guidance: cfg, auto or another registered name; the run's own, or cfg.",
+    help="The guidance: cfg, auto or another registered name; if not given, the run's own, or cfg.",
     group="Samples",
 )
 def guidance(
     out: Path | None, checkpoint: Path, count: int, scales: str, guide: str | None,
     guide_assignments: tuple[str, ...], **given: Any,
 ) -> None:  # fmt: skip
-    """The same samples, asked for the same, at several scales of guidance: a row for each.
+    """The same samples, from the same noise and condition, at several scales of guidance: a row for each scale.
 
-    Going down, samples become clearer instances of what was asked for, and more alike; far down they are overdrawn,
-    with hard contrast. The model must be trained for it (--condition-dropout).
+    With a larger scale, samples become clearer instances of their class or prompt, and more alike; at the largest,
+    contrast is too hard. The model must be trained for guidance (--condition-dropout).
 
     \b
     ε = ε_θ(x_t) + w (ε_θ(x_t, c) − ε_θ(x_t))          classifier-free guidance (arXiv 2207.12598), eq. 6; 1 is none
@@ -249,14 +254,14 @@ def guidance(
 @drawing_options("sample_steps")
 @figure_command("steps", "The same noise in fewer and fewer steps.")
 @run_argument
-@count_option(10, "How many samples.")
+@count_option(10, "Number of samples.")
 @option("--steps", "numbers", default="5,10,20,50,0", show_default=True, env=False,
         help="Numbers of steps, separated by commas; 0 is the whole chain.", group="Samples")  # fmt: skip
 def steps(out: Path | None, checkpoint: Path, count: int, numbers: str, **given: Any) -> None:
-    """The same noise, drawn in fewer and more steps: a row for each number.
+    """Samples from the same noise in fewer and more steps: a row for each number of steps.
 
-    A deterministic sampler (ddim, dpmpp-2m, unipc) draws the same samples in every row, but for the error of its steps,
-    and the row from which on nothing changes is enough. A stochastic one draws other samples each time.
+    A deterministic sampler (ddim, dpmpp-2m, unipc) draws the same samples in every row, up to the error of its steps:
+    once more steps change nothing, they are enough. A stochastic sampler draws other samples in each row.
 
     \b
     dx/dt of the probability flow, which deterministic samplers follow: DDIM (arXiv 2010.02502), eq. 14
@@ -276,17 +281,17 @@ def steps(out: Path | None, checkpoint: Path, count: int, numbers: str, **given:
 @drawing_options("sampler", "sample_steps", "assignments")
 @figure_command("straightness", "How straight the paths from noise to data are.")
 @argument("runs", "Checkpoints, or run folders.", metavar="RUN...", nargs=-1, required=True, type=RunPath())
-@count_option(64, "Over so many samples it is averaged.")
+@count_option(64, "Number of samples to average over.")
 @option("--steps", "number", type=click.IntRange(1), default=100, show_default=True, env=False, group="Samples",
-        help="Steps of Heun's method that follow the flow; all of a chain that has fewer.")  # fmt: skip
+        help="Steps of Heun's method along the flow, at most those of the chain.")  # fmt: skip
 def straightness(out: Path | None, runs: tuple[Path, ...], count: int, number: int, **given: Any) -> None:
     """How far the paths of the probability flow are from straight lines, in rectified flow's coordinates.
 
-    Where the curve is at 0, the slope of a path is that of the line from its noise to its sample, and long steps do no
-    harm there; where it is high, steps should be short. S, the mean over τ, is 0 if one Euler step draws what many do.
-    A flow that is learned from noise and data drawn apart is not straight: the exact one to a Gaussian of the standard
-    deviation s has S = (2 − π/2) s. The exact flow to some data is the same for all schedules and predictions, so that
-    runs of the same data differ in what they have learned of it. Threshold and guidance are the run's own.
+    Where the curve is 0, a path has the slope of the straight line from its noise to its sample, and steps may be long;
+    where it is high, steps should be short. S, the mean over τ, is 0 if one Euler step draws the same sample as many.
+    The exact flow for independent noise and data is not straight: for a Gaussian of standard deviation s it has
+    S = (2 − π/2) s. It depends on the data, and not on schedule or prediction, so runs on the same data differ only in
+    what they have learned. Threshold and guidance are the run's own.
 
     \b
     z = x_t / (α + σ) = (1 − τ) x_0 + τ ε,  dz/dτ = ε_θ − x_θ,  α = √ᾱ_t,  σ = √(1 − ᾱ_t)
@@ -319,19 +324,20 @@ def straightness(out: Path | None, runs: tuple[Path, ...], count: int, number: i
 
 
 @drawing_options("prompts", "prompts_file", "classes", "embeddings")
-@figure_command("text-attention", "Which words which pixels look at.")
+@figure_command("text-attention", "The attention of pixels to the words of a prompt.")
 @run_argument
 @option("--prompt", required=True, help="The caption to draw.", group="Samples")
-@count_option(3, "How many samples.")
+@count_option(3, "Number of samples.")
 @option("--moments", "columns", type=click.IntRange(2), default=10, show_default=True,
-        help="At how many moments of the denoising it is looked.", group="Samples")  # fmt: skip
+        help="Number of moments of the denoising to average over.", group="Samples")  # fmt: skip
 def text_attention(out: Path | None, checkpoint: Path, prompt: str, count: int, columns: int, **given: Any) -> None:
-    """Which words of a caption the pixels look at while it is drawn, for a U-Net that was trained with captions.
+    """The attention of pixels to the words of a caption while it is drawn, for a U-Net trained with captions.
 
-    Beside each picture a map for each word: the weight of the attention to its tokens, mean over heads, layers and
-    moments, each map on its own scale. Below, the share of each word over time, in all pixels. "(start)" stands for no
-    word; where tokens stand beside the pixels' own keys (network.text=concat), the rest of 100 % is on pixels.
-    Attention is not explanation: a word may act through the text's own transformer, from other tokens.
+    Beside each image is a map for each word: the attention weight of its tokens, averaged over heads, layers and
+    moments, each map on its own scale. Below: the share of each word over time, averaged over all pixels. "(start)" is
+    the token before the first word. If tokens are attended to beside the pixels (network.text=concat), the rest of
+    100 % is attention to pixels. Attention is not explanation: the text's own transformer also passes a word on to
+    other tokens.
 
     \b
     P = softmax(Q Kᵀ / √d)          Vaswani et al. (arXiv 1706.03762), eq. 1; maps as in Hertz et al. (2208.01626)
@@ -365,7 +371,7 @@ def _numbers(text: str, kind: type[int] | type[float], flag: str) -> list[Any]:
     """Return the numbers in a text such as "1,2,4".
 
     Raises:
-        ConfigError: one is not of this kind, or below 0.
+        ConfigError: one of them is no number of this type, or is below 0.
     """
     try:
         found = [kind(part) for part in text.split(",")]

@@ -1,4 +1,4 @@
-"""What all figures share on the command line: the group, where they are written, and what they say in the terminal."""
+"""The command group of figures, and the code that all figures share: destination, charts in the terminal, options."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 @click.group(short_help="Draw the process, data and runs.")
 def figure() -> None:
-    """Draw what a process, a data set or a trained model does, as PNG or SVG; `tinyddpm figure NAME --help` says what
-    to see in it. Needs the figures extra: pip install 'tinyddpm[figures]'.
+    """Draw figures of a process, a data set or a trained model, as PNG or SVG. `tinyddpm figure NAME --help` explains
+    each of them. Needs the figures extra: pip install 'tinyddpm[figures]'.
     """
 
 
@@ -31,7 +31,7 @@ def figure_command(name: str, short: str) -> Callable[[Callable[..., Any]], clic
     """Return the decorator that makes a command of the group `figure`, with the option `--out`."""
 
     def decorate(function: Callable[..., Any]) -> click.Command:
-        text = f"The file to write, PNG or SVG; figures/{name}.png if not given."
+        text = f"File to write, PNG or SVG; figures/{name}.png if not given."
         with_out = option("--out", type=click.Path(path_type=Path), help=text, group="Output")(function)
         return figure.command(name, cls=GroupedCommand, short_help=short)(with_out)
 
@@ -39,10 +39,10 @@ def figure_command(name: str, short: str) -> Callable[[Callable[..., Any]], clic
 
 
 def destination(name: str, out: Path | None) -> Path:
-    """Return the file that a figure is written to, once it is sure that it can be drawn.
+    """Return the file to write a figure to: `out`, or figures/NAME.png.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: figures cannot be drawn here, or the file's ending is of no format.
     """
     from tinyddpm.figures.style import check_figure
 
@@ -52,14 +52,14 @@ def destination(name: str, out: Path | None) -> Path:
 
 
 def wrote(path: Path) -> None:
-    """Say that a file was written."""
+    """Print that a file was written."""
     say(f"wrote {path}")
 
 
 def chart(
     series: Mapping[str, Sequence[float] | NDArray[np.floating]], times: Sequence[int], log: bool = False
 ) -> None:
-    """Print curves over t from 0 on, straight between the times at which they are known, which rise."""
+    """Print curves over t in the terminal, from t = 0, interpolated linearly between the given ascending times."""
     import numpy as np
 
     from tinyddpm.figures.terminal import line_chart
@@ -76,14 +76,14 @@ seed_option = option(
 
 
 def samples_of(dataset: Dataset, numbers: NDArray[np.int64]) -> NDArray[Any]:
-    """Return samples as the process has them: images in [−1, 1], points as they are.
+    """Return the samples with these indices as the process takes them: images in [−1, 1], points unchanged.
 
     Raises:
-        ConfigError: there are none of these numbers.
+        ConfigError: `numbers` is empty, because the first one asked for is beyond the end.
     """
     from tinyddpm.ops.images import to_model
 
     if not len(numbers):
-        raise ConfigError(f"{dataset.description}: there are none from that number on, the last is {len(dataset) - 1}")
+        raise ConfigError(f"{dataset.description}: --first is beyond the last number, {len(dataset) - 1}")
     samples = dataset.read(numbers)
     return to_model(samples) if len(dataset.shape) == 3 else samples

@@ -1,4 +1,4 @@
-"""Figures of what is measured of a trained model: single-step, loss-by-time, rate-distortion, vae."""
+"""Figures of measurements of a trained model: single-step, loss-by-time, rate-distortion, vae."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 LARGEST, MOST = 1024, 4000
-"""Numbers of a sample, and samples, of which the best linear prediction is computed."""
+"""Largest dimension, and largest number, of the samples from which the best linear prediction is computed."""
 
 
 def measure_options(default: int) -> Callable[[F], F]:
-    """Return the decorator that adds the options of data that a model is measured on; `Measured` takes them."""
+    """Return the decorator that adds the options of a measurement, which `Measured` takes."""
 
     def decorate(function: F) -> F:
         add = [
             option("--data", type=OF_SETTINGS["data"], help="A data set's name or path; the run's own if not given.",
                    group="Data"),
             option("--data-dir", type=OF_SETTINGS["data_dir"],
-                   help="Where to look first for a data set that is not shipped.", group="Data"),
+                   help="Folder to search first for a data set that is not shipped.", group="Data"),
             option("--split", help="Part of the data, such as train, test or held-out; test where there is one.",
                    group="Data"),
             option("--count", type=click.IntRange(2), default=default, show_default=True,
                    help="Samples, spread evenly over the data.", group="Data"),
             option("--batch-size", type=click.IntRange(1), default=64, show_default=True,
-                   help="Samples at a time; changes memory, and how products round.", group="Data"),
+                   help="Samples computed at once: changes memory, and the rounding of sums.", group="Data"),
             option("--raw", is_flag=True, help="Use the weights as trained, not their average.", group="Data"),
             seed_option,
             machine_options,
@@ -54,11 +54,11 @@ def measure_options(default: int) -> Callable[[F], F]:
 
 
 class Measured:
-    """A trained model, and the data that it is measured on.
+    """A trained model, and the data to measure it on.
 
     Args:
         checkpoint: a file or a run folder.
-        given: the options of `measure_options`.
+        data, data_dir, split, count, batch_size, raw, seed, machine: the options of `measure_options`.
     """
 
     def __init__(
@@ -79,13 +79,13 @@ class Measured:
         self.unit = 127.5 if self.model.is_image else 1.0
 
     def work(self, seed: int) -> Measurement:
-        """Return the measurement of these samples with the noise of this seed."""
+        """Return the measurement of the samples with noise of this seed."""
         from tinyddpm.cli.measurement import Measurement
 
         return Measurement(self.model, self.weights, self.dataset, self.numbers, self.batch_size, 1, seed)
 
     def bound(self, times: int | None) -> Bound:
-        """Return the variational bound, estimated from so many times, or all."""
+        """Return the variational bound, estimated from this many times; None takes all of them."""
         import numpy as np
 
         from tinyddpm.backend import Random
@@ -96,12 +96,12 @@ class Measured:
         return self.work(self.seed).bound(chosen, None)
 
     def predictions(self, times: list[int]) -> NDArray[np.uint8]:
-        """Return tiles (2, columns, H, W, C) of the first sample at these times: x_t, and the x_0 predicted of it.
+        """Return pictures of the first sample at these times, x_t and the x_0 predicted from it: (2, columns, H, W, C).
 
-        Points have all samples in each picture.
+        For points, each picture shows all samples.
 
         Raises:
-            DataError: the samples have no picture.
+            DataError: the samples cannot be drawn, such as points of three dimensions.
         """
         import numpy as np
 
@@ -136,25 +136,25 @@ times_option = option(
 @figure_command("single-step", "How well one step recovers x_0, by noise level.")
 @run_argument
 @measure_options(default=100)
-@option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How often with other noise.",
+@option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Repetitions with other noise.",
         group="Estimate")  # fmt: skip
 @option(
     "--levels",
     type=click.IntRange(2),
     default=16,
     show_default=True,
-    help="How many times.",
+    help="Number of times t.",
     group="Estimate",
     env=False,
 )
 def single_step(out: Path | None, checkpoint: Path, seeds: int, levels: int, **given: Any) -> None:
-    """How far the x_0 is off that is predicted from x_t in one step, against the noise level, by seed and class.
+    """The error of the x_0 that is predicted from x_t in one step, over the noise level, by seed and class.
 
-    With little noise the error falls with the noise; with much of it nothing better can be said than the mean of the
-    data, the dotted line. A network that predicts ε lies above it there, for its error is divided by √ᾱ_t. Between, a
-    network must be well below the dashed line, which needs no network: the best linear prediction, that of a Gaussian
-    with the data's mean and covariance (up to 1,024 numbers a sample). Seeds that differ say how far to trust the
-    curve. Errors of images are in levels of 255.
+    With little noise, the error falls with the noise. With much noise, the best prediction is the mean of the data, the
+    dotted line; a network that predicts ε lies above it there, since its error is divided by √ᾱ_t. Between the two, a
+    network must lie well below the dashed line: the best linear prediction, that of a Gaussian with the data's mean and
+    covariance (for samples of up to 1,024 numbers). The spread over seeds is the uncertainty of the curve. Errors of
+    images are in levels of 255.
 
     \b
     RMSE of x_0(x_t, t), x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε          DDPM (arXiv 2006.11239), eqs. 4 and 15
@@ -196,11 +196,12 @@ def single_step(out: Path | None, checkpoint: Path, seeds: int, levels: int, **g
 @measure_options(default=64)
 @times_option
 def loss_by_time(out: Path | None, checkpoint: Path, times: int | None, **given: Any) -> None:
-    """What the network's loss is at each time, on data that it was not trained on.
+    """The network's errors at each time, on data that it was not trained on.
 
-    The error of ε is small where there is much noise, for then x_t is nearly ε itself, and near 1 where there is
-    hardly any: its mean over t, which training makes small, is mostly about the clean end. The error of x_0 is the same
-    in other units, and runs the other way. The bound weighs them so that almost all bits lie in the first times.
+    The error of ε is small where there is much noise, since x_t is then nearly ε itself, and near 1 where there is
+    little: most of its mean over t, which training minimises, comes from the clean end. The error of x_0 is the same
+    error in other units, and is largest at the noisy end. The bound weights the errors so that almost all bits lie in
+    the first times.
 
     \b
     L_simple = E ‖ε − ε_θ(x_t, t)‖²          DDPM (arXiv 2006.11239), eq. 14
@@ -221,10 +222,10 @@ def loss_by_time(out: Path | None, checkpoint: Path, times: int | None, **given:
 @measure_options(default=64)
 @times_option
 def rate_distortion(out: Path | None, checkpoint: Path, times: int | None, **given: Any) -> None:
-    """What the bits of the bound buy, as `nll --out` draws it: bits of each step, and distortion over rate.
+    """Progressive coding, as `nll --out` draws it: the bits of each step, and distortion over rate.
 
-    Sent from noise to data, step by step, the first bits bring most of the image: the curve falls steeply, and the
-    long tail is detail that nobody sees. Errors of images are in levels of 255.
+    A code that goes from noise to data, step by step, spends its first bits on most of the image: the curve falls
+    steeply, and its long tail is invisible detail. Errors of images are in levels of 255.
 
     \b
     rate(t) = L_T + Σ_{s>t} L_s,  distortion(t) = RMSE of x_0(x_t, t)     DDPM (arXiv 2006.11239), section 4.3, figure 5
@@ -245,12 +246,12 @@ def rate_distortion(out: Path | None, checkpoint: Path, times: int | None, **giv
 @measure_options(default=64)
 @times_option
 def vae(out: Path | None, checkpoint: Path, times: int | None, **given: Any) -> None:
-    """The variational bound as a VAE has it, term by term, from the prior to the data.
+    """The variational bound as that of a VAE, term by term, from the prior to the data.
 
-    A diffusion model is a VAE whose encoder q is fixed, as deep as the chain is long, with latents as large as the
-    data. Above: what the encoder makes of a sample, and the decoder's x_0 from each latent. Below: the prior's term is
-    all but 0, for the encoder forgets everything; there is no collapse to fear. Nearly all bits are in the matching of
-    the last few latents, and in the reconstruction.
+    A diffusion model is a VAE with a fixed encoder q, a latent for each step of the chain, each as large as the data.
+    Above: the latents of a sample, and the decoder's x_0 from each of them. Below: the prior's term is nearly 0,
+    because x_T keeps nothing of the sample; posterior collapse is impossible. Nearly all bits are in the matching terms
+    of the latents nearest to the data, and in the reconstruction.
 
     \b
     −log p(x_0) ≤ KL(q(x_T|x_0) ‖ p(x_T)) + Σ_t KL(q(x_{t−1}|x_t,x_0) ‖ p(x_{t−1}|x_t)) − log p(x_0|x_1)
@@ -275,7 +276,7 @@ def vae(out: Path | None, checkpoint: Path, times: int | None, **given: Any) -> 
 
 
 def _spread(alpha_bar: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Return up to `count` times whose noise levels are evenly spread on a log axis, from the first to the last."""
+    """Return up to `count` times, ascending from the first to the last, evenly spread over the log noise level."""
     import numpy as np
 
     from tinyddpm.diffusion.process import noise_to_signal

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 POINTS = 2000
-"""Of a file of numbers, so many are taken for its law, spread evenly."""
+"""Largest number of samples of points that a figure is drawn from."""
 
 
 def process_options(function: F) -> F:
-    """Add the options that make a process; `_process` takes them."""
+    """Add the options of a process, which `_process` takes."""
     add = [
         option("--schedule", type=OF_SETTINGS["schedule"], default="linear", show_default=True,
                help="The noise schedule, a registered name.", group="Process"),
@@ -44,7 +44,7 @@ def process_options(function: F) -> F:
 
 
 def data_options(default: str) -> Callable[[F], F]:
-    """Return the decorator that adds the options that name data; `_dataset` takes them."""
+    """Return the decorator that adds the options of a data set, which `_dataset` takes."""
 
     def decorate(function: F) -> F:
         add = [
@@ -59,7 +59,7 @@ def data_options(default: str) -> Callable[[F], F]:
             option(
                 "--data-dir",
                 type=OF_SETTINGS["data_dir"],
-                help="Where to look first for a data set that is not shipped.",
+                help="Folder to search first for a data set that is not shipped.",
                 group="Data",
             ),
             option("--image-size", help="Crop and scale images to HxW, such as 32x48; 32 is 32x32.", group="Data"),
@@ -75,8 +75,8 @@ def data_options(default: str) -> Callable[[F], F]:
 @process_options
 @seed_option
 @data_options("digits")
-@option("--count", type=click.IntRange(1), default=4, show_default=True, help="How many images.", group="Data")
-@option("--first", type=click.IntRange(0), default=0, show_default=True, help="Number of the first.", group="Data")
+@option("--count", type=click.IntRange(1), default=4, show_default=True, help="Number of images.", group="Data")
+@option("--first", type=click.IntRange(0), default=0, show_default=True, help="Index of the first.", group="Data")
 @option("--at", help="Times to show, separated by commas; nine, evenly spread, if not given.", group="Process")
 def forward(
     out: Path | None, data: str, data_dir: str | None, image_size: str | None, count: int, first: int, at: str | None,
@@ -84,8 +84,8 @@ def forward(
 ) -> None:  # fmt: skip
     """Samples under the forward process, from x_0 to noise: a row for each image.
 
-    The same noise is mixed in all along a row, so that only its share changes. What is fine goes first, and what is
-    left in the end is nothing: the last column must be noise alone. Points make one row, all in one picture.
+    Along a row the noise stays the same, and only its share grows. Fine detail disappears first. The last column must
+    be noise alone. Points make one row, with all points in each picture.
 
     \b
     x_t = √ᾱ_t x_0 + √(1 − ᾱ_t) ε,   ε ~ N(0, I)          DDPM (arXiv 2006.11239), eq. 4
@@ -110,15 +110,16 @@ def forward(
 @option("--timesteps", type=int, default=1000, show_default=True, help="Length T of the chain.", group="Process")
 @seed_option
 @data_options("fashion-mini")
-@option("--number", type=click.IntRange(0), default=0, show_default=True, help="Which image.", group="Data")
+@option("--number", type=click.IntRange(0), default=0, show_default=True, help="Index of the image.", group="Data")
 def schedules(
     out: Path | None, names: tuple[str, ...], timesteps: int, seed: int, data: str, data_dir: str | None,
     image_size: str | None, number: int,
 ) -> None:  # fmt: skip
-    """Noise schedules side by side, NAMES or linear and cosine: curves over t/T, and one image under each.
+    """Noise schedules side by side, NAMES or linear and cosine: curves over t/T, and one image noised by each.
 
-    Where the curve of √ᾱ is flat, steps bring little. The linear schedule has no image left long before its end, most
-    of all at low resolution; the cosine one spreads the loss over the chain. log SNR is what a network meets.
+    Where the curve of √ᾱ is flat, steps change little. The linear schedule loses the image long before its end, most of
+    all at low resolution; the cosine schedule spreads the loss over the chain. log SNR is the noise level that a
+    network sees.
 
     \b
     ᾱ_t = Π_s (1 − β_s),  SNR_t = ᾱ_t / (1 − ᾱ_t);  linear: DDPM (arXiv 2006.11239), section 4;
@@ -145,17 +146,17 @@ def schedules(
 @process_options
 @seed_option
 @data_options("mixture-1d")
-@option("--t", type=click.IntRange(0), help="Time of the convolution; a quarter of the chain if not given.",
+@option("--t", type=click.IntRange(0), help="Time t of the lowest panel; a quarter of the chain if not given.",
         group="Process")  # fmt: skip
 def diffused(
     out: Path | None, data: str, data_dir: str | None, image_size: str | None, t: int | None, seed: int, **process: Any
 ) -> None:
-    """How the density of numbers is diffused: q(x_t) over the whole chain, exact, with samples beside it.
+    """How the density of numbers is diffused: the exact q(x_t) over the whole chain, with samples.
 
-    Above, density over time, and single chains that wander through it. In the middle, samples of q(x_t) under the
-    exact curve: modes melt into one standard Gaussian, whatever the data were. Below, why: x_t is the data, shrunk,
-    convolved with a Gaussian that grows. Data are numbers, points (n, 1); for `mixture-1d` q(x_0) is known, for others
-    it is that of the points themselves.
+    Above: density over time, with a few single chains. Middle: histograms of samples of q(x_t) under the exact curves;
+    modes merge into one standard Gaussian, whatever the data. Below, the reason: the density of x_t is that of the
+    shrunk data, convolved with a Gaussian that widens. Data are numbers, points of shape (n, 1). q(x_0) is known for
+    `mixture-1d`; for other data it is the empirical law of the points.
 
     \b
     q(x_t) = ∫ q(x_0) N(x_t; √ᾱ_t x_0, 1 − ᾱ_t) dx_0          DDPM (arXiv 2006.11239), eq. 4
@@ -176,13 +177,13 @@ def diffused(
 @figure_command("kernel", "The chain against its closed form.")
 @process_options
 @seed_option
-@option("--x0", "x_0", type=float, default=1.5, show_default=True, help="Where the chains start.", group="Process")
-@option("--count", type=click.IntRange(2), default=4000, show_default=True, help="How many chains.", group="Process")
+@option("--x0", "x_0", type=float, default=1.5, show_default=True, help="Start of the chains.", group="Process")
+@option("--count", type=click.IntRange(2), default=4000, show_default=True, help="Number of chains.", group="Process")
 def kernel(out: Path | None, x_0: float, count: int, seed: int, **process: Any) -> None:
-    """The chain, step by step, against its closed form: moments and histograms of many chains from one number.
+    """The chain, step by step, against its closed form: moments and histograms of many chains that start at one number.
 
-    Dots must lie on the curves within their error bars, and histograms under theirs: so x_t at any t can be drawn in
-    one go, which is what makes training cheap.
+    The dots of the chains must lie on the curves of the closed form within their error bars, and the histograms under
+    their densities. So x_t can be drawn for any t at once, which makes training cheap.
 
     \b
     q(x_t | x_{t-1}) = N(√(1 − β_t) x_{t-1}, β_t)  ⇒  q(x_t | x_0) = N(√ᾱ_t x_0, 1 − ᾱ_t)
@@ -209,11 +210,11 @@ def posterior(
     out: Path | None, data: str, data_dir: str | None, image_size: str | None, t: int | None, x_t: float,
     **process: Any,
 ) -> None:  # fmt: skip
-    """The step back: coefficients and variance of q(x_{t−1}|x_t, x_0), and on a line the exact q(x_s|x_t).
+    """The step back: coefficients and variance of q(x_{t−1}|x_t, x_0), and for numbers the exact q(x_s|x_t).
 
-    Above: near the data the mean leans on x_0, elsewhere on x_t, and both variances are all but the same. Below: over
-    one step the exact density is the Gaussian that DDPM steps with, at the mean x_0; over long steps it is not, has
-    several modes, and no choice of the variance helps. Hence many steps, or a solver of an ODE.
+    Above: near the data the mean depends mostly on x_0, elsewhere on x_t; β and β̃ are nearly the same. Below: over one
+    step the exact density is close to the Gaussian that DDPM steps with, at the mean x_0. Over a long step it has
+    several modes, which no variance of a Gaussian can give. So sampling takes many steps, or a solver of an ODE.
 
     \b
     q(x_{t−1}|x_t, x_0) = N(c_0 x_0 + c_t x_t, β̃_t)          DDPM (arXiv 2006.11239), eqs. 6 and 7
@@ -234,7 +235,7 @@ def posterior(
 
 
 def _process(schedule: str, timesteps: int, assignments: tuple[str, ...], exact: bool = False) -> GaussianProcess:
-    """Return a process of NumPy; in float64 where it is to be exact."""
+    """Return the process of a schedule on NumPy; in float64 with `exact`, else in float32."""
     import numpy as np
 
     from tinyddpm.backend import load_backend
@@ -258,7 +259,7 @@ def _number(dataset: Dataset, number: int) -> int:
 
 
 def _law(data: str, dataset: Dataset) -> tuple[Law, NDArray[np.float64]]:
-    """Return the law of numbers and samples of it, (n, 1): the exact one where it is known."""
+    """Return the law of a data set of numbers, exact for `mixture-1d` and else empirical, and samples of it (n, 1)."""
     import numpy as np
 
     from tinyddpm.data.planes import mixture_1d_parameters
@@ -277,7 +278,7 @@ def _times(text: str, T: int) -> list[int]:
     """Return the times in a text such as "0,100,999".
 
     Raises:
-        ConfigError: one is no time of the chain.
+        ConfigError: one of them is not a time of the chain.
     """
     try:
         times = [int(part) for part in text.split(",")]

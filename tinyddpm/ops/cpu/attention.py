@@ -19,7 +19,7 @@ class CpuAttention(Attention):
         self, q: NDArray, k: NDArray, v: NDArray, heads: int = 1, mask: NDArray | None = None
     ) -> tuple[NDArray, Saved]:
         """Return O = softmax(Q Kᵀ / √d) V per sample and head."""
-        k, v = self._there(k, v, mask)
+        k, v = self._without_masked(k, v, mask)
         q, k, v = (self._by_head(a, heads) for a in (q, k, v))
         q = q * q.shape[-1] ** -0.5
         n, length, keys = len(q), q.shape[1], k.shape[1]

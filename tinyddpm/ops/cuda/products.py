@@ -134,7 +134,7 @@ class CudaProducts(Launching):
         """Return the attention by two products and the softmax between them; heads are not separated in memory."""
         if not self._takes(q, k, v):
             return super().attention(q, k, v, heads, mask)
-        q, k, v = (self.xp.ascontiguousarray(a) for a in (q, *self._there(k, v, mask)))
+        q, k, v = (self.xp.ascontiguousarray(a) for a in (q, *self._without_masked(k, v, mask)))
         s = self._multiply("abt", q, k, (q.shape[0], heads, q.shape[1], k.shape[1]), heads)
         there = None if mask is None else self.xp.ascontiguousarray(mask)
         p = self._softmax_rows("softmax_forward", (q.shape[-1] // heads) ** -0.5, s, mask=(there, heads * q.shape[1]))

@@ -33,7 +33,7 @@ class NumbaAttention(Attention):
         (n, queries, c), keys = q.shape, k.shape[1]
         if not fits(c // heads, q.dtype):
             return super().attention(q, k, v, heads, mask)
-        k, v = self._there(k, v, mask)
+        k, v = self._without_masked(k, v, mask)
         q, k, v = plain(q), plain(k), plain(v)
         width = panel_width(q.itemsize)
         p = np.empty((n, heads, queries, -(-keys // width) * width) if self.training else (0, 0, 0, 0), q.dtype)
@@ -41,10 +41,10 @@ class NumbaAttention(Attention):
         there = np.ones((0, 0), np.bool_) if mask is None else plain(mask)
         scale = q.dtype.type((c // heads) ** -0.5)
 
-        def weigh(first: int, last: int) -> None:
-            _weigh(q, k, v, there, heads, scale, p, y, first, last)
+        def forward(first: int, last: int) -> None:
+            _forward(q, k, v, there, heads, scale, p, y, first, last)
 
-        share(weigh, n * heads * -(-queries // BLOCK), 2 * n * queries * keys * c)
+        share(forward, n * heads * -(-queries // BLOCK), 2 * n * queries * keys * c)
         return y, self._save(q, k, v, p, heads)
 
     def attention_backward(self, saved: Saved, dy: NDArray) -> tuple[NDArray, NDArray, NDArray]:
@@ -55,10 +55,10 @@ class NumbaAttention(Attention):
         dq, dk, dv = (np.empty(a.shape, a.dtype) for a in (q, k, v))
         dy, scale = plain(dy), q.dtype.type((q.shape[2] // heads) ** -0.5)
 
-        def undo(first: int, last: int) -> None:
-            _undo(q, k, v, p, dy, heads, scale, dq, dk, dv, first, last)
+        def backward(first: int, last: int) -> None:
+            _backward(q, k, v, p, dy, heads, scale, dq, dk, dv, first, last)
 
-        share(undo, len(q) * heads, 4 * dy.size * k.shape[1])
+        share(backward, len(q) * heads, 4 * dy.size * k.shape[1])
         return dq, dk, dv
 
 
@@ -75,7 +75,7 @@ def _transposed(a: NDArray, at: int, row: int, rows: int, columns: int, a_t: NDA
 
 @ahead("f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], b1[:, ::1], i8, f4, f4[:, :, :, ::1], f4[:, :, ::1], i8, i8")
 @compiled
-def _weigh(
+def _forward(
     q: NDArray, k: NDArray, v: NDArray, mask: NDArray, heads: int, scale: Any, p: NDArray, y: NDArray,
     first: int, last: int,
 ) -> None:  # fmt: skip
@@ -101,7 +101,7 @@ def _weigh(
         for i in range(rows):
             row = weights[i * width : i * width + keys]
             if len(mask):
-                _softmax_of_those_there(row, mask[n], scale)
+                _masked_softmax(row, mask[n], scale)
             else:
                 _softmax(row, scale)
         product(flat_y, from_q, c, weights, 0, width, 1, flat_v, n * keys * c + at, c, rows, d, keys, 0)
@@ -112,7 +112,7 @@ def _weigh(
     "f4[:, :, ::1], f4[:, :, ::1], f4[:, :, ::1], i8, i8"
 )
 @compiled
-def _undo(
+def _backward(
     q: NDArray, k: NDArray, v: NDArray, p: NDArray, dy: NDArray, heads: int, scale: Any,
     dq: NDArray, dk: NDArray, dv: NDArray, first: int, last: int,
 ) -> None:  # fmt: skip
@@ -149,7 +149,7 @@ def _softmax(row: NDArray, scale: Any) -> None:
 
 
 @compiled
-def _softmax_of_those_there(row: NDArray, there: NDArray, scale: Any) -> None:
+def _masked_softmax(row: NDArray, there: NDArray, scale: Any) -> None:
     """Overwrite a row of scores as `_softmax` does, but with weight 0 for keys whose `there` is False."""
     least = np.finfo(row.dtype).min
     for i in range(len(row)):

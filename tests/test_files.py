@@ -1,0 +1,36 @@
+"""What killed processes left half written, and rows of arrays that are kept in files."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tinyddpm.files import DAY, sweep
+from tinyddpm.kept import KeptRows
+
+
+def test_only_old_unfinished_files_are_swept(tmp_path: Path) -> None:
+    """In folders within too; a file of another name stays, however old."""
+    folder = tmp_path / "a"
+    folder.mkdir()
+    names = ["a/.x.npz.01.tmp", ".x.npz.02.tmp", ".young.03.tmp", "x.npz", ".hidden"]
+    for name in names:
+        (tmp_path / name).touch()
+        if "young" not in name:
+            os.utime(tmp_path / name, (0, time.time() - DAY - 60))
+    sweep(tmp_path)
+    assert [name for name in names if (tmp_path / name).exists()] == names[2:]
+
+
+def test_rows_are_found_in_the_files_that_have_them(tmp_path: Path) -> None:
+    """Of two batches of two rows, the last row, which the second file alone has."""
+    kept = KeptRows(tmp_path, {"seed": 0})
+    keys = kept.keys(np.arange(4))
+    for batch in (slice(0, 2), slice(2, 4)):
+        kept.add(keys[batch], {"x": np.arange(4.0)[batch]})
+    ((places, arrays),) = kept.find(["of no row", keys[3]])
+    assert (places.tolist(), arrays["x"].tolist()) == ([1], [3.0])
+    assert list(KeptRows(tmp_path, {"seed": 1}).find(keys)) == []
