@@ -19,12 +19,11 @@ from pathlib import Path
 from signal import Signals
 
 from accidents import PATIENCE, Count
-from accidents.damage import POINTS, digest
+from accidents.damage import SAVING, digest
 from helpers.ranks import TESTS, mpiexec
 from tinyddpm.backend import load_backend
 from tinyddpm.errors import TinyDDPMError
 from tinyddpm.model.checkpoint import CheckpointHeader, Layout, load_checkpoint
-from tinyddpm.model.config import Config
 from tinyddpm.model.load import layout_of
 
 BEFALLS = ((Signals.SIGKILL, "mpiexec.gforker"), (Signals.SIGKILL, "mpiexec"), (Signals.SIGSTOP, "mpiexec"),
@@ -55,7 +54,7 @@ class Job:
     def __init__(self, place: Path, ranks: int, launcher: str = "mpiexec") -> None:
         self.place, self.run, self.processes = place, place / "run", place / "processes"
         self.ranks, settings = ranks, place / "settings.toml"
-        settings.write_text(Config.from_dict(POINTS).to_toml())
+        settings.write_text(SAVING.to_toml())
         shutil.rmtree(self.processes, ignore_errors=True)
         self.processes.mkdir()
         if not self.checkpoint.exists():
@@ -170,7 +169,7 @@ def _is_complete(job: Job, layout: LayoutOf) -> bool:
     if not job.checkpoint.exists():
         return False
     found = load_checkpoint(job.checkpoint, layout)
-    return found.step == POINTS["training"]["steps"]
+    return found.step == SAVING.training.steps
 
 
 def _is_there(number: int) -> bool:

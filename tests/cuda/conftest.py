@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +38,10 @@ def cuda(request: pytest.FixtureRequest) -> Iterator[Backend]:
         pytest.skip(str(error))
     with backend.scope():
         yield backend
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of the plans of cuDNN's that were chosen, in a cache folder of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "tinyddpm" / "cudnn.jsonl"

@@ -1,4 +1,4 @@
-"""cuDNN's convolutions without a GPU: its real plans, made for a card that is not there, and how one is chosen."""
+"""cuDNN's convolutions without a GPU: its real plans, made for a card that is not there, and what they compute."""
 
 from __future__ import annotations
 
@@ -8,40 +8,27 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import ml_dtypes  # noqa: F401
 import numpy as np
 import pytest
 
-from helpers import cupy_stand_in
 from helpers.cuda_shim import COMPILER, ShimBackend
-from helpers.cudnn_stand_in import Frontend, StandInCard
+from helpers.cudnn_bench import REFERENCE, SHAPES, Bench
 from helpers.runs import PICTURES, data_of
-from tinyddpm.backend import load_backend
-from tinyddpm.backend.cupy_backend import CupyBackend
 from tinyddpm.errors import BackendError
-from tinyddpm.ops import Operations
 from tinyddpm.ops.cuda import cudnn, cudnn_frontend
 from tinyddpm.ops.cuda.cudnn import (
-    OWN,
-    REPEATS,
-    Choice,
     CudnnConvolutions,
-    CupyCard,
-    Planner,
-    choices_file,
     tolerance,
 )
 from tinyddpm.ops.cuda.cudnn_frontend import Convolution, Product
 from tinyddpm.training.assembly import make_trainer
 
-REFERENCE = Operations(load_backend("numpy"), training=True)
-SHAPES = [((2, 6, 5, 3), (3, 3, 3, 4), 1), ((3, 7, 4, 5), (3, 3, 5, 2), 2), ((2, 3, 4, 6), (1, 1, 6, 3), 1)]
+pytestmark = pytest.mark.usefixtures("cache")
 
 H100 = {
     "deviceName": "NVIDIA H100 80GB HBM3", "deviceVer": 900, "driverVer": 13000, "cudaDeviceId": 0, "pciDeviceId": 0,
@@ -116,57 +103,9 @@ def test_real_cudnn_has_plans_for_an_h100(tmp_path: Path) -> None:
 # How plans are chosen and used.
 
 
-class Bench:
-    """Operations on a stand-in of cuDNN with some plans, as a fresh process has them."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *plans: str, precision: str = "fp32") -> None:
-        if COMPILER is None:
-            pytest.skip("there is no C++ compiler (g++ or clang++) to run the kernels with")
-        self.backend = ShimBackend(precision=precision)
-        self.backend.device = "cpu"
-        self.frontend = Frontend(*plans)
-        self.card = StandInCard(self.frontend)
-        self.planner = made = Planner(self.frontend, self.card, self.backend)
-        monkeypatch.setattr(cudnn, "planner", lambda backend: made)
-        self.ops = CudnnConvolutions(self.backend, training=True)
-        self.place: Callable[[np.ndarray], np.ndarray] = np.asarray
-        self.residual = False
-
-    def compare(self, x: tuple[int, ...], w: tuple[int, ...], stride: int, rtol: float = 1e-5) -> None:
-        """Check y and the gradients against the reference in float64, within rtol of the largest element."""
-        rng, half = np.random.default_rng(3), self.backend.precision == "bf16"
-        dtype = np.dtype("bfloat16" if half else "float32")
-        x_, w_ = (self.place(rng.normal(size=shape).astype(dtype)) for shape in (x, w))
-        b = self.place(rng.normal(size=w[3]).astype(np.float32))
-        expected, kept = REFERENCE.conv2d(x_.astype(float), w_.astype(float), b.astype(float), stride)
-        dy, added = (self.place(a) for a in rng.normal(size=(2, *expected.shape)).astype(dtype))
-        y, saved = self.ops.conv2d(x_, w_, b, stride, added if self.residual else None)
-        if self.residual:
-            expected = expected + added.astype(float)
-        found = (y, *self.ops.conv2d_backward(saved, dy))
-        right = (expected, *REFERENCE.conv2d_backward(kept, dy.astype(float)))
-        assert [a.dtype for a in found] == [dtype, dtype, np.float32, np.float32]
-        for a, b in zip(found, right, strict=True):
-            np.testing.assert_allclose(a.astype(float), b, rtol=0, atol=rtol * np.abs(b).max())
-
-    def names(self) -> list[str]:
-        return [name for name, _ in self.frontend.run]
-
-
-def choices(cache: Path) -> list[Any]:
-    """Return what is in the file of choices, line by line."""
-    return [json.loads(line) for line in cache.read_text().splitlines() if line]
-
-
 def askew_by_one(array: np.ndarray) -> np.ndarray:
     """Return a view one element into a buffer."""
     return np.concatenate([array.ravel()[:1], array.ravel()])[1:].reshape(array.shape)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "tinyddpm" / "cudnn.jsonl"
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -312,165 +251,6 @@ def test_takes_arrays_that_lie_askew(monkeypatch: pytest.MonkeyPatch, precision:
     bench.compare(*SHAPES[0], rtol=2**-8 if precision == "bf16" else 1e-6)
 
 
-def test_fastest_of_the_right_plans_is_taken_and_remembered(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    """For y, dx and dw, among plans that miss one pixel, write nothing, break, or cannot be built."""
-    plans = ("right 3", "skips", "writes nothing", "unbuildable", "breaks", "right 2", "right 4")
-    first = Bench(monkeypatch, *plans)
-    first.compare(*SHAPES[0])
-    assert {"skips", "writes nothing", "breaks"} <= set(first.names())
-    first.frontend.run.clear()
-    first.compare(*SHAPES[0])
-    assert first.names() == ["right 2"] * 3
-    written = choices(cache)
-    assert [name for _, name in written] == ["right 2"] * 3
-    assert all(key.startswith("Some card, cuDNN 9.28.1, (") for key, _ in written)
-    second = Bench(monkeypatch, *plans)
-    second.compare(*SHAPES[0])
-    assert second.names() == ["right 2"] * 3
-    assert [path.name for path in cache.parent.iterdir()] == ["cudnn.jsonl"]
-
-
-def test_what_became_of_the_plans_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of each reason how many; to the next process only what was chosen."""
-    monkeypatch.setattr(cudnn, "CANDIDATES", 6)
-    plans = ("right 9", "skips", "writes nothing", "unbuildable", "breaks", *(f"right {k}" for k in range(2, 9)))
-    first = Bench(monkeypatch, *plans)
-    first.compare(*SHAPES[0])
-    assert [problem.wanted for problem in first.planner.choices] == ["y", "dx", "dw"]
-    for choice in first.planner.choices.values():
-        refused = {"disagreed": 1, "gave infinity or NaN": 1, "could not be built": 1, "failed when run": 1}
-        assert choice == Choice("right 2", refused | {"slower": 5}, 2, choice.furthest)
-        assert choice.furthest > 1000  # a pixel is missing, where sums of at most 60 terms may be off by 1e-4
-        assert str(choice) == (
-            "right 2; cuDNN's others: 1 disagreed, 1 gave infinity or NaN, 1 could not be built, 1 failed when run, "
-            f"5 slower, furthest off by {choice.furthest:.3g} times the tolerance, 2 not tried"
-        )
-    second = Bench(monkeypatch, *plans)
-    second.compare(*SHAPES[0])
-    assert {str(choice) for choice in second.planner.choices.values()} == {"right 2; chosen earlier"}
-
-
-@pytest.mark.parametrize(
-    ("plans", "line"),
-    [
-        ((), f"{OWN}; cuDNN's others: none"),
-        (("right 1",), "right 1; cuDNN's others: none"),
-        (("right 102", "right 101"), f"{OWN}; cuDNN's others: 2 slower"),
-    ],
-    ids=str,
-)
-def test_what_there_is_no_more_to_tell_of(monkeypatch: pytest.MonkeyPatch, plans: tuple[str, ...], line: str) -> None:
-    bench = Bench(monkeypatch, *plans)
-    bench.compare(*SHAPES[0])
-    assert {str(choice) for choice in bench.planner.choices.values()} == {line}
-
-
-def test_only_the_first_right_plans_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cudnn, "CANDIDATES", 6)
-    bench = Bench(monkeypatch, *(f"right {20 - i}" for i in range(10)))
-    bench.compare(*SHAPES[0])
-    assert set(bench.names()) == {f"right {20 - i}" for i in range(cudnn.CANDIDATES)}
-
-
-def test_a_residual_is_a_problem_of_its_own(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    bench = Bench(monkeypatch, "right 1")
-    bench.compare(*SHAPES[0])
-    bench.residual = True
-    bench.compare(*SHAPES[0])
-    wanted = [key.partition("(")[2].partition(",")[0] for key, _ in choices(cache)]
-    assert wanted == ["'y'", "'dx'", "'dw'", "'y + residual'"]
-
-
-@pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize("plans", [(), ("skips", "breaks"), ("right 102", "right 101")], ids=str)
-def test_own_kernels_where_no_plan_is_right_and_faster(
-    monkeypatch: pytest.MonkeyPatch, cache: Path, plans: tuple[str, ...], residual: bool
-) -> None:
-    """In the next process too, which tries none again."""
-    bench = Bench(monkeypatch, *plans)
-    bench.residual = residual
-    bench.compare(*SHAPES[0])
-    bench.frontend.run.clear()
-    bench.compare(*SHAPES[0])
-    second = Bench(monkeypatch, *plans)
-    second.residual = residual
-    second.compare(*SHAPES[0])
-    assert bench.frontend.run == second.frontend.run == []
-    assert cache.exists() == bool(plans)
-
-
-def test_nothing_is_tried_while_the_stream_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shape first met then goes to the own kernels, and is planned when it is met again; a known one is recorded."""
-    bench = Bench(monkeypatch, "right 1")
-    bench.card.recording = True
-    bench.compare(*SHAPES[0])
-    assert bench.frontend.run == []
-    bench.card.recording = False
-    bench.compare(*SHAPES[0])
-    bench.frontend.run.clear()
-    bench.card.recording, bench.card.current = True, 5
-    bench.compare(*SHAPES[0])
-    assert bench.frontend.run == [("right 1", 5)] * 3
-
-
-@pytest.mark.parametrize("damaged", [b"", b"[1]", b'["a", ', b"\xff\xfe", b'{"a": 1}', b'["a", 1]'], ids=str)
-def test_damaged_choices_are_made_again(monkeypatch: pytest.MonkeyPatch, cache: Path, damaged: bytes) -> None:
-    """And those beside them are kept."""
-    cache.parent.mkdir(parents=True)
-    cache.write_bytes(damaged)
-    Bench(monkeypatch, "right 1").compare(*SHAPES[0])
-    bench = Bench(monkeypatch, "right 2", "right 1")
-    bench.compare(*SHAPES[0])
-    assert bench.names() == ["right 1"] * 3
-    assert cache.read_bytes().startswith(damaged)
-
-
-@pytest.mark.parametrize("known", ["of another cuDNN", "unbuildable", 3, ["right 1"]], ids=str)
-def test_remembered_plans_that_are_gone_are_replaced(
-    monkeypatch: pytest.MonkeyPatch, cache: Path, known: object
-) -> None:
-    plans = ("unbuildable", "right 1", "right 2")
-    Bench(monkeypatch, *plans).compare(*SHAPES[0])
-    cache.write_text("".join(f"{json.dumps([key, known])}\n" for key, _ in choices(cache)))
-    Bench(monkeypatch, *plans).compare(*SHAPES[0])
-    assert [name for _, name in choices(cache)] == [known] * 3 + ["right 1"] * 3
-    monkeypatch.setattr(cudnn, "add_choice", None)  # none is made again
-    Bench(monkeypatch, *plans).compare(*SHAPES[0])
-
-
-def test_processes_that_time_otherwise_take_what_the_first_of_them_chose(
-    monkeypatch: pytest.MonkeyPatch, cache: Path
-) -> None:
-    """Both began before either had chosen; a seed must give the same run in both."""
-    bench, add_choice = Bench(monkeypatch, "right 1", "right 2"), cudnn.add_choice
-
-    def too_late(key: str, name: str) -> None:
-        add_choice(key, "right 2")
-        add_choice(key, name)
-
-    monkeypatch.setattr(cudnn, "add_choice", too_late)
-    bench.compare(*SHAPES[0])
-    assert {str(choice) for choice in bench.planner.choices.values()} == {"right 2; chosen earlier"}
-    assert [name for _, name in choices(cache)] == ["right 2", "right 1"] * 3
-    bench.frontend.run.clear()
-    bench.compare(*SHAPES[0])
-    assert bench.names() == ["right 2"] * 3
-
-
-def test_choices_that_cannot_be_written_are_made_all_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "cache").write_text("a file where the folder should be")
-    bench = Bench(monkeypatch, "right 1")
-    bench.compare(*SHAPES[0])
-    assert "right 1" in bench.names()
-
-
-@pytest.mark.parametrize("value", [None, ""], ids=str)
-def test_choices_are_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str | None) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", value) if value is not None else monkeypatch.delenv("XDG_CACHE_HOME")
-    assert choices_file() == tmp_path / ".cache" / "tinyddpm" / "cudnn.jsonl"
-
-
 @pytest.mark.parametrize("wanted", ["y", "y + residual", "dx", "dw"])
 def test_tolerance_holds_what_is_right_and_little_else(rng: np.random.Generator, wanted: str) -> None:
     """For K from 9 to 18433 terms: a float32 sum in any order is within, one that lacks a few terms is not."""
@@ -503,45 +283,6 @@ def test_tolerance_holds_sums_that_are_rounded_to_bfloat16(rng: np.random.Genera
 
 
 # On the stand-in for CuPy: how plans are timed.
-
-
-@pytest.mark.parametrize("scope", [True, False], ids=["our stream", "the default stream"])
-def test_several_runs_are_timed_as_one_graph(monkeypatch: pytest.MonkeyPatch, scope: bool) -> None:
-    """At its second replay, on a stream that can be recorded."""
-    cupy_stand_in.install(monkeypatch)
-    backend, runs = CupyBackend(), []
-    with backend.scope() if scope else nullcontext():
-        x = backend.asarray(np.ones(3))
-        CupyCard(0).milliseconds(lambda: runs.append(x + 1))
-    assert len(runs) == REPEATS
-    replay = f"launch {REPEATS}"
-    expected = [f"record {REPEATS} launches", replay, "record event", replay, "record event", "wait for event"]
-    assert cupy_stand_in.ASKED[:] == expected
-
-
-@pytest.mark.slow
-def test_plans_that_take_less_than_a_launch_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From Python each launch takes 50 µs. What cannot be recorded is refused.
-
-    Kernels of ours take as long as each other here, so that dw, which a plan leaves one to turn, stays ours.
-    """
-    if COMPILER is None:
-        pytest.skip("there is no C++ compiler (g++ or clang++) to run the kernels with")
-    cupy_stand_in.install(monkeypatch, Frontend("right 0.04", "waits", "right 0.01", "right 0.02"))
-    backend = CupyBackend()
-    ops = CudnnConvolutions(backend, training=True)
-    rng = np.random.default_rng(4)
-    with backend.scope():
-        x, w, b = (backend.asarray(rng.normal(size=s).astype(np.float32)) for s in ((2, 6, 5, 3), (3, 3, 3, 4), (4,)))
-        y, saved = ops.conv2d(x, w, b)
-        found = backend.to_numpy(y)
-        ops.conv2d_backward(saved, y)
-    expected, _ = REFERENCE.conv2d(*(np.asarray(a, np.float64) for a in (x, w, b)))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
-    chosen = cudnn.planner(backend).choices.values()
-    assert [choice.name for choice in chosen] == ["right 0.01", "right 0.01", OWN]
-    assert [choice.refused for choice in chosen] == [{"failed when run": 1, "slower": k} for k in (2, 2, 3)]
-    assert cupy_stand_in.Stream.current[1:] == []
 
 
 # Without cuDNN, or with half of it.

@@ -1,33 +1,22 @@
-"""Models out to diffusers and in from there: the same outputs, the same images, the same bits."""
+"""Models out to diffusers: the same outputs, the same images, the same chain."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from helpers import command_line
 from helpers.command_line import says
-from helpers.comparison import HostArray, assert_close
+from helpers.diffusers_runs import ALL, CASES, Case, Noise, assert_equal_outputs, compare, drawn
 from helpers.peers import import_peer
-from tinyddpm.backend import Backend, Purpose, load_backend
-from tinyddpm.conditions import Asked
+from tinyddpm.backend import load_backend
 from tinyddpm.errors import ConfigError
-from tinyddpm.exchange.arrays import write_arrays
-from tinyddpm.exchange.diffusers import CLASSES, LONGEST_JSON, _classes
-from tinyddpm.exchange.diffusers_unet import read_unet, unet_config
-from tinyddpm.exchange.run import Imported, write_run
-from tinyddpm.model.config import Config
-from tinyddpm.model.load import load_model
-from tinyddpm.model.model import Model
-from tinyddpm.testing import random_weights
+from tinyddpm.exchange.diffusers_unet import unet_config
 
 pytestmark = pytest.mark.slow
 
@@ -35,14 +24,6 @@ safetensors_numpy = pytest.importorskip("safetensors.numpy", reason="needs the e
 diffusers: Any
 
 NUMPY = load_backend("numpy")
-NETWORK: dict[str, Any] = {
-    "name": "unet",
-    "channels": 8,
-    "multipliers": [1, 2],
-    "blocks": 1,
-    "attention": [4],
-    "groups": 4,
-}
 
 export_fails, import_fails = partial(command_line.fails, "export"), partial(command_line.fails, "import")
 
@@ -52,82 +33,6 @@ def _diffusers() -> None:
     """Its import takes seconds, so it waits for a test of this file."""
     global diffusers
     diffusers = import_peer("diffusers", "0.42")
-
-
-@dataclass(frozen=True)
-class Case:
-    """Settings of a small model of 8×8 images."""
-
-    tables: dict[str, Any] = field(default_factory=dict)
-    network: dict[str, Any] = field(default_factory=dict)
-    classes: tuple[str, ...] = ()
-    shape: tuple[int, int, int] = (8, 8, 3)
-
-    def model(self) -> Model:
-        schedule = {"name": "linear", "timesteps": 40}
-        tables = {"schedule": schedule, **self.tables, "network": {**NETWORK, **self.network}}
-        return Model(Config.from_dict(tables), self.shape, self.classes, NUMPY)
-
-    def run(self, folder: Path) -> Path:
-        """A run with random weights, of which no layer is zero."""
-        model = self.model()
-        weights = {path: np.float32(w) for path, w in random_weights(model.layout, 3).items()}
-        write_run(folder, Imported(model.config, self.shape, self.classes, weights, folder), {"from": "the test"})
-        return folder
-
-
-CASES = {
-    "plain": Case(),
-    "adaptive": Case({"schedule": {"name": "cosine", "timesteps": 50}}, {"adaptive": True, "head_channels": 4}),
-    "classes": Case({"condition": {"dropout": 0.1}}, {"heads": 2, "multipliers": [1, 1]}, classes=("a", "b", "c")),
-    "learned": Case(
-        {"training": {"loss": "hybrid"}}, {"norm_eps": 1e-3, "blocks": 2, "attention": [8]}, shape=(8, 16, 1)
-    ),
-    "v": Case(
-        {
-            "training": {"predict": "v"},
-            "schedule": {"name": "quadratic", "timesteps": 40, "zero_terminal_snr": True},
-            "weighting": {"name": "uniform"},
-        },
-        {"halving": "around", "frequency_shift": 0.0},
-    ),
-    "blocks": Case(network={"resampling": "blocks", "multipliers": [1, 2, 1], "adaptive": True, "head_channels": 4}),
-    "x_0": Case({"training": {"predict": "x_0"}, "schedule": {"name": "laplace", "timesteps": 40}}),
-}
-
-ALL = pytest.mark.parametrize("name", CASES)
-
-
-def chw(x: HostArray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
-
-
-def hwc(x: torch.Tensor) -> HostArray:
-    return np.moveaxis(x.detach().numpy(), 1, -1)
-
-
-def ours(model: Model, flat: Any, x: HostArray, t: int, labels: HostArray | None) -> HostArray:
-    """What our network makes of x at a time."""
-    denoiser = model.network_denoiser(flat, Asked(labels))
-    return denoiser._network_output(x, np.full(len(x), t), *denoiser.given.values())[0]
-
-
-def theirs(unet: Any, x: HostArray, t: int, labels: HostArray | None) -> HostArray:
-    with torch.no_grad():
-        return hwc(unet(chw(x), t, None if labels is None else torch.from_numpy(labels)).sample)
-
-
-def assert_equal_outputs(
-    run: Path, unet: Any, shape: tuple[int, ...], classes: int, T: int, backend: Backend = NUMPY
-) -> None:
-    rng = np.random.default_rng(1)
-    x = np.float32(rng.normal(size=(3, *shape)))
-    labels = rng.permutation(classes)[:3] if classes else None
-    model, flat, _ = load_model(run, backend)
-    for t in (0, 1, T // 3, T - 1):
-        found, expected = ours(model, flat, x, t, labels), theirs(unet, x, t, labels)
-        assert np.std(expected) > 0.1
-        assert_close(found, expected, 1e-5, f"output at {t}")
 
 
 @ALL
@@ -156,46 +61,12 @@ def test_an_export_has_the_same_chain(tmp_path: Path, name: str) -> None:
     np.testing.assert_allclose(scheduler.alphas_cumprod.numpy(), model.process.alpha_bar, rtol=2e-5, atol=1e-6)
 
 
-class Noise:
-    """Our noise of two samples, handed to a pipeline in the order that it asks for it."""
-
-    def __init__(self, model: Model, times: list[int]) -> None:
-        random = NUMPY.random(5)
-        numbers, _ = random.on_device(0, np.arange(2))
-        self.left: Iterator[HostArray] = iter(
-            [
-                random.normal(Purpose.SAMPLE_START, 0, numbers, model.sample_shape),
-                *(random.normal(Purpose.SAMPLE_STEP, t, numbers, model.sample_shape) for t in times),
-            ]
-        )
-
-    def __call__(self, shape: Any, **rest: Any) -> torch.Tensor:
-        drawn = chw(next(self.left))
-        assert drawn.shape == tuple(shape)
-        return drawn
-
-
-def drawn(run: Path, **sampling: Any) -> tuple[Model, HostArray]:
-    model, flat, _ = load_model(run, NUMPY)
-    chosen = model.config.updated({"sampling": sampling}).sampling
-    *_, last = model.sample(flat, np.arange(2), Asked(None), 5, chosen)
-    return model, last.x
-
-
 SAMPLED = {
     "auto": {"name": "ancestral"},
     "small": {"name": "ancestral", "variance": "small"},
     "large": {"name": "ancestral", "variance": "large"},
     "unclipped": {"name": "ancestral", "variance": "small", "threshold": "none"},
 }
-
-
-def compare(pipeline: Any, model: Model, x: HostArray, **called: Any) -> None:
-    pipeline.set_progress_bar_config(disable=True)
-    images = pipeline(batch_size=2, output_type="np", **called).images
-    wanted = np.clip(x / 2 + 0.5, 0, 1)
-    assert np.std(wanted) > 0.05
-    np.testing.assert_allclose(images, wanted, atol=5e-5)
 
 
 @pytest.mark.parametrize(
@@ -275,230 +146,3 @@ def test_a_folder_with_something_in_it_stays(tmp_path: Path) -> None:
     run = CASES["plain"].run(tmp_path / "run")
     assert "is not empty" in export_fails(run, run)
     assert json.loads(says("info", run, "--json"))["imported"] == {"from": "the test"}
-
-
-@ALL
-def test_an_import_of_an_export_has_the_same_bits(tmp_path: Path, name: str) -> None:
-    """And the chain, prediction, variance and classes, with the row for none of them."""
-    case = CASES[name]
-    says("export", case.run(tmp_path / "run"), tmp_path / "out")
-    says("import", tmp_path / "out", "--out", tmp_path / "back")
-    (one, weights, _), (other, read, _) = (load_model(tmp_path / run, NUMPY) for run in ("run", "back"))
-    assert read.tobytes() == weights.tobytes()
-    assert other.layout.paths == one.layout.paths
-    assert other.classes == one.classes
-    np.testing.assert_allclose(other.process.betas, one.process.betas, rtol=1e-12)
-    assert other.config.schedule == one.config.schedule
-    assert other.config.training.predict == one.config.training.predict
-    assert other.objective.learned_variance == one.objective.learned_variance
-    x = np.float32(np.random.default_rng(0).normal(size=(2, *case.shape)))
-    labels = np.asarray([2, 0]) if case.classes else None
-    assert ours(one, weights, x, 3, labels).tobytes() == ours(other, read, x, 3, labels).tobytes()
-
-
-CIFAR10 = {
-    "sample_size": 32,
-    "in_channels": 3,
-    "out_channels": 3,
-    "center_input_sample": False,
-    "time_embedding_type": "positional",
-    "freq_shift": 1,
-    "flip_sin_to_cos": False,
-    "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
-    "block_out_channels": [128, 256, 256, 256],
-    "layers_per_block": 2,
-    "mid_block_scale_factor": 1,
-    "downsample_padding": 0,
-    "act_fn": "silu",
-    "attention_head_dim": None,
-    "norm_num_groups": 32,
-    "norm_eps": 1e-6,
-}
-"""The configuration of google/ddpm-cifar10-32."""
-
-NARROW = {"block_out_channels": [32, 64, 64, 64]}
-
-UNETS: dict[str, dict[str, Any]] = {
-    "cifar10, a quarter as wide": {**CIFAR10, **NARROW},
-    "all as diffusers has it": {
-        "sample_size": 16, "block_out_channels": [8, 16], "norm_num_groups": 4, "layers_per_block": 1,
-        "down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
-    },
-    "levels joined by residual blocks": {
-        "sample_size": 16, "block_out_channels": [8, 16, 16], "norm_num_groups": 4, "layers_per_block": 1,
-        "down_block_types": ["ResnetDownsampleBlock2D", "AttnDownBlock2D", "DownBlock2D"],
-        "up_block_types": ["ResnetUpsampleBlock2D", "AttnUpBlock2D", "UpBlock2D"],
-        "downsample_type": "resnet", "upsample_type": "resnet",
-    },
-    "scale and shift, learned variance, classes": {
-        "sample_size": [8, 16], "block_out_channels": [16, 16], "norm_num_groups": 8, "layers_per_block": 1,
-        "in_channels": 1, "out_channels": 2, "resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 8,
-        "num_class_embeds": 5, "attention_head_dim": 4, "dropout": 0.1,
-        "down_block_types": ["AttnDownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "AttnUpBlock2D"],
-    },
-}  # fmt: skip
-
-
-def made(folder: Path, config: dict[str, Any], **scheduler: Any) -> Any:
-    """A UNet2DModel with random weights, saved by diffusers as a pipeline."""
-    torch.manual_seed(0)
-    unet = diffusers.UNet2DModel(**config)
-    with torch.no_grad():
-        for name, parameter in unet.named_parameters():
-            parameter += 0.1 * torch.randn_like(parameter) if "norm" in name or "bias" in name else 0
-    diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler(**scheduler)).save_pretrained(folder)
-    return unet.eval()
-
-
-def test_the_layout_of_cifar10_is_computed_by_numba_too(tmp_path: Path) -> None:
-    unet = made(tmp_path / "in", {**CIFAR10, **NARROW})
-    says("import", tmp_path / "in", "--out", tmp_path / "run")
-    assert_equal_outputs(tmp_path / "run", unet, (32, 32, 3), 0, 1000, load_backend("numba"))
-
-
-@pytest.mark.parametrize("name", UNETS)
-def test_an_import_computes_the_same(tmp_path: Path, name: str) -> None:
-    config = UNETS[name]
-    learned = config.get("out_channels") == 2
-    unet = made(tmp_path / "in", config, **({"variance_type": "learned_range"} if learned else {}))
-    says("import", tmp_path / "in", "--out", tmp_path / "run")
-    model, *_ = load_model(tmp_path / "run", NUMPY)
-    assert model.objective.learned_variance == learned
-    assert_equal_outputs(tmp_path / "run", unet, model.sample_shape, len(model.classes), 1000)
-    says("export", tmp_path / "run", tmp_path / "out")
-    again = diffusers.UNet2DModel.from_pretrained(tmp_path / "out", subfolder="unet")
-    assert_equal_outputs(tmp_path / "run", again, model.sample_shape, len(model.classes), 1000)
-
-
-def test_the_layout_of_cifar10_is_ours(tmp_path: Path) -> None:
-    """35,746,307 parameters, and the settings of DDPM's network."""
-    unet, wrong = read_unet({"_class_name": "UNet2DModel", "_diffusers_version": "0.0.4", **CIFAR10})
-    assert wrong == []
-    assert unet is not None
-    model = Model(Config.from_dict({"network": {"name": "unet", **unet.options}}), unet.sample_shape, (), NUMPY)
-    plain = Model(Config(), (32, 32, 3), (), NUMPY)
-    assert model.layout.size == 35_746_307
-    assert (model.layout.paths, model.layout.shapes) == (plain.layout.paths, plain.layout.shapes)
-
-
-def test_a_folder_as_it_was_when_cifar10_was_published(tmp_path: Path) -> None:
-    """All files side by side, and attention's layers by the names they had."""
-    unet = made(tmp_path / "new", {**CIFAR10, **NARROW}, variance_type="fixed_large")
-    old = tmp_path / "old"
-    old.mkdir()
-    arrays = safetensors_numpy.load_file(tmp_path / "new" / "unet" / "diffusion_pytorch_model.safetensors")
-    before = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
-    for now, then in before.items():
-        arrays = {name.replace(now, then): array for name, array in arrays.items()}
-    assert any(".proj_attn." in name for name in arrays)
-    safetensors_numpy.save_file(arrays, old / "diffusion_pytorch_model.safetensors")
-    (old / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel", **CIFAR10, **NARROW}))
-    (tmp_path / "new" / "scheduler" / "scheduler_config.json").rename(old / "scheduler_config.json")
-    said = command_line.run("import", old, "--out", tmp_path / "run")
-    assert said.exit_code == 0, said.output
-    assert "spacing 'leading' has no equivalent" in said.stderr
-    assert_equal_outputs(tmp_path / "run", unet, (32, 32, 3), 0, 1000)
-    sampling = load_model(tmp_path / "run", NUMPY)[0].config.sampling
-    assert (sampling.name, sampling.options, sampling.threshold) == ("ancestral", {"variance": "large"}, "static")
-    told = json.loads(says("info", tmp_path / "run", "--json"))["imported"]
-    assert (told["from"], told["format"]) == (str(old), "diffusers")
-
-
-def test_an_imported_run_draws_what_the_pipeline_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By `sample`'s own settings."""
-    made(
-        tmp_path / "in", UNETS["all as diffusers has it"], num_train_timesteps=20, beta_end=0.3,
-        timestep_spacing="linspace", prediction_type="v_prediction",
-    )  # fmt: skip
-    says("import", tmp_path / "in", "--out", tmp_path / "run")
-    model, x = drawn(tmp_path / "run")
-    noise = Noise(model, list(range(19, 0, -1)))
-    monkeypatch.setattr("diffusers.pipelines.ddpm.pipeline_ddpm.randn_tensor", noise)
-    monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", noise)
-    compare(diffusers.DDPMPipeline.from_pretrained(tmp_path / "in"), model, x, num_inference_steps=20)
-    says("sample", tmp_path / "run", "--count", "2", "--out", tmp_path / "samples")
-
-
-def test_an_average_of_another_model_is_refused(tmp_path: Path) -> None:
-    made(tmp_path / "in", UNETS["all as diffusers has it"])
-    made(tmp_path / "other", {**UNETS["all as diffusers has it"], "norm_eps": 1e-4})
-    error = import_fails(tmp_path / "in", "--trained", tmp_path / "other", "--out", tmp_path / "run")
-    assert "of another model" in error
-    says("import", tmp_path / "in", "--trained", tmp_path / "in", "--out", tmp_path / "run")
-
-
-def changed(folder: Path, **settings: Any) -> Path:
-    path = folder / "unet" / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
-    return folder
-
-
-def test_all_without_an_equal_is_said_at_once(tmp_path: Path) -> None:
-    made(tmp_path / "in", UNETS["all as diffusers has it"], beta_schedule="sigmoid", clip_sample_range=2.0)
-    changed(tmp_path / "in", time_embedding_type="fourier", downsample_type="fir", act_fn="gelu", extra=1)
-    error = import_fails(tmp_path / "in", "--out", tmp_path / "run")
-    for said in ("time_embedding_type is 'fourier'", "downsample_type is 'fir'", "act_fn is 'gelu'", "extra",
-                 "beta_schedule is sigmoid", "clip_sample_range is 2.0"):  # fmt: skip
-        assert said in error
-    assert not (tmp_path / "run").exists()
-
-
-WITHOUT_EQUAL: dict[str, dict[str, Any]] = {
-    "up_block_types": {"up_block_types": ["UpBlock2D", "UpBlock2D"]},
-    "down_block_types": {"down_block_types": ["DownBlock2D", "SkipDownBlock2D"]},
-    "block_out_channels": {"block_out_channels": [8, 12]},
-    "out_channels": {"out_channels": 4},
-    "downsample_padding": {"downsample_padding": 2},
-    "downsample_type": {"downsample_type": ["conv"]},
-    "upsample_type": {"upsample_type": "resnet"},
-    "attn_norm_num_groups": {"resnet_time_scale_shift": "scale_shift"},
-    "resnet_time_scale_shift": {"resnet_time_scale_shift": "spatial"},
-    "time_embedding_dim": {"time_embedding_dim": 7},
-    "num_class_embeds": {"num_class_embeds": 2**40},
-    "sample_size": {"sample_size": None},
-    "norm_eps": {"norm_eps": "small"},
-    "layers_per_block": {"layers_per_block": [2]},
-    "frequency_shift": {"freq_shift": float("nan")},
-}
-
-
-def test_configurations_that_nobody_meant(tmp_path: Path) -> None:
-    """Each is refused by its name in one line, whatever is in it."""
-    made(tmp_path / "in", UNETS["all as diffusers has it"])
-    path = tmp_path / "in" / "unet" / "config.json"
-    whole = path.read_text()
-    for name, settings in WITHOUT_EQUAL.items():
-        path.write_text(whole)
-        assert name in import_fails(changed(tmp_path / "in", **settings), "--out", tmp_path / "run")
-    for text in ("", "[]", "{", "[" * 100_000, '{"sample_size": ' + "9" * 5000 + "}"):
-        path.write_text(text)
-        assert str(path) in import_fails(tmp_path / "in", "--out", tmp_path / "run")
-    path.write_text(whole.ljust(LONGEST_JSON + 1))
-    assert f"{path} is longer than any" in import_fails(tmp_path / "in", "--out", tmp_path / "run")
-    path.write_text(whole)
-    (tmp_path / "in" / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    assert "has no diffusion_pytorch_model.safetensors" in import_fails(tmp_path / "in", "--out", tmp_path / "run")
-    assert "--like" in import_fails(tmp_path / "in", "--like", "toy", "--out", tmp_path / "run")
-    assert "config.json" in import_fails(tmp_path / "nothing", "--out", tmp_path / "run")
-
-
-@pytest.mark.parametrize(
-    ("stored", "rows", "found"),
-    [
-        ('["a", "b"]', 2, ("a", "b")), ('["a", "b"]', 3, ("a", "b")), ('["a", "b"]', 4, ("0", "1", "2", "3")),
-        ('["a", "b"]', 1, ("0",)), ("[1, 2]", 2, ("0", "1")), ("[" * 100_000, 2, ("0", "1")), (None, 2, ("0", "1")),
-    ],
-)  # fmt: skip
-def test_classes_are_named_by_the_file_if_it_names_them_all(
-    stored: str | None, rows: int, found: tuple[str, ...], tmp_path: Path
-) -> None:
-    """A row more may be that of the null condition."""
-    write_arrays(tmp_path / "x.safetensors", {"a": np.zeros(1)}, {CLASSES: stored} if stored else None)
-    assert _classes(tmp_path / "x.safetensors", rows) == found
-
-
-def test_weights_of_another_network_are_listed(tmp_path: Path) -> None:
-    made(tmp_path / "in", UNETS["all as diffusers has it"])
-    error = import_fails(changed(tmp_path / "in", layers_per_block=2), "--out", tmp_path / "run")
-    assert "down_blocks.0.resnets.1.norm1.weight is missing" in error
