@@ -219,9 +219,10 @@ def test_report_and_curves_agree_with_alpha_bar(betas: np.ndarray) -> None:
         (np.full(1000, 0.01), []),
         (linear(300, rescale=False), ["sqrt(alpha_bar_T) is 0.22"]),
         (linear(100, rescale=False), ["sqrt(alpha_bar_T) is 0.6 "]),
-        (cosine(10), ["the first step already hides detail: it adds noise of standard deviation 0.17"]),
+        (cosine(10), ["it adds noise of standard deviation 0.17 (alpha_bar_1 is 0.972 and should be above 0.99)"]),
         (np.append(linear(1000), [0.999, 0.9995]), ["2 betas are at or above 0.999, the first at index 1000"]),
         (linear(1000)[::-1].copy(), ["the first step already hides detail", "the betas fall at index 1,"]),
+        (np.append(linear(1000), 0.015), ["the betas fall at index 1000, from 0.02 to 0.015:"]),
     ],
 )
 def test_report_warns_of_the_traps_and_of_nothing_else(betas: np.ndarray, traps: list[str]) -> None:
