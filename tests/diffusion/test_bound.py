@@ -60,6 +60,7 @@ def test_each_term_of_a_gaussian_is_its_closed_form(T: int) -> None:
     """
     process, variance = chain(T), np.diag(GAUSSIAN.covariance)
     bound, share = quadrature(T)
+    assert bound.terms.shape == (16, 1, T)
     last = process.alpha_bar[-1]
     spread = last * variance + 1 - last
     prior = 0.5 * np.mean(spread + last * GAUSSIAN.mean**2 - 1 - np.log(spread)) / math.log(2)
@@ -130,6 +131,7 @@ def test_samples_are_their_own_whatever_the_batch() -> None:
     whole = sampled(THREE, x_0, 25, draws=2)
     parts = [sampled(THREE, x_0[part.start : part.stop], 25, draws=2, numbers=part) for part in (range(3), range(3, 7))]
     joined = together(parts)
+    np.testing.assert_array_equal(joined.times, whole.times)
     np.testing.assert_array_equal(joined.terms, whole.terms)
     np.testing.assert_array_equal(joined.prior, whole.prior)
     np.testing.assert_array_equal(joined.mse_eps, whole.mse_eps)

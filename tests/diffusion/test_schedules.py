@@ -76,6 +76,8 @@ def test_linear_names_the_shortest_chain_that_works(beta_end: float) -> None:
     with pytest.raises(ConfigError) as refusal:
         linear(2, beta_end=beta_end)
     shortest = int(str(refusal.value).split("T >= ")[1].split(",")[0])
+    assume(abs(1000 * beta_end - round(1000 * beta_end)) > 1e-9)  # there rounding decides
+    assert shortest == math.ceil(1000 * beta_end)
     check_betas(linear(shortest, beta_end=beta_end))
     if shortest > 2:
         with pytest.raises(ConfigError, match=f"T >= {shortest}"):
