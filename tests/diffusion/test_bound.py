@@ -116,6 +116,9 @@ def test_the_parts_make_the_whole() -> None:
         assert total == pytest.approx(sum(parts[name].mean for name in ("L_T", "L_t", "L_0")), rel=1e-12)
         assert total == pytest.approx(parts["L_T"].mean + np.dot(steps["bits"], steps["weight"]), rel=1e-12)
         assert total == pytest.approx(steps["rate"][0] + steps["bits"][0], rel=1e-12)
+        assert parts["total"].se_times == parts["L_t"].se_times
+        assert (parts["total"].se_times is None) == (len(times.t) == 30)
+        assert parts["total"].se == pytest.approx(math.hypot(parts["total"].se_samples, parts["L_t"].se_times or 0))
         assert np.all(np.diff(steps["rate"]) < 0)
         assert steps["rate"][-1] == pytest.approx(parts["L_T"].mean, abs=1e-12)
         columns = {"t": times.t, "weight": times.weight, "mse_eps": bound.mse_eps.mean(axis=0)}
@@ -215,6 +218,8 @@ def test_standard_errors_are_those_of_the_mean() -> None:
 def test_errors_that_cannot_be_known_are_none() -> None:
     assert estimate(np.ones((1, 1))) == (1.0, None, None, None)
     assert estimate(np.ones((3, 1)))[2] is None
+    assert estimate(np.array([[0.0], [2.0]])) == (1.0, pytest.approx(1.0), None, None)
+    assert estimate(np.array([[0.0, 2.0]])) == (1.0, None, pytest.approx(1.0), None)
     assert estimate(np.ones((1, 1))).se is None
 
 

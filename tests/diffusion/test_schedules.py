@@ -255,6 +255,7 @@ def test_report_goes_through_json() -> None:
 
 
 def test_make_betas_calls_the_registered_schedule() -> None:
+    assert len(make_betas("linear", 1_000_000)) == 1_000_000
     np.testing.assert_array_equal(make_betas("linear", 100, beta_end=0.03), linear(100, beta_end=0.03))
     np.testing.assert_array_equal(make_betas("cosine", 7, s=0.1), cosine(7, s=0.1))
 
