@@ -5,7 +5,7 @@ PYTHON ?= .venv/bin/python
 PYTEST = $(PYTHON) -m pytest -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint format types test-fast test plugins bench book dist
+.PHONY: help install lint format types test-fast test mutants plugins bench book dist
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,11 @@ test-fast:  ## most tests, of every room, within a minute; without Torch those t
 
 test:  ## all tests
 	$(PYTEST)
+
+mutants:  ## changes of the mathematics that no test notices, by mutmut; it goes on where it was stopped
+	$(PYTHON) -m pip install --quiet 'mutmut==3.8.*'
+	OMP_NUM_THREADS=1 $(PYTHON) -m mutmut run
+	$(PYTHON) -m mutmut results
 
 plugins:  ## install the example plugins, list what is registered, and run their tests
 	$(PYTHON) -m pip install --quiet ./plugins/*/ 'tensorboard==2.21.*'

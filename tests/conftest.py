@@ -11,7 +11,7 @@ from pathlib import Path
 import array_api_strict
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from helpers.site import Site
 from helpers.strict import StrictBackend
@@ -25,6 +25,10 @@ from tinyddpm.ops.numpy_operations import NumpyOperations
 
 # A deadline is a timing assert in disguise: it fails on a busy machine.
 settings.register_profile("tests", deadline=None, print_blob=True)
+# Of a mutant it is enough to know that a test fails.
+settings.register_profile(
+    "mutants", settings.get_profile("tests"), derandomize=True, database=None, phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile("tests")
 
 

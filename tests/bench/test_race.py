@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from tinyddpm.backend import load_backend
+from tinyddpm.bench import contest
 from tinyddpm.bench.peers import load_peer
 from tinyddpm.bench.task import make_task
 from tinyddpm.figures.lines import line_picture
@@ -91,8 +92,10 @@ def test_what_a_racer_saves_is_a_run_of_ours(race: Any, variant: str, tmp_path: 
     assert run.validation_loss() == pytest.approx(racer.held_out_loss(), rel=1e-5)
 
 
-def test_a_race_is_drawn_from_its_numbers(race: Any, tmp_path: Path) -> None:
+def test_a_race_is_drawn_from_its_numbers(race: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two seconds each, of ours and of whichever variant of the twin is the faster; each leaves a run."""
+    monkeypatch.setattr(contest, "TURN", 0.05)
+    monkeypatch.setattr(contest, "REST", 0.0)
     out, runs = tmp_path / "race.png", tmp_path / "runs"
     chosen = ["--backends", "numpy", "--variants", "eager,channels_last"]
     files = ["--out", str(out), "--save", str(runs)]

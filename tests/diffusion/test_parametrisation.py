@@ -125,6 +125,15 @@ def test_an_error_weighs_as_stated(
     np.testing.assert_allclose(skip * x_t + out * prediction, right[1], atol=scale)
 
 
+@EACH
+def test_a_time_for_each_sample_has_its_own_share(name: str) -> None:
+    """As arrays that broadcast to x_t; one time has floats."""
+    found, x_t, t = made(name), np.zeros((3, 2)), np.array([0, 50, 99])
+    tables = (found.out, found.eps_skip, found.eps_out)
+    for many, table in zip((found.slope(x_t, t), *found.eps_share(x_t, t)), tables, strict=True):
+        np.testing.assert_array_equal(many, table[t][:, None])
+
+
 def test_the_implied_weights_are_of_the_snr() -> None:
     """The squared error of F weighs that of x_0 by SNR, 1, SNR + 1 and (1 + √SNR)²; EDM's by 1 / c_out²."""
     snr = PROCESS.alpha_bar / (1 - PROCESS.alpha_bar)

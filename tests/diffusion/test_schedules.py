@@ -184,7 +184,8 @@ def test_zero_terminal_snr_is_its_algorithm(betas: np.ndarray) -> None:
 @pytest.mark.parametrize("name", ["linear", "cosine", "quadratic", "sigmoid-alpha", "laplace"])
 def test_every_schedule_can_end_without_signal(name: str) -> None:
     """Its report says so: no warning of an image that is left, log SNR minus infinity, and None in JSON."""
-    found = report(name, zero_terminal_snr(make_betas(name, 1000)))
+    with np.errstate(divide="raise", invalid="raise"):
+        found = report(name, zero_terminal_snr(make_betas(name, 1000)))
     assert (found.sqrt_alpha_bar_T, found.snr_min, found.log_snr_min) == (0, 0, -math.inf)
     assert not [warning for warning in found.warnings if "still shows" in warning]
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["log_snr_min"] is None
@@ -276,6 +277,7 @@ def test_make_betas_calls_the_registered_schedule() -> None:
         (lambda: make_betas("linear", 100, beta_end=math.nan), "beta_end is nan: "),
         (lambda: make_betas("linear", 100, rescale=1), "option rescale of schedule 'linear' is 1: give true or false"),
         (lambda: make_betas("cosine", 100, s=-0.1), "s is -0.1: give a number from 0 to 1"),
+        (lambda: make_betas("cosine", 100, s=1.5), "s is 1.5: give a number from 0 to 1"),
         (lambda: make_betas("cosine", 100, s=True), "option s of schedule 'cosine' is True: give a number"),
         (lambda: make_betas("cosine", 100, max_beta=1.0), "^max_beta is 1.0: "),
         (lambda: make_betas("flow", 100, max_beta=0.0), "^max_beta is 0.0: "),
@@ -294,6 +296,7 @@ def test_make_betas_calls_the_registered_schedule() -> None:
         (lambda: check_betas(np.array([0.1])), "1 betas are too few"),
         (lambda: check_betas(np.array([0.1, 0.0, 3.0]), "mine"), r"mine: beta at index 1 \(of 0 to 2\) is 0.0"),
         (lambda: check_betas(np.array([0.1, 0.2, 1.0])), "beta at index 2 .* is 1.0"),
+        (lambda: report("mine", np.array([0.1, 2.0])), "^mine: beta at index 1 "),
         (lambda: check_betas(np.array([math.nan, 2.0])), "beta at index 0 .* is nan"),
     ],
 )

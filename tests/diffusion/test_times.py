@@ -82,6 +82,7 @@ def test_packed_is_all_of_it() -> None:
     history.hear(np.array([2, 2, 0]), np.array([0.1, 0.2, 0.3]))
     other = LossHistory(chain(3))
     other.unpack(history.packed())
+    assert (history.packed().shape, history.packed().dtype) == ((3, 1 + KEPT), np.float32)
     for name in ("losses", "counts"):
         assert getattr(other, name).tobytes() == getattr(history, name).tobytes()
     other.hear(np.array([2]), np.array([0.4]))
@@ -152,7 +153,9 @@ def test_logit_normal_has_its_density_in_the_flows_time(options: dict[str, float
 
 
 @pytest.mark.parametrize("name", ["log-normal", "logit-normal"])
-@pytest.mark.parametrize("options", [{"std": 0.0}, {"std": float("nan")}, {"mean": float("inf")}])
+@pytest.mark.parametrize(
+    "options", [{"std": 0.0}, {"std": float("nan")}, {"std": float("inf")}, {"mean": float("inf")}]
+)
 def test_a_law_that_cannot_be_is_refused(name: str, options: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=r"mean is .* and std .*: give finite numbers, std above 0"):
         make_law(chain(4), name, **options)

@@ -114,6 +114,21 @@ def test_weights_that_leave_a_time_out_are_refused() -> None:
     assert np.all(weights_of("vlb", "v", alpha_bar) > 0)
 
 
+@pytest.mark.parametrize(
+    ("weights", "line"),
+    [
+        (np.array([1.0, np.inf]), "^weighting 'made-up' weighs the error at t = 1 by inf, "),
+        (np.array([np.nan, 1.0]), "^weighting 'made-up' weighs the error at t = 0 by nan, "),
+        (np.ones(3), r"^weighting 'made-up' returned shape \(3,\): it must be \(2,\)$"),
+    ],
+)
+def test_weights_that_are_none_are_refused(monkeypatch: pytest.MonkeyPatch, weights: np.ndarray, line: str) -> None:
+    parametrisation = make_parametrisation(PROCESS, "eps")
+    monkeypatch.setattr(registry, "build", lambda group, name, arguments, options: weights)
+    with pytest.raises(ConfigError, match=line):
+        make_weights("made-up", ALPHA_BAR[:2], parametrisation)
+
+
 def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"gamma is 0\.0"):
         min_snr(ALPHA_BAR, make_parametrisation(PROCESS, "eps"), gamma=0.0)

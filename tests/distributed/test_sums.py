@@ -15,6 +15,8 @@ from helpers.ranks import on_ranks
 from tinyddpm.backend.workers import parts
 from tinyddpm.distributed.ranks import _packed, _unpacked
 
+pytestmark = pytest.mark.slow
+
 Found = list[dict[str, np.ndarray[Any, Any]]]
 
 
@@ -38,7 +40,6 @@ def expected(ranks: int, n: int, sums: str) -> np.ndarray[Any, Any]:
     return reduce(np.add, added if sums == "fp32" else map(rounded, added))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_sums_are_those_of_the_numbers(found: Found, backend: str, n: int) -> None:
@@ -56,7 +57,6 @@ def test_bfloat16_sums_are_rounded_before_and_after(found: Found, backend: str, 
         np.testing.assert_array_equal(one[f"sum {backend} {n} bf16"], rounded(expected(len(found), n, "bf16")))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sums", ["fp32", "bf16"])
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("backend", BACKENDS)

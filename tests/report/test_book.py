@@ -25,15 +25,17 @@ from tinyddpm.cli import main
 from tinyddpm.cli.book import _Drawer
 from tinyddpm.errors import RegistryError
 from tinyddpm.figures.markup import node, written
+from tinyddpm.ops.cuda.kernels import FAMILIES
 from tinyddpm.report.book.chapters import CHAPTERS, Figure
 from tinyddpm.report.book.citations import citations, cited_by
+from tinyddpm.report.book.cuda import SUFFIXES, kernels, read_cuda
 from tinyddpm.report.book.equations import NUMBERED
 from tinyddpm.report.book.guide import Guide
-from tinyddpm.report.book.library import ROOT, Library, core_modules
+from tinyddpm.report.book.library import ROOT, Library, core_modules, path_of
 from tinyddpm.report.book.pages import Pages
 from tinyddpm.report.book.parts import _part
 from tinyddpm.report.book.prose import Block, Entry, blocks
-from tinyddpm.report.book.source import PRAGMA, read_module
+from tinyddpm.report.book.source import PRAGMA, Module, read_module
 
 pytestmark = pytest.mark.slow
 
@@ -70,14 +72,19 @@ def test_every_module_of_the_core_is_in_one_chapter() -> None:
     assert max(found.values()) == 1
 
 
+def beside(module: Module) -> tuple[dict[int, str], list[str]]:
+    """The code of a module's rows by line, and what is said beside it."""
+    code = {line: "".join(text for text, _ in pieces) for row in module.rows for line, pieces in row.code.items()}
+    return code, [note.text for row in module.rows for note in row.notes]
+
+
 def test_rows_have_every_line_of_code_and_every_word_about_it(library: Library) -> None:
     """What is not beside the code is in it: lines are those of the source, but for docstrings, comments and pragmas."""
     for name, module in library.modules.items():
-        source = ROOT.joinpath(*name.split(".")).with_suffix(".py").read_text(encoding="utf-8")
-        code = {
-            number: "".join(text for text, _ in pieces) for row in module.rows for number, pieces in row.code.items()
-        }
-        said = [note.text for row in module.rows for note in row.notes]
+        if name.endswith(SUFFIXES):
+            continue
+        source = path_of(name).read_text(encoding="utf-8")
+        code, said = beside(module)
         found = tokenize.generate_tokens(io.StringIO(source).readline)
         comments = dict(token.start for token in found if token.type == tokenize.COMMENT)
         strings = {
@@ -98,19 +105,72 @@ def test_rows_have_every_line_of_code_and_every_word_about_it(library: Library) 
         assert all(" ".join(text.split()) in words for text in set(strings.values())), name
 
 
+def test_cuda_sources_are_there_line_by_line_too(library: Library) -> None:
+    sources = {name: module for name, module in library.modules.items() if name.endswith(SUFFIXES)}
+    assert len(sources) == len([*(ROOT / "ops" / "cuda").glob("*.cu*")])
+    for name, module in sources.items():
+        code, said = beside(module)
+        words = " ".join(" ".join(said).replace("`", "").split())
+        for number, line in enumerate(path_of(name).read_text(encoding="utf-8").split("\n"), start=1):
+            kept, comment, rest = line.partition("//")
+            assert code.get(number, "") == kept.rstrip(), (name, number)
+            assert not comment or " ".join(rest.replace("`", "").split()) in words, (name, number)
+
+
+def test_comments_of_a_cuda_source_stand_beside_what_they_are_of() -> None:
+    """Those above a definition are its docstring, formulas and paragraphs kept; overloads share a name, and a page's
+    anchors are unique, so the first has it."""
+    source = (
+        "// About x.py.\n//\n//     a = b\n#include <y>\n\n// Of\n// f.\ntemplate <int n>\n__device__ int f(int a) {\n"
+    )
+    source += (
+        '    // inside,\n    // twice\n    return "//"[a];  // so\n}\n__device__ int f(float a);\n\n// A kernel.\n'
+    )
+    source += 'extern "C" __global__ void __launch_bounds__(4, 2) g(\n'
+    found = read_cuda("m.cu", source)
+    rows = [(row.names, [note.text for note in row.notes], [*row.code]) for row in found.rows]
+    assert rows == [
+        ([], ["About `x.py`.\n\n    a = b"], [4]), (["f"], ["Of\nf."], [8, 9]),
+        ([], ["inside, twice", "so"], [12, 13, 14]), (["g"], ["A kernel."], [17]),
+    ]  # fmt: skip
+    assert found.docs == {"": "About `x.py`.\n\n    a = b", "f": "Of\nf.", "g": "A kernel."}
+    assert (found.lines, kernels(found)) == ({"f": 8, "g": 17}, ["g"])
+    assert [*found.rows[1].code[9]] == [
+        ("__device__", "k"), (" ", ""), ("int", "k"), (" ", ""), ("f", "d"), ("(", ""), ("int", "k"), (" a) {", ""),
+    ]  # fmt: skip
+
+
+def test_kernels_and_what_launches_them_lead_to_each_other(library: Library) -> None:
+    pages = Pages(library, {}, {})
+    seen = {name: pages.module(module) for name, module in library.modules.items() if name.startswith("ops.cu")}
+    literal = re.compile(r'"(\w+)"')
+    for family in FAMILIES:
+        cuda = library.modules[f"ops.cuda.{family}.cu"]
+        classes = library.launching(cuda)
+        assert classes, family
+        for address in classes.values():
+            module = address.partition(".html")[0]
+            assert f'href="{address}"' in seen[cuda.name]
+            assert f'href="{cuda.name}.html"' in seen[module]
+            for named in set(literal.findall(path_of(module).read_text())) & set(kernels(cuda)):
+                assert f'<a href="{cuda.name}.html#{named}" class="s">"{named}"</a>' in seen[module]
+    assert '<a href="ops.cuda.common.cuh.html" class="s">"common.cuh"</a>' in seen["ops.cuda.product.cuh"]
+    assert 'href="ops.cuda.activation.cu.html"><code>activation.cu</code>' in seen["ops.cuda.activations"]
+
+
 def test_prose_stands_beside_what_it_is_of() -> None:
     source = '"""About."""\n\nA = 1\n"""One."""\n\n\n# why\ndef f(x):\n    """Do."""\n    y = x  # so\n'
     source += "    return y  # noqa: X\n"
     rows = read_module("m", source).rows
-    beside = [([note.text for note in row.notes], [*row.code]) for row in rows]
-    assert beside == [(["About."], []), (["One."], [3]), (["why", "Do."], [8]), (["so"], [10, 11])]
+    found = [([note.text for note in row.notes], [*row.code]) for row in rows]
+    assert found == [(["About."], []), (["One."], [3]), (["why", "Do."], [8]), (["so"], [10, 11])]
 
 
 def test_lines_between_a_comment_and_its_code_are_left_out() -> None:
     """And a string below a statement that names nothing describes that statement."""
     found = read_module("m", '"""About."""\nf()\n"""Said."""\n# of g\n\ndef g(): pass\n')
-    beside = [([note.text for note in row.notes], [*row.code]) for row in found.rows]
-    assert beside == [(["About."], []), (["Said."], [2]), (["of g"], [6])]
+    rows = [([note.text for note in row.notes], [*row.code]) for row in found.rows]
+    assert rows == [(["About."], []), (["Said."], [2]), (["of g"], [6])]
     assert found.docs == {"": "About."}
 
 
@@ -332,6 +392,7 @@ def test_a_browser_shows_it(dark: bool, site: Path, tmp_path: Path) -> None:
         "chapter-kernel.html",
         "diffusion.process.html",
         "ops.loss.html",
+        "ops.cuda.group_norm.cu.html",
         "equations.html",
         "parts.html",
     )

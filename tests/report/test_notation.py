@@ -50,6 +50,8 @@ def shape(formula: str, display: bool = True) -> str:
         ("dS = P (dP − Σ_j dP_j P_j)", "d S = P ( d P − under(∑ j) sub(d P j) sub(P j) )"),
         ("x̂_0 = Qᵀ K", "sub(over(x ^) 0) = sup(Q ⊤) K"),
         ("E ‖a − b‖²", "E ‖ a − b sup(‖ 2)"),
+        ("1 − β₂ᵏ", "1 − subsup(β 2 k)"),
+        ("x^ = n**2 * sqrt(2 / pi)", "over(x ^) = sup(n 2) · sqrt(frac(2 π))"),
         ("p in [0, 1)", "p in [ 0 , 1 )"),
     ],
 )
@@ -58,7 +60,8 @@ def test_what_stands_under_which_sign(formula: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "formula", ["a.b", "(a", "a)", "x_", "x_+", "x_{a", "x^", "a / ", "/ a", '"a"', "√", "a @ b", "x-y", "{a}"]
+    "formula",
+    ["a.b", "(a", "a)", "x_", "x_+", "x_{a", "2^", "a / ", "/ a", '"a"', "√", "a @ b", "x-y", "{a}", "(N, *x)"],
 )
 def test_what_is_not_of_the_notation_is_refused(formula: str) -> None:
     with pytest.raises(NotationError):
@@ -76,6 +79,13 @@ def test_what_is_not_of_the_notation_is_refused(formula: str) -> None:
         ("SDEdit is of A100-80GB and a re-run of well-known I/O", []),
         ("(x_t − √(1 − alpha_bar_t) eps) / √alpha_bar_t (eq. 15).", ["(xt−1−α¯tε)/α¯t"]),
         ("i = 0, …, N − 1 in all", ["i=0,…,N−1"]),
+        ("y = x keep / (1 − rate), whose mean", ["y=xkeep/(1−rate)"]),
+        ("times 1000/T, by 1 − βᵏ of kh·kw·C numbers", ["1000/T", "1−βk", "kh·kw·C"]),
+        (
+            "With P(x), ceil(size / stride) is dz/dtime, 2³¹ or √2",
+            ["P(x)", "ceil(size/stride)", "dz/dtime", "231", "2"],
+        ),
+        ("a sum and/or a rate -> (N, *sample_shape), a 3×3 one of 32 × 32 numbers; −1 = the sum", ["N"]),
         ("Words, e.g. these: as in NumPy 2.4 or `a`", []),
     ],
 )

@@ -153,7 +153,10 @@ def with_operations(operations: type[Operations]) -> type[Backend]:
         (with_operations(DecaysAll), "decay and adam give other weights than the reference where the loss is 0.5"),
         (with_operations(ForgetsTheAverage), "decay and adam give other ema than the reference where the loss is 0.5"),
         (with_operations(AveragesThePast), "power_average gives other average than the reference"),
-        (with_operations(StepsOnWhatIsNotFinite), "a loss of nan is not told from others"),
+        (
+            with_operations(StepsOnWhatIsNotFinite),
+            "step_factors has the wrong answer to whether a loss of nan is finite",
+        ),
         (int, "is no subclass of tinyddpm.backend.Backend"),
         (lambda device: NumpyBackend(), "is no subclass of tinyddpm.backend.Backend"),
     ],

@@ -99,17 +99,17 @@ class AsksForOther(Label):
 @pytest.mark.parametrize(
     ("broken", "line"),
     [
-        (Narrow, "gives vector of width 3, and gives 6"),
+        (Narrow, "gives says vector of width 3, but forward returns 6"),
         (Twice, "condition 'Twice': .*time/label/table"),
         (Silent, r"its null has the columns \[\], it reads \['label'\]"),
         (NullOfOtherShape, r"the null of label has shape \(1,\), one sample's is \(\)"),
         (Overwrites, "gradient of time/label/table is not added in place"),
         (Doubles, "gradient of time/label/table: projection"),
         (Keeps, "forward keeps residuals"),
-        (Mixes, "the vector told of a sample alone is another"),
+        (Mixes, "the vector told of a sample depends on the batch"),
         (Numbers, "the mask is int64"),
         (Speechless, r"it has 1 words for \[3\] samples"),
-        (AsksForOther, r"of what it asks for it reads \[\], not \['label'\]"),
+        (AsksForOther, r"for an empty wish it reads \[\], not \['label'\]"),
     ],
 )
 def test_a_broken_condition_is_named(broken: Callable[..., Condition], line: str) -> None:

@@ -109,8 +109,8 @@ class Positional(Good):
 @pytest.mark.parametrize(
     ("broken", "line"),
     [
-        (Deaf, "hears nothing: give it one of the methods started, step, "),
-        (Mistyped, "its method validate is told nothing: is validated meant"),
+        (Deaf, "is never called: give it one of the methods started, step, "),
+        (Mistyped, "its method validate is never called: is validated meant"),
         (OtherValues, "step fails: TypeError"),
         (Talks, "saved returns 'thanks': give a bool"),
         (Positional, "option patience is not keyword-only"),

@@ -46,12 +46,12 @@ def in_place(p: Prediction, x_t: Array) -> Prediction:
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (lambda p, x: (p.x_0, p.eps), "says a tuple, not a Prediction"),
+        (lambda p, x: (p.x_0, p.eps), "returns a tuple, not a Prediction"),
         (lambda p, x: Prediction(p.x_0.astype(np.float64), p.eps, p.fraction), "x_0 is float64 for float32"),
         (lambda p, x: Prediction(p.x_0[:1], p.eps, p.fraction), "x_0 has shape"),
-        (lambda p, x: Prediction(np.clip(p.x_0, -1, 1), p.eps, p.fraction), "make up another x_t"),
-        (lambda p, x: Prediction(p.x_0, p.eps), "learned variance is lost"),
-        (lambda p, x: Prediction(p.x_0, p.eps, p.fraction / 2), "learned variance is not the conditional's"),
+        (lambda p, x: Prediction(np.clip(p.x_0, -1, 1), p.eps, p.fraction), "x_t computed from its x_0 and eps is off"),
+        (lambda p, x: Prediction(p.x_0, p.eps), "it predicts no learned variance"),
+        (lambda p, x: Prediction(p.x_0, p.eps, p.fraction / 2), "learned variance differs from the conditional's"),
         (in_place, "read-only inputs"),
         (lambda p, x: Prediction(p.x_0.copy(), p.eps, p.fraction), "fails on array-api-strict: AttributeError"),
     ],
@@ -71,7 +71,7 @@ def test_a_guidance_that_leads_from_nowhere_is_named() -> None:
 
         return doubled
 
-    with pytest.raises(AssertionError, match="where its sides agree it says something else"):
+    with pytest.raises(AssertionError, match="where its denoisers agree, it is off from them"):
         check_guidance(guidance)
 
 
@@ -86,5 +86,5 @@ def test_a_guidance_that_looks_at_the_batch_is_named() -> None:
 
         return mixed
 
-    with pytest.raises(AssertionError, match="a sample asked alone is off"):
+    with pytest.raises(AssertionError, match="a sample alone is off"):
         check_guidance(guidance)

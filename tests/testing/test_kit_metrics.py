@@ -137,13 +137,13 @@ def random(sets: Sets) -> Numbers:
 @pytest.mark.parametrize(
     ("broken", "line"),
     [
-        (lambda sets: {}, "says nothing"),
+        (lambda sets: {}, "returns no number"),
         (lambda sets: {"a": np.nan}, "a is nan: give a finite float"),
         (lambda sets: {"a": 1}, "a is 1: give a finite float"),
         (lambda sets: {"": 1.0}, "the name '' is no text"),
-        (mistyped, "needs tests, which sets have not"),
+        (mistyped, "needs tests, which sets do not have"),
         (writes, "fails on read-only features"),
-        (labelled, "has b without labels alone"),
+        (labelled, "returns b only without labels"),
         (random, "other numbers at the second call"),
     ],
 )

@@ -309,7 +309,7 @@ class NoDefault(Good):
         (WrongTokens, "gradient of the tokens told: projection"),
         (NoMask, "tokens that the mask leaves out change the prediction"),
         (NeedsTelling, "told nothing: forward .* fails on numpy: TypeError"),
-        (OtherWidth, "takes tokens of width 7, where it will be told 5"),
+        (OtherWidth, "takes tokens of width 7, but is offered 5"),
         (Unused, "gradient of spare/b is zero to rounding"),
         (Overwriting, "gradient of dense_1/w is not added in place"),
         (Rebinding, "gradient of .* is zero to rounding"),

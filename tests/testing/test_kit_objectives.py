@@ -184,7 +184,7 @@ class Unweighted(LossHistory):
         (Late, "a time is 20, it must be from 0 to T - 1"),
         (Heavy, "the weights have mean 2, not 1"),
         (Neighbourly, "depends on what else is in the batch"),
-        (Amnesiac, "it draws otherwise after packed and unpack"),
+        (Amnesiac, "after packed and unpack, it draws other times or weights"),
         (Unweighted, "after losses: the weights have mean"),
     ],
 )

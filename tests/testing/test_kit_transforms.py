@@ -103,7 +103,7 @@ class Positional(Dim):
 @pytest.mark.parametrize(
     ("broken", "line"),
     [
-        (Silent, "it says nothing, all zeros, of a sample that it has changed"),
+        (Silent, "its numbers are all zero for a sample that it has changed"),
         (Writes, "fails on .*: ValueError: output array is read-only"),
         (Wide, r"its numbers have shape \(48, 1\), it must be \(48, 2\)"),
         (Bright, "a pixel becomes 2.9.* in size"),

@@ -70,7 +70,7 @@ def bench(
     """Measure how fast a network trains and samples here, and which operations take the time.
 
     The samples are noise; no file is read or written. Training and denoising steps are those of `train` and `sample`.
-    Each contestant runs in a process of its own. With --peer, the backends of this library take turns with one
+    Each contestant runs in a process of its own. The backends of this library take turns; with --peer, so does one
     contestant of the peer after the other. Ctrl-C then ends the comparison early, and reports the contestants that are
     complete.
 

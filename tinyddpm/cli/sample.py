@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tinyddpm.kept import KeptRows
 
 LAST = 2**32 - 1
-"""Largest number of a sample: a counter of the random numbers has 32 bits for it."""
+"""Largest number of a sample: the counter of the random numbers has 32 bits for it."""
 
 LONG = 60
 """Seconds of remaining time from which the command prints, after the first batch, how long the rest will take."""

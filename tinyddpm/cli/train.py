@@ -82,7 +82,7 @@ def train(
     Ctrl-C, or closing the terminal, finishes the step, saves and exits; --resume then continues bit for bit as if
     nothing had happened.
 
-    Processes started together by mpiexec or srun train one model.
+    Processes started together by mpiexec, srun or torchrun train one model.
     """
     from tinyddpm.files import unused
     from tinyddpm.progress import Progress, late

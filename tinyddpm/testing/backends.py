@@ -172,7 +172,9 @@ def _check_optimisation(ops: Operations, what: str) -> None:
     for loss in (0.5, np.nan):
         found = _descended(ops, descent, loss, *ours)
         _descended(reference, descent, loss, gradient, *state)
-        assert bool(found[Factor.FINITE]) == np.isfinite(loss), f"{what}: a loss of {loss} is not told from others"
+        assert bool(found[Factor.FINITE]) == np.isfinite(loss), (
+            f"{what}: step_factors has the wrong answer to whether a loss of {loss} is finite"
+        )
         for name, got, expected in zip(("weights", "ema", "m", "v", "average"), ours[1:], state, strict=True):
             operation = "power_average gives" if name == "average" else "decay and adam give"
             close = np.allclose(backend.to_numpy(got), expected, rtol=1e-5, atol=1e-5)

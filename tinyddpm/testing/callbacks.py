@@ -36,8 +36,8 @@ def check_callback(callback: str | Callable[..., Any], **options: Any) -> None:
     methods = [name for name in dir(listening) if not name.startswith("_") and callable(getattr(listening, name))]
     for name in methods:
         close = [] if name in EVENTS else get_close_matches(name, EVENTS, n=1, cutoff=0.75)
-        assert not close, f"{what}: its method {name} is told nothing: is {close[0]} meant?"
-    assert set(methods) & set(EVENTS), f"{what} hears nothing: give it one of the methods {', '.join(EVENTS)}"
+        assert not close, f"{what}: its method {name} is never called: is {close[0]} meant?"
+    assert set(methods) & set(EVENTS), f"{what} is never called: give it one of the methods {', '.join(EVENTS)}"
     with TemporaryDirectory() as folder:
         for event, values in _run(Path(folder)):
             if event not in methods:

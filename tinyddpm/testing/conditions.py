@@ -109,7 +109,7 @@ def _check_observed(
     x_0 = read_only({"x_0": rng.uniform(-1, 1, (3, *sample_shape)).astype(np.float32)})["x_0"]
     found = observed(np, x_0)
     for name, column in columns.items():
-        assert name in found, f"{what}: it reads {sorted(columns)}, and makes {sorted(found)} of samples"
+        assert name in found, f"{what}: it reads {sorted(columns)}, but makes {sorted(found)} of samples"
         assert found[name].shape == (3, *column.shape[1:]), (
             f"{what}: the {name} that it makes of samples have shape {found[name].shape[1:]}, those that it reads "
             f"{column.shape[1:]}"
@@ -119,14 +119,16 @@ def _check_observed(
         )
     again = condition.read(Asked(None, found))
     for name in columns:
-        assert np.array_equal(again[name], found[name]), f"{what}: the {name} that it makes is read as another"
+        assert np.array_equal(again[name], found[name]), (
+            f"{what}: the {name} that it makes of samples is changed by reading"
+        )
     for random in (None, Random(np, SEED)):
         whole = observed(np, x_0, random, 3, numbers)
         for i, number in enumerate(numbers):
             alone = observed(np, x_0[i : i + 1], random, 3, np.asarray([number]))
             for name, column in whole.items():
                 assert np.array_equal(alone[name], column[i : i + 1]), (
-                    f"{what}: the {name} that it makes of a sample alone is another"
+                    f"{what}: the {name} that it makes of a sample depends on the batch"
                 )
 
 
@@ -134,7 +136,7 @@ def _check_asked(condition: Condition, known: Known, columns: Mapping[str, HostA
     """Check the condition for an empty wish."""
     asked = condition.asked(Wish(), known)
     found = condition.read(asked)
-    assert set(found) == set(columns), f"{what}: of what it asks for it reads {sorted(found)}, not {sorted(columns)}"
+    assert set(found) == set(columns), f"{what}: for an empty wish it reads {sorted(found)}, not {sorted(columns)}"
     words = condition.words(asked)
     rows = {len(column) for column in found.values()}
     assert words is None or {len(words)} == rows, f"{what}: it has {len(words or ())} words for {sorted(rows)} samples"
@@ -162,7 +164,7 @@ def _check_told(runner: _Runner, columns: dict[str, HostArray], exempt: Sequence
     assert saved is None, f"{what}: forward keeps residuals (saved is not None) without training"
     for part, width in runner.condition.gives._asdict().items():
         found = told[part].shape[-1] if part in told else 0
-        assert found == width, f"{what}: it says that it gives {part} of width {width}, and gives {found}"
+        assert found == width, f"{what}: gives says {part} of width {width}, but forward returns {found}"
         if part in told:
             assert len(told[part]) == n.copy().pop(), f"{what}: {part} has {len(told[part])} rows for {n} samples"
     if "mask" in told:
@@ -178,7 +180,7 @@ def _check_samples_apart(runner: _Runner, columns: dict[str, HostArray], told: d
         alone, _ = runner.forward({name: column[i : i + 1] for name, column in columns.items()})
         for part, array in alone.items():
             same = np.allclose(array, told[part][i : i + 1], rtol=1e-10, atol=1e-10)
-            assert same, f"{runner.what}: the {part} told of a sample alone is another"
+            assert same, f"{runner.what}: the {part} told of a sample depends on the batch"
 
 
 def _check_gradients(
@@ -208,4 +210,6 @@ def _check_gradients(
     strict = _Runner(runner.condition, Backend(array_api_strict), runner.what)
     same = {**strict.forward(columns)[0], **strict.gradients(columns, dtold)}
     for name, array in {**told, **dw}.items():
-        assert np.allclose(same[name], array, rtol=1e-9, atol=1e-9), f"{runner.what}: {name} differs on the standard"
+        assert np.allclose(same[name], array, rtol=1e-9, atol=1e-9), (
+            f"{runner.what}: {name} differs on array-api-strict"
+        )

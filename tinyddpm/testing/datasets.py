@@ -58,7 +58,7 @@ def _check_reading(found: Dataset, again: Dataset, what: str) -> None:
     first = found.read(np.asarray([0]))
     assert np.all(np.isfinite(read)), f"{what}: a sample is not finite"
     same = len(read) == 3 and np.array_equal(read[1:2], first) and np.array_equal(read[0], read[2])
-    assert same, f"{what}: samples do not come as they are asked for, by index, in order and as often"
+    assert same, f"{what}: read does not return the samples of the given indices, in their order"
     kept = read.copy()
     try:
         read[...] = 0

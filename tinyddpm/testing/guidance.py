@@ -48,17 +48,17 @@ def check_guidance(guidance: str | Callable[..., Denoiser], **options: Any) -> N
             assert array.shape == x.shape, f"{what}: {name} has shape {array.shape}, not {x.shape}"
             assert array.dtype == x.dtype, f"{what}: {name} is {array.dtype} for {x.dtype} samples"
         apart = _apart(host.process.q_sample(found.x_0, t, found.eps), x)
-        assert apart <= TOLERANCE, f"{what}: at t = {t} its x_0 and eps make up another x_t, off by {apart:.1e}"
-        assert found.fraction is not None, f"{what}: the conditional's learned variance is lost"
+        assert apart <= TOLERANCE, f"{what}: at t = {t} x_t computed from its x_0 and eps is off by {apart:.1e}"
+        assert found.fraction is not None, f"{what}: it predicts no learned variance, as the conditional does"
         apart = _apart(found.fraction, host.side(0.8)(x, t).fraction)
-        assert apart == 0, f"{what}: the learned variance is not the conditional's, but off by {apart:.1e}"
+        assert apart == 0, f"{what}: the learned variance differs from the conditional's by {apart:.1e}"
         again = host.guided((0.8, 0.3))(x, t)
         assert np.array_equal(found.x_0, again.x_0), f"{what}: the same inputs give different predictions"
         alone = host.guided((0.8, 0.3))(x[1:2], t)
         apart = _apart(alone.x_0, found.x_0[1:2])
-        assert apart <= TOLERANCE, f"{what}: a sample asked alone is off by {apart:.1e} from the same in a batch"
+        assert apart <= TOLERANCE, f"{what}: a sample alone is off by {apart:.1e} from the same sample in a batch"
         apart = _apart(host.guided((0.8, 0.8))(x, t).x_0, host.side(0.8)(x, t).x_0)
-        assert apart <= TOLERANCE, f"{what}: where its sides agree it says something else, off by {apart:.1e}"
+        assert apart <= TOLERANCE, f"{what}: where its denoisers agree, it is off from them by {apart:.1e}"
     _check_standard(host, x, what)
 
 
@@ -91,7 +91,7 @@ def _asked(denoiser: Denoiser, x: HostArray, t: int, what: str) -> Prediction:
         found = denoiser(x, t)
     except ValueError as cause:
         raise AssertionError(f"{what} fails with read-only inputs: ValueError: {cause}") from cause
-    assert isinstance(found, Prediction), f"{what} says a {type(found).__name__}, not a Prediction"
+    assert isinstance(found, Prediction), f"{what} returns a {type(found).__name__}, not a Prediction"
     return found
 
 

@@ -88,15 +88,15 @@ def check_metric(metric: str | Metric, **options: Any) -> None:
     drawn, real, training = (_made_up(rng, n) for n in (60, 50, 70))
     needed = getattr(function, "needs", ())
     strange = set(needed) - {"training"}
-    assert not strange, f"{what} needs {', '.join(sorted(strange))}, which sets have not: there is training"
+    assert not strange, f"{what} needs {', '.join(sorted(strange))}, which sets do not have: they have training"
     kept = training if "training" in needed else None
     numbers, again = (_asked(function, Sets(replace(drawn), replace(real), kept), options, what) for _ in range(2))
-    assert numbers, f"{what} says nothing of samples with labels, captions and logits"
+    assert numbers, f"{what} returns no number for samples with labels, captions and logits"
     assert numbers == again, f"{what}: the same sets give other numbers at the second call"
     bare = [replace(part, logits=None, labels=None, words=None) for part in (drawn, real, training)]
     fewer = _asked(function, Sets(bare[0], bare[1], bare[2] if kept else None), options, what)
     new = sorted(fewer.keys() - numbers.keys())
-    assert not new, f"{what} has {', '.join(new)} without labels alone: leave out what cannot be measured"
+    assert not new, f"{what} returns {', '.join(new)} only without labels: leave out what cannot be measured"
 
 
 def _made_up(rng: np.random.Generator, n: int) -> Part:

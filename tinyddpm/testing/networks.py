@@ -225,7 +225,7 @@ def _check_takes(network: Network, what: str) -> None:
     """Check that a network takes tokens and image in the widths that it is offered, or not at all."""
     for part in ("tokens", "image"):
         taken, offered = getattr(network.takes, part), getattr(OFFERED, part)
-        assert taken in (0, offered), f"{what} takes {part} of width {taken}, where it will be told {offered}"
+        assert taken in (0, offered), f"{what} takes {part} of width {taken}, but is offered {offered}"
 
 
 def _check_mask(runner: _Runner, batch: _Batch) -> None:

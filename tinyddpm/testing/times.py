@@ -48,7 +48,7 @@ def check_time(law: str | Callable[..., Law], **options: Any) -> None:
         assert len(packed.shape) == 2, f"{name}: packed has shape {packed.shape}, it must be (T, n)"
         other.unpack(packed)
     same = all(map(np.array_equal, _drawn(made, np.arange(1000)), _drawn(other, np.arange(1000))))
-    assert same, f"{name}: it draws otherwise after packed and unpack"
+    assert same, f"{name}: after packed and unpack, it draws other times or weights"
 
 
 def _drawn(law: Law, samples: HostArray) -> tuple[HostArray, HostArray]:

@@ -56,12 +56,12 @@ def check_transform(
         changed = changed or bool(told.any()) or not np.array_equal(y, x_0)
         again = _done(made, host, x_0, np.arange(N), step, what)
         same = np.array_equal(again[0], y) and np.array_equal(again[1], told)
-        assert same, f"{what}: the same call gives other bits: draw by the chance that is given, and by nothing else"
+        assert same, f"{what}: the same call gives other bits: draw random numbers only from the given chance"
         some = np.asarray([N - 1, 3, 4])
         for numbers in (some, some[:1]):
             cut = _done(made, host, x_0[numbers], numbers, step, what)
             same = np.array_equal(cut[0], y[numbers]) and np.array_equal(cut[1], told[numbers])
-            assert same, f"{what}: what is done to a sample depends on the others of its batch"
+            assert same, f"{what}: the result for a sample depends on the others of its batch"
         _check_standard(made, x_0, y, told, step, what)
     assert changed, f"{what}: nothing is done to any of {N} samples in {len(STEPS)} steps, with these options"
 
@@ -92,7 +92,7 @@ def _check_results(made: Transform, x_0: HostArray, y: HostArray, told: HostArra
         assert most <= 1, f"{what}: a pixel becomes {most:g} in size: images lie in [-1, 1]"
     as_they_were = np.all(y == x_0, axis=tuple(range(1, x_0.ndim)))
     silent = ~told.any(axis=1)
-    assert not (silent & ~as_they_were).any(), f"{what}: it says nothing, all zeros, of a sample that it has changed"
+    assert not (silent & ~as_they_were).any(), f"{what}: its numbers are all zero for a sample that it has changed"
 
 
 def _check_standard(made: Transform, x_0: HostArray, y: HostArray, told: HostArray, step: int, what: str) -> None:
@@ -105,4 +105,4 @@ def _check_standard(made: Transform, x_0: HostArray, y: HostArray, told: HostArr
         found = _done(made, Backend(array_api_strict), x_0, np.arange(N), step, what)
     for name, ours, theirs in (("samples", y, found[0]), ("numbers", told, found[1])):
         close = np.allclose(theirs, ours, rtol=TOLERANCE, atol=TOLERANCE)
-        assert close, f"{what}: its {name} are others in the array API standard's terms"
+        assert close, f"{what}: its {name} differ on array-api-strict"

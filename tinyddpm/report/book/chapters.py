@@ -39,7 +39,7 @@ class Chapter:
         slug: name of the chapter in addresses of pages.
         title: heading.
         about: introduction, in the notation of docstrings.
-        modules: dotted names of its modules, in reading order.
+        modules: dotted names of its modules, in reading order; those of CUDA sources end in the file's suffix.
         figures: pictures drawn while the book is built.
     """
 
@@ -207,7 +207,8 @@ CHAPTERS = (
             "transforms winograd convolution norms activations attention resampling loss optimisation random",
             "ops: torch_operations cupy_operations",
             "ops.cuda: __init__ kernels launching geometry products norms activations training_ends random cudnn "
-            "cudnn_frontend",
+            "cudnn_frontend common.cuh activation.cu channels.cu group_norm.cu loss.cu optimisation.cu packing.cu "
+            "philox.cuh random.cu resampling.cu softmax.cu sums.cu product.cuh tensor_cores.cuh convolution.cu gemm.cu",
         ),
     ),
 )

@@ -11,6 +11,7 @@ import tinyddpm
 from tinyddpm.figures.markup import Children, node
 from tinyddpm.report.book.chapters import CHAPTERS, CORE
 from tinyddpm.report.book.citations import address, citations, cited_by, paper_of
+from tinyddpm.report.book.cuda import SUFFIXES, kernels, read_cuda
 from tinyddpm.report.book.equations import NUMBERED, anchor
 from tinyddpm.report.book.prose import Writer, summary
 from tinyddpm.report.book.source import Module, read_module
@@ -19,19 +20,36 @@ EQUATIONS = "equations.html"
 ROOT = Path(tinyddpm.__file__).parent
 
 
+CUDA, LAUNCHING = "ops.cuda.", ("ops.cuda.", "ops.cupy_operations")
+"""The package of the CUDA sources, and the beginnings of the names of modules that launch their kernels."""
+
+
 def page_of(module: str) -> str:
     """Return the file name of a module's page."""
     return f"{module}.html"
 
 
+def path_of(module: str) -> Path:
+    """Return the file of a module."""
+    stem, dot, suffix = module.rpartition(".") if module.endswith(SUFFIXES) else (module, ".", "py")
+    return ROOT.joinpath(*stem.split(".")).with_suffix(dot + suffix)
+
+
 def core_modules() -> set[str]:
     """Return the dotted names of all modules in `CORE`, except for `__init__` modules of a docstring alone."""
-    paths = (path for room in CORE for path in (ROOT / room).rglob("*.py"))
-    return {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths if _says(path)}
+    paths = (path.relative_to(ROOT) for room in CORE for path in (ROOT / room).rglob("*.*") if _says(path))
+    return {".".join(path.parts).removesuffix(".py") for path in paths}
 
 
 def _says(path: Path) -> bool:
+    if path.suffix != ".py":
+        return path.suffix in SUFFIXES
     return path.name != "__init__.py" or path.read_text(encoding="utf-8").count("\n") > 1
+
+
+def _family(module: str) -> str:
+    """Return the name of a CUDA source as Python has it: of its file, without the suffix."""
+    return module.split(".")[-2]
 
 
 @dataclass(frozen=True)
@@ -52,8 +70,8 @@ class Library:
 
     @staticmethod
     def _read(name: str) -> Module:
-        path = ROOT.joinpath(*name.split(".")).with_suffix(".py")
-        return read_module(name, path.read_text(encoding="utf-8"))
+        read = read_cuda if name.endswith(SUFFIXES) else read_module
+        return read(name, path_of(name).read_text(encoding="utf-8"))
 
     @cached_property
     def names(self) -> list[Named]:
@@ -65,6 +83,35 @@ class Library:
             if name in module.docs and not any(part.startswith("_") for part in name.split("."))
         ]
         return sorted(found, key=lambda named: (named.name.lower(), named.module))
+
+    def strings(self, module: Module) -> dict[str, str]:
+        """Return the addresses of what string literals of a module name: kernels, their families, and headers."""
+        if module.name.endswith(SUFFIXES):
+            return {f'"{name.removeprefix(CUDA)}"': page_of(name) for name in self.modules if name.endswith(".cuh")}
+        return self._kernels if module.name.startswith(LAUNCHING) else {}
+
+    @cached_property
+    def _kernels(self) -> dict[str, str]:
+        """The addresses of families of kernels and of kernels, by their names as Python launches them, in quotes."""
+        found = {}
+        for name, module in self.modules.items():
+            if name.endswith(".cu"):
+                found[f'"{_family(name)}"'] = page_of(name)
+                found |= {f'"{kernel}"': f"{page_of(name)}#{kernel}" for kernel in kernels(module)}
+        return found
+
+    def launching(self, module: Module) -> dict[str, str]:
+        """Return the addresses of the classes that launch the kernels of a CUDA source, by their names."""
+        family = (f'"{_family(module.name)}"', "s")
+        launches = (
+            (page_of(name), other.within(line).partition("."))
+            for name, other in self.modules.items()
+            if name.startswith(LAUNCHING) and not name.endswith(SUFFIXES)
+            for row in other.rows
+            for line, pieces in row.code.items()
+            if family in pieces
+        )
+        return {owner: f"{page}#{owner}" for page, (owner, of_class, _) in launches if of_class}
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
@@ -94,6 +141,9 @@ class Library:
             own = [known for known in module.lines if known == plain or known.endswith(f".{plain}")]
             if own and own[0] in module.docs:
                 return f"{page_of(module.name)}#{own[0]}"
+        if module is not None and "/" not in plain and plain.endswith((".py", *SUFFIXES)):  # a file beside this one
+            beside = path_of(module.name).with_name(plain)
+            return next((page_of(known) for known in self.modules if path_of(known) == beside), None)
         path = plain.removesuffix(".py").removeprefix("tinyddpm/").replace("/", ".")
         if path in self.modules:
             return page_of(path)

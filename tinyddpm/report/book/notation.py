@@ -1,9 +1,9 @@
 """The notation of docstrings, `x_t = √alpha_bar_t x_0 + √(1 − alpha_bar_t) eps`, as MathML.
 
-Subscripts follow `_`, Greek letters are written by name, `alpha_bar` is ᾱ, and a letter may carry a hat or bar. `^` and
-raised digits are exponents; braces enclose a script of several signs. `/` divides one factor by the next, so that
-`a b / c d` is a (b / c) d. A name directly before a bracket is a function of the bracket's content. Anything else
-raises `NotationError`, and the caller then leaves the text as it is.
+Subscripts follow `_` or are digits below the line, Greek letters are written by name, `alpha_bar` is ᾱ, and a letter
+may carry a hat or bar. `^` and raised digits are exponents; braces enclose a script of several signs. `/` divides one
+factor by the next, so that `a b / c d` is a (b / c) d. A name directly before a bracket is a function of the bracket's
+content. Anything else raises `NotationError`, and the caller then leaves the text as it is.
 """
 
 from __future__ import annotations
@@ -21,18 +21,23 @@ GREEK = {
 ACCENTS = {"bar": "¯", "hat": "^", "tilde": "~", "\u0304": "¯", "\u0302": "^", "\u0303": "~"}
 FUNCTIONS = {
     "log", "log2", "ln", "exp", "expm1", "sin", "cos", "tan", "tanh", "min", "max", "sign", "tr", "mean", "var",
-    "softmax", "softplus", "argmin", "argmax",
+    "softmax", "softplus", "argmin", "argmax", "ceil", "SiLU", "silu",
 }  # fmt: skip
 WORDS = {
     "scale", "shift", "mean", "out", "skip", "level", "factor", "size", "noise", "signal", "heads", "dscale", "dshift",
-    "dmean",
+    "dmean", "time", "contrast", "brightness", "saturation",
 }  # fmt: skip
 """Variables whose names are English words: in a sentence they count as part of a formula only beside an operator."""
 
 RELATIONS = frozenset("=≈~∝≤≥<>≠∈←→⇒∼")
-BINARY = frozenset("+−-±∓·×⊗∘")
+BINARY = frozenset("+−-±∓·*×⊗⊙∘")
 LIMITS = {"Σ": "∑", "∑": "∑", "Π": "∏", "∏": "∏", "∫": "∫"}
-RAISED = {**dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789−+", strict=True)), "ᵀ": "⊤"}
+RAISED = {**dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789−+", strict=True)), "ᵀ": "⊤", "ᵏ": "k"}
+SPELLINGS = {"**": "^", "<=": "≤", ">=": "≥", "sqrt(": "√(", **{sign: f"_{n}" for n, sign in enumerate("₀₁₂₃₄₅₆₇₈₉")}}
+"""Other spellings of signs, as in code and with digits below the line."""
+HAT = re.compile(r"(?<=\b[a-z])\^(?![\w({−-])")
+"""A hat after its letter, as in comments without other letters than ASCII's."""
+
 HALVES = {"½": ("1", "2"), "¼": ("1", "4"), "¾": ("3", "4"), "⅓": ("1", "3")}
 CLOSING = {"(": ")", "[": "]"}
 
@@ -64,6 +69,9 @@ def tokens(text: str) -> list[Token]:
         NotationError: a character is not part of the notation.
     """
     found = []
+    for spelling, sign in SPELLINGS.items():
+        text = text.replace(spelling, sign)
+    text = HAT.sub("\u0302", text)
     apart = "".join(unicodedata.normalize("NFD", sign) if sign.isalpha() else sign for sign in text)
     for match in TOKEN.finditer(apart):
         kind = next(name for name in ("space", "number", "name", "sub", "raised", "sign") if match[name] is not None)
@@ -169,17 +177,15 @@ class _Parser:
         sign = self.peek()
         self.place += 1
         spaced = space and not self.at_end and self.tokens[self.place].kind == "space"
-        if sign == "-":
-            if not spaced and not self.script:
-                raise NotationError("a hyphen is no minus")
-            sign = "−"
+        if sign in "-*" and not spaced and not self.script:
+            raise NotationError("a hyphen is no minus, nor a star of code a product")
         if sign in "|‖":
             room = "0.28em" if spaced else "0"
             bar = node("mo", {"stretchy": "false", "lspace": room, "rspace": room}, sign)
             return bar if spaced else _scripted(bar, None, self._scripts()[1])
         if sign in ",;":
             return node("mo", {"separator": "true"}, sign)
-        return node("mo", {}, {"~": "∼"}.get(sign, sign))
+        return node("mo", {}, {"~": "∼", "-": "−", "*": "·"}.get(sign, sign))
 
     def _is_operator(self) -> bool:
         """Whether a large sign has an operand or a limit; Σ alone is a covariance."""
@@ -309,8 +315,8 @@ class _Parser:
                 low = self._subscript()
             elif token.kind == "raised":
                 self.place += 1
-                digits = "".join(RAISED[sign] for sign in token.text)
-                high.append(node("mn" if digits.isdigit() else "mo", {}, digits))
+                raised = "".join(RAISED[sign] for sign in token.text)
+                high.append(node("mn" if raised.isdigit() else "mi" if raised.isalpha() else "mo", {}, raised))
             elif token.text == "'":
                 self.place += 1
                 high.append(node("mo", {}, "′"))

@@ -12,6 +12,7 @@ from tinyddpm import __version__
 from tinyddpm.figures.markup import Children, Element, node, source
 from tinyddpm.report.book.chapters import CHAPTERS, Chapter, chapter_of
 from tinyddpm.report.book.citations import PAPERS, address
+from tinyddpm.report.book.cuda import SUFFIXES
 from tinyddpm.report.book.equations import KINDS, NUMBERED, Numbered
 from tinyddpm.report.book.guide import Guide, guide_page
 from tinyddpm.report.book.library import EQUATIONS, Library, Named, page_of
@@ -184,7 +185,7 @@ class Pages:
         elif next_chapter:
             onward = (chapter_page(next_chapter), next_chapter.title)
         before = order[place - 1] if place and chapter_of()[order[place - 1]] is chapter else None
-        writer = self.library.writer(module)
+        writer, strings = self.library.writer(module), self.library.strings(module)
         return self.page(
             page_of(module.name),
             module.name,
@@ -193,8 +194,9 @@ class Pages:
                 {"class": "crumb"},
                 "Chapter ",
                 node("a", {"href": chapter_page(chapter)}, f"{CHAPTERS.index(chapter) + 1}. {chapter.title}"),
+                _launched(self.library.launching(module)) if module.name.endswith(SUFFIXES) else None,
             ),
-            node("div", {"class": "rows"}, (_row(row, writer) for row in module.rows)),
+            node("div", {"class": "rows"}, (_row(row, writer, strings) for row in module.rows)),
             _turn((page_of(before), before) if before else (chapter_page(chapter), chapter.title), onward),
             wide=True,
         )
@@ -298,12 +300,23 @@ def chapter_page(chapter: Chapter) -> str:
     return f"chapter-{chapter.slug}.html"
 
 
-def _row(row: Row, writer: Writer) -> Element:
-    """Return a row: docstrings and comments, and the code beside them."""
+def _launched(classes: Mapping[str, str]) -> Children:
+    """Return links to the classes that launch the kernels of a page, given as addresses by names."""
+    links = (node("a", {"href": address}, node("code", {}, name)) for name, address in classes.items())
+    return [[", " if place else " · launched by ", link] for place, link in enumerate(links)]
+
+
+def _row(row: Row, writer: Writer, strings: Mapping[str, str]) -> Element:
+    """Return a row: docstrings and comments, and the code beside them. `strings` has addresses of string literals."""
     anchors = [node("span", {"id": name, "class": "anchor"}) for name in row.names]
     prose = (node("div", {"class": note.kind}, _said(note, writer)) for note in row.notes)
     lines = (
-        node("span", {"class": "l", "id": f"L{number}", "data-n": str(number)}, map(_piece, pieces), "\n")
+        node(
+            "span",
+            {"class": "l", "id": f"L{number}", "data-n": str(number)},
+            (_piece(*piece, strings) for piece in pieces),
+            "\n",
+        )
         for number, pieces in row.code.items()
     )
     code = node("pre", {"tabindex": "0"}, node("code", {}, lines)) if row.code else None
@@ -324,8 +337,9 @@ def _text(package: str, name: str) -> str:
     return files(package).joinpath(name).read_text(encoding="utf-8")
 
 
-def _piece(piece: tuple[str, str]) -> Children:
-    text, kind = piece
+def _piece(text: str, kind: str, strings: Mapping[str, str]) -> Children:
+    if kind == "s" and text in strings:
+        return node("a", {"href": strings[text], "class": kind}, text)
     return node("span", {"class": kind}, text) if kind else text
 
 

@@ -226,7 +226,7 @@ def _formula(parts: Sequence[str], start: int) -> tuple[str, str, str, int] | No
     It is returned as (text before it in its first word, formula, text after it in its last word, next index).
     """
     end = start
-    while end < min(len(parts), start + 2 * MOST_WORDS) and (not parts[end].strip() or _may_be(parts[end])):
+    while end < min(len(parts), start + 2 * MOST_WORDS) and (not parts[end].strip() or _may_be(parts, end)):
         end += 1
     for stop in range(end, start, -1):
         run = "".join(parts[start:stop])
@@ -238,29 +238,52 @@ def _formula(parts: Sequence[str], start: int) -> tuple[str, str, str, int] | No
     return None
 
 
-AFTER, BEFORE = "=≈~∝≤≥<>+·×/,:;→←)", "=≈~+−·×/-"
+AFTER, BEFORE = "=≈~∝≤≥<>+·*×/,:;→←)", "=≈~+−·*×/-"
 """Signs with which no formula in a sentence begins, and signs with which none ends."""
 
-SHAPE = re.compile(r"\((?=[^)]*[A-Z])(?=[^)]*,)(?:[A-Z]|\d+)(?:, (?:[A-Z]|\d+))*,?\)")
+SHAPE = re.compile(r"\((?=[^)]*[A-Z])(?=[^)]*,)(?:\d*[A-Z]|\d+)(?:, (?:\d*[A-Z]|\d+))*,?\)")
 """An array's shape, such as (N, 3) or (T,)."""
 
-MAY_BE = re.compile(r"[\w\u0302-\u0304=≈~∝≤≥<>≠∈←→⇒+−\-±∓·×⊗^'/,;:|‖….()\[\]{}√∂∇∞½¼ΣΠ∑∫²³⁻⁰¹⁴ᵀ⁺]+")
+MAY_BE = re.compile(r"[\w\u0302-\u0304=≈~∝≤≥<>≠∈←→⇒+−\-±∓·×⊗⊙^*'/,;:|‖….()\[\]{}√∂∇∞½¼ΣΠ∑∫²³⁻⁰¹⁴ᵀᵏ⁺]+")
+
+OPERATORS = frozenset("=≈∝≤≥<+−-·*/←")
+"""Signs that prose does not have between spaces: what stands beside one is a variable, whatever its name."""
+
+PROSE = frozenset({"the", "a", "an", "its", "their", "all", "what", "one", "each", "no"})
+"""Words of prose that stand beside a sign, as in "x = the sum"."""
+
+OPENED = Token("sign", "(")
+
+RATIO = re.compile(r"\d+/[A-Za-z]\w*|[A-Za-z]\w*/\d+|d\w+/d\w+|[A-Za-z]'?\([A-Za-z]\)")
+"""A quotient of a name and a number, a derivative such as dz/dt, or a function of one letter, such as P(x)."""
 
 
-def _may_be(word: str) -> bool:
-    """Whether a word can be part of a formula."""
+def _may_be(parts: Sequence[str], place: int) -> bool:
+    """Whether a word can be part of a formula: its names are symbols or have scripts, or it is beside an operator."""
+    word = parts[place]
     if not MAY_BE.fullmatch(word):
         return False
     try:
         found = tokens(word.strip(".,;:").strip("()"))
     except NotationError:
         return False
-    scripted = {i for i, token in enumerate(found) if i + 1 < len(found) and found[i + 1].kind == "sub"}
-    after = {i for i in range(1, len(found)) if found[i - 1].kind == "sub"}
-    return all(
-        token.kind != "name" or is_symbol(token.text) or token.text in WORDS or i in scripted or i in after
-        for i, token in enumerate(found)
-    )
+    names = {i for i, token in enumerate(found) if token.kind == "name"}
+    known = {i for i in names if is_symbol(found[i].text) or found[i].text in WORDS or _has_script(found, i)}
+    known |= {i for i in names if "·" in [token.text for token in found[max(i - 1, 0) : i + 2]]}
+    if RATIO.fullmatch(word.strip(".,;:()")):
+        known = names
+    if word.strip("().,;:") not in PROSE:
+        known |= {min(names)} if names and place > 1 and parts[place - 2] in OPERATORS else set()
+        if names and not OPERATORS.isdisjoint(parts[place + 2 : place + 3]):
+            known |= {max(names)}  # and functions whose argument goes on, as of "clip(x + s)"
+            known |= {i for i in names if word.count("(") > word.count(")") and found[i + 1 : i + 2] == [OPENED]}
+    return known == names
+
+
+def _has_script(found: Sequence[Token], place: int) -> bool:
+    """Whether the name at an index has a subscript or an exponent, or is a subscript."""
+    after = found[place + 1].kind if place + 1 < len(found) else ""
+    return after in ("sub", "raised") or (place > 0 and found[place - 1].kind == "sub")
 
 
 def _is_one(text: str) -> bool:
@@ -289,15 +312,24 @@ def _stands(text: str, ends: bool) -> bool:
     except NotationError:
         return False
     names = [token.text for token in found if token.kind == "name"]
-    if not names or (len(found) == 1 and names[0].isascii() and names[0] not in GREEK):
-        return len(found) == 1 == len(names) and len(names[0]) == 1 and names[0] not in "aAI"
+    if not names:
+        return any(_tells(token, len(found)) for token in found)
+    if len(found) == 1 and names[0].isascii() and names[0] not in GREEK:
+        return len(names[0]) == 1 and names[0] not in "aAI"
     words = text.split(" ")
     if len(words) > 1 and not _beside_sign(words, ends):
         return False
     combined = len(words) > 1 and any(token.text in BINARY or token.text == "/" for token in found)
+    combined |= "·" in text or RATIO.fullmatch(text) is not None
     if not combined and not any(_tells(token, len(found)) for token in found):
         return False
-    return all(_beside(found, i) for i, token in enumerate(found) if token.kind == "name" and token.text in WORDS)
+    return all(_beside(found, i) for i, token in enumerate(found) if token.kind == "name" and _is_word(found, i))
+
+
+def _is_word(found: Sequence[Token], place: int) -> bool:
+    """Whether the name at an index may be a word of prose."""
+    name = found[place].text
+    return name in WORDS or not (is_symbol(name) or _has_script(found, place))
 
 
 def _tells(token: Token, of: int) -> bool:

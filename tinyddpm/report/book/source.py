@@ -59,6 +59,10 @@ class Module:
     lines: dict[str, int]
     docs: dict[str, str]
 
+    def within(self, line: int) -> str:
+        """Return the qualified name of the last definition that begins at a line or before it; "" if none does."""
+        return max(((first, name) for name, first in self.lines.items() if first <= line), default=(0, ""))[1]
+
 
 def read_module(name: str, source: str) -> Module:
     """Parse a module. A row begins at each definition and at each line with a docstring or comment."""
@@ -83,7 +87,7 @@ def read_module(name: str, source: str) -> Module:
         if text:
             notes[line].append(Note("comment", text))
     lines = {owner: line for line, owners in names.items() for owner in owners}
-    rows = _rows(source.split("\n"), notes, names, dropped, cut, _colours(source))
+    rows = split_rows(source.split("\n"), notes, names, dropped, cut, _colours(source))
     return Module(name, docs[""], rows, lines, docs)
 
 
@@ -170,7 +174,7 @@ def _colours(source: str) -> dict[int, list[tuple[int, int, str]]]:
     return found
 
 
-def _rows(
+def split_rows(
     lines: list[str],
     notes: dict[int, list[Note]],
     names: dict[int, list[str]],
@@ -178,6 +182,15 @@ def _rows(
     cut: dict[int, int],
     colours: dict[int, list[tuple[int, int, str]]],
 ) -> list[Row]:
+    """Split a source into rows.
+
+    Args:
+        lines: all lines of the source.
+        notes, names: docstrings and comments, and names defined, by line. The notes of line 1 are taken out.
+        dropped: lines that are left out, as they are in the notes.
+        cut: start columns of the comments after code.
+        colours: coloured spans (start column, end column, CSS class) by line.
+    """
     rows, waiting = [Row([], notes.pop(1, []))], list[Note]()  # the module's docstring is beside the imports
     for number, text in enumerate(lines, start=1):
         waiting += notes.get(number, [])
