@@ -205,16 +205,29 @@ def test_names_lead_to_what_they_name(library: Library) -> None:
 
 
 def test_a_guide_is_made_of_what_it_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of the repository that an installed package lacks leave no picture, and no link."""
+    """Addresses of files that are no page of the guide are left out: an installed package lacks them."""
     monkeypatch.setattr("tinyddpm.report.book.guide.files", lambda package: tmp_path)
     (tmp_path / "guide").mkdir()
-    (tmp_path / "guide" / "x.md").write_text("# X\n\n![seen](../none.png)[code](../x.py) and [more](y.md)\n")
+    (tmp_path / "guide" / "x.md").write_text("# X\n\n[code](../x.py) and [more](y.md)\n")
     guide = Guide("x")
     assert guide.title == "X"
     assert written(node("main", {}, guide.body)) == '<main><p>code and <a href="guide-y.html">more</a></p></main>'
     (tmp_path / "guide" / "x.md").write_text("# X\n\n---\n")
     with pytest.raises(ValueError, match="the guide has a hr, for which there is no element"):
         Guide("x")
+
+
+def test_the_guide_has_its_pictures_beside_it(site: Path) -> None:
+    """So an installed package has them too."""
+    folder = ROOT / "report" / "book" / "guide"
+    shown = Counter[str]()
+    for path in folder.glob("*.md"):
+        pictures = re.findall(r"!\[([^]]+)\]\(pictures/[\w-]+\.png\)", text := path.read_text(encoding="utf-8"))
+        assert len(pictures) == text.count("![")
+        shown.update(re.findall(r"pictures/([\w-]+\.png)", text))
+        page = Tree((site / f"guide-{path.stem}.html").read_text(encoding="utf-8"))
+        assert [image["alt"] for image in page.of("img")] == pictures
+    assert {path.name for path in (folder / "pictures").iterdir()} == set(shown)
 
 
 def test_a_part_that_cannot_be_loaded_says_why(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:

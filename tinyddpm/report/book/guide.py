@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tinyddpm.errors import ConfigError
-from tinyddpm.figures.markup import Children, Element, node
+from tinyddpm.figures.markup import Children, node
 from tinyddpm.report.folder import read_picture
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Guide:
 
     Raises:
         ConfigError: markdown-it-py is not installed.
+        DataError: a picture cannot be read.
     """
 
     def __init__(self, topic: str) -> None:
@@ -91,7 +92,8 @@ class Guide:
             case "link":
                 return self._link(str(found.attrs["href"]), below)
             case "image":
-                return self._image(str(found.attrs["src"]), found.content)
+                picture = read_picture(self._folder / str(found.attrs["src"]))
+                return node("img", {"src": picture.address, "alt": found.content})
         raise ValueError(f"the guide has a {found.type}, for which there is no element")
 
     def _link(self, address: str, text: Children) -> Children:
@@ -100,10 +102,3 @@ class Guide:
             return node("a", {"href": address}, text)
         topic = Path(address).stem
         return node("a", {"href": guide_page(topic)}, text) if address == f"{topic}.md" else text
-
-    def _image(self, address: str, seen: str) -> Element | None:
-        """Return an embedded picture of the repository; None in an installed package, which lacks the file."""
-        path = self._folder / address
-        if not path.is_file():
-            return None
-        return node("img", {"src": read_picture(path).address, "alt": seen})
