@@ -60,6 +60,7 @@ def test_each_term_of_a_gaussian_is_its_closed_form(T: int) -> None:
     """
     process, variance = chain(T), np.diag(GAUSSIAN.covariance)
     bound, share = quadrature(T)
+    assert bound.terms.shape == (16, 1, T)
     last = process.alpha_bar[-1]
     spread = last * variance + 1 - last
     prior = 0.5 * np.mean(spread + last * GAUSSIAN.mean**2 - 1 - np.log(spread)) / math.log(2)
@@ -115,6 +116,9 @@ def test_the_parts_make_the_whole() -> None:
         assert total == pytest.approx(sum(parts[name].mean for name in ("L_T", "L_t", "L_0")), rel=1e-12)
         assert total == pytest.approx(parts["L_T"].mean + np.dot(steps["bits"], steps["weight"]), rel=1e-12)
         assert total == pytest.approx(steps["rate"][0] + steps["bits"][0], rel=1e-12)
+        assert parts["total"].se_times == parts["L_t"].se_times
+        assert (parts["total"].se_times is None) == (len(times.t) == 30)
+        assert parts["total"].se == pytest.approx(math.hypot(parts["total"].se_samples, parts["L_t"].se_times or 0))
         assert np.all(np.diff(steps["rate"]) < 0)
         assert steps["rate"][-1] == pytest.approx(parts["L_T"].mean, abs=1e-12)
         columns = {"t": times.t, "weight": times.weight, "mse_eps": bound.mse_eps.mean(axis=0)}
@@ -130,6 +134,7 @@ def test_samples_are_their_own_whatever_the_batch() -> None:
     whole = sampled(THREE, x_0, 25, draws=2)
     parts = [sampled(THREE, x_0[part.start : part.stop], 25, draws=2, numbers=part) for part in (range(3), range(3, 7))]
     joined = together(parts)
+    np.testing.assert_array_equal(joined.times, whole.times)
     np.testing.assert_array_equal(joined.terms, whole.terms)
     np.testing.assert_array_equal(joined.prior, whole.prior)
     np.testing.assert_array_equal(joined.mse_eps, whole.mse_eps)
@@ -186,6 +191,7 @@ def test_strata_end_at_squares() -> None:
     np.testing.assert_array_equal(ends, 10 * np.arange(1, 11) ** 2)
     np.testing.assert_array_equal(np.searchsorted(ends, t[1:]), np.repeat(np.arange(10), 2))
     np.testing.assert_array_equal(some_times(8, 6, Random(np, 0)).weight, [1, 1, 1, 1, 1, 1.5, 1.5])
+    np.testing.assert_array_equal(some_times(8, 2, Random(np, 0)).weight, [1, 3.5, 3.5])
 
 
 @pytest.mark.parametrize("count", [-2, 0, 5, 10, 12])
@@ -212,6 +218,8 @@ def test_standard_errors_are_those_of_the_mean() -> None:
 def test_errors_that_cannot_be_known_are_none() -> None:
     assert estimate(np.ones((1, 1))) == (1.0, None, None, None)
     assert estimate(np.ones((3, 1)))[2] is None
+    assert estimate(np.array([[0.0], [2.0]])) == (1.0, pytest.approx(1.0), None, None)
+    assert estimate(np.array([[0.0, 2.0]])) == (1.0, None, pytest.approx(1.0), None)
     assert estimate(np.ones((1, 1))).se is None
 
 

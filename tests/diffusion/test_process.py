@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tinyddpm.backend import Backend, load_backend
-from tinyddpm.diffusion.process import GaussianProcess
+from tinyddpm.diffusion.process import GaussianProcess, noise_to_signal
 from tinyddpm.diffusion.schedules import make_betas
 from tinyddpm.errors import ConfigError
 
@@ -190,6 +190,9 @@ def test_variances_between_any_two_times(betas: np.ndarray, data: st.DataObject)
         assert found == pytest.approx(np.log(expected if t_prev >= 0 else first))
         assert process.p_mean_variance(x, t, x, t_prev, variance)[1] == pytest.approx(np.exp(found))
         assert process.p_log_variance(x, t, variance, t - 1) == pytest.approx(process.p_log_variance(x, t, variance))
+    one = np.ones((1, 1))
+    mean, _ = process.p_mean_variance(x, t, one, t_prev)
+    np.testing.assert_array_equal(mean, process.q_posterior(one, x, t, t_prev)[0])
     low, high = process.log_variance_range(x, t, t_prev)
     assert (low, high) == (process.p_log_variance(x, t, "small", t_prev), pytest.approx(np.log(c.beta)))
     learned = process.p_log_variance(x, t, np.full((1, 1), 0.3), t_prev)
@@ -260,6 +263,11 @@ def test_chain_yields_every_step_in_order() -> None:
     x_1 = np.sqrt(0.9)
     x_2 = np.sqrt(0.8) * x_1 + np.sqrt(0.2)
     np.testing.assert_allclose(np.concatenate(steps), [x_1, x_2, np.sqrt(0.7) * x_2 + 2 * np.sqrt(0.3)])
+
+
+def test_noise_has_no_end_where_there_is_no_signal() -> None:
+    with np.errstate(divide="raise"):
+        np.testing.assert_allclose(noise_to_signal(np.array([0.8, 0.5, 0.0])), [0.5, 1, np.inf], rtol=1e-12)
 
 
 def test_a_table_knows_that_all_its_numbers_are_one() -> None:

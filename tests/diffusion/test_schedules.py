@@ -76,6 +76,8 @@ def test_linear_names_the_shortest_chain_that_works(beta_end: float) -> None:
     with pytest.raises(ConfigError) as refusal:
         linear(2, beta_end=beta_end)
     shortest = int(str(refusal.value).split("T >= ")[1].split(",")[0])
+    assume(abs(1000 * beta_end - round(1000 * beta_end)) > 1e-9)  # there rounding decides
+    assert shortest == math.ceil(1000 * beta_end)
     check_betas(linear(shortest, beta_end=beta_end))
     if shortest > 2:
         with pytest.raises(ConfigError, match=f"T >= {shortest}"):
@@ -219,9 +221,10 @@ def test_report_and_curves_agree_with_alpha_bar(betas: np.ndarray) -> None:
         (np.full(1000, 0.01), []),
         (linear(300, rescale=False), ["sqrt(alpha_bar_T) is 0.22"]),
         (linear(100, rescale=False), ["sqrt(alpha_bar_T) is 0.6 "]),
-        (cosine(10), ["the first step already hides detail: it adds noise of standard deviation 0.17"]),
+        (cosine(10), ["it adds noise of standard deviation 0.17 (alpha_bar_1 is 0.972 and should be above 0.99)"]),
         (np.append(linear(1000), [0.999, 0.9995]), ["2 betas are at or above 0.999, the first at index 1000"]),
         (linear(1000)[::-1].copy(), ["the first step already hides detail", "the betas fall at index 1,"]),
+        (np.append(linear(1000), 0.015), ["the betas fall at index 1000, from 0.02 to 0.015:"]),
     ],
 )
 def test_report_warns_of_the_traps_and_of_nothing_else(betas: np.ndarray, traps: list[str]) -> None:
@@ -252,6 +255,7 @@ def test_report_goes_through_json() -> None:
 
 
 def test_make_betas_calls_the_registered_schedule() -> None:
+    assert len(make_betas("linear", 1_000_000)) == 1_000_000
     np.testing.assert_array_equal(make_betas("linear", 100, beta_end=0.03), linear(100, beta_end=0.03))
     np.testing.assert_array_equal(make_betas("cosine", 7, s=0.1), cosine(7, s=0.1))
 

@@ -45,7 +45,7 @@ DIGITS = Config.from_dict(
         "data": {"source": "digits"},
         "network": UNET,
         "schedule": {"name": "cosine", "timesteps": 20},
-        "training": {"steps": 7, "batch_size": 9, "learning_rate": 1e-2, "warmup": 0, "threads": 1},
+        "training": {"batch_size": 9, "learning_rate": 1e-2, "warmup": 0, "threads": 1},
         "sampling": {"name": "ddim", "steps": 4, "count": 4},
     }
 )
@@ -74,9 +74,12 @@ WIDE = DIGITS.updated(
 PLANE = POINTS.updated(
     {
         "network": {"width": 8, "depth": 2},
-        "training": {"batch_size": 5, "learning_rate": 1e-2, "warmup": 0, "threads": 1, "average_lengths": "0.05,0.2"},
+        "training": {
+            "steps": 100, "batch_size": 5, "learning_rate": 1e-2, "warmup": 0, "threads": 1,
+            "average_lengths": "0.05,0.2",
+        },
     }
-)
+)  # fmt: skip
 PICTURES = DIGITS.updated(
     {
         "data": {"labels": True, "flip": True},

@@ -173,7 +173,7 @@ ONE = DIGITS.updated(
         "data": {"source": "one", "tell_transforms": True},
         "transforms": {"shift": {"most": 1, "p": 1.0}},
         "network": {"channels": 16, "multipliers": [1], "attention": [], "dropout": 0.0},
-        "training": {"batch_size": 16, "learning_rate": 3e-3, "warmup": 10, "ema": 0.98, "predict": "v"},
+        "training": {"steps": 400, "batch_size": 16, "learning_rate": 3e-3, "warmup": 10, "ema": 0.98, "predict": "v"},
         "sampling": {"steps": 10},
     }
 )

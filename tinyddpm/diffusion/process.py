@@ -137,7 +137,7 @@ class GaussianProcess:
         self.backend = backend
         self.T = len(betas)
         self.betas: Table = betas.astype(np.float64)
-        self.alpha_bar: Table = np.cumprod(1 - self.betas)
+        self.alpha_bar: Table = np.cumprod(1 - self.betas, dtype=np.float64)
         self._alpha_bar_prev = np.concatenate([[1.0], self.alpha_bar])  # time t at index t + 1: the data at 0
         self.dtype = dtype or backend.xp.float32
         posterior = posterior_coefficients(self.alpha_bar, self._alpha_bar_prev[:-1])
