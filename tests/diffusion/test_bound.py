@@ -188,6 +188,7 @@ def test_strata_end_at_squares() -> None:
     """10 of 1,000 times, and each has its two; but where squares are close, a stratum has two times."""
     t, weight = some_times(1001, 20, Random(np, 0))
     ends = np.cumsum(2 * weight[1::2])
+    assert t[0] == 0
     np.testing.assert_array_equal(ends, 10 * np.arange(1, 11) ** 2)
     np.testing.assert_array_equal(np.searchsorted(ends, t[1:]), np.repeat(np.arange(10), 2))
     np.testing.assert_array_equal(some_times(8, 6, Random(np, 0)).weight, [1, 1, 1, 1, 1, 1.5, 1.5])
@@ -221,6 +222,19 @@ def test_errors_that_cannot_be_known_are_none() -> None:
     assert estimate(np.array([[0.0], [2.0]])) == (1.0, pytest.approx(1.0), None, None)
     assert estimate(np.array([[0.0, 2.0]])) == (1.0, None, pytest.approx(1.0), None)
     assert estimate(np.ones((1, 1))).se is None
+
+
+def test_the_decoder_is_the_one_asked_for() -> None:
+    """A pixel's bin has a mass below 1, a point a density that is near 255 / 2 times as much; later terms are alike."""
+    process, x_0 = chain(25), np.array([[0.2, -0.6], [1 / 3, 0.0]])
+    found = []
+    for decoder in ("pixels", "points"):
+        exact = Exact(process, GAUSSIAN)
+        bound = variational_bound(OPS, process, decoder, exact, x_0, all_times(25), lambda t, draw: np.ones((2, 2)))
+        found.append(bound.terms)
+    pixels, points = found
+    np.testing.assert_allclose(pixels[..., 0] - points[..., 0], math.log2(255 / 2), atol=0.01)
+    np.testing.assert_array_equal(pixels[..., 1:], points[..., 1:])
 
 
 def test_the_variance_is_the_one_asked_for() -> None:

@@ -104,8 +104,9 @@ def test_edm_is_table_1(sigma_data: float) -> None:
     np.testing.assert_allclose(found.scale**2 * (ALPHA**2 * sigma_data**2 + SIGMA**2), 1, rtol=1e-12)
     coefficients = registry.load("parametrisations", "edm")(PROCESS.alpha_bar, sigma_data=sigma_data)
     np.testing.assert_allclose(coefficients.of_x_0**2 * sigma_data**2 + coefficients.of_eps**2, 1, rtol=1e-12)
-    with pytest.raises(ConfigError, match="sigma_data is 0"):
-        made("edm", sigma_data=0.0)
+    for wrong in (0.0, np.inf):
+        with pytest.raises(ConfigError, match=f"sigma_data is {wrong}"):
+            made("edm", sigma_data=wrong)
 
 
 @pytest.mark.slow

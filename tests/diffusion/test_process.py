@@ -153,6 +153,8 @@ def test_log_variances_are_finite_and_ordered(betas: np.ndarray, fraction: float
         assert learned == pytest.approx((1 - fraction) * small + fraction * np.log(betas[t]))
         many = process.p_log_variance(np.zeros((2, 1)), np.full(2, t), np.full((2, 1), fraction))
         np.testing.assert_allclose(many, np.broadcast_to(learned, (2, 1)), rtol=1e-12)
+        for name, one in (("small", small), ("large", large)):
+            np.testing.assert_allclose(process.p_log_variance(np.zeros((2, 1)), np.full(2, t), name), [[one], [one]])
         for variance in ("small", "large", np.full((1, 1), fraction)):
             found = process.p_mean_variance(x, t, x, None, variance)[1]
             assert found == pytest.approx(np.exp(process.p_log_variance(x, t, variance)))

@@ -224,7 +224,7 @@ def test_report_and_curves_agree_with_alpha_bar(betas: np.ndarray) -> None:
         (cosine(10), ["it adds noise of standard deviation 0.17 (alpha_bar_1 is 0.972 and should be above 0.99)"]),
         (np.append(linear(1000), [0.999, 0.9995]), ["2 betas are at or above 0.999, the first at index 1000"]),
         (linear(1000)[::-1].copy(), ["the first step already hides detail", "the betas fall at index 1,"]),
-        (np.append(linear(1000), 0.015), ["the betas fall at index 1000, from 0.02 to 0.015:"]),
+        (np.append(linear(1000), [0.03, 0.015]), ["the betas fall at index 1001, from 0.03 to 0.015:"]),
     ],
 )
 def test_report_warns_of_the_traps_and_of_nothing_else(betas: np.ndarray, traps: list[str]) -> None:
@@ -281,6 +281,8 @@ def test_make_betas_calls_the_registered_schedule() -> None:
         (lambda: make_betas("linear", 100, beta_end=math.nan), "beta_end is nan: "),
         (lambda: make_betas("linear", 100, rescale=1), "option rescale of schedule 'linear' is 1: give true or false"),
         (lambda: make_betas("cosine", 100, s=-0.1), "s is -0.1: give a number from 0 to 1"),
+        (lambda: linear(100, beta_start="0.1"), "^beta_start is '0.1': give a number"),  # type: ignore[arg-type]
+        (lambda: cosine(100, s="0.1"), "^s is '0.1': give a number"),  # type: ignore[arg-type]
         (lambda: make_betas("cosine", 100, s=1.5), "s is 1.5: give a number from 0 to 1"),
         (lambda: make_betas("cosine", 100, s=True), "option s of schedule 'cosine' is True: give a number"),
         (lambda: make_betas("cosine", 100, max_beta=1.0), "^max_beta is 1.0: "),

@@ -43,6 +43,7 @@ def test_weights_undo_the_sampling_exactly(losses: list[float]) -> None:
     np.testing.assert_array_equal(first[0], np.arange(T))
     np.testing.assert_array_equal(last[0], np.arange(T))
     np.testing.assert_array_equal(first[1], last[1])
+    assert first[1].dtype == np.float32
     np.testing.assert_allclose(np.diff(edges) / WORDS * first[1], 1 / T, rtol=1e-6)  # weights are float32
 
 

@@ -85,6 +85,9 @@ def test_sinusoidal_is_ddpms_formula(ops: Operations) -> None:
     rates = [math.exp(-math.log(10000) * i / (half - 1)) for i in range(half)]
     expected = [[math.sin(t * r) for r in rates] + [math.cos(t * r) for r in rates] for t in steps]
     assert_close(ops.sinusoidal(np.asarray(steps), dim, np.float64), np.asarray(expected), 1e-12, "the embedding")
+    rounded = ops.sinusoidal(np.asarray(steps), dim, np.float16)  # the angle is not
+    assert rounded.dtype == np.float16
+    np.testing.assert_allclose(rounded, expected, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

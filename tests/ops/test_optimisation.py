@@ -129,6 +129,12 @@ def test_average_of_a_short_run_forgets_the_start(ops: Operations) -> None:
     assert run.ema[0] > 0.999
 
 
+@pytest.mark.parametrize(("step", "decay"), [(0, 0.1), (9, 10 / 19), (10**6, 0.9)])
+def test_the_averages_decay_rises_to_what_it_is_in_the_long_run(ops: Operations, step: int, decay: float) -> None:
+    factors = Run(ops, np.ones(2), Descent(0.0, 0.9)).step(step, np.ones(2))
+    assert (factors[Factor.EMA_KEPT], factors[Factor.EMA_NEW]) == (pytest.approx(decay), pytest.approx(1 - decay))
+
+
 def test_average_is_a_convex_combination_with_the_decay_in_the_long_run(
     ops: Operations, rng: np.random.Generator
 ) -> None:
