@@ -7,9 +7,14 @@ const look = (frame) => {
   const input = page.querySelector("#words");
   const found = [];
   if (input) {
-    for (const words of ["q_sample", "DDIM 12", "no such thing"]) {
+    page.addEventListener("click", (event) => {
+      found.push(`opened ${event.target.getAttribute("href")}`);
+      event.preventDefault();
+    });
+    for (const words of ["q_sample", "DDIM eq. (12)", "no such thing"]) {
       input.value = words;
       input.dispatchEvent(new view.Event("input"));
+      if (words.startsWith("DDIM")) input.dispatchEvent(new view.KeyboardEvent("keydown", { key: "Enter" }));
       const link = page.querySelector("#found a");
       found.push(link ? link.getAttribute("href") : page.querySelector("#found").textContent);
     }

@@ -199,7 +199,7 @@ def test_names_lead_to_what_they_name(library: Library) -> None:
     links = {
         "q_sample": "diffusion.process.html#GaussianProcess.q_sample", "cosine()": None,
         "GaussianProcess": "diffusion.process.html#GaussianProcess", "tinyddpm/ops/loss.py": "ops.loss.html",
-        "steps": None,
+        "tinyddpm.ops.loss": "ops.loss.html", "steps": None,
     }  # fmt: skip
     assert {name: library.writer(process).link(name) for name in links} == links
 
@@ -408,6 +408,7 @@ def test_a_browser_shows_it(dark: bool, site: Path, tmp_path: Path) -> None:
         "ops.cuda.group_norm.cu.html",
         "equations.html",
         "parts.html",
+        "names.html",
     )
     found = seen([(site / name).read_text(encoding="utf-8") for name in names], LOOK, tmp_path, dark)
     for place, frame in enumerate(found):
@@ -422,7 +423,8 @@ def test_a_browser_shows_it(dark: bool, site: Path, tmp_path: Path) -> None:
         assert frame["contrast"] >= 4.5, (name, frame["faintest"])
         if name == "index.html":
             process = "diffusion.process.html#GaussianProcess.q_sample"
-            assert frame["found"] == [process, "equations.html#ddim-eq-12", "Nothing has these words."]
+            twelve = "equations.html#ddim-eq-12"
+            assert frame["found"] == [process, f"opened {twelve}", twelve, "Nothing has these words."]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")

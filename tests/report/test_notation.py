@@ -86,6 +86,7 @@ def test_what_is_not_of_the_notation_is_refused(formula: str) -> None:
             ["P(x)", "ceil(size/stride)", "dz/dtime", "231", "2"],
         ),
         ("a sum and/or a rate -> (N, *sample_shape), a 3×3 one of 32 × 32 numbers; −1 = the sum", ["N"]),
+        ("35.7 M parameters of M, in 4 C", ["M", "C"]),
         ("Words, e.g. these: as in NumPy 2.4 or `a`", []),
     ],
 )

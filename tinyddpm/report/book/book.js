@@ -2,7 +2,7 @@
 const entries = JSON.parse(document.querySelector("#entries").textContent);
 const input = document.querySelector("#words");
 const list = document.querySelector("#found");
-const MOST = 30;
+const MOST = 30, SPACE = /[\s.()]+/;
 
 // How well an entry answers to words: its name counts more than what is said of it; 0 where a word is missing.
 const score = ([name, , about], words) => {
@@ -10,7 +10,7 @@ const score = ([name, , about], words) => {
   let sum = 0;
   for (const word of words) {
     if (title === word) sum += 25;
-    else if (title.split(/[\s.]/).includes(word)) sum += 20;
+    else if (title.split(SPACE).includes(word)) sum += 20;
     else if (title.includes(word)) sum += 10;
     else if (text.includes(word)) sum += 1;
     else return 0;
@@ -19,7 +19,7 @@ const score = ([name, , about], words) => {
 };
 
 const show = () => {
-  const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+  const words = input.value.toLowerCase().split(SPACE).filter(Boolean);
   const ranked = words.length ? entries.map((entry) => [score(entry, words), entry]).filter(([points]) => points > 0) : [];
   ranked.sort(([one], [other]) => other - one);
   list.replaceChildren(...ranked.slice(0, MOST).map(([, [name, address, about]]) => {
@@ -34,3 +34,6 @@ const show = () => {
 
 input.disabled = false;
 input.addEventListener("input", show);
+input.addEventListener("keydown", ({ key }) => {
+  if (key === "Enter") list.querySelector("a")?.click();
+});

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from tinyddpm.errors import ConfigError
 from tinyddpm.figures.markup import Children, node
+from tinyddpm.report.book.prose import formulas
 from tinyddpm.report.folder import read_picture
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Guide:
             case "inline":
                 return below
             case "text":
-                return found.content
+                return formulas(found.content)
             case "softbreak":
                 return "\n"
             case "code_inline":

@@ -144,7 +144,7 @@ class Library:
         if module is not None and "/" not in plain and plain.endswith((".py", *SUFFIXES)):  # a file beside this one
             beside = path_of(module.name).with_name(plain)
             return next((page_of(known) for known in self.modules if path_of(known) == beside), None)
-        path = plain.removesuffix(".py").removeprefix("tinyddpm/").replace("/", ".")
+        path = plain.removesuffix(".py").replace("/", ".").removeprefix("tinyddpm.")
         if path in self.modules:
             return page_of(path)
         places = self._by_name.get(plain, []) if not plain.islower() or "_" in plain else []  # `steps`: an argument

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import groupby
@@ -66,12 +67,15 @@ class Pages:
             node("a", {"href": place} | ({"aria-current": "page"} if place == name else {}), text)
             for place, text in PLACES.items()
         )
+        heading = self._writer.sentence(title)
+        if wide:  # a dotted name, which may break after a sign
+            heading = [[part, node("wbr")] for part in re.split(r"(?<=[._])", title)]
         return document(
             title if name == CONTENTS else f"{title} · {TITLE}",
             self._style,
             self._script if name == CONTENTS else "",
             node("nav", {"class": "bar", "aria-label": "The book"}, node("strong", {}, TITLE), links),
-            node("main", {"class": "wide"} if wide else {}, node("h1", {}, self._writer.sentence(title)), content),
+            node("main", {"class": "wide"} if wide else {}, node("h1", {}, heading), content),
             node("footer", {}, f"Made from the source of tinyddpm {__version__}."),
         )
 
@@ -220,6 +224,7 @@ class Pages:
                 "Every numbered equation and algorithm in sections 2 to 5 of five papers, with the line that "
                 "implements it, or the reason why none does.",
             ),
+            _jumps("Papers", ((paper.lower(), paper) for paper in PAPER_TITLES)),
             tables,
         )
 
@@ -263,11 +268,7 @@ class Pages:
                 "Every registered part by group, with its options and their defaults. A part is chosen by its "
                 "name; its options are set in the part's own table of the configuration.",
             ),
-            node(
-                "nav",
-                {"aria-label": "Kinds"},
-                (node("a", {"href": f"#{each.get('id')}"}, each.findtext("h2", "")) for each in sections),
-            ),
+            _jumps("Kinds", ((each.get("id", ""), each.findtext("h2", "")) for each in sections)),
             sections,
         )
 
@@ -278,7 +279,7 @@ class Pages:
         return self.page(
             NAMES,
             "Index",
-            node("nav", {"aria-label": "Letters"}, (node("a", {"href": f"#{x}"}, x) for x, _ in letters)),
+            _jumps("Letters", ((letter, letter) for letter, _ in letters)),
             (
                 (node("h2", {"id": letter}, letter), node("dl", {"class": "index"}, map(self._name, found)))
                 for letter, found in letters
@@ -355,6 +356,11 @@ def _also(places: Sequence[tuple[str, int]]) -> Children:
     for module, line in dict(reversed(places)).items():  # keeps the first line of each module
         links += [", " if links else " · cited too in ", node("a", {"href": f"{page_of(module)}#L{line}"}, module)]
     return node("span", {"class": "aside"}, links) if links else None
+
+
+def _jumps(name: str, places: Iterable[tuple[str, str]]) -> Element:
+    """Return links to sections of the page, given as (id, title)."""
+    return node("nav", {"aria-label": name}, (node("a", {"href": f"#{place}"}, title) for place, title in places))
 
 
 def _turn(before: tuple[str, str], after: tuple[str, str]) -> Element:

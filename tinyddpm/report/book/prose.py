@@ -202,6 +202,10 @@ def _is_mathematics(text: str) -> bool:
     return relates(text) or all(is_symbol(token.text) for token in tokens(text) if token.kind == "name")
 
 
+UNITS = frozenset("MB")
+"""Capitals that after a number count millions and billions, as in 35.7 M."""
+
+
 def formulas(text: str) -> list[Children]:
     """Return a text with the formulas in it as MathML. From each word the longest formula is taken."""
     made: list[Children] = []
@@ -209,7 +213,7 @@ def formulas(text: str) -> list[Children]:
     place = 0
     while place < len(parts):
         found = _formula(parts, place) if parts[place].strip() else None
-        if found is None:
+        if found is None or (found[1] in UNITS and plain[-2:-1].isdigit()):
             plain += parts[place]
             place += 1
             continue
