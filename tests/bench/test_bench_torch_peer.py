@@ -21,6 +21,8 @@ from tinyddpm.model.config import preset
 from tinyddpm.model.model import Model
 from tinyddpm.ops import load_operations
 
+pytestmark = pytest.mark.slow
+
 VARIANTS = ["eager", "channels_last", "bf16 channels_last"]
 
 
@@ -173,7 +175,6 @@ def test_variants_on_a_gpu(peer: Any, on_gpu: Task, monkeypatch: pytest.MonkeyPa
     assert peer.variants(on_gpu, True) == [*eager, "bf16 compile", "bf16 compile reduce-overhead"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_all_of_it_is_on_the_one_device(peer: Any, monkeypatch: pytest.MonkeyPatch, adaptive: bool) -> None:
     """On a device that is not the CPU, here Torch's `meta`, on which an operation that mixes the two fails.
@@ -212,7 +213,6 @@ def test_compiling_without_a_compiler_says_what_to_do(peer: Any, monkeypatch: py
         peer.make(task(), "compile")
 
 
-@pytest.mark.slow
 def test_it_runs_in_a_process_of_its_own() -> None:
     runner = Runner("torch eager", find_peer("torch"), "eager", task(data=UNCONDITIONAL))
     try:

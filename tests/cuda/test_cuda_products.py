@@ -25,6 +25,8 @@ from tinyddpm.ops import Operations
 from tinyddpm.ops.cuda import geometry
 from tinyddpm.ops.cuda.products import CudaProducts
 
+pytestmark = pytest.mark.slow
+
 REFERENCE = Operations(load_backend("numpy"), training=True)
 ROUNDED, CHOPPED = 2.0**-24, 2.0**-23
 
@@ -152,7 +154,6 @@ def test_linear(
     check(operations(precision, machine), "linear", {"x": (*leading, c_in), "w": (c_in, c_out)}, residual, by)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("machine", ["CPU, as much shared memory as an H100", GPU], indirect=True)
 @pytest.mark.parametrize("side", geometry.TILES)
 @pytest.mark.parametrize("precision", KINDS)

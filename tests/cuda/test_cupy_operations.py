@@ -26,6 +26,8 @@ from tinyddpm.ops.cuda.cudnn import tolerance
 from tinyddpm.ops.cuda.cudnn_frontend import Convolution
 from tinyddpm.ops.cupy_operations import CupyOperations
 
+pytestmark = pytest.mark.slow
+
 EPSILON = float(np.finfo(np.float32).eps)
 REFERENCE = Operations(load_backend("numpy"), training=True)
 

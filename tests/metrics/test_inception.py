@@ -24,8 +24,9 @@ from tinyddpm.metrics.resize import resize_bilinear
 from tinyddpm.ops import Operations
 from tinyddpm.testing import check_feature
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 @pytest.mark.parametrize(("height", "width"), [(107, 120), (120, 107)])
 def test_the_network_is_torchs(numpy_backend: Backend, inception: TorchInception, height: int, width: int) -> None:
     """In float64, of sides that pools and strides meet odd and even, and that end as 2×2; batch norms folded in."""
@@ -84,7 +85,6 @@ def resized_by_torch(images: NDArray[np.uint8]) -> torch.Tensor:
     return 2 * resized - 1
 
 
-@pytest.mark.slow
 def test_features_are_the_twins(
     other_backend: Backend,
     inception: TorchInception,
@@ -102,7 +102,6 @@ def test_features_are_the_twins(
     assert_same_features(seen.logits, logits, 1e-4)
 
 
-@pytest.mark.slow
 def test_grey_images_are_seen_as_three_channels(
     numpy_backend: Backend, inception: TorchInception, inception_options: dict[str, str]
 ) -> None:
@@ -144,7 +143,6 @@ def test_wrong_options_are_refused(numpy_backend: Backend, options: dict[str, st
         make_features("inception", numpy_backend, **options)
 
 
-@pytest.mark.slow
 def test_it_keeps_the_contract_of_features(inception_options: dict[str, str]) -> None:
     check_feature("inception", **inception_options)
 

@@ -22,6 +22,8 @@ from tinyddpm.ops.numba.compiling import FASTMATH
 from tinyddpm.ops.numba.exponential import exp, logistic
 from tinyddpm.ops.numba_operations import NumbaOperations
 
+pytestmark = pytest.mark.slow
+
 NUMBA = load_backend("numba")
 REFERENCE, OURS = Operations(NUMBA, training=True), NumbaOperations(NUMBA, training=True)
 
@@ -145,7 +147,6 @@ def rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(norms, "row_length", lambda size, c: min(row_length(size, c), 3 * c))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("rows")
 @given(n=st.integers(1, 9), pixels=PIXELS, groups=GROUPS, of_each=OF_EACH, dtype=TYPES, seed=SEEDS)
 def test_group_norm(n: int, pixels: list[int], groups: int, of_each: int, dtype: type, seed: int) -> None:
