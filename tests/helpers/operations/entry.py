@@ -1,4 +1,4 @@
-"""What an entry of the table of operations says, and one call of an operation."""
+"""The entry of an operation in the table that all tests of operations use, and one call of an operation."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FEW, SIZE = st.integers(1, 4), st.integers(1, 7)
 LEADING = st.lists(FEW, min_size=1, max_size=3).map(tuple)
 SHAPE = st.lists(FEW, min_size=1, max_size=4).map(tuple)
 PIXELS = st.lists(FEW, max_size=2).map(tuple)
-"""What hypothesis draws sizes and shapes from; `PIXELS` may be none, of a vector for each sample."""
+"""Strategies of sizes and shapes; `PIXELS` may be empty, for samples that are vectors."""
 
 
 class _Torch:
-    """Torch, imported when its first function is asked for: only the comparison with Torch needs it."""
+    """Torch, imported at the first use, as only comparisons with Torch need it."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(import_module("torch"), name)
@@ -89,23 +89,24 @@ class Case:
 
 
 class Operation:
-    """An operation that has a backward, as tests know it. The docstring of each says what it takes and returns.
+    """Base of the table's entries, one for each operation with a backward.
 
-    A subclass is an entry of the table: `class SiLU(Operation, name="silu")` says all of `Operations.silu`. It has two
-    functions, `case(rng, **shape)`, which makes a float64 case with random inputs, and `by_torch(**arguments)`, which
-    returns y by Torch's own functions: the oracle of values and, by autograd, of gradients.
+    `class SiLU(Operation, name="silu")` is the entry of `Operations.silu`; its docstring says what the operation takes
+    and returns. Its function `case(rng, **shape)` makes a float64 case with random inputs. `by_torch(**arguments)`
+    returns y by Torch's own functions: the expected values and, by autograd, gradients.
 
     Attributes:
-        shapes: arguments of `case`: odd sizes, one sample, several heads and groups, cross-attention. In none is a
-            gradient zero by mathematics, as it would be for one key, or in a group of one element.
-        drawn: the arguments of `case` that hypothesis draws.
-        kernels: the backends that have a faster version of it.
-        parameters: inputs that are parameters of a layer: their gradients are float32 where activations are bfloat16.
-        vectors: those of them that are kept in float32 as well. The backward of an operation that has such takes `into`
-            and `added` where a class of operations `stores`.
-        roundings: how many roundings to bfloat16 lie on the way to y, to a gradient of an activation, and to one of a
-            parameter; None for what no network of bfloat16 calls: losses are of float32.
-        cancels: whether these are of terms that cancel: only of many elements is the largest as large as the terms.
+        shapes: arguments of `case` to try: odd sizes, one sample, several heads and groups, cross-attention. None makes
+            a gradient zero by mathematics, as one key or a group of one element would.
+        drawn: strategy of the arguments of `case`.
+        kernels: backends with a faster version.
+        parameters: inputs that are parameters of a layer. Their gradients are float32 if activations are bfloat16.
+        vectors: those parameters that are float32 themselves. An operation with such parameters has a backward with the
+            arguments `into` and `added`, in classes of operations that `store`.
+        roundings: numbers of roundings to bfloat16 on the way to y, to a gradient of an activation, and to a gradient
+            of a parameter; None for operations that networks in bfloat16 do not call, such as losses.
+        cancels: whether terms cancel in y or a gradient, so that its largest element is as large as the terms only if
+            there are many elements.
         multiplies: whether it is a product of matrices, whose kernels in bfloat16 have tests of their own.
     """
 
@@ -132,7 +133,7 @@ def normal(rng: np.random.Generator, **shapes: tuple[int, ...]) -> dict[str, Hos
 
 
 def masks(backend: Backend, n: int) -> DropoutNoise:
-    """Return where the masks of n samples come from."""
+    """Return the source of the dropout masks of n samples."""
     return DropoutNoise(backend.random(5), 3, np.arange(n))
 
 
