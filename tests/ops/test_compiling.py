@@ -111,7 +111,7 @@ class Folder:
         """Return what a new process prints, and what it says on standard error."""
         environment = {**os.environ, "XDG_CACHE_HOME": str(self.user), "PYTHONPATH": f"{self.path}{os.pathsep}{TESTS}"}
         environment.pop("NUMBA_CACHE_DIR", None)
-        environment["PYTHONDONTWRITEBYTECODE"] = "1"  # else a source rewritten within a second counts as old
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"  # else bytecode hides a change made within a second
         done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip(), done.stderr
