@@ -13,26 +13,18 @@ import pytest
 from helpers import command_line
 from helpers.command_line import says
 from helpers.diffusers_runs import ALL, CASES, Case, Noise, assert_equal_outputs, compare, drawn
-from helpers.peers import import_peer
 from tinyddpm.backend import load_backend
 from tinyddpm.errors import ConfigError
 from tinyddpm.exchange.diffusers_unet import unet_config
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("diffusers")]
 
 safetensors_numpy = pytest.importorskip("safetensors.numpy", reason="needs the extra exchange")
-diffusers: Any
+diffusers: Any = None  # the fixture sets it
 
 NUMPY = load_backend("numpy")
 
-export_fails, import_fails = partial(command_line.fails, "export"), partial(command_line.fails, "import")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _diffusers() -> None:
-    """Its import takes seconds, so it waits for a test of this file."""
-    global diffusers
-    diffusers = import_peer("diffusers", "0.42")
+export_fails = partial(command_line.fails, "export")
 
 
 @ALL

@@ -14,7 +14,6 @@ import torch
 from helpers import command_line
 from helpers.command_line import says
 from helpers.diffusers_runs import ALL, CASES, Noise, assert_equal_outputs, compare, drawn, ours
-from helpers.peers import import_peer
 from tinyddpm.backend import load_backend
 from tinyddpm.exchange.arrays import write_arrays
 from tinyddpm.exchange.diffusers import CLASSES, LONGEST_JSON, _classes
@@ -23,22 +22,15 @@ from tinyddpm.model.config import Config
 from tinyddpm.model.load import load_model
 from tinyddpm.model.model import Model
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("diffusers")]
 
 safetensors_numpy = pytest.importorskip("safetensors.numpy", reason="needs the extra exchange")
 
-diffusers: Any
+diffusers: Any = None  # the fixture sets it
 
 NUMPY = load_backend("numpy")
 
-export_fails, import_fails = partial(command_line.fails, "export"), partial(command_line.fails, "import")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _diffusers() -> None:
-    """Its import takes seconds, so it waits for a test of this file."""
-    global diffusers
-    diffusers = import_peer("diffusers", "0.42")
+import_fails = partial(command_line.fails, "import")
 
 
 @ALL
