@@ -6,19 +6,21 @@ from importlib import import_module
 from types import ModuleType
 
 import pytest
-import torch
 
 
 def make_torchvision_importable() -> None:
     """Make a torchvision that was compiled for a Torch with CUDA importable beside a Torch without.
 
-    Tests do not need its operators, only their names.
+    Tests do not need its operators, only their names. Torch is imported only then: folders whose tests share this are
+    collected without it too.
     """
     try:
         import_module("torchvision")
     except ModuleNotFoundError:
         return
     except RuntimeError:
+        import torch
+
         for name in "nms", "qnms":
             torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
