@@ -89,12 +89,12 @@ class Layer(Parts):
 
 
 class Conv(Layer):
-    """A convolution with 3×3 weights w and a bias b."""
+    """A convolution with `kernel`×`kernel` weights w and a bias b."""
 
     names = ("w", "b")
 
-    def __init__(self, path: str, c_in: int, c_out: int, stride: int = 1, scale: float = 1.0) -> None:
-        super().__init__(path, ((3, 3, c_in, c_out), (c_out,)), (fan_average(scale), ZEROS))
+    def __init__(self, path: str, c_in: int, c_out: int, kernel: int = 3, stride: int = 1, scale: float = 1.0) -> None:
+        super().__init__(path, ((kernel, kernel, c_in, c_out), (c_out,)), (fan_average(scale), ZEROS))
         self.stride = stride
 
     def forward(self, run: Pass, x: Array, residual: Array | None = None) -> Array:

@@ -25,7 +25,9 @@ T = 20
 TIMES = np.array([0, 19, 7, 0])
 
 
-def check_objective(objective: str | Callable[..., Objective], *, detached: bool = False, **options: Any) -> None:
+def check_objective(
+    objective: str | Callable[..., Objective], *, detached: bool = False, rtol: float = 1e-6, **options: Any
+) -> None:
     """Check that an objective keeps its contract, with these options, for networks that predict eps and v.
 
     - Its class has the attributes `learned_variance`, `weighted` and `times`, the name of a law of t.
@@ -37,6 +39,7 @@ def check_objective(objective: str | Callable[..., Objective], *, detached: bool
         objective: its registered name, or the class.
         detached: whether the gradient of the prediction deliberately differs from the loss's, as for `hybrid`. That of
             the variance is checked all the same.
+        rtol: relative tolerance of the projection.
         options: its options.
 
     Raises:
@@ -62,7 +65,7 @@ def check_objective(objective: str | Callable[..., Objective], *, detached: bool
         for array in (out, *batch):
             array.flags.writeable = False
         _check_losses(made, out, batch, f"{what} on {predict}")
-        _check_gradients(made, out, batch, f"{what} on {predict}", C if detached and learned else 0, rng)
+        _check_gradients(made, out, batch, f"{what} on {predict}", C if detached and learned else 0, rng, rtol)
 
 
 def _check_losses(made: Objective, out: HostArray, batch: Noised, what: str) -> None:
@@ -77,7 +80,7 @@ def _check_losses(made: Objective, out: HostArray, batch: Noised, what: str) -> 
 
 
 def _check_gradients(
-    made: Objective, out: HostArray, batch: Noised, what: str, first: int, rng: np.random.Generator
+    made: Objective, out: HostArray, batch: Noised, what: str, first: int, rng: np.random.Generator, rtol: float
 ) -> None:
     """Check the gradient of the channels from `first` on, for one share and for a share of each sample."""
     ops = Operations(load_backend("numpy"), training=True)
@@ -95,7 +98,7 @@ def _check_gradients(
         assert dout.shape == out.shape, f"{what}: the gradient {name} has shape {dout.shape}, the output {out.shape}"
         try:
             check_projection(
-                loss(np.asarray(share)), out[..., first:], np.ones(()), dout[..., first:], rng, "the output"
+                loss(np.asarray(share)), out[..., first:], np.ones(()), dout[..., first:], rng, "the output", rtol
             )
         except AssertionError as error:
             raise AssertionError(f"{what}, {name}: {error}") from error
