@@ -98,8 +98,41 @@ def test_every_split_that_is_named_can_be_read(tmp_path: Path) -> None:
     assert everything(tmp_path, split="validation").flat[0] == 150
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("seg_train/a", "seg_test/a"),
+        ("DIV2K_train_HR", "DIV2K_valid_HR"),
+        ("HandsTrain", "handsTesting"),
+        ("train1", "test1"),
+        ("train/train", "test/test"),
+        ("train_set/train/train", "train_set/val"),
+    ],
+)
+def test_names_that_differ_in_the_split_alone_are_splits(tmp_path: Path, train: str, test: str) -> None:
+    """Whatever else is in them; and splits lie in folders of their own."""
+    for value, name in enumerate([train, test]):
+        save(tmp_path / name / "1.png", np.full((4, 4), 150 + value, np.uint8))
+    assert everything(tmp_path).ravel().tolist() == [150] * 16
+    assert open_dataset(str(tmp_path)).classes == (("a",) if train.endswith("/a") else ())
+
+
+def test_splits_of_two_data_sets_are_refused(tmp_path: Path) -> None:
+    for name in ("trainA", "trainB", "testA", "testB"):
+        save(tmp_path / name / "1.png", np.zeros((4, 4), np.uint8))
+    with pytest.raises(DataError, match=r"holds the split 'train' as trainA, trainB: keep one of them"):
+        open_dataset(str(tmp_path))
+
+
+def test_images_beside_a_split_in_a_split_are_not_lost(tmp_path: Path) -> None:
+    for name in ("train/1.png", "train/train/2.png", "test/3.png"):
+        save(tmp_path / name, np.zeros((4, 4), np.uint8))
+    with pytest.raises(DataError, match=r"train holds images \(1\.png\) beside folders of images \(train\)"):
+        open_dataset(str(tmp_path))
+
+
 def test_a_class_may_begin_as_a_split_does(tmp_path: Path) -> None:
-    names = ("bullet train", "test tube", "train station", "values")
+    names = ("bullet train", "contest", "retrain", "test tube", "tester", "train station", "trainer", "values")
     for name in names:
         save(tmp_path / name / "1.png", np.zeros((4, 4), np.uint8))
     assert open_dataset(str(tmp_path)).classes == names

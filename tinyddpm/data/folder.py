@@ -27,7 +27,7 @@ from tinyddpm.data.cache import Decoded, through_cache
 from tinyddpm.data.captions import LABEL, TEXT, read_annotations
 from tinyddpm.data.image_files import AS_IT_IS, SUFFIXES, BrokenImageError, ImageFiles, Reading, Sources, refuse_broken
 from tinyddpm.data.resize import changes
-from tinyddpm.data.splits import split_called
+from tinyddpm.data.splits import splits_among
 from tinyddpm.errors import DataError, TinyDDPMWarning
 from tinyddpm.progress import Watch, unwatched
 
@@ -135,7 +135,12 @@ def list_images(folder: Path, split: str = "train", watch: Watch = unwatched) ->
         DataError: there are no images or no such split, images lie both beside and inside folders of classes, or only
             some images have captions.
     """
-    above, folder = folder, _split_folder(folder, split)
+    above, below = folder, _split_folder(folder, split)
+    if below is None:
+        require_split(split, ("train",), str(folder))
+    while below is not None:  # splits may lie in a folder that is called as one of them, as in train/train
+        folder = below
+        below = None if _images_in(folder) else _split_folder(folder, split)
     direct = _images_in(folder)
     by_class = {sub.name: found for sub in _subfolders(folder) if (found := _images_in(sub))}
     if direct and by_class:
@@ -200,25 +205,26 @@ def _say_left_out(folder: Path, used: int, listing: Listing, further: int) -> No
         )
 
 
-def _split_folder(folder: Path, split: str) -> Path:
-    """Return the folder of `split`: a subfolder if subfolders are named after splits, else `folder` itself.
+def _split_folder(folder: Path, split: str) -> Path | None:
+    """Return the subfolder of `split` if subfolders are named after splits, else None.
 
     Raises:
         DataError: the split does not exist or exists twice, or other folders of images lie beside the splits.
     """
-    holding = [sub for sub in _subfolders(folder) if holds_images(sub)]
-    splits = [sub for sub in holding if split_called(sub.name)]
+    subfolders = _subfolders(folder)
+    called = splits_among(sub.name for sub in subfolders)
+    holding = [sub for sub in subfolders if holds_images(sub)] if called else []
+    splits = [sub for sub in holding if sub.name in called]
     if not splits:
-        require_split(split, ("train",), str(folder))
-        return folder
+        return None
     others = [sub.name for sub in holding if sub not in splits]
     if others:
         raise DataError(
             f"{folder} holds splits ({some(sub.name for sub in splits)}) beside other folders of images"
             f" ({some(others)}): move the others out of it, or rename what is a class and no split"
         )
-    require_split(split, tuple(dict.fromkeys(str(split_called(sub.name)) for sub in splits)), str(folder))
-    found = [sub for sub in splits if split_called(sub.name) == split]
+    require_split(split, tuple(dict.fromkeys(called[sub.name] for sub in splits)), str(folder))
+    found = [sub for sub in splits if called[sub.name] == split]
     if len(found) > 1:
         raise DataError(f"{folder} holds the split {split!r} as {some(sub.name for sub in found)}: keep one of them")
     return found[0]
