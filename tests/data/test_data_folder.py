@@ -203,8 +203,28 @@ def test_where_nothing_is_left_out_nothing_is_said(tmp_path: Path) -> None:
         (tmp_path / name).write_text("?")
     (tmp_path / "cat" / "folder.png").mkdir()
     (tmp_path / "cat" / "more").mkdir()
-    (tmp_path / "cat" / "more" / "gone.png").symlink_to("nowhere.png")
-    assert len(open_dataset(str(tmp_path))) == 2
+    (tmp_path / "cat" / "1.jpg").symlink_to("1.png")
+    assert len(open_dataset(str(tmp_path))) == 3
+
+
+def test_links_to_nothing_are_counted(tmp_path: Path) -> None:
+    """As of a data set whose files were never fetched, or were moved."""
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).symlink_to("nowhere.png")
+    with pytest.raises(DataError, match=r"holds no images .*; 2 are links to nothing \(a\.png\): check the path$"):
+        open_dataset(str(tmp_path))
+    save(tmp_path / "c.png", np.full((4, 4), 200, np.uint8))
+    with pytest.warns(TinyDDPMWarning, match=r": 1 of 3 images are used; 2 are links to nothing \(a\.png, b\.png\)$"):
+        assert len(open_dataset(str(tmp_path))) == 1
+
+
+def test_photos_with_names_in_capitals_are_counted(tmp_path: Path) -> None:
+    """As phones and cameras call them; LICENSE and the like are no photos."""
+    save(tmp_path / "1.png", np.full((4, 4), 200, np.uint8))
+    for name in ("IMG_0001.HEIC", "DSC_0001.NEF", "README", "LICENSE"):
+        (tmp_path / name).write_text("?")
+    with pytest.warns(TinyDDPMWarning, match=r"; 2 are of kinds that are not read \(DSC_0001\.NEF, IMG_0001\.HEIC\)$"):
+        open_dataset(str(tmp_path))
 
 
 def test_each_frame_has_the_caption_of_its_file(tmp_path: Path) -> None:
@@ -281,7 +301,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         open_dataset(str(tmp_path))
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train-00000.tfrecord").write_bytes(b"\0")
-    with pytest.raises(DataError, match=r"holds no images .* but such as data/train-00000\.tfrecord, nor do its subf"):
+    with pytest.raises(DataError, match=r"; 1 are of kinds that are not read \(data/train-00000\.tfrecord\): "):
         open_dataset(str(tmp_path))
 
 

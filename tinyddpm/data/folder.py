@@ -38,6 +38,10 @@ COMPANIONS = (
 """Suffixes of files that commonly lie beside images, and cause no warning."""
 
 
+ELSEWHERE, DEAD, STRANGE = "lie in other folders", "are links to nothing", "are of kinds that are not read"
+"""The reasons why files are not used."""
+
+
 @dataclass(frozen=True)
 class Listing:
     """The images of a folder with their classes and columns, and the files that are left out.
@@ -48,8 +52,7 @@ class Listing:
         labels: the class of each image, or None.
         classes: the names of the classes.
         columns: further data of each image; see `Dataset`.
-        elsewhere: images in other folders, which are not used.
-        others: files whose kind is not read.
+        left_out: the files that are not used, by the reason.
     """
 
     images: Sources
@@ -57,8 +60,7 @@ class Listing:
     labels: Labels | None
     classes: tuple[str, ...]
     columns: Mapping[str, Samples]
-    elsewhere: list[Path]
-    others: list[Path]
+    left_out: Mapping[str, Sequence[Path]]
 
 
 def open_folder(folder: Path, split: str, reading: Reading = AS_IT_IS) -> ArrayDataset:
@@ -149,57 +151,64 @@ def list_images(folder: Path, split: str = "train", watch: Watch = unwatched) ->
             " move all of them into folders, one per class, or none"
         )
     if not direct and not by_class:
-        elsewhere, others = _left_out(folder, above, [])
-        if elsewhere:
+        left_out = _left_out(folder, above, [])
+        if left_out[ELSEWHERE]:
             raise DataError(
-                f"{folder} holds images only deeper, such as {elsewhere[0]}: give the folder of their classes"
+                f"{folder} holds images only deeper, such as {left_out[ELSEWHERE][0]}: give the folder of their classes"
             )
         kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
-        such = f" but such as {others[0].relative_to(folder)}" if others else ""
-        raise DataError(f"{folder} holds no images ({kinds}){such}, nor do its subfolders: check the path")
+        such = [
+            f"{len(found)} {reason} ({found[0].relative_to(folder)})" for reason, found in left_out.items() if found
+        ]
+        but = f"; {' and '.join(such)}" if such else ""
+        raise DataError(f"{folder} holds no images ({kinds}), nor do its subfolders{but}: check the path")
     paths = direct or [path for found in by_class.values() for path in found]
     known = read_annotations(folder, paths, above, watch)
     names = known.get(LABEL) or ([] if direct else [path.parent.name for path in paths])
     classes = {name: k for k, name in enumerate(sorted(set(names)))}
     labels = np.asarray([classes[name] for name in names]) if classes else None
     columns = {CAPTIONS: np.asarray(known[TEXT], object)} if TEXT in known else {}
-    return Listing(paths, paths, labels, tuple(classes), columns, *_left_out(folder, above, paths))
+    return Listing(paths, paths, labels, tuple(classes), columns, _left_out(folder, above, paths))
 
 
-def _left_out(folder: Path, above: Path, used: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Return the images that are not used, and the files that may be images of an unsupported kind.
+def _left_out(folder: Path, above: Path, used: Sequence[Path]) -> dict[str, list[Path]]:
+    """Return the images that are not used, and the files that may be images of an unsupported kind, by the reason.
 
     Both are searched for in `folder` and below. If `folder` is a split of `above`, images directly in `above` count as
     not used too.
     """
     taken = {str(path) for path in used}
-    elsewhere = _images_in(above) if above != folder else []
-    others = []
+    found: dict[str, list[Path]] = {ELSEWHERE: _images_in(above) if above != folder else [], DEAD: [], STRANGE: []}
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not is_passed_over(name))
         for name in sorted(names):
             path, (stem, suffix) = os.path.join(place, name), os.path.splitext(name)
-            if _is_called_image(name) and path not in taken and os.path.isfile(path):
-                elsewhere.append(Path(path))
-            elif not name.startswith(".") and suffix.lower() not in SUFFIXES + COMPANIONS and not stem.isupper():
-                others.append(Path(path))
-    return elsewhere, others
+            if _is_called_image(name) and path not in taken:
+                if os.path.isfile(path):
+                    found[ELSEWHERE].append(Path(path))
+                elif os.path.islink(path):
+                    found[DEAD].append(Path(path))
+            elif not (name.startswith(".") or suffix.lower() in SUFFIXES + COMPANIONS or _is_notice(stem, suffix)):
+                found[STRANGE].append(Path(path))
+    return found
+
+
+def _is_notice(stem: str, suffix: str) -> bool:
+    """Whether a file is called as texts beside data are, such as LICENSE or CHECKSUMS."""
+    return stem.isupper() and not suffix
 
 
 def _say_left_out(folder: Path, used: int, listing: Listing, further: int) -> None:
     """Warn, in one line, of images and files that are not used, and why."""
-    elsewhere, others = listing.elsewhere, listing.others
     reasons = []
-    if elsewhere:
-        names = some(path.relative_to(folder).as_posix() for path in elsewhere)
-        reasons.append(f"{len(elsewhere)} lie in other folders ({names})")
-    if others:
-        names = some(path.relative_to(folder).as_posix() for path in others)
-        reasons.append(f"{len(others)} are of kinds that are not read ({names})")
+    for reason, paths in listing.left_out.items():
+        if paths:
+            names = some(path.relative_to(folder).as_posix() for path in paths)
+            reasons.append(f"{len(paths)} {reason} ({names})")
     if further:
         reasons.append(f"{further} are further frames of a file, which --frames all takes")
     if reasons:
-        total = used + len(elsewhere) + len(others) + further
+        total = used + sum(map(len, listing.left_out.values())) + further
         warnings.warn(
             f"{folder}: {used} of {total} images are used; {'; '.join(reasons)}", TinyDDPMWarning, stacklevel=2
         )
