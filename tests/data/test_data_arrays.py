@@ -184,6 +184,7 @@ def test_splits_by_name(tmp_path: Path, samples: str, labels: str) -> None:
         open_dataset(str(tmp_path / "x.npz"), split="dev")
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("labels", "numbers", "classes"),
     [
@@ -193,6 +194,7 @@ def test_splits_by_name(tmp_path: Path, samples: str, labels: str) -> None:
         (np.array([[3], [1], [3], [1]]), [1, 0, 1, 0], ("1", "3")),
         (np.array([[0, 1, 0], [0, 0, 1], [0, 1, 0], [0, 1, 0]], np.float32), [0, 1, 0, 0], ("1", "2")),
         (np.array([2.0, 0.0, 2.0, 2.0]), [1, 0, 1, 1], ("0", "2")),
+        (np.array([2.0, 0.0, 2.0, 2.0], np.float16), [1, 0, 1, 1], ("0", "2")),
         (np.array([True, False, False, True]), [1, 0, 0, 1], ("False", "True")),
         (np.array(["dog", "cat", "ünïcödé", "cat"]), [1, 0, 2, 0], ("cat", "dog", "ünïcödé")),
     ],
@@ -217,6 +219,9 @@ def test_classes_are_the_labels_that_there_are(
         (np.array([[0, 1], [1, 1], [1, 0], [1, 0]]), r"labels of shape \(4, 2\)"),
         (np.array([b"a", b"b", b"a", b"b"]), r"type \|S1: store 4 integers or texts"),
         (np.array(["a", "b", "\ud83d", "b"]), "a label holds half a character"),
+        (np.array(["", "a", "b", "a"]), "the class of a sample is '': give it a name"),
+        (np.array(["b", "a", "b ", "a"]), "the classes 'b' and 'b ' are one name, written in two ways"),
+        (np.array(["b", "cafe\u0301", "b", "caf\u00e9"]), "are one name, written in two ways"),
         (np.array([0, 1, -1, 2]), "label -1 is below 0: number the classes from 0, or leave those samples out"),
     ],
 )

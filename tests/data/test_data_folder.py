@@ -138,6 +138,19 @@ def test_a_class_may_begin_as_a_split_does(tmp_path: Path) -> None:
     assert open_dataset(str(tmp_path)).classes == names
 
 
+@pytest.mark.parametrize(("one", "two"), [("caf\u00e9", "cafe\u0301"), ("cat", "cat ")])
+def test_classes_that_look_alike_are_refused(tmp_path: Path, one: str, two: str) -> None:
+    """They are seen in the message. A difference of capitals is one that is meant, as in letters."""
+    for name in (one, two):
+        save(tmp_path / name / "1.png", np.zeros((4, 4), np.uint8))
+    with pytest.raises(DataError, match=r"the classes .* are one name, written in two ways: rename one") as caught:
+        open_dataset(str(tmp_path))
+    assert ascii(one) in str(caught.value)
+    assert ascii(two) in str(caught.value)
+    (tmp_path / two).rename(tmp_path / one.upper())
+    assert open_dataset(str(tmp_path)).classes == (one.upper(), one)
+
+
 def test_a_missing_split_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "1.png", np.zeros((4, 4), np.uint8))
     with pytest.raises(DataError, match="has no split 'test': use 'train'"):

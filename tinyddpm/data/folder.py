@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyddpm.data.base import CAPTIONS, ArrayDataset, Labels, Samples, check_memory, require_split
+from tinyddpm.data.base import CAPTIONS, ArrayDataset, Labels, Samples, check_memory, check_names, require_split
 from tinyddpm.data.cache import Decoded, through_cache
 from tinyddpm.data.captions import LABEL, TEXT, read_annotations
 from tinyddpm.data.image_files import AS_IT_IS, SUFFIXES, BrokenImageError, ImageFiles, Reading, Sources, refuse_broken
@@ -165,6 +165,7 @@ def list_images(folder: Path, split: str = "train", watch: Watch = unwatched) ->
     paths = direct or [path for found in by_class.values() for path in found]
     known = read_annotations(folder, paths, above, watch)
     names = known.get(LABEL) or ([] if direct else [path.parent.name for path in paths])
+    check_names(dict.fromkeys(names), str(folder))
     classes = {name: k for k, name in enumerate(sorted(set(names)))}
     labels = np.asarray([classes[name] for name in names]) if classes else None
     columns = {CAPTIONS: np.asarray(known[TEXT], object)} if TEXT in known else {}
