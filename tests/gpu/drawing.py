@@ -1,6 +1,6 @@
 """The time of drawing 256 images by DDPM's CIFAR-10 network in all its steps, by us and by variants of the Torch peer.
 
-python -m tests.gpu.drawing VARIANT …, in the repository: prints a line of JSON for each.
+PYTHONPATH=. python tests/gpu/drawing.py VARIANT …: prints a line of JSON for each.
 """
 
 from __future__ import annotations
