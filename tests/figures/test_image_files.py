@@ -81,12 +81,13 @@ def test_moments_are_evenly_spread_and_end_at_the_last(total: int, count: int) -
 
 
 def test_film_strip_has_a_row_for_a_sample_and_time_runs_to_the_right() -> None:
-    """Frames filled with 10·moment + sample show where each tile came from; 5 pixels become 50, and 4 become 40."""
-    frames = [np.stack([np.full((5, 4, 1), 10 * k + i, np.uint8) for i in range(6)]) for k in range(19)]
-    strip = film_strip(frames)
-    assert strip.shape == (4 * 52 + 2, 10 * 42 + 2, 1)
-    assert strip[2::52, 2::42, 0].tolist() == [[20 * column + row for column in range(10)] for row in range(4)]
-    assert film_strip([frame[:3] for frame in frames[:9]]).shape == (3 * 52 + 2, 9 * 42 + 2, 1)
+    """Frames filled with 10·moment + sample show where each tile came from."""
+    frames = [np.stack([np.full((5, 4, 1), 10 * k + i, np.uint8) for i in range(3)]) for k in range(9)]
+    strip = film_strip(frames, rows=2, columns=3, scale=1, gap=1)
+    assert strip.shape == (2 * 6 + 1, 3 * 5 + 1, 1)
+    shown = [[int(strip[1 + 6 * row, 1 + 5 * column, 0]) for column in range(3)] for row in range(2)]
+    assert shown == [[0, 40, 80], [1, 41, 81]]
+    assert film_strip(frames, rows=9, columns=20, scale=1, gap=0).shape == (3 * 5, 9 * 4, 1)
 
 
 @pytest.mark.parametrize("C", [1, 3])
@@ -126,7 +127,7 @@ def test_npz_keeps_points(tmp_path: Path) -> None:
 
 def test_gif_has_its_frames_times_and_grey_values(tmp_path: Path) -> None:
     frames = list(some_images(5, 12, 9, 1))
-    save_gif(tmp_path / "a.gif", frames)
+    save_gif(tmp_path / "a.gif", frames, milliseconds=77, hold_last=1500)
     with Image.open(tmp_path / "a.gif") as animation:
         assert animation.n_frames == 5
         assert animation.info["loop"] == 0
@@ -135,7 +136,7 @@ def test_gif_has_its_frames_times_and_grey_values(tmp_path: Path) -> None:
             animation.seek(i)
             times.append(animation.info["duration"])
             np.testing.assert_array_equal(np.asarray(animation.convert("L")), frame[..., 0])
-    assert times == [100, 100, 100, 100, 2000]
+    assert times == [80, 80, 80, 80, 1500]
 
 
 def test_gif_keeps_few_colours_exactly(tmp_path: Path) -> None:
@@ -151,13 +152,13 @@ def test_gif_keeps_few_colours_exactly(tmp_path: Path) -> None:
 
 def test_gif_of_equal_frames_lasts_as_long(tmp_path: Path) -> None:
     frame = some_images(1, 8, 8, 1)[0]
-    save_gif(tmp_path / "a.gif", [frame, frame, frame, 254 - frame])
+    save_gif(tmp_path / "a.gif", [frame, frame, frame, 254 - frame], milliseconds=50, hold_last=200)
     with Image.open(tmp_path / "a.gif") as animation:
         total = 0
         for i in range(animation.n_frames):
             animation.seek(i)
             total += animation.info["duration"]
-    assert total == 3 * 100 + 2000
+    assert total == 3 * 50 + 200
 
 
 def test_gif_of_one_frame(tmp_path: Path) -> None:
@@ -219,10 +220,13 @@ IMAGES = some_images(2, 4, 4, 1)
         (lambda p: grid(IMAGES, columns=0), ConfigError, "columns is 0: "),
         (lambda p: grid(IMAGES, scale=0), ConfigError, "scale is 0: "),
         (lambda p: grid(IMAGES, gap=-1), ConfigError, "gap is -1: "),
-        (lambda p: moments(1, 0), ConfigError, "cannot choose 0 of 1 moments"),
+        (lambda p: film_strip([IMAGES], rows=0), ConfigError, "rows is 0: "),
+        (lambda p: film_strip([IMAGES], columns=0), ConfigError, "cannot choose 0 of 1 moments"),
         (lambda p: film_strip([]), DataError, r"have the shapes \[\]: give at least one"),
         (lambda p: save_gif(p, []), DataError, "at least one"),
         (lambda p: save_gif(p, [IMAGES[0], IMAGES[0, :2]]), DataError, "all of the same shape"),
+        (lambda p: save_gif(p, [IMAGES[0]], milliseconds=10), ConfigError, "milliseconds is 10: .* 20 to 60000"),
+        (lambda p: save_gif(p, [IMAGES[0]], hold_last=70_000), ConfigError, "hold_last is 70000: "),
         (lambda p: save_npz(p, IMAGES, labels=[1]), DataError, "2 samples and labels of shape"),
     ],
 )
@@ -238,9 +242,9 @@ def test_what_cannot_be_drawn_is_refused_in_one_line(
 def test_words_stand_beside_the_images_of_their_row() -> None:
     """A row a text, in the order of their coming; as right of the margin as without words, and ink in each margin."""
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
-    picture = captioned(images, ["one", "two", "one", "two", "one"])
+    picture = captioned(images, ["one", "two", "one", "two", "one"], scale=6)
     rows = np.concatenate([images[[0, 2, 4]], images[[1, 3]], np.full((1, 8, 8, 3), 255, np.uint8)])
-    expected = grid(rows, columns=3)
+    expected = grid(rows, columns=3, scale=6)
     np.testing.assert_array_equal(picture[:, -expected.shape[1] :], expected)
     margin = picture[:, : -expected.shape[1]]
     for row in (margin[:50], margin[50:100]):
@@ -252,4 +256,4 @@ def test_words_stand_beside_the_images_of_their_row() -> None:
 
 def test_a_row_of_words_goes_on_in_the_next() -> None:
     images = np.zeros((20, 8, 8, 1), np.uint8)
-    assert captioned(images, ["one"] * 20).shape[0] == 2 * 50 + 2
+    assert captioned(images, ["one"] * 20, scale=2).shape[0] == 2 * 18 + 2

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from tinyddpm.errors import ConfigError
-from tinyddpm.figures.lines import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Curve, line_picture
+from tinyddpm.figures.lines import BOTTOM, COLOURS, LEFT, RIGHT, TOP, Curve, line_picture
 
-PLOT = (slice(TOP + 50, BOTTOM + 3), slice(LEFT, RIGHT + 1))
+WIDTH, HEIGHT = 600, 400
+PLOT = (slice(TOP + 50, HEIGHT - BOTTOM + 3), slice(LEFT, WIDTH - RIGHT + 1))
 """Below the legend."""
 
 
@@ -26,7 +27,7 @@ def test_powers_lie_on_a_line_and_curves_end_where_they_end() -> None:
     """y = 10^(-x) falls in a straight line from 1 to 10⁻⁴, in every column; the other ends in the middle of x."""
     x = np.linspace(0, 4, 9)
     curves: dict[str, Curve] = {"a": (list(x), list(10**-x)), "b": ([0, 2], [1e-3, 1e-3])}
-    picture = line_picture(curves)
+    picture = line_picture(curves, size=(WIDTH, HEIGHT))
     assert picture.shape == (HEIGHT, WIDTH, 3)
     assert picture.dtype == np.uint8
     first, second = drawn(picture, 0), drawn(picture, 1)
@@ -34,20 +35,20 @@ def test_powers_lie_on_a_line_and_curves_end_where_they_end() -> None:
     rows = np.array([middle(first, column) for column in columns])
     slope, start = np.polyfit(columns, rows, 1)
     # 0.03 decades of space above and below 4 decades, over all of the width.
-    high = BOTTOM - TOP
-    np.testing.assert_allclose(slope, high * 4 / 4.06 / (RIGHT - LEFT), rtol=0.01)
+    high = HEIGHT - TOP - BOTTOM
+    np.testing.assert_allclose(slope, high * 4 / 4.06 / (WIDTH - LEFT - RIGHT), rtol=0.01)
     np.testing.assert_allclose(start, TOP + high * 0.03 / 4.06, atol=1.5)
     np.testing.assert_allclose(rows, slope * columns + start, atol=1.5)
     reach = np.flatnonzero(second.any(axis=0))
-    assert abs(reach[-1] - (RIGHT - LEFT) / 2) < 4
+    assert abs(reach[-1] - (WIDTH - LEFT - RIGHT) / 2) < 4
     assert middle(second, 50) == pytest.approx(TOP + high * 3.03 / 4.06, abs=1.5)
 
 
 def test_each_curve_has_its_colour_in_the_legend() -> None:
     curves: dict[str, Curve] = {f"c{i}": ([0, 1], [1.0, 0.1]) for i in range(6)}
-    picture = line_picture(curves, "title", "x")
+    picture = line_picture(curves, "title", "x", (WIDTH, HEIGHT))
     for number, colour in enumerate(COLOURS):
-        assert (picture[TOP + 18 + 20 * number, RIGHT - 30] == colour).all()
+        assert (picture[TOP + 18 + 20 * number, WIDTH - RIGHT - 30] == colour).all()
     dark = (picture < 120).all(axis=-1)
     assert dark[: TOP - 2].any(), "the title"
     assert dark[HEIGHT - 20 :].any(), "the label below"
@@ -69,3 +70,5 @@ def test_each_curve_has_its_colour_in_the_legend() -> None:
 def test_what_cannot_be_drawn_is_refused(curves: dict[str, Curve], line: str) -> None:
     with pytest.raises(ConfigError, match=line):
         line_picture(curves)
+    with pytest.raises(ConfigError, match="too small"):
+        line_picture({"a": ([0, 1], [1, 1])}, size=(100, 100))

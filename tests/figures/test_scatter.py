@@ -7,21 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyddpm.errors import DataError
-from tinyddpm.figures.images import WHITE
-from tinyddpm.figures.points import HIGH, INK, SIZE, histogram, point_picture, scatter
+from tinyddpm.errors import ConfigError, DataError
+from tinyddpm.figures.points import INK, histogram, point_picture, scatter
+
+WHITE = 255
 
 
-@given(x=st.floats(-0.95, 0.95), y=st.floats(-0.95, 0.95))
-def test_a_point_is_a_cross_of_ink_at_its_place(x: float, y: float) -> None:
-    """Over places: x runs right, y runs up, and a point inks its pixel and four neighbours."""
-    picture = scatter(np.array([[x * HIGH, y * HIGH]]))
-    assert picture.shape == (SIZE, SIZE, 3)
+@given(x=st.floats(-0.8, 0.8), y=st.floats(-0.8, 0.8), size=st.integers(16, 64), half=st.floats(0.1, 50))
+def test_a_point_is_a_cross_of_ink_at_its_place(x: float, y: float, size: int, half: float) -> None:
+    """Over places, sizes and limits: x runs right, y runs up, and a point inks its pixel and four neighbours."""
+    picture = scatter(np.array([[x * half, y * half]]), size, (-half, half))
+    assert picture.shape == (size, size, 3)
     assert picture.dtype == np.uint8
     inked = np.argwhere((picture != WHITE).any(axis=2))
     centre = inked.mean(axis=0)
     assert sorted(np.abs(inked - centre).sum(axis=1)) == [0, 1, 1, 1, 1]
-    expected = np.array([(1 - y) / 2 * SIZE, (1 + x) / 2 * SIZE])  # in pixels from the top left corner
+    expected = np.array([(1 - y) / 2 * size, (1 + x) / 2 * size])  # in pixels from the top left corner
     assert (np.abs(centre + 0.5 - expected) <= 0.5 + 1e-6).all()
 
 
@@ -29,20 +30,20 @@ def test_a_point_is_a_cross_of_ink_at_its_place(x: float, y: float) -> None:
     ("point", "inked"),
     [
         ((-3.0, 3.0), [(0, 0), (0, 1), (1, 0)]),
-        ((3.0, 3.0), [(0, 254), (0, 255), (1, 255)]),
-        ((-3.0, -3.0), [(254, 0), (255, 0), (255, 1)]),
-        ((3.0, -3.0), [(254, 255), (255, 254), (255, 255)]),
+        ((3.0, 3.0), [(0, 6), (0, 7), (1, 7)]),
+        ((-3.0, -3.0), [(6, 0), (7, 0), (7, 1)]),
+        ((3.0, -3.0), [(6, 7), (7, 6), (7, 7)]),
     ],
 )
 def test_a_point_in_a_corner_is_cut_off_and_does_not_wrap(
     point: tuple[float, float], inked: list[tuple[int, int]]
 ) -> None:
-    picture = scatter(np.array([point]))
+    picture = scatter(np.array([point]), 8)
     assert [tuple(place) for place in np.argwhere((picture != WHITE).any(axis=2))] == inked
 
 
 def test_points_on_points_are_darker_and_nothing_gets_darker_than_the_ink() -> None:
-    brightness = [int(scatter(np.zeros((n, 2)) + 0.01)[127, 128].sum()) for n in (0, 1, 2, 3, 1000)]
+    brightness = [int(scatter(np.zeros((n, 2)) + 0.01, 32)[15, 16].sum()) for n in (0, 1, 2, 3, 1000)]
     assert brightness == sorted(brightness, reverse=True)
     assert brightness[0] == 3 * WHITE
     assert len(set(brightness)) == 5
@@ -55,16 +56,19 @@ def test_points_beyond_the_limits_or_not_finite_are_left_out() -> None:
     assert (scatter(np.empty((0, 2))) == WHITE).all()
 
 
-def test_other_points_are_refused() -> None:
+def test_bad_points_and_settings_are_refused() -> None:
     with pytest.raises(DataError, match=r"shape \(4, 3\): they must be \(n, 2\)"):
         scatter(np.zeros((4, 3)))
+    with pytest.raises(ConfigError, match="size is 4"):
+        scatter(np.zeros((4, 2)), size=4)
+    with pytest.raises(ConfigError, match="rising range"):
+        scatter(np.zeros((4, 2)), limits=(1.0, 1.0))
 
 
-def test_a_histogram_has_bars_as_high_as_its_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_histogram_has_bars_as_high_as_its_counts() -> None:
     """Three bars of four pixels over [-3, 3], worked out by hand: 4, 0 and 2 points; what lies outside is in none."""
-    monkeypatch.setattr("tinyddpm.figures.points.SIZE", 12)
     points = np.array([[-2.0], [-2.5], [-1.5], [-1.1], [1.5], [2.0], [9.0], [np.nan], [np.inf]])
-    picture = histogram(points)
+    picture = histogram(points, 12)
     inked = (picture == INK).all(axis=2)
     assert inked.sum(axis=0).tolist() == [12] * 4 + [0] * 4 + [6] * 4
     assert inked[6:, 8:].all(), "bars stand on the ground"
@@ -80,3 +84,5 @@ def test_points_are_drawn_by_their_dimension() -> None:
         point_picture(np.zeros((4, 3)))
     with pytest.raises(DataError, match=r"histogram: they must be \(n, 1\)"):
         histogram(points)
+    with pytest.raises(ConfigError, match="size is 4"):
+        histogram(np.zeros((4, 1)), size=4)

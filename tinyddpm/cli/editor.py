@@ -87,7 +87,8 @@ class Editor:
         self.backend = self.model.backend
         if not (self.model.is_image and is_drawable(self.model.sample_shape)):
             raise ConfigError(f"{checkpoint} draws samples of shape {self.model.sample_shape}: edit is for images")
-        refuse_full(out)
+        self.out = out or unused(Path("edits"))
+        refuse_full(self.out)
         self.sampling, self.guidance = chosen.sampling(self.model.config), chosen.guidance(self.model.config)
         self.process = self.model.process
         self.pairs = self.model.pairs(self.sampling)
@@ -95,7 +96,7 @@ class Editor:
         self.seed, self.random = seed, self.backend.random(seed)
         self.wish, self.embeddings = chosen.wish(self.model), chosen.embeddings
         self.batch_size, self.fit = batch_size, fit
-        self.out, self.singles, self.npz = out, singles, npz
+        self.singles, self.npz = singles, npz
 
     def denoiser(self, asked: Known) -> Denoiser:
         """Return the guided and thresholded denoiser for a batch of samples, conditioned on the rows of `asked`."""
@@ -346,8 +347,7 @@ class Editor:
             edit={key: value for key, value in options.items() if value is not None},
             embeddings=self.embeddings,
         )
-        folder = self.out or unused(Path("edits"))
-        files = []
+        folder, files = self.out, []
         if self.npz:
             files.append(folder / "edits.npz")
             save_npz(files[-1], results, mark=mark)

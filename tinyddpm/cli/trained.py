@@ -15,7 +15,7 @@ from tinyddpm.cli.completion import OF_SETTINGS
 from tinyddpm.cli.options import option, options, parse_assignments
 from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError, DataError
-from tinyddpm.files import check_file
+from tinyddpm.files import check_file, check_folder
 
 if TYPE_CHECKING:
     from tinyddpm.backend import Array
@@ -136,8 +136,8 @@ class Chosen:
     def guidance(self, config: Config) -> GuidanceConfig:
         """Return the guidance of a run, changed by the options."""
         changes: dict[str, Any] = {} if self.scale is None else {"scale": self.scale}
-        if self.guide or (self.scale is not None and config.guidance.name == "none"):
-            changes["name"] = self.guide or "cfg"
+        if self.guide is not None or (self.scale is not None and config.guidance.name == "none"):
+            changes["name"] = "cfg" if self.guide is None else self.guide
         changes |= parse_assignments(self.guide_assignments, depth=1)
         return config.updated({"guidance": changes}, "options").guidance
 
@@ -208,7 +208,13 @@ def keeping(progress: Stoppable, kept: Callable[[], str]) -> Iterator[None]:
         raise DataError(f"{error}; {kept()}") from error
 
 
-def refuse_full(folder: Path | None) -> None:
-    """Raise ConfigError if `folder`, which a command is to write to, is not empty."""
-    if folder and folder.is_dir() and any(folder.iterdir()):
+def refuse_full(folder: Path) -> None:
+    """Check that a folder, which a command is to write to, is empty or new.
+
+    Raises:
+        ConfigError: it is not.
+        DataError: it cannot be written.
+    """
+    check_folder(folder)
+    if folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty: choose another folder with --out")

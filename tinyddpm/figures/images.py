@@ -24,22 +24,13 @@ TILE = 48
 
 WHITE = 255
 
-GAP = 2
-"""White pixels around every image of a grid, by default."""
-
 FONT, LINE, LETTERS = 12, 16, 28
 """Captions beside images: font size and line height in pixels, and most letters in a line."""
 WIDEST = 16
 """Most images in a row beside a caption; further ones go into the next row."""
 
-FILM_ROWS, FILM_COLUMNS = 4, 10
-"""Most samples and moments that a film strip shows."""
 
-MILLISECONDS, HOLD_LAST = 100, 2000
-"""Durations of a frame of an animation, and of its last one: multiples of 10, GIF's unit."""
-
-
-def grid(images: Pixels, columns: int | None = None, scale: int | None = None, gap: int = GAP) -> Pixels:
+def grid(images: Pixels, columns: int | None = None, scale: int | None = None, gap: int = 2) -> Pixels:
     """Arrange `images` (n, H, W, C) row by row in one white picture, uint8 (H', W', C).
 
     Args:
@@ -74,15 +65,18 @@ def square_columns(images: Pixels) -> int:
     return min(n, math.ceil(math.sqrt(n * H / W)))
 
 
-def captioned(images: Pixels, words: Sequence[str]) -> Pixels:
+def captioned(images: Pixels, words: Sequence[str], scale: int | None = None, gap: int = 2) -> Pixels:
     """Arrange `images` (n, H, W, C) in one white picture with a row for each caption, written to its left.
 
     Args:
         images: uint8, one or three channels.
         words: the caption of each image. Rows are in the order in which captions first occur.
+        scale: as in `grid`.
+        gap: as in `grid`.
 
     Raises:
         DataError: `images` cannot be drawn.
+        ConfigError: `scale` or `gap` is too small.
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -97,9 +91,9 @@ def captioned(images: Pixels, words: Sequence[str]) -> Pixels:
     filled = np.full((len(lines), columns, *images.shape[1:]), WHITE, np.uint8)
     for row, (_, numbers) in zip(filled, lines, strict=True):
         row[: len(numbers)] = images[numbers]
-    right = grid(filled.reshape(-1, *images.shape[1:]), columns)
+    right = grid(filled.reshape(-1, *images.shape[1:]), columns, scale, gap)
 
-    high = (len(right) - GAP) // len(lines)
+    high = (len(right) - gap) // len(lines)
     font, each = ImageFont.load_default(FONT), max(1, high // LINE)
     texts = ["\n".join(textwrap.wrap(text, LETTERS, max_lines=each, placeholder=" …")) for text, _ in lines]
     measure = ImageDraw.Draw(Image.new("L", (1, 1)))
@@ -107,25 +101,32 @@ def captioned(images: Pixels, words: Sequence[str]) -> Pixels:
     left = Image.new("L", (wide, len(right)), WHITE)
     draw = ImageDraw.Draw(left)
     for row_number, text in enumerate(texts):
-        draw.multiline_text((FONT, GAP + row_number * high + (high - GAP) // 2), text, 0, font, anchor="lm", spacing=2)
+        draw.multiline_text((FONT, gap + row_number * high + (high - gap) // 2), text, 0, font, anchor="lm", spacing=2)
     margin = np.repeat(np.asarray(left)[..., None], images.shape[-1], axis=-1)
     return np.concatenate([margin, right], axis=1)
 
 
-def film_strip(frames: Sequence[Pixels]) -> Pixels:
+def film_strip(
+    frames: Sequence[Pixels], rows: int = 4, columns: int = 10, scale: int | None = None, gap: int = 2
+) -> Pixels:
     """Return the denoising as one picture, uint8 (H', W', C): a row for each sample, time from left to right.
-
-    It shows the first samples, and evenly spread moments, the first and the last among them.
 
     Args:
         frames: one batch (n, H, W, C) for each moment, from noise to image, all of the same shape.
+        rows: number of samples shown, the first ones.
+        columns: number of moments shown, the first and the last among them.
+        scale: as in `grid`.
+        gap: as in `grid`.
 
     Raises:
         DataError: `frames` cannot be drawn.
+        ConfigError: a number is too small.
     """
+    if rows < 1:
+        raise ConfigError(f"rows is {rows}: a film strip needs at least 1")
     _require_one_shape(frames)
-    shown = [frames[i][:FILM_ROWS] for i in moments(len(frames), FILM_COLUMNS)]
-    return grid(np.concatenate(np.stack(shown, axis=1)), len(shown))
+    shown = np.stack([frames[i][:rows] for i in moments(len(frames), columns)], axis=1)  # (rows, columns, H, W, C)
+    return grid(shown.reshape(-1, *shown.shape[2:]), shown.shape[1], scale, gap)
 
 
 def save_png(path: str | os.PathLike[str], image: Pixels, mark: Mark | None = None) -> None:
@@ -188,22 +189,35 @@ def save_npz(
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def save_gif(path: str | os.PathLike[str], frames: Sequence[Pixels], mark: Mark | None = None) -> None:
+def save_gif(
+    path: str | os.PathLike[str],
+    frames: Sequence[Pixels],
+    milliseconds: int = 100,
+    hold_last: int = 2000,
+    mark: Mark | None = None,
+) -> None:
     """Write `frames`, each uint8 (H, W, C), as an animated GIF that repeats forever.
 
-    Each frame is reduced to 256 colours. Consecutive equal frames are merged into one of their total duration.
+    Durations are rounded to hundredths of a second, GIF's unit. Each frame is reduced to 256 colours. Consecutive equal
+    frames are merged into one of their total duration.
 
     Args:
         path: the file to write.
         frames: pictures of the same shape.
+        milliseconds: duration of a frame, from 20 (browsers slow down anything faster) to 60000.
+        hold_last: duration of the last frame, in the same range.
         mark: provenance record, stored as the file's comment.
 
     Raises:
         DataError: the frames cannot be drawn, or the file cannot be written.
+        ConfigError: a time is out of range.
     """
+    for name, value in (("milliseconds", milliseconds), ("hold_last", hold_last)):
+        if not 20 <= value <= 60_000:
+            raise ConfigError(f"{name} is {value}: a GIF frame stays from 20 to 60000 milliseconds")
     _require_one_shape(frames)
     first, *rest = [_picture(frame) for frame in frames]
-    times = [MILLISECONDS] * len(rest) + [HOLD_LAST]
+    times = [round(t, -1) for t in [milliseconds] * len(rest) + [hold_last]]
     comment = {} if mark is None else {"comment": to_text(mark).encode()}
     with replacing(path) as file:
         first.save(file, format="GIF", save_all=True, append_images=rest, duration=times, loop=0, **comment)

@@ -106,7 +106,7 @@ def _metadata(suffix: str, mark: Mark | None) -> dict[str, str | None]:
     return {"Date": None} if mark is None else {"Date": None, "Description": json.dumps(mark)}
 
 
-def show_tiles(axes: Any, tiles: Pixels, columns: Sequence[str], rows: Sequence[str]) -> None:
+def show_tiles(axes: Any, tiles: Pixels, columns: Sequence[str] = (), rows: Sequence[str] = ()) -> None:
     """Show pictures in rows and columns, pixel by pixel, with labels above the columns and beside the rows.
 
     Args:

@@ -8,7 +8,7 @@ profile after t steps, the weight of each time, is
 The standard deviation of p is the same fraction of t for every t: the relative length of the average. Parameters change
 once a step, θ(τ) = θ_k for k − 1 < τ ≤ k. So the weight of θ_k is
 
-    w_k = ∫ p(τ) dτ from k − 1 to k = (k^(γ+1) − (k − 1)^(γ+1)) / t^(γ+1).
+    w_k = ∫_{k−1}^k p(τ) dτ = (k^(γ+1) − (k − 1)^(γ+1)) / t^(γ+1)
 
 The update θ̂ ← β_t θ̂ + (1 − β_t) θ_t with β_t = (1 − 1/t)^(γ+1) gives θ_k exactly this weight: θ_k enters with
 1 − β_k, which later steps multiply by the product of β_j over j = k + 1 … t, and that product is (k/t)^(γ+1).
