@@ -21,6 +21,7 @@ from tinyddpm.cli.trained import (
     open_model,
     refuse_full,
     wish_of,
+    wished_in_turn,
 )
 from tinyddpm.errors import ConfigError
 
@@ -209,7 +210,6 @@ def sample(
     """
     import numpy as np
 
-    from tinyddpm.conditions import in_turn
     from tinyddpm.figures.marks import checkpoint_of, mark_of, samples_of
     from tinyddpm.figures.samples import write
     from tinyddpm.files import unused
@@ -225,8 +225,7 @@ def sample(
     )  # fmt: skip
     guidance = chosen_guidance(model.config, guide, scale, guide_assignments)
     numbers = np.arange(first, first + number)
-    turns = model.condition.asked(wish_of(model, classes, prompts, prompts_file, embeddings))
-    asked = in_turn(turns, numbers)
+    asked = wished_in_turn(model, wish_of(model, classes, prompts, prompts_file, embeddings), numbers)
     mark = mark_of(
         model,
         "tinyddpm sample",
