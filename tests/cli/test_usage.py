@@ -156,6 +156,14 @@ def test_help_shows_arguments_first_and_what_has_no_heading_last() -> None:
         assert long.partition("\nOther:\n")[2].split()[:2] == ["-h,", "--help"]
 
 
+@pytest.mark.parametrize("group", [(), ("edit",), ("figure",)])
+def test_help_tells_each_command_in_a_whole_sentence(group: tuple[str, ...]) -> None:
+    """In a terminal of 80 columns; click cuts a longer one, and ends it with dots."""
+    told = run(*group, "--help").stdout.partition("\nCommands:\n")[2]
+    assert told
+    assert "..." not in told
+
+
 def test_help_leaves_out_what_is_hidden() -> None:
     command = GroupedCommand("made", params=[GroupedOption(["--secret"], help="Not for all.", hidden=True)])
     text = CliRunner().invoke(command, ["--help"]).output

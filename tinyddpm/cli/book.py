@@ -39,10 +39,11 @@ NO_RUN = "This figure needs a trained model: `tinyddpm book --run RUN`."
     group="Output",
 )
 def book(checkpoint: Path | None, no_figures: bool, out: Path) -> None:
-    """Write the annotated source as HTML: prose and equations from docstrings and comments, beside the code.
+    """Write the annotated source as HTML pages.
 
-    Open index.html in the folder. It has chapters in reading order, a table from the papers' equations to the lines
-    that implement them, all parts with their options, an index and a search. It needs no network and no server.
+    Open index.html in the folder. Prose and equations, from docstrings and comments, stand beside the code. There are
+    chapters in reading order, a table from the papers' equations to the lines that implement them, all parts with their
+    options, an index and a search. It needs no network and no server.
     """
     from tempfile import TemporaryDirectory
 

@@ -28,7 +28,7 @@ have the size that the model enlarges, unless --fit resizes it."""
 
 @click.group(epilog=IMAGES)
 def edit() -> None:
-    """Edit images with a trained model: interpolate between two, redraw, inpaint or enlarge them."""
+    """Edit images: interpolate between two, redraw, inpaint, enlarge."""
 
 
 @edit.command(cls=GroupedCommand, epilog=IMAGES, short_help="Interpolate between two images, prompts or classes.")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @argument("out", "What to write: FILE.safetensors, FILE.npz, or a folder.", type=FilePath())
 @option("--raw", is_flag=True, help="Use the weights as trained, not their average.", group="Weights")
 def export(checkpoint: Path, out: Path, raw: bool) -> None:
-    """Write the weights of CHECKPOINT in a format that other projects read.
+    """Write weights of CHECKPOINT in a format of other projects.
 
     FILE.safetensors or FILE.npz holds the weights alone, by the paths of the network's parameters. A folder holds a
     pipeline of diffusers: its U-Net and its scheduler.
@@ -63,7 +63,7 @@ def export(checkpoint: Path, out: Path, raw: bool) -> None:
     group="Weights",
 )
 def import_(source: Path, out: Path, like: str | None, flags: str | None, trained: Path | None) -> None:
-    """Make a run folder from SOURCE, which another project or `export` has written.
+    """Make a run of SOURCE, from another project or from `export`.
 
     FILE.safetensors and FILE.npz hold weights alone: --like names their network. FILE.pt is a checkpoint of
     improved-diffusion or guided-diffusion: --flags are the flags of model and diffusion that it was trained with. A

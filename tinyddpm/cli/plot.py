@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     group="Output",
 )
 def plot(runs: tuple[Path, ...], metrics: str | None, follow: bool, out: Path | None) -> None:
-    """Draw the curves that RUNS, the folders of one or more runs, have logged so far.
+    """Draw the curves that RUNS have logged so far.
 
     Loss and gradient norm are smoothed over a twentieth of the logged values. The title of a chart shows the last value
     of each run. --follow waits on for a run that was killed. NO_COLOR=1 turns colours off.

@@ -204,7 +204,7 @@ def sample(
     group: Group,
     **machine: Any,
 ) -> None:
-    """Draw samples from CHECKPOINT, a file or a run folder, and write them as a grid.
+    """Draw samples from CHECKPOINT, and write them as a grid.
 
     Sample number i depends on --seed, and not on batch size or count.
     """

@@ -39,7 +39,7 @@ def schedule(
     png: Path | None,
     as_json: bool,
 ) -> None:
-    """Check and draw the noise schedules NAMES, or all registered ones.
+    """Check and draw noise schedules: NAMES, or all.
 
     Prints the share of the image that is left at the last step, the ranges of the signal-to-noise ratio and of the
     betas, and warnings of known faults of schedules.
