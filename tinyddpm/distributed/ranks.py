@@ -109,16 +109,14 @@ class Ranks(Group):
             self._gather_parts(flat, sums)
 
     def begin_sum(self, flat: Array, part: slice, sums: str = "fp32") -> None:
-        """Begin to sum a part of `flat`: parallel to computations if NCCL does it, and at once otherwise."""
-        if self._nccl:
-            self._nccl.begin_sum(flat, part, sums)
-        else:
-            super().begin_sum(flat, part, sums)
+        """Begin to replace a part of `flat` by its sum, parallel to computations."""
+        assert self._nccl
+        self._nccl.begin_sum(flat, part, sums)
 
     def end_sums(self) -> None:
         """Make all work launched from now on wait for the sums that were begun."""
-        if self._nccl:
-            self._nccl.end_sums()
+        assert self._nccl
+        self._nccl.end_sums()
 
     def sum_part(self, flat: Array, sums: str = "fp32") -> None:
         """Replace this rank's part of `flat` by its sum over all ranks, added in their order and in float32."""
