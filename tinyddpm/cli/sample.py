@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tinyddpm.cli.completion import OF_SETTINGS, FilePath, RunPath
-from tinyddpm.cli.options import GroupedCommand, argument, option
+from tinyddpm.cli.options import argument, option
 from tinyddpm.cli.output import say
-from tinyddpm.cli.ranks import shared
+from tinyddpm.cli.ranks import SharedCommand, shared
 from tinyddpm.cli.trained import (
     chosen_guidance,
     chosen_sampling,
@@ -40,7 +40,7 @@ KEPT = "kept"
 """Name of the folder, below that of the samples, that keeps finished samples until all are drawn."""
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=SharedCommand)
 @argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
 @option("--out", type=FilePath(), help="Folder to write to; samples if not given.", group="Output")
 @option("--singles", is_flag=True, help="Write every image as a PNG of its own.", group="Output")
