@@ -60,11 +60,6 @@ def exponent_of(length: float) -> float:
     return max(0.0, float(np.roots([1, 7, 16 - squared, 12 - squared]).real.max()))
 
 
-def length_of(exponent: float) -> float:
-    """Return the relative length of exponent γ: √(γ + 1) / ((γ + 2) √(γ + 3)), the profile's standard deviation."""
-    return float((exponent + 1) ** 0.5 / ((exponent + 2) * (exponent + 3) ** 0.5))
-
-
 def inner_product(t_a: Any, exponent_a: Any, t_b: Any, exponent_b: Any) -> Any:
     """Return ∫ p_a(τ) p_b(τ) dτ of two profiles (EDM2, Algorithm 3), per unit of time; arguments are broadcast.
 

@@ -111,7 +111,7 @@ class Pages:
                 {"class": "lead"},
                 "The source of a denoising diffusion model, to be read beside the papers: explanations on the left, "
                 "the code they describe on the right. Both are generated from the source. Time in code is 0-based: ",
-                self._writer.sentence("code t is the papers' t + 1."),
+                self._writer.sentence("t = 0 is the papers' t = 1."),
             ),
             node(
                 "search",
