@@ -59,6 +59,8 @@ HEADERS: list[tuple[dict[str, Any], str, str]] = [
     ({"state": {"data": ["x"]}}, "state missing or malformed", "info"),
     ({"state": {"loss_count": -1}}, "state missing or malformed", "info"),
     ({"state": {"validation": [1]}}, "state missing or malformed", "info"),
+    ({"state": {"ranks": "many"}}, "state missing or malformed", "info"),
+    ({"state": {"ranks": 0}}, "state missing or malformed", "info"),
     *(
         ({"plugins": [{"group": "samplers", "name": "far", "version": "1", "distribution": "far", **wrong}]},
          "plugins missing or malformed", "info")

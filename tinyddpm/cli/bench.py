@@ -67,12 +67,12 @@ def bench(
     assignments: tuple[str, ...],
     **values: Any,
 ) -> None:
-    """Measure how fast a network trains and samples here, and which operations take the time.
+    """Measure how fast a network trains and samples on this machine.
 
-    The samples are noise; no file is read or written. Training and denoising steps are those of `train` and `sample`.
-    Each contestant runs in a process of its own. The backends of this library take turns; with --peer, so does one
-    contestant of the peer after the other. Ctrl-C then ends the comparison early, and reports the contestants that are
-    complete.
+    It also says which operations take the time. The samples are noise; no file is read or written. Training and
+    denoising steps are those of `train` and `sample`. Each contestant runs in a process of its own. The backends of
+    this library take turns; with --peer, so does one contestant of the peer after the other. Ctrl-C then ends the
+    comparison early, and reports the contestants that are complete.
 
     With --ranks, predict the time of a training step on many machines or GPUs, each with a batch of --batch-size,
     under the settings --shard and --sums.

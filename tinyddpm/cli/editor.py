@@ -103,7 +103,8 @@ class Editor:
         self.backend = self.model.backend
         if not (self.model.is_image and is_drawable(self.model.sample_shape)):
             raise ConfigError(f"{checkpoint} draws samples of shape {self.model.sample_shape}: edit is for images")
-        refuse_full(out)
+        self.out = out or unused(Path("edits"))
+        refuse_full(self.out)
         self.sampling = chosen_sampling(
             self.model.config, assignments, spacing, spacing_assignments,
             name=sampler, steps=sample_steps, threshold=threshold, percentile=percentile,
@@ -115,7 +116,7 @@ class Editor:
         self.seed, self.random = seed, self.backend.random(seed)
         self.wish = wish_of(self.model, classes, prompts, prompts_file, embeddings)
         self.embeddings, self.batch_size, self.fit = embeddings, batch_size, fit
-        self.out, self.singles, self.npz = out, singles, npz
+        self.singles, self.npz = singles, npz
 
     def denoiser(self, asked: Known) -> Denoiser:
         """Return the guided and thresholded denoiser for a batch of samples, conditioned on the rows of `asked`."""
@@ -366,8 +367,7 @@ class Editor:
             edit={key: value for key, value in options.items() if value is not None},
             embeddings=self.embeddings,
         )
-        folder = self.out or unused(Path("edits"))
-        files = []
+        folder, files = self.out, []
         if self.npz:
             files.append(folder / "edits.npz")
             save_npz(files[-1], results, mark=mark)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tinyddpm.cli.completion import OF_SETTINGS, RunPath
+from tinyddpm.cli.completion import OF_SETTINGS, FilePath, RunPath
 from tinyddpm.cli.options import GroupedCommand, argument, option
 from tinyddpm.cli.output import say
 from tinyddpm.cli.ranks import shared
@@ -41,7 +41,7 @@ KEPT = "kept"
 
 @click.command(cls=GroupedCommand)
 @argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
-@option("--out", type=click.Path(path_type=Path), help="Folder to write to; samples if not given.", group="Output")
+@option("--out", type=FilePath(), help="Folder to write to; samples if not given.", group="Output")
 @option("--singles", is_flag=True, help="Write every image as a PNG of its own.", group="Output")
 @option("--npz", is_flag=True, help="Write all samples into one .npz file: uint8 images, or points.", group="Output")
 @option("--gif", is_flag=True, help="Write the denoising as an animated GIF.", group="Output")
@@ -82,13 +82,13 @@ KEPT = "kept"
 @option(
     "--prompts",
     "prompts_file",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="A text file of captions, a line each.",
     group="Samples",
 )
 @option(
     "--embeddings",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="A file of tokens, .npz or HDF5, for a model trained with tokens of the same encoder.",
     group="Samples",
 )
@@ -203,7 +203,7 @@ def sample(
     group: Group,
     **machine: Any,
 ) -> None:
-    """Draw samples from CHECKPOINT, a file or a run folder, and write them as a grid.
+    """Draw samples from CHECKPOINT, and write them as a grid.
 
     Sample number i depends on --seed, and not on batch size or count.
     """

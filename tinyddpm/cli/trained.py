@@ -14,7 +14,7 @@ from tinyddpm.cli.completion import OF_SETTINGS
 from tinyddpm.cli.options import option, parse_assignments
 from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError, DataError
-from tinyddpm.files import check_file
+from tinyddpm.files import check_file, check_folder
 
 if TYPE_CHECKING:
     from tinyddpm.backend import Array
@@ -119,8 +119,8 @@ def chosen_guidance(
         assignments: its other options, `KEY=VALUE`.
     """
     changes: dict[str, Any] = {} if scale is None else {"scale": scale}
-    if guide or (scale is not None and config.guidance.name == "none"):
-        changes["name"] = guide or "cfg"
+    if guide is not None or (scale is not None and config.guidance.name == "none"):
+        changes["name"] = "cfg" if guide is None else guide
     changes |= parse_assignments(assignments, depth=1)
     return config.updated({"guidance": changes}, "options").guidance
 
@@ -203,7 +203,13 @@ def keeping(progress: Stoppable, kept: Callable[[], str]) -> Iterator[None]:
         raise DataError(f"{error}; {kept()}") from error
 
 
-def refuse_full(folder: Path | None) -> None:
-    """Raise ConfigError if `folder`, which a command is to write to, is not empty."""
-    if folder and folder.is_dir() and any(folder.iterdir()):
+def refuse_full(folder: Path) -> None:
+    """Check that a folder, which a command is to write to, is empty or new.
+
+    Raises:
+        ConfigError: it is not.
+        DataError: it cannot be written.
+    """
+    check_folder(folder)
+    if folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty: choose another folder with --out")

@@ -1,6 +1,6 @@
 """Noise schedules: how much of the image each step of the forward process replaces by noise.
 
-A schedule is a function `T, *, <options> -> betas`: float64, shape (T,), each in (0, 1). Index t is the papers' t + 1.
+A schedule is a function `T, *, <options> -> betas`: float64, shape (T,), each in (0, 1). Index 0 is the papers' t = 1.
 """
 
 from __future__ import annotations

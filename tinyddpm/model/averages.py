@@ -8,7 +8,7 @@ profile after t steps, the weight of each time, is
 The standard deviation of p is the same fraction of t for every t: the relative length of the average. Parameters change
 once a step, θ(τ) = θ_k for k − 1 < τ ≤ k. So the weight of θ_k is
 
-    w_k = ∫ p(τ) dτ from k − 1 to k = (k^(γ+1) − (k − 1)^(γ+1)) / t^(γ+1).
+    w_k = ∫_{k−1}^k p(τ) dτ = (k^(γ+1) − (k − 1)^(γ+1)) / t^(γ+1)
 
 The update θ̂ ← β_t θ̂ + (1 − β_t) θ_t with β_t = (1 − 1/t)^(γ+1) gives θ_k exactly this weight: θ_k enters with
 1 − β_k, which later steps multiply by the product of β_j over j = k + 1 … t, and that product is (k/t)^(γ+1).
@@ -58,11 +58,6 @@ def exponent_of(length: float) -> float:
 
     squared = length**-2
     return max(0.0, float(np.roots([1, 7, 16 - squared, 12 - squared]).real.max()))
-
-
-def length_of(exponent: float) -> float:
-    """Return the relative length of exponent γ: √(γ + 1) / ((γ + 2) √(γ + 3)), the profile's standard deviation."""
-    return float((exponent + 1) ** 0.5 / ((exponent + 2) * (exponent + 3) ** 0.5))
 
 
 def inner_product(t_a: Any, exponent_a: Any, t_b: Any, exponent_b: Any) -> Any:
