@@ -451,8 +451,10 @@ def test_a_browser_shows_it(dark: bool, site: Path, tmp_path: Path) -> None:
 def test_no_script_fails_on_any_page(site: Path, tmp_path: Path) -> None:
     """A browser has nothing to complain of, policies included, however many pages it opens."""
     frames = "".join(f'<iframe src="{path.as_uri()}"></iframe>' for path in sorted(site.iterdir()))
-    (tmp_path / "all.html").write_text(f"<!doctype html>{frames}<script>console.error('told')</script>")
-    said = browsed(tmp_path / "all.html", tmp_path, "--enable-logging=stderr").stderr
-    lines = [line for line in said.split("\n") if "CONSOLE" in line]
+    script = "console.error('told'); addEventListener('load', () => { document.title = `${frames.length} loaded`; });"
+    (tmp_path / "all.html").write_text(f"<!doctype html>{frames}<script>{script}</script>")
+    done = browsed(tmp_path / "all.html", tmp_path, "--enable-logging=stderr")
+    assert f"<title>{len([*site.iterdir()])} loaded</title>" in done.stdout
+    lines = [line for line in done.stderr.split("\n") if "CONSOLE" in line]
     assert len(lines) == 1, lines
     assert "told" in lines[0]

@@ -88,7 +88,7 @@ def test_what_is_not_of_the_notation_is_refused(formula: str) -> None:
         ("a sum and/or a rate -> (N, *sample_shape), a 3×3 one of 32 × 32 numbers; −1 = the sum", ["N"]),
         ("35.7 M parameters of M, in 4 C", ["M", "C"]),
         ("Words, e.g. these: as in NumPy 2.4 or `a`", []),
-        ("with B (DDPM, appendix B)", ["B"]),
+        ("with B (DDPM, appendix B), batch_size, x_t and max_beta", ["B", "xt"]),
     ],
 )
 def test_formulas_are_found_in_sentences(text: str, found: list[str]) -> None:

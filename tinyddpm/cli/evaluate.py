@@ -12,9 +12,9 @@ import click
 
 from tinyddpm.cli.completion import FilePath, Named, RunPath
 from tinyddpm.cli.nll import nll
-from tinyddpm.cli.options import GroupedCommand, argument, command_mark, option, parse_assignments
+from tinyddpm.cli.options import argument, command_mark, option, parse_assignments
 from tinyddpm.cli.output import say
-from tinyddpm.cli.ranks import shared
+from tinyddpm.cli.ranks import SharedCommand, shared
 from tinyddpm.cli.sample import drawing_params
 from tinyddpm.cli.trained import Chosen, keeping, open_model
 from tinyddpm.errors import ConfigError, DataError, unknown
@@ -40,7 +40,7 @@ VARIED: dict[str, tuple[str, Callable[[str], Any]]] = {
 """Keys that `--sweep` takes: the option of each, and the type of its values."""
 
 
-@click.command(cls=GroupedCommand, short_help="Measure how good a trained model's samples are.")
+@click.command(cls=SharedCommand, short_help="Measure how good a trained model's samples are.")
 @argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
 @option(
     "--training",

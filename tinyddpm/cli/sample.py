@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tinyddpm.cli.completion import OF_SETTINGS, FilePath, RunPath
-from tinyddpm.cli.options import GroupedCommand, argument, option
+from tinyddpm.cli.options import argument, option
 from tinyddpm.cli.output import say
-from tinyddpm.cli.ranks import shared
-from tinyddpm.cli.trained import Chosen, keeping, machine_options, open_model, refuse_full
+from tinyddpm.cli.ranks import SharedCommand, shared
+from tinyddpm.cli.trained import Chosen, keeping, machine_options, open_model, refuse_full, wished_in_turn
 from tinyddpm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ KEPT = "kept"
 """Name of the folder, below that of the samples, that keeps finished samples until all are drawn."""
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=SharedCommand)
 @argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
 @option("--out", type=FilePath(), help="Folder to write to; samples if not given.", group="Output")
 @option("--singles", is_flag=True, help="Write every image as a PNG of its own.", group="Output")
@@ -187,7 +187,6 @@ def sample(
     """
     import numpy as np
 
-    from tinyddpm.conditions import in_turn
     from tinyddpm.figures.marks import checkpoint_of, mark_of, samples_of
     from tinyddpm.figures.samples import write
     from tinyddpm.files import unused
@@ -200,8 +199,7 @@ def sample(
     model, weights, loaded = open_model(checkpoint, raw, group=group, **given)
     sampling, guidance = chosen.sampling(model.config), chosen.guidance(model.config)
     numbers = np.arange(first, first + number)
-    turns = model.condition.asked(chosen.wish(model))
-    asked = in_turn(turns, numbers)
+    asked = wished_in_turn(model, chosen.wish(model), numbers)
     mark = mark_of(
         model,
         "tinyddpm sample",

@@ -16,7 +16,7 @@ from tinyddpm.cli.figure.group import chart, destination, figure_command, run_ar
 from tinyddpm.cli.options import argument, command_mark, option
 from tinyddpm.cli.output import say
 from tinyddpm.cli.sample import drawing_params
-from tinyddpm.cli.trained import Chosen, open_model
+from tinyddpm.cli.trained import Chosen, open_model, wished_in_turn
 from tinyddpm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,7 +56,6 @@ class Drawer:
     def __init__(self, checkpoint: Path, count: int, *, seed: int, batch_size: int, raw: bool, **given: Any) -> None:
         import numpy as np
 
-        from tinyddpm.conditions import in_turn
         from tinyddpm.figures.marks import checkpoint_of
 
         chosen = Chosen.taken(given)
@@ -64,7 +63,7 @@ class Drawer:
         self.mark = command_mark(checkpoint_of(checkpoint, loaded, raw))
         self.sampling, self.guidance = chosen.sampling(self.model.config), chosen.guidance(self.model.config)
         self.seed, self.batch_size, self.numbers = seed, batch_size, np.arange(count)
-        self.asked = in_turn(self.model.condition.asked(chosen.wish(self.model)), self.numbers)
+        self.asked = wished_in_turn(self.model, chosen.wish(self.model), self.numbers)
 
     def rows(self, variants: dict[str, tuple[SamplingConfig, GuidanceConfig]]) -> NDArray[np.uint8]:
         """Return pictures of the same samples, drawn in several ways, shape (rows, columns, H, W, C).

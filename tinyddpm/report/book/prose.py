@@ -316,6 +316,8 @@ def _stands(text: str, ends: bool) -> bool:
     except NotationError:
         return False
     names = [token.text for token in found if token.kind == "name"]
+    if {token.kind for token in found} == {"name", "sub"} and (names[0] in FUNCTIONS or not is_symbol(names[0])):
+        return False  # a name of the code, such as max_beta
     if not names:
         return any(_tells(token, len(found)) for token in found)
     if len(found) == 1 and names[0].isascii() and names[0] not in GREEK:
