@@ -91,7 +91,7 @@ def test_points(tmp_path: Path, rng: np.random.Generator, dimension: int, dtype:
         (np.full((4, 3, 2), 16, np.uint8), r"images are uint8 from 16 to 16, .*--levels 0:31"),
         (np.full((4, 3, 2), 4095, np.uint16), r"images are uint16 from 4095 to 4095, .*--levels 0:4095"),
         (np.full((4, 3, 2), -2.5), r"images are float64 from -2.5 to -2.5, .*--levels -3:3"),
-        (np.array([[[0.5, np.nan]]]), "images are float64 from nan to nan"),
+        (np.array([[[0.5, np.nan]]]), "images hold NaN or infinity"),
         (np.zeros((4, 2), np.uint8), "is no data set: store uint8 images"),
         (np.zeros(4, np.float32), r"is no data set: .* floating points \(n, D\)"),
         (np.zeros((4, 3), np.int64), "is no data set"),
@@ -184,6 +184,7 @@ def test_splits_by_name(tmp_path: Path, samples: str, labels: str) -> None:
         open_dataset(str(tmp_path / "x.npz"), split="dev")
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("labels", "numbers", "classes"),
     [
@@ -193,6 +194,7 @@ def test_splits_by_name(tmp_path: Path, samples: str, labels: str) -> None:
         (np.array([[3], [1], [3], [1]]), [1, 0, 1, 0], ("1", "3")),
         (np.array([[0, 1, 0], [0, 0, 1], [0, 1, 0], [0, 1, 0]], np.float32), [0, 1, 0, 0], ("1", "2")),
         (np.array([2.0, 0.0, 2.0, 2.0]), [1, 0, 1, 1], ("0", "2")),
+        (np.array([2.0, 0.0, 2.0, 2.0], np.float16), [1, 0, 1, 1], ("0", "2")),
         (np.array([True, False, False, True]), [1, 0, 0, 1], ("False", "True")),
         (np.array(["dog", "cat", "ünïcödé", "cat"]), [1, 0, 2, 0], ("cat", "dog", "ünïcödé")),
     ],
@@ -217,6 +219,9 @@ def test_classes_are_the_labels_that_there_are(
         (np.array([[0, 1], [1, 1], [1, 0], [1, 0]]), r"labels of shape \(4, 2\)"),
         (np.array([b"a", b"b", b"a", b"b"]), r"type \|S1: store 4 integers or texts"),
         (np.array(["a", "b", "\ud83d", "b"]), "a label holds half a character"),
+        (np.array(["", "a", "b", "a"]), "the class of a sample is '': give it a name"),
+        (np.array(["b", "a", "b ", "a"]), "the classes 'b' and 'b ' are one name, written in two ways"),
+        (np.array(["b", "cafe\u0301", "b", "caf\u00e9"]), "are one name, written in two ways"),
         (np.array([0, 1, -1, 2]), "label -1 is below 0: number the classes from 0, or leave those samples out"),
     ],
 )

@@ -162,7 +162,7 @@ def test_other_files_are_decoded(photos: Path, kept: Path, change: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [{"image_size": (6, 5)}, {"options": {"background": "red"}}, {"options": {"levels": "0:300"}}]
+    "other", [{"image_size": (6, 5)}, {"options": {"background": "red"}}, {"options": {"levels": "-9:255"}}]
 )
 def test_another_reading_is_decoded(photos: Path, kept: Path, other: dict[str, Any]) -> None:
     before = opened(photos)

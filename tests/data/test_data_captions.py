@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import runpy
 import sys
+import unicodedata
+import warnings
 from pathlib import Path
+from typing import Literal
 
 import h5py
 import numpy as np
@@ -100,6 +103,70 @@ def test_metadata_of_other_things_is_passed_over(folder: Path) -> None:
         TinyDDPMWarning, match=r"metadata\.jsonl is not used: it has neither text nor label, but 'boxes', 'cap"
     ):
         assert open_dataset(str(folder)).columns == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("labels.csv", "filename;class\na.png;cat\n"),
+        ("list_attr.txt", "3\nSmiling  Male\nc.png  1 -1\n"),
+        ("notes/captions.json", '{"images": [{"id": 3, "file_name": "b.png"}]}'),
+        ("Metadata.jsonl", '{"file_name": "images/a.png", "text": "a dog"}'),
+    ],
+)
+def test_a_table_that_is_not_read_is_named(folder: Path, name: str, text: str) -> None:
+    """Else its classes or captions would be lost; tables of other things are passed over, as those that are read."""
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    with pytest.warns(TinyDDPMWarning, match=rf"{name}: not read, though images are named there: put their label or"):
+        assert open_dataset(str(folder)).description == f"{folder}: 3 images 4x4x1"
+    (folder / name).write_text("1.png, 2.png")
+    with warnings.catch_warnings(action="error"):
+        open_dataset(str(folder))
+        (folder / name).write_text(text)
+        write_lines(folder, named())
+        open_dataset(str(folder))
+
+
+def test_a_table_above_the_splits_may_tell_images_without_suffixes(tmp_path: Path) -> None:
+    for name in ("train/000bec.png", "test/001cde.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(IMAGES[1]).save(tmp_path / name)
+    (tmp_path / "labels.csv").write_text("id,breed\n000bec,collie\n")
+    with pytest.warns(TinyDDPMWarning, match=r"labels\.csv: not read, though images are named there"):
+        open_dataset(str(tmp_path))
+
+
+def test_captions_of_files_in_capitals_are_read(folder: Path) -> None:
+    for name, caption in zip(NAMES, CAPTIONS, strict=True):
+        (folder / name).with_suffix(".TXT").write_text(caption, encoding="utf-8")
+    assert open_dataset(str(folder)).columns["text"].tolist() == CAPTIONS
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_of_images_are_alike_in_either_normal_form(tmp_path: Path, form: Literal["NFC", "NFD"]) -> None:
+    """macOS decomposes names of files, and most editors write composed ones."""
+    other = "NFD" if form == "NFC" else "NFC"
+    Image.fromarray(IMAGES[1]).save(tmp_path / unicodedata.normalize(form, "é.png"))
+    write_lines(tmp_path, [{"file_name": unicodedata.normalize(other, "é.png"), "text": "accent"}])
+    assert open_dataset(str(tmp_path)).columns["text"].tolist() == ["accent"]
+
+
+def test_the_refusal_shows_what_metadata_names_instead(folder: Path) -> None:
+    write_lines(folder, [{**row, "file_name": f"photos\\{row['file_name']}"} for row in named()])
+    refused(folder, r"says nothing of 3 images, such as a\.png; it names 'photos.*a\.png', which is not there$")
+
+
+def test_classes_of_metadata_have_names_without_space_around_them(folder: Path) -> None:
+    table = "file_name,label\na.png,cat\nb.png, cat \nc.png,dog\n"
+    (folder / "metadata.csv").write_text(table)
+    assert open_dataset(str(folder)).classes == ("cat", "dog")
+    (folder / "metadata.csv").write_text(table.replace("dog", " "))
+    refused(folder, r"metadata\.csv, line 4: give label as a text; it is ' '")
+    (folder / "metadata.csv").write_text(table.replace("dog", ""))
+    refused(folder, r"metadata\.csv, line 4: give label as a text; there is none")
+    (folder / "metadata.csv").write_text("file_name,label,label\na.png,cat,dog\n")
+    refused(folder, r"metadata\.csv has several columns label: keep one")
 
 
 def test_captions_in_folders_of_classes_and_splits(tmp_path: Path) -> None:

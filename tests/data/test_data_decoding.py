@@ -160,6 +160,93 @@ def test_levels_that_are_not_certain_are_refused(tmp_path: Path, name: str, valu
         np.testing.assert_array_equal(both, np.stack([expected.astype(np.uint8), SHADES]))
 
 
+def deep_png(path: Path, values: np.ndarray) -> None:
+    """Write 16-bit pixels (H, W, C) of two channels, grey and alpha, or of three or four, as Pillow cannot."""
+    colour = {2: 4, 3: 2, 4: 6}[values.shape[2]]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    path.write_bytes(png(colour, 16, rows[1:], size=values.shape[:2]))
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_colours_of_sixteen_bits_that_are_nearly_black_are_refused(tmp_path: Path, channels: int) -> None:
+    """Pillow drops their lower 8 bits, so no levels can settle it; bright images of 8 bits beside make nothing sure."""
+    values = np.repeat(SHADES[:, :, None].astype(np.uint16) * 16, channels, axis=2)
+    save(tmp_path / "a.png", SHADES)
+    deep_png(tmp_path / "b.png", values)
+    with pytest.raises(DataError, match=r"b\.png has 16 bits a colour, .* the upper 8 are read, and these are nearly"):
+        open_dataset(str(tmp_path))
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(DataError, match=r"b\.png has 16 bits .* and these are too few for --levels: save such images"):
+        open_dataset(str(tmp_path), options={"levels": "0:4095"})
+    deep_png(tmp_path / "b.png", values * 4 + 255)
+    assert everything(tmp_path).max() == (255 if channels % 2 == 0 else 64)
+
+
+def test_colours_of_sixteen_bits_may_be_dark_beside_bright_ones(tmp_path: Path) -> None:
+    for name, factor in {"a.png": 257, "b.png": 1}.items():
+        deep_png(tmp_path / name, np.repeat(SHADES[:, :, None].astype(np.uint16) * factor, 3, axis=2))
+    assert everything(tmp_path).max(axis=(1, 2, 3)).tolist() == [255, 0]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, bool])
+def test_a_tiff_may_say_that_zero_is_white(tmp_path: Path, dtype: type) -> None:
+    """As scanners and X-ray machines do; Pillow writes no such file, so the tag is changed."""
+    values = np.array([[0, 1], [1, 1]], dtype) * {np.uint8: 255, np.uint16: 65535}.get(dtype, 1)
+    Image.fromarray(values.astype(dtype)).save(tmp_path / "x.tif")
+    content = bytearray((tmp_path / "x.tif").read_bytes())
+    content[content.index(struct.pack("<HHI", 262, 3, 1)) + 8] = 0
+    (tmp_path / "x.tif").write_bytes(content)
+    assert everything(tmp_path).ravel().tolist() == [255, 0, 0, 0]
+
+
+@pytest.mark.parametrize("white", [0, 7, 300])
+def test_a_tag_of_the_largest_value_is_no_white_by_itself(tmp_path: Path, white: int) -> None:
+    """By TIFF 6.0 it is the largest value in use, so that each image of a set would be made as bright as all others."""
+    Image.fromarray(np.full((4, 4), min(white, 7), np.uint16)).save(tmp_path / "x.tif", tiffinfo={281: white})
+    if white:
+        with pytest.raises(DataError, match=r"x\.tif: the images are uint16 from 7 to 7, which may be nearly black"):
+            open_dataset(str(tmp_path))
+    else:
+        assert everything(tmp_path).max() == 0
+
+
+def test_a_portable_float_map_is_floating_whatever_its_name_says(tmp_path: Path) -> None:
+    (tmp_path / "x.ppm").write_bytes(b"Pf\n2 1\n-1.0\n" + np.array([0.2, 1.0], "<f4").tobytes())
+    assert everything(tmp_path).ravel().tolist() == [51, 255]
+
+
+@pytest.mark.parametrize("options", [{}, {"levels": "0:1"}])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_told_as_such(tmp_path: Path, options: dict[str, str], value: float) -> None:
+    Image.fromarray(np.array([[0.5, value]], np.float32)).save(tmp_path / "x.tif")
+    with pytest.raises(DataError, match=r"x\.tif: the images hold NaN or infinity: replace these values, or leave"):
+        open_dataset(str(tmp_path), options=options)
+
+
+def test_levels_that_bytes_cannot_reach_are_refused(tmp_path: Path) -> None:
+    save(tmp_path / "x.png", SHADES)
+    with pytest.raises(DataError, match=r"x\.png: the images are uint8, of at most 255, and would be nearly"):
+        open_dataset(str(tmp_path), options={"levels": "0:4095"})
+
+
+def test_a_frame_of_colour_after_one_of_grey_keeps_its_colour(tmp_path: Path) -> None:
+    grey, colour = Image.fromarray(SHADES), Image.new("RGB", (4, 4), (200, 100, 50))
+    grey.save(tmp_path / "x.tif", save_all=True, append_images=[colour])
+    assert everything(tmp_path, options={"frames": "all"})[1, 0, 0].tolist() == [200, 100, 50]
+
+
+@pytest.mark.filterwarnings("error")
+def test_warnings_that_are_errors_end_in_one_line_too(tmp_path: Path) -> None:
+    save(tmp_path / "x.png", SHADES)
+    content = (tmp_path / "x.png").read_bytes()
+    exif = b"eXIfII*\0\xff\xff\xff\xff"
+    (tmp_path / "x.png").write_bytes(
+        content[:33] + struct.pack(">I", 8) + exif + struct.pack(">I", zlib.crc32(exif)) + content[33:]
+    )
+    with pytest.raises(DataError, match=r"x\.png is a broken image \(Corrupt EXIF data.*\): remove it"):
+        open_dataset(str(tmp_path))
+
+
 def test_a_pgm_says_which_value_is_white(tmp_path: Path) -> None:
     values = np.array([0, 100, 50, 321], ">u2")
     (tmp_path / "x.pgm").write_bytes(b"P5 4 1 4095\n" + values.tobytes())
@@ -179,14 +266,15 @@ def test_a_dark_image_among_others_is_dark(tmp_path: Path) -> None:
     assert everything(tmp_path)[..., 3, 0].tolist() == [[1] * 4, [255] * 4]
 
 
-def png(colour: int, depth: int, pixel: bytes, clear: bytes) -> bytes:
-    """A PNG of one pixel, with the value that is transparent."""
+def png(colour: int, depth: int, pixels: bytes, clear: bytes = b"", size: tuple[int, ...] = (1, 1)) -> bytes:
+    """A PNG of (H, W) pixels, with the value that is transparent."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", 1, 1, depth, colour, 0, 0, 0)
-    parts = [(b"IHDR", header), (b"tRNS", clear), (b"IDAT", zlib.compress(b"\0" + pixel)), (b"IEND", b"")]
+    header = struct.pack(">IIBBBBB", *size[::-1], depth, colour, 0, 0, 0)
+    parts = [(b"IHDR", header), *([(b"tRNS", clear)] if clear else [])]
+    parts += [(b"IDAT", zlib.compress(b"\0" + pixels)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 

@@ -98,11 +98,57 @@ def test_every_split_that_is_named_can_be_read(tmp_path: Path) -> None:
     assert everything(tmp_path, split="validation").flat[0] == 150
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("seg_train/a", "seg_test/a"),
+        ("DIV2K_train_HR", "DIV2K_valid_HR"),
+        ("HandsTrain", "handsTesting"),
+        ("train1", "test1"),
+        ("train/train", "test/test"),
+        ("train_set/train/train", "train_set/val"),
+    ],
+)
+def test_names_that_differ_in_the_split_alone_are_splits(tmp_path: Path, train: str, test: str) -> None:
+    """Whatever else is in them; and splits lie in folders of their own."""
+    for value, name in enumerate([train, test]):
+        save(tmp_path / name / "1.png", np.full((4, 4), 150 + value, np.uint8))
+    assert everything(tmp_path).ravel().tolist() == [150] * 16
+    assert open_dataset(str(tmp_path)).classes == (("a",) if train.endswith("/a") else ())
+
+
+def test_splits_of_two_data_sets_are_refused(tmp_path: Path) -> None:
+    for name in ("trainA", "trainB", "testA", "testB"):
+        save(tmp_path / name / "1.png", np.zeros((4, 4), np.uint8))
+    with pytest.raises(DataError, match=r"holds the split 'train' as trainA, trainB: keep one of them"):
+        open_dataset(str(tmp_path))
+
+
+def test_images_beside_a_split_in_a_split_are_not_lost(tmp_path: Path) -> None:
+    for name in ("train/1.png", "train/train/2.png", "test/3.png"):
+        save(tmp_path / name, np.zeros((4, 4), np.uint8))
+    with pytest.raises(DataError, match=r"train holds images \(1\.png\) beside folders of images \(train\)"):
+        open_dataset(str(tmp_path))
+
+
 def test_a_class_may_begin_as_a_split_does(tmp_path: Path) -> None:
-    names = ("bullet train", "test tube", "train station", "values")
+    names = ("bullet train", "contest", "retrain", "test tube", "tester", "train station", "trainer", "values")
     for name in names:
         save(tmp_path / name / "1.png", np.zeros((4, 4), np.uint8))
     assert open_dataset(str(tmp_path)).classes == names
+
+
+@pytest.mark.parametrize(("one", "two"), [("caf\u00e9", "cafe\u0301"), ("cat", "cat ")])
+def test_classes_that_look_alike_are_refused(tmp_path: Path, one: str, two: str) -> None:
+    """They are seen in the message. A difference of capitals is one that is meant, as in letters."""
+    for name in (one, two):
+        save(tmp_path / name / "1.png", np.zeros((4, 4), np.uint8))
+    with pytest.raises(DataError, match=r"the classes .* are one name, written in two ways: rename one") as caught:
+        open_dataset(str(tmp_path))
+    assert ascii(one) in str(caught.value)
+    assert ascii(two) in str(caught.value)
+    (tmp_path / two).rename(tmp_path / one.upper())
+    assert open_dataset(str(tmp_path)).classes == (one.upper(), one)
 
 
 def test_a_missing_split_is_refused(tmp_path: Path) -> None:
@@ -170,8 +216,28 @@ def test_where_nothing_is_left_out_nothing_is_said(tmp_path: Path) -> None:
         (tmp_path / name).write_text("?")
     (tmp_path / "cat" / "folder.png").mkdir()
     (tmp_path / "cat" / "more").mkdir()
-    (tmp_path / "cat" / "more" / "gone.png").symlink_to("nowhere.png")
-    assert len(open_dataset(str(tmp_path))) == 2
+    (tmp_path / "cat" / "1.jpg").symlink_to("1.png")
+    assert len(open_dataset(str(tmp_path))) == 3
+
+
+def test_links_to_nothing_are_counted(tmp_path: Path) -> None:
+    """As of a data set whose files were never fetched, or were moved."""
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).symlink_to("nowhere.png")
+    with pytest.raises(DataError, match=r"holds no images .*; 2 are links to nothing \(a\.png\): check the path$"):
+        open_dataset(str(tmp_path))
+    save(tmp_path / "c.png", np.full((4, 4), 200, np.uint8))
+    with pytest.warns(TinyDDPMWarning, match=r": 1 of 3 images are used; 2 are links to nothing \(a\.png, b\.png\)$"):
+        assert len(open_dataset(str(tmp_path))) == 1
+
+
+def test_photos_with_names_in_capitals_are_counted(tmp_path: Path) -> None:
+    """As phones and cameras call them; LICENSE and the like are no photos."""
+    save(tmp_path / "1.png", np.full((4, 4), 200, np.uint8))
+    for name in ("IMG_0001.HEIC", "DSC_0001.NEF", "README", "LICENSE"):
+        (tmp_path / name).write_text("?")
+    with pytest.warns(TinyDDPMWarning, match=r"; 2 are of kinds that are not read \(DSC_0001\.NEF, IMG_0001\.HEIC\)$"):
+        open_dataset(str(tmp_path))
 
 
 def test_each_frame_has_the_caption_of_its_file(tmp_path: Path) -> None:
@@ -248,7 +314,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         open_dataset(str(tmp_path))
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train-00000.tfrecord").write_bytes(b"\0")
-    with pytest.raises(DataError, match=r"holds no images .* but such as data/train-00000\.tfrecord, nor do its subf"):
+    with pytest.raises(DataError, match=r"; 1 are of kinds that are not read \(data/train-00000\.tfrecord\): "):
         open_dataset(str(tmp_path))
 
 

@@ -328,7 +328,7 @@ def test_levels_that_are_not_certain_are_refused(tmp_path: Path, images: np.ndar
     found = open_dataset(str(tmp_path / "whole.h5"), options={"levels": "0:255"}).read(np.arange(N))
     np.testing.assert_array_equal(found, images)
     assert found.dtype == np.uint8
-    for value, row, complaint in ((np.nan, 0, "are float32 from nan"), (3.0, 5, "are float32 from 0 to 3")):
+    for value, row, complaint in ((np.nan, 0, "hold NaN or infinity"), (3.0, 5, "are float32 from 0 to 3")):
         shares = (images / 255).astype(np.float32)
         shares[row, 0, 0, 0], shares[row, 0, 0, 1] = value, 0
         with h5py.File(tmp_path / f"{row}.h5", "w") as file:

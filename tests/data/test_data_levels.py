@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 
 from tinyddpm.data.base import ArrayDataset
-from tinyddpm.data.levels import BYTES, SHARES, SIGNED, WORDS, Levels, certain, levelled, parse_levels, scaled
+from tinyddpm.data.levels import (
+    BYTES,
+    SHARES,
+    SIGNED,
+    WORDS,
+    Levels,
+    certain,
+    eight_bits,
+    levelled,
+    parse_levels,
+    scaled,
+)
 from tinyddpm.errors import ConfigError, DataError
 
 
@@ -35,7 +46,6 @@ from tinyddpm.errors import ConfigError, DataError
         ("f8", -1, 1, SIGNED),
         ("f8", -1.0001, 1, None),
         ("f8", -1, 1.0001, None),
-        ("f4", np.nan, np.nan, None),
     ],
 )
 def test_where_levels_are_certain(dtype: str, low: float, high: float, levels: Levels | None) -> None:
@@ -75,7 +85,23 @@ def test_scaling_rounds_to_the_nearest_and_halves_up() -> None:
     assert scaled(np.asarray([1, 2, 3]), Levels(0, 510), "x").tolist() == [1, 1, 2]
 
 
-@pytest.mark.parametrize("value", [-1, 4, np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_refused_with_levels_and_without(value: float) -> None:
+    """No other levels would help."""
+    for levels in (None, Levels(0, 3)):
+        with pytest.raises(DataError, match=r"^x: the images hold NaN or infinity: replace these values"):
+            eight_bits(np.asarray([0.5, 1, value]), levels, "x")
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(bool, 1), (np.uint8, 255), (np.int8, 127), (np.uint16, 65535)])
+def test_a_white_that_the_type_cannot_hold_is_refused(dtype: type, most: int) -> None:
+    values = np.asarray([0, 1], dtype)
+    assert scaled(values, Levels(0, most), "x")[0] == 0
+    with pytest.raises(DataError, match=rf"^x: the images are {values.dtype}, of at most {most}, and would be nearly"):
+        scaled(values, Levels(0, most + 1), "x")
+
+
+@pytest.mark.parametrize("value", [-1, 4])
 def test_values_outside_the_levels_are_refused(value: float) -> None:
     with pytest.raises(DataError, match=r"^x: values from .* are not all in --levels 0:3: widen it"):
         scaled(np.asarray([0, 3, value]), Levels(0, 3), "x")

@@ -312,6 +312,17 @@ def test_links_lead_to_what_is_there_and_nothing_is_loaded(site: Path) -> None:
     assert all("more letters)" not in path.read_text(encoding="utf-8") for path in site.iterdir())
 
 
+def test_modules_of_a_folder_are_listed_below_the_module_that_they_are_parts_of(library: Library) -> None:
+    (kernels,) = (chapter for chapter in CHAPTERS if chapter.slug == "kernels")
+    found = [[a.get("href", "") for a in item.iter("a")] for item in Pages(library, {}, {})._modules(kernels)]
+    named = ["ops.numpy_operations", "ops.numba_operations", "ops.torch_operations", "ops.cupy_operations"]
+    assert [links[0] for links in found] == [f"{name}.html" for name in named]
+    folders = [
+        {link.split(".")[1] for link in links[1:] if re.match(r"ops\.(cpu|numba|cuda)\.", link)} for links in found
+    ]
+    assert folders == [{"cpu"}, {"numba"}, set(), {"cuda"}]
+
+
 def test_every_page_is_reached_from_the_first(site: Path) -> None:
     reached, waiting = set(), ["index.html"]
     while waiting:
@@ -399,7 +410,7 @@ LOOK = Path(__file__).with_name("book_look.js")
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_browser_shows_it(dark: bool, site: Path, tmp_path: Path) -> None:
-    """Nothing is wider than a phone, prose stands beside code on a desktop, and the search finds."""
+    """Nothing is wider than a phone; on a desktop prose stands beside code, all of both is seen; the search finds."""
     names = (
         "index.html",
         "chapter-kernel.html",
@@ -420,6 +431,7 @@ def test_a_browser_shows_it(dark: bool, site: Path, tmp_path: Path) -> None:
         rows, beside = frame["beside"]
         assert (rows > 0) == name.startswith(("diffusion", "ops"))
         assert beside == (rows if width == 1280 else 0)
+        assert width == 390 or not frame["cut"], name
         assert frame["contrast"] >= 4.5, (name, frame["faintest"])
         if name == "index.html":
             process = "diffusion.process.html#GaussianProcess.q_sample"
@@ -431,8 +443,10 @@ def test_a_browser_shows_it(dark: bool, site: Path, tmp_path: Path) -> None:
 def test_no_script_fails_on_any_page(site: Path, tmp_path: Path) -> None:
     """A browser has nothing to complain of, policies included, however many pages it opens."""
     frames = "".join(f'<iframe src="{path.as_uri()}"></iframe>' for path in sorted(site.iterdir()))
-    (tmp_path / "all.html").write_text(f"<!doctype html>{frames}<script>console.error('told')</script>")
-    said = browsed(tmp_path / "all.html", tmp_path, "--enable-logging=stderr").stderr
-    lines = [line for line in said.split("\n") if "CONSOLE" in line]
+    script = "console.error('told'); addEventListener('load', () => { document.title = `${frames.length} loaded`; });"
+    (tmp_path / "all.html").write_text(f"<!doctype html>{frames}<script>{script}</script>")
+    done = browsed(tmp_path / "all.html", tmp_path, "--enable-logging=stderr")
+    assert f"<title>{len([*site.iterdir()])} loaded</title>" in done.stdout
+    lines = [line for line in done.stderr.split("\n") if "CONSOLE" in line]
     assert len(lines) == 1, lines
     assert "told" in lines[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,28 @@ def test_last_and_lowest() -> None:
     assert lowest(curve) == (10, 1.0)
 
 
+def test_names_of_metrics_are_shown_and_not_obeyed(tmp_path: Path) -> None:
+    """A lone surrogate, which no terminal can be sent, among them."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "a\\ud800\\u001b[2J": 1}\n{"step": 2, "' + "x" * 100 + '": 2}\n')
+    (first, second) = read_metrics(path).curves
+    assert first == "a\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}[2J"
+    assert len(second) == 60
+
+
+def test_no_run_is_left_out_for_its_long_name() -> None:
+    """Names that are cut stay apart: at their ends, and by numbers where they differ nowhere else."""
+    long = "x" * 80
+    for folders in (
+        [f"{long}-1", f"{long}-2"],
+        [f"{long}/a/run", f"{long}/b/run"],
+        [f"{long}1{long}", f"{long}2{long}"],
+    ):
+        runs = run_names([Path(folder) for folder in (*folders, folders[0])])
+        assert [*runs.values()] == [Path(folder) for folder in folders]
+    assert [*runs] == [f"{long[:29]}…{long[:30]}", f"{long[:29]}…{long[:30]} (2)"]
+
+
 def test_runs_are_named_by_their_folders(tmp_path: Path) -> None:
     """By their paths where two have one name; without what a terminal would act on, and not for ever."""
     one, two, three = tmp_path / "a" / "run", tmp_path / "b" / "run", tmp_path / "c"
@@ -110,5 +133,7 @@ def test_runs_are_named_by_their_folders(tmp_path: Path) -> None:
     (name,) = run_names([tmp_path / f"\x1b[31mred\n{'x' * 100}"])
     assert name.startswith("�[31mred�xxx")
     assert len(name) == 60
+    os.symlink("loop", tmp_path / "loop")
+    assert list(run_names([tmp_path / "loop"])) == ["loop"]
     with pytest.raises(ConfigError, match="7 runs in one chart: give 1 to 6"):
         run_names([Path(str(i)) for i in range(7)])

@@ -102,7 +102,7 @@ def _in_one_line() -> Iterator[None]:
         if line is None:
             raise
         raise click.ClickException(line) from error
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):  # Abort by a command that another one calls, as `book` does `figure`
         _interrupted()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -221,6 +222,8 @@ def checked_labels(
             )
         return values.astype(np.int64), classes
     found, numbers = np.unique(values, return_inverse=True)
+    if found.dtype.kind in "OU":
+        check_names(found.tolist(), name)
     if len(found) > MOST_CLASSES:
         raise DataError(
             f"{name}: {len(found)} different labels, and there may be {MOST_CLASSES} classes: leave them out"
@@ -233,7 +236,7 @@ def _one_each(labels: Samples, n: int, name: str) -> Samples:
     values = labels[:, 0] if labels.shape == (n, 1) else labels
     if values.ndim == 2 and values.dtype.kind in "biuf" and _is_one_hot(values):
         values = values.argmax(axis=1)
-    if values.dtype.kind == "f" and (np.abs(values) < 2**53).all() and (values == np.rint(values)).all():
+    if values.dtype.kind == "f" and (np.abs(values) < np.float64(2**53)).all() and (values == np.rint(values)).all():
         values = values.astype(np.int64)
     texts = values.dtype.kind in "OU" and all(isinstance(value, str) for value in values.flat)
     if values.shape != (n,) or not (values.dtype.kind in "biu" or texts):
@@ -243,6 +246,20 @@ def _one_each(labels: Samples, n: int, name: str) -> Samples:
     if texts and any("\ud800" <= character <= "\udfff" for value in set(values) for character in value):
         raise DataError(f"{name}: a label holds half a character (a lone surrogate): write it anew")
     return values
+
+
+def check_names(classes: Iterable[str], name: str) -> None:
+    """Raise a DataError if the name of a class is empty, or two are one name in two spellings that look alike."""
+    spelt: dict[str, str] = {}
+    for spelling in classes:
+        plain = unicodedata.normalize("NFC", spelling).strip()
+        if not plain:
+            raise DataError(f"{name}: the class of a sample is {spelling!r}: give it a name, or leave the sample out")
+        other = spelt.setdefault(plain, spelling)
+        if other != spelling:
+            raise DataError(
+                f"{name}: the classes {other!a} and {spelling!a} are one name, written in two ways: rename one"
+            )
 
 
 def _is_one_hot(rows: Samples) -> bool:

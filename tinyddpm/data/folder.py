@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyddpm.data.base import CAPTIONS, ArrayDataset, Labels, Samples, check_memory, require_split
+from tinyddpm.data.base import CAPTIONS, ArrayDataset, Labels, Samples, check_memory, check_names, require_split
 from tinyddpm.data.cache import Decoded, through_cache
 from tinyddpm.data.captions import LABEL, TEXT, read_annotations
 from tinyddpm.data.image_files import AS_IT_IS, SUFFIXES, BrokenImageError, ImageFiles, Reading, Sources, refuse_broken
 from tinyddpm.data.resize import changes
-from tinyddpm.data.splits import split_called
+from tinyddpm.data.splits import splits_among
 from tinyddpm.errors import DataError, TinyDDPMWarning
 from tinyddpm.progress import Watch, unwatched
 
@@ -36,6 +36,10 @@ COMPANIONS = (
     ".py", ".log", ".npy", ".npz",
 )  # fmt: skip
 """Suffixes of files that commonly lie beside images, and cause no warning."""
+
+
+ELSEWHERE, DEAD, STRANGE = "lie in other folders", "are links to nothing", "are of kinds that are not read"
+"""The reasons why files are not used."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,7 @@ class Listing:
         labels: the class of each image, or None.
         classes: the names of the classes.
         columns: further data of each image; see `Dataset`.
-        elsewhere: images in other folders, which are not used.
-        others: files whose kind is not read.
+        left_out: the files that are not used, by the reason.
     """
 
     images: Sources
@@ -57,8 +60,7 @@ class Listing:
     labels: Labels | None
     classes: tuple[str, ...]
     columns: Mapping[str, Samples]
-    elsewhere: list[Path]
-    others: list[Path]
+    left_out: Mapping[str, Sequence[Path]]
 
 
 def open_folder(folder: Path, split: str, reading: Reading = AS_IT_IS) -> ArrayDataset:
@@ -135,7 +137,12 @@ def list_images(folder: Path, split: str = "train", watch: Watch = unwatched) ->
         DataError: there are no images or no such split, images lie both beside and inside folders of classes, or only
             some images have captions.
     """
-    above, folder = folder, _split_folder(folder, split)
+    above, below = folder, _split_folder(folder, split)
+    if below is None:
+        require_split(split, ("train",), str(folder))
+    while below is not None:  # splits may lie in a folder that is called as one of them, as in train/train
+        folder = below
+        below = None if _images_in(folder) else _split_folder(folder, split)
     direct = _images_in(folder)
     by_class = {sub.name: found for sub in _subfolders(folder) if (found := _images_in(sub))}
     if direct and by_class:
@@ -144,81 +151,90 @@ def list_images(folder: Path, split: str = "train", watch: Watch = unwatched) ->
             " move all of them into folders, one per class, or none"
         )
     if not direct and not by_class:
-        elsewhere, others = _left_out(folder, above, [])
-        if elsewhere:
+        left_out = _left_out(folder, above, [])
+        if left_out[ELSEWHERE]:
             raise DataError(
-                f"{folder} holds images only deeper, such as {elsewhere[0]}: give the folder of their classes"
+                f"{folder} holds images only deeper, such as {left_out[ELSEWHERE][0]}: give the folder of their classes"
             )
         kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
-        such = f" but such as {others[0].relative_to(folder)}" if others else ""
-        raise DataError(f"{folder} holds no images ({kinds}){such}, nor do its subfolders: check the path")
+        such = [
+            f"{len(found)} {reason} ({found[0].relative_to(folder)})" for reason, found in left_out.items() if found
+        ]
+        but = f"; {' and '.join(such)}" if such else ""
+        raise DataError(f"{folder} holds no images ({kinds}), nor do its subfolders{but}: check the path")
     paths = direct or [path for found in by_class.values() for path in found]
     known = read_annotations(folder, paths, above, watch)
     names = known.get(LABEL) or ([] if direct else [path.parent.name for path in paths])
+    check_names(dict.fromkeys(names), str(folder))
     classes = {name: k for k, name in enumerate(sorted(set(names)))}
     labels = np.asarray([classes[name] for name in names]) if classes else None
     columns = {CAPTIONS: np.asarray(known[TEXT], object)} if TEXT in known else {}
-    return Listing(paths, paths, labels, tuple(classes), columns, *_left_out(folder, above, paths))
+    return Listing(paths, paths, labels, tuple(classes), columns, _left_out(folder, above, paths))
 
 
-def _left_out(folder: Path, above: Path, used: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Return the images that are not used, and the files that may be images of an unsupported kind.
+def _left_out(folder: Path, above: Path, used: Sequence[Path]) -> dict[str, list[Path]]:
+    """Return the images that are not used, and the files that may be images of an unsupported kind, by the reason.
 
     Both are searched for in `folder` and below. If `folder` is a split of `above`, images directly in `above` count as
     not used too.
     """
     taken = {str(path) for path in used}
-    elsewhere = _images_in(above) if above != folder else []
-    others = []
+    found: dict[str, list[Path]] = {ELSEWHERE: _images_in(above) if above != folder else [], DEAD: [], STRANGE: []}
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not is_passed_over(name))
         for name in sorted(names):
             path, (stem, suffix) = os.path.join(place, name), os.path.splitext(name)
-            if _is_called_image(name) and path not in taken and os.path.isfile(path):
-                elsewhere.append(Path(path))
-            elif not name.startswith(".") and suffix.lower() not in SUFFIXES + COMPANIONS and not stem.isupper():
-                others.append(Path(path))
-    return elsewhere, others
+            if _is_called_image(name) and path not in taken:
+                if os.path.isfile(path):
+                    found[ELSEWHERE].append(Path(path))
+                elif os.path.islink(path):
+                    found[DEAD].append(Path(path))
+            elif not (name.startswith(".") or suffix.lower() in SUFFIXES + COMPANIONS or _is_notice(stem, suffix)):
+                found[STRANGE].append(Path(path))
+    return found
+
+
+def _is_notice(stem: str, suffix: str) -> bool:
+    """Whether a file is called as texts beside data are, such as LICENSE or CHECKSUMS."""
+    return stem.isupper() and not suffix
 
 
 def _say_left_out(folder: Path, used: int, listing: Listing, further: int) -> None:
     """Warn, in one line, of images and files that are not used, and why."""
-    elsewhere, others = listing.elsewhere, listing.others
     reasons = []
-    if elsewhere:
-        names = some(path.relative_to(folder).as_posix() for path in elsewhere)
-        reasons.append(f"{len(elsewhere)} lie in other folders ({names})")
-    if others:
-        names = some(path.relative_to(folder).as_posix() for path in others)
-        reasons.append(f"{len(others)} are of kinds that are not read ({names})")
+    for reason, paths in listing.left_out.items():
+        if paths:
+            names = some(path.relative_to(folder).as_posix() for path in paths)
+            reasons.append(f"{len(paths)} {reason} ({names})")
     if further:
         reasons.append(f"{further} are further frames of a file, which --frames all takes")
     if reasons:
-        total = used + len(elsewhere) + len(others) + further
+        total = used + sum(map(len, listing.left_out.values())) + further
         warnings.warn(
             f"{folder}: {used} of {total} images are used; {'; '.join(reasons)}", TinyDDPMWarning, stacklevel=2
         )
 
 
-def _split_folder(folder: Path, split: str) -> Path:
-    """Return the folder of `split`: a subfolder if subfolders are named after splits, else `folder` itself.
+def _split_folder(folder: Path, split: str) -> Path | None:
+    """Return the subfolder of `split` if subfolders are named after splits, else None.
 
     Raises:
         DataError: the split does not exist or exists twice, or other folders of images lie beside the splits.
     """
-    holding = [sub for sub in _subfolders(folder) if holds_images(sub)]
-    splits = [sub for sub in holding if split_called(sub.name)]
+    subfolders = _subfolders(folder)
+    called = splits_among(sub.name for sub in subfolders)
+    holding = [sub for sub in subfolders if holds_images(sub)] if called else []
+    splits = [sub for sub in holding if sub.name in called]
     if not splits:
-        require_split(split, ("train",), str(folder))
-        return folder
+        return None
     others = [sub.name for sub in holding if sub not in splits]
     if others:
         raise DataError(
             f"{folder} holds splits ({some(sub.name for sub in splits)}) beside other folders of images"
             f" ({some(others)}): move the others out of it, or rename what is a class and no split"
         )
-    require_split(split, tuple(dict.fromkeys(str(split_called(sub.name)) for sub in splits)), str(folder))
-    found = [sub for sub in splits if split_called(sub.name) == split]
+    require_split(split, tuple(dict.fromkeys(called[sub.name] for sub in splits)), str(folder))
+    found = [sub for sub in splits if called[sub.name] == split]
     if len(found) > 1:
         raise DataError(f"{folder} holds the split {split!r} as {some(sub.name for sub in found)}: keep one of them")
     return found[0]

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
-from tinyddpm.data.levels import SHARES, WORDS, Levels, certain, scaled, uncertain
+from tinyddpm.data.levels import LEAST_WORD, SHARES, WORDS, Levels, certain, scaled, uncertain
 from tinyddpm.data.resize import fit
 from tinyddpm.errors import ConfigError, DataError
 from tinyddpm.hdf5 import listed
@@ -44,8 +44,12 @@ SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L")
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L")
 """Pillow's modes of grey images with more than 8 bits."""
-ORIENTATION, BITS_PER_SAMPLE, MAX_SAMPLE = 274, 258, 281
-"""Tags of EXIF and TIFF: the orientation, and two from which the value of white follows."""
+ORIENTATION, BITS_PER_SAMPLE, MAX_SAMPLE, PHOTOMETRIC = 274, 258, 281, 262
+"""Tags of EXIF and TIFF: the orientation, two from which the value of white follows, and whether 0 is white."""
+WHITES = (1, *(2**bits - 1 for bits in range(8, 33)))
+"""Values of white that a tag declares: 1 of floating values, and the largest of so many bits."""
+WORD_CERTAIN = LEAST_WORD >> 8
+"""Smallest maximum of the upper 8 bits of 16-bit colours for which their levels are certain."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +120,16 @@ class ImageFiles:
 
     def __init__(self, sources: Sources, reading: Reading, channels: int | None = None) -> None:
         self.sources, self._reading = sources, reading
-        heads = [_head(source) for source in watched(sources, len(sources), reading.watch, "headers of images read")]
-        self.channels = channels or (1 if all(mode in GREY_MODES for mode, _ in heads) else 3)
-        self.frames = [count if reading.frames == "all" else 1 for _, count in heads]
+        every = reading.frames == "all"
+        told = watched(sources, len(sources), reading.watch, "headers of images read")
+        heads = [_head(source, every) for source in told]
+        self.channels = channels or (1 if all(modes.issubset(GREY_MODES) for modes, _ in heads) else 3)
+        self.frames = [count if every else 1 for _, count in heads]
         self.further = sum(count for _, count in heads) - sum(self.frames)
         self.sizes: set[tuple[int, int]] = set()
-        self._any_deep = any(mode in DEEP_MODES for mode, _ in heads)
+        self._any_deep = any(not modes.isdisjoint(DEEP_MODES) for modes, _ in heads)
         self._seen: list[tuple[str, np.dtype[Any], float, float]] = []
+        self._halved: list[tuple[str, int]] = []
 
     def read(self, i: int) -> NDArray[np.uint8]:
         """Return the frames of file `i`, uint8 (frames, H, W, channels). Several threads may read.
@@ -151,8 +158,11 @@ class ImageFiles:
             name, low, high = seen[0][0], min(low for _, low, _ in seen), max(high for *_, high in seen)
             others = f" and {len(seen) - 1} more" if len(seen) > 1 else ""
             certain(low, high, dtype, f"{name}{others}")
+        if self._halved and 0 < max(high for _, high in self._halved) < WORD_CERTAIN:
+            raise _halved(self._halved[0][0], "are nearly black")
 
     def _decoded(self, image: Image.Image, name: str) -> NDArray[np.uint8]:
+        is_halved = _is_halved(image)
         is_turned = image.getexif().get(ORIENTATION, 1) != 1
         turned = ImageOps.exif_transpose(image) if is_turned else image
         self.sizes.add((turned.height, turned.width))
@@ -161,10 +171,18 @@ class ImageFiles:
             eight = self._of_deep(image, turned, name).convert(mode)
         else:
             solid = self._on_background(turned)
-            eight = self._of_bytes(solid if solid.mode == mode else solid.convert(mode), name)
+            plain = solid if solid.mode == mode else solid.convert(mode)
+            eight = self._of_upper_bytes(turned, plain, name) if is_halved else self._of_bytes(plain, name)
         size = self._reading.image_size
         pixels = np.asarray(eight if size is None else fit(eight, size))
         return pixels.reshape(*pixels.shape[:2], self.channels)
+
+    def _of_upper_bytes(self, image: Image.Image, plain: Image.Image, name: str) -> Image.Image:
+        """Return `plain`, which is the upper 8 of 16 bits of `image` on the background, and note its brightness."""
+        if self._reading.levels not in (None, WORDS):
+            raise _halved(name, "are too few for --levels")
+        self._halved.append((name, int(np.max(image.convert("RGB").getextrema()))))
+        return plain
 
     def _of_bytes(self, image: Image.Image, name: str) -> Image.Image:
         levels = self._reading.levels
@@ -177,7 +195,7 @@ class ImageFiles:
     def _of_deep(self, image: Image.Image, turned: Image.Image, name: str) -> Image.Image:
         """Return the 8-bit grey image of `turned`, which is `image`, of more than 8 bits, after its orientation."""
         values = np.asarray(turned)
-        if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
+        if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
             values = values.astype(np.uint16)
         levels = self._reading.levels or _tagged(image)
         if levels is None:
@@ -187,6 +205,8 @@ class ImageFiles:
                 raise uncertain(low, high, values.dtype, name)
             self._seen.append((name, values.dtype, low, high))
         grey = scaled(values, levels, name)
+        if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:  # Pillow heeds it in images of 8 bits
+            grey = 255 - grey
         clear = image.info.get("transparency")
         if isinstance(clear, int):
             grey[values == clear] = ImageColor.getcolor(self._reading.background, "L")
@@ -231,7 +251,9 @@ def opened(source: Path | Encoded) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as cause:
         raise BrokenImageError(f"{source} is too large an image ({cause}): make it smaller") from cause
     except UnidentifiedImageError as cause:
-        raise BrokenImageError(f"{source} is no image, whatever its name says: remove it, or save it anew") from cause
+        raise BrokenImageError(
+            f"{source} is no image, or of a kind that is not read: remove it, or save it anew"
+        ) from cause
     except (
         OSError,
         SyntaxError,
@@ -242,6 +264,7 @@ def opened(source: Path | Encoded) -> Iterator[Image.Image]:
         TypeError,
         struct.error,
         zlib.error,
+        Warning,  # which a host program may have made an error
     ) as cause:
         raise BrokenImageError(f"{source} is a broken image ({cause}): remove it, or save it anew") from cause
 
@@ -270,19 +293,40 @@ def refuse_broken(sources: Sources) -> None:
         )
 
 
-def _head(source: Path | Encoded) -> tuple[str, int]:
-    """Return the mode of an image and its number of frames, which its headers tell."""
+def _head(source: Path | Encoded, every: bool) -> tuple[set[str], int]:
+    """Return the modes of an image and its number of frames.
+
+    Headers tell both, but for the modes of further frames. These are looked at if `every` frame is wanted and the first
+    is grey.
+    """
     with opened(source) as image:
         several = image.format in ("PNG", "GIF", "WEBP", "TIFF", "AVIF")  # further frames of others are previews
-        return image.mode, int(getattr(image, "n_frames", 1)) if several else 1
+        modes, count = {image.mode}, int(getattr(image, "n_frames", 1)) if several else 1
+        for frame in range(1, count if every and image.mode in GREY_MODES else 1):
+            image.seek(frame)
+            modes.add(image.mode)
+        return modes, count
+
+
+def _is_halved(image: Image.Image) -> bool:
+    """Return whether Pillow will read only the upper 8 of 16 bits of an image, whose pixels are not yet read."""
+    return image.mode not in DEEP_MODES and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
+def _halved(name: str, what: str) -> DataError:
+    return DataError(
+        f"{name} has 16 bits a colour, of which the upper 8 are read, and these {what}: save such images with 8 bits,"
+        " from 0 to 255"
+    )
 
 
 def _tagged(image: Image.Image) -> Levels | None:
     """Return the levels that an image file declares, or None."""
     if image.format == "PPM":
-        return WORDS
+        return WORDS if image.mode == "I" else None
     tags = getattr(image, "tag_v2", {})
-    bits, white = tags.get(BITS_PER_SAMPLE), tags.get(MAX_SAMPLE)
+    bits, white = tags.get(BITS_PER_SAMPLE), tags.get(MAX_SAMPLE, 0)
     if bits and bits[0] not in (8, 16, 32):
         return Levels(0, 2 ** bits[0] - 1)
-    return Levels(0, white[0] if isinstance(white, tuple) else white) if white else None
+    white = white[0] if isinstance(white, tuple) else white
+    return Levels(0, white) if white in WHITES else None  # any other may be the largest value of this image alone

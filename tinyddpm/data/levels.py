@@ -56,10 +56,17 @@ def scaled(values: NDArray[Any], levels: Levels, name: str) -> NDArray[np.uint8]
     """Return `values` as uint8 of the same shape, scaled from black at 0 to white at 255 and rounded to nearest.
 
     Raises:
-        DataError: a value lies outside the levels, or is not finite.
+        DataError: a value lies outside the levels, or is not finite, or the type of the values holds no such white.
     """
     black, white = levels
     low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        raise _not_finite(name)
+    if white > _most(values.dtype):
+        raise DataError(
+            f"{name}: the images are {values.dtype}, of at most {_most(values.dtype):g}, and would be nearly black with"
+            f" --levels {black:g}:{white:g}: give the values of their black and white, or leave it out"
+        )
     if not (black <= low and high <= white):
         raise DataError(
             f"{name}: values from {low:g} to {high:g} are not all in --levels {black:g}:{white:g}: widen it"
@@ -76,6 +83,13 @@ def scaled(values: NDArray[Any], levels: Levels, name: str) -> NDArray[np.uint8]
         for values_at_once, out_at_once in pieces:
             out_at_once[...] = np.floor((values_at_once - black) * 255 / (white - black) + 0.5)
     return out
+
+
+def _most(dtype: np.dtype[Any]) -> float:
+    """Return the largest value of a type."""
+    if dtype.kind == "b":
+        return 1.0
+    return float(np.iinfo(dtype).max) if dtype.kind in "iu" else np.inf
 
 
 def certain(low: float, high: float, dtype: np.dtype[Any], name: str) -> Levels:
@@ -99,16 +113,22 @@ def certain(low: float, high: float, dtype: np.dtype[Any], name: str) -> Levels:
 
 def uncertain(low: float, high: float, dtype: np.dtype[Any], name: str) -> DataError:
     """Return the error for images whose levels are not certain; see `certain`."""
+    if not np.isfinite([low, high]).all():
+        return _not_finite(name)
     return DataError(
         f"{name}: the images are {dtype} from {low:g} to {high:g}, which may be nearly black or on another scale: make"
         f" them 0 to 255, or say which values are black and white, such as --levels {_guess(low, high)}"
     )
 
 
+def _not_finite(name: str) -> DataError:
+    return DataError(f"{name}: the images hold NaN or infinity: replace these values, or leave such images out")
+
+
 def _guess(low: float, high: float) -> str:
     """Return a guess of the levels of values from `low` to `high`, for a message: the next power of two, less one."""
     most = max(-low, high)
-    white = 1 if most <= 1 else 2 ** int(np.ceil(np.log2(most + 1))) - 1 if np.isfinite(most) else 255
+    white = 1 if most <= 1 else 2 ** int(np.ceil(np.log2(most + 1))) - 1
     return f"{-white if low < 0 else 0}:{white}"
 
 

@@ -80,7 +80,7 @@ def open_parquet(path: Path, files: Sequence[Path], split: str, reading: Reading
     _say_left_out(path, split, here)
     labels, classes = _labels(here, others, label, str(path))
     columns = {CAPTIONS: np.concatenate([table.read(text) for table in here])} if text else {}
-    return open_listing(path, Listing(_Images(here, image), splits[split], labels, classes, columns, [], []), reading)
+    return open_listing(path, Listing(_Images(here, image), splits[split], labels, classes, columns, {}), reading)
 
 
 def _splits(path: Path, files: Sequence[Path]) -> dict[str, list[Path]]:

@@ -39,7 +39,7 @@ def open_table(path: Path, levels: Levels | None = None) -> Dataset:
         where = 0
     pixels = rows if where is None else np.delete(rows, where, axis=1)
     images = _as_images(pixels, [name.lower() for k, name in enumerate(names) if k != where], path)
-    if images.min() >= 0 and images.max() <= BYTES.white and (images == np.rint(images)).all():
+    if levels is None and images.min() >= 0 and images.max() <= BYTES.white and (images == np.rint(images)).all():
         images = images.astype(np.uint8)
     else:
         images, levels = eight_bits(images, levels, str(path)), BYTES

@@ -21,7 +21,7 @@ from tinyddpm.errors import (
     CheckpointError,
     ConfigError,
 )
-from tinyddpm.files import replacing
+from tinyddpm.files import check_folder, replacing
 from tinyddpm.machine import versions
 from tinyddpm.model.checkpoint import (
     Checkpoint,
@@ -130,7 +130,7 @@ def resume(
             change a setting that is not in `MAY_CHANGE`, or ranks differ.
         TrainingError: see `start`.
     """
-    path = checkpoint_file(folder) if group.first else folder
+    path = group.broadcast(checkpoint_file(folder) if group.first else folder)
     if group.first:
         read_checkpoint_header(path)  # raises before anything is written
     with held(path.parent, progress.say) if group.first else nullcontext():
@@ -248,7 +248,8 @@ def _ranks(group: Group) -> str:
 
 
 def _refuse_used(folder: Path) -> None:
-    if folder.is_file() or (folder.is_dir() and in_folder(folder)):
+    check_folder(folder)
+    if folder.is_dir() and in_folder(folder):
         raise ConfigError(f"{folder} is not empty: choose another folder with --out, or go on with --resume {folder}")
 
 

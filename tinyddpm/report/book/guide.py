@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TOPICS = (
     "training", "sampling", "editing", "likelihood", "quality", "speed", "ranks", "figures", "python", "plugins",
-    "reading", "checks",
+    "checks", "reading",
 )  # fmt: skip
 """Topics of the guide in order. Each is a file `guide/TOPIC.md`."""
 
