@@ -6,7 +6,6 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -103,7 +102,7 @@ def of_shards(folder: Path) -> dict[str, list[object]]:
 def measured(run: Path) -> dict[str, list[object]]:
     """An evaluation of a run, and the likelihood of data under it."""
     of_samples = ["--count", "60", "--steps", "2", "--batch-size", "16", "--metrics", "frechet,memorisation", "--json"]
-    of_data = ["--count", "10", "--batch-size", "3", "--flow", "--flow-steps", "3", "--json"]
+    of_data = ["--count", "10", "--batch-size", "3", "--flow", "--flow-steps", "3", "--threads", "1", "--json"]
     return {"evaluated": ["evaluate", run, *of_samples], "likelihood": ["nll", run, *of_data]}
 
 
@@ -131,7 +130,8 @@ def two(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
         | {name: [*IMAGES, "--steps", n, "--threads", "2"] for name, n in (("straight", 8), ("halfway", 4))}
         | of_shards(folder)
         | {sums: [*POINTS, "--steps", "30", "--sums", sums] for sums in ("fp32", "bf16")}
-        | {"drawn": drawn(run)},
+        | {"drawn": drawn(run)}
+        | measured(run),
     )
 
 
@@ -145,7 +145,8 @@ def one(run: Path, two: Done, tmp_path_factory: pytest.TempPathFactory) -> Done:
         {name: [*IMAGES, "--steps", "6", *options, "--threads", "2"] for name, options in AS_THREADS.items()}
         | {name: [*command, "--threads", "1"] for name, command in LONG.items()}
         | {"resumed": ["train", "--resume", stopped, "--steps", "8"], "drawn": drawn(run)}
-        | measured(run),
+        | measured(run)
+        | {"likelihood, two threads": [*measured(run)["likelihood"], "--threads", "2"]},
     )
 
 
@@ -242,15 +243,17 @@ def test_samples_are_the_same_files(one: Done, two: Done, three: Done) -> None:
     assert found[0] == found[1] == found[2]
 
 
-def test_an_evaluation_says_the_same(one: Done, three: Done) -> None:
-    said = [json.loads(by.said["evaluated"][0]) for by in (one, three)]
-    assert said[0] == said[1]
+def test_an_evaluation_says_the_same(one: Done, two: Done, three: Done) -> None:
+    said = [json.loads(by.said["evaluated"][0]) for by in (one, two, three)]
+    assert said[0] == said[1] == said[2]
     assert set(said[0]["floor"]["numbers"]) >= {"frechet"}
 
 
-def test_a_likelihood_is_the_same(one: Done, three: Done) -> None:
-    """To rounding: a rank has fewer threads, which cut a batch otherwise."""
-    found: list[dict[str, Any]] = [json.loads(by.said["likelihood"][0]) for by in (one, three)]
+def test_a_likelihood_is_the_same(one: Done, two: Done, three: Done) -> None:
+    """To the last digit, and with more threads, which cut a batch otherwise, to rounding."""
+    found = [json.loads(by.said["likelihood"][0]) for by in (one, two, three)]
+    assert found[0] == found[1] == found[2]
+    threads = json.loads(one.said["likelihood, two threads"][0])
     for part in ("L_T", "L_t", "L_0", "total"):
-        assert found[1]["bound"][part]["mean"] == pytest.approx(found[0]["bound"][part]["mean"], rel=1e-6)
-    assert found[1]["flow"]["mean"] == pytest.approx(found[0]["flow"]["mean"], rel=1e-6)
+        assert threads["bound"][part]["mean"] == pytest.approx(found[0]["bound"][part]["mean"], rel=1e-6)
+    assert threads["flow"]["mean"] == pytest.approx(found[0]["flow"]["mean"], rel=1e-6)
