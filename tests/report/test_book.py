@@ -307,8 +307,9 @@ def test_links_lead_to_what_is_there_and_nothing_is_loaded(site: Path) -> None:
                 assert (page or name) in pages, (name, href)
                 assert not anchor or unquote(anchor) in anchors[page or name], (name, href)
     entries = json.loads(pages["index.html"].inside("script")[0])
-    for _, address, _ in entries:
+    for _, address, about in entries:
         page, _, anchor = address.partition("#")
+        assert "`" not in about
         assert not anchor or anchor in anchors[page], address
     texts = [path.read_text(encoding="utf-8") for path in site.iterdir()]
     assert all("more letters)" not in text and not re.search(r"<a [^>]*>((?!</a>).)*<a ", text) for text in texts)
