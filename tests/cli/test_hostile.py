@@ -197,6 +197,7 @@ def test_pipes_sockets_and_devices_are_refused(no_file: str, trained: Path) -> N
         ["sample", str(trained), "--prompts", no_file],
         ["sample", str(trained), "--embeddings", "x.npz"],
         ["sample", str(trained), "--embeddings", "x.h5"],
+        ["sample", str(trained), "--guide", "auto", "--guide-option", f"weak={no_file}"],
     ):
         assert "and no file" in answer(*arguments), arguments
     Path("run").mkdir()

@@ -83,6 +83,15 @@ def test_classes_are_chosen_by_any_name(trained: Path, tmp_path: Path) -> None:
     assert len(model.sample(2, labels=["cat, tabby", "5"], steps=1)) == 2
 
 
+def test_what_is_asked_for_and_not_drawn_is_told(trained: Path, tmp_path: Path) -> None:
+    """Of three classes two, where two samples are drawn; of all classes in turn, which nobody asked for, nothing is."""
+    fast = ["sample", str(trained), "--count", "2", "--sample-steps", "1"]
+    note = "note: of 3 classes or prompts only 2 are drawn"
+    assert note in run(*fast, "--labels", "1,2,3", "--out", str(tmp_path / "a")).stderr.splitlines()
+    assert "note" not in run(*fast, "--labels", "1,2", "--out", str(tmp_path / "b")).stderr
+    assert "note" not in run(*fast, "--out", str(tmp_path / "c")).stderr
+
+
 def test_a_name_that_is_empty_is_no_name(trained: Path) -> None:
     """Such as that of a variable which nobody has set."""
     assert "unknown guidance ''" in run("sample", str(trained), "--guide", "").stderr

@@ -101,6 +101,15 @@ def test_last_and_lowest() -> None:
     assert lowest(curve) == (10, 1.0)
 
 
+def test_names_of_metrics_are_shown_and_not_obeyed(tmp_path: Path) -> None:
+    """A lone surrogate, which no terminal can be sent, among them."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "a\\ud800\\u001b[2J": 1}\n{"step": 2, "' + "x" * 100 + '": 2}\n')
+    (first, second) = read_metrics(path).curves
+    assert first == "a\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}[2J"
+    assert len(second) == 60
+
+
 def test_no_run_is_left_out_for_its_long_name() -> None:
     """Names that are cut stay apart: at their ends, and by numbers where they differ nowhere else."""
     long = "x" * 80

@@ -42,7 +42,7 @@ from tinyddpm.model.config import Config
 @option("--link", metavar="BANDWIDTH,LATENCY", help="The network between ranks, such as 50GB/s,3us.", group="Ranks")
 @option(
     "--compute-ms",
-    type=click.FloatRange(0, min_open=True),
+    type=float,
     help="Milliseconds of a step of --batch-size on one rank alone; measured here if not given.",
     group="Ranks",
 )
@@ -135,6 +135,8 @@ def _foretell(
         )
     if parameters is not None and compute_ms is None:
         raise ConfigError("--parameters is for a network that is not measured here: give --compute-ms too")
+    if compute_ms is not None and not 1e-6 <= compute_ms <= 1e12:
+        raise ConfigError(f"--compute-ms is {compute_ms:g}: give milliseconds, from 1e-6 to 1e12")
     numbers, joined = parse_ranks(ranks), parse_link(link)
     measured, how = list[float](), "given"
     if parameters is not None:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from tinyddpm.backend import Array, Purpose
 from tinyddpm.cli.output import say
-from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, refuse_full, wish_of
-from tinyddpm.conditions import Asked, Known, count, in_turn, some
+from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, refuse_full, wish_of, wished_in_turn
+from tinyddpm.conditions import Asked, Known, count, some
 from tinyddpm.data import open_dataset
 from tinyddpm.data.base import ArrayDataset, Dataset
 from tinyddpm.data.image_files import SUFFIXES, decode_image
@@ -254,7 +254,7 @@ class Editor:
                 f"the model draws by class ({', '.join(self.model.classes[:3])}, …): "
                 "give the classes of the images with --labels"
             )
-        return in_turn(self.model.condition.asked(self.wish), np.arange(len(pictures)))
+        return wished_in_turn(self.model, self.wish, np.arange(len(pictures)))
 
     def two_wishes(self) -> Known:
         """Return the two conditions that the user wishes, to interpolate between, as two rows.

@@ -11,9 +11,9 @@ import click
 
 from tinyddpm.cli.completion import FilePath, Named, RunPath
 from tinyddpm.cli.nll import nll
-from tinyddpm.cli.options import GroupedCommand, argument, command_mark, option, parse_assignments
+from tinyddpm.cli.options import argument, command_mark, option, parse_assignments
 from tinyddpm.cli.output import say
-from tinyddpm.cli.ranks import shared
+from tinyddpm.cli.ranks import SharedCommand, shared
 from tinyddpm.cli.sample import sample
 from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, keeping, open_model
 from tinyddpm.errors import ConfigError, DataError, unknown
@@ -35,7 +35,7 @@ VARIED = ("guidance", "steps", "sampler")
 """Keys that `--sweep` takes."""
 
 
-@click.command(cls=GroupedCommand, short_help="Measure how good a trained model's samples are.")
+@click.command(cls=SharedCommand, short_help="Measure how good a trained model's samples are.")
 @argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
 @option(
     "--training",

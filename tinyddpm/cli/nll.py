@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tinyddpm.cli.completion import OF_SETTINGS, FilePath, RunPath
-from tinyddpm.cli.options import GroupedCommand, argument, cache_option, command_mark, option
+from tinyddpm.cli.options import argument, cache_option, command_mark, option
 from tinyddpm.cli.output import say
-from tinyddpm.cli.ranks import shared
+from tinyddpm.cli.ranks import SharedCommand, shared
 from tinyddpm.cli.trained import machine_options, open_model, refuse_full
 from tinyddpm.errors import ConfigError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tinyddpm.model.model import Model
 
 
-@click.command(cls=GroupedCommand, short_help="Measure the likelihood of data under a trained model.")
+@click.command(cls=SharedCommand, short_help="Measure the likelihood of data under a trained model.")
 @argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
 @option("--data", type=OF_SETTINGS["data"], help="A data set's name or path; the run's own if not given.", group="Data")
 @option(

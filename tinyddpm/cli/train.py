@@ -10,9 +10,9 @@ import click
 from click.core import ParameterSource
 
 from tinyddpm.cli.completion import FilePath, Named, RunPath
-from tinyddpm.cli.options import GroupedCommand, cache_option, configuration, configuration_options, option
+from tinyddpm.cli.options import cache_option, configuration, configuration_options, option
 from tinyddpm.cli.output import say
-from tinyddpm.cli.ranks import shared
+from tinyddpm.cli.ranks import SharedCommand, shared
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config, settings
 
@@ -25,7 +25,7 @@ BESIDE = {"resume", "distributed", "no_cache"}
 """Options besides settings that may be given with --resume."""
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=SharedCommand)
 @option("--out", type=FilePath(), help="Folder of the run; runs/<data> if not given.", group="Run")
 @option("--resume", type=RunPath(), help="Continue the run in this folder where it stopped.", group="Run")
 @option(

@@ -17,8 +17,11 @@ from tinyddpm.errors import ConfigError, DataError
 from tinyddpm.files import check_file, check_folder
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from tinyddpm.backend import Array
-    from tinyddpm.conditions import Wish
+    from tinyddpm.conditions import Asked, Wish
     from tinyddpm.distributed.group import Group
     from tinyddpm.model.checkpoint import Checkpoint
     from tinyddpm.model.config import Config
@@ -152,6 +155,19 @@ def wish_of(
     labels = None if classes is None else class_numbers(model.classes, class_names(model.classes, _unicode(classes)))
     captions = [*map(_unicode, prompts), *(_lines(prompts_file) if prompts_file else ())]
     return Wish(labels, captions or None, open_tokens(embeddings) if embeddings else None)
+
+
+def wished_in_turn(model: Model, wish: Wish, numbers: NDArray[np.int64]) -> Asked:
+    """Return the condition of the samples with these numbers, (n,): the wishes in turn, or else what the model draws.
+
+    Print a note if there are more wishes than samples.
+    """
+    from tinyddpm.conditions import count, in_turn
+
+    turns = model.condition.asked(wish)
+    if wish.said and len(numbers) < count(turns):
+        say(f"note: of {count(turns)} classes or prompts only {len(numbers)} are drawn", err=True)
+    return in_turn(turns, numbers)
 
 
 def _unicode(text: str) -> str:

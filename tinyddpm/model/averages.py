@@ -26,22 +26,23 @@ if TYPE_CHECKING:  # reading settings does not import NumPy
 
     Vector: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
-LONGEST = 12**-0.5
-"""Largest relative length: that of the plain mean, γ = 0. Beyond it, late weights would count less than early ones."""
+SHORTEST, LONGEST = 1e-4, 12**-0.5
+"""Bounds of relative lengths. The longest is that of the plain mean, γ = 0: beyond it, late weights would count less
+than early ones. Shorter than the shortest, an average has no use and its name no digits."""
 
 
 def lengths_of(text: str) -> tuple[float, ...]:
     """Return the relative lengths in a text such as "0.05,0.10"; () for an empty text.
 
     Raises:
-        ConfigError: an item is no number above 0 and up to `LONGEST`, or a length occurs twice.
+        ConfigError: an item is no number from `SHORTEST` to `LONGEST`, or a length occurs twice.
     """
     try:
         lengths = tuple(map(float, text.split(","))) if text.strip() else ()
     except ValueError:
         lengths = (0.0,)
-    if not all(0 < length <= LONGEST for length in lengths):
-        raise ConfigError(f"{text!r} is no list of lengths: give numbers above 0 and up to 0.288, such as 0.05,0.10")
+    if not all(SHORTEST <= length <= LONGEST for length in lengths):
+        raise ConfigError(f"{text!r} is no list of lengths: give numbers from 0.0001 to 0.288, such as 0.05,0.10")
     if len({*map(name_of, lengths)}) < len(lengths):
         raise ConfigError(f"{text!r} names a length twice: give each once")
     return lengths

@@ -124,7 +124,7 @@ def _values(line: str) -> dict[str, float] | None:
         return None
     if not all(abs(value) <= LARGEST for value in found.values()) or found.get("step", -1) < 0:
         return None
-    return {name: float(value) for name, value in found.items()}
+    return {shown(name): float(value) for name, value in found.items()}
 
 
 def unread(runs: Mapping[str, Logged]) -> list[str]:
