@@ -17,6 +17,7 @@ from tinyddpm.figures.marks import Mark
 from tinyddpm.figures.style import COLOURS, drawing, show_tiles, tiles_size
 from tinyddpm.figures.tiles import tiles_of
 from tinyddpm.samplers import Pairs, Step
+from tinyddpm.samplers.spacings import moments
 
 HostArray = np.ndarray[Any, Any]
 Sampling = Callable[[GaussianProcess, Denoiser, Array, Pairs, Callable[[int], Array]], Any]
@@ -121,8 +122,7 @@ def leaving_times(pairs: Pairs, count: int) -> list[int]:
     if count < 2:
         raise ConfigError(f"{count} branching times: give at least 2")
     times = [t for t, _ in pairs]
-    places = np.unique(np.linspace(0, len(times) - 1, min(count, len(times))).round().astype(int))
-    return [times[place] for place in places]
+    return [times[place] for place in moments(len(times), count)]
 
 
 def draw_endings(found: Endings, unit: float, path: str | os.PathLike[str], mark: Mark | None = None) -> None:
