@@ -56,11 +56,7 @@ class Shift:
         check_p("shift", p)
         side = min(sample_shape[:2])
         if not 1 <= most < side:
-            advice = (
-                f"give from 1 to {side - 1} pixels"
-                if side > 1
-                else "leave the shift out of images of one row or column"
-            )
+            advice = f"give from 1 to {side - 1} pixels" if side > 1 else "leave it out, images have one row or column"
             raise ConfigError(f"transforms.shift.most is {most}: {advice}")
         self.most, self.p = most, p
 
