@@ -4,7 +4,7 @@
     python examples/ddpm.py --check      # compares every gradient with finite differences
 
 It reads from top to bottom beside sections 2 to 4 of DDPM (Ho, Jain, Abbeel 2020, arXiv 2006.11239); the numbers of
-equations are that paper's. Time t counts from 0 in code: it is the paper's t - 1. Images are arrays (N, H, W, C) of
+equations are that paper's. Time t counts from 0 in code: t = 0 is the paper's 1. Images are arrays (N, H, W, C) of
 numbers in [-1, 1]. The gradient of the loss with respect to a is called da.
 """
 
@@ -51,7 +51,8 @@ def q_posterior(x_0: Array, x_t: Array, t: Array) -> tuple[Array, Array]:
 # 3 Diffusion models and denoising autoencoders --------------------------------------------------------------------
 # 3.1 The forward process: its β_t are constants, so nothing in q is learned.
 # 3.2 The reverse process: a network eps_θ says which noise is in x_t. This noise implies an image, and q's posterior
-#     for that image is the step back. Its mean is eq. 11's, but for np.clip, which keeps images in [-1, 1].
+#     for that image is the step back. Its mean is eq. 11's, but for np.clip, which keeps images in [-1, 1]; its
+#     variance is one of the paper's two choices of σ_t².
 def predict_x_0(x_t: Array, t: Array, eps: Array) -> Array:
     """Eq. 15: the image in x_t, if the noise in it is eps. This is eq. 4 solved for x_0."""
     return (x_t - at((1 - alpha_bar) ** 0.5, t, x_t) * eps) / at(alpha_bar**0.5, t, x_t)
@@ -104,7 +105,7 @@ def train(net: "UNet", steps: int, rng: np.random.Generator) -> None:
 # 4 Experiments ----------------------------------------------------------------------------------------------------
 # The optimiser (appendix B): Adam, and the running average of the weights, from which samples are drawn.
 
-BATCH, RATE, DECAY = 32, 2e-3, 0.995
+BATCH, RATE, DECAY = 32, 2e-3, 0.995  # images a step, learning rate, decay of the average
 
 
 def adam(w: Weights, dw: Weights, m: Weights, v: Weights, average: Weights, step: int) -> None:
@@ -146,7 +147,7 @@ class UNet:
         self.forward(np.zeros((1, 8, 8, 1), np.float32), np.zeros(1, int))
 
     def linear(self, name: str, x: Array, c: int, scale: float = 1.0) -> Array:
-        """y = x W + b, to c channels. W starts with variance scale² / (channels of x), b with 0."""
+        """y = x W + b, to c channels. W starts with variance scale² / (channels of x), 0 at a block's end; b at 0."""
         if f"{name}/w" not in self.w:
             start = self.rng.standard_normal((x.shape[-1], c), np.float32)
             self.w |= {f"{name}/w": start * scale * x.shape[-1] ** -0.5, f"{name}/b": np.zeros(c, np.float32)}
@@ -206,18 +207,18 @@ class UNet:
         return dy * sigma * (1 + x * (1 - sigma))
 
     def attention(self, name: str, x: Array) -> Array:
-        """x + (norm, attention, 1×1 convolution). Attention is O = P V, P = softmax(Q Kᵀ / √c): means of V's pixels."""
+        """x + (norm, attention, 1×1 convolution). Attention: O = P V, P = softmax(S / √c), S = Q Kᵀ; a pixel a row."""
         n, height, width, c = x.shape
         h = self.group_norm(f"{name}/norm", x).reshape(n, height * width, c)
         q, k, v = (self.linear(f"{name}/{part}", h, c) for part in "qkv")
-        s = q @ k.mT / c**0.5
-        e = np.exp(s - s.max(axis=-1, keepdims=True))
+        logits = q @ k.mT / c**0.5
+        e = np.exp(logits - logits.max(axis=-1, keepdims=True))
         p = e / e.sum(axis=-1, keepdims=True)
         self.saved.append((q, k, v, p))
         return x + self.linear(f"{name}/out", p @ v, c, scale=0).reshape(x.shape)
 
     def attention_backward(self, dy: Array) -> Array:
-        """dV = Pᵀ dO, dP = dO Vᵀ, dS = P (dP - Σ dP P) by rows, dQ = dS K / √c, dK = dSᵀ Q / √c."""
+        """dV = Pᵀ dO, dP = dO Vᵀ, dS = P (dP - Σ dP P) / √c with the sum over a row, dQ = dS K, dK = dSᵀ Q."""
         n, height, width, c = dy.shape
         do = self.linear_backward(dy.reshape(n, height * width, c))
         q, k, v, p = self.saved.pop()
@@ -249,8 +250,9 @@ class UNet:
         return dshortcut + self.group_norm_backward(self.silu_backward(dh))
 
     def forward(self, x: Array, t: Array) -> Array:
-        """The noise in x_t, (N, 8, 8, 1). The way up to 8×8 pixels also takes h_0 to h_3, computed on the way down."""
+        """The noise in x_t, (N, 8, 8, 1). The blocks on the way up also take h_3 to h_0, computed on the way down."""
         self.saved: list[Any] = []
+        # t as sines and cosines of C / 2 frequencies, from 1 to 1/10000.
         angles = t[:, None] * 10000.0 ** (-np.arange(C // 2) / (C // 2 - 1))
         temb = np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(x.dtype)
         temb = self.silu(self.linear("time/dense_1", temb, 4 * C))
@@ -298,8 +300,6 @@ class UNet:
 
 
 # 4.1 Sample quality -----------------------------------------------------------------------------------------------
-
-
 def save_png(path: str, x: Array) -> None:
     """Write images as a grey PNG, in rows of 10, six times enlarged."""
     grid = np.pad(np.round((x.clip(-1, 1) + 1) * 127.5).astype(np.uint8), ((0, 0), (1, 1), (1, 1), (0, 0)))

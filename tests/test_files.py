@@ -1,4 +1,4 @@
-"""What killed processes left half written, and rows of arrays that are kept in files."""
+"""Places that take no files, what killed processes left half written, and rows of arrays that are kept in files."""
 
 from __future__ import annotations
 
@@ -7,9 +7,28 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from tinyddpm.files import DAY, sweep
+from tinyddpm.errors import DataError
+from tinyddpm.files import DAY, check_folder, check_target, sweep
 from tinyddpm.kept import KeptRows
+
+
+def test_places_that_take_no_files_are_known_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file in the place of a folder, however far above; and a folder that is read-only. Nothing is made."""
+    (tmp_path / "file").touch()
+    for folder in (tmp_path, tmp_path / "a" / "b", Path("here"), Path()):
+        check_folder(folder)
+        check_target(folder / "x.png")
+    for folder in (tmp_path / "file", tmp_path / "file" / "a" / "b"):
+        with pytest.raises(DataError, match=rf"^cannot write into {folder}: {tmp_path}/file is no folder; choose anot"):
+            check_folder(folder)
+    with pytest.raises(DataError, match=f"^cannot write {tmp_path}: it is a folder; choose another place$"):
+        check_target(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(DataError, match=rf"^cannot write into {tmp_path}/a/b: {tmp_path} is read-only; choose another"):
+        check_target(tmp_path / "a" / "b" / "x.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_only_old_unfinished_files_are_swept(tmp_path: Path) -> None:

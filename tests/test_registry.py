@@ -10,7 +10,9 @@ import pytest
 
 from helpers.site import Site
 from tinyddpm import registry
+from tinyddpm.conditions import make_condition
 from tinyddpm.errors import ConfigError, RegistryError
+from tinyddpm.nn import Widths, make_network
 
 
 def names(group: str) -> set[str]:
@@ -200,6 +202,18 @@ def test_what_cannot_be_called_as_its_group_is_one_line(site: Site, source: str,
     site.install("made-up", "1.0", {"networks": {"odd": "made_up:part"}}, made_up=source)
     with pytest.raises(RegistryError, match=line):
         registry.build("networks", "odd", ["a"], {})
+
+
+def test_what_lacks_parts_of_its_contract_is_one_line(site: Site) -> None:
+    points = {"networks": {"odd": "made_up:part"}, "conditions": {"odd": "made_up:part"}}
+    site.install("made-up", "1.0", points, made_up="def part(*arguments): return 3 + 1j")
+    line = "network 'odd' returns a complex, which has no takes, parameters, forward, backward: return an object"
+    with pytest.raises(RegistryError, match=line):
+        make_network("odd", (8, 8, 1), Widths(), 1, {})
+    with pytest.raises(
+        RegistryError, match="condition 'odd' returns a complex, which has no gives, null, parameters, "
+    ):
+        make_condition("odd", (8, 8, 1), 0, 4, False, {})
 
 
 WORDS = """

@@ -320,7 +320,7 @@ def resume(
     """Continue a run that was stopped, or do more steps, as if it had never stopped; return the model.
 
     Args:
-        run: its folder, or its checkpoint.
+        run: its folder, or one of its checkpoints, such as `runs/digits@1000`.
         data: the array or data set that it was trained on; not needed if its settings name one.
         labels, classes, captions: as they were given to `train` with an array.
         progress: whether to show a progress line.
@@ -333,8 +333,8 @@ def resume(
         ConfigError: the run has already done that many steps, or its folder is in use by another run.
     """
     dataset = None if data is None else _dataset(data, labels, classes, captions)
-    go_on(Path(run), Progress(None if progress else StringIO()), dataset, cache=cache, **changes)
-    return _where_it_trained(Path(run))
+    outcome = go_on(Path(run), Progress(None if progress else StringIO()), dataset, cache=cache, **changes)
+    return _where_it_trained(outcome.folder)
 
 
 def plugins() -> dict[str, list[str]]:

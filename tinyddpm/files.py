@@ -31,6 +31,25 @@ def check_file(path: str | os.PathLike[str]) -> None:
         raise OSError(errno.EINVAL, f"it is {kind} and no file", os.fspath(path))
 
 
+def check_folder(folder: Path) -> None:
+    """Check before a long computation that its files can be written into a folder, which need not exist.
+
+    Raises:
+        DataError: it, or else the nearest one above it that exists, is a file or read-only.
+    """
+    there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        what = "read-only" if there.is_dir() else "no folder"
+        raise DataError(f"cannot write into {folder}: {there} is {what}; choose another place")
+
+
+def check_target(path: Path) -> None:
+    """Check before a long computation that a file can be written at a path. It raises like `check_folder`."""
+    if path.is_dir():
+        raise DataError(f"cannot write {path}: it is a folder; choose another place")
+    check_folder(path.parent)
+
+
 def unused(base: Path, suffix: str = "") -> Path:
     """Return the first of `base`, `base`-2, `base`-3, … that, with the suffix, does not exist."""
     path, number = base.with_name(base.name + suffix), 1

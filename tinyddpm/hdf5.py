@@ -192,11 +192,6 @@ def read_file(
         return header, dict(_read_arrays(path, error, chosen, entries))
 
 
-def read_header(path: PathLike, error: Error) -> Header:
-    """Return the header of a file that `write_file` wrote. No array is read; it raises like `read_outline`."""
-    return read_outline(path, error)[0]
-
-
 def read_outline(path: PathLike, error: Error) -> tuple[Header, dict[str, tuple[int, ...]]]:
     """Return the header of a file that `write_file` wrote, and the shapes of its arrays by name. No array is read.
 

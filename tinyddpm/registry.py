@@ -166,6 +166,20 @@ def build(group: str, name: str, arguments: Sequence[Any], chosen: Mapping[str, 
     return plugin(*arguments, **chosen)
 
 
+def require(group: str, name: str, made: Any, attributes: Sequence[str]) -> None:
+    """Check that an object made by the plugin registered as `name` has the attributes of its group's contract.
+
+    Raises:
+        RegistryError: it lacks some of them.
+    """
+    lacking = [attribute for attribute in attributes if not hasattr(made, attribute)]
+    if lacking:
+        raise RegistryError(
+            f"{group.removesuffix('s')} {name!r} returns a {type(made).__name__}, which has no {', '.join(lacking)}:"
+            " return an object that keeps the contract of its group"
+        )
+
+
 def checked(group: str, name: str, chosen: Mapping[str, Any]) -> Any:
     """Return the plugin registered as `name` after checking the `chosen` options; it raises like `build`."""
     plugin = load(group, name)

@@ -172,7 +172,7 @@ def test_variants_on_a_gpu(peer: Any, on_gpu: Task, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     eager = ["tf32 eager", "tf32 channels_last", "bf16 eager", "bf16 channels_last"]
     assert peer.variants(on_gpu, False) == eager
-    assert peer.variants(on_gpu, True) == [*eager, "bf16 compile", "bf16 compile reduce-overhead"]
+    assert peer.variants(on_gpu, True) == [*eager, "tf32 compile", "bf16 compile", "bf16 compile reduce-overhead"]
 
 
 @pytest.mark.parametrize("adaptive", [False, True])

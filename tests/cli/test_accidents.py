@@ -89,6 +89,14 @@ def test_ctrl_c_in_a_command_is_one_line(where: str, monkeypatch: pytest.MonkeyP
     assert (result.exit_code, result.output) == (130, "interrupted\n")
 
 
+def test_ctrl_c_in_a_command_that_another_one_calls_is_one_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a figure of the book."""
+    pytest.importorskip("markdown_it")
+    monkeypatch.setattr("tinyddpm.figures.style.check_figure", interrupted)
+    result = CliRunner().invoke(main, ["book"])
+    assert (result.exit_code, result.output.split()) == (130, ["interrupted"])
+
+
 @pytest.mark.parametrize(("rank", "says"), [("0", "interrupted\n"), ("1", "")])
 @pytest.mark.parametrize("where", WHERE)
 def test_ctrl_c_before_ranks_have_joined_is_one_line_and_kills(

@@ -45,6 +45,20 @@ def test_sample_writes_all_kinds(trained: Path, here: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_place_that_takes_no_files_is_refused_before_the_work(trained: Path, here: Path) -> None:
+    """And not when hours of it are to be written."""
+    pytest.importorskip("markdown_it")
+    Path("file").touch()
+    for command in (
+        ["train"], ["sample", trained], ["edit", "from", trained, "digits:0"], ["nll", trained], ["evaluate", trained],
+        ["figure", "denoising", trained], ["plot", trained], ["book"],
+    ):  # fmt: skip
+        line = fails(*command, "--out", "file/x.png")
+        assert line.endswith("file is no folder; choose another place"), command
+    assert [path.name for path in here.iterdir()] == ["file"]
+
+
+@pytest.mark.slow
 def test_every_file_says_what_made_it(trained: Path, here: Path) -> None:
     """What a user gave, what it came to, and which checkpoint, by a hash that others compute; twice the same bytes."""
     options = ["--labels", "3,8", "--first", "2", "--count", "3", "--seed", "7", "--sample-steps", "5"]

@@ -8,13 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.shell_completion import ShellComplete, shell_complete
 
 from helpers.site import Site
 from tinyddpm import registry
 from tinyddpm.cli import COMMANDS, main
-from tinyddpm.cli.completion import OF_SETTINGS
+from tinyddpm.cli.completion import OF_SETTINGS, FilePath, RunPath
 from tinyddpm.model.config import settings
 from tinyddpm.model.load import BEST, CHECKPOINT, checkpoint_at
 
@@ -120,6 +121,28 @@ def test_checkpoints_that_a_run_keeps_are_offered(with_runs: Path) -> None:
     ]  # fmt: skip
     assert offered("sample", "runs/digits@1") == ["file", "runs/digits@12345678"]
     assert offered("sample", "runs/other@") == ["file"]
+
+
+def test_a_path_may_begin_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every command: a shell replaces `~` at the beginning of a word, and so not after `--out=`."""
+    monkeypatch.setenv("HOME", os.sep + "home")
+    for kind in (FilePath(), RunPath()):
+        assert kind.convert("~/a", None, None) == Path(os.sep, "home", "a")
+        assert kind.convert("./~/a", None, None) == Path("~", "a")
+    found = {given.name for given in parameters(main) if isinstance(given.type, click.Path)}
+    assert {given.name for given in parameters(main) if isinstance(given.type, FilePath)} >= {"out", "resume", "mask"}
+    others = {given.name for given in parameters(main) if type(given.type) is click.Path}
+    assert others == {"data_dir", "weights_file"} <= found, "which the library replaces it in"
+
+
+def parameters(group: click.Group) -> list[click.Parameter]:
+    context = click.Context(group)
+    commands = filter(None, (group.get_command(context, name) for name in group.list_commands(context)))
+    return [
+        given
+        for command in commands
+        for given in (parameters(command) if isinstance(command, click.Group) else command.params)
+    ]
 
 
 def test_info_is_of_presets_and_runs(with_runs: Path) -> None:

@@ -59,6 +59,8 @@ HEADERS: list[tuple[dict[str, Any], str, str]] = [
     ({"state": {"data": ["x"]}}, "state missing or malformed", "info"),
     ({"state": {"loss_count": -1}}, "state missing or malformed", "info"),
     ({"state": {"validation": [1]}}, "state missing or malformed", "info"),
+    ({"state": {"ranks": "many"}}, "state missing or malformed", "info"),
+    ({"state": {"ranks": 0}}, "state missing or malformed", "info"),
     *(
         ({"plugins": [{"group": "samplers", "name": "far", "version": "1", "distribution": "far", **wrong}]},
          "plugins missing or malformed", "info")
@@ -195,6 +197,7 @@ def test_pipes_sockets_and_devices_are_refused(no_file: str, trained: Path) -> N
         ["sample", str(trained), "--prompts", no_file],
         ["sample", str(trained), "--embeddings", "x.npz"],
         ["sample", str(trained), "--embeddings", "x.h5"],
+        ["sample", str(trained), "--guide", "auto", "--guide-option", f"weak={no_file}"],
     ):
         assert "and no file" in answer(*arguments), arguments
     Path("run").mkdir()

@@ -69,6 +69,8 @@ def test_classes_are_chosen_by_any_name(trained: Path, tmp_path: Path) -> None:
         class_names(classes, "cat,x\ny")
     with pytest.raises(ConfigError, match="unknown class 'dog'"):
         class_numbers(classes, ["dog"])
+    with pytest.raises(ConfigError, match="unknown class ''"):
+        class_numbers(("cat", "dog"), class_names(("cat", "dog"), ""))
 
     def change(header: dict[str, list[str]]) -> None:
         header["classes"][3] = "cat, tabby"
@@ -79,6 +81,21 @@ def test_classes_are_chosen_by_any_name(trained: Path, tmp_path: Path) -> None:
     assert np.load(tmp_path / "s" / "samples.npz")["labels"].tolist() == [3, 5]
     model = tinyddpm.load(path)
     assert len(model.sample(2, labels=["cat, tabby", "5"], steps=1)) == 2
+
+
+def test_what_is_asked_for_and_not_drawn_is_told(trained: Path, tmp_path: Path) -> None:
+    """Of three classes two, where two samples are drawn; of all classes in turn, which nobody asked for, nothing is."""
+    fast = ["sample", str(trained), "--count", "2", "--sample-steps", "1"]
+    note = "note: of 3 classes or prompts only 2 are drawn"
+    assert note in run(*fast, "--labels", "1,2,3", "--out", str(tmp_path / "a")).stderr.splitlines()
+    assert "note" not in run(*fast, "--labels", "1,2", "--out", str(tmp_path / "b")).stderr
+    assert "note" not in run(*fast, "--out", str(tmp_path / "c")).stderr
+
+
+def test_a_name_that_is_empty_is_no_name(trained: Path) -> None:
+    """Such as that of a variable which nobody has set."""
+    assert "unknown guidance ''" in run("sample", str(trained), "--guide", "").stderr
+    assert "unknown class ''" in run("sample", str(trained), "--labels", "").stderr
 
 
 @pytest.mark.parametrize("number", [2**32, 2**63, 2**70])
@@ -137,6 +154,14 @@ def test_help_shows_arguments_first_and_what_has_no_heading_last() -> None:
         assert headings[-1] == "Other:"
         assert len(set(headings)) == len(headings)
         assert long.partition("\nOther:\n")[2].split()[:2] == ["-h,", "--help"]
+
+
+@pytest.mark.parametrize("group", [(), ("edit",), ("figure",)])
+def test_help_tells_each_command_in_a_whole_sentence(group: tuple[str, ...]) -> None:
+    """In a terminal of 80 columns; click cuts a longer one, and ends it with dots."""
+    told = run(*group, "--help").stdout.partition("\nCommands:\n")[2]
+    assert told
+    assert "..." not in told
 
 
 def test_help_leaves_out_what_is_hidden() -> None:

@@ -10,11 +10,12 @@ import pytest
 
 from helpers.conditions import Columns, Picture, Words
 from tinyddpm.backend import load_backend
-from tinyddpm.conditions import Condition, Conditioned
+from tinyddpm.conditions import Condition, Conditioned, Unconditional
 from tinyddpm.conditions.embeddings import Embeddings
 from tinyddpm.conditions.image import Image
 from tinyddpm.conditions.label import Label
 from tinyddpm.conditions.text import Text
+from tinyddpm.errors import ConfigError
 from tinyddpm.nn import Layout, Told, Widths, make_network
 from tinyddpm.ops import load_operations
 from tinyddpm.testing import check_projection, random_weights
@@ -84,6 +85,23 @@ def test_gradient_of_every_path(name: str, factory: Callable[..., Condition]) ->
         zero = path.endswith("/k/b") and not (beside and not path.startswith("text/"))
         check = check_zero if zero else check_projection
         check(lambda a, path=path: value(a, path), w[path], dout, gradient, rng, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [(lambda out: out[:, :1], r"float64 of shape \(3, 1, 4, 2\)"), (np.float32, r"float32 of shape \(3, 4, 4, 2\)")],
+)
+def test_a_prediction_of_another_shape_or_type_is_refused(
+    change: Callable[[np.ndarray], np.ndarray], found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be broadcast against the target."""
+    network = make_network("unet", SHAPE, Widths(), 2, UNET)
+    whole = network.forward
+    monkeypatch.setattr(network, "forward", lambda *given: (change(whole(*given)[0]), None))
+    both, ops = Conditioned(network, Unconditional(), "odd"), load_operations(NUMPY)
+    line = rf"network 'odd' with its condition returns {found} for float64 of shape \(3, 4, 4, 2\): make it keep"
+    with pytest.raises(ConfigError, match=line):
+        both.forward(ops, random_weights(network, 1), np.zeros((3, *SHAPE)), np.zeros(3, int), {})
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import partial
@@ -167,6 +169,23 @@ def test_what_cannot_be_recorded_is_named_in_one_line(
                 captured(x)
             line = rf"what {where} cannot be recorded as a CUDA graph \({reason}\): use --no-graph"
             assert re.fullmatch(line, str(raised.value))
+
+
+@pytest.mark.parametrize("wait", ["to_numpy", "synchronize"])
+def test_uploaded_values_are_kept_until_they_are_there(monkeypatch: pytest.MonkeyPatch, wait: str) -> None:
+    """The copy goes on when the call has returned, and the caller may drop the values."""
+    cupy_stand_in.install(monkeypatch)
+    backend = CupyBackend()
+    with backend.scope():
+        array, values = backend.asarray(np.zeros(3)), np.ones(3)
+        held = weakref.ref(values)
+        backend.upload(array, values)
+        del values
+        gc.collect()
+        assert held() is not None
+        getattr(backend, wait)(*[array] * (wait == "to_numpy"))
+        gc.collect()
+        assert held() is None
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])

@@ -7,6 +7,7 @@ guards that no kernel may write to, and new arrays are full of NaN.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any, TypeAlias
 
@@ -142,6 +143,13 @@ def test_kernels_run_for_float32_and_leave_float64_to_the_reference(shim: ShimBa
     shim.launched.clear()
     compare(shim, case.astype(np.float32), 16 * EPSILON)
     assert bool(shim.launched) == (operation in WITH_KERNEL)
+
+
+@pytest.mark.parametrize("operation", ["group_norm", "layer_norm", "group_norm_silu"])
+def test_a_whole_number_is_as_good_as_a_fraction(cuda: Backend, operation: str) -> None:
+    """As in `--set network.norm_eps=1`: a kernel would read the bits of the integer 1 as a float of 1e-45."""
+    case = single(operation, OPERATIONS[operation].shapes[-1], seed=5)
+    compare(cuda, replace(case, others={**case.others, "eps": 1}), 16 * EPSILON)
 
 
 @pytest.mark.parametrize("operation", ["dropout", "group_norm_silu"])

@@ -64,7 +64,8 @@ def test_a_step_of_ddpms_network(monkeypatch: pytest.MonkeyPatch, precision: str
         assert plans + backend.launches[f"convolution_{kernel}"] == 113
         assert (plans > 70) == with_cudnn
     assert backend.launches["packed_parameters"] == 1
-    assert backend.launches[ELSE] <= 25  # the embedding of times, the loss, the gradients of the three halvings
+    assert backend.launches["sum_of_two"] == (3 if with_cudnn else 0)  # the gradients of the three halvings
+    assert backend.launches[ELSE] <= 22  # the embedding of times, the loss
 
 
 SAMPLERS = ["ancestral", "ddim", "dpmpp-2m", "dpmpp-2m-sde", "euler", "heun", "unipc"]
@@ -143,7 +144,8 @@ def test_backwards_store_and_add(
     """
     monkeypatch.setattr(geometry, "SPLIT_STEPS", 1)
     make_shim("CPU, little shared memory")
-    ops = load_operations(ShimBackend(), training=True)
+    shim = ShimBackend()
+    ops = load_operations(shim, training=True)
     case = make_case(operation, shape, seed=3).astype(dtype)
     y, saved = case.forward(ops)
     rng = np.random.default_rng(4)
@@ -158,6 +160,8 @@ def test_backwards_store_and_add(
         for name, size, start in zip(names, sizes, (1, 1 + sizes[0]), strict=True)
     )
     stored = getattr(ops, f"{operation}_backward")(saved, dy, into=into, added=added)
+    within = 2 if "norm" in operation else 1  # addends that the kernel itself adds
+    assert shim.launched.count("sum_of_two") == (max(0, addends - within) if dtype == np.float32 else 0)
     assert (stored[1], stored[2]) == (into[0], into[1]) or (stored[1] is into[0] and stored[2] is into[1])
     np.testing.assert_array_equal(into[0], gradients[0])
     np.testing.assert_array_equal(into[1], gradients[1])
@@ -205,6 +209,20 @@ def test_gradients_add_up_wherever_they_are_written(shared: bool) -> None:
         for zero in (False, True):
             found = Counting(load_operations(backend, training=True), shared).gradients(zero)
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 5, 4096])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_sums_of_gradients(precision: str, size: int) -> None:
+    """Each number is the sum rounded once, also of views that no pack may be read from."""
+    make_shim("CPU, little shared memory")
+    shim = ShimBackend(precision=precision)
+    ops, rng = load_operations(shim), np.random.default_rng(8)
+    a, b = rng.normal(size=(2, size + 1)).astype(shim.storage)
+    for first, other in ((a[:-1], b[:-1]), (a[1:], b[:-1])):
+        exact = first.astype(np.float64) + other.astype(np.float64)
+        np.testing.assert_array_equal(ops._sum_of_two(first, other), exact.astype(np.float32).astype(shim.storage))
+    assert set(shim.launched) == {"sum_of_two"}
 
 
 @pytest.mark.parametrize("offset", [1, 2, 3])

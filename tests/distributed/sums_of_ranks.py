@@ -59,10 +59,6 @@ def run(folder: Path) -> None:
                 flat = numbers(group.rank, n)
                 group.sum_part(flat, sums)
                 found[f"part {name} {n} {sums}"] = flat[mine].copy()
-                flat = numbers(group.rank, n)
-                group.begin_sum(flat, slice(n // 2, n), sums)
-                group.end_sums()
-                found[f"begun {name} {n} {sums}"] = flat
             flat = np.full(n, np.nan, np.float32)
             flat[mine] = numbers(group.rank, n)[mine]
             group.gather_parts(flat)

@@ -104,6 +104,18 @@ def test_ranks_that_do_not_see_each_other(tmp_path: Path, variables: tuple[str, 
 
 
 def test_a_rank_that_cannot_join_ends_those_that_wait_for_it(tmp_path: Path) -> None:
-    """They wait inside MPI, where they can do no more than show where."""
-    lines = refused(tmp_path, 2, "no mpi4py", 1, *MOONS)
-    assert lines[0].startswith("Timeout (")
+    """They wait inside MPI, where nothing of Python's runs."""
+    (line,) = refused(tmp_path, 2, "no mpi4py", 1, *MOONS)
+    here = f"rank 0 (process {(tmp_path / 'processes' / 'process-0').read_text()} on {os.uname().nodename})"
+    assert line.startswith(f"Error: {here} has waited 2 s for rank 1, which has failed, hangs or ")
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [("an unknown option", "No such option '--unknown'"), ("an unknown variable", "unknown environment variable")],
+)
+def test_what_one_rank_is_given_is_told_by_the_first(tmp_path: Path, what: str, says: str) -> None:
+    """That rank fails before it would have joined: it joins to tell it."""
+    (line,) = refused(tmp_path, 2, what, 1, *MOONS)
+    who = f"rank 1 (process {(tmp_path / 'processes' / 'process-1').read_text()} on {os.uname().nodename})"
+    assert line.startswith(f"Error: {who} gave up: {says}")

@@ -71,16 +71,6 @@ def test_each_rank_has_its_part_of_the_sum(found: Found, backend: str, n: int, s
 
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_sum_that_was_begun_is_of_its_part_alone(found: Found, backend: str, n: int) -> None:
-    """Of the second half: the first is each rank's own."""
-    for rank, one in enumerate(found):
-        begun = one[f"begun {backend} {n} bf16"]
-        np.testing.assert_array_equal(begun[: n // 2], numbers(rank, n)[: n // 2])
-        np.testing.assert_array_equal(begun[n // 2 :], rounded(expected(len(found), n, "bf16"))[n // 2 :])
-
-
-@pytest.mark.parametrize("n", SIZES)
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_parts_are_gathered(found: Found, backend: str, n: int) -> None:
     whole = np.concatenate([numbers(rank, n)[part] for rank, part in enumerate(parts(n, len(found)))])
     for one in found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,9 +18,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from gpu import drawing
 from helpers.command_line import ONE_LEVEL
 from tinyddpm.bench import contest
+from tinyddpm.bench.ours import Profile
+from tinyddpm.bench.report import as_json
+from tinyddpm.bench.task import make_task
 from tinyddpm.cli import main
+from tinyddpm.model.config import preset
 
 pytestmark = pytest.mark.slow
 
@@ -184,8 +190,64 @@ def test_rows_of_a_comparison(script: ModuleType, tmp_path: Path, monkeypatch: p
     assert ratio.result.startswith(f"{found['train_ratio']['tinyddpm numpy']:.2f} × some runs training, ")
 
 
-def test_row_of_a_training(script: ModuleType, tmp_path: Path) -> None:
-    """From what `tinyddpm train` has left."""
+def test_rows_of_one_contestant(script: ModuleType) -> None:
+    """Without a peer there is no ratio."""
+    task = make_task(preset("digits").config, "digits")
+    standing = contest.Standing("numpy", [0.5], [0.25], None)
+    profile = Profile(0.5, [], 1e9, 1e9, {})
+    ratios: dict[str, dict[str, dict[str, float]]] = {kind: {"ours": {}} for kind in contest.KINDS}
+    found = as_json(task, contest.Outcome({"ours": standing}, ratios, {}, 1e9, {"ours": profile}))
+    speeds = f"{task.batch_size / 0.5:,.0f} img/s training, {task.batch_size / 0.25:,.0f} denoising"
+    assert script.contest_rows("some", found) == [("some: ours", f"{speeds}; numpy", True)]
+
+
+@pytest.mark.parametrize(
+    ("log", "faults", "passed"),
+    [
+        ("========= ERROR SUMMARY: 0 errors\nnoise\n========= ERROR SUMMARY: 0 errors", "0", True),
+        ("========= ERROR SUMMARY: 2 errors\n========= ERROR SUMMARY: 3 errors", "5", False),
+        ("========= RACECHECK SUMMARY: 1 hazard displayed (0 errors, 1 warning)", "1", False),
+    ],
+)
+def test_rows_of_a_checker(script: ModuleType, log: str, faults: str, passed: bool) -> None:
+    """What it says of all processes together, then the tests that ran under it; without a word of it, no result."""
+    job = script.Job([], None, lambda: [script.Row("memcheck", "7 passed")])
+    assert script.checked_rows("memcheck", log, job) == [
+        ("memcheck: faults", faults, passed),
+        ("memcheck", "7 passed", True),
+    ]
+    with pytest.raises(script.UNREADABLE):
+        script.checked_rows("memcheck", "7 passed", job)
+
+
+def test_a_checker_runs_python(script: ModuleType, tmp_path: Path) -> None:
+    checker = (sys.executable, "-c", "import subprocess, sys; exit(1 + subprocess.call(sys.argv[1:]))")
+    assert run(script, tmp_path, "exit(4)", checker=checker) == [("some", "exited with code 5", False)]
+
+
+def test_rows_of_a_drawing(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `tests/gpu/drawing.py`, of a smaller network and chain: a row for who can draw."""
+    peer = tmp_path / "some_peer.py"
+    peer.write_text(PEER)
+    monkeypatch.setattr(drawing, "find_peer", lambda name: peer)
+    monkeypatch.setattr(drawing, "IMAGES", 2)
+    small = {"channels": 4, "multipliers": [1], "blocks": 1, "attention": []}
+    tables = {
+        "network": small,
+        "schedule": {"timesteps": 21},
+        "training": {"threads": 1},
+        "data": {"image_size": "4x4"},
+    }
+    config = preset("cifar10").config.updated(tables)
+    lines = [json.dumps(line) for line in drawing.drawings(config, ["runs", "fails"])]
+    ours, other = script.drawing_rows("\n".join(lines))
+    for (name, result, passed), who, what in ((ours, "tinyddpm cupy", "numpy "), (other, "torch runs", "by its twin")):
+        assert (name, passed) == (f"drawing: {who}", True)
+        assert re.match(rf"2 images in 21 steps: \d+\.\d\d s; {what}", result)
+
+
+def test_rows_of_a_training_and_its_evaluation(script: ModuleType, tmp_path: Path) -> None:
+    """From what `tinyddpm train` has left, and from what `tinyddpm evaluate --json` prints."""
     run = tmp_path / "run"
     options = ["--steps", "20", "--batch-size", "8", "--set", "network.width=8", "--threads", "1", "--log-every", "10"]
     done = CliRunner().invoke(main, ["train", "--data", "moons", "--out", str(run), *options])
@@ -196,3 +258,11 @@ def test_row_of_a_training(script: ModuleType, tmp_path: Path) -> None:
     assert (name, passed) == ("training", True)
     assert result.startswith("20 steps, loss ")
     assert f"held out {held_out:.4f}" in result
+    options = ["--count", "10", "--metrics", "frechet", "--split", "train", "--json"]
+    done = CliRunner().invoke(main, ["evaluate", str(run), *options])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    distance, floor = found["drawn"][0]["numbers"]["frechet"], found["floor"]["numbers"]["frechet"]
+    assert script.evaluation_rows(found) == [
+        ("evaluation", f"frechet {distance:.4g} ({floor:.4g}); 10 drawn, {found['compared']} real", True)
+    ]

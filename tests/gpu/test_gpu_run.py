@@ -1,133 +1,25 @@
-"""The script `tests/gpu/run`, as far as it goes without a GPU: what it needs, and its parts in a row."""
+"""The script `tests/gpu/run`, as far as it goes without a GPU: its parts, in a row."""
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
+import tarfile
 import time
-import tomllib
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 
-from gpu.conftest import SCRIPT
+from gpu.conftest import SCRIPT, one_line
+from tinyddpm.bench.peers import find_peer, load_peer
+from tinyddpm.bench.task import make_task
+from tinyddpm.model.config import preset
 
 pytestmark = pytest.mark.slow
-
-
-def test_without_a_driver_it_says_so_in_one_line() -> None:
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True)
-        assert done.returncode == 1
-        assert done.stdout == ""
-        (line,) = done.stderr.splitlines()
-        assert "there is no NVIDIA driver" in line
-        return
-    pytest.skip("there is an NVIDIA driver")
-
-
-@pytest.mark.parametrize(("error", "count"), [(100, 0), (0, 0)])
-def test_without_a_gpu_it_says_so_in_one_line(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch, error: int, count: int
-) -> None:
-    driver = SimpleNamespace(cuInit=lambda flags: error, cuDeviceGetCount=lambda pointer: 0)
-    monkeypatch.setattr(script.ctypes, "CDLL", lambda name: driver)
-    with pytest.raises(SystemExit, match=r"^tests/gpu/run: there is an NVIDIA driver but no usable GPU [^\n]*$"):
-        script.cuda_version()
-
-
-def one_line(raised: pytest.ExceptionInfo[SystemExit]) -> str:
-    line = str(raised.value)
-    assert line.startswith("tests/gpu/run: ")
-    assert "\n" not in line
-    return line
-
-
-@pytest.fixture
-def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder whose modules come before those that are installed: a CuPy, a cuDNN, and a Torch that is soon there."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-    (folder / "cupy.py").write_text("")
-    (folder / "torch.py").write_text("")
-    (folder / "cudnn.py").write_text("def backend_version(): return 92801\n")
-    monkeypatch.setenv("PYTHONPATH", str(folder))
-    return folder
-
-
-def hide(path: Path, module: str) -> None:
-    (path / f"{module}.py").write_text(f"raise ModuleNotFoundError('No module named', name={module!r})")
-
-
-def test_all_that_is_imported_everywhere_is_looked_for(script: ModuleType) -> None:
-    project = tomllib.loads((script.ROOT / "pyproject.toml").read_text())["project"]
-    names = {re.split(r"[^\w-]", line)[0] for line in project["dependencies"]}
-    assert names <= set(script.MODULES.values())
-
-
-def test_where_all_is_there_it_is_silent(script: ModuleType, path: Path) -> None:
-    assert "cudnn" in script.look_for_all(Path(sys.executable), 13)
-    hide(path, "cudnn")
-    assert "cudnn" not in script.look_for_all(Path(sys.executable), 13)
-
-
-def test_what_is_lacking_is_named_in_one_line(script: ModuleType, path: Path) -> None:
-    """Which packages, why one that is there cannot be imported, and what to do with a network and without."""
-    hide(path, "array_api_strict")
-    hide(path, "cudnn")
-    (path / "h5py.py").write_text("raise ImportError('libhdf5.so.310:\\n not found')")
-    (path / "cupy.py").write_text("import no_such_module")
-    with pytest.raises(SystemExit) as raised:
-        script.look_for_all(Path(sys.executable), 12)
-    line = one_line(raised)
-    cupy = "cupy-cuda12x (No module named 'no_such_module')"
-    assert f"{sys.executable} lacks h5py (libhdf5.so.310: not found), {cupy}, array-api-strict. " in line
-    wanted = "'h5py>=3.11' 'cupy-cuda12x[ctk]>=14' 'array-api-strict>=2.3'"
-    assert f"With a network, run `{sys.executable} -m pip install {wanted}`. " in line
-    version = f"--python-version {sys.version_info.major}.{sys.version_info.minor} "
-    assert version in line
-    assert f"-d wheels {wanted} 'nvidia-cudnn-frontend>=1.23,<1.29'` in this repository" in line
-    assert f"run here `{sys.executable} -m pip install --no-index --no-deps --target site wheels/*.whl && " in line
-    assert "pip wheel" not in line
-    assert "entry point" not in line
-
-
-def test_entry_points_that_are_not_registered_are_lacking(
-    script: ModuleType, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As where the package's metadata are of an older version."""
-    text = (script.ROOT / "pyproject.toml").read_text()
-    backends = '[project.entry-points."tinyddpm.backends"]\n'
-    (tmp_path / "pyproject.toml").write_text(text.replace(backends, f'{backends}abacus = "tinyddpm:Abacus"\n'))
-    monkeypatch.setattr(script, "ROOT", tmp_path)
-    with pytest.raises(SystemExit) as raised:
-        script.look_for_all(Path(sys.executable), 13)
-    line = one_line(raised)
-    assert re.search(r" lacks 1 of this package's \d+ entry points, such as tinyddpm.backends:abacus\. ", line)
-    assert f"With a network, run `{sys.executable} -m pip install --no-deps -e {tmp_path}`. " in line
-    assert "first run `pip wheel --no-deps -w wheels .` in this repository" in line
-
-
-def test_a_bare_python_lacks_everything(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PYTHONPATH", raising=False)
-    bare = tmp_path / "python"
-    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
-    bare.chmod(0o755)
-    with pytest.raises(SystemExit) as raised:
-        script.look_for_all(bare, 13)
-    line = one_line(raised)
-    packages = ", ".join(script.MODULES.values()).replace("cupy", "cupy-cuda13x")
-    count = re.search(rf"^tests/gpu/run: {bare} lacks {packages}, (\d+) of this package's (\d+) entry points", line)
-    assert count is not None
-    assert count[1] == count[2]
 
 
 def test_a_backend_that_cannot_be_used_is_one_line(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,8 +53,19 @@ def test_cudnn_is_hidden_from_all_processes(script: ModuleType, path: Path, tmp_
         assert done.stdout == seen
 
 
-def test_what_the_parts_run(script: ModuleType, tmp_path: Path) -> None:
-    """Tests without cuDNN before those with it, on several processes; torch.compile once; each in ten minutes."""
+@pytest.fixture
+def sanitizer(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A compute-sanitizer in the CUDA toolkit's folder."""
+    monkeypatch.setattr(script, "CUDA", tmp_path / "cuda")
+    file = tmp_path / "cuda" / "compute-sanitizer"
+    file.parent.mkdir()
+    file.write_text("#!/bin/sh\n")
+    file.chmod(0o755)
+    return file
+
+
+def test_what_the_parts_run(script: ModuleType, tmp_path: Path, sanitizer: Path) -> None:
+    """Tests without cuDNN first, on several processes; variants of PyTorch in their precision; each in ten minutes."""
     here = script.Machine(Path(sys.executable), "", True, tmp_path / "none", 5)
     found = script.jobs(here, tmp_path, compiled=True)
     assert list(found) == list(script.LIMITS)
@@ -170,13 +73,46 @@ def test_what_the_parts_run(script: ModuleType, tmp_path: Path) -> None:
     assert list(found)[:2] == ["tests", "tests-cudnn"]
     assert list(found["tests"].environment) == ["PYTHONPATH"]
     assert not found["tests-cudnn"].environment
-    for part in ("tests", "tests-cudnn"):
+    for part in ("tests", "tests-cudnn", "memcheck", "racecheck"):
         arguments = found[part].arguments
         assert arguments[arguments.index("-n") + 1] == 5
-    assert [part for part, job in found.items() if "--compile" in job.arguments] == ["cifar10-bf16"]
+    for part in ("memcheck", "racecheck"):
+        assert found[part].checker[:3] == (str(sanitizer), "--tool", part)
+    for part, variants in script.VARIANTS.items():
+        arguments = found[part].arguments
+        assert arguments[arguments.index("--precision") + 1] == part.split("-")[1]
+        assert variants == tuple(arguments[arguments.index("--variants") + 1].split(",") if variants else ())
     alone = script.jobs(here._replace(workers=1), tmp_path, compiled=False)
     assert "-n" not in alone["tests"].arguments
-    assert "--compile" not in alone["cifar10-bf16"].arguments
+    assert not any("compile" in str(job.arguments) for job in alone.values() if not isinstance(job, str))
+
+
+def test_what_is_not_there_is_left_out_and_said(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "CUDA", tmp_path / "cuda")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    here = script.Machine(Path(sys.executable), "", False, tmp_path / "none", 1)
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "samples.png").touch()
+    found = script.jobs(here, tmp_path, compiled=False)
+    sanitizer = "there is no compute-sanitizer, which comes with the CUDA toolkit"
+    assert {part: job for part, job in found.items() if isinstance(job, str)} == {
+        "tests-cudnn": "nvidia-cudnn-frontend is not installed",
+        "cifar10-bf16-graphs": "torch.compile is left out",
+        "training": f"{tmp_path / 'training'} is complete",
+        "memcheck": sanitizer,
+        "racecheck": sanitizer,
+    }
+
+
+def test_variants_are_the_peers(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is one of those that the Torch peer has on a GPU."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    task = make_task(preset("cifar10").config.updated({"backend": "cupy"}), "cifar10")
+    there = load_peer(find_peer("torch")).variants(task, True)
+    assert {variant for variants in script.VARIANTS.values() for variant in variants} <= {*there}
 
 
 DRIVER = """
@@ -189,16 +125,14 @@ def job(part, code):
     return Job(["-c", code], None, lambda: [Row(part, "done")])
 
 def machine(python, optional):
-    return found["Machine"](python, "a card", "no-cudnn" not in sys.argv[-1], Path("none"), 1)
+    return found["Machine"](python, "a card", True, Path("none"), 1)
 
 def jobs(here, out, compiled):
     return {
-        "tests": job("tests", ""),
+        **{part: job(part, "") for part in found["LIMITS"]},
         "tests-cudnn": job("tests-cudnn", "exit(5)"),
         "small-bf16": job("small-bf16", "import time; print('begun', flush=True); time.sleep(60)"),
-        "cifar10-bf16": job("cifar10-bf16", f"print({compiled})"),
-        "cifar10-tf32": job("cifar10-tf32", ""),
-        "training": job("training", ""),
+        "memcheck": "there is no checker",
     }
 
 main = found["main"]
@@ -247,20 +181,33 @@ def test_all_parts_run_whatever_fails(tmp_path: Path) -> None:
     assert written(tmp_path) == [*rows, MACHINE, ("training", "done", True)]
 
 
-def test_without_cudnn_its_half_is_left_out(tmp_path: Path) -> None:
-    with drive(tmp_path / "no-cudnn", "--only", "tests-cudnn") as process:
+def test_parts_run_in_the_order_named(tmp_path: Path) -> None:
+    """Each once; one that needs what is not there says so, which is no failure. After each the archive is whole."""
+    out, archive = tmp_path / "out", tmp_path / "elsewhere" / "found.tar.gz"
+    (out / "training").mkdir(parents=True)
+    (out / "training" / "checkpoint.h5").write_bytes(bytes(5 << 20))
+    (out / "training" / "samples.png").write_text("pictures")
+    chosen = [f"--only={part}" for part in ("training", "memcheck", "tests", "training")]
+    with drive(out, *chosen, "--archive", str(archive)) as process:
         process.communicate()
-    reason = "left out: nvidia-cudnn-frontend is not installed"
-    assert written(tmp_path / "no-cudnn") == [MACHINE, ("tests-cudnn", reason, True)]
     assert process.returncode == 0
+    rows = [MACHINE, ("training", "done", True), ("memcheck", "left out: there is no checker", True), TESTS]
+    assert written(out) == rows
+    assert [path.name for path in archive.parent.iterdir()] == ["found.tar.gz"]
+    with tarfile.open(archive) as files:
+        assert sorted(files.getnames()) == [
+            *("out/rows.jsonl", "out/tests.txt", "out/training.txt", "out/training/samples.png")
+        ]
+        assert files.extractfile("out/rows.jsonl").read() == (out / "rows.jsonl").read_bytes()
 
 
-def test_parts_that_have_no_time_are_left_out(tmp_path: Path) -> None:
+def test_parts_that_have_no_time_are_left_out(script: ModuleType, tmp_path: Path) -> None:
     with drive(tmp_path, "--limit", "20") as process:
         process.communicate()
-    assert [(result, passed) for _, result, passed in written(tmp_path)[1:]] == 6 * [
-        ("left out: there is no time for it", False)
+    assert [(name, passed) for name, _, passed in written(tmp_path)[1:]] == [
+        (part, part == "memcheck") for part in script.LIMITS
     ]
+    assert {result for _, result, passed in written(tmp_path) if not passed} == {"left out: there is no time for it"}
     assert process.returncode == 1
 
 

@@ -103,6 +103,8 @@ STARTS: dict[str, Callable[[], object]] = {
     "another learning rate": lambda: sys.argv.extend(["--learning-rate", "0.25"]),
     "another folder": lambda: os.chdir("other"),
     "no mpi4py": _no_mpi,
+    "an unknown option": lambda: sys.argv.append("--unknown"),
+    "an unknown variable": lambda: os.environ.update(TINYDDPM_STEPZ="3"),
 }
 """Faults from the start, by name."""
 
@@ -127,7 +129,8 @@ def run(folder: Path, fault: str, at_rank: int, at_step: int) -> None:
     """Run the command in the remaining arguments, with a fault."""
     rank = launched().rank
     watch.BEAT, watch.SILENCE, watch.PATIENCE = 0.2, SILENCE, SILENCE
-    ranks.START = 10.0 if fault == "no mpi4py" else 60.0
+    if fault == "no mpi4py":
+        ranks.START = 2.0
     (folder / f"process-{rank}").write_text(str(os.getpid()))
     if fault in STARTS and at_rank in (rank, -1):
         STARTS[fault]()

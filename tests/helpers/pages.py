@@ -50,12 +50,12 @@ class Tree(HTMLParser):
 
 
 def browsed(page: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Open a page in a browser; the result's standard output is the page after its scripts have run."""
+    """Open a page in a browser; the result's standard output is the page when it and its frames have been loaded."""
     command = [
         str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-        f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=10000", "--dump-dom", *options, page.as_uri(),
+        f"--user-data-dir={folder / 'profile'}", "--dump-dom", *options, page.as_uri(),
     ]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
 
 
 def seen(texts: Sequence[str], look: Path, folder: Path, dark: bool) -> list[dict[str, Any]]:

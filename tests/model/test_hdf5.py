@@ -21,7 +21,7 @@ from hypothesis.extra import numpy as hnp
 from helpers.refusals import one_line
 from tinyddpm import hdf5
 from tinyddpm.errors import CheckpointError, DataError
-from tinyddpm.hdf5 import checked_datasets, import_h5py, listed, open_file, read_file, read_header, write_file
+from tinyddpm.hdf5 import checked_datasets, import_h5py, listed, open_file, read_file, read_outline, write_file
 
 h5py = import_h5py()
 
@@ -102,7 +102,7 @@ class TestRoundTrip:
             read_file(saved, CheckpointError, forms({**arrays, "weights/more": arrays["scalar"]}), skip=("weights/",))
 
     def test_header_alone(self, saved: Path) -> None:
-        assert read_header(saved, CheckpointError) == HEADER
+        assert read_outline(saved, CheckpointError)[0] == HEADER
 
     def test_every_dataset_of_some_size_has_a_checksum_of_its_own(self, saved: Path) -> None:
         with h5py.File(saved) as file:
@@ -166,7 +166,7 @@ class TestAccidents:
         with h5py.File(saved, "r+") as file:
             file["manifest"][20] ^= 1
         with pytest.raises(CheckpointError, match="its manifest has another hash"):
-            read_header(saved, CheckpointError)
+            read_outline(saved, CheckpointError)
 
     def test_differences_are_reported_together_before_data_is_read(
         self, saved: Path, arrays: Arrays, monkeypatch: pytest.MonkeyPatch
@@ -204,7 +204,7 @@ class TestAccidents:
         with h5py.File(path, "w") as file:
             file["names"] = ["a", "b"]
         with pytest.raises(CheckpointError, match="not written by tinyddpm"):
-            read_header(path, CheckpointError)
+            read_outline(path, CheckpointError)
 
     @pytest.mark.parametrize("size", [0, 31])
     def test_manifest_without_its_hash(self, saved: Path, size: int) -> None:
@@ -213,7 +213,7 @@ class TestAccidents:
             if size:
                 file["manifest_sha256"] = np.zeros(size, np.uint8)
         with pytest.raises(CheckpointError, match="not written by tinyddpm, or its manifest is damaged"):
-            read_header(saved, CheckpointError)
+            read_outline(saved, CheckpointError)
 
     @pytest.mark.parametrize("manifest", [b"[1]", b"{}", b"\xff", b"[" * 100_000, b'{"header": 3, "arrays": {}}'])
     def test_manifest_of_another_kind(self, tmp_path: Path, manifest: bytes) -> None:
@@ -222,7 +222,7 @@ class TestAccidents:
             file["manifest"] = np.frombuffer(manifest, np.uint8)
             file["manifest_sha256"] = np.frombuffer(hashlib.sha256(manifest).digest(), np.uint8)
         with pytest.raises(CheckpointError) as caught:
-            read_header(path, CheckpointError)
+            read_outline(path, CheckpointError)
         one_line(caught, path)
 
 
@@ -349,7 +349,7 @@ class TestFailedWrites:
         link.symlink_to(saved)
         write_file(link, {"a": np.ones(3)}, {"new": 1}, CheckpointError)
         assert link.is_symlink()
-        assert read_header(saved, CheckpointError) == {"new": 1}
+        assert read_outline(saved, CheckpointError)[0] == {"new": 1}
         assert os.listdir(link.parent) == ["link.h5"]
 
     def test_what_a_killed_save_left_is_removed(self, saved: Path, arrays: Arrays) -> None:

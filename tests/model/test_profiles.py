@@ -10,11 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyddpm.errors import ConfigError
-from tinyddpm.model.averages import LONGEST, exponent_of, fit, inner_product, length_of, lengths_of, name_of
+from tinyddpm.model.averages import LONGEST, exponent_of, fit, inner_product, lengths_of, name_of
 from tinyddpm.model.config import Config
 
 exponents = st.floats(0.0, 60.0)
 times = st.floats(1.0, 1e6)
+
+
+def length_of(exponent: float) -> float:
+    """√(γ + 1) / ((γ + 2) √(γ + 3)), the relative length of exponent γ."""
+    return float((exponent + 1) ** 0.5 / ((exponent + 2) * (exponent + 3) ** 0.5))
 
 
 def profile(tau: np.ndarray, t: float, exponent: float) -> np.ndarray:

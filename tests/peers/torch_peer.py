@@ -41,7 +41,7 @@ WARM_UP = 3
 def variants(task: Task, compiled: bool) -> list[str]:
     """Return eager and channels-last, in float32 and under bfloat16 autocast, and if asked for the compiled ones.
 
-    On a GPU float32 is TF32, and the compiled ones are of bfloat16.
+    On a GPU float32 is TF32, and CUDA graphs are of bfloat16 alone.
     """
     config = task.config
     if config.network.name != "unet":
@@ -52,7 +52,7 @@ def variants(task: Task, compiled: bool) -> list[str]:
         raise BackendError(f"the Torch peer cannot use {task.gpu}: Torch {torch.__version__} finds no GPU")
     if task.gpu:
         eager = [f"{precision} {layout}" for precision in ("tf32", "bf16") for layout in ("eager", "channels_last")]
-        return eager + (["bf16 compile", "bf16 compile reduce-overhead"] if compiled else [])
+        return eager + (["tf32 compile", "bf16 compile", "bf16 compile reduce-overhead"] if compiled else [])
     return ["eager", "channels_last", "bf16 channels_last", *(["compile"] if compiled else [])]
 
 

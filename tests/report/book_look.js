@@ -29,6 +29,7 @@ const look = (frame) => {
       const [prose, code] = [".prose", ".code"].map((part) => row.querySelector(part).getBoundingClientRect());
       return prose.top === code.top && prose.right <= code.left;
     }).length],
+    cut: [...page.querySelectorAll(".code pre, .equation")].filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.textContent),
     contrast: contrast(view, faintest),
     faintest: `${faintest.tagName} ${faintest.textContent.slice(0, 40)}`,
     found,

@@ -208,13 +208,14 @@ def test_a_guide_is_made_of_what_it_may_have(tmp_path: Path, monkeypatch: pytest
     """Addresses of files that are no page of the guide are left out: an installed package lacks them."""
     monkeypatch.setattr("tinyddpm.report.book.guide.files", lambda package: tmp_path)
     (tmp_path / "guide").mkdir()
-    (tmp_path / "guide" / "x.md").write_text("# X\n\n[code](../x.py) and [more](y.md)\n")
-    guide = Guide("x")
+    (tmp_path / "guide" / "x.md").write_text("# X\n\n[code](../x.py) and [more](y.md) of `f.py`, `g`\n")
+    guide = Guide("x", {"f.py": "f.html"}.get)
     assert guide.title == "X"
-    assert written(node("main", {}, guide.body)) == '<main><p>code and <a href="guide-y.html">more</a></p></main>'
+    links = '<a href="guide-y.html">more</a> of <a href="f.html"><code>f.py</code></a>, <code>g</code>'
+    assert written(node("main", {}, guide.body)) == f"<main><p>code and {links}</p></main>"
     (tmp_path / "guide" / "x.md").write_text("# X\n\n---\n")
     with pytest.raises(ValueError, match="the guide has a hr, for which there is no element"):
-        Guide("x")
+        Guide("x", lambda name: None)
 
 
 def test_the_guide_has_its_pictures_beside_it(site: Path) -> None:
@@ -306,10 +307,23 @@ def test_links_lead_to_what_is_there_and_nothing_is_loaded(site: Path) -> None:
                 assert (page or name) in pages, (name, href)
                 assert not anchor or unquote(anchor) in anchors[page or name], (name, href)
     entries = json.loads(pages["index.html"].inside("script")[0])
-    for _, address, _ in entries:
+    for _, address, about in entries:
         page, _, anchor = address.partition("#")
+        assert "`" not in about
         assert not anchor or anchor in anchors[page], address
-    assert all("more letters)" not in path.read_text(encoding="utf-8") for path in site.iterdir())
+    texts = [path.read_text(encoding="utf-8") for path in site.iterdir()]
+    assert all("more letters)" not in text and not re.search(r"<a [^>]*>((?!</a>).)*<a ", text) for text in texts)
+
+
+def test_modules_of_a_folder_are_listed_below_the_module_that_they_are_parts_of(library: Library) -> None:
+    (kernels,) = (chapter for chapter in CHAPTERS if chapter.slug == "kernels")
+    found = [[a.get("href", "") for a in item.iter("a")] for item in Pages(library, {}, {})._modules(kernels)]
+    named = ["ops.numpy_operations", "ops.numba_operations", "ops.torch_operations", "ops.cupy_operations"]
+    assert [links[0] for links in found] == [f"{name}.html" for name in named]
+    folders = [
+        {link.split(".")[1] for link in links[1:] if re.match(r"ops\.(cpu|numba|cuda)\.", link)} for links in found
+    ]
+    assert folders == [{"cpu"}, {"numba"}, set(), {"cuda"}]
 
 
 def test_every_page_is_reached_from_the_first(site: Path) -> None:
@@ -399,7 +413,7 @@ LOOK = Path(__file__).with_name("book_look.js")
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_browser_shows_it(dark: bool, site: Path, tmp_path: Path) -> None:
-    """Nothing is wider than a phone, prose stands beside code on a desktop, and the search finds."""
+    """Nothing is wider than a phone; on a desktop prose stands beside code, all of both is seen; the search finds."""
     names = (
         "index.html",
         "chapter-kernel.html",
@@ -420,6 +434,7 @@ def test_a_browser_shows_it(dark: bool, site: Path, tmp_path: Path) -> None:
         rows, beside = frame["beside"]
         assert (rows > 0) == name.startswith(("diffusion", "ops"))
         assert beside == (rows if width == 1280 else 0)
+        assert width == 390 or not frame["cut"], name
         assert frame["contrast"] >= 4.5, (name, frame["faintest"])
         if name == "index.html":
             process = "diffusion.process.html#GaussianProcess.q_sample"
@@ -431,8 +446,10 @@ def test_a_browser_shows_it(dark: bool, site: Path, tmp_path: Path) -> None:
 def test_no_script_fails_on_any_page(site: Path, tmp_path: Path) -> None:
     """A browser has nothing to complain of, policies included, however many pages it opens."""
     frames = "".join(f'<iframe src="{path.as_uri()}"></iframe>' for path in sorted(site.iterdir()))
-    (tmp_path / "all.html").write_text(f"<!doctype html>{frames}<script>console.error('told')</script>")
-    said = browsed(tmp_path / "all.html", tmp_path, "--enable-logging=stderr").stderr
-    lines = [line for line in said.split("\n") if "CONSOLE" in line]
+    script = "console.error('told'); addEventListener('load', () => { document.title = `${frames.length} loaded`; });"
+    (tmp_path / "all.html").write_text(f"<!doctype html>{frames}<script>{script}</script>")
+    done = browsed(tmp_path / "all.html", tmp_path, "--enable-logging=stderr")
+    assert f"<title>{len([*site.iterdir()])} loaded</title>" in done.stdout
+    lines = [line for line in done.stderr.split("\n") if "CONSOLE" in line]
     assert len(lines) == 1, lines
     assert "told" in lines[0]

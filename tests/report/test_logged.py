@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyddpm.errors import ConfigError, DataError
+from tinyddpm.figures.terminal import text_chart
 from tinyddpm.report.metrics import charts, last, lowest, read_metrics, run_names, smoothed
 
 
@@ -100,6 +102,36 @@ def test_last_and_lowest() -> None:
     assert lowest(curve) == (10, 1.0)
 
 
+def test_names_of_metrics_are_shown_and_not_obeyed(tmp_path: Path) -> None:
+    """A lone surrogate, which no terminal can be sent, among them."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "a\\ud800\\u001b[2J": 1}\n{"step": 2, "' + "x" * 100 + '": 2}\n')
+    (first, second) = read_metrics(path).curves
+    assert first == "a\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}[2J"
+    assert len(second) == 60
+
+
+def test_values_that_no_chart_holds_are_left_out_or_0(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 1e301}\n{"step": 2, "loss": 1e-320}\n{"step": 3, "loss": 1e299}\n')
+    found = read_metrics(path)
+    assert (found.curves["loss"], found.unread) == (([2, 3], [0.0, 1e299]), 1)
+    text_chart(charts({"a": found.curves})[0])
+
+
+def test_no_run_is_left_out_for_its_long_name() -> None:
+    """Names that are cut stay apart: at their ends, and by numbers where they differ nowhere else."""
+    long = "x" * 80
+    for folders in (
+        [f"{long}-1", f"{long}-2"],
+        [f"{long}/a/run", f"{long}/b/run"],
+        [f"{long}1{long}", f"{long}2{long}"],
+    ):
+        runs = run_names([Path(folder) for folder in (*folders, folders[0])])
+        assert [*runs.values()] == [Path(folder) for folder in folders]
+    assert [*runs] == [f"{long[:29]}…{long[:30]}", f"{long[:29]}…{long[:30]} (2)"]
+
+
 def test_runs_are_named_by_their_folders(tmp_path: Path) -> None:
     """By their paths where two have one name; without what a terminal would act on, and not for ever."""
     one, two, three = tmp_path / "a" / "run", tmp_path / "b" / "run", tmp_path / "c"
@@ -110,5 +142,7 @@ def test_runs_are_named_by_their_folders(tmp_path: Path) -> None:
     (name,) = run_names([tmp_path / f"\x1b[31mred\n{'x' * 100}"])
     assert name.startswith("�[31mred�xxx")
     assert len(name) == 60
+    os.symlink("loop", tmp_path / "loop")
+    assert list(run_names([tmp_path / "loop"])) == ["loop"]
     with pytest.raises(ConfigError, match="7 runs in one chart: give 1 to 6"):
         run_names([Path(str(i)) for i in range(7)])

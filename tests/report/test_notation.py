@@ -82,12 +82,13 @@ def test_what_is_not_of_the_notation_is_refused(formula: str) -> None:
         ("y = x keep / (1 − rate), whose mean", ["y=xkeep/(1−rate)"]),
         ("times 1000/T, by 1 − βᵏ of kh·kw·C numbers", ["1000/T", "1−βk", "kh·kw·C"]),
         (
-            "With P(x), ceil(size / stride) is dz/dtime, 2³¹ or √2",
-            ["P(x)", "ceil(size/stride)", "dz/dtime", "231", "2"],
+            "With P(x) from N(0, I), ceil(size / stride) is dz/dtime, 2³¹ or √2",
+            ["P(x)", "N(0,I)", "ceil(size/stride)", "dz/dtime", "231", "2"],
         ),
         ("a sum and/or a rate -> (N, *sample_shape), a 3×3 one of 32 × 32 numbers; −1 = the sum", ["N"]),
         ("35.7 M parameters of M, in 4 C", ["M", "C"]),
         ("Words, e.g. these: as in NumPy 2.4 or `a`", []),
+        ("with B (DDPM, appendix B), batch_size, x_t and max_beta", ["B", "xt"]),
     ],
 )
 def test_formulas_are_found_in_sentences(text: str, found: list[str]) -> None:
@@ -113,7 +114,8 @@ CORE = {
     ("diffusion.parametrisation", "edm"): ["c_in", "= 1 / √(s² + sigma_data²)"],
     ("diffusion.flow", ""): [
         "dx̄/ds = eps(x, t)",
-        "log p̄_0(x̄_0) = log p̄_T(x̄_T) + ∫ tr(∂eps/∂x̄) ds = log p̄_T(x̄_T) + ∫ tr(s ∂eps/∂x̄) d log s",
+        "log p̄_0(x̄_0) = log p̄_T(x̄_T) + ∫ tr(∂eps/∂x̄) ds",
+        "= log p̄_T(x̄_T) + ∫ tr(s ∂eps/∂x̄) d log s",
     ],
     ("samplers.implicit", "ddim"): [
         "x_prev = √alpha_bar_prev x_0 + √(1 − alpha_bar_prev − σ²) eps + σ z",

@@ -15,8 +15,9 @@ from tinyddpm.backend import load_backend
 from tinyddpm.diffusion.denoiser import Prediction
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
-from tinyddpm.errors import ConfigError
+from tinyddpm.errors import ConfigError, TinyDDPMError
 from tinyddpm.samplers import (
+    Step,
     ddim,
     ddim_encode,
     dpmpp_2m,
@@ -264,11 +265,23 @@ def test_samplers_have_their_names_in_the_package() -> None:
             assert offered is registry.load("samplers", entry.name)
 
 
-def test_what_a_sampler_yields_must_be_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    def plain(process: Any, denoiser: Any, x: Floats, pairs: Any, noise: Any) -> Any:
-        yield 0, x, x
-
+@pytest.mark.parametrize(
+    ("plain", "line"),
+    [
+        (lambda p, d, x, pairs, noise: iter([(0, x, x)]), r"yields a tuple: make it yield Step\(t, x, x_0\)"),
+        (lambda p, d, x, pairs, noise: x, r"returns a ndarray: make it yield Step\(t, x, x_0\)"),
+        (
+            lambda p, d, x, pairs, noise: iter([Step(0, x[:, :1], x)]),
+            r"yields float64 of shape \(16, 1\) for float64 of shape \(16, 2\): make it keep both",
+        ),
+        (
+            lambda p, d, x, pairs, noise: iter([Step(0, x.astype(np.float32), x)]),
+            r"yields float32 of shape \(16, 2\) for float64 of shape \(16, 2\): make it keep both",
+        ),
+        (lambda p, x: iter(()), r"cannot be called with the 5 arguments .*: its signature is \(p, x\)"),
+    ],
+)
+def test_a_sampler_without_the_contract_is_named(plain: Any, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "load", lambda group, name: plain)
-    steps = make_sampler("plain")(PROCESS, DENOISER, X, [(999, -1)], refused)
-    with pytest.raises(ConfigError, match=r"^sampler 'plain' yields a tuple: make it yield Step\(t, x, x_0\)$"):
-        next(steps)
+    with pytest.raises(TinyDDPMError, match=f"^sampler 'plain' {line}$"):
+        next(make_sampler("plain")(PROCESS, DENOISER, X, [(999, -1)], refused))

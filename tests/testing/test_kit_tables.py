@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +35,13 @@ def test_options_are_passed_on() -> None:
     check_rate("inverse-sqrt", after=3)
     check_weighting("p2", k=2.0, gamma=0.5)
     check_spacing("karras", rho=1.0)
+
+
+@pytest.mark.slow
+def test_a_kit_without_assertions_is_refused() -> None:
+    """Under -O Python leaves them out, and whatever is checked would pass."""
+    done = subprocess.run([sys.executable, "-O", "-c", "import tinyddpm.testing"], capture_output=True, text=True)
+    assert done.stderr.endswith("every plugin would pass: start it without -O or PYTHONOPTIMIZE\n")
 
 
 def even(alpha_bar: HostArray, predict: str) -> HostArray:

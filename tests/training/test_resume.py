@@ -147,6 +147,7 @@ def test_a_setting_that_is_given_as_it_was_changes_nothing(run: Path, tmp_path: 
 
 def test_what_is_no_setting_is_refused(run: Path) -> None:
     assert "so --out, --preset cannot be given with it" in train_fails("--resume", run, "--out", "x", "--preset", "toy")
+    assert "so TINYDDPM_OUT cannot be given with it" in train_fails("--resume", run, env={"TINYDDPM_OUT": "x"})
 
 
 @pytest.mark.parametrize(
@@ -212,6 +213,14 @@ def test_a_run_goes_on_from_what_it_kept(run: Path, tmp_path: Path) -> None:
     (folder / "checkpoint.h5").unlink()
     resume(folder / "checkpoint-0000002.h5", Progress(StringIO()))
     assert loaded(folder).weights.tobytes() == loaded(run).weights.tobytes()
+
+
+def test_a_run_that_went_on_from_what_it_kept_is_named_by_its_folder(run: Path, tmp_path: Path) -> None:
+    """Where it went on to is there, and not in the checkpoint that it went on from."""
+    folder = copied(run, tmp_path / "run")
+    for earlier in (f"{folder}@4", folder / "checkpoint-0000002.h5"):
+        assert f"trained 6 steps: {folder}\n" in says("train", "--resume", earlier)
+        assert tinyddpm.resume(earlier, progress=False).step == 6
 
 
 def test_the_best_is_of_the_least_validation_loss(tmp_path: Path) -> None:

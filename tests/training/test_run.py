@@ -6,6 +6,7 @@ import errno
 import hashlib
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,15 @@ from filelock import FileLock
 from helpers.runs import POINTS, assert_same_arrays, config, loaded, losses, quiet
 from tinyddpm.backend import load_backend
 from tinyddpm.data.base import ArrayDataset
-from tinyddpm.errors import CheckpointError, ConfigError, DataError, DrawingError, SumLostError, TrainingError
+from tinyddpm.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DrawingError,
+    OutOfMemoryError,
+    SumLostError,
+    TrainingError,
+)
 from tinyddpm.figures.marks import read_mark
 from tinyddpm.files import unused
 from tinyddpm.model.config import Config
@@ -234,6 +243,25 @@ def test_a_disk_that_fills_up_costs_no_step(what: str, tmp_path: Path, monkeypat
     assert_same_arrays(loaded(folder), loaded(tmp_path / "straight"))
 
 
+def test_a_folder_that_is_removed_costs_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was trained is saved in a new one, from which the run goes on as if nothing had happened."""
+    start(POINTS, NUMPY, tmp_path / "straight", quiet())
+    folder, step = tmp_path / "removed", Trainer.train_step
+
+    def removing(trainer: Trainer) -> StepResult:
+        if trainer.step == 6:
+            shutil.rmtree(folder)
+        return step(trainer)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "train_step", removing)
+        with pytest.raises(DataError, match=r"No such file or directory; all 8 steps are saved: go on with --resume"):
+            start(POINTS, NUMPY, folder, quiet())
+    assert loaded(folder).step == 8
+    assert resume(folder, quiet()).complete
+    assert_same_arrays(loaded(folder), loaded(tmp_path / "straight"))
+
+
 def test_what_is_saved_already_is_not_saved_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the disk is full just after the save of that step."""
     saved: list[int] = []
@@ -246,6 +274,20 @@ def test_what_is_saved_already_is_not_saved_again(tmp_path: Path, monkeypatch: p
     with pytest.raises(DataError, match="all 6 steps are saved"):
         start(config(POINTS, save_every=3), NUMPY, tmp_path, quiet())
     assert saved == [3, 6]
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("out of memory on X"), MemoryError("out of memory for Y")])
+def test_memory_that_does_not_suffice_for_a_picture_costs_no_step(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def large(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(pictures_module, "draw", large)
+    line = rf"out of memory (on X|for Y); all 6 steps are saved: go on with --resume {re.escape(str(tmp_path))}$"
+    with pytest.raises(OutOfMemoryError, match=line):
+        start(POINTS, NUMPY, tmp_path, quiet())
+    assert loaded(tmp_path).step == 6
 
 
 @pytest.mark.parametrize("step", [0, 6])

@@ -227,6 +227,17 @@ def test_signals_wait_while_saving(acted: list[signal.Signals]) -> None:
         assert acted == [signal.SIGINT]
 
 
+def test_a_signal_that_a_host_program_handles_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its handler is none of Python's: `getsignal` has none to put back."""
+    before = signal.getsignal(signal.SIGTERM)
+    known = signal.getsignal
+    monkeypatch.setattr(signal, "getsignal", lambda number: None if number == signal.SIGTERM else known(number))
+    with interruptible() as interrupt:
+        assert known(signal.SIGTERM) == before
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt.signal == signal.SIGINT
+
+
 def test_outside_the_main_thread_signals_are_left_alone() -> None:
     """Where Python lets nobody catch them; the caller's own interrupt is yielded all the same."""
     given, before = Interrupt(), [signal.getsignal(number) for number in SIGNALS]

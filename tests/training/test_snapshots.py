@@ -244,10 +244,13 @@ def test_other_commands_take_what_is_made(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lengths", "line"),
     [
-        ("0.03:a", "is no range: write FIRST:LAST or FIRST:LAST:COUNT"),
+        ("0.03:a", "is no range of 2 to 1000: write FIRST:LAST or FIRST:LAST:COUNT"),
         ("0.03:0.2:1", "is no range"),
+        ("0.03:0.2:1001", "is no range"),
         ("0.03:0.2:3:4", "is no range"),
-        ("0.03:0.5", "give numbers above 0 and up to 0.288"),
+        ("0.03:0.5", "give numbers from 0.0001 to 0.288"),
+        ("0.00009", "give numbers from 0.0001 to 0.288"),
+        ("1e-300", "give numbers from 0.0001 to 0.288"),
         ("", "--lengths names none"),
     ],
 )

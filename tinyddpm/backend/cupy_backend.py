@@ -68,6 +68,7 @@ class CupyBackend(Backend):
         self._modules: dict[tuple[str, tuple[str, ...]], Any] = {}
         self._graph = graph
         self._most_held = 0
+        self._uploading: list[np.ndarray[Any, Any]] = []
         # No one else may use a graph's memory. All graphs share this pool, since they are replayed one at a time.
         self._graph_memory = self._cupy.cuda.MemoryPool()
         with self.device:
@@ -88,6 +89,7 @@ class CupyBackend(Backend):
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
         """Return a host copy of `array`."""
         host: np.ndarray[Any, Any] = self._cupy.asnumpy(array)
+        self._uploading.clear()
         return host
 
     def captured(self, function: Function) -> Function:
@@ -120,8 +122,9 @@ class CupyBackend(Backend):
         return buffer
 
     def upload(self, array: Array, values: np.ndarray[Any, Any]) -> None:
-        """Write host values into an array, in order with the launches."""
+        """Write host values into an array, in order with the launches; they are kept until the GPU has read them."""
         array.set(values)
+        self._uploading.append(values)
 
     @contextmanager
     def _context(self) -> Iterator[None]:
@@ -132,6 +135,7 @@ class CupyBackend(Backend):
     def synchronize(self) -> None:
         """Wait until the GPU has finished all work."""
         self.device.synchronize()
+        self._uploading.clear()
 
     def peak_memory(self) -> int:
         """Return the peak of the GPU's memory held by CuPy's pool and the graphs' pool, in bytes."""

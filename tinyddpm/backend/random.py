@@ -106,10 +106,10 @@ class Random:
 
         Box and Muller, "A note on the generation of random normal deviates" (1958): for u, v uniform over (0, 1),
 
-            z_0 = sqrt(-2 ln u) cos(2 pi v),  z_1 = sqrt(-2 ln u) sin(2 pi v)
+            z_0 = √(−2 ln u) cos(2π v),   z_1 = √(−2 ln u) sin(2π v)
 
         are independent and normal. From words a, b: u = (a + 1/2) / 2**32, which is never 0, and v = b / 2**32, so that
-        |z| <= sqrt(66 ln 2) = 6.764, which a true normal exceeds once in 7e10. Computed in float64 and rounded once at
+        |z| ≤ √(66 ln 2) = 6.764, which a true normal exceeds once in 7e10. Computed in float64 and rounded once at
         the end, so that backends whose logarithms and cosines differ in the last place give the same float32.
         """
         xp = self.xp

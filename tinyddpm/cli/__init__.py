@@ -15,6 +15,7 @@ import click
 from tinyddpm import __version__, registry
 from tinyddpm.cli.options import ENV_PREFIX
 from tinyddpm.cli.output import line_of, say
+from tinyddpm.cli.ranks import told_to_ranks
 from tinyddpm.distributed.launch import launched
 from tinyddpm.errors import RegistryError, TinyDDPMError, TinyDDPMWarning, shown, unknown
 
@@ -47,11 +48,18 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command's name, the command and its arguments. The error for an unknown name says the nearest."""
+        """Return the command's name, the command and its arguments. The error for an unknown name says the nearest.
+
+        Variables that no option reads are refused here, before the command's own options are read.
+        """
         names = self.list_commands(ctx)
         if args and args[0] not in names and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise click.UsageError(unknown("command", args[0], names), ctx)
-        return super().resolve_command(ctx, args)
+        name, command, args = super().resolve_command(ctx, args)
+        if command and not ctx.resilient_parsing:
+            with told_to_ranks(command, args):
+                self._check_environment(ctx)
+        return name, command, args
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -63,7 +71,6 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; an error that a user can act on becomes one line and exit code 1, a warning a note."""
         with _in_one_line(), warnings.catch_warnings():
-            self._check_environment(ctx)
             warnings.showwarning = _note
             return super().invoke(ctx)
 
@@ -95,7 +102,7 @@ def _in_one_line() -> Iterator[None]:
         if line is None:
             raise
         raise click.ClickException(line) from error
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):  # Abort by a command that another one calls, as `book` does `figure`
         _interrupted()
 
 

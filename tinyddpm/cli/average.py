@@ -12,8 +12,8 @@ from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.averages import lengths_of, name_of
 
-COUNT = 10
-"""Number of lengths in a range that does not say how many."""
+COUNT, MOST = 10, 1000
+"""Number of lengths in a range that does not say how many, and the most of a range."""
 
 POOR = 0.05
 """Fit error above which a note says how to get a smaller one."""
@@ -75,13 +75,13 @@ def _lengths(text: str) -> tuple[float, ...]:
         return _some(text)
     try:
         last, count = float(others[0]), int(others[1]) if len(others) > 1 else COUNT
-        if len(others) > 2 or count < 2:
+        if len(others) > 2 or not 2 <= count <= MOST:
             raise ValueError(text)
         step = (last - float(first)) / (count - 1)
         return _some(",".join(f"{float(first) + number * step:.4g}" for number in range(count)))
     except ValueError as error:
         raise ConfigError(
-            f"--lengths {text} is no range: write FIRST:LAST or FIRST:LAST:COUNT, such as 0.02:0.2:10"
+            f"--lengths {text} is no range of 2 to {MOST}: write FIRST:LAST or FIRST:LAST:COUNT, such as 0.02:0.2:10"
         ) from error
 
 

@@ -42,7 +42,7 @@ from tinyddpm.model.config import Config
 @option("--link", metavar="BANDWIDTH,LATENCY", help="The network between ranks, such as 50GB/s,3us.", group="Ranks")
 @option(
     "--compute-ms",
-    type=click.FloatRange(0, min_open=True),
+    type=float,
     help="Milliseconds of a step of --batch-size on one rank alone; measured here if not given.",
     group="Ranks",
 )
@@ -67,12 +67,12 @@ def bench(
     assignments: tuple[str, ...],
     **values: Any,
 ) -> None:
-    """Measure how fast a network trains and samples here, and which operations take the time.
+    """Measure how fast a network trains and samples on this machine.
 
-    The samples are noise; no file is read or written. Training and denoising steps are those of `train` and `sample`.
-    Each contestant runs in a process of its own. The backends of this library take turns; with --peer, so does one
-    contestant of the peer after the other. Ctrl-C then ends the comparison early, and reports the contestants that are
-    complete.
+    It also says which operations take the time. The samples are noise; no file is read or written. Training and
+    denoising steps are those of `train` and `sample`. Each contestant runs in a process of its own. The backends of
+    this library take turns; with --peer, so does one contestant of the peer after the other. Ctrl-C then ends the
+    comparison early, and reports the contestants that are complete.
 
     With --ranks, predict the time of a training step on many machines or GPUs, each with a batch of --batch-size,
     under the settings --shard and --sums.
@@ -135,6 +135,8 @@ def _foretell(
         )
     if parameters is not None and compute_ms is None:
         raise ConfigError("--parameters is for a network that is not measured here: give --compute-ms too")
+    if compute_ms is not None and not 1e-6 <= compute_ms <= 1e12:
+        raise ConfigError(f"--compute-ms is {compute_ms:g}: give milliseconds, from 1e-6 to 1e12")
     numbers, joined = parse_ranks(ranks), parse_link(link)
     measured, how = list[float](), "given"
     if parameters is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tinyddpm.cli.completion import FilePath
 from tinyddpm.cli.options import GroupedCommand, option
 from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError, TinyDDPMError
@@ -24,27 +25,29 @@ NO_RUN = "This figure needs a trained model: `tinyddpm book --run RUN`."
     "--run",
     "checkpoint",
     metavar="RUN",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="A checkpoint, or a run folder, for the figures of a trained model.",
     group="Figures",
 )
 @option("--no-figures", is_flag=True, help="Leave all figures out.", group="Figures")
 @option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     default=Path("site"),
     show_default=True,
     help="The folder to write the pages to.",
     group="Output",
 )
 def book(checkpoint: Path | None, no_figures: bool, out: Path) -> None:
-    """Write the annotated source as HTML: prose and equations from docstrings and comments, beside the code.
+    """Write the annotated source as HTML pages.
 
-    Open index.html in the folder. It has chapters in reading order, a table from the papers' equations to the lines
-    that implement them, all parts with their options, an index and a search. It needs no network and no server.
+    Open index.html in the folder. Prose and equations, from docstrings and comments, stand beside the code. There are
+    chapters in reading order, a table from the papers' equations to the lines that implement them, all parts with their
+    options, an index and a search. It needs no network and no server.
     """
     from tempfile import TemporaryDirectory
 
+    from tinyddpm.files import check_folder
     from tinyddpm.progress import Progress
     from tinyddpm.report.book.build import draw_pictures, write_book
     from tinyddpm.report.book.guide import require_markdown
@@ -52,6 +55,7 @@ def book(checkpoint: Path | None, no_figures: bool, out: Path) -> None:
     require_markdown()
     if checkpoint is not None and no_figures:
         raise ConfigError(f"--run {checkpoint} is for figures, and --no-figures leaves them out: give one of the two")
+    check_folder(out)
     progress = Progress()
     with TemporaryDirectory() as folder:
         pictures = {} if no_figures else draw_pictures(_Drawer(checkpoint), Path(folder), progress.update)

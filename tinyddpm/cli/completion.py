@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -46,11 +47,21 @@ class Named(click.types.StringParamType):
         return [CompletionItem(incomplete, type="file"), *found] if self._path else found
 
 
-class RunPath(click.Path):
-    """The type of the path of a checkpoint or a run folder; RUN@best and RUN@STEP are checkpoints that RUN keeps."""
+class FilePath(click.Path):
+    """The type of the path of a file or folder. It may begin with `~`, which shells do not replace in `--out=~/a`."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """Return the path, with the home folder in the place of `~`."""
+        return super().convert(os.path.expanduser(value), param, ctx)
+
+
+class RunPath(FilePath):
+    """The type of the path of a checkpoint or a run folder; RUN@best and RUN@STEP are checkpoints that RUN keeps."""
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return a request for paths, then the run folders, or after an @ the checkpoints, that begin so."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tinyddpm.cli.completion import RunPath
+from tinyddpm.cli.completion import FilePath, RunPath
 from tinyddpm.cli.options import GroupedCommand, GroupedOption, argument, option
 from tinyddpm.cli.sample import sample
 from tinyddpm.errors import ConfigError
@@ -28,7 +28,7 @@ have the size that the model enlarges, unless --fit resizes it."""
 
 @click.group(epilog=IMAGES)
 def edit() -> None:
-    """Edit images with a trained model: interpolate between two, redraw, inpaint or enlarge them."""
+    """Edit images: interpolate between two, redraw, inpaint, enlarge."""
 
 
 @edit.command(cls=GroupedCommand, epilog=IMAGES, short_help="Interpolate between two images, prompts or classes.")
@@ -158,7 +158,7 @@ def from_(images: tuple[str, ...], strength: float, number: int, **given: Any) -
 @argument("images", "A file, or DATA:NUMBER such as digits:12.", metavar="IMAGE...", nargs=-1, required=True)
 @option(
     "--mask",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     required=True,
     help="An image of the same size: white where to paint, black where to keep the image.",
     group="Edit",
@@ -273,7 +273,7 @@ SHARED = [
         group="Edit",
         env=False,
     ),
-    GroupedOption(["--out"], type=click.Path(path_type=Path), help="Folder; edits if not given.", group="Output"),
+    GroupedOption(["--out"], type=FilePath(), help="Folder; edits if not given.", group="Output"),
     *(
         given
         for given in sample.params

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from tinyddpm.backend import Array, Purpose
 from tinyddpm.cli.output import say
-from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, refuse_full, wish_of
-from tinyddpm.conditions import Asked, Known, count, in_turn, some
+from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, refuse_full, wish_of, wished_in_turn
+from tinyddpm.conditions import Asked, Known, count, some
 from tinyddpm.data import open_dataset
 from tinyddpm.data.base import ArrayDataset, Dataset
 from tinyddpm.data.image_files import SUFFIXES, decode_image
@@ -103,7 +103,8 @@ class Editor:
         self.backend = self.model.backend
         if not (self.model.is_image and is_drawable(self.model.sample_shape)):
             raise ConfigError(f"{checkpoint} draws samples of shape {self.model.sample_shape}: edit is for images")
-        refuse_full(out)
+        self.out = out or unused(Path("edits"))
+        refuse_full(self.out)
         self.sampling = chosen_sampling(
             self.model.config, assignments, spacing, spacing_assignments,
             name=sampler, steps=sample_steps, threshold=threshold, percentile=percentile,
@@ -115,7 +116,7 @@ class Editor:
         self.seed, self.random = seed, self.backend.random(seed)
         self.wish = wish_of(self.model, classes, prompts, prompts_file, embeddings)
         self.embeddings, self.batch_size, self.fit = embeddings, batch_size, fit
-        self.out, self.singles, self.npz = out, singles, npz
+        self.singles, self.npz = singles, npz
 
     def denoiser(self, asked: Known) -> Denoiser:
         """Return the guided and thresholded denoiser for a batch of samples, conditioned on the rows of `asked`."""
@@ -253,7 +254,7 @@ class Editor:
                 f"the model draws by class ({', '.join(self.model.classes[:3])}, …): "
                 "give the classes of the images with --labels"
             )
-        return in_turn(self.model.condition.asked(self.wish), np.arange(len(pictures)))
+        return wished_in_turn(self.model, self.wish, np.arange(len(pictures)))
 
     def two_wishes(self) -> Known:
         """Return the two conditions that the user wishes, to interpolate between, as two rows.
@@ -366,8 +367,7 @@ class Editor:
             edit={key: value for key, value in options.items() if value is not None},
             embeddings=self.embeddings,
         )
-        folder = self.out or unused(Path("edits"))
-        files = []
+        folder, files = self.out, []
         if self.npz:
             files.append(folder / "edits.npz")
             save_npz(files[-1], results, mark=mark)

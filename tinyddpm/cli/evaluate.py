@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tinyddpm.cli.completion import Named, RunPath
+from tinyddpm.cli.completion import FilePath, Named, RunPath
 from tinyddpm.cli.nll import nll
-from tinyddpm.cli.options import GroupedCommand, argument, command_mark, option, parse_assignments
+from tinyddpm.cli.options import argument, command_mark, option, parse_assignments
 from tinyddpm.cli.output import say
-from tinyddpm.cli.ranks import shared
+from tinyddpm.cli.ranks import SharedCommand, shared
 from tinyddpm.cli.sample import sample
 from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, keeping, open_model
 from tinyddpm.errors import ConfigError, DataError, unknown
@@ -35,7 +35,7 @@ VARIED = ("guidance", "steps", "sampler")
 """Keys that `--sweep` takes."""
 
 
-@click.command(cls=GroupedCommand, short_help="Measure how good a trained model's samples are.")
+@click.command(cls=SharedCommand, short_help="Measure how good a trained model's samples are.")
 @argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
 @option(
     "--training",
@@ -100,7 +100,7 @@ VARIED = ("guidance", "steps", "sampler")
 )
 @option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Folder for reports, pictures, and samples kept for the next time; evaluations beside the checkpoint if not"
     " given.",
     group="Output",
@@ -149,6 +149,7 @@ def evaluate(
     from tinyddpm.backend import load_backend
     from tinyddpm.cli.measurement import opened
     from tinyddpm.figures.marks import checkpoint_of
+    from tinyddpm.files import check_folder
     from tinyddpm.kept import Cache
     from tinyddpm.metrics.base import make_features
     from tinyddpm.metrics.evaluation import Evaluation, Subject
@@ -158,6 +159,9 @@ def evaluate(
 
     metrics = _metrics(metrics_names.split(",") if metrics_names else METRICS, metric_assignments)
     model, weights, loaded = open_model(checkpoint, raw, group=group, **machine)
+    folder = out or checkpoint_file(checkpoint).parent / "evaluations"
+    if group.first:
+        check_folder(folder)
     varied, values = _sweep(sweep)
     ways = []
     for value in values:
@@ -190,7 +194,6 @@ def evaluate(
     options |= parse_assignments(feature_assignments, depth=1)
     features = make_features(features_name, load_backend(machine["backend"], machine["device"]), **options)
     about = checkpoint_of(checkpoint, loaded, raw)
-    folder = out or checkpoint_file(checkpoint).parent / "evaluations"
     progress = Stoppable(group)
     evaluation = Evaluation(
         Subject(model, weights, about),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tinyddpm.cli.completion import Named, RunPath, runs
+from tinyddpm.cli.completion import FilePath, Named, RunPath, runs
 from tinyddpm.cli.options import GroupedCommand, argument, option
 from tinyddpm.cli.output import say
 from tinyddpm.cli.trained import refuse_full
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @click.command(cls=GroupedCommand)
 @argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
-@argument("out", "What to write: FILE.safetensors, FILE.npz, or a folder.", type=click.Path(path_type=Path))
+@argument("out", "What to write: FILE.safetensors, FILE.npz, or a folder.", type=FilePath())
 @option("--raw", is_flag=True, help="Use the weights as trained, not their average.", group="Weights")
 def export(checkpoint: Path, out: Path, raw: bool) -> None:
-    """Write the weights of CHECKPOINT in a format that other projects read.
+    """Write weights of CHECKPOINT in a format of other projects.
 
     FILE.safetensors or FILE.npz holds the weights alone, by the paths of the network's parameters. A folder holds a
     pipeline of diffusers: its U-Net and its scheduler.
@@ -47,8 +47,8 @@ def export(checkpoint: Path, out: Path, raw: bool) -> None:
 
 
 @click.command("import", cls=GroupedCommand)
-@argument("source", "What to read: FILE.safetensors, FILE.npz, FILE.pt, or a folder.", type=click.Path(path_type=Path))
-@option("--out", type=click.Path(path_type=Path), required=True, help="Run folder to write.", group="Output")
+@argument("source", "What to read: FILE.safetensors, FILE.npz, FILE.pt, or a folder.", type=FilePath())
+@option("--out", type=FilePath(), required=True, help="Run folder to write.", group="Output")
 @option(
     "--like",
     type=Named("presets", runs, path=True),
@@ -58,12 +58,12 @@ def export(checkpoint: Path, out: Path, raw: bool) -> None:
 @option("--flags", metavar="TEXT", help='Flags of the training of FILE.pt: "--image_size 32 …".', group="Weights")
 @option(
     "--trained",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="A second source of the same format, with the weights as trained; SOURCE then holds their average.",
     group="Weights",
 )
 def import_(source: Path, out: Path, like: str | None, flags: str | None, trained: Path | None) -> None:
-    """Make a run folder from SOURCE, which another project or `export` has written.
+    """Make a run of SOURCE, from another project or from `export`.
 
     FILE.safetensors and FILE.npz hold weights alone: --like names their network. FILE.pt is a checkpoint of
     improved-diffusion or guided-diffusion: --flags are the flags of model and diffusion that it was trained with. A

@@ -20,7 +20,9 @@ DRAWN = (".png", ".svg", ".gif", ".npz")
 
 @click.command(cls=GroupedCommand)
 @argument(
-    "what", "A checkpoint, a run folder, a preset, or a file that was drawn.", type=Named("presets", runs, path=True)
+    "what",
+    "A checkpoint, a run folder, a preset, or a PNG, SVG, GIF or NPZ file that tinyddpm drew.",
+    type=Named("presets", runs, path=True),
 )
 @option(
     "--json",
@@ -31,7 +33,7 @@ DRAWN = (".png", ".svg", ".gif", ".npz")
 )
 @option("--sha256", "hashed", is_flag=True, help="Also the checkpoint's hash: reads the whole file.", group="Output")
 def info(what: str, as_json: bool, hashed: bool) -> None:
-    """Describe WHAT: a checkpoint, a run folder, a preset, or a PNG, SVG, GIF or NPZ file that tinyddpm drew.
+    """Describe a run, a checkpoint, a preset, or how a file was made.
 
     A preset's name wins over a file of the same name; write ./NAME for the file.
     """

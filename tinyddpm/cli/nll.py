@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tinyddpm.cli.completion import OF_SETTINGS, RunPath
-from tinyddpm.cli.options import GroupedCommand, argument, cache_option, command_mark, option
+from tinyddpm.cli.completion import OF_SETTINGS, FilePath, RunPath
+from tinyddpm.cli.options import argument, cache_option, command_mark, option
 from tinyddpm.cli.output import say
-from tinyddpm.cli.ranks import shared
+from tinyddpm.cli.ranks import SharedCommand, shared
 from tinyddpm.cli.trained import machine_options, open_model, refuse_full
 from tinyddpm.errors import ConfigError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tinyddpm.model.model import Model
 
 
-@click.command(cls=GroupedCommand, short_help="Measure the likelihood of data under a trained model.")
+@click.command(cls=SharedCommand, short_help="Measure the likelihood of data under a trained model.")
 @argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
 @option("--data", type=OF_SETTINGS["data"], help="A data set's name or path; the run's own if not given.", group="Data")
 @option(
@@ -92,7 +92,7 @@ if TYPE_CHECKING:
 @option("--raw", is_flag=True, help="Use the weights as trained, not their average.", group="Estimate")
 @option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Folder for nll.json and, with the figures extra, nll.png.",
     group="Output",
 )
@@ -133,7 +133,7 @@ def nll(
     from tinyddpm.figures.marks import checkpoint_of
     from tinyddpm.progress import Progress, late
 
-    if group.first:
+    if out and group.first:
         refuse_full(out)
     if flow_steps and not flow:
         raise ConfigError("--flow-steps is for the probability flow: give --flow with it")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from tinyddpm import __version__
-from tinyddpm.cli.completion import OF_SETTINGS, Named
+from tinyddpm.cli.completion import OF_SETTINGS, FilePath, Named
 from tinyddpm.data import PATH_OPTIONS
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config, defaults_for, parse_toml, preset, read_toml, settings
@@ -122,9 +122,7 @@ def configuration_options(function: F) -> F:
             help="Start from these settings; `info PRESET` shows them.",
             group="Run",
         ),
-        option(
-            "--config", "config_file", type=click.Path(path_type=Path), help="A TOML file of settings.", group="Run"
-        ),
+        option("--config", "config_file", type=FilePath(), help="A TOML file of settings.", group="Run"),
         option(
             "--set",
             "assignments",

@@ -25,7 +25,7 @@ def line_of(error: BaseException) -> str | None:
     """Return the line of an error that a user can act on or the system raised; None for others and a closed pipe."""
     match error:
         case click.ClickException():
-            return shown(error.message)
+            return shown(error.format_message())
         case TinyDDPMError():
             return str(error)
         case MemoryError():

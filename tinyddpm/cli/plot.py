@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tinyddpm.cli.completion import RunPath
+from tinyddpm.cli.completion import FilePath, RunPath
 from tinyddpm.cli.options import GroupedCommand, argument, command_mark, option
 from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError, shown
@@ -32,18 +32,19 @@ if TYPE_CHECKING:
 @option("--follow", is_flag=True, help="Redraw the charts until the runs have ended, or Ctrl-C.", group="Charts")
 @option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Also draw the charts into this file, .png or .svg; needs the figures extra.",
     group="Output",
 )
 def plot(runs: tuple[Path, ...], metrics: str | None, follow: bool, out: Path | None) -> None:
-    """Draw the curves that RUNS, the folders of one or more runs, have logged so far.
+    """Draw the curves that RUNS have logged so far.
 
     Loss and gradient norm are smoothed over a twentieth of the logged values. The title of a chart shows the last value
     of each run. --follow waits on for a run that was killed. NO_COLOR=1 turns colours off.
     """
     from tinyddpm.figures.panels import draw_charts
     from tinyddpm.figures.style import check_figure
+    from tinyddpm.files import check_target
     from tinyddpm.report import screen
     from tinyddpm.report.metrics import charts, run_names, unread
 
@@ -55,6 +56,7 @@ def plot(runs: tuple[Path, ...], metrics: str | None, follow: bool, out: Path | 
         raise ConfigError("--follow draws on a terminal, but standard output is not one: leave it out")
     if out:
         check_figure(out)
+        check_target(out)
 
     def fitted(logged: Mapping[str, Logged], size: os.terminal_size) -> list[str]:
         lines = screen.drawn(logged, chosen, size, colour, fit=True)

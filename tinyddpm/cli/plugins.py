@@ -16,7 +16,7 @@ from tinyddpm.errors import RegistryError
 @click.command(cls=GroupedCommand)
 @option("--json", "as_json", is_flag=True, help="Print one JSON object: entries and warnings.", group="Output")
 def plugins(as_json: bool) -> None:
-    """List the registered parts of every kind, with the package that each comes from.
+    """List the parts of every kind, and the package of each.
 
     Each part is imported to see whether it works. The list says why a part is broken, and which package to install for
     a part that needs one. Unknown groups of entry points, tinyddpm.NAME, get a warning.

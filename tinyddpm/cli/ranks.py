@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
 from signal import SIGINT
@@ -13,16 +13,27 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tinyddpm.cli.options import option
+from tinyddpm.cli.options import GroupedCommand, option
 from tinyddpm.cli.output import line_of, say
 from tinyddpm.distributed.join import KINDS, join
 from tinyddpm.distributed.launch import launched
-from tinyddpm.errors import RankError
+from tinyddpm.errors import ConfigError, RankError, TinyDDPMError
 
 if TYPE_CHECKING:
     from tinyddpm.distributed.group import Group
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class SharedCommand(GroupedCommand):
+    """A command whose function is `shared`."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Parse the options; tell the other ranks if that fails."""
+        with told_to_ranks(self, args):
+            return super().make_context(info_name, list(args), parent, **extra)
 
 
 def shared(function: F) -> F:
@@ -44,6 +55,22 @@ def shared(function: F) -> F:
         help="How ranks of mpiexec, srun or torchrun communicate; auto: NCCL between GPUs, else MPI or Torch.",
         group="Ranks",
     )(command)  # type: ignore[return-value]
+
+
+@contextmanager
+def told_to_ranks(command: click.Command, args: Sequence[str]) -> Iterator[None]:
+    """Join the other ranks to tell them if the block, which reads what `command` was given, fails in this one.
+
+    They would wait for it: what fails may be given to one rank alone, as variables of its machine are.
+    """
+    try:
+        yield
+    except (click.ClickException, TinyDDPMError):
+        if launched().size == 1 or not isinstance(command, SharedCommand):
+            raise
+        known = command.make_context(command.name, list(args), resilient_parsing=True).params
+        with ranks(known.get("distributed") or "auto"):
+            raise
 
 
 @contextmanager
@@ -88,12 +115,12 @@ def _give_up(group: Group, error: BaseException) -> None:
     interrupted = isinstance(error, KeyboardInterrupt)
     line = "interrupted" if interrupted else line_of(error)
     launch = launched()
-    # Before the ranks have joined, the first one of each machine prints: their reasons may differ.
+    # Before ranks have joined, the first one of each machine prints what all may lack, and each what befell it alone.
     where = f"rank {launch.rank} ({place()}): " if group is ALONE else ""
     with suppress(OSError, ValueError):
         if line is None:
             traceback.print_exception(error, file=sys.__stderr__)
-        elif group.speaks if group is not ALONE else not launch.local_rank:
+        elif group.speaks if group is not ALONE else not (launch.local_rank and isinstance(error, ConfigError)):
             sys.stderr = sys.__stderr__  # `ranks` had closed it
             say(f"Error: {where}{line}", err=True)
     group.leave(None if isinstance(error, RankError) else line or f"{type(error).__name__}: {error}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tinyddpm.cli.completion import RunPath
+from tinyddpm.cli.completion import FilePath, RunPath
 from tinyddpm.cli.options import GroupedCommand, argument, option
 from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError
@@ -18,14 +18,14 @@ from tinyddpm.errors import ConfigError
     "--nll",
     "likelihoods",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="A report of `tinyddpm nll`, one for each run in their order; if not given, nll.json in the run's folder or in"
     " its folder nll.",
     group="Page",
 )
 @option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="File to write; report.html in the folder of the first run if not given.",
     group="Output",
 )

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tinyddpm.cli.completion import OF_SETTINGS, RunPath
-from tinyddpm.cli.options import GroupedCommand, argument, option
+from tinyddpm.cli.completion import OF_SETTINGS, FilePath, RunPath
+from tinyddpm.cli.options import argument, option
 from tinyddpm.cli.output import say
-from tinyddpm.cli.ranks import shared
+from tinyddpm.cli.ranks import SharedCommand, shared
 from tinyddpm.cli.trained import (
     chosen_guidance,
     chosen_sampling,
@@ -21,6 +21,7 @@ from tinyddpm.cli.trained import (
     open_model,
     refuse_full,
     wish_of,
+    wished_in_turn,
 )
 from tinyddpm.errors import ConfigError
 
@@ -39,9 +40,9 @@ KEPT = "kept"
 """Name of the folder, below that of the samples, that keeps finished samples until all are drawn."""
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=SharedCommand)
 @argument("checkpoint", "A checkpoint, or a run folder.", type=RunPath())
-@option("--out", type=click.Path(path_type=Path), help="Folder to write to; samples if not given.", group="Output")
+@option("--out", type=FilePath(), help="Folder to write to; samples if not given.", group="Output")
 @option("--singles", is_flag=True, help="Write every image as a PNG of its own.", group="Output")
 @option("--npz", is_flag=True, help="Write all samples into one .npz file: uint8 images, or points.", group="Output")
 @option("--gif", is_flag=True, help="Write the denoising as an animated GIF.", group="Output")
@@ -82,13 +83,13 @@ KEPT = "kept"
 @option(
     "--prompts",
     "prompts_file",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="A text file of captions, a line each.",
     group="Samples",
 )
 @option(
     "--embeddings",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="A file of tokens, .npz or HDF5, for a model trained with tokens of the same encoder.",
     group="Samples",
 )
@@ -203,13 +204,12 @@ def sample(
     group: Group,
     **machine: Any,
 ) -> None:
-    """Draw samples from CHECKPOINT, a file or a run folder, and write them as a grid.
+    """Draw samples from CHECKPOINT, and write them as a grid.
 
     Sample number i depends on --seed, and not on batch size or count.
     """
     import numpy as np
 
-    from tinyddpm.conditions import in_turn
     from tinyddpm.figures.marks import checkpoint_of, mark_of, samples_of
     from tinyddpm.figures.samples import write
     from tinyddpm.files import unused
@@ -225,8 +225,7 @@ def sample(
     )  # fmt: skip
     guidance = chosen_guidance(model.config, guide, scale, guide_assignments)
     numbers = np.arange(first, first + number)
-    turns = model.condition.asked(wish_of(model, classes, prompts, prompts_file, embeddings))
-    asked = in_turn(turns, numbers)
+    asked = wished_in_turn(model, wish_of(model, classes, prompts, prompts_file, embeddings), numbers)
     mark = mark_of(
         model,
         "tinyddpm sample",

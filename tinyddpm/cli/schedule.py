@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tinyddpm.cli.completion import OF_SETTINGS
+from tinyddpm.cli.completion import OF_SETTINGS, FilePath
 from tinyddpm.cli.options import GroupedCommand, argument, command_mark, option, parse_assignments
 from tinyddpm.cli.output import say
 
@@ -26,7 +26,7 @@ from tinyddpm.cli.output import say
 @option("--zero-terminal-snr", is_flag=True, help="Rescale schedules to end without any signal.", group="Schedule")
 @option(
     "--png",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Draw the schedules into this file; needs the figures extra.",
     group="Output",
 )
@@ -39,7 +39,7 @@ def schedule(
     png: Path | None,
     as_json: bool,
 ) -> None:
-    """Check and draw the noise schedules NAMES, or all registered ones.
+    """Check and draw noise schedules: NAMES, or all.
 
     Prints the share of the image that is left at the last step, the ranges of the signal-to-noise ratio and of the
     betas, and warnings of known faults of schedules.

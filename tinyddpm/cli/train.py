@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from tinyddpm.cli.completion import Named, RunPath
-from tinyddpm.cli.options import GroupedCommand, cache_option, configuration, configuration_options, option
+from tinyddpm.cli.completion import FilePath, Named, RunPath
+from tinyddpm.cli.options import cache_option, configuration, configuration_options, option
 from tinyddpm.cli.output import say
-from tinyddpm.cli.ranks import shared
+from tinyddpm.cli.ranks import SharedCommand, shared
 from tinyddpm.errors import ConfigError
 from tinyddpm.model.config import Config, settings
 
@@ -25,8 +25,8 @@ BESIDE = {"resume", "distributed", "no_cache"}
 """Options besides settings that may be given with --resume."""
 
 
-@click.command(cls=GroupedCommand)
-@option("--out", type=click.Path(path_type=Path), help="Folder of the run; runs/<data> if not given.", group="Run")
+@click.command(cls=SharedCommand)
+@option("--out", type=FilePath(), help="Folder of the run; runs/<data> if not given.", group="Run")
 @option("--resume", type=RunPath(), help="Continue the run in this folder where it stopped.", group="Run")
 @option(
     "--init-from",
@@ -93,7 +93,6 @@ def train(
     progress = Progress()
     if resume:
         outcome = resume_run(resume, progress, group=group, cache=not no_cache, **_changes(ctx))
-        folder = resume if resume.is_dir() else resume.parent
     else:
         if (init_raw or init_partly) and not init_from:
             raise ConfigError("--init-raw and --init-partly go with --init-from: say which run to start from")
@@ -110,11 +109,12 @@ def train(
         folder = group.broadcast(out or unused(Path("runs") / Path(config.data.source).stem))
         initial = Initial(init_from, init_raw, init_partly) if init_from else None
         outcome = start(config, backend, folder, progress, group=group, initial=initial, cache=not no_cache)
-    _tell(outcome, folder)
+    _tell(outcome)
 
 
-def _tell(outcome: Outcome, folder: Path) -> None:
+def _tell(outcome: Outcome) -> None:
     """Print how a run ended; exit with code 128 + signal if a signal stopped it."""
+    folder = outcome.folder
     if outcome.signal:
         command = f"sample {folder}" if outcome.pictures else f"train --resume {folder}"
         say(f"stopped at step {outcome.step} by {outcome.signal.name}; all is saved, go on with: tinyddpm {command}")
@@ -132,13 +132,15 @@ def _changes(ctx: click.Context) -> dict[str, Any]:
     Raises:
         ConfigError: an option is given that a resumed run does not take.
     """
-    given = {
-        str(parameter.name): parameter
-        for parameter in ctx.command.params
-        if ctx.get_parameter_source(str(parameter.name)) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
-    }
+    given: dict[str, str] = {}
+    for parameter in ctx.command.params:
+        match ctx.get_parameter_source(str(parameter.name)):
+            case ParameterSource.COMMANDLINE:
+                given[str(parameter.name)] = parameter.opts[0]
+            case ParameterSource.ENVIRONMENT:
+                given[str(parameter.name)] = str(parameter.envvar)
     known = {name for _, _, name, *_ in settings()}
-    others = sorted(given[name].opts[0] for name in given.keys() - known - BESIDE)
+    others = sorted(given[name] for name in given.keys() - known - BESIDE)
     if others:
         raise ConfigError(
             f"--resume keeps the settings of its run, so {', '.join(others)} cannot be given with it; to start a new"

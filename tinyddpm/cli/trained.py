@@ -14,11 +14,14 @@ from tinyddpm.cli.completion import OF_SETTINGS
 from tinyddpm.cli.options import option, parse_assignments
 from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError, DataError
-from tinyddpm.files import check_file
+from tinyddpm.files import check_file, check_folder
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from tinyddpm.backend import Array
-    from tinyddpm.conditions import Wish
+    from tinyddpm.conditions import Asked, Wish
     from tinyddpm.distributed.group import Group
     from tinyddpm.model.checkpoint import Checkpoint
     from tinyddpm.model.config import Config
@@ -119,8 +122,8 @@ def chosen_guidance(
         assignments: its other options, `KEY=VALUE`.
     """
     changes: dict[str, Any] = {} if scale is None else {"scale": scale}
-    if guide or (scale is not None and config.guidance.name == "none"):
-        changes["name"] = guide or "cfg"
+    if guide is not None or (scale is not None and config.guidance.name == "none"):
+        changes["name"] = "cfg" if guide is None else guide
     changes |= parse_assignments(assignments, depth=1)
     return config.updated({"guidance": changes}, "options").guidance
 
@@ -152,6 +155,19 @@ def wish_of(
     labels = None if classes is None else class_numbers(model.classes, class_names(model.classes, _unicode(classes)))
     captions = [*map(_unicode, prompts), *(_lines(prompts_file) if prompts_file else ())]
     return Wish(labels, captions or None, open_tokens(embeddings) if embeddings else None)
+
+
+def wished_in_turn(model: Model, wish: Wish, numbers: NDArray[np.int64]) -> Asked:
+    """Return the condition of the samples with these numbers, (n,): the wishes in turn, or else what the model draws.
+
+    Print a note if there are more wishes than samples.
+    """
+    from tinyddpm.conditions import count, in_turn
+
+    turns = model.condition.asked(wish)
+    if wish.said and len(numbers) < count(turns):
+        say(f"note: of {count(turns)} classes or prompts only {len(numbers)} are drawn", err=True)
+    return in_turn(turns, numbers)
 
 
 def _unicode(text: str) -> str:
@@ -203,7 +219,13 @@ def keeping(progress: Stoppable, kept: Callable[[], str]) -> Iterator[None]:
         raise DataError(f"{error}; {kept()}") from error
 
 
-def refuse_full(folder: Path | None) -> None:
-    """Raise ConfigError if `folder`, which a command is to write to, is not empty."""
-    if folder and folder.is_dir() and any(folder.iterdir()):
+def refuse_full(folder: Path) -> None:
+    """Check that a folder, which a command is to write to, is empty or new.
+
+    Raises:
+        ConfigError: it is not.
+        DataError: it cannot be written.
+    """
+    check_folder(folder)
+    if folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty: choose another folder with --out")

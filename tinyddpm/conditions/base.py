@@ -183,13 +183,14 @@ class Conditioned:
     Args:
         network: the network, which receives the condition's `Told`.
         condition: makes the `Told` of the columns.
+        name: name of the network in error messages.
 
     Attributes:
         parameters: those of both; parameters whose paths begin with the same folder are adjacent.
     """
 
-    def __init__(self, network: Network, condition: Telling) -> None:
-        self._network, self._condition = network, condition
+    def __init__(self, network: Network, condition: Telling, name: str = "given") -> None:
+        self._network, self._condition, self._name = network, condition, name
         folders: dict[str, list[Parameter]] = {}
         for parameter in (*network.parameters, *condition.parameters):
             folders.setdefault(parameter.path.partition("/")[0], []).append(parameter)
@@ -198,9 +199,18 @@ class Conditioned:
     def forward(
         self, ops: Operations, w: Weights, x: Array, t: Array, given: Given, noise: DropoutNoise | None = None
     ) -> tuple[Array, Saved]:
-        """Return the prediction, and the residuals of both (None when `ops.training` is False); see `Network`."""
+        """Return the prediction, and the residuals of both (None when `ops.training` is False); see `Network`.
+
+        Raises:
+            ConfigError: the network returns another type than x's, or another shape apart from the channels.
+        """
         told, saved_condition = self._condition.forward(ops, w, given)
         out, saved = self._network.forward(ops, w, x, t, told, noise)
+        if out.shape[:-1] != x.shape[:-1] or out.dtype != x.dtype:  # it might be trained without a word
+            raise ConfigError(
+                f"network {self._name!r} with its condition returns {out.dtype} of shape {tuple(out.shape)} for"
+                f" {x.dtype} of shape {tuple(x.shape)}: make it keep the type and all axes but the last"
+            )
         return out, (saved, saved_condition) if ops.training else None
 
     def backward(self, saved: Saved, dw: Gradients, dout: Array) -> Array:
@@ -221,6 +231,8 @@ def make_condition(
         ConfigError: an option is unknown or out of range, or the data lack what the condition needs.
     """
     condition: Condition = registry.build("conditions", name, (sample_shape, classes, width, null), options)
+    contract = ("gives", "null", "parameters", "read", "asked", "words", "forward", "backward")
+    registry.require("conditions", name, condition, contract)
     return condition
 
 

@@ -28,7 +28,7 @@ FREQUENCIES = 64
 
 
 class Image(Parts):
-    """A condition on the sample shrunk and enlarged again to the size of x_t (SR3), with noise augmentation (CDM).
+    """A condition on the sample shrunk and enlarged again to the size of x_t, as in SR3, with noise augmentation (CDM).
 
     A model that never saw noise trusts its picture to the last grey level, which is wrong for pictures of another model
     or of a camera. So in training a picture z is

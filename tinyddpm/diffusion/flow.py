@@ -7,7 +7,8 @@ marginals are those of the diffusion is (DDIM eq. 14; Song et al. 2021, arXiv 20
 
 and the density p̄ of x̄ along it changes by its divergence (ibid. eq. 39):
 
-    log p̄_0(x̄_0) = log p̄_T(x̄_T) + ∫ tr(∂eps/∂x̄) ds = log p̄_T(x̄_T) + ∫ tr(s ∂eps/∂x̄) d log s
+    log p̄_0(x̄_0) = log p̄_T(x̄_T) + ∫ tr(∂eps/∂x̄) ds
+                 = log p̄_T(x̄_T) + ∫ tr(s ∂eps/∂x̄) d log s
 
 from the chain's first time, t = 0, to its last, where x ~ N(0, I) is assumed. The second form is the one to integrate:
 s ∂eps/∂x̄ = I − ∂x̂_0/∂x̄ for the predicted x̂_0, so that each element adds between 0 (pure data) and 1 (pure noise).

@@ -1,9 +1,9 @@
 """The Gaussian process of DDPM: q forwards, its posterior, and p backwards.
 
-Time. In code t is 0-based: code t is the papers' t + 1, so t runs from 0 to T − 1, and x at t = −1 is the data, x_0.
+Time. In code t is 0-based: t = 0 is the papers' t = 1, so t runs from 0 to T − 1, and x at t = −1 is the data, x_0.
 A time argument is one integer for all samples, or an (N,) array of the backend's integers from 0 to T − 1. A time
-outside the chain raises ConfigError, and so does −1 in a quantity that the data do not have, such as beta. Arrays on a
-device are not checked, for that would need a transfer.
+outside the chain raises ConfigError, and so does t = −1 where a quantity such as beta has no value at the data. Arrays
+on a device are not checked, for that would need a transfer.
 
 Equation numbers are those of DDPM (Ho, Jain, Abbeel 2020) where no other paper is named.
 """
@@ -141,12 +141,12 @@ class GaussianProcess:
         self._alpha_bar_prev = np.concatenate([[1.0], self.alpha_bar])  # time t at index t + 1: the data at 0
         self.dtype = dtype or backend.xp.float32
         posterior = posterior_coefficients(self.alpha_bar, self._alpha_bar_prev[:-1])
-        # The variances of p. beta_tilde is 0 at the step to the data, t = 0; both take the first that is not 0 there.
+        # The variances of p. beta_tilde is 0 at the step to the data, t = 0; there both are its first value above 0.
         first = posterior.beta_tilde[1] if self.T > 1 else posterior.beta[0]
         small, large = (np.append(first, table[1:]) for table in (posterior.beta_tilde, posterior.beta))
         self._signal = self.table(self.alpha_bar**0.5, data=1.0)
         self._noise = self.table((1 - self.alpha_bar) ** 0.5, data=0.0)
-        self._divisor = self.table((1 - self.alpha_bar) ** 0.5)  # as `_noise`, but the data's 0 cannot divide
+        self._divisor = self.table((1 - self.alpha_bar) ** 0.5)  # `_noise` without the data's 0: it divides
         self._keep, self._add = self.table((1 - self.betas) ** 0.5), self.table(self.betas**0.5)
         self._posterior = Posterior(*map(self.table, posterior))
         self._variance = {"small": self.table(small), "large": self.table(large)}

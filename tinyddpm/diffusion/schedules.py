@@ -1,6 +1,6 @@
 """Noise schedules: how much of the image each step of the forward process replaces by noise.
 
-A schedule is a function `T, *, <options> -> betas`: float64, shape (T,), each in (0, 1). Index t is the papers' t + 1.
+A schedule is a function `T, *, <options> -> betas`: float64, shape (T,), each in (0, 1). Index 0 is the papers' t = 1.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ def check_betas(betas: Any, source: str = "betas", *, terminal: bool = False) ->
 def _rescaled(betas: Betas, name: str) -> Betas:
     """Return `betas`, meant for 1000 steps, times 1000/T; raise ConfigError if one would reach 1."""
     T, peak = len(betas), 1000 * betas.max()
-    shortest = math.floor(peak * (1 + 1e-12)) + 1  # the margin keeps rounding from making a beta 1
+    shortest = math.floor(peak * (1 + 1e-12)) + 1  # the margin keeps rounding from raising a beta to 1
     if shortest > T:
         raise ConfigError(
             f"a {name} schedule of T = {T} steps would need a beta of {peak / T:.3g}, and betas stay below 1: "

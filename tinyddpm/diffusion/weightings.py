@@ -3,7 +3,7 @@
 A weighting is a function `alpha_bar, parametrisation, *, <options> -> weights`, an entry of group
 `tinyddpm.weightings`. From the (T,) table alpha_bar it makes (T,) factors above 0 of the mean squared error of F, the
 network's prediction. Written as a weight ω of the error of x_0, a weighting is the same for every prediction. An error
-of F is `out` times as large in x_0, so its factor is ω out²: ω / SNR for eps, ω for x_0, ω / (SNR + 1) for v.
+of F is `out` times as large in x_0, so its factor is ω · out²: ω / SNR for eps, ω for x_0, ω / (SNR + 1) for v.
 """
 
 from __future__ import annotations

@@ -19,18 +19,21 @@ if TYPE_CHECKING:
     from torch.distributed import Work
 
 
+FOR_EVER = timedelta(days=365)
+"""How long ranks wait for a slower one, which may draw or write for hours. Of a lost one they hear by the watch."""
+
+
 class GlooLink:
     """The ranks of Torch's world; see `Link`.
 
     Args:
         launch: torchrun's description of this process.
-        wait: longest time in seconds for the ranks to find each other.
 
     Raises:
-        ConfigError: Torch is missing, torchrun has not started this process, or the ranks do not find each other.
+        ConfigError: Torch is missing, torchrun has not started this process, or the ranks cannot reach each other.
     """
 
-    def __init__(self, launch: Launch, wait: float) -> None:
+    def __init__(self, launch: Launch) -> None:
         if launch.by != "torchrun":
             raise ConfigError(
                 "--distributed torch is for ranks that torchrun starts: run torchrun --nproc-per-node 2 -m tinyddpm …"
@@ -42,8 +45,8 @@ class GlooLink:
             raise ConfigError(f"torchrun's ranks need Torch ({error}): run pip install 'tinyddpm[torch]'") from error
         self._torch, self._distributed = torch, distributed
         try:
-            distributed.init_process_group("gloo", timeout=timedelta(seconds=wait))
-            self._apart = distributed.new_group(backend="gloo")
+            distributed.init_process_group("gloo", timeout=FOR_EVER)
+            self._apart = distributed.new_group(backend="gloo", timeout=FOR_EVER)
         except (RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(

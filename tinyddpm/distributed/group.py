@@ -57,8 +57,7 @@ class Group:
         """
 
     def begin_sum(self, flat: Array, part: slice, sums: str = "fp32") -> None:
-        """Begin to replace a part of `flat` by its sum, while other work is launched; see `sum_` and `end_sums`."""
-        self.sum_(flat[part], sums)
+        """Begin to replace a part of `flat` by its sum, if sums are recordable: see `sum_` and `end_sums`."""
 
     def end_sums(self) -> None:
         """Make all work launched from now on wait for the sums that were begun."""

@@ -31,13 +31,13 @@ def join(kind: str, launch: Launch) -> Group:
 
     if kind == "none" or (kind == "auto" and launch.size == 1):
         return ALONE
-    from tinyddpm.distributed.ranks import START, Ranks
+    from tinyddpm.distributed.ranks import Ranks
 
     nccl = {"auto": None, "nccl": True}.get(kind, False)
     if kind == "torch" or (kind != "mpi" and launch.by == "torchrun"):
         from tinyddpm.distributed.gloo import GlooLink
 
-        return Ranks(launch, lambda launch: GlooLink(launch, START), nccl)
+        return Ranks(launch, GlooLink, nccl)
     from tinyddpm.distributed.mpi import MPILink
 
     return Ranks(launch, MPILink, nccl)

@@ -9,7 +9,10 @@ import faulthandler
 import os
 import pickle
 import platform
+import signal
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,8 +43,11 @@ PAUSE = 50e-6
 GRACE = 0.5
 """Seconds that an exchange is still tested after a rank has given up: what all had joined then still completes."""
 
-START = 300.0
-"""Longest time in seconds for the ranks to find each other, and to leave their link."""
+START, EACH = 20.0, 0.25
+"""Longest time in seconds for the ranks to find each other, and to leave their link: in all, and more for each rank."""
+
+TELL = "import sys; sys.stdin.read(1) and sys.exit(sys.argv[1])"
+"""A program that says its argument when it is sent something, and nothing when its input is closed."""
 
 PARTING = 0.01
 """Seconds between two tests of whether all ranks have reached their end."""
@@ -60,7 +66,7 @@ class Ranks(Group):
     """
 
     def __init__(self, launch: Launch, link: Callable[[Launch], Link], nccl: bool | None = None) -> None:
-        with _in_time():
+        with _in_time(launch):
             self._link = link(launch)
             super().__init__(self._link.rank, self._link.size)
             self.recordable = False
@@ -109,16 +115,14 @@ class Ranks(Group):
             self._gather_parts(flat, sums)
 
     def begin_sum(self, flat: Array, part: slice, sums: str = "fp32") -> None:
-        """Begin to sum a part of `flat`: parallel to computations if NCCL does it, and at once otherwise."""
-        if self._nccl:
-            self._nccl.begin_sum(flat, part, sums)
-        else:
-            super().begin_sum(flat, part, sums)
+        """Begin to replace a part of `flat` by its sum, parallel to computations."""
+        assert self._nccl
+        self._nccl.begin_sum(flat, part, sums)
 
     def end_sums(self) -> None:
         """Make all work launched from now on wait for the sums that were begun."""
-        if self._nccl:
-            self._nccl.end_sums()
+        assert self._nccl
+        self._nccl.end_sums()
 
     def sum_part(self, flat: Array, sums: str = "fp32") -> None:
         """Replace this rank's part of `flat` by its sum over all ranks, added in their order and in float32."""
@@ -222,7 +226,7 @@ class Ranks(Group):
         if watch.failure:  # the link would print messages about pending exchanges
             sys.stderr.flush()
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        with _in_time():
+        with _in_time(self._launch):
             self._link.end()
         if watch.failure and self._nccl:  # a normal exit would wait for the device's work, which may never end
             sys.stdout.flush()
@@ -313,14 +317,34 @@ def _unpacked(sent: HostArray) -> HostArray:
 
 
 @contextmanager
-def _in_time() -> Iterator[None]:
-    """End the process if a block takes longer than `START`, as when a rank cannot join the others or leave them.
+def _in_time(launch: Launch) -> Iterator[None]:
+    """End the process with a line if a block takes longer than `START`, as when a rank cannot join the others.
 
-    MPI would wait for ever, with the GIL held. Neither a thread nor a signal of Python's can end that, and the line
-    shows where it waited.
+    MPI would wait for ever, with the GIL held, and neither a thread nor a signal of Python's can end that. The thread
+    of faulthandler can: it ends this process, and its report lets another one say the line. Ctrl-C ends it too.
     """
-    faulthandler.dump_traceback_later(START, exit=True, file=2)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+    # Rank 0 says it, or if that is the lost one, rank 1. A launcher may end the others as soon as one has ended.
+    seconds = START + EACH * launch.size + (launch.rank > 0)
+    whom = f"rank {1 - launch.rank}" if launch.size == 2 else f"one of the other {launch.size - 1} ranks"
+    line = (
+        f"Error: rank {launch.rank} ({place()}) has waited {seconds:.0f} s for {whom}, which has failed,"
+        " hangs or cannot be reached: see what it said, and start all ranks anew"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", TELL, line],
+        stdin=subprocess.PIPE,
+        stderr=None if launch.rank < 2 else subprocess.DEVNULL,
+        start_new_session=True,
+    ) as teller:
+        assert teller.stdin is not None
+        handler = signal.getsignal(signal.SIGINT)
+        mortal = handler is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+        faulthandler.dump_traceback_later(seconds, exit=True, file=teller.stdin)
+        try:
+            if mortal:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            if mortal:
+                signal.signal(signal.SIGINT, handler)

@@ -57,7 +57,7 @@ def stochastic_interpolation(
     strength: float,
     sampler: Sampler,
 ) -> Iterator[Step]:
-    """Noise two images to one time, mix them, and denoise the mixture (DDPM section 4.3 and figure 8).
+    """Noise two images to one time, mix them, and denoise the mixture (DDPM section 4.4 and figure 8).
 
         x_t ~ q(x_t | x_0),  x'_t ~ q(x_t | x'_0),  x̄_t = (1 − λ) x_t + λ x'_t,  x̄_0 ~ p(x_0 | x̄_t)
 

@@ -10,7 +10,7 @@ import numpy as np
 from tinyddpm.backend import load_backend
 from tinyddpm.errors import ConfigError
 from tinyddpm.exchange.arrays import Arrays
-from tinyddpm.files import replacing
+from tinyddpm.files import check_folder, replacing
 from tinyddpm.model.averages import lengths_of, name_of
 from tinyddpm.model.checkpoint import Checkpoint, plugins_of, save_checkpoint
 from tinyddpm.model.config import Config
@@ -74,7 +74,8 @@ def write_run(folder: Path, imported: Imported, origin: dict[str, str]) -> None:
         ConfigError: the folder is not empty, or the configuration is invalid.
         CheckpointError: a weight is not finite, or the run cannot be written.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+    check_folder(folder)
+    if folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty: choose another folder with --out")
     config = imported.config
     model = Model(config, imported.sample_shape, imported.classes, load_backend("numpy"))

@@ -23,6 +23,7 @@ from tinyddpm.conditions import Known
 from tinyddpm.data.arrays import npz_text
 from tinyddpm.data.image_files import opened
 from tinyddpm.errors import CheckpointError, DataError
+from tinyddpm.files import check_file
 from tinyddpm.model.checkpoint import CheckpointHeader, read_checkpoint_header
 from tinyddpm.model.load import checkpoint_file
 from tinyddpm.model.model import Model
@@ -56,6 +57,7 @@ def sha256_of(path: Path) -> str:
         CheckpointError: the file cannot be read.
     """
     try:
+        check_file(path)
         with open(path, "rb") as file:
             return file_digest(file, "sha256").hexdigest()
     except OSError as cause:

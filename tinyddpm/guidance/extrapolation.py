@@ -63,7 +63,7 @@ def auto(
     low: float = 0.0,
     high: float = inf,
 ) -> Denoiser:
-    """Guide away from a weaker model of the same data: autoguidance (Karras et al. 2024, arXiv 2406.02507, eq. 5).
+    """Guide away from a weaker model of the same data: autoguidance (Karras et al. 2024, arXiv 2406.02507, eq. 3).
 
     Args:
         conditional: see `Guidance`.

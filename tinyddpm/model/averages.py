@@ -8,7 +8,7 @@ profile after t steps, the weight of each time, is
 The standard deviation of p is the same fraction of t for every t: the relative length of the average. Parameters change
 once a step, θ(τ) = θ_k for k − 1 < τ ≤ k. So the weight of θ_k is
 
-    w_k = ∫ p(τ) dτ from k − 1 to k = (k^(γ+1) − (k − 1)^(γ+1)) / t^(γ+1).
+    w_k = ∫_{k−1}^k p(τ) dτ = (k^(γ+1) − (k − 1)^(γ+1)) / t^(γ+1)
 
 The update θ̂ ← β_t θ̂ + (1 − β_t) θ_t with β_t = (1 − 1/t)^(γ+1) gives θ_k exactly this weight: θ_k enters with
 1 − β_k, which later steps multiply by the product of β_j over j = k + 1 … t, and that product is (k/t)^(γ+1).
@@ -26,22 +26,23 @@ if TYPE_CHECKING:  # reading settings does not import NumPy
 
     Vector: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
-LONGEST = 12**-0.5
-"""Largest relative length: that of the plain mean, γ = 0. Beyond it, late weights would count less than early ones."""
+SHORTEST, LONGEST = 1e-4, 12**-0.5
+"""Bounds of relative lengths. The longest is that of the plain mean, γ = 0: beyond it, late weights would count less
+than early ones. Shorter than the shortest, an average has no use and its name no digits."""
 
 
 def lengths_of(text: str) -> tuple[float, ...]:
     """Return the relative lengths in a text such as "0.05,0.10"; () for an empty text.
 
     Raises:
-        ConfigError: an item is no number above 0 and up to `LONGEST`, or a length occurs twice.
+        ConfigError: an item is no number from `SHORTEST` to `LONGEST`, or a length occurs twice.
     """
     try:
         lengths = tuple(map(float, text.split(","))) if text.strip() else ()
     except ValueError:
         lengths = (0.0,)
-    if not all(0 < length <= LONGEST for length in lengths):
-        raise ConfigError(f"{text!r} is no list of lengths: give numbers above 0 and up to 0.288, such as 0.05,0.10")
+    if not all(SHORTEST <= length <= LONGEST for length in lengths):
+        raise ConfigError(f"{text!r} is no list of lengths: give numbers from 0.0001 to 0.288, such as 0.05,0.10")
     if len({*map(name_of, lengths)}) < len(lengths):
         raise ConfigError(f"{text!r} names a length twice: give each once")
     return lengths
@@ -58,11 +59,6 @@ def exponent_of(length: float) -> float:
 
     squared = length**-2
     return max(0.0, float(np.roots([1, 7, 16 - squared, 12 - squared]).real.max()))
-
-
-def length_of(exponent: float) -> float:
-    """Return the relative length of exponent γ: √(γ + 1) / ((γ + 2) √(γ + 3)), the profile's standard deviation."""
-    return float((exponent + 1) ** 0.5 / ((exponent + 2) * (exponent + 3) ** 0.5))
 
 
 def inner_product(t_a: Any, exponent_a: Any, t_b: Any, exponent_b: Any) -> Any:

@@ -263,6 +263,7 @@ def _is_number(value: Any) -> bool:
 
 
 _STATE: dict[str, Callable[[Any], bool]] = {
+    "ranks": lambda value: type(value) is int and 1 <= value <= LARGEST,
     "loss_sum": _is_number,
     "loss_count": lambda value: type(value) is int and 0 <= value <= LARGEST,
     "best": lambda value: value is None or _is_number(value),

@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
+from math import inf
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -37,6 +38,12 @@ TOYS = ("mixture", "mixture-1d", "moons", "ring", "swiss-roll")
 
 SEVERAL = {"transforms": "shift", "callbacks": "early-stop"}
 """Tables that hold any number of parts, each with a table of options; and an example of such a part for messages."""
+
+MOST = {
+    "training.steps": 10**9, "training.warmup": 10**9, "sampling.count": 10**6,
+    "training.learning_rate": 1e38, "training.vlb_weight": 1e38, "training.weight_decay": 1e38,
+}  # fmt: skip
+"""Largest values of settings that tables or pictures grow with, or that are factors in float32: more is a slip."""
 
 DEEPEST = 8
 """Largest depth of nested tables and lists."""
@@ -357,6 +364,8 @@ def _check_ranges(config: Config, origin: str) -> None:
     for name, (value, least) in at_least.items():
         if not value >= least:
             raise ConfigError(f"{origin}: {name} is {value}: it must be at least {least}")
+        if value > MOST.get(name, inf):
+            raise ConfigError(f"{origin}: {name} is {value}: it must be at most {MOST[name]}")
     if not 0 <= training.ema < 1:
         raise ConfigError(f"{origin}: training.ema is {training.ema}: it must lie in [0, 1)")
     try:

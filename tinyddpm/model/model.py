@@ -106,7 +106,8 @@ class Model:
             net = MixedPrecision(net, backend.storage)
         if np.any(self.parametrisation.scale != 1):
             net = ScaledInput(net, self.process.table(self.parametrisation.scale))
-        self.network = Conditioned(net, Transformed(self.condition, told, width) if told else self.condition)
+        telling = Transformed(self.condition, told, width) if told else self.condition
+        self.network = Conditioned(net, telling, network.name)
         self._observed = getattr(self.condition, "observed", None)
         self.layout = Layout(self.network.parameters)
         with backend.scope():

@@ -132,8 +132,9 @@ def check_finite(samples: HostArray) -> None:
     finite = np.isfinite(samples).reshape(len(samples), -1).all(axis=1)
     if not finite.all():
         raise DrawingError(
-            f"sample {np.argmin(finite)} of {len(samples)} is not finite: the weights are too large to draw with; take"
-            " an earlier checkpoint, or train anew with a lower --learning-rate"
+            f"sample {np.argmin(finite)} of {len(samples)} is not finite: the weights are too large to draw with, or"
+            " the guidance is too strong; guide less, take an earlier checkpoint, or train anew with a lower"
+            " --learning-rate"
         )
 
 
@@ -174,6 +175,6 @@ def class_names(classes: tuple[str, ...], text: str) -> list[str]:
     if text in classes:
         return [text]
     try:
-        return next(csv.reader([text], skipinitialspace=True), [""])
+        return next(csv.reader([text], skipinitialspace=True)) or [""]
     except csv.Error as error:
         raise ConfigError(f"classes {text!r} cannot be read ({error}): give their numbers") from error

@@ -64,7 +64,7 @@ class ResidualBlock(Parts):
     """A residual block: norm, SiLU and convolution, twice, added to the input (DDPM appendix B).
 
     Time enters after the first convolution by addition (DDPM), or as scale and shift of the second norm, adaptive
-    group norm (IDDPM section 3). Where channels change, the shortcut is a 1×1 convolution.
+    group norm (IDDPM appendix A). Where channels change, the shortcut is a 1×1 convolution.
 
     `resample` changes the resolution of the shortcut, and of the branch between the first SiLU and the first
     convolution: "halve" by means of 2×2 squares, "double" by the nearest pixel (ADM, arXiv 2105.05233, after BigGAN).

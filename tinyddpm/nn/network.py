@@ -115,4 +115,5 @@ def make_network(
         ConfigError: an option is unknown or out of range, or the sizes do not fit.
     """
     network: Network = registry.build("networks", name, (sample_shape, told, out_channels), options)
+    registry.require("networks", name, network, ("takes", "parameters", "forward", "backward"))
     return network

@@ -96,7 +96,7 @@ class UNet(Parts):
         _check_variants(norm_eps, halving, frequency_shift, time_scale, time_channels, resampling)
         height, width, c_image = sample_shape
         sides = [max(height, width) >> level for level in range(len(multipliers))]
-        attending = [side for side in sides if side <= 16] or sides[-1:] if attention == "auto" else attention
+        attending = ([side for side in sides if side <= 16] or sides[-1:]) if attention == "auto" else attention
         time_channels = time_channels or channels
         dim = 4 * time_channels
         norms = Norms(groups, 1, norm_eps) if groups else Norms(eps=norm_eps)

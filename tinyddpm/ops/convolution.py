@@ -23,7 +23,9 @@ class Convolution(Family):
     def conv2d(
         self, x: Array, w: Array, b: Array, stride: int = 1, residual: Array | None = None
     ) -> tuple[Array, Saved]:
-        """Return y[n, i, j, o] = b[o] + Σ_{p, q, c} x[n, s i + p, s j + q, c] w[p, q, c, o], s the stride.
+        """Return the cross-correlation of x with w, plus b; s is the stride.
+
+            y[n, i, j, o] = b[o] + Σ_{p, q, c} x[n, s i + p, s j + q, c] w[p, q, c, o]
 
         x is padded with zeros. With P(x) the matrix of patches, one row per output pixel, this is y = P(x) W + b.
         P is linear, so dW = P(x)ᵀ dy, db = Σ dy, and dx = Pᵀ(dy Wᵀ), where Pᵀ adds each element of a patch to the

@@ -96,7 +96,8 @@ class Loss(Family):
         g' = S (1 + 3 C z²), da/dmean = db/dmean = −1/s and dz/dlog_variance = −z/2 for z = a, b and w:
 
             dh/dmean = −(g'_b − g'_a) / s = −3 C S w (a + b) / s
-            dh/dlog_variance = −(b g'_b − a g'_a) / 2 = −S w (1 + 3 C (a² + ab + b²)) / 2
+            dh/dlog_variance = −(b g'_b − a g'_a) / 2
+                             = −S w (1 + 3 C (a² + ab + b²)) / 2
 
         Saved are dL/dmean and dL/dlog_variance.
         """

@@ -80,7 +80,7 @@ class Normalisation(Family):
     def modulate(self, x: Array, scale: Array, shift: Array) -> tuple[Array, Saved]:
         """Return y = x (1 + scale) + shift, one scale and shift per sample and channel.
 
-        After a norm this is adaptive group norm (IDDPM section 3, "scale-shift") or adaLN (DiT).
+        After a norm this is adaptive group norm (IDDPM appendix A, "scale-shift") or adaLN (DiT).
         dx = dy (1 + scale); dscale = Σ dy x and dshift = Σ dy over the pixels. Saved are x and scale.
 
         Args:

@@ -91,9 +91,9 @@ class TorchOperations(Operations):
     def group_norm_backward(self, saved: Saved, dy: Array) -> tuple[Array, Array, Array]:
         """Return (dx, dscale, dshift) of `group_norm`.
 
-        With a and b the means of dy and of dy (x − μ) over pixels, the means over groups are means of a and b:
+        With a and b the means of dy and of dy (x − μ) over pixels, the means over groups are means G of a and b:
 
-            dx = dy r scale − (x − μ) r² group mean(scale r b) − r group mean(scale a)
+            dx = dy r scale − (x − μ) along − r G(scale a),   along = r² G(scale r b)
         """
         rows, mean, r, scale, groups = saved
         dy_rows, centred, pixels = _wide(dy).reshape(rows.shape), rows - mean, rows.shape[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -18,7 +19,9 @@ METRICS = "metrics.jsonl"
 """Name of the metrics file in a run folder."""
 
 LARGEST = 1e300
-"""Largest magnitude of a logged value. Larger ones, which no run logs, would overflow in a chart."""
+"""Largest magnitude of a logged value, and the inverse of the smallest that is not 0. No run logs values beyond these,
+and ratios of them would overflow in a chart.
+"""
 
 MOST_RUNS, LONGEST_NAME = 6, 60
 
@@ -90,23 +93,27 @@ def read_metrics(path: Path) -> Logged:
 def run_names(folders: Sequence[Path]) -> dict[str, Path]:
     """Return run folders by name: the folder's name, or its path if two folders have the same name. Duplicates merge.
 
+    Names that differ only in what is cut get numbers.
+
     Raises:
         ConfigError: there are more than `MOST_RUNS` runs, which a chart could not distinguish.
     """
-    names = [folder.resolve().name for folder in folders]
-    runs = {
-        shown(name if names.count(name) == 1 else str(folder)): folder
-        for name, folder in zip(names, folders, strict=True)
-    }
+    names = [os.path.basename(os.path.realpath(folder)) for folder in folders]
+    runs: dict[str, Path] = {}
+    for name, folder in zip(names, folders, strict=True):
+        short = shown(name if names.count(name) == 1 else str(folder))
+        numbered = (f"{short} ({number})" for number in range(2, len(folders) + 1))
+        runs[next(free for free in (short, *numbered) if runs.get(free, folder) == folder)] = folder
     if len(runs) > MOST_RUNS:
         raise ConfigError(f"{len(runs)} runs in one chart: give 1 to {MOST_RUNS}")
     return runs
 
 
 def shown(name: str) -> str:
-    """Return a name without control characters, cut to `LONGEST_NAME` characters."""
+    """Return a name without control characters, and without the middle of what is beyond `LONGEST_NAME` characters."""
     plain = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
-    return plain if len(plain) <= LONGEST_NAME else plain[: LONGEST_NAME - 1] + "…"
+    half = LONGEST_NAME // 2
+    return plain if len(plain) <= LONGEST_NAME else f"{plain[: half - 1]}…{plain[-half:]}"
 
 
 def _values(line: str) -> dict[str, float] | None:
@@ -119,7 +126,7 @@ def _values(line: str) -> dict[str, float] | None:
         return None
     if not all(abs(value) <= LARGEST for value in found.values()) or found.get("step", -1) < 0:
         return None
-    return {name: float(value) for name, value in found.items()}
+    return {shown(name): float(value) if abs(value) > 1 / LARGEST else 0.0 for name, value in found.items()}
 
 
 def unread(runs: Mapping[str, Logged]) -> list[str]:

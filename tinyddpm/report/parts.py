@@ -60,7 +60,7 @@ def folded(summary: str, *content: Children, opened: bool = False) -> Element:
     return node("details", {"open": ""} if opened else {}, node("summary", {}, summary), content)
 
 
-def figure(picture: Picture, told: str, caption: str | None = None) -> Element:
+def figure(picture: Picture, told: str, caption: Children = None) -> Element:
     """Return a picture below its caption. `told` is its text for screen readers."""
     size = {"width": str(picture.width), "height": str(picture.height)}
     image = node("img", {"src": picture.address, "alt": told, **size})

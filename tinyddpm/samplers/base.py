@@ -62,22 +62,30 @@ def make_sampler(name: str, /, **options: Any) -> Sampler:
     Raises:
         RegistryError: no such sampler, or its plugin is broken.
         ConfigError: an option is unknown or of another type. The sampler's call raises it for a value that is not
-            allowed, its steps for anything yielded that is no `Step`.
+            allowed, its steps for anything yielded that is no `Step` with samples of x's shape and type.
     """
-    function = registry.checked("samplers", name, options)
+    registry.checked("samplers", name, options)
 
     def sampler(
         process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs, noise: Noise, **more: Any
     ) -> Iterator[Step]:
-        return _checked(name, function(process, denoiser, x, pairs, noise, **options, **more))
+        steps = registry.build("samplers", name, (process, denoiser, x, pairs, noise), {**options, **more})
+        if not isinstance(steps, Iterator):
+            raise ConfigError(f"sampler {name!r} returns a {type(steps).__name__}: make it yield Step(t, x, x_0)")
+        return _checked(name, steps, x)
 
     return sampler
 
 
-def _checked(name: str, steps: Iterator[Step]) -> Iterator[Step]:
+def _checked(name: str, steps: Iterator[Step], x: Array) -> Iterator[Step]:
     for step in steps:
         if not isinstance(step, Step):
             raise ConfigError(f"sampler {name!r} yields a {type(step).__name__}: make it yield Step(t, x, x_0)")
+        if step.x.shape != x.shape or step.x.dtype != x.dtype:
+            raise ConfigError(
+                f"sampler {name!r} yields {step.x.dtype} of shape {tuple(step.x.shape)} for {x.dtype} of shape"
+                f" {tuple(x.shape)}: make it keep both"
+            )
         yield step
 
 

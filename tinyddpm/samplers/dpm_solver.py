@@ -44,7 +44,7 @@ def dpmpp_2m(process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pair
 def dpmpp_2m_sde(process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs, noise: Noise) -> Iterator[Step]:
     """Follow the reverse SDE by SDE-DPM-Solver++(2M) (the same paper). Stochastic, second order in law.
 
-        x_prev = sigma_prev / sigma_t e^(−h) x + alpha_prev (1 − e^(−2h)) D + sigma_prev √(1 − e^(−2h)) z
+        x_prev = sigma_prev / sigma_t e^(−h) x + alpha_prev s² D + sigma_prev s z,   s = √(1 − e^(−2h))
 
     With D = x_0 throughout it is DDIM with η = 1.
 

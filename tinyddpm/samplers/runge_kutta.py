@@ -1,7 +1,7 @@
 """Euler's and Heun's method on the probability flow, in EDM's time or in rectified flow's.
 
 Scaled so that its coefficients are linear in a suitable time, x_t = α x_0 + σ eps moves on a straight line. Two such
-coordinates are in use (Karras et al. 2022, arXiv 2206.00364, section 4; Liu et al. 2022, arXiv 2209.03003, eq. 1):
+coordinates are in use (Karras et al. 2022, arXiv 2206.00364, section 3; Liu et al. 2022, arXiv 2209.03003, eq. 1):
 
     sigma:  x / α       = x_0 + s eps,             s = σ / α,         slope eps
     tau:    x / (α + σ) = (1 − τ) x_0 + τ eps,     τ = σ / (α + σ),   slope eps − x_0

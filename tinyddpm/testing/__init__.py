@@ -18,6 +18,7 @@ Each function takes the plugin's registered name or the plugin itself. It raises
 names the property, if the plugin breaks its contract.
 """
 
+from tinyddpm.errors import ConfigError
 from tinyddpm.testing.backends import check_backend
 from tinyddpm.testing.callbacks import check_callback
 from tinyddpm.testing.commands import check_command
@@ -63,3 +64,8 @@ __all__ = [
     "random_weights",
     "read_only",
 ]
+
+if not __debug__:
+    raise ConfigError(
+        "Python leaves assertions out, and every plugin would pass: start it without -O or PYTHONOPTIMIZE"
+    )

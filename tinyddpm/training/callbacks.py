@@ -2,15 +2,14 @@
 
 A callback has any of the following methods, named after the `EVENTS`. Their arguments are plain values:
 
-    started(step, steps, folder)                            before the first step: steps done, steps in all, a Path
-    step(step, loss, gradient_norm, learning_rate)          after each step
-    logged(step, loss, gradient_norm, learning_rate, samples_per_second)
-                                                            after each training line of `metrics.jsonl`: mean loss and
-                                                            speed of the steps since the line before
-    validated(step, loss)                                   after each validation and its line of `metrics.jsonl`
-    saved(step, path)                                       after each checkpoint
-    drew(step, paths)                                       after samples were drawn and written, as PNG or GIF
-    ended(step, complete)                                   last: steps done, and whether these are all
+- `started(step, steps, folder)`: before the first step; steps done, steps in all, a Path.
+- `step(step, loss, gradient_norm, learning_rate)`: after each step.
+- `logged(step, loss, gradient_norm, learning_rate, samples_per_second)`: after each training line of `metrics.jsonl`;
+  mean loss and speed of the steps since the line before.
+- `validated(step, loss)`: after each validation and its line of `metrics.jsonl`.
+- `saved(step, path)`: after each checkpoint.
+- `drew(step, paths)`: after samples were drawn and written, as PNG or GIF.
+- `ended(step, complete)`: last; steps done, and whether these are all.
 
 `folder` is the run folder; the settings are in its `config.toml`. Of ranks that share a run, the first has callbacks.
 

@@ -46,14 +46,15 @@ def interruptible(interrupt: Interrupt | None = None) -> Iterator[Interrupt]:
     """Record signals on the yielded `Interrupt`, a new one or `interrupt`, instead of ending the process.
 
     A second signal of the same kind has its usual effect, except while the object is `saving`, and except those in
-    `REPEATED`. An ignored SIGHUP, as under `nohup`, stays ignored. Outside the main thread Python cannot catch signals,
-    and nothing changes.
+    `REPEATED`. An ignored SIGHUP, as under `nohup`, stays ignored, and a signal that a host program of Python handles
+    stays with it. Outside the main thread Python cannot catch signals, and nothing changes.
     """
     interrupt = interrupt or Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    # A handler that a host program installed is None here, and could not be put back.
+    before = {number: handler for number in SIGNALS if (handler := signal.getsignal(number)) is not None}
     seen: set[Signals] = set()
 
     def note(number: int, frame: FrameType | None) -> None:

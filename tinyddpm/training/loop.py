@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from math import inf, isfinite
 from pathlib import Path
@@ -35,6 +35,7 @@ class Outcome:
     """How a run ended.
 
     Attributes:
+        folder: the run folder.
         step: the number of steps done.
         complete: whether these are all that the settings ask for.
         pictures: the pictures written at the end.
@@ -42,6 +43,7 @@ class Outcome:
         stopped_by: the name of the callback that stopped the run, or None.
     """
 
+    folder: Path
     step: int
     complete: bool
     pictures: list[Path]
@@ -93,8 +95,9 @@ class Run:
         """Train to the configured number of steps, or until a signal or a callback asks to stop.
 
         Raises:
-            TrainingError: the loss or the weights are no longer finite, or memory ran out.
+            TrainingError: the loss or the weights are no longer finite, or memory ran out in a step.
             DataError: a file cannot be read or written; what was trained is saved if that is possible.
+            OutOfMemoryError: memory ran out between two steps, such as for a picture; likewise.
             RankError: another rank failed; likewise.
         """
         training, trainer, tell = self.config.training, self.trainer, self.callbacks.tell
@@ -103,15 +106,18 @@ class Run:
             tell("started", step=trainer.step, steps=training.steps, folder=self.folder)
             try:
                 self._go_on()
-            except (DataError, RankError) as error:
+            except (DataError, OutOfMemoryError, RankError) as error:
                 self._save_in_spite_of(error)
+            except MemoryError as error:
+                self._save_in_spite_of(OutOfMemoryError(f"memory does not suffice: {error}"))
             self.progress.close()
             complete = trainer.step == training.steps
             asked = None if self.interrupt.signal else self.group.broadcast(self.callbacks.stopped_by)
             pictures = self._draw_last() if complete or asked else []
             self.progress.say(f"time spent: {self.spent}")
             tell("ended", step=trainer.step, complete=complete)
-            outcome = Outcome(trainer.step, complete, pictures, self.interrupt.signal, None if complete else asked)
+            stopped_by = None if complete else asked
+            outcome = Outcome(self.folder, trainer.step, complete, pictures, self.interrupt.signal, stopped_by)
             if self.group.first:
                 self.record.ended(trainer.step, outcome.how)
         return outcome
@@ -144,7 +150,7 @@ class Run:
             self._save()
         self.snapshots.take()
 
-    def _save_in_spite_of(self, error: DataError | RankError) -> NoReturn:
+    def _save_in_spite_of(self, error: DataError | OutOfMemoryError | RankError) -> NoReturn:
         """Try to save after an error, then raise the error with what was saved and how to go on."""
         self.progress.close()
         lost = isinstance(error, SumLostError) or (self.group.size > 1 and self.config.training.shard)
@@ -263,6 +269,8 @@ class Run:
             **self.origins,
         }
         backend = self.trainer.model.backend
+        with suppress(OSError):  # what is wrong with it, the save says
+            self.folder.mkdir(parents=True, exist_ok=True)  # it may have been removed since the run began
         self.interrupt.saving = True
         try:
             with self.spent.on("saving"):

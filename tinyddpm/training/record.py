@@ -2,17 +2,17 @@
 
 The file has one entry for each part of the run, from its start or a resume until it stopped:
 
-    began       the time of its begin, in UTC
-    first       number of steps done before
-    step        number of steps done at the last save
-    seconds     elapsed time since it began
-    spent       the seconds spent on training, validating, saving and drawing
-    ended       "complete", the name of what stopped it, or null while it runs or after it was killed
-    data        the description of the data set, and the numbers of samples trained on and held out
-    parameters  the network's number of parameters
-    backend     the backend's description of itself
-    machine     processor, cores and system
-    versions    versions of Python and the packages
+- `began`: the time of its begin, in UTC.
+- `first`: number of steps done before.
+- `step`: number of steps done at the last save.
+- `seconds`: elapsed time since it began.
+- `spent`: the seconds spent on training, validating, saving and drawing.
+- `ended`: "complete", the name of what stopped it, or null while it runs or after it was killed.
+- `data`: the description of the data set, and the numbers of samples trained on and held out.
+- `parameters`: the network's number of parameters.
+- `backend`: the backend's description of itself.
+- `machine`: processor, cores and system.
+- `versions`: versions of Python and the packages.
 
 A run does not depend on this file: if it cannot be read or written, the run prints a note and goes on.
 """

@@ -21,7 +21,7 @@ from tinyddpm.errors import (
     CheckpointError,
     ConfigError,
 )
-from tinyddpm.files import replacing
+from tinyddpm.files import check_folder, replacing
 from tinyddpm.machine import versions
 from tinyddpm.model.checkpoint import (
     Checkpoint,
@@ -29,7 +29,7 @@ from tinyddpm.model.checkpoint import (
     plugin_notes,
     read_checkpoint_header,
 )
-from tinyddpm.model.config import Config
+from tinyddpm.model.config import Config, read_toml
 from tinyddpm.model.load import checkpoint_file, layout_of
 from tinyddpm.model.model import classes_learned
 from tinyddpm.progress import Progress, late
@@ -130,7 +130,7 @@ def resume(
             change a setting that is not in `MAY_CHANGE`, or ranks differ.
         TrainingError: see `start`.
     """
-    path = checkpoint_file(folder) if group.first else folder
+    path = group.broadcast(checkpoint_file(folder) if group.first else folder)
     if group.first:
         read_checkpoint_header(path)  # raises before anything is written
     with held(path.parent, progress.say) if group.first else nullcontext():
@@ -248,10 +248,15 @@ def _ranks(group: Group) -> str:
 
 
 def _refuse_used(folder: Path) -> None:
-    if folder.is_file() or (folder.is_dir() and in_folder(folder)):
+    check_folder(folder)
+    if folder.is_dir() and in_folder(folder):
         raise ConfigError(f"{folder} is not empty: choose another folder with --out, or go on with --resume {folder}")
 
 
 def _write_config(folder: Path, config: Config) -> None:
-    with replacing(folder / CONFIG) as file:
+    """Write the settings, unless the file has them already: it may also have comments of the user."""
+    path = folder / CONFIG
+    if path.is_file() and Config.from_dict(read_toml(path), str(path)) == config:
+        return
+    with replacing(path) as file:
         file.write(config.to_toml().encode())

@@ -16,7 +16,7 @@ class Colour:
     Write a pixel as x = m + d, where m is the mean of its channels. The luma axis is the direction of the greys, and v
     the unit vector along it. With w_b, w_c and w_s standard normal and θ uniform over ± π `hue`, x becomes
 
-        2^(contrast w_c) (m + brightness w_b + 2^(saturation w_s) (cos θ d + sin θ v × d))
+        2^(contrast w_c) (m + brightness w_b + 2^(saturation w_s) d'),   d' = cos θ d + sin θ v × d
 
     clipped to [−1, 1]; EDM does not clip. Images without three channels change in brightness and contrast alone. The
     numbers that describe the change are w_b, w_c, and for three channels also cos θ − 1, sin θ and w_s.

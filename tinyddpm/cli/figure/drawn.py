@@ -16,7 +16,7 @@ from tinyddpm.cli.figure.group import chart, destination, figure_command, run_ar
 from tinyddpm.cli.options import argument, command_mark, option
 from tinyddpm.cli.output import say
 from tinyddpm.cli.sample import sample
-from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, wish_of
+from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, wish_of, wished_in_turn
 from tinyddpm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -86,7 +86,6 @@ class Drawer:
     ) -> None:
         import numpy as np
 
-        from tinyddpm.conditions import in_turn
         from tinyddpm.figures.marks import checkpoint_of
 
         self.model, self.weights, loaded = open_model(checkpoint, raw, **machine)
@@ -97,8 +96,8 @@ class Drawer:
         )  # fmt: skip
         self.guidance = chosen_guidance(self.model.config, guide, scale, guide_assignments)
         self.seed, self.batch_size, self.numbers = seed, batch_size, np.arange(count)
-        turns = self.model.condition.asked(wish_of(self.model, classes, prompts, prompts_file, embeddings))
-        self.asked = in_turn(turns, self.numbers)
+        wish = wish_of(self.model, classes, prompts, prompts_file, embeddings)
+        self.asked = wished_in_turn(self.model, wish, self.numbers)
 
     def rows(self, variants: dict[str, tuple[SamplingConfig, GuidanceConfig]]) -> NDArray[np.uint8]:
         """Return pictures of the same samples, drawn in several ways, shape (rows, columns, H, W, C).

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tinyddpm.cli.completion import RunPath
+from tinyddpm.cli.completion import FilePath, RunPath
 from tinyddpm.cli.options import GroupedCommand, argument, option
 from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError
@@ -32,7 +32,7 @@ def figure_command(name: str, short: str) -> Callable[[Callable[..., Any]], clic
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         text = f"File to write, PNG or SVG; figures/{name}.png if not given."
-        with_out = option("--out", type=click.Path(path_type=Path), help=text, group="Output")(function)
+        with_out = option("--out", type=FilePath(), help=text, group="Output")(function)
         return figure.command(name, cls=GroupedCommand, short_help=short)(with_out)
 
     return decorate
@@ -43,11 +43,14 @@ def destination(name: str, out: Path | None) -> Path:
 
     Raises:
         ConfigError: figures cannot be drawn here, or the file's ending is of no format.
+        DataError: the file cannot be written.
     """
     from tinyddpm.figures.style import check_figure
+    from tinyddpm.files import check_target
 
     path = out or Path("figures") / f"{name}.png"
     check_figure(path)
+    check_target(path)
     return path
 
 

@@ -137,9 +137,10 @@ def _norm_backward(
 ) -> None:
     """Overwrite dh with dx, for h = (x − μ) r · factor + constant; write a = Σ dh and b = Σ dh (x − μ) over pixels.
 
-    The group means of g = dh · factor and of g x̂ follow from a and b, so that dx is linear in dh and x − μ:
+    The group means of g = dh · factor and of g x̂ follow from a and b, so that dx is linear in dh and x − μ.
+    With G the mean over a group,
 
-        dx = dh (r factor) − (x − μ) r² group mean(factor r b) − r group mean(factor a)
+        dx = dh (r factor) − (x − μ) along − r G(factor a),   along = r² G(factor r b)
     """
     pixels = dh.shape[1]
     a[...] = sum_over_rows(dh)

@@ -1,5 +1,5 @@
 // SiLU, GELU and dropout (tinyddpm/ops/activation.py), and modulation or an added vector per sample
-// (tinyddpm/ops/normalisation.py). Equations and derivatives are there.
+// (tinyddpm/ops/normalisation.py). Equations and derivatives are there. Sums of gradients.
 #include "common.cuh"
 #include "philox.cuh"
 
@@ -37,6 +37,11 @@ extern "C" __global__ void gelu_backward(const scalar* x, const scalar* dy, scal
         return dy * ((1 + bend) + x * (1 - bend * bend) * du) / 2;
     };
     map_elements(dx, size, derivative, x, dy);
+}
+
+// y = a + b, for gradients that reach an array on two ways.
+extern "C" __global__ void sum_of_two(const scalar* a, const scalar* b, scalar* y, long long size) {
+    map_elements(y, size, [](float a, float b) { return a + b; }, a, b);
 }
 
 // y = x keep / (1 - rate): the forward on x and the backward on dy, (count, size). One thread per four elements.

@@ -92,7 +92,7 @@ class CudnnConvolutions(CudaProducts):
         if run is None:
             return super()._convolve_dx(dy, kernel, x_shape, stride, added)
         dx = run(dy, kernel)
-        return dx if added is None else dx + added
+        return dx if added is None else self._sum_of_two(dx, added)
 
     def _convolve_dw(
         self, x: Array, dy: Array, kernel_shape: Shape, stride: int, into: Places = None

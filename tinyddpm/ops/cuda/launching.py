@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -50,8 +51,14 @@ class Launching(Operations):
         """Return the sum of arrays as a contiguous array with the dtype of `like`; None for no arrays."""
         if not arrays:
             return None
-        first, *others = arrays
-        return self._as_contiguous(sum(others, start=first), like)
+        first, *others = (self._as_contiguous(array, like) for array in arrays)
+        return reduce(self._sum_of_two, others, first)
+
+    def _sum_of_two(self, a: Array, b: Array) -> Array:
+        """Return a + b of contiguous arrays, by packs: CuPy's own kernel reads and writes number by number."""
+        if not self._takes(a, b) or a.shape != b.shape:
+            return a + b
+        return self._elementwise("activation", "sum_of_two", a, b)
 
     def _stored(self, gradients: Found, into: Places, added: tuple[Array, ...]) -> Found:
         """Return the reference's gradients with `added` added to dx, and the parameters' copied to `into` if given."""

@@ -106,7 +106,7 @@ class CudaNorms(CudaActivations):
         saved = Normed(x_flat, mean, r, scale, shift, modulation, groups, silu, mask)
         self._launch(
             "group_norm", "group_norm_forward", cut.geometry, x_flat, scale, shift, *(modulation or (None, None)),
-            *mask, y, mean, r, pixels, c, groups, cut.chunk, eps, silu, cut.lanes, cut.tiled,
+            *mask, y, mean, r, pixels, c, groups, cut.chunk, float(eps), silu, cut.lanes, cut.tiled,
         )  # fmt: skip
         return y, saved if self.training else None
 

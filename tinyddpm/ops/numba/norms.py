@@ -297,9 +297,10 @@ def _normalise_backward(
 ) -> None:  # fmt: skip
     """Write dx, a = Σ dh and b = Σ dh x̂ for groups `first` to below `last` of all N · groups groups.
 
-    The group means of g = dh · factor and of g x̂ follow from a and b, so that dx is linear in dh and x − μ:
+    The group means of g = dh · factor and of g x̂ follow from a and b, so that dx is linear in dh and x − μ.
+    With G the mean over a group,
 
-        dx = dh (r factor) − (x − μ) r² group mean(factor b) − r group mean(factor a)
+        dx = dh (r factor) − (x − μ) along − r G(factor a),   along = r² G(factor b)
 
     `first_added` and `second_added` are added to dx: arrays of its shape, or empty, (0, 0).
     """

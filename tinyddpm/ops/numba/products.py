@@ -2,13 +2,14 @@
 
 A block of the result stays in registers until all its terms are added. With AVX-512, it has 8 rows of 2 vectors:
 
-                         b[k, :L]  b[k, L:2L]      2 vectors of row k of b
-    a[0, k] repeated ×      c_00      c_01
-      ...                   ...       ...          16 sums, each a vector
-    a[7, k] repeated ×      c_70      c_71
+                b[k, :L]  b[k, L:2L]    2 vectors of row k
+    a[0, k] ×     c_00      c_01
+      ...         ...       ...         16 sums, each a vector
+    a[7, k] ×     c_70      c_71
 
-Each step over k loads 2 vectors and 8 single numbers, and does 16 independent multiply-adds. The columns of b are
-stored in panels, 2 vectors wide, one after the other, so that a panel is read from its start to its end.
+Each step over k loads 2 vectors and 8 single numbers, each repeated in a vector, and does 16 independent multiply-adds.
+The columns of b are stored in panels, 2 vectors wide, one after the other, so that a panel is read from its start to
+its end.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ NUMBERED = (
     Numbered("EDM", "eq", 1, "the probability-flow ODE over σ", "samplers.runge_kutta:heun"),
     Numbered("EDM", "eq", 2, "the denoiser's squared error", same=("EDM", 8)),
     Numbered("EDM", "eq", 3, "the score from the denoiser", f"{PARAMETRISATION}:Parametrisation.implied"),
-    Numbered("EDM", "eq", 4, "the ODE with a scale s(t)", why="the ODE of x / α is solved, which has none: eq. 1"),
+    Numbered("EDM", "eq", 4, "the ODE with a scale s(t)", why="x / α is followed instead, whose scale is 1: eq. 1"),
     Numbered("EDM", "eq", 5, "the spacing of steps in σ", "samplers.spacings:karras"),
     Numbered("EDM", "eq", 6, "the SDE that adds and removes noise", why="`ancestral` and `ddim` are stochastic here"),
     Numbered("EDM", "eq", 7, "the preconditioning", f"{PARAMETRISATION}:edm"),

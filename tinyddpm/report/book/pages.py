@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import groupby
+from typing import TypeAlias
 
 from tinyddpm import __version__
 from tinyddpm.figures.markup import Children, Element, node, source
@@ -16,7 +17,7 @@ from tinyddpm.report.book.citations import PAPERS, address
 from tinyddpm.report.book.cuda import SUFFIXES
 from tinyddpm.report.book.equations import KINDS, NUMBERED, Numbered
 from tinyddpm.report.book.guide import Guide, guide_page
-from tinyddpm.report.book.library import EQUATIONS, Library, Named, page_of
+from tinyddpm.report.book.library import EQUATIONS, Library, Named, page_of, path_of
 from tinyddpm.report.book.prose import Writer, summary
 from tinyddpm.report.book.source import Module, Note, Row
 from tinyddpm.report.book.tables import stacked
@@ -35,6 +36,10 @@ PAPER_TITLES = {
     "CFG": "Classifier-free diffusion guidance (Ho, Salimans 2022)",
     "EDM": "Elucidating the design space of diffusion-based generative models (Karras et al. 2022)",
 }
+
+
+Turn: TypeAlias = tuple[str, Children]
+"""A link to another page: its address and its title."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ class Pages:
                 {"class": "lead"},
                 "The source of a denoising diffusion model, to be read beside the papers: explanations on the left, "
                 "the code they describe on the right. Both are generated from the source. Time in code is 0-based: ",
-                self._writer.sentence("code t is the papers' t + 1."),
+                self._writer.sentence("t = 0 is the papers' t = 1."),
             ),
             node(
                 "search",
@@ -134,7 +139,8 @@ class Pages:
         ]
         chapters = [[chapter.title, chapter_page(chapter), chapter.about] for chapter in CHAPTERS]
         guides = [[guide.title, guide_page(topic), ", ".join(guide.sections)] for topic, guide in self.guides.items()]
-        found = source("script", json.dumps([*guides, *chapters, *numbered, *modules, *names]).replace("<", "\\u003c"))
+        entries = json.dumps([*guides, *chapters, *numbered, *modules, *names])
+        found = source("script", entries.replace("<", "\\u003c").replace("`", ""))
         found.set("type", "application/json")
         found.set("id", "entries")
         return found
@@ -143,38 +149,59 @@ class Pages:
         """Return a page of the guide."""
         order = list(self.guides)
         place = order.index(topic)
-        turns = {each: (guide_page(each), self.guides[each].title) for each in order}
+        turns: dict[str, Turn] = {each: (guide_page(each), self.guides[each].title) for each in order}
         return self.page(
             guide_page(topic),
             self.guides[topic].title,
             self.guides[topic].body,
             _turn(
                 turns[order[place - 1]] if place else (CONTENTS, "Contents"),
-                turns[order[place + 1]] if place + 1 < len(order) else (chapter_page(CHAPTERS[0]), CHAPTERS[0].title),
+                turns[order[place + 1]] if place + 1 < len(order) else self._turn_to(CHAPTERS[0]),
             ),
         )
 
     def chapter(self, chapter: Chapter) -> str:
         """Return a chapter's page: its introduction, modules and figures."""
         number = CHAPTERS.index(chapter)
-        modules = (
-            node("li", {}, node("a", {"href": page_of(name)}, node("code", {}, name)), " ", self._first(name))
-            for name in chapter.modules
-        )
         return self.page(
             chapter_page(chapter),
             f"{number + 1}. {chapter.title}",
             node("p", {"class": "lead"}, self._writer.sentence(chapter.about)),
-            node("ol", {"class": "modules"}, modules),
-            map(_seen, self.pictures.get(chapter.slug, ())),
+            node("ol", {"class": "modules"}, self._modules(chapter)),
+            map(self._seen, self.pictures.get(chapter.slug, ())),
             _turn(
-                (chapter_page(CHAPTERS[number - 1]), CHAPTERS[number - 1].title) if number else (CONTENTS, "Contents"),
+                self._turn_to(CHAPTERS[number - 1]) if number else (CONTENTS, "Contents"),
                 (page_of(chapter.modules[0]), chapter.modules[0]),
             ),
         )
 
-    def _first(self, name: str) -> list[Children]:
-        return self.library.writer(self.library.modules[name]).sentence(summary(self.library.modules[name].doc))
+    def _turn_to(self, chapter: Chapter) -> Turn:
+        return chapter_page(chapter), self._writer.sentence(chapter.title)
+
+    def _seen(self, seen: Seen) -> Element:
+        """Return a figure, or its caption with the reason why it was not drawn."""
+        caption = self._writer.sentence(seen.caption)
+        if seen.picture is None:
+            return node("p", {"class": "aside"}, caption, f" {seen.why}")
+        return figure(seen.picture, seen.caption, caption)
+
+    def _modules(self, chapter: Chapter) -> list[Element]:
+        """Return list items, links to a chapter's modules; those of a folder below are a list in the item before."""
+        items: list[Element] = []
+        depths = [len(path_of(name).parts) for name in chapter.modules]
+        for depth, found in groupby(zip(depths, chapter.modules, strict=True), lambda pair: pair[0]):
+            listed = [self._module(name) for _, name in found]
+            if depth > min(depths):
+                items[-1].append(node("ol", {}, listed))
+            else:
+                items += listed
+        return items
+
+    def _module(self, name: str) -> Element:
+        """Return a list item with a link to a module and the first sentence of its docstring."""
+        module = self.library.modules[name]
+        first = self.library.writer(module).sentence(summary(module.doc))
+        return node("li", {}, node("a", {"href": page_of(name)}, node("code", {}, name)), " ", first)
 
     def module(self, module: Module) -> str:
         """Return a module's page: docstrings and comments beside the code."""
@@ -183,13 +210,14 @@ class Pages:
         place = order.index(module.name)
         after = order[place + 1] if place + 1 < len(order) else None
         next_chapter = chapter_of()[after] if after else None
-        onward = (NAMES, "Index")
+        onward: Turn = (NAMES, "Index")
         if after and next_chapter is chapter:
             onward = (page_of(after), after)
         elif next_chapter:
-            onward = (chapter_page(next_chapter), next_chapter.title)
+            onward = self._turn_to(next_chapter)
         before = order[place - 1] if place and chapter_of()[order[place - 1]] is chapter else None
         writer, strings = self.library.writer(module), self.library.strings(module)
+        top = self._turn_to(chapter)
         return self.page(
             page_of(module.name),
             module.name,
@@ -197,11 +225,11 @@ class Pages:
                 "p",
                 {"class": "crumb"},
                 "Chapter ",
-                node("a", {"href": chapter_page(chapter)}, f"{CHAPTERS.index(chapter) + 1}. {chapter.title}"),
+                node("a", {"href": top[0]}, f"{CHAPTERS.index(chapter) + 1}. ", top[1]),
                 _launched(self.library.launching(module)) if module.name.endswith(SUFFIXES) else None,
             ),
             node("div", {"class": "rows"}, (_row(row, writer, strings) for row in module.rows)),
-            _turn((page_of(before), before) if before else (chapter_page(chapter), chapter.title), onward),
+            _turn((page_of(before), before) if before else top, onward),
             wide=True,
         )
 
@@ -245,7 +273,7 @@ class Pages:
         elif each.same:
             paper, number = each.same
             same = next(x for x in NUMBERED if (x.paper, x.kind, x.number) == (paper, "eq", number))
-            where = ["the same as ", node("a", {"href": f"#{same.anchor}"}, f"{paper}'s {number}")]
+            where = ["the same as ", node("a", {"href": f"#{same.anchor}"}, f"{paper}'s ({number})")]
         else:
             where = node("span", {"class": "aside"}, "not implemented: ", self._writer.sentence(each.why))
         name = f"Algorithm {each.number}" if each.kind == "algorithm" else f"({each.number})"
@@ -344,12 +372,6 @@ def _piece(text: str, kind: str, strings: Mapping[str, str]) -> Children:
     return node("span", {"class": kind}, text) if kind else text
 
 
-def _seen(seen: Seen) -> Element:
-    if seen.picture is None:
-        return node("p", {"class": "aside"}, f"{seen.caption} {seen.why}")
-    return figure(seen.picture, seen.caption, seen.caption)
-
-
 def _also(places: Sequence[tuple[str, int]]) -> Children:
     """Return links to the places that cite an equation besides its implementation, one per module."""
     links: list[Children] = []
@@ -363,13 +385,13 @@ def _jumps(name: str, places: Iterable[tuple[str, str]]) -> Element:
     return node("nav", {"aria-label": name}, (node("a", {"href": f"#{place}"}, title) for place, title in places))
 
 
-def _turn(before: tuple[str, str], after: tuple[str, str]) -> Element:
-    """Return links to the previous and the next page, each given as (address, title)."""
+def _turn(before: Turn, after: Turn) -> Element:
+    """Return links to the previous and the next page."""
     return node(
         "nav",
         {"class": "turn", "aria-label": "Pages"},
-        node("a", {"href": before[0], "rel": "prev"}, f"← {before[1]}"),
-        node("a", {"href": after[0], "rel": "next"}, f"{after[1]} →"),
+        node("a", {"href": before[0], "rel": "prev"}, "← ", before[1]),
+        node("a", {"href": after[0], "rel": "next"}, after[1], " →"),
     )
 
 

@@ -213,7 +213,7 @@ def formulas(text: str) -> list[Children]:
     place = 0
     while place < len(parts):
         found = _formula(parts, place) if parts[place].strip() else None
-        if found is None or (found[1] in UNITS and plain[-2:-1].isdigit()):
+        if found is None or (found[1] in UNITS and plain[-2:-1].isdigit()) or plain.endswith("appendix "):
             plain += parts[place]
             place += 1
             continue
@@ -258,8 +258,8 @@ PROSE = frozenset({"the", "a", "an", "its", "their", "all", "what", "one", "each
 
 OPENED = Token("sign", "(")
 
-RATIO = re.compile(r"\d+/[A-Za-z]\w*|[A-Za-z]\w*/\d+|d\w+/d\w+|[A-Za-z]'?\([A-Za-z]\)")
-"""A quotient of a name and a number, a derivative such as dz/dt, or a function of one letter, such as P(x)."""
+RATIO = re.compile(r"\d+/[A-Za-z]\w*|[A-Za-z]\w*/\d+|d\w+/d\w+|[A-Za-z]'?\([A-Za-z]\)|N\(0, I\)")
+"""A quotient of a name and a number, a derivative such as dz/dt, a function of one letter, such as P(x), or N(0, I)."""
 
 
 def _may_be(parts: Sequence[str], place: int) -> bool:
@@ -316,6 +316,8 @@ def _stands(text: str, ends: bool) -> bool:
     except NotationError:
         return False
     names = [token.text for token in found if token.kind == "name"]
+    if {token.kind for token in found} == {"name", "sub"} and (names[0] in FUNCTIONS or not is_symbol(names[0])):
+        return False  # a name of the code, such as max_beta
     if not names:
         return any(_tells(token, len(found)) for token in found)
     if len(found) == 1 and names[0].isascii() and names[0] not in GREEK:

@@ -167,6 +167,8 @@ def _colours(source: str) -> dict[int, list[tuple[int, int, str]]]:
             kind = "s"
         elif token.type == tokenize.NUMBER:
             kind = "n"
+        elif token.string == "->":
+            kind = "whole"  # a browser would break it after its hyphen
         if kind:
             (first, start), (last, end) = token.start, token.end
             for line in range(first, last + 1):
