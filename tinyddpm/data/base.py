@@ -26,6 +26,9 @@ MOST_CLASSES = 65536
 CHANNELS = (1, 2, 3, 4)
 """Numbers of channels that images may have; an axis of another length is no axis of channels."""
 
+LEAST_SIDE, WIDE = 8, 4
+"""Of an array (8 or more, 8 or more, N) without channels, N is taken for the number of images from 4 times the rest."""
+
 
 class Dataset(Protocol):
     """Samples that are read by index.
@@ -200,6 +203,13 @@ def sample_shape(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> tup
         raise DataError(f"{name}: images of shape {shape} have their channels first: store them as (n, H, W, C)")
     if len(shape) == 4 and shape[2] in CHANNELS and (shape[3] > 4 or shape[0] == shape[1] > 4):
         raise DataError(f"{name}: images of shape {shape} have their number last: store them as (n, H, W, C)")
+    if len(shape) == 4 and shape[0] in CHANNELS and shape[3] > 4 and shape[1] == shape[2] > 4:
+        raise DataError(f"{name}: images of shape {shape} have their channels first: store them as (n, H, W, C)")
+    if len(shape) == 3 and min(shape) >= LEAST_SIDE and shape[2] > WIDE * max(shape[:2]):
+        raise DataError(
+            f"{name}: images of shape {shape} have their number last, it seems: store them as (n, H, W), or as"
+            " (n, H, W, 1) if they are that wide"
+        )
     return (*shape[1:], 1) if len(shape) == 3 else shape[1:]
 
 
