@@ -10,6 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from tinyddpm.data.base import ArrayDataset, spread
 from tinyddpm.data.batching import batch_indices, check_batch_size
 from tinyddpm.errors import DataError
 from tinyddpm.ops.images import flip_horizontally, from_model, to_model
@@ -97,3 +98,10 @@ def test_flips_mirror_the_columns_of_the_masked_images(x: np.ndarray, data: st.D
     for i, j, k in np.ndindex(x.shape[:3]):
         np.testing.assert_array_equal(flipped[i, j, k], x[i, j, x.shape[2] - 1 - k if mask[i] else k])
     np.testing.assert_array_equal(flip_horizontally(flipped, mask), x)
+
+
+@pytest.mark.parametrize(
+    ("count", "indices"), [(1, [0]), (4, [0, 1, 3, 5]), (7, range(7)), (9, range(7)), (0, range(7))]
+)
+def test_some_samples_are_spread_over_all(count: int, indices: list[int]) -> None:
+    assert spread(ArrayDataset(np.zeros((7, 2)), name="x"), count).tolist() == [*indices]
