@@ -28,9 +28,9 @@ class Trap:
         return (pytest.fail, ("an array was unpickled",))
 
 
-def save_member(path: Path, member: bytes, key: str = "images") -> Path:
+def save_member(path: Path, member: bytes) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(f"{key}.npy", member)
+        archive.writestr("images.npy", member)
     return path
 
 

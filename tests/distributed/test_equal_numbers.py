@@ -48,9 +48,10 @@ def assert_same_bits(one: Path, other: Path) -> None:
 def assert_close(one: Path, other: Path, rtol: float = 2e-5) -> None:
     """The same weights but for rounding, on the scale of the largest."""
     np.testing.assert_allclose(losses(one), losses(other), rtol=rtol)
+    found, expected = vectors(one), vectors(other)
     for name in ("weights", "ema"):
-        expected = vectors(other)[name]
-        np.testing.assert_allclose(vectors(one)[name], expected, rtol=0, atol=rtol * np.abs(expected).max())
+        atol = rtol * np.abs(expected[name]).max()
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=atol)
 
 
 AS_THREADS = {

@@ -12,6 +12,7 @@ from distributed.test_equal_numbers import IMAGES, assert_same_bits
 from distributed.test_faults import Ended
 from helpers.command_line import says
 from helpers.ranks import started
+from tinyddpm.distributed import ranks
 from tinyddpm.distributed.gloo import GlooLink
 from tinyddpm.distributed.join import join
 from tinyddpm.distributed.launch import Launch
@@ -60,6 +61,8 @@ def test_ranks_wait_for_a_slower_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_torch_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is imported before the ranks begin to wait for each other, which an import from a slow disk may outlast."""
     monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(ranks, "Ranks", lambda *given: pytest.fail("they wait"))
     with pytest.raises(ConfigError, match=r"^torchrun's ranks need Torch \(.*\): run pip install 'tinyddpm\[torch\]'$"):
         join("auto", Launch("torchrun", 0, 2))

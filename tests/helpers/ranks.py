@@ -32,16 +32,9 @@ def torchrun(*options: str) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python", *options]
 
 
-def on_ranks(
-    count: int,
-    module: str,
-    *arguments: object,
-    launcher: str = "mpiexec",
-    options: tuple[str, ...] = (),
-    timeout: float = 200,
-) -> str:
+def on_ranks(count: int, module: str, *arguments: object, launcher: str = "mpiexec") -> str:
     """Run `python -m MODULE ARGUMENTS …` on `count` ranks, check that they succeed, and return their output."""
-    done = started(count, module, *arguments, launcher=launcher, options=options, timeout=timeout)
+    done = started(count, module, *arguments, launcher=launcher)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -125,6 +125,12 @@ class Subset:
         return self._dataset.read(self._indices[indices])
 
 
+def spread(dataset: Dataset, count: int) -> NDArray[np.int64]:
+    """Return the indices of `count` samples, spread evenly over a data set; of all if there are fewer, or for 0."""
+    n = min(count or len(dataset), len(dataset))
+    return np.arange(n) * len(dataset) // n
+
+
 def split_dataset(dataset: Dataset, held_out: int, seed: int) -> tuple[Subset, Subset]:
     """Return two disjoint subsets: all but `held_out` samples, and these. The choice depends on `seed` alone.
 
