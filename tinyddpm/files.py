@@ -50,6 +50,16 @@ def check_target(path: Path) -> None:
     check_folder(path.parent)
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder or a link to one; False for a link that leads round in a circle."""
+    return os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()
+
+
+def is_file(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a file or a link to one; False for a link that leads round in a circle."""
+    return os.path.isfile(entry) if entry.is_symlink() else entry.is_file()
+
+
 def unused(base: Path, suffix: str = "") -> Path:
     """Return the first of `base`, `base`-2, `base`-3, … that, with the suffix, does not exist."""
     path, number = base.with_name(base.name + suffix), 1

@@ -231,6 +231,14 @@ def test_links_to_nothing_are_counted(tmp_path: Path) -> None:
         assert len(open_dataset(str(tmp_path))) == 1
 
 
+def test_links_that_lead_in_circles_hinder_nothing(tmp_path: Path) -> None:
+    save(tmp_path / "cat" / "1.png", np.full((4, 4), 200, np.uint8))
+    for name in ("round", "cat/round", "cat/2.png", "cat/notes.csv"):
+        (tmp_path / name).symlink_to(tmp_path / name)
+    with pytest.warns(TinyDDPMWarning, match=r": 1 of 2 images are used; 1 are links to nothing \(cat/2\.png\)$"):
+        assert len(open_dataset(str(tmp_path))) == 1
+
+
 def test_photos_with_names_in_capitals_are_counted(tmp_path: Path) -> None:
     """As phones and cameras call them; LICENSE and the like are no photos."""
     save(tmp_path / "1.png", np.full((4, 4), 200, np.uint8))

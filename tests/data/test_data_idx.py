@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import tracemalloc
+import warnings
 import zlib
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from hypothesis.extra import numpy as arrays
 
 from tinyddpm.data import open_dataset
 from tinyddpm.data.idx import read_idx
-from tinyddpm.errors import DataError
+from tinyddpm.errors import DataError, TinyDDPMWarning
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -80,6 +81,27 @@ def test_the_folder_knows_its_splits(tmp_path: Path) -> None:
     assert len(open_dataset(str(tmp_path / "t10k-images-idx3-ubyte.gz"), split="test")) == 2
     with pytest.raises(DataError, match=r"t10k-images.* holds the split 'test', not 'train'"):
         open_dataset(str(tmp_path / "t10k-images-idx3-ubyte.gz"))
+
+
+@pytest.mark.parametrize(("train", "test"), [("qmnist-train", "qmnist-test"), ("letters", "letters-t10k")])
+def test_the_split_is_a_word_of_the_name(tmp_path: Path, train: str, test: str) -> None:
+    """Wherever it is: a test set is never trained on for want of a name that begins with it."""
+    write(tmp_path / f"{test}-images-idx3-ubyte", IMAGES[:2])
+    with pytest.raises(DataError, match=rf"no IDX images for the split 'train', only {test}"):
+        open_dataset(str(tmp_path))
+    write(tmp_path / f"{train}-images-idx3-ubyte", IMAGES)
+    assert len(open_dataset(str(tmp_path))) == 5
+    assert len(open_dataset(str(tmp_path), split="test")) == 2
+
+
+def test_labels_in_another_form_of_name_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "train-images-idx3-ubyte", IMAGES)
+    write(tmp_path / "t10k-labels.idx1-ubyte", LABELS)
+    with warnings.catch_warnings(action="error"):
+        assert open_dataset(str(tmp_path)).labels is None
+    write(tmp_path / "train-labels.idx1-ubyte", LABELS)
+    with pytest.warns(TinyDDPMWarning, match=r"train-labels\.idx1-ubyte is not read: call it as train-images-idx3"):
+        open_dataset(str(tmp_path))
 
 
 def test_a_folder_without_the_split_is_refused(tmp_path: Path) -> None:

@@ -341,3 +341,12 @@ def test_options_of_images_are_no_options_of_arrays(tmp_path: Path) -> None:
         open_dataset(str(tmp_path / "x.npy"), options={"frames": "all"})
     with pytest.raises(DataError, match=r"points have no levels: leave out --levels"):
         open_dataset(str(tmp_path / "x.npy"), options={"levels": "0:1"})
+
+
+@pytest.mark.parametrize("name", ["images", "images.npy"])
+def test_an_image_size_beyond_the_memory_is_refused_before_anything_is_resized(tmp_path: Path, name: str) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("L", (4, 4), 99).save(tmp_path / "images" / "1.png")
+    np.save(tmp_path / "images.npy", np.full((1, 4, 4), 99, np.uint8))
+    with pytest.raises(DataError, match=r"9\.3 GiB once decoded, .*: choose a smaller --image-size, or take fewer"):
+        open_dataset(str(tmp_path / name), image_size=(99999, 99999))

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import tracemalloc
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -155,10 +156,20 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
         dataset = open_dataset(str(tmp_path))
     assert str(caught[0].message) == (
         f"{tmp_path}: 1 of 3 files of the split 'train' are there;"
-        " not used: label (list<element: int64>), caption (list<element: string>)"
+        " not used: label (list<element: int64>), caption (list<element: string>);"
+        " classes are read from `label`, captions from `text`"
     )
     assert dataset.labels is None
     assert dataset.columns["text"][3] == "3"
+
+
+def test_columns_by_other_names_are_said_where_there_is_neither_label_nor_caption(tmp_path: Path) -> None:
+    write(tmp_path / "x.parquet", target=[0, 1, 2] * 3, prompt=["a"] * 9)
+    with pytest.warns(TinyDDPMWarning, match=r"not used: target \(int64\), prompt \(string\); classes are read"):
+        open_dataset(str(tmp_path / "x.parquet"))
+    write(tmp_path / "x.parquet", target=[0, 1, 2] * 3, text=["a"] * 9)
+    with warnings.catch_warnings(action="error"):
+        open_dataset(str(tmp_path / "x.parquet"))
 
 
 def test_folders_of_several_things_are_refused(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from typing import Any, TypeAlias
 
 from tinyddpm.data.base import check_memory
 from tinyddpm.errors import DataError, TinyDDPMWarning
+from tinyddpm.files import is_file, is_folder
 from tinyddpm.progress import Watch, unwatched, watched
 
 FILE, TEXT, LABEL = "file_name", "text", "label"
@@ -101,8 +102,8 @@ def _tables(folders: Iterable[Path], depth: int = 1) -> Iterator[Path]:
     for folder in folders:
         with os.scandir(folder) as entries:
             shown = [entry for entry in entries if not entry.name.startswith(".")]
-        below += [folder / entry.name for entry in shown if depth and entry.is_dir()]
-        tables = [entry for entry in shown if entry.name.lower().endswith(TABLES) and entry.is_file()]
+        below += [folder / entry.name for entry in shown if depth and is_folder(entry)]
+        tables = [entry for entry in shown if entry.name.lower().endswith(TABLES) and is_file(entry)]
         yield from sorted(folder / entry.name for entry in tables)
     if below:
         yield from _tables(sorted(below), depth - 1)

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ from tinyddpm.data.base import CAPTIONS, ArrayDataset, Labels, Samples, check_me
 from tinyddpm.data.cache import Decoded, through_cache
 from tinyddpm.data.captions import LABEL, TEXT, read_annotations
 from tinyddpm.data.image_files import AS_IT_IS, SUFFIXES, BrokenImageError, ImageFiles, Reading, Sources, refuse_broken
-from tinyddpm.data.resize import changes
+from tinyddpm.data.resize import SMALLER, changes
 from tinyddpm.data.splits import splits_among
 from tinyddpm.errors import DataError, TinyDDPMWarning
+from tinyddpm.files import is_file, is_folder
 from tinyddpm.progress import Watch, unwatched
 
 COMPANIONS = (
@@ -100,6 +102,8 @@ def open_listing(folder: Path, listing: Listing, reading: Reading) -> ArrayDatas
 def _decoded(folder: Path, sources: Sources, reading: Reading) -> Decoded:
     files = ImageFiles(sources, reading)
     starts = np.concatenate([[0], np.cumsum(files.frames)])
+    if reading.image_size:
+        check_memory(int(starts[-1]) * prod(reading.image_size) * files.channels, str(folder), SMALLER)
     begin = files.read(0)
     first = begin[0]
     check_memory(int(starts[-1]) * first.size, str(folder))
@@ -190,7 +194,7 @@ def _left_out(folder: Path, above: Path, used: Sequence[Path]) -> dict[str, list
                 elif os.path.islink(path):
                     found[DEAD].append(Path(path))
             elif not (name.startswith(".") or suffix.lower() in SUFFIXES + COMPANIONS or _is_notice(stem, suffix)):
-                found[STRANGE].append(Path(path))
+                found[STRANGE] += [Path(path)] if os.path.isfile(path) else []
     return found
 
 
@@ -248,7 +252,7 @@ def some(names: Iterable[str]) -> str:
 
 def _subfolders(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:  # which tells folders from files without a system call for each
-        return sorted(folder / entry.name for entry in entries if entry.is_dir() and not is_passed_over(entry.name))
+        return sorted(folder / entry.name for entry in entries if is_folder(entry) and not is_passed_over(entry.name))
 
 
 def is_passed_over(folder: str) -> bool:
@@ -265,7 +269,7 @@ def holds_images(folder: Path) -> bool:
 
 def _images_in(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if _is_called_image(entry.name) and entry.is_file()]
+        names = [entry.name for entry in entries if _is_called_image(entry.name) and is_file(entry)]
     return [folder / name for name in sorted(names)]
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import math
+import re
+import warnings
 import zlib
 from pathlib import Path
 from typing import IO, cast
@@ -18,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyddpm.data.base import ArrayDataset, check_memory, require_split
-from tinyddpm.errors import DataError
+from tinyddpm.data.splits import split_called
+from tinyddpm.errors import DataError, TinyDDPMWarning
 
 DEFLATE_RATIO = 1032
 """Largest number of bytes that one byte of deflate expands to (zlib's technical notes): it bounds a file's content."""
-PREFIXES = {"train": ("train",), "test": ("t10k", "test")}
+SPLITS = ("train", "test")
 
 
 def open_idx(
@@ -49,6 +52,7 @@ def open_idx(
     if images.ndim not in (3, 4):
         raise DataError(f"{images_path}: {images.ndim} dimensions are no images: give a file of (n, H, W)")
     if labels_path is None:
+        _say_strays(images_path)
         return ArrayDataset(images, name=name or str(path))
     labels = read_idx(labels_path, sha256[1])
     if labels.shape != images.shape[:1]:
@@ -62,8 +66,7 @@ def open_idx(
 def find_images(folder: Path, split: str) -> Path | None:
     """Return the path of the IDX images for `split` in `folder`; None if the folder has no IDX images.
 
-    Names begin with `train` for the training set and with `t10k` or `test` for the test set. A single file of images
-    under any other name is a training set.
+    Names have the word `t10k`, or another name of the test set, for the test set; any other file is a training set.
 
     Raises:
         DataError: there are several such files, or only those of another split.
@@ -71,10 +74,9 @@ def find_images(folder: Path, split: str) -> Path | None:
     found = sorted(p for p in folder.iterdir() if _names_idx(p, "images") and p.is_file())
     if not found:
         return None
-    require_split(split, tuple(PREFIXES), str(folder))
-    named = [p for p in found if p.name.startswith(PREFIXES[split])]
-    if not named and split == "train":
-        named = [p for p in found if split_of(p) == "train"]
+    require_split(split, SPLITS, str(folder))
+    named = [p for p in found if split_of(p) == split]
+    named = [p for p in named if p.name.startswith(split)] or named
     if not named:
         raise DataError(
             f"{folder} holds no IDX images for the split {split!r}, only {found[0].name}: use another split"
@@ -92,7 +94,8 @@ def is_idx(path: Path) -> bool:
 
 def split_of(path: Path) -> str:
     """Return the split of an IDX file by its name, "train" or "test"."""
-    return "test" if path.name.startswith(PREFIXES["test"]) else "train"
+    words = re.split("[-_.]", path.name)
+    return "test" if any(word == "t10k" or split_called(word) == "test" for word in words) else "train"
 
 
 def read_idx(path: Path, sha256: str | None = None) -> NDArray[np.uint8]:
@@ -172,6 +175,17 @@ def _pair(path: Path) -> tuple[Path, Path | None]:
             raise DataError(f"{path}: there is no file of images beside these labels: put it there")
         return images, path
     return path, _beside(path, path.name.replace("images", "labels").replace("idx3", "idx1"))
+
+
+def _say_strays(images: Path) -> None:
+    """Warn of files beside unlabelled images that are called as labels of the same split in another form."""
+    strays = [p for p in images.parent.iterdir() if "labels" in p.name and split_of(p) == split_of(images)]
+    if strays:
+        warnings.warn(
+            f"{min(strays)} is not read: call it as {images.name}, with labels for images and idx1 for idx3",
+            TinyDDPMWarning,
+            stacklevel=2,
+        )
 
 
 def _beside(path: Path, name: str) -> Path | None:

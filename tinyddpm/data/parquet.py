@@ -117,7 +117,8 @@ def _say_left_out(path: Path, split: str, tables: Sequence[_Table]) -> None:
     names = [table.file.name for table in tables]
     said = max((int(match[1]) for name in names if (match := re.search("-of-([0-9]{1,9})", name))), default=0)
     missing = [f"{len(names)} of {said} files of the split {split!r} are there"] if said > len(names) else []
-    unused = [f"not used: {', '.join(tables[0].unused)}"] if tables[0].unused else []
+    columns = ", ".join(tables[0].unused[:5])
+    unused = [f"not used: {columns}; classes are read from `{LABEL}`, captions from `{TEXT}`"] if columns else []
     if missing or unused:
         warnings.warn(f"{path}: {'; '.join(missing + unused)}", TinyDDPMWarning, stacklevel=2)
 
@@ -128,7 +129,8 @@ class _Table:
     Attributes:
         file: its path.
         columns: the names of the columns of images, of labels and of captions; the latter two are None if missing.
-        unused: columns with names of labels or captions that are not used, with their types.
+        unused: columns, with their types, that are not used though their names are those of labels or captions, or
+            though the file has neither of these.
         classes: the names of the classes, () if the file has none.
         groups: the number of rows in each row group.
 
@@ -154,7 +156,10 @@ class _Table:
         label = _first(LABELS, [name for name, kind in kinds.items() if _is_class(kind)])
         text = _first(TEXTS, [name for name, kind in kinds.items() if _is_text(kind)])
         self.columns = image, label, text
-        self.unused = [f"{name} ({kinds[name]!s:.60})" for name in LABELS + TEXTS if name in {*kinds} - {label, text}]
+        candidates = LABELS + TEXTS if label or text else kinds
+        self.unused = [
+            f"{name} ({kinds[name]!s:.60})" for name in candidates if name in {*kinds} - {image, label, text}
+        ]
         self.classes = _class_names((schema.metadata or {}).get(b"huggingface", b""), label)
 
     def read(self, column: str) -> Samples:

@@ -9,21 +9,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyddpm.data.base import Dataset, Samples
+from tinyddpm.data.base import Dataset, Samples, check_memory
 from tinyddpm.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+SMALLER = "choose a smaller --image-size, or take fewer images"
+"""The advice where resized images would not fit into memory."""
+
+
 def resized(dataset: Dataset, image_size: tuple[int, int] | None) -> Dataset:
     """Return a data set of the same images at (H, W); `dataset` itself if that is None or their size already.
 
     Raises:
-        DataError: the samples are points, not images.
+        DataError: the samples are points, not images, or one would exceed the memory limit.
     """
     if image_size is None or dataset.shape[:2] == image_size:
         return dataset
+    check_memory(math.prod(image_size) * dataset.shape[-1], f"{dataset.description}, an image of it", SMALLER)
     if len(dataset.shape) != 3:
         raise DataError(f"{dataset.description}: points have no image size: leave out --image-size")
     return Resized(dataset, image_size)
