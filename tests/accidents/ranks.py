@@ -80,7 +80,7 @@ class Job:
     def errors(self) -> list[str]:
         """The lines of errors."""
         lines = (self.place / "said").read_text(errors="replace").splitlines()
-        return [line for line in lines if line.startswith(("Error: ", "Traceback", "Timeout"))]
+        return [line for line in lines if line.startswith(("Error: ", "Traceback"))]
 
     def finish(self) -> str:
         """Wait for a job that nothing befalls; return what went wrong."""
@@ -148,7 +148,7 @@ def _end(job: Job) -> str:
     """Return how a job ended, in words."""
     said = (job.place / "said").read_text(errors="replace")
     if job.errors:
-        told = job.errors[0].startswith("Error: rank ")
+        told = job.errors[0].startswith("Error: rank ") and " has waited " not in job.errors[0]
         return "told of by the others" if told else "while they joined"
     if "all is saved" in said:
         return "all saved"

@@ -87,15 +87,19 @@ def test_gradient_of_every_path(name: str, factory: Callable[..., Condition]) ->
         check(lambda a, path=path: value(a, path), w[path], dout, gradient, rng, path)
 
 
-def test_a_prediction_of_another_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [(lambda out: out[:, :1], r"float64 of shape \(3, 1, 4, 2\)"), (np.float32, r"float32 of shape \(3, 4, 4, 2\)")],
+)
+def test_a_prediction_of_another_shape_or_type_is_refused(
+    change: Callable[[np.ndarray], np.ndarray], found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It would be broadcast against the target."""
     network = make_network("unet", SHAPE, Widths(), 2, UNET)
     whole = network.forward
-    monkeypatch.setattr(network, "forward", lambda *given: (whole(*given)[0][:, :1], None))
+    monkeypatch.setattr(network, "forward", lambda *given: (change(whole(*given)[0]), None))
     both, ops = Conditioned(network, Unconditional(), "odd"), load_operations(NUMPY)
-    line = (
-        r"network 'odd' returns shape \(3, 1, 4, 2\) for x of shape \(3, 4, 4, 2\): make it keep all axes but the last"
-    )
+    line = rf"network 'odd' with its condition returns {found} for float64 of shape \(3, 4, 4, 2\): make it keep"
     with pytest.raises(ConfigError, match=line):
         both.forward(ops, random_weights(network, 1), np.zeros((3, *SHAPE)), np.zeros(3, int), {})
 

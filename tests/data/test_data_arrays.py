@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import warnings
 import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from tinyddpm.data import open_dataset
 from tinyddpm.data.base import ArrayDataset, Subset, split_dataset
 from tinyddpm.data.resize import resized
-from tinyddpm.errors import ConfigError, DataError
+from tinyddpm.errors import ConfigError, DataError, TinyDDPMWarning
 
 IMAGES = 10 * np.arange(4 * 3 * 2, dtype=np.uint8).reshape(4, 3, 2)
 
@@ -26,9 +28,9 @@ class Trap:
         return (pytest.fail, ("an array was unpickled",))
 
 
-def save_member(path: Path, member: bytes, key: str = "images") -> Path:
+def save_member(path: Path, member: bytes) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(f"{key}.npy", member)
+        archive.writestr("images.npy", member)
     return path
 
 
@@ -102,6 +104,8 @@ def test_points(tmp_path: Path, rng: np.random.Generator, dimension: int, dtype:
         (np.zeros((2, 4, 32, 32), np.uint8), r"channels first: store them as \(n, H, W, C\)"),
         (np.zeros((32, 30, 3, 16), np.uint8), r"have their number last: store them as \(n, H, W, C\)"),
         (np.zeros((32, 32, 3, 4), np.uint8), r"have their number last: store them as \(n, H, W, C\)"),
+        (np.zeros((3, 32, 32, 50), np.uint8), r"channels first: store them as \(n, H, W, C\)"),
+        (np.zeros((8, 9, 37), np.uint8), r"number last, it seems: store them as \(n, H, W\), or as \(n, H, W, 1\) if"),
         (np.array([[0.0, 1.0], [0.0, np.nan]]), "point 1 is not finite"),
         (np.array([[0.0, 1e300], [0.0, 0.0]]), "point 0 is not finite in float32"),
     ],
@@ -208,6 +212,61 @@ def test_classes_are_the_labels_that_there_are(
     assert dataset.labels is not None
     assert (dataset.labels.tolist(), dataset.classes) == (numbers, classes)
     assert dataset.labels.dtype == np.int64
+
+
+@pytest.mark.parametrize("shape", [(8, 9, 36), (7, 8, 99), (8, 7, 99), (8, 9, 37, 1), (4, 6, 5, 9), (9, 6, 6, 9)])
+def test_wide_images_and_those_of_many_channels_are_read(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """Up to what an array of few images can be told by."""
+    np.save(tmp_path / "x.npy", np.full(shape, 99, np.uint8))
+    assert len(open_dataset(str(tmp_path / "x.npy"))) == shape[0]
+
+
+@pytest.mark.parametrize("suffix", ["npz", "h5"])
+def test_arrays_of_all_samples_that_are_not_read_are_named(tmp_path: Path, suffix: str) -> None:
+    """Labels by another name would be lost; what has another number of rows is no part of the samples."""
+
+    def write(**others: np.ndarray) -> None:
+        arrays = {"images": IMAGES, "mean": np.zeros(3), "scale": np.float32(2), **others}
+        if suffix == "npz":
+            np.savez(tmp_path / "x.npz", **arrays)
+        else:
+            with h5py.File(tmp_path / "x.h5", "w") as file:
+                for key, value in arrays.items():
+                    file[key] = value
+
+    with warnings.catch_warnings(action="error"):
+        write(labels=np.arange(4))
+        open_dataset(str(tmp_path / f"x.{suffix}"))
+    write(targets=np.arange(4), masks=np.zeros((4, 2)))
+    with pytest.warns(TinyDDPMWarning) as said:
+        open_dataset(str(tmp_path / f"x.{suffix}"))
+    (line,) = [str(warning.message) for warning in said]
+    for part in ("not read: ", "targets (4,)", "masks (4, 2)", "call labels `labels` or `y`, and captions `captions`"):
+        assert part in line
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_archives_that_numpy_does_not_write_are_refused(tmp_path: Path, how: int) -> None:
+    """Damage there ends in errors of other libraries; of an array that is not read it does not matter."""
+    np.save(tmp_path / "a.npy", IMAGES)
+    for read in ("images", "others"):
+        with zipfile.ZipFile(tmp_path / f"{read}.npz", "w") as archive:
+            archive.write(tmp_path / "a.npy", f"{read}.npy", how)
+            if read != "images":
+                archive.write(tmp_path / "a.npy", "images.npy")
+        content = bytearray((tmp_path / f"{read}.npz").read_bytes())
+        content[50:60] = b"\xff" * 10
+        (tmp_path / f"{read}.npz").write_bytes(content)
+    with pytest.raises(DataError, match="images is compressed in a way that NumPy does not use"):
+        open_dataset(str(tmp_path / "images.npz"))
+    assert len(open_dataset(str(tmp_path / "others.npz"))) == 4
+
+
+def test_members_of_an_archive_that_are_no_arrays_are_passed_over(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", images=IMAGES)
+    with zipfile.ZipFile(tmp_path / "x.npz", "a") as archive:
+        archive.writestr("labels", b"?")
+    assert open_dataset(str(tmp_path / "x.npz")).classes == ()
 
 
 @pytest.mark.parametrize(

@@ -108,8 +108,10 @@ def test_the_order_is_as_ever_where_it_is_not_balanced(balance: str) -> None:
     [
         ("ordr", "^data.balance is 'ordr': give none, order, weights, or a number for each class, such as 1,2,1$"),
         ("1,2", "^data.balance has 2 weights, and there are 5 classes: give one for each$"),
-        ("1,2,3,4,-1", "give numbers from 0 on"),
-        ("1,2,3,4,nan", "give numbers from 0 on"),
+        ("1,2,3,4,-1", "give numbers from 1e-9 to 1e9, or 0$"),
+        ("1,2,3,4,nan", "give numbers from 1e-9 to 1e9, or 0$"),
+        ("1e308,1e308,1,1,1", "give numbers from 1e-9 to 1e9, or 0$"),
+        ("5e-324,0,0,0,0", "give numbers from 1e-9 to 1e9, or 0$"),
         ("0,0,0,1,1", "no sample would count"),
     ],
 )

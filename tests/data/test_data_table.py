@@ -48,6 +48,29 @@ def test_labels_and_pixels(tmp_path: Path, names: list[str] | None, columns: lis
     assert [dataset.classes[k] for k in dataset.labels] == [str(label) for label in LABELS]
 
 
+@pytest.mark.parametrize("first", [IMAGES, IMAGES * (np.arange(25).reshape(5, 5) > 0)])
+def test_a_label_that_may_be_the_last_column_is_refused_without_names(tmp_path: Path, first: np.ndarray) -> None:
+    """As in tables of a corner that is always black: taken as labels, it would shift all pixels by one."""
+    write(tmp_path / "x.csv", None, [first, LABELS])
+    with pytest.raises(DataError, match=r"label may be the first column, of \d different values, or the last, of 3: "):
+        open_dataset(str(tmp_path / "x.csv"))
+    write(tmp_path / "x.csv", [*NAMES, "label"], [first, LABELS])
+    assert open_dataset(str(tmp_path / "x.csv")).classes == ("1", "3", "7")
+
+
+def test_a_corner_that_is_always_black_is_no_label(tmp_path: Path) -> None:
+    images = IMAGES.copy()
+    images[:, -1, -1] = 0
+    write(tmp_path / "x.csv", None, [LABELS, images])
+    assert open_dataset(str(tmp_path / "x.csv")).classes == ("1", "3", "7")
+
+
+def test_levels_hold_for_a_table_of_bytes_too(tmp_path: Path) -> None:
+    write(tmp_path / "x.csv", NAMES, [IMAGES // 16])
+    found = open_dataset(str(tmp_path / "x.csv"), options={"levels": "0:510"}).read(np.arange(6))[..., 0]
+    np.testing.assert_array_equal(found, np.floor(IMAGES // 16 / 2 + 0.5))
+
+
 @pytest.mark.parametrize("names", [NAMES, None])
 def test_pixels_alone(tmp_path: Path, names: list[str] | None) -> None:
     write(tmp_path / "x.csv", names, [IMAGES])

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from helpers.command_line import MOONS
+from helpers.command_line import MOONS, says
 from helpers.ranks import started
 from helpers.runs import loaded
 
 SMALL = [
     *MOONS, "--steps", "16", "--timesteps", "10", "--batch-size", "12", "--sample-count", "4",
-    "--set", "training.save_every=4", "--set", "training.log_every=4",
+    "--set", "training.save_every=4", "--set", "training.log_every=4", "--threads", "1",
 ]  # fmt: skip
 
 USUAL, LENIENT = "mpiexec", "mpiexec.gforker"
@@ -113,10 +113,10 @@ def test_where_mpiexec_ends_all_at_once_the_last_save_is_whole(tmp_path: Path) -
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The weights of a run of two ranks that nothing befell."""
-    ended = Ended(tmp_path_factory.mktemp("straight"), 2, "none")
-    assert ended.done.returncode == 0, ended.done
-    return weights(ended.run)
+    """The weights of a run that nothing befell, by one process of two threads: they have the bits of two ranks."""
+    run = tmp_path_factory.mktemp("straight") / "run"
+    says("train", *SMALL, "--threads", "2", "--out", run)
+    return weights(run)
 
 
 def weights(run: Path) -> bytes:
@@ -126,16 +126,17 @@ def weights(run: Path) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("fault", "rank", "name", "code"),
+    ("fault", "rank", "name", "code", "resumed_by"),
     [
-        ("Ctrl-C to mpiexec", 0, "SIGINT", 130),
-        ("SIGTERM to mpiexec", 0, "SIGTERM", 143),
-        ("SIGTERM", 1, "SIGTERM", 143),
+        ("Ctrl-C to mpiexec", 0, "SIGINT", 130, 1),
+        ("SIGTERM to mpiexec", 0, "SIGTERM", 143, 1),
+        ("SIGTERM", 1, "SIGTERM", 143, 2),
     ],
 )
 def test_a_signal_saves_once_and_ends_all_and_the_run_goes_on_bit_for_bit(
-    tmp_path: Path, straight: bytes, fault: str, rank: int, name: str, code: int
+    tmp_path: Path, straight: bytes, fault: str, rank: int, name: str, code: int, resumed_by: int
 ) -> None:
+    """By one process, which takes two threads then, or by two ranks."""
     ended = Ended(tmp_path, 2, fault, rank)
     assert ended.is_gone()
     assert ended.done.returncode == code
@@ -146,8 +147,11 @@ def test_a_signal_saves_once_and_ends_all_and_the_run_goes_on_bit_for_bit(
     assert not ended.errors
     assert not ended.strange
     assert ended.saved == 11
-    resumed = Ended(tmp_path, 2, "none", 0, "--resume", tmp_path / "run")
-    assert resumed.done.returncode == 0, resumed.done
+    if resumed_by == 1:
+        says("train", "--resume", tmp_path / "run")
+    else:
+        resumed = Ended(tmp_path, 2, "none", 0, "--resume", tmp_path / "run")
+        assert resumed.done.returncode == 0, resumed.done
     assert weights(tmp_path / "run") == straight
 
 

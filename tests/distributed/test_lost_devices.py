@@ -10,7 +10,7 @@ import pytest
 from cuda.conftest import make_shim
 from distributed.lost_on_a_device import FAULTS
 from helpers.ranks import started
-from tinyddpm.model.checkpoint import read_checkpoint_header
+from helpers.runs import loaded
 
 pytestmark = pytest.mark.slow
 
@@ -42,8 +42,10 @@ def test_a_rank_fails_in_the_fifth_step(fault: str, tmp_path: Path) -> None:
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert re.fullmatch(f"Error: {SAYS[fault]}", line)
     assert "Traceback" not in done.stderr
-    assert read_checkpoint_header(folder / "checkpoint.h5").step == (5 if fault == "stops after it" else 4)
+    assert loaded(folder).step == (5 if fault == "stops after it" else 4)
+    if fault != "stops":  # what goes on is that file, whatever befell the rank
+        return
     resumed = started(2, "distributed.lost_on_a_device", "none", 0, "train", "--resume", folder, "--steps", 6,
                       "--distributed", "nccl", timeout=60)  # fmt: skip
     assert resumed.returncode == 0, resumed.stderr
-    assert read_checkpoint_header(folder / "checkpoint.h5").step == 6
+    assert loaded(folder).step == 6

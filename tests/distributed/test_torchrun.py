@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from distributed.test_equal_numbers import IMAGES, assert_same_bits
 from distributed.test_faults import Ended
 from helpers.command_line import says
 from helpers.ranks import started
+from tinyddpm.distributed import ranks
+from tinyddpm.distributed.gloo import GlooLink
 from tinyddpm.distributed.join import join
 from tinyddpm.distributed.launch import Launch
 from tinyddpm.errors import ConfigError
@@ -44,7 +47,22 @@ def test_all_end_when_one_does(tmp_path: Path, fault: str, told: str, saved: int
     assert ended.saved == saved
 
 
+def test_ranks_wait_for_a_slower_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For hours, in which it may draw or measure: by itself gloo would give up after half of one."""
+    distributed = pytest.importorskip("torch.distributed", reason="Torch is not installed")
+    waits: list[timedelta] = []
+    for name in ("init_process_group", "new_group"):
+        monkeypatch.setattr(distributed, name, lambda *_, timeout, **more: waits.append(timeout))
+    for name in ("get_rank", "get_world_size"):
+        monkeypatch.setattr(distributed, name, lambda: 1)
+    GlooLink(Launch("torchrun", 0, 2))
+    assert len(waits) == 2
+    assert min(waits) > timedelta(days=30)
+
+
 def test_torch_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is imported before the ranks begin to wait for each other, which an import from a slow disk may outlast."""
     monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(ranks, "Ranks", lambda *given: pytest.fail("they wait"))
     with pytest.raises(ConfigError, match=r"^torchrun's ranks need Torch \(.*\): run pip install 'tinyddpm\[torch\]'$"):
         join("auto", Launch("torchrun", 0, 2))

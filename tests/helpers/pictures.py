@@ -22,10 +22,10 @@ def as_torch(images: NDArray[np.uint8]) -> torch.Tensor:
     return torch.as_tensor(images).permute(0, 3, 1, 2).contiguous()
 
 
-def assert_same_features(ours: Any, theirs: Any, tolerance: float) -> None:
+def assert_same_features(ours: Any, theirs: Any) -> None:
     """Check errors relative to the spread of features: beside their large common mean, any error is small."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.shape == theirs.shape
     spread = np.abs(theirs - theirs.mean(0)).max()
     assert np.abs(theirs).max() < 1000 * spread
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * spread)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * spread)

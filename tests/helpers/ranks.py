@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,18 +32,22 @@ def torchrun(*options: str) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python", *options]
 
 
-def on_ranks(
-    count: int,
-    module: str,
-    *arguments: object,
-    launcher: str = "mpiexec",
-    options: tuple[str, ...] = (),
-    timeout: float = 200,
-) -> str:
+def on_ranks(count: int, module: str, *arguments: object, launcher: str = "mpiexec") -> str:
     """Run `python -m MODULE ARGUMENTS …` on `count` ranks, check that they succeed, and return their output."""
-    done = started(count, module, *arguments, launcher=launcher, options=options, timeout=timeout)
+    done = started(count, module, *arguments, launcher=launcher)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def all_said(count: int, commands: Mapping[str, Sequence[object]]) -> dict[str, tuple[str, str]]:
+    """Run commands of the library, one after the other, on ranks that are started once; each must succeed.
+
+    Returns:
+        What each wrote on standard output, and on standard error, by its name in `commands`.
+    """
+    texts = [[*map(str, command)] for command in commands.values()]
+    said = json.loads(on_ranks(count, "helpers.commands_of_ranks", json.dumps(texts)))
+    return {name: (out, error) for name, (out, error) in zip(commands, said, strict=True)}
 
 
 def started(

@@ -138,9 +138,9 @@ class TorchInception(nn.Module):
         return x, x @ self.fc.weight.T
 
 
-def random_inception(seed: int) -> TorchInception:
+def random_inception() -> TorchInception:
     """Return a random network whose activations neither vanish nor explode, with batch norms far from the identity."""
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch.Generator().manual_seed(3)
     net = TorchInception().eval().requires_grad_(False)
     for name, array in net.state_dict().items():
         if name.endswith("num_batches_tracked"):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def inception() -> TorchInception:
     from helpers.torch_inception import random_inception
 
-    return random_inception(seed=3)
+    return random_inception()
 
 
 @pytest.fixture(scope="session")

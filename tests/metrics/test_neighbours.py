@@ -24,8 +24,8 @@ def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.linalg.norm(a[:, None] - b, axis=-1)
 
 
-def made_up(rng: np.random.Generator, n: int, m: int, d: int = 5, shift: float = 0.5) -> tuple[Part, Part]:
-    return Part(rng.normal(size=(n, d))), Part(shift + rng.normal(size=(m, d)))
+def made_up(rng: np.random.Generator, n: int, m: int, shift: float = 0.5) -> tuple[Part, Part]:
+    return Part(rng.normal(size=(n, 5))), Part(shift + rng.normal(size=(m, 5)))
 
 
 @pytest.mark.parametrize("k", [1, 3, 9])

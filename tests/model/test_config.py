@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,7 @@ def test_any_values_survive_toml(steps: int, rate: float, source: str, size: str
         ({"training": {"steps": 10**9 + 1}}, "training.steps is 1000000001: it must be at most 1000000000"),
         ({"training": {"warmup": 10**9 + 1}}, "training.warmup is 1000000001: it must be at most 1000000000"),
         ({"sampling": {"count": 10**6 + 1}}, "sampling.count is 1000001: it must be at most 1000000"),
+        ({"training": {"learning_rate": math.inf}}, "training.learning_rate is inf: it must be at most 1e+38"),
         ({"training": {"learning_rate": float("nan")}}, "learning_rate is nan"),
         ({"training": {"ema": 1.0}}, "training.ema is 1.0: it must lie in"),
         ({"training": {"batch_size": 4, "accumulate": 5}}, "give at most the batch size"),

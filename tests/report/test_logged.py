@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyddpm.errors import ConfigError, DataError
+from tinyddpm.figures.terminal import text_chart
 from tinyddpm.report.metrics import charts, last, lowest, read_metrics, run_names, smoothed
 
 
@@ -108,6 +109,14 @@ def test_names_of_metrics_are_shown_and_not_obeyed(tmp_path: Path) -> None:
     (first, second) = read_metrics(path).curves
     assert first == "a\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}[2J"
     assert len(second) == 60
+
+
+def test_values_that_no_chart_holds_are_left_out_or_0(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 1e301}\n{"step": 2, "loss": 1e-320}\n{"step": 3, "loss": 1e299}\n')
+    found = read_metrics(path)
+    assert (found.curves["loss"], found.unread) == (([2, 3], [0.0, 1e299]), 1)
+    text_chart(charts({"a": found.curves})[0])
 
 
 def test_no_run_is_left_out_for_its_long_name() -> None:

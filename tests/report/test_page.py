@@ -256,6 +256,10 @@ def test_files_are_named_on_the_command_line(runs: list[Path], tmp_path: Path) -
     (tmp_path / "c.json").write_text("{")
     assert report(two, "--nll", str(tmp_path / "c.json")).stderr.endswith("c.json is damaged: it is no JSON text\n")
     assert report(str(tmp_path)).stderr.endswith("is no run folder: it has no metrics.jsonl\n")
+    before = (runs[0] / "checkpoint.h5").read_bytes()
+    text = "checkpoint.h5: the page is HTML: give a name that ends in .html or .htm\n"
+    assert report(two, "--out", str(runs[0] / "checkpoint.h5")).stderr.endswith(text)
+    assert (runs[0] / "checkpoint.h5").read_bytes() == before
 
 
 LOOK = Path(__file__).with_name("page_look.js")

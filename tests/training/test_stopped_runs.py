@@ -150,16 +150,18 @@ def test_an_edited_configuration_is_honoured_or_refused(tmp_path: Path) -> None:
     file = tmp_path / "run" / "config.toml"
     written = file.read_text()
     file.write_text(written.replace("steps = 3", "steps = 7").replace("batch_size = 30", "batch_size = 31"))
-    with pytest.raises(ConfigError, match=r"a run keeps training.batch_size \(it was 30\): put it back, or start"):
+    with pytest.raises(ConfigError, match=r"a run keeps training.batch_size \(it was 30\): put it back, remove"):
         resume(tmp_path / "run", quiet())
     file.write_text("steps = ")
     with pytest.raises(ConfigError, match=r"config.toml is not valid TOML"):
         resume(tmp_path / "run", quiet(), steps=7)
-    file.write_text(written.replace("steps = 3", "steps = 7").replace("log_every = 5", "log_every = 1"))
+    mine = "# mine\n" + written.replace("steps = 3", "steps = 7").replace("log_every = 5", "log_every = 1")
+    file.write_text(mine)
     said = StringIO()
     assert resume(tmp_path / "run", Progress(said)).step == 7
     assert f"note: {file} was edited: training.steps is 7, and was 3\n" in said.getvalue()
     assert [line["step"] for line in losses(tmp_path / "run") if "loss" in line] == [3, 4, 5, 6, 7]
+    assert file.read_text() == mine
     file.unlink()
     assert resume(tmp_path / "run", quiet(), steps=8).complete
     assert file.read_text() == written.replace("steps = 3", "steps = 8").replace("log_every = 5", "log_every = 1")

@@ -222,6 +222,11 @@ def test_what_is_wrong_is_one_line(name: str, options: dict[str, Any], line: str
         Transforms({name: options}, (4, 6, 3))
 
 
+def test_a_shift_of_images_of_one_row_is_refused_without_a_range() -> None:
+    with pytest.raises(ConfigError, match=r"^transforms\.shift\.most is 2: leave it out, images have one row or col"):
+        Transforms({"shift": {}}, (1, 6, 3))
+
+
 def test_points_and_unknown_names_are_refused() -> None:
     for name in ALL:
         with pytest.raises(

@@ -10,7 +10,7 @@ import click
 
 from tinyddpm.cli.completion import FilePath, RunPath
 from tinyddpm.cli.options import GroupedCommand, GroupedOption, argument, option
-from tinyddpm.cli.sample import sample
+from tinyddpm.cli.sample import drawing_params
 from tinyddpm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -274,12 +274,7 @@ SHARED = [
         env=False,
     ),
     GroupedOption(["--out"], type=FilePath(), help="Folder; edits if not given.", group="Output"),
-    *(
-        given
-        for given in sample.params
-        if given.name in ("singles", "npz", "prompts", "prompts_file", "embeddings", "seed", "batch_size")
-    ),
-    *(given for given in sample.params if getattr(given, "group", "") in ("Sampling", "General")),
+    *drawing_params("singles", "npz", "prompts", "prompts_file", "embeddings", "seed", "batch_size"),
 ]
 """Options of all edits: three of their own, and those of `sample` that mean the same here."""
 

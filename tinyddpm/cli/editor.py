@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tinyddpm.backend import Array, Purpose
 from tinyddpm.cli.output import say
-from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, refuse_full, wish_of, wished_in_turn
+from tinyddpm.cli.trained import Chosen, open_model, refuse_full, wished_in_turn
 from tinyddpm.conditions import Asked, Known, count, some
 from tinyddpm.data import open_dataset
 from tinyddpm.data.base import ArrayDataset, Dataset
@@ -60,12 +60,9 @@ class Editor:
 
     Args:
         checkpoint: a checkpoint, or a run folder.
-        sampler, sample_steps, spacing, threshold, percentile, assignments, spacing_assignments: changes of the run's
-            own sampling.
-        scale, guide, guide_assignments: changes of the run's own guidance.
-        raw, seed, batch_size, classes, prompts, prompts_file, embeddings, out, singles, npz, machine: as for
-            `tinyddpm sample`.
+        raw, seed, batch_size, out, singles, npz: as for `tinyddpm sample`.
         fit: whether to crop images in the middle and resize them to the model's size; if not, they must have it.
+        given: the options of `Chosen`, and those of `open_model`.
 
     Raises:
         ConfigError: the model does not draw images, an option is wrong, or the folder `out` is not empty.
@@ -75,47 +72,30 @@ class Editor:
         self,
         checkpoint: Path,
         *,
-        sampler: str | None,
-        sample_steps: int | None,
-        spacing: str | None,
-        threshold: str | None,
-        percentile: float | None,
-        assignments: tuple[str, ...],
-        spacing_assignments: tuple[str, ...],
-        scale: float | None,
-        guide: str | None,
-        guide_assignments: tuple[str, ...],
         raw: bool,
         seed: int,
         batch_size: int,
-        classes: str | None,
-        prompts: tuple[str, ...],
-        prompts_file: Path | None,
-        embeddings: Path | None,
         fit: bool,
         out: Path | None,
         singles: bool,
         npz: bool,
-        **machine: Any,
+        **given: Any,
     ) -> None:
-        self.model, self.weights, loaded = open_model(checkpoint, raw, **machine)
+        chosen = Chosen.taken(given)
+        self.model, self.weights, loaded = open_model(checkpoint, raw, **given)
         self.checkpoint = checkpoint_of(checkpoint, loaded, raw)
         self.backend = self.model.backend
         if not (self.model.is_image and is_drawable(self.model.sample_shape)):
             raise ConfigError(f"{checkpoint} draws samples of shape {self.model.sample_shape}: edit is for images")
         self.out = out or unused(Path("edits"))
         refuse_full(self.out)
-        self.sampling = chosen_sampling(
-            self.model.config, assignments, spacing, spacing_assignments,
-            name=sampler, steps=sample_steps, threshold=threshold, percentile=percentile,
-        )  # fmt: skip
-        self.guidance = chosen_guidance(self.model.config, guide, scale, guide_assignments)
+        self.sampling, self.guidance = chosen.sampling(self.model.config), chosen.guidance(self.model.config)
         self.process = self.model.process
         self.pairs = self.model.pairs(self.sampling)
         self.sampler = make_sampler(self.sampling.name, **self.sampling.options)
         self.seed, self.random = seed, self.backend.random(seed)
-        self.wish = wish_of(self.model, classes, prompts, prompts_file, embeddings)
-        self.embeddings, self.batch_size, self.fit = embeddings, batch_size, fit
+        self.wish, self.embeddings = chosen.wish(self.model), chosen.embeddings
+        self.batch_size, self.fit = batch_size, fit
         self.singles, self.npz = singles, npz
 
     def denoiser(self, asked: Known) -> Denoiser:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +15,14 @@ from tinyddpm.cli.nll import nll
 from tinyddpm.cli.options import argument, command_mark, option, parse_assignments
 from tinyddpm.cli.output import say
 from tinyddpm.cli.ranks import SharedCommand, shared
-from tinyddpm.cli.sample import sample
-from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, keeping, open_model
+from tinyddpm.cli.sample import drawing_params
+from tinyddpm.cli.trained import Chosen, keeping, open_model
 from tinyddpm.errors import ConfigError, DataError, unknown
 
 if TYPE_CHECKING:
     from tinyddpm.data.base import Dataset
     from tinyddpm.distributed.group import Group
-    from tinyddpm.metrics.evaluation import Pairs
+    from tinyddpm.metrics.evaluation import Measured, Pairs
     from tinyddpm.model.config import Config
     from tinyddpm.model.tables import GuidanceConfig, SamplingConfig
     from tinyddpm.progress import Watch
@@ -31,8 +32,12 @@ METRICS = (
 )  # fmt: skip
 """Metrics that are measured if none are named. One that does not apply to the model or data gives no numbers."""
 
-VARIED = ("guidance", "steps", "sampler")
-"""Keys that `--sweep` takes."""
+VARIED: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "guidance": ("scale", float),
+    "steps": ("sample_steps", int),
+    "sampler": ("sampler", str),
+}
+"""Keys that `--sweep` takes: the option of each, and the type of its values."""
 
 
 @click.command(cls=SharedCommand, short_help="Measure how good a trained model's samples are.")
@@ -126,18 +131,8 @@ def evaluate(
     seed: int,
     batch_size: int,
     raw: bool,
-    sampler: str | None,
-    sample_steps: int | None,
-    spacing: str | None,
-    threshold: str | None,
-    percentile: float | None,
-    assignments: tuple[str, ...],
-    spacing_assignments: tuple[str, ...],
-    scale: float | None,
-    guide: str | None,
-    guide_assignments: tuple[str, ...],
     group: Group,
-    **machine: Any,
+    **given: Any,
 ) -> None:
     """Measure how good the samples of the model in CHECKPOINT, a file or a run folder, are.
 
@@ -158,41 +153,25 @@ def evaluate(
     from tinyddpm.training.interrupt import Stoppable
 
     metrics = _metrics(metrics_names.split(",") if metrics_names else METRICS, metric_assignments)
-    model, weights, loaded = open_model(checkpoint, raw, group=group, **machine)
+    chosen = Chosen.taken(given)
+    model, weights, loaded = open_model(checkpoint, raw, group=group, **given)
     folder = out or checkpoint_file(checkpoint).parent / "evaluations"
     if group.first:
         check_folder(folder)
     varied, values = _sweep(sweep)
     ways = []
     for value in values:
-        at = {varied: value}
-        sampling = chosen_sampling(
-            model.config, assignments, spacing, spacing_assignments,
-            name=at.get("sampler", sampler), steps=at.get("steps", sample_steps), threshold=threshold,
-            percentile=percentile,
-        )  # fmt: skip
+        way = replace(chosen, **{VARIED[varied][0]: value}) if varied else chosen
+        sampling = way.sampling(model.config)
         model.pairs(sampling)  # refuses more steps than the chain has, before anything is drawn
-        ways.append((sampling, chosen_guidance(model.config, guide, at.get("guidance", scale), guide_assignments)))
+        ways.append((sampling, way.guidance(model.config)))
     with late(Progress()) as watch:
         dataset, split = opened(model, data, data_dir, split, watch, cache=not no_cache)
-    try:
-        with late(Progress()) as watch:
-            training = (
-                _training(model.config, data_dir, trained, watch, not no_cache)
-                if _looking_at_training(metrics)
-                else None
-            )
-    except DataError as error:
-        if metrics_names:
-            raise
-        training = None
-        for name in _looking_at_training(metrics):
-            say(f"note: without {name}, which needs the training data: {error}", err=True)
-            del metrics[name]
+    training = _searched(metrics, bool(metrics_names), model.config, data_dir, trained, not no_cache)
     features_name = features_name or ("pixels" if model.is_image else "coordinates")
     options = {} if weights_file is None else {"weights": weights_file}
     options |= parse_assignments(feature_assignments, depth=1)
-    features = make_features(features_name, load_backend(machine["backend"], machine["device"]), **options)
+    features = make_features(features_name, load_backend(given["backend"], given["device"]), **options)
     about = checkpoint_of(checkpoint, loaded, raw)
     progress = Stoppable(group)
     evaluation = Evaluation(
@@ -233,12 +212,7 @@ def evaluate(
         "floor": {"samples": evaluation.halves, "numbers": dict(floor)},
         "varied": varied or None,
         "drawn": [
-            {
-                "value": value,
-                **_table(model.config, *way),
-                "numbers": dict(measured.numbers),
-                "closest": None if measured.pairs is None else measured.pairs.distance.tolist(),
-            }
+            {"value": value, **_entry(model.config, *way, measured)}
             for value, way, measured in zip(values, ways, found, strict=True)
         ],
     }
@@ -248,11 +222,7 @@ def evaluate(
 
 
 evaluate.params[1:1] = [given for given in nll.params if given.name in ("data", "data_dir", "split", "no_cache")]
-evaluate.params += [
-    given
-    for given in sample.params
-    if given.name in ("seed", "batch_size") or getattr(given, "group", "") in ("Sampling", "General")
-]
+evaluate.params += drawing_params("seed", "batch_size")
 
 
 def _metrics(names: Sequence[str], assignments: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -273,12 +243,6 @@ def _metrics(names: Sequence[str], assignments: tuple[str, ...]) -> dict[str, di
     return metrics
 
 
-def _looking_at_training(metrics: Mapping[str, Any]) -> list[str]:
-    from tinyddpm.metrics.base import needs
-
-    return [name for name in metrics if "training" in needs(name)]
-
-
 def _sweep(text: str | None) -> tuple[str, list[Any]]:
     """Return the key that `--sweep` varies, and its values; "" and [None] without a sweep.
 
@@ -288,13 +252,38 @@ def _sweep(text: str | None) -> tuple[str, list[Any]]:
     if text is None:
         return "", [None]
     key, equals, values = text.partition("=")
-    kind = {"guidance": float, "steps": int, "sampler": str}.get(key.strip())
-    if not equals or kind is None:
+    if not equals or key.strip() not in VARIED:
         raise ConfigError(f"--sweep {text!r}: write one of {', '.join(VARIED)} with its values, such as guidance=1,2")
+    _, kind = VARIED[key.strip()]
     try:
         return key.strip(), [kind(value.strip()) for value in values.split(",")]
     except ValueError as error:
         raise ConfigError(f"--sweep {text!r}: give numbers separated by commas, such as steps=5,10") from error
+
+
+def _searched(
+    metrics: dict[str, dict[str, Any]], named: bool, config: Config, data_dir: str | None, count: int, cache: bool
+) -> Dataset | None:
+    """Return the training data, see `_training`, if a metric needs them; else None.
+
+    If they are not there any more, metrics that need them are left out, unless the user has named the metrics.
+    """
+    from tinyddpm.metrics.base import needs
+    from tinyddpm.progress import Progress, late
+
+    looking = [name for name in metrics if "training" in needs(name)]
+    if not looking:
+        return None
+    try:
+        with late(Progress()) as watch:
+            return _training(config, data_dir, count, watch, cache)
+    except DataError as error:
+        if named:
+            raise
+        for name in looking:
+            say(f"note: without {name}, which needs the training data: {error}", err=True)
+            del metrics[name]
+        return None
 
 
 def _training(config: Config, data_dir: str | None, count: int, watch: Watch, cache: bool) -> Dataset:
@@ -303,24 +292,24 @@ def _training(config: Config, data_dir: str | None, count: int, watch: Watch, ca
     Raises:
         DataError: the data is not there any more.
     """
-    import numpy as np
-
-    from tinyddpm.data.base import Subset
+    from tinyddpm.data.base import Subset, spread
     from tinyddpm.training.assembly import open_data, split_held_out
 
     if data_dir:
         config = config.updated({"data": {"data_dir": data_dir}})
     training, _ = split_held_out(config, open_data(config, watch, cache))
-    n = min(count or len(training), len(training))
-    return training if n == len(training) else Subset(training, np.arange(n) * len(training) // n)
+    numbers = spread(training, count)
+    return training if len(numbers) == len(training) else Subset(training, numbers)
 
 
-def _table(config: Config, sampling: SamplingConfig, guidance: GuidanceConfig) -> dict[str, Any]:
-    """Return the settings by which samples were drawn, as tables of a configuration."""
-    from dataclasses import replace
-
+def _entry(config: Config, sampling: SamplingConfig, guidance: GuidanceConfig, measured: Measured) -> dict[str, Any]:
+    """Return a report's entry for drawn samples: the tables of the settings, and what was measured."""
     tables = replace(config, sampling=sampling, guidance=guidance).to_dict()
-    return {name: tables[name] for name in ("sampling", "spacing", "guidance")}
+    return {
+        **{name: tables[name] for name in ("sampling", "spacing", "guidance")},
+        "numbers": dict(measured.numbers),
+        "closest": None if measured.pairs is None else measured.pairs.distance.tolist(),
+    }
 
 
 def _text(report: Mapping[str, Any]) -> list[str]:

@@ -128,6 +128,7 @@ def nll(
 
     from tinyddpm.backend import Random
     from tinyddpm.cli.measurement import Measurement, opened
+    from tinyddpm.data.base import spread
     from tinyddpm.diffusion.bound import all_times, some_times
     from tinyddpm.diffusion.flow import flow_times
     from tinyddpm.figures.marks import checkpoint_of
@@ -141,8 +142,7 @@ def nll(
     about = checkpoint_of(checkpoint, loaded, raw)
     with late(Progress()) as watch:
         dataset, split = opened(model, data, data_dir, split, watch, cache=not no_cache)
-    n = min(number or len(dataset), len(dataset))
-    numbers = np.arange(n) * len(dataset) // n
+    numbers = spread(dataset, number)
     T = model.process.T
     times = some_times(T, steps, Random(np, seed)) if steps else all_times(T)
     work = Measurement(model, weights, dataset, numbers, batch_size, draws, seed, group)
@@ -155,7 +155,7 @@ def nll(
         "weights": "raw" if raw else "average",
         "data": dataset.description,
         "split": split,
-        "samples": n,
+        "samples": len(numbers),
         "draws": draws,
         "seed": seed,
         "T": T,

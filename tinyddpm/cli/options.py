@@ -13,7 +13,7 @@ from tinyddpm import __version__
 from tinyddpm.cli.completion import OF_SETTINGS, FilePath, Named
 from tinyddpm.data import PATH_OPTIONS
 from tinyddpm.errors import ConfigError
-from tinyddpm.model.config import Config, defaults_for, parse_toml, preset, read_toml, settings
+from tinyddpm.model.config import Config, defaults_for, parse_toml, preset, read_toml, settings, tables_of
 
 ENV_PREFIX = "TINYDDPM_"
 
@@ -88,6 +88,17 @@ def option(*names: str, **kwargs: Any) -> Callable[[F], F]:
     return click.option(*names, cls=GroupedOption, **kwargs)
 
 
+def options(*decorators: Callable[..., Any]) -> Callable[[F], F]:
+    """Return the decorator that adds several options, in this order."""
+
+    def decorate(function: F) -> F:
+        for each in reversed(decorators):
+            function = each(function)
+        return function
+
+    return decorate
+
+
 def cache_option(function: F) -> F:
     """Add the option `--no-cache`."""
     text = "Decode images again, and do not keep them decoded for the next start."
@@ -112,38 +123,34 @@ def setting_options(function: F) -> F:
     return function
 
 
-def configuration_options(function: F) -> F:
-    """Add the options that `configuration` reads: preset, file, every setting, and how files of images are read."""
-    add = [
-        option(
-            "--preset",
-            "preset_name",
-            type=Named("presets"),
-            help="Start from these settings; `info PRESET` shows them.",
-            group="Run",
-        ),
-        option("--config", "config_file", type=FilePath(), help="A TOML file of settings.", group="Run"),
-        option(
-            "--set",
-            "assignments",
-            multiple=True,
-            metavar="TABLE.KEY=VALUE",
-            help="Any setting, such as network.channels=64; also options of plugins.",
-            group="Run",
-        ),
-        setting_options,
-        option("--background", metavar="COLOUR", help="Colour behind transparent images of a folder.", group="Data"),
-        option(
-            "--frames",
-            type=Named(others=("all", "first")),
-            help="Frames to read of an image file: first or all; first if not given.",
-            group="Data",
-        ),
-        option("--levels", metavar="BLACK:WHITE", help="Levels of black and white, such as 0:4095.", group="Data"),
-    ]
-    for decorate in reversed(add):
-        function = decorate(function)
-    return function
+configuration_options = options(
+    option(
+        "--preset",
+        "preset_name",
+        type=Named("presets"),
+        help="Start from these settings; `info PRESET` shows them.",
+        group="Run",
+    ),
+    option("--config", "config_file", type=FilePath(), help="A TOML file of settings.", group="Run"),
+    option(
+        "--set",
+        "assignments",
+        multiple=True,
+        metavar="TABLE.KEY=VALUE",
+        help="Any setting, such as network.channels=64; also options of plugins.",
+        group="Run",
+    ),
+    setting_options,
+    option("--background", metavar="COLOUR", help="Colour behind transparent images of a folder.", group="Data"),
+    option(
+        "--frames",
+        type=Named(others=("all", "first")),
+        help="Frames to read of an image file: first or all; first if not given.",
+        group="Data",
+    ),
+    option("--levels", metavar="BLACK:WHITE", help="Levels of black and white, such as 0:4095.", group="Data"),
+)
+"""The options that `configuration` reads: preset, file, every setting, and how files of images are read."""
 
 
 def configuration(
@@ -172,11 +179,7 @@ def configuration(
 
 def chosen_settings(values: dict[str, Any]) -> dict[str, Any]:
     """Return the tables of those settings that are given; `values` are the command's parameters by name."""
-    tables: dict[str, Any] = {}
-    for table, key, name, _, _ in settings():
-        if values.get(name) is not None:
-            (tables.setdefault(table, {}) if table else tables)[key] = values[name]
-    return tables
+    return tables_of({name: values[name] for _, _, name, *_ in settings() if values.get(name) is not None})
 
 
 def parse_assignments(assignments: Iterable[str], depth: int) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from tinyddpm.cli.options import GroupedCommand, argument, option
 from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError
 
+SUFFIXES = (".html", ".htm")
+"""Endings of a page's name. A file of another, such as a checkpoint, is not replaced."""
+
 
 @click.command(cls=GroupedCommand)
 @argument("runs", "Run folders.", metavar="RUNS...", nargs=-1, required=True, type=RunPath())
@@ -42,6 +45,9 @@ def report(runs: tuple[Path, ...], likelihoods: tuple[Path, ...], out: Path | No
     from tinyddpm.report.metrics import run_names
     from tinyddpm.report.page import page
 
+    path = out or runs[0] / "report.html"
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"{path}: the page is HTML: give a name that ends in {' or '.join(SUFFIXES)}")
     folders = run_names(runs)
     if likelihoods and len(likelihoods) != len(folders):
         raise ConfigError(f"{len(likelihoods)} --nll for {len(folders)} runs: give one for each, in their order")
@@ -51,7 +57,6 @@ def report(runs: tuple[Path, ...], likelihoods: tuple[Path, ...], out: Path | No
         for note in run.notes:
             say(f"note: {note}", err=True)
     text = page(read, datetime.now().astimezone())
-    path = out or runs[0] / "report.html"
     with replacing(path) as file:
         file.write(text.encode())
     say(f"wrote {path}")

@@ -13,16 +13,7 @@ from tinyddpm.cli.completion import OF_SETTINGS, FilePath, RunPath
 from tinyddpm.cli.options import argument, option
 from tinyddpm.cli.output import say
 from tinyddpm.cli.ranks import SharedCommand, shared
-from tinyddpm.cli.trained import (
-    chosen_guidance,
-    chosen_sampling,
-    keeping,
-    machine_options,
-    open_model,
-    refuse_full,
-    wish_of,
-    wished_in_turn,
-)
+from tinyddpm.cli.trained import Chosen, keeping, machine_options, open_model, refuse_full, wished_in_turn
 from tinyddpm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -184,25 +175,11 @@ def sample(
     resume: bool,
     number: int,
     first: int,
-    classes: str | None,
-    prompts: tuple[str, ...],
-    prompts_file: Path | None,
-    embeddings: Path | None,
     seed: int,
     batch_size: int,
-    sampler: str | None,
-    sample_steps: int | None,
-    spacing: str | None,
-    threshold: str | None,
-    percentile: float | None,
-    assignments: tuple[str, ...],
-    spacing_assignments: tuple[str, ...],
-    scale: float | None,
-    guide: str | None,
-    guide_assignments: tuple[str, ...],
     raw: bool,
     group: Group,
-    **machine: Any,
+    **given: Any,
 ) -> None:
     """Draw samples from CHECKPOINT, and write them as a grid.
 
@@ -218,14 +195,11 @@ def sample(
     from tinyddpm.progress import duration
     from tinyddpm.training.interrupt import Stoppable
 
-    model, weights, loaded = open_model(checkpoint, raw, group=group, **machine)
-    sampling = chosen_sampling(
-        model.config, assignments, spacing, spacing_assignments,
-        name=sampler, steps=sample_steps, threshold=threshold, percentile=percentile,
-    )  # fmt: skip
-    guidance = chosen_guidance(model.config, guide, scale, guide_assignments)
+    chosen = Chosen.taken(given)
+    model, weights, loaded = open_model(checkpoint, raw, group=group, **given)
+    sampling, guidance = chosen.sampling(model.config), chosen.guidance(model.config)
     numbers = np.arange(first, first + number)
-    asked = wished_in_turn(model, wish_of(model, classes, prompts, prompts_file, embeddings), numbers)
+    asked = wished_in_turn(model, chosen.wish(model), numbers)
     mark = mark_of(
         model,
         "tinyddpm sample",
@@ -234,7 +208,7 @@ def sample(
         sampling=sampling,
         guidance=guidance,
         samples=samples_of(model, asked, numbers),
-        embeddings=embeddings,
+        embeddings=chosen.embeddings,
     )
 
     folder = out or unused(Path("samples"))
@@ -275,6 +249,15 @@ def sample(
         for path in write(samples, folder, mark, first=first, singles=singles, npz=npz, gif=gif, strip=film_strip):
             say(f"wrote {path}")
     shutil.rmtree(folder / KEPT)
+
+
+def drawing_params(*names: str) -> list[click.Parameter]:
+    """Return the options with these names, those on how samples are drawn, and those of the machine."""
+    return [
+        given
+        for given in sample.params
+        if given.name in names or getattr(given, "group", "") in ("Sampling", "General")
+    ]
 
 
 def _check(folder: Path, kept: KeptRows, resume: bool) -> None:

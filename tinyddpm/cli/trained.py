@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tinyddpm.cli.completion import OF_SETTINGS
-from tinyddpm.cli.options import option, parse_assignments
+from tinyddpm.cli.options import option, options, parse_assignments
 from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError, DataError
 from tinyddpm.files import check_file, check_folder
@@ -29,33 +30,26 @@ if TYPE_CHECKING:
     from tinyddpm.model.tables import GuidanceConfig, SamplingConfig
     from tinyddpm.training.interrupt import Stoppable
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def machine_options(function: F) -> F:
-    """Add the options of backend, device, precision, graph and threads, which `open_model` takes."""
-    add = [
-        option(
-            "--backend", type=OF_SETTINGS["backend"], default="numpy", show_default=True,
-            help="Where to compute: numpy, numba, torch or cupy.", group="General",
-        ),
-        option("--device", help="The backend's device, such as cuda:1.", group="General"),
-        option(
-            "--precision", type=OF_SETTINGS["precision"], default="fp32", show_default=True,
-            help="Precision: fp32, or tf32 or bf16 where the backend has them.", group="General",
-        ),
-        option(
-            "--graph/--no-graph", default=True, show_default=True,
-            help="Record the network as a CUDA graph, on cupy.", group="General",
-        ),
-        option(
-            "--threads", type=click.IntRange(0), default=0,
-            help="Threads that share each batch; 0 for one per core.", group="General",
-        ),
-    ]  # fmt: skip
-    for decorate in reversed(add):
-        function = decorate(function)
-    return function
+machine_options = options(
+    option(
+        "--backend", type=OF_SETTINGS["backend"], default="numpy", show_default=True,
+        help="Where to compute: numpy, numba, torch or cupy.", group="General",
+    ),
+    option("--device", help="The backend's device, such as cuda:1.", group="General"),
+    option(
+        "--precision", type=OF_SETTINGS["precision"], default="fp32", show_default=True,
+        help="Precision: fp32, or tf32 or bf16 where the backend has them.", group="General",
+    ),
+    option(
+        "--graph/--no-graph", default=True, show_default=True,
+        help="Record the network as a CUDA graph, on cupy.", group="General",
+    ),
+    option(
+        "--threads", type=click.IntRange(0), default=0,
+        help="Threads that share each batch; 0 for one per core.", group="General",
+    ),
+)  # fmt: skip
+"""The options of backend, device, precision, graph and threads, which `open_model` takes."""
 
 
 def open_model(
@@ -87,74 +81,85 @@ def open_model(
     return model, weights, loaded
 
 
-def chosen_sampling(
-    config: Config,
-    assignments: tuple[str, ...],
-    spacing: str | None,
-    spacing_assignments: tuple[str, ...],
-    **given: Any,
-) -> SamplingConfig:
-    """Return the sampling of a run, changed by the user's options.
+@dataclass(frozen=True)
+class Chosen:
+    """The options of `tinyddpm sample` on what is drawn and how; what is not given is the run's own.
 
-    Args:
-        config: the run's configuration.
-        assignments: options of the sampler, `KEY=VALUE`.
-        spacing: the name of another spacing; None for the run's own.
-        spacing_assignments: options of the spacing, `KEY=VALUE`.
-        given: settings of the table `sampling` by name; None for the run's own.
-    """
-    changes = {name: value for name, value in given.items() if value is not None}
-    changes |= parse_assignments(assignments, depth=1)
-    spaced = ({"name": spacing} if spacing is not None else {}) | parse_assignments(spacing_assignments, depth=1)
-    return config.updated({"sampling": changes, "spacing": spaced}, "options").sampling
-
-
-def chosen_guidance(
-    config: Config, guide: str | None, scale: float | None, assignments: tuple[str, ...]
-) -> GuidanceConfig:
-    """Return the guidance of a run, changed by the user's options.
-
-    Args:
-        config: the run's configuration.
-        guide: the name of another guidance; None for the run's own, or for "cfg" if a scale is given and the run has
-            no guidance.
-        scale: its option `scale`; None for the run's own.
-        assignments: its other options, `KEY=VALUE`.
-    """
-    changes: dict[str, Any] = {} if scale is None else {"scale": scale}
-    if guide is not None or (scale is not None and config.guidance.name == "none"):
-        changes["name"] = "cfg" if guide is None else guide
-    changes |= parse_assignments(assignments, depth=1)
-    return config.updated({"guidance": changes}, "options").guidance
-
-
-def wish_of(
-    model: Model,
-    classes: str | None,
-    prompts: tuple[str, ...],
-    prompts_file: Path | None,
-    embeddings: Path | None,
-) -> Wish:
-    """Return the classes, captions and tokens that the options of a command ask for.
-
-    Args:
-        model: the model, whose classes may be asked for.
+    Attributes:
         classes: names or numbers of classes, as `class_names` reads them.
         prompts: captions.
         prompts_file: a text file of more captions, a line each.
         embeddings: a file of tokens.
-
-    Raises:
-        ConfigError: a class is unknown, the file of captions cannot be read or is empty, or a text is not UTF-8.
-        DataError: the file of tokens cannot be read or is empty.
+        sampler: the name of the sampler.
+        sample_steps: the number of its steps.
+        threshold: how predicted images are kept in range.
+        percentile: the share of pixels that the dynamic threshold does not clip.
+        assignments: options of the sampler, `KEY=VALUE`.
+        spacing: the name of the spacing.
+        spacing_assignments: its options, `KEY=VALUE`.
+        guide: the name of the guidance; "cfg" if only a scale is given and the run has no guidance.
+        scale: its option `scale`.
+        guide_assignments: its other options, `KEY=VALUE`.
     """
-    from tinyddpm.conditions import Wish
-    from tinyddpm.data.paths import open_tokens
-    from tinyddpm.model.sampling import class_names, class_numbers
 
-    labels = None if classes is None else class_numbers(model.classes, class_names(model.classes, _unicode(classes)))
-    captions = [*map(_unicode, prompts), *(_lines(prompts_file) if prompts_file else ())]
-    return Wish(labels, captions or None, open_tokens(embeddings) if embeddings else None)
+    classes: str | None = None
+    prompts: tuple[str, ...] = ()
+    prompts_file: Path | None = None
+    embeddings: Path | None = None
+    sampler: str | None = None
+    sample_steps: int | None = None
+    threshold: str | None = None
+    percentile: float | None = None
+    assignments: tuple[str, ...] = ()
+    spacing: str | None = None
+    spacing_assignments: tuple[str, ...] = ()
+    guide: str | None = None
+    scale: float | None = None
+    guide_assignments: tuple[str, ...] = ()
+
+    @classmethod
+    def taken(cls, given: dict[str, Any]) -> Chosen:
+        """Take these options out of the arguments of a command. Those of `open_model` are left."""
+        return cls(**{each.name: given.pop(each.name) for each in fields(cls) if each.name in given})
+
+    def sampling(self, config: Config) -> SamplingConfig:
+        """Return the sampling of a run, changed by the options."""
+        given = {
+            "name": self.sampler,
+            "steps": self.sample_steps,
+            "threshold": self.threshold,
+            "percentile": self.percentile,
+        }
+        changes = {name: value for name, value in given.items() if value is not None}
+        changes |= parse_assignments(self.assignments, depth=1)
+        spaced = {} if self.spacing is None else {"name": self.spacing}
+        spaced |= parse_assignments(self.spacing_assignments, depth=1)
+        return config.updated({"sampling": changes, "spacing": spaced}, "options").sampling
+
+    def guidance(self, config: Config) -> GuidanceConfig:
+        """Return the guidance of a run, changed by the options."""
+        changes: dict[str, Any] = {} if self.scale is None else {"scale": self.scale}
+        if self.guide is not None or (self.scale is not None and config.guidance.name == "none"):
+            changes["name"] = "cfg" if self.guide is None else self.guide
+        changes |= parse_assignments(self.guide_assignments, depth=1)
+        return config.updated({"guidance": changes}, "options").guidance
+
+    def wish(self, model: Model) -> Wish:
+        """Return the classes, captions and tokens that are asked for.
+
+        Raises:
+            ConfigError: a class is unknown, the file of captions cannot be read or is empty, or a text is not UTF-8.
+            DataError: the file of tokens cannot be read or is empty.
+        """
+        from tinyddpm.conditions import Wish
+        from tinyddpm.data.paths import open_tokens
+        from tinyddpm.model.sampling import class_names, class_numbers
+
+        labels = None
+        if self.classes is not None:
+            labels = class_numbers(model.classes, class_names(model.classes, _unicode(self.classes)))
+        captions = [*map(_unicode, self.prompts), *(_lines(self.prompts_file) if self.prompts_file else ())]
+        return Wish(labels, captions or None, open_tokens(self.embeddings) if self.embeddings else None)
 
 
 def wished_in_turn(model: Model, wish: Wish, numbers: NDArray[np.int64]) -> Asked:

@@ -202,14 +202,14 @@ class Conditioned:
         """Return the prediction, and the residuals of both (None when `ops.training` is False); see `Network`.
 
         Raises:
-            ConfigError: the network returns another shape than x's, apart from the channels.
+            ConfigError: the network returns another type than x's, or another shape apart from the channels.
         """
         told, saved_condition = self._condition.forward(ops, w, given)
         out, saved = self._network.forward(ops, w, x, t, told, noise)
-        if out.shape[:-1] != x.shape[:-1]:  # it might broadcast, and be trained without a word
+        if out.shape[:-1] != x.shape[:-1] or out.dtype != x.dtype:  # it might be trained without a word
             raise ConfigError(
-                f"network {self._name!r} returns shape {tuple(out.shape)} for x of shape {tuple(x.shape)}: make it keep"
-                " all axes but the last"
+                f"network {self._name!r} with its condition returns {out.dtype} of shape {tuple(out.shape)} for"
+                f" {x.dtype} of shape {tuple(x.shape)}: make it keep the type and all axes but the last"
             )
         return out, (saved, saved_condition) if ops.training else None
 

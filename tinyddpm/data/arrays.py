@@ -30,7 +30,7 @@ from tinyddpm.data.base import (
     check_memory,
     require_split,
 )
-from tinyddpm.data.keys import LABEL_KEYS, SAMPLE_KEYS, by_split, labels_of
+from tinyddpm.data.keys import LABEL_KEYS, SAMPLE_KEYS, by_split, labels_of, say_unread
 from tinyddpm.data.levels import BYTES, Levels, eight_bits, levelled
 from tinyddpm.errors import DataError
 
@@ -71,7 +71,7 @@ def open_npz(path: Path, split: str = "train", levels: Levels | None = None) -> 
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            keys = [member.removesuffix(".npy") for member in archive.namelist()]
+            keys = _keys(archive)
             samples_keys, labels_keys = by_split(keys, SAMPLE_KEYS), by_split(keys, LABEL_KEYS)
             if not samples_keys:
                 raise DataError(
@@ -81,6 +81,10 @@ def open_npz(path: Path, split: str = "train", levels: Levels | None = None) -> 
             samples = read_member(archive, samples_keys[split], path)
             labels = {part: _read_labels(archive, key, path) for part, key in labels_keys.items()}
             columns = _columns(archive, keys, path)
+            read = {*samples_keys.values(), *labels_keys.values(), *COLUMN_KEYS}
+            shapes = {key: _shape(archive, key) for key in keys if key not in read}
+            if samples.ndim:
+                say_unread(shapes, read, len(samples), str(path))
     except DAMAGE as cause:
         raise _unreadable(path, cause) from cause
     here, classes = labels_of(split, labels, (), str(path))
@@ -110,7 +114,7 @@ def npz_columns(path: Path) -> dict[str, Samples]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return _columns(archive, [member.removesuffix(".npy") for member in archive.namelist()], path)
+            return _columns(archive, _keys(archive), path)
     except DAMAGE as cause:
         raise _unreadable(path, cause) from cause
 
@@ -128,6 +132,28 @@ def npz_text(path: Path, key: str) -> str:
             return str(_strings(read_member(archive, key, path), key, path).item())
     except DAMAGE as cause:
         raise _unreadable(path, cause) from cause
+
+
+def _keys(archive: zipfile.ZipFile) -> list[str]:
+    """Return the names of the arrays in an archive."""
+    return [member.removesuffix(".npy") for member in archive.namelist() if member.endswith(".npy")]
+
+
+def _shape(archive: zipfile.ZipFile, key: str) -> tuple[int, ...]:
+    """Return the shape that an array declares, () if it cannot be read."""
+    try:
+        with archive.open(_member(archive, key)) as stream:
+            return declared(stream)[0]
+    except DAMAGE:
+        return ()
+
+
+def _member(archive: zipfile.ZipFile, key: str) -> zipfile.ZipInfo:
+    """Return the member of an archive that holds an array. It may be compressed as NumPy does, in no other way."""
+    info = archive.getinfo(f"{key}.npy")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{key} is compressed in a way that NumPy does not use")
+    return info
 
 
 def _columns(archive: zipfile.ZipFile, keys: list[str], path: Path) -> dict[str, Samples]:
@@ -149,7 +175,7 @@ def _strings(array: Samples, key: str, path: Path) -> Samples:
 
 def read_member(archive: zipfile.ZipFile, key: str, path: Path) -> Samples:
     """Return one array of an archive. It must declare as many bytes as the archive holds, which bounds the memory."""
-    info = archive.getinfo(f"{key}.npy")
+    info = _member(archive, key)
     check_memory(info.file_size, str(path))
     with archive.open(info) as stream:
         shape, dtype = declared(stream)

@@ -26,6 +26,9 @@ MOST_CLASSES = 65536
 CHANNELS = (1, 2, 3, 4)
 """Numbers of channels that images may have; an axis of another length is no axis of channels."""
 
+LEAST_SIDE, WIDE = 8, 4
+"""Of an array (8 or more, 8 or more, N) without channels, N is taken for the number of images from 4 times the rest."""
+
 
 class Dataset(Protocol):
     """Samples that are read by index.
@@ -122,6 +125,12 @@ class Subset:
         return self._dataset.read(self._indices[indices])
 
 
+def spread(dataset: Dataset, count: int) -> NDArray[np.int64]:
+    """Return the indices of `count` samples, spread evenly over a data set; of all if there are fewer, or for 0."""
+    n = min(count or len(dataset), len(dataset))
+    return np.arange(n) * len(dataset) // n
+
+
 def split_dataset(dataset: Dataset, held_out: int, seed: int) -> tuple[Subset, Subset]:
     """Return two disjoint subsets: all but `held_out` samples, and these. The choice depends on `seed` alone.
 
@@ -194,6 +203,13 @@ def sample_shape(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> tup
         raise DataError(f"{name}: images of shape {shape} have their channels first: store them as (n, H, W, C)")
     if len(shape) == 4 and shape[2] in CHANNELS and (shape[3] > 4 or shape[0] == shape[1] > 4):
         raise DataError(f"{name}: images of shape {shape} have their number last: store them as (n, H, W, C)")
+    if len(shape) == 4 and shape[0] in CHANNELS and shape[3] > 4 and shape[1] == shape[2] > 4:
+        raise DataError(f"{name}: images of shape {shape} have their channels first: store them as (n, H, W, C)")
+    if len(shape) == 3 and min(shape) >= LEAST_SIDE and shape[2] > WIDE * max(shape[:2]):
+        raise DataError(
+            f"{name}: images of shape {shape} have their number last, it seems: store them as (n, H, W), or as"
+            " (n, H, W, 1) if they are that wide"
+        )
     return (*shape[1:], 1) if len(shape) == 3 else shape[1:]
 
 

@@ -131,8 +131,8 @@ def _given_weights(balance: str, classes: int) -> NDArray[np.float64]:
         raise ConfigError(
             f"data.balance has {len(weights)} weights, and there are {classes} classes: give one for each"
         )
-    if not (np.isfinite(weights) & (weights >= 0)).all():
-        raise ConfigError(f"data.balance is {balance!r}: give numbers from 0 on")
+    if not ((weights == 0) | (weights >= 1e-9) & (weights <= 1e9)).all():
+        raise ConfigError(f"data.balance is {balance!r}: give numbers from 1e-9 to 1e9, or 0")
     return weights
 
 

@@ -39,7 +39,7 @@ from tinyddpm.data.base import (
     require_split,
     sample_shape,
 )
-from tinyddpm.data.keys import LABEL_KEYS, SAMPLE_KEYS, by_split, labels_of
+from tinyddpm.data.keys import LABEL_KEYS, SAMPLE_KEYS, by_split, labels_of, say_unread
 from tinyddpm.data.levels import Levels, levelled
 from tinyddpm.errors import DataError
 from tinyddpm.hdf5 import checked_datasets, open_file, reading
@@ -117,6 +117,8 @@ def open_hdf5(path: Path, split: str = "train", levels: Levels | None = None) ->
             stored = {part: _read(datasets, of, name, counts.get(part)) for part, of in labels_keys.items()}
             labels, classes = labels_of(split, stored, classes, name)
             columns = _columns(datasets, name, counts[split])
+            read = {*samples_keys.values(), *labels_keys.values(), "classes", "captions", TOKENS, LENGTH}
+            say_unread({other: found.shape for other, found in datasets.items()}, read, counts[split] or 0, name)
             if datasets[key].ndim == 2 and "images" not in key:
                 return levelled(
                     ArrayDataset(_read(datasets, key, name), labels, classes, columns=columns, name=name), levels

@@ -8,13 +8,14 @@ these names with theirs: "x_train" and "y_test" as in Keras, "train_images" and 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from tinyddpm.data.base import Samples, checked_labels
 from tinyddpm.data.splits import split_called
-from tinyddpm.errors import DataError
+from tinyddpm.errors import DataError, TinyDDPMWarning
 
 SAMPLE_KEYS = ("images", "points", "x", "arr_0")
 LABEL_KEYS = ("labels", "y", "arr_1")
@@ -52,3 +53,21 @@ def labels_of(
     n = len(here) + sum(map(len, others))
     numbers, classes = checked_labels(np.concatenate([here, *others]), n, (), name)
     return None if numbers is None else numbers[: len(here)], classes
+
+
+def say_unread(shapes: Mapping[str, tuple[int, ...]], read: Collection[str], n: int, name: str) -> None:
+    """Warn of arrays that are not read though they have a row for each of n samples, as labels by another name have.
+
+    Args:
+        shapes: the shape of each array in the file.
+        read: the names of the arrays that are read, or belong to another split.
+        n: the number of samples.
+        name: the name of the file.
+    """
+    unread = [f"{key} {shape}" for key, shape in shapes.items() if key not in read and shape[:1] == (n,)]
+    if unread:
+        warnings.warn(
+            f"{name}: not read: {', '.join(unread[:5])}: call labels `labels` or `y`, and captions `captions`",
+            TinyDDPMWarning,
+            stacklevel=2,
+        )

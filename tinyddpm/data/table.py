@@ -1,8 +1,9 @@
 """Tables of pixels in `.csv`, a form in which MNIST and similar sets are shared: each row a square image and its label.
 
 The label is the column that the first line names `label`, `labels`, `class`, `target` or `y`. Without names, it is the
-first column if the others make a square. Images are grey, or have three colours that the names of the columns tell
-apart, pixel by pixel (`r0`, `g0`, `b0`, `r1`, …) or colour by colour (`red_0`, `red_1`, …).
+first column if the others make a square, unless the last has fewer different values, as labels have. Images are grey,
+or have three colours that the names of the columns tell apart, pixel by pixel (`r0`, `g0`, `b0`, `r1`, …) or colour by
+colour (`red_0`, `red_1`, …).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def open_table(path: Path, levels: Levels | None = None) -> Dataset:
     names, rows = _read(path)
     where = next((k for k, name in enumerate(names) if name.lower() in LABELS), None)
     if not names and _side(rows.shape[1] - 1):
-        where = 0
+        where = _label_of(rows, path)
     pixels = rows if where is None else np.delete(rows, where, axis=1)
     images = _as_images(pixels, [name.lower() for k, name in enumerate(names) if k != where], path)
     if levels is None and images.min() >= 0 and images.max() <= BYTES.white and (images == np.rint(images)).all():
@@ -44,6 +45,21 @@ def open_table(path: Path, levels: Levels | None = None) -> Dataset:
     else:
         images, levels = eight_bits(images, levels, str(path)), BYTES
     return levelled(ArrayDataset(images, None if where is None else rows[:, where], name=str(path)), levels)
+
+
+def _label_of(rows: NDArray[Any], path: Path) -> int:
+    """Return the column of the labels of a table without names, the first.
+
+    Raises:
+        DataError: the last column is as likely to be that of the labels.
+    """
+    first, last = (len(np.unique(rows[:, k])) for k in (0, -1))
+    if last > 1 and (last < first or first == 1):
+        raise DataError(
+            f"{path}: the label may be the first column, of {first} different values, or the last, of {last}: name the"
+            " columns in the first line, one of them label"
+        )
+    return 0
 
 
 def _as_images(pixels: NDArray[Any], names: list[str], path: Path) -> NDArray[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,20 @@ FOR_EVER = timedelta(days=365)
 """How long ranks wait for a slower one, which may draw or write for hours. Of a lost one they hear by the watch."""
 
 
+def import_torch() -> tuple[ModuleType, ModuleType]:
+    """Return Torch, and its module of processes that work together.
+
+    Raises:
+        ConfigError: Torch is missing.
+    """
+    try:
+        import torch
+        from torch import distributed
+    except ImportError as error:
+        raise ConfigError(f"torchrun's ranks need Torch ({error}): run pip install 'tinyddpm[torch]'") from error
+    return torch, distributed
+
+
 class GlooLink:
     """The ranks of Torch's world; see `Link`.
 
@@ -38,11 +53,7 @@ class GlooLink:
             raise ConfigError(
                 "--distributed torch is for ranks that torchrun starts: run torchrun --nproc-per-node 2 -m tinyddpm …"
             )
-        try:
-            import torch
-            from torch import distributed
-        except ImportError as error:
-            raise ConfigError(f"torchrun's ranks need Torch ({error}): run pip install 'tinyddpm[torch]'") from error
+        torch, distributed = import_torch()
         self._torch, self._distributed = torch, distributed
         try:
             distributed.init_process_group("gloo", timeout=FOR_EVER)

@@ -35,8 +35,9 @@ def join(kind: str, launch: Launch) -> Group:
 
     nccl = {"auto": None, "nccl": True}.get(kind, False)
     if kind == "torch" or (kind != "mpi" and launch.by == "torchrun"):
-        from tinyddpm.distributed.gloo import GlooLink
+        from tinyddpm.distributed.gloo import GlooLink, import_torch
 
+        import_torch()  # it may take longer than ranks wait for each other
         return Ranks(launch, GlooLink, nccl)
     from tinyddpm.distributed.mpi import MPILink
 

@@ -327,8 +327,8 @@ def _in_time(launch: Launch) -> Iterator[None]:
     seconds = START + EACH * launch.size + (launch.rank > 0)
     whom = f"rank {1 - launch.rank}" if launch.size == 2 else f"one of the other {launch.size - 1} ranks"
     line = (
-        f"Error: rank {launch.rank} ({place()}) has waited {seconds:.0f} s for {whom}, which has failed or hangs:"
-        " see what it said, and start all ranks anew"
+        f"Error: rank {launch.rank} ({place()}) has waited {seconds:.0f} s for {whom}, which has failed,"
+        " hangs or cannot be reached: see what it said, and start all ranks anew"
     )
     with subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", TELL, line],

@@ -164,6 +164,7 @@ def measure(name: str, sets: Sets, **options: Any) -> Numbers:
         ConfigError: an option is unknown or invalid.
     """
     numbers: Numbers = registry.build("metrics", name, (sets,), options)
+    registry.require("metrics", name, numbers, ("items",))
     return numbers
 
 

@@ -23,7 +23,7 @@ def resize_bilinear(images: Array, size: tuple[int, int], half_pixels: bool) -> 
     Returns:
         (N, H', W', C).
     """
-    xp: Any = array_namespace(images)
+    xp = array_namespace(images)
     for axis in (2, 1):
         low, high, share = (
             xp.asarray(values, device=device(images))

@@ -40,8 +40,11 @@ TOYS = ("mixture", "mixture-1d", "moons", "ring", "swiss-roll")
 SEVERAL = {"transforms": "shift", "callbacks": "early-stop"}
 """Tables that hold any number of parts, each with a table of options; and an example of such a part for messages."""
 
-MOST = {"training.steps": 10**9, "training.warmup": 10**9, "sampling.count": 10**6}
-"""Largest values of settings that tables or pictures grow with. They are far beyond any use: larger ones are slips."""
+MOST = {
+    "training.steps": 10**9, "training.warmup": 10**9, "sampling.count": 10**6,
+    "training.learning_rate": 1e38, "training.vlb_weight": 1e38, "training.weight_decay": 1e38,
+}  # fmt: skip
+"""Largest values of settings that tables or pictures grow with, or that are factors in float32: more is a slip."""
 
 DEEPEST = 8
 """Largest depth of nested tables and lists."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tinyddpm.errors import CheckpointError
-from tinyddpm.model.checkpoint import Checkpoint, CheckpointHeader, load_checkpoint, read_checkpoint_header
+from tinyddpm.model.checkpoint import Checkpoint, CheckpointHeader, Layout, load_checkpoint, read_checkpoint_header
 from tinyddpm.model.config import Config
 
 if TYPE_CHECKING:  # finding a checkpoint does not import networks
@@ -65,10 +66,10 @@ def kept_steps(folder: Path) -> list[int]:
     return sorted(int(name[1]) for name in names if name)
 
 
-def layout_of(backend: Backend) -> Any:
+def layout_of(backend: Backend) -> Callable[[CheckpointHeader], Layout]:
     """Return a function from a checkpoint's header to the paths and shapes of its parameters, for `load_checkpoint`."""
 
-    def layout(header: CheckpointHeader) -> list[tuple[str, tuple[int, ...]]]:
+    def layout(header: CheckpointHeader) -> Layout:
         from tinyddpm.model.model import Model
 
         model = Model(Config.from_dict(header.config), header.sample_shape, header.classes, backend)

@@ -201,7 +201,7 @@ class Model:
         random: Random,
         step: int | Array,
         samples: HostArray | Array,
-        done: Array = None,
+        done: Array,
     ) -> Given:
         """Return the condition's columns of a training batch: as `observed`, with noise of this step and with dropout.
 
@@ -211,7 +211,7 @@ class Model:
             random: random numbers of the training's seed.
             step: the training step.
             samples: (N,) the slots of the batch.
-            done: (N, k) what transforms did to the samples.
+            done: (N, k) what transforms did to the samples; None without transforms.
         """
         if self._observed:
             given = self._observed(self.backend.xp, x_0, random, step, samples)

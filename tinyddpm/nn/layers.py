@@ -68,7 +68,7 @@ class Layer(Parts):
         first, second = self.paths
         return run.w[first], run.w[second]
 
-    def _undo(self, run: Pass, backward: Callable[..., Any], dy: Array, added: tuple[Array, ...] = ()) -> Any:
+    def _undo(self, run: Pass, backward: Callable[..., Any], dy: Array, added: tuple[Array, ...]) -> Any:
         """Run a backward, add the parameters' gradients to `run.dw`, and return dx plus the gradients in `added`.
 
         Further gradients of the backward are returned after dx. Operations with `stores` add `added` themselves, and

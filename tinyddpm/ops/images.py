@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from array_api_compat import array_namespace, device
 
 from tinyddpm.backend import Array
@@ -24,14 +22,14 @@ def from_model(x: Array) -> Array:
 
 def flip_horizontally(x: Array, mask: Array) -> Array:
     """Return `x` (n, H, W, C) with the images mirrored, left to right, where `mask` (n,) is True."""
-    xp: Any = array_namespace(x)
+    xp = array_namespace(x)
     return xp.where(xp.reshape(mask, (-1, 1, 1, 1)), xp.flip(x, axis=2), x)
 
 
 def gathered(x: Array, rows: Array, columns: Array) -> Array:
     """Return x[n, rows[n, i], columns[n, j]], (n, h, w, C), for int64 `rows` (n, h) and `columns` (n, w)."""
     n, height, width, channels = x.shape
-    xp: Any = array_namespace(x)
+    xp = array_namespace(x)
     first = xp.arange(n, dtype=rows.dtype, device=device(x)) * (height * width)
     places = first[:, None, None] + rows[:, :, None] * width + columns[:, None, :]
     pixels = xp.take(xp.reshape(x, (n * height * width, channels)), xp.reshape(places, (-1,)), axis=0)
@@ -53,7 +51,7 @@ def bilinear(x: Array, rows: Array, columns: Array) -> Array:
 
 def _neighbours(places: Array, pixels: int) -> tuple[Array, Array, Array]:
     """Return (before, after, distance): the neighbouring pixels of real coordinates on an axis, and their fractions."""
-    xp: Any = array_namespace(places)
+    xp = array_namespace(places)
     places = clipped(xp, places, 0.0, pixels - 1.0)
     first = xp.floor(places)
     before = xp.astype(first, xp.int64)
@@ -63,7 +61,7 @@ def _neighbours(places: Array, pixels: int) -> tuple[Array, Array, Array]:
 def squares(x: Array, factor: int) -> Array:
     """Return `x` (n, H, W, C) reshaped into squares, (n, H/factor, factor, W/factor, factor, C)."""
     n, height, width, channels = x.shape
-    xp: Any = array_namespace(x)
+    xp = array_namespace(x)
     return xp.reshape(x, (n, height // factor, factor, width // factor, factor, channels))
 
 
@@ -72,7 +70,7 @@ def shrunk(images: Array, factor: int) -> Array:
 
     The mean is rounded, halves up. It is computed in integers, so that all backends give the same result.
     """
-    xp: Any = array_namespace(images)
+    xp = array_namespace(images)
     area = factor * factor
     total = xp.sum(squares(xp.astype(images, xp.int32), factor), axis=(2, 4), dtype=xp.int32)
     return xp.astype((2 * total + area) // (2 * area), xp.uint8)
@@ -93,7 +91,7 @@ def _stretched(x: Array, size: int, axis: int) -> Array:
     −1/2 |d|³ + 5/2 |d|² − 4 |d| + 2 for 1 < |d| ≤ 2. Weights of pixels beyond an edge are set to 0, and the others
     divided by their sum.
     """
-    xp: Any = array_namespace(x)
+    xp = array_namespace(x)
     pixels = x.shape[axis]
     centre = (xp.arange(size, dtype=x.dtype, device=device(x)) + 0.5) * (pixels / size) - 0.5
     along = (-1, *(1,) * (x.ndim - 1 - axis))

@@ -66,9 +66,9 @@ class Optimisation(Family):
         """Return the factors of a step in the order of `Factor`, with the dtype of `lengths`.
 
         CLIP scales the gradient to a norm of at most `clip`. Adam's averages start at 0, so they are divided by
-        1 − βᵏ, k = step + 1 (Kingma, Ba 2014, Algorithm 1). The decay of the running average, min(decay, k / (9 + k)),
-        rises from 0.1, so that the average of a short run is not dominated by its initial weights. If the loss or the
-        gradient is not finite, every KEPT is 1, every NEW and RATE are 0, and the step changes nothing.
+        1 − βᵏ, k = step + 1 (Kingma, Ba 2014, Algorithm 1). The decay of the running average, the lesser of `decay` and
+        k / (9 + k), rises from 0.1, so that the average of a short run is not dominated by its initial weights. If the
+        loss or the gradient is not finite, every KEPT is 1, every NEW and RATE are 0, and the step changes nothing.
 
         Args:
             descent: settings of the optimiser.

@@ -19,7 +19,9 @@ METRICS = "metrics.jsonl"
 """Name of the metrics file in a run folder."""
 
 LARGEST = 1e300
-"""Largest magnitude of a logged value. Larger ones, which no run logs, would overflow in a chart."""
+"""Largest magnitude of a logged value, and the inverse of the smallest that is not 0. No run logs values beyond these,
+and ratios of them would overflow in a chart.
+"""
 
 MOST_RUNS, LONGEST_NAME = 6, 60
 
@@ -124,7 +126,7 @@ def _values(line: str) -> dict[str, float] | None:
         return None
     if not all(abs(value) <= LARGEST for value in found.values()) or found.get("step", -1) < 0:
         return None
-    return {shown(name): float(value) for name, value in found.items()}
+    return {shown(name): float(value) if abs(value) > 1 / LARGEST else 0.0 for name, value in found.items()}
 
 
 def unread(runs: Mapping[str, Logged]) -> list[str]:

@@ -36,7 +36,10 @@ def edited(path: Path, before: Config, say: Callable[[str], None]) -> Config:
     was, now = _settings_of(before), _settings_of(there)
     changed = _changed(was, now)
     if kept := [key for key in changed if key not in MAY_CHANGE]:
-        raise ConfigError(f"{path} was edited, and {_kept(kept, was)}: put it back, or {another_from(path.parent)}")
+        raise ConfigError(
+            f"{path} was edited, and {_kept(kept, was)}: put it back, remove the file, as the checkpoint has its"
+            f" settings too, or {another_from(path.parent)}"
+        )
     for key in changed:
         say(f"note: {path} was edited: {key} is {now.get(key)!r}, and was {was.get(key)!r}")
     return there

@@ -29,7 +29,7 @@ from tinyddpm.model.checkpoint import (
     plugin_notes,
     read_checkpoint_header,
 )
-from tinyddpm.model.config import Config
+from tinyddpm.model.config import Config, read_toml
 from tinyddpm.model.load import checkpoint_file, layout_of
 from tinyddpm.model.model import classes_learned
 from tinyddpm.progress import Progress, late
@@ -254,5 +254,9 @@ def _refuse_used(folder: Path) -> None:
 
 
 def _write_config(folder: Path, config: Config) -> None:
-    with replacing(folder / CONFIG) as file:
+    """Write the settings, unless the file has them already: it may also have comments of the user."""
+    path = folder / CONFIG
+    if path.is_file() and Config.from_dict(read_toml(path), str(path)) == config:
+        return
+    with replacing(path) as file:
         file.write(config.to_toml().encode())

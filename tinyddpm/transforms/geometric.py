@@ -56,7 +56,8 @@ class Shift:
         check_p("shift", p)
         side = min(sample_shape[:2])
         if not 1 <= most < side:
-            raise ConfigError(f"transforms.shift.most is {most}: give from 1 to {side - 1} pixels")
+            advice = f"give from 1 to {side - 1} pixels" if side > 1 else "leave it out, images have one row or column"
+            raise ConfigError(f"transforms.shift.most is {most}: {advice}")
         self.most, self.p = most, p
 
     def __call__(self, chance: Chance, x_0: Array) -> tuple[Array, Array]:

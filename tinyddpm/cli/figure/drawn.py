@@ -15,8 +15,8 @@ from tinyddpm.cli.completion import OF_SETTINGS, RunPath
 from tinyddpm.cli.figure.group import chart, destination, figure_command, run_argument, wrote
 from tinyddpm.cli.options import argument, command_mark, option
 from tinyddpm.cli.output import say
-from tinyddpm.cli.sample import sample
-from tinyddpm.cli.trained import chosen_guidance, chosen_sampling, open_model, wish_of, wished_in_turn
+from tinyddpm.cli.sample import drawing_params
+from tinyddpm.cli.trained import Chosen, open_model, wished_in_turn
 from tinyddpm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,15 +35,10 @@ def count_option(default: int, text: str) -> Callable[[F], F]:
 
 def drawing_options(*without: str) -> Callable[[click.Command], click.Command]:
     """Return the decorator that adds the options of `sample` on what is drawn and how, except those named `without`."""
-    own = {"classes", "prompts", "prompts_file", "embeddings", "seed", "batch_size"}
+    own = drawing_params("classes", "prompts", "prompts_file", "embeddings", "seed", "batch_size")
 
     def decorate(command: click.Command) -> click.Command:
-        command.params += [
-            given
-            for given in sample.params
-            if given.name not in without
-            and (given.name in own or getattr(given, "group", "") in ("Sampling", "General"))
-        ]
+        command.params += [given for given in own if given.name not in without]
         return command
 
     return decorate
@@ -55,49 +50,20 @@ class Drawer:
     Args:
         checkpoint: a file or a run folder.
         count: number of samples, with indices from 0.
-        classes, prompts, prompts_file, embeddings, seed, batch_size, raw, sampler, sample_steps, spacing, threshold,
-            percentile, assignments, spacing_assignments, scale, guide, guide_assignments, machine: the options of
-            `drawing_options`.
+        seed, batch_size, raw, given: the options of `drawing_options`.
     """
 
-    def __init__(
-        self,
-        checkpoint: Path,
-        count: int,
-        *,
-        classes: str | None,
-        prompts: tuple[str, ...],
-        prompts_file: Path | None,
-        embeddings: Path | None,
-        seed: int,
-        batch_size: int,
-        raw: bool,
-        sampler: str | None = None,
-        sample_steps: int | None = None,
-        spacing: str | None,
-        threshold: str | None,
-        percentile: float | None,
-        assignments: tuple[str, ...],
-        spacing_assignments: tuple[str, ...],
-        scale: float | None = None,
-        guide: str | None = None,
-        guide_assignments: tuple[str, ...] = (),
-        **machine: Any,
-    ) -> None:
+    def __init__(self, checkpoint: Path, count: int, *, seed: int, batch_size: int, raw: bool, **given: Any) -> None:
         import numpy as np
 
         from tinyddpm.figures.marks import checkpoint_of
 
-        self.model, self.weights, loaded = open_model(checkpoint, raw, **machine)
+        chosen = Chosen.taken(given)
+        self.model, self.weights, loaded = open_model(checkpoint, raw, **given)
         self.mark = command_mark(checkpoint_of(checkpoint, loaded, raw))
-        self.sampling = chosen_sampling(
-            self.model.config, assignments, spacing, spacing_assignments,
-            name=sampler, steps=sample_steps, threshold=threshold, percentile=percentile,
-        )  # fmt: skip
-        self.guidance = chosen_guidance(self.model.config, guide, scale, guide_assignments)
+        self.sampling, self.guidance = chosen.sampling(self.model.config), chosen.guidance(self.model.config)
         self.seed, self.batch_size, self.numbers = seed, batch_size, np.arange(count)
-        wish = wish_of(self.model, classes, prompts, prompts_file, embeddings)
-        self.asked = wished_in_turn(self.model, wish, self.numbers)
+        self.asked = wished_in_turn(self.model, chosen.wish(self.model), self.numbers)
 
     def rows(self, variants: dict[str, tuple[SamplingConfig, GuidanceConfig]]) -> NDArray[np.uint8]:
         """Return pictures of the same samples, drawn in several ways, shape (rows, columns, H, W, C).
@@ -242,7 +208,7 @@ def guidance(
     ways = {
         f"w = {scale:g}": (
             drawer.sampling,
-            chosen_guidance(drawer.model.config, guide, scale, guide_assignments),
+            Chosen(guide=guide, scale=scale, guide_assignments=guide_assignments).guidance(drawer.model.config),
         )
         for scale in _numbers(scales, float, "--scales")
     }
@@ -347,7 +313,7 @@ def text_attention(out: Path | None, checkpoint: Path, prompt: str, count: int, 
     from tinyddpm.figures.denoising import denoising as denoised
 
     path = destination("text-attention", out)
-    drawer = Drawer(checkpoint, count, prompts=(prompt,), classes=None, prompts_file=None, embeddings=None, **given)
+    drawer = Drawer(checkpoint, count, prompts=(prompt,), **given)
     model = drawer.model
     spans = figures.word_spans(model.condition, prompt)
     found = denoised(

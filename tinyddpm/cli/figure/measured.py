@@ -10,7 +10,7 @@ import click
 
 from tinyddpm.cli.completion import OF_SETTINGS
 from tinyddpm.cli.figure.group import chart, destination, figure_command, run_argument, samples_of, seed_option, wrote
-from tinyddpm.cli.options import command_mark, option
+from tinyddpm.cli.options import command_mark, option, options
 from tinyddpm.cli.output import say
 from tinyddpm.cli.trained import machine_options, open_model
 
@@ -30,27 +30,21 @@ LARGEST, MOST = 1024, 4000
 def measure_options(default: int) -> Callable[[F], F]:
     """Return the decorator that adds the options of a measurement, which `Measured` takes."""
 
-    def decorate(function: F) -> F:
-        add = [
-            option("--data", type=OF_SETTINGS["data"], help="A data set's name or path; the run's own if not given.",
-                   group="Data"),
-            option("--data-dir", type=OF_SETTINGS["data_dir"],
-                   help="Folder to search first for a data set that is not shipped.", group="Data"),
-            option("--split", help="Part of the data, such as train, test or held-out; test where there is one.",
-                   group="Data"),
-            option("--count", type=click.IntRange(2), default=default, show_default=True,
-                   help="Samples, spread evenly over the data.", group="Data"),
-            option("--batch-size", type=click.IntRange(1), default=64, show_default=True,
-                   help="Samples computed at once: changes memory, and the rounding of sums.", group="Data"),
-            option("--raw", is_flag=True, help="Use the weights as trained, not their average.", group="Data"),
-            seed_option,
-            machine_options,
-        ]  # fmt: skip
-        for each in reversed(add):
-            function = each(function)
-        return function
-
-    return decorate
+    return options(
+        option("--data", type=OF_SETTINGS["data"], help="A data set's name or path; the run's own if not given.",
+               group="Data"),
+        option("--data-dir", type=OF_SETTINGS["data_dir"],
+               help="Folder to search first for a data set that is not shipped.", group="Data"),
+        option("--split", help="Part of the data, such as train, test or held-out; test where there is one.",
+               group="Data"),
+        option("--count", type=click.IntRange(2), default=default, show_default=True,
+               help="Samples, spread evenly over the data.", group="Data"),
+        option("--batch-size", type=click.IntRange(1), default=64, show_default=True,
+               help="Samples computed at once: changes memory, and the rounding of sums.", group="Data"),
+        option("--raw", is_flag=True, help="Use the weights as trained, not their average.", group="Data"),
+        seed_option,
+        machine_options,
+    )  # fmt: skip
 
 
 class Measured:
@@ -65,16 +59,14 @@ class Measured:
         self, checkpoint: Path, *, data: str | None, data_dir: str | None, split: str | None, count: int,
         batch_size: int, raw: bool, seed: int, **machine: Any,
     ) -> None:  # fmt: skip
-        import numpy as np
-
         from tinyddpm.cli.measurement import opened
+        from tinyddpm.data.base import spread
         from tinyddpm.figures.marks import checkpoint_of
 
         self.model, self.weights, loaded = open_model(checkpoint, raw, **machine)
         self.mark = command_mark(checkpoint_of(checkpoint, loaded, raw))
         self.dataset, _ = opened(self.model, data, data_dir, split)
-        n = min(count, len(self.dataset))
-        self.numbers = np.arange(n) * len(self.dataset) // n
+        self.numbers = spread(self.dataset, count)
         self.batch_size, self.seed = batch_size, seed
         self.unit = 127.5 if self.model.is_image else 1.0
 
@@ -162,6 +154,7 @@ def single_step(out: Path | None, checkpoint: Path, seeds: int, levels: int, **g
     """
     import numpy as np
 
+    from tinyddpm.data.base import spread
     from tinyddpm.diffusion.bound import Times
     from tinyddpm.figures.denoising import SingleStep, draw_single_step, linear_error
     from tinyddpm.figures.samples import is_drawable
@@ -171,8 +164,7 @@ def single_step(out: Path | None, checkpoint: Path, seeds: int, levels: int, **g
     times = _spread(model.process.alpha_bar, levels)
     at = Times(times, np.ones(len(times)))
     mse = [measured.work(measured.seed + seed).bound(at, None).mse_x_0 for seed in range(seeds)]
-    n = min(len(dataset), MOST)
-    samples = samples_of(dataset, np.arange(n) * len(dataset) // n)
+    samples = samples_of(dataset, spread(dataset, MOST))
     alpha_bar = model.process.alpha_bar[times]
     found = SingleStep(
         alpha_bar,

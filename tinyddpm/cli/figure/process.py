@@ -10,7 +10,7 @@ import click
 
 from tinyddpm.cli.completion import OF_SETTINGS
 from tinyddpm.cli.figure.group import chart, destination, figure_command, samples_of, seed_option, wrote
-from tinyddpm.cli.options import argument, command_mark, option, parse_assignments
+from tinyddpm.cli.options import argument, command_mark, option, options, parse_assignments
 from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError
 
@@ -28,47 +28,37 @@ POINTS = 2000
 """Largest number of samples of points that a figure is drawn from."""
 
 
-def process_options(function: F) -> F:
-    """Add the options of a process, which `_process` takes."""
-    add = [
-        option("--schedule", type=OF_SETTINGS["schedule"], default="linear", show_default=True,
-               help="The noise schedule, a registered name.", group="Process"),
-        option("--timesteps", type=int, default=1000, show_default=True, help="Length T of the chain.",
-               group="Process"),
-        option("--schedule-option", "assignments", multiple=True, metavar="KEY=VALUE",
-               help="An option of the schedule.", group="Process"),
-    ]  # fmt: skip
-    for decorate in reversed(add):
-        function = decorate(function)
-    return function
+process_options = options(
+    option("--schedule", type=OF_SETTINGS["schedule"], default="linear", show_default=True,
+           help="The noise schedule, a registered name.", group="Process"),
+    option("--timesteps", type=int, default=1000, show_default=True, help="Length T of the chain.",
+           group="Process"),
+    option("--schedule-option", "assignments", multiple=True, metavar="KEY=VALUE",
+           help="An option of the schedule.", group="Process"),
+)  # fmt: skip
+"""The options of a process, which `_process` takes."""
 
 
 def data_options(default: str) -> Callable[[F], F]:
     """Return the decorator that adds the options of a data set, which `_dataset` takes."""
 
-    def decorate(function: F) -> F:
-        add = [
-            option(
-                "--data",
-                type=OF_SETTINGS["data"],
-                default=default,
-                show_default=True,
-                help="A data set's name or path.",
-                group="Data",
-            ),
-            option(
-                "--data-dir",
-                type=OF_SETTINGS["data_dir"],
-                help="Folder to search first for a data set that is not shipped.",
-                group="Data",
-            ),
-            option("--image-size", help="Crop and scale images to HxW, such as 32x48; 32 is 32x32.", group="Data"),
-        ]
-        for each in reversed(add):
-            function = each(function)
-        return function
-
-    return decorate
+    return options(
+        option(
+            "--data",
+            type=OF_SETTINGS["data"],
+            default=default,
+            show_default=True,
+            help="A data set's name or path.",
+            group="Data",
+        ),
+        option(
+            "--data-dir",
+            type=OF_SETTINGS["data_dir"],
+            help="Folder to search first for a data set that is not shipped.",
+            group="Data",
+        ),
+        option("--image-size", help="Crop and scale images to HxW, such as 32x48; 32 is 32x32.", group="Data"),
+    )
 
 
 @figure_command("forward", "Samples under the forward process.")
@@ -262,6 +252,7 @@ def _law(data: str, dataset: Dataset) -> tuple[Law, NDArray[np.float64]]:
     """Return the law of a data set of numbers, exact for `mixture-1d` and else empirical, and samples of it (n, 1)."""
     import numpy as np
 
+    from tinyddpm.data.base import spread
     from tinyddpm.data.planes import mixture_1d_parameters
     from tinyddpm.figures.line_law import Law, law_of_points
 
@@ -269,8 +260,7 @@ def _law(data: str, dataset: Dataset) -> tuple[Law, NDArray[np.float64]]:
         weights, means, variances = mixture_1d_parameters()
         points = dataset.read(np.arange(len(dataset))).astype(np.float64)
         return Law(weights, means[:, 0], variances[:, 0, 0]), points
-    n = min(len(dataset), POINTS)
-    points = dataset.read(np.arange(n) * len(dataset) // n).astype(np.float64)
+    points = dataset.read(spread(dataset, POINTS)).astype(np.float64)
     return law_of_points(points), points
 
 

@@ -32,7 +32,7 @@ def write_book(out: Path, pictures: Mapping[str, Sequence[Seen]], watch: Watch =
         DataError: the folder or a page cannot be written.
     """
     library = Library()
-    guides = {topic: Guide(topic) for topic in TOPICS}
+    guides = {topic: Guide(topic, library.writer().link) for topic in TOPICS}
     pages = Pages(library, pictures, guides)
     makers: dict[str, Callable[[], str]] = {
         CONTENTS: pages.contents,

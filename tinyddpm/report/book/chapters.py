@@ -4,12 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CORE = (
-    "backend", "ops", "nn", "conditions", "diffusion", "samplers", "guidance", "editing", "transforms", "model",
-    "training",
-)  # fmt: skip
-"""Packages of which every module belongs to a chapter."""
-
 
 @dataclass(frozen=True)
 class Figure:

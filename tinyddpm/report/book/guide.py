@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from tinyddpm.errors import ConfigError
 from tinyddpm.figures.markup import Children, node
-from tinyddpm.report.book.prose import formulas
+from tinyddpm.report.book.prose import Link, formulas
 from tinyddpm.report.folder import read_picture
 
 if TYPE_CHECKING:
@@ -52,17 +52,19 @@ class Guide:
 
     Args:
         topic: one of `TOPICS`.
+        link: returns the address of a name or a file in backticks.
 
     Raises:
         ConfigError: markdown-it-py is not installed.
         DataError: a picture cannot be read.
     """
 
-    def __init__(self, topic: str) -> None:
+    def __init__(self, topic: str, link: Link) -> None:
         require_markdown()
         from markdown_it import MarkdownIt
         from markdown_it.tree import SyntaxTreeNode
 
+        self._name_link = link
         self._folder = Path(str(files("tinyddpm.report.book"))) / "guide"
         text = (self._folder / f"{topic}.md").read_text(encoding="utf-8")
         tokens: Sequence[Token] = MarkdownIt("commonmark", {"html": False}).enable("table").parse(text)
@@ -85,7 +87,8 @@ class Guide:
             case "softbreak":
                 return "\n"
             case "code_inline":
-                return node("code", {}, found.content)
+                code, target = node("code", {}, found.content), self._name_link(found.content)
+                return node("a", {"href": target}, code) if target else code
             case "fence":
                 return node("pre", {}, node("code", {}, [f"{line}\n" for line in found.content.splitlines()]))
             case "heading":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tinyddpm
 from tinyddpm.figures.markup import Children, node
-from tinyddpm.report.book.chapters import CHAPTERS, CORE
+from tinyddpm.report.book.chapters import CHAPTERS
 from tinyddpm.report.book.citations import address, citations, cited_by, paper_of
 from tinyddpm.report.book.cuda import SUFFIXES, kernels, read_cuda
 from tinyddpm.report.book.equations import NUMBERED, anchor
@@ -33,18 +33,6 @@ def path_of(module: str) -> Path:
     """Return the file of a module."""
     stem, dot, suffix = module.rpartition(".") if module.endswith(SUFFIXES) else (module, ".", "py")
     return ROOT.joinpath(*stem.split(".")).with_suffix(dot + suffix)
-
-
-def core_modules() -> set[str]:
-    """Return the dotted names of all modules in `CORE`, except for `__init__` modules of a docstring alone."""
-    paths = (path.relative_to(ROOT) for room in CORE for path in (ROOT / room).rglob("*.*") if _says(path))
-    return {".".join(path.parts).removesuffix(".py") for path in paths}
-
-
-def _says(path: Path) -> bool:
-    if path.suffix != ".py":
-        return path.suffix in SUFFIXES
-    return path.name != "__init__.py" or path.read_text(encoding="utf-8").count("\n") > 1
 
 
 def _family(module: str) -> str:

@@ -133,10 +133,9 @@ class _Parser:
     def at_end(self) -> bool:
         return self.place >= len(self.tokens)
 
-    def peek(self, ahead: int = 0) -> str:
-        """Return the text of the token at an offset from the current one, without consuming it; "" past the end."""
-        place = self.place + ahead
-        return self.tokens[place].text if place < len(self.tokens) else ""
+    def peek(self) -> str:
+        """Return the text of the current token, without consuming it; "" past the end."""
+        return "" if self.at_end else self.tokens[self.place].text
 
     def skip_space(self) -> bool:
         """Consume a space if there is one; return whether there was."""
@@ -269,7 +268,7 @@ class _Parser:
             subs += [] if below is None else [below]
             low = _joined(subs) if subs else None
         made = _scripted(base, low, high)
-        if self.peek() in CLOSING and self.peek():
+        if self.peek() in CLOSING:
             opening = self.peek()
             self.place += 1
             made = node("mrow", {}, made, _scripted(self._bracket(opening), *self._scripts()))

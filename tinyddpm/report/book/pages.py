@@ -139,7 +139,8 @@ class Pages:
         ]
         chapters = [[chapter.title, chapter_page(chapter), chapter.about] for chapter in CHAPTERS]
         guides = [[guide.title, guide_page(topic), ", ".join(guide.sections)] for topic, guide in self.guides.items()]
-        found = source("script", json.dumps([*guides, *chapters, *numbered, *modules, *names]).replace("<", "\\u003c"))
+        entries = json.dumps([*guides, *chapters, *numbered, *modules, *names])
+        found = source("script", entries.replace("<", "\\u003c").replace("`", ""))
         found.set("type", "application/json")
         found.set("id", "entries")
         return found
