@@ -2,8 +2,9 @@
 
 HDF5 follows links into other files, reads raw bytes from any path that a dataset names, loads native plugins, and lets
 a few bytes declare petabytes. So all objects of a file are checked before its data is read, and anything but a plain
-numeric dataset is refused. Files written here carry a manifest with the SHA-256 of every array. The hashes detect
-accidents, not attackers: whoever can change the data can change the hashes.
+numeric dataset is refused; before the header alone is read, the two datasets that hold it are. Files written here carry
+a manifest with the SHA-256 of every array. The hashes detect accidents, not attackers: whoever can change the data can
+change the hashes.
 """
 
 from __future__ import annotations
@@ -192,6 +193,19 @@ def read_file(
         return header, dict(_read_arrays(path, error, chosen, entries))
 
 
+def read_header(path: PathLike, error: Error) -> Header:
+    """Return the header of a file that `write_file` wrote. Of its objects only those that hold it are looked at.
+
+    Raises:
+        error: the file is unreadable or foreign, or its manifest is damaged.
+    """
+    with open_file(path, error) as file:
+        _refuse_foreign(file, error)
+        with reading(file.filename, error):
+            manifest, digest = _plain(file, MANIFEST), _plain(file, MANIFEST_HASH)
+        return _manifest(file, manifest, digest, error)[0]
+
+
 def read_outline(path: PathLike, error: Error) -> tuple[Header, dict[str, tuple[int, ...]]]:
     """Return the header of a file that `write_file` wrote, and the shapes of its arrays by name. No array is read.
 
@@ -220,35 +234,35 @@ def _walk(file: h5py.File) -> Iterator[tuple[str, Any]]:
     pending = [("", root)]
     while pending:
         prefix, group = pending.pop()
+        links = group.links
         for name in group:
             path = prefix + name.decode("utf-8", "backslashreplace")
             if len(seen) > MAX_OBJECTS:
                 yield path, f"is one object too many: there may be {MAX_OBJECTS}"
                 return
-            if group.links.get_info(name).type != h5py.h5l.TYPE_HARD:
+            if links.get_info(name).type != h5py.h5l.TYPE_HARD:
                 yield path, "is a soft or external link"
                 continue
-            item = h5py.h5o.open(group, name)
-            address = h5py.h5o.get_info(item).addr
-            if address in seen:
+            item = h5py.h5o.get_info(group, name)
+            if item.addr in seen:
                 yield path, "is a second path to an object, perhaps a cycle"
-            elif isinstance(item, h5py.h5d.DatasetID):
-                yield path, h5py.Dataset(item)
-            elif not isinstance(item, h5py.h5g.GroupID):
+            elif item.type == h5py.h5o.TYPE_DATASET:
+                yield path, h5py.Dataset(h5py.h5d.open(group, name))
+            elif item.type != h5py.h5o.TYPE_GROUP:
                 yield path, "is a named type"
             elif path.count("/") + 1 >= MAX_DEPTH:
                 yield path, f"is nested more than {MAX_DEPTH} deep"
             else:
-                pending.append((f"{path}/", item))
-            seen.add(address)
+                pending.append((f"{path}/", h5py.h5g.open(group, name)))
+            seen.add(item.addr)
 
 
 def _fault(dataset: h5py.Dataset) -> str | None:
     """Return what is wrong with `dataset`, None if nothing is. Reads none of its data and opens no other file."""
-    layout = dataset.id.get_create_plist()
+    h5d, layout = import_h5py().h5d, dataset.id.get_create_plist()
     if layout.get_external_count():
         return "keeps its data in another file"
-    if layout.get_layout() == import_h5py().h5d.VIRTUAL:  # checked first: reading its shape would open other files
+    if layout.get_layout() == h5d.VIRTUAL:  # checked first: reading its shape would open other files
         return "is virtual: its data is in other files"
     filters = [layout.get_filter(i)[0] for i in range(layout.get_nfilters())]
     foreign = [number for number in filters if number not in FILTERS]
@@ -261,12 +275,11 @@ def _fault(dataset: h5py.Dataset) -> str | None:
         return "is of a type that NumPy does not have"
     if kind.kind not in "biuf":
         return f"holds {kind} and not numbers"
-    if dataset.shape is None:
+    shape = dataset.shape
+    if shape is None:
         return "has no shape"
-    chunks = dataset.chunks or (1,) * dataset.ndim
-    declared = dataset.id.get_type().get_size() * prod(
-        -(-n // c) * c for n, c in zip(dataset.shape, chunks, strict=True)
-    )
+    chunks = layout.get_chunk() if layout.get_layout() == h5d.CHUNKED else (1,) * len(shape)
+    declared = dataset.id.get_type().get_size() * prod(-(-n // c) * c for n, c in zip(shape, chunks, strict=True))
     stored = dataset.id.get_storage_size()
     if declared > stored * (MAX_RATIO if COMPRESSION & set(filters) else 1):
         return f"declares {declared} bytes but stores {stored}"
@@ -363,12 +376,36 @@ def _sync_folder(folder: Path) -> None:
 
 def _open_manifest(file: h5py.File, error: Error) -> tuple[Header, Any, Datasets]:
     """Return the header, the entry of each array, and the checked datasets of the arrays."""
-    name = file.filename
-    with reading(name, error):
-        if file.get(MANIFEST, getlink=True) is None:
-            raise error(f"{name} was not written by tinyddpm: it has no {MANIFEST!r}")
+    _refuse_foreign(file, error)
     datasets = checked_datasets(file, error)
     manifest, digest = datasets.pop(MANIFEST, None), datasets.pop(MANIFEST_HASH, None)
+    return *_manifest(file, manifest, digest, error), datasets
+
+
+def _refuse_foreign(file: h5py.File, error: Error) -> None:
+    """Raise `error` for a file that `write_file` did not write."""
+    with reading(file.filename, error):
+        if file.get(MANIFEST, getlink=True) is None:
+            raise error(f"{file.filename} was not written by tinyddpm: it has no {MANIFEST!r}")
+
+
+def _plain(file: h5py.File, name: str) -> h5py.Dataset | None:
+    """Return a dataset in the root of `file` if it is plain numbers stored in this very file, else None."""
+    h5py = import_h5py()
+    root, key = file["/"].id, name.encode()
+    if key not in root or root.links.get_info(key).type != h5py.h5l.TYPE_HARD:
+        return None
+    if h5py.h5o.get_info(root, key).type != h5py.h5o.TYPE_DATASET:
+        return None
+    dataset = h5py.Dataset(h5py.h5d.open(root, key))
+    return None if _fault(dataset) else dataset
+
+
+def _manifest(
+    file: h5py.File, manifest: h5py.Dataset | None, digest: h5py.Dataset | None, error: Error
+) -> tuple[Header, Any]:
+    """Return the header and the entry of each array, which these datasets hold."""
+    name = file.filename
     if manifest is None or digest is None or manifest.nbytes > MAX_MANIFEST or digest.nbytes != 32:
         raise error(f"{name} was not written by tinyddpm, or its manifest is damaged")
     with reading(name, error):
@@ -376,7 +413,7 @@ def _open_manifest(file: h5py.File, error: Error) -> tuple[Header, Any, Datasets
         if hashlib.sha256(text).digest() != digest[()].tobytes():
             raise error(f"{name} is damaged: its manifest has another hash than was written; restore it from a copy")
         content = json.loads(text)
-        return dict(content["header"]), dict(content["arrays"]), datasets
+        return dict(content["header"]), dict(content["arrays"])
 
 
 def _check_fit(path: PathLike, error: Error, expected: Expected, datasets: Datasets) -> None:

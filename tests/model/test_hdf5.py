@@ -21,11 +21,21 @@ from hypothesis.extra import numpy as hnp
 from helpers.refusals import one_line
 from tinyddpm import hdf5
 from tinyddpm.errors import CheckpointError, DataError
-from tinyddpm.hdf5 import checked_datasets, import_h5py, listed, open_file, read_file, read_outline, write_file
+from tinyddpm.hdf5 import (
+    checked_datasets,
+    import_h5py,
+    listed,
+    open_file,
+    read_file,
+    read_header,
+    read_outline,
+    write_file,
+)
 
 h5py = import_h5py()
 
 Arrays = dict[str, np.ndarray[Any, Any]]
+Read = Callable[[Path, type[CheckpointError]], object]
 HEADER = {"step": 7, "name": "ünï", "nested": [1, 2.5, None, {"a": True}]}
 
 FORMS = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
@@ -102,7 +112,7 @@ class TestRoundTrip:
             read_file(saved, CheckpointError, forms({**arrays, "weights/more": arrays["scalar"]}), skip=("weights/",))
 
     def test_header_alone(self, saved: Path) -> None:
-        assert read_outline(saved, CheckpointError)[0] == HEADER
+        assert read_header(saved, CheckpointError) == read_outline(saved, CheckpointError)[0] == HEADER
 
     def test_every_dataset_of_some_size_has_a_checksum_of_its_own(self, saved: Path) -> None:
         with h5py.File(saved) as file:
@@ -162,11 +172,12 @@ class TestAccidents:
         with pytest.raises(CheckpointError, match="'a' holds NaN or infinity"):
             read_file(path, CheckpointError, forms(bad))
 
-    def test_changed_manifest(self, saved: Path) -> None:
+    @pytest.mark.parametrize("read", [read_header, read_outline])
+    def test_changed_manifest(self, saved: Path, read: Read) -> None:
         with h5py.File(saved, "r+") as file:
             file["manifest"][20] ^= 1
         with pytest.raises(CheckpointError, match="its manifest has another hash"):
-            read_outline(saved, CheckpointError)
+            read(saved, CheckpointError)
 
     def test_differences_are_reported_together_before_data_is_read(
         self, saved: Path, arrays: Arrays, monkeypatch: pytest.MonkeyPatch
@@ -198,31 +209,59 @@ class TestAccidents:
                 open_file(path, DataError)
             assert reason in one_line(caught, path)
 
-    def test_foreign_file(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("read", [read_header, read_outline])
+    def test_foreign_file(self, tmp_path: Path, read: Read) -> None:
         """Also where its content would be refused: that it is foreign is the better answer."""
         path = tmp_path / "keras.h5"
         with h5py.File(path, "w") as file:
             file["names"] = ["a", "b"]
-        with pytest.raises(CheckpointError, match="not written by tinyddpm"):
-            read_outline(path, CheckpointError)
+        with pytest.raises(CheckpointError, match="not written by tinyddpm: it has no 'manifest'"):
+            read(path, CheckpointError)
 
+    @pytest.mark.parametrize("read", [read_header, read_outline])
     @pytest.mark.parametrize("size", [0, 31])
-    def test_manifest_without_its_hash(self, saved: Path, size: int) -> None:
+    def test_manifest_without_its_hash(self, saved: Path, size: int, read: Read) -> None:
         with h5py.File(saved, "r+") as file:
             del file["manifest_sha256"]
             if size:
                 file["manifest_sha256"] = np.zeros(size, np.uint8)
         with pytest.raises(CheckpointError, match="not written by tinyddpm, or its manifest is damaged"):
-            read_outline(saved, CheckpointError)
+            read(saved, CheckpointError)
+
+    @pytest.mark.parametrize("name", ["manifest", "manifest_sha256"])
+    @pytest.mark.parametrize("attack", ["soft", "external", "raw", "group", "type", "text"])
+    def test_the_header_is_read_from_plain_datasets_alone(self, saved: Path, name: str, attack: str) -> None:
+        """Where one of the two is something else that HDF5 would follow, or no numbers, nothing is read."""
+        kept = saved.with_name("kept.h5")
+        kept.write_bytes(saved.read_bytes())
+        with h5py.File(saved, "r+") as file:
+            content = file[name][()]
+            del file[name]
+            if attack == "soft":
+                file["elsewhere"], file[name] = content, h5py.SoftLink("/elsewhere")
+            elif attack == "external":
+                file[name] = h5py.ExternalLink(str(kept), f"/{name}")
+            elif attack == "raw":
+                saved.with_name("raw").write_bytes(content.tobytes())
+                file.create_dataset(
+                    name, content.shape, "u1", external=[(str(saved.with_name("raw")), 0, len(content))]
+                )
+            elif attack == "group":
+                file.create_group(name)
+            else:
+                file[name] = np.dtype("u1") if attack == "type" else "text"
+        with pytest.raises(CheckpointError, match="not written by tinyddpm, or its manifest is damaged"):
+            read_header(saved, CheckpointError)
 
     @pytest.mark.parametrize("manifest", [b"[1]", b"{}", b"\xff", b"[" * 100_000, b'{"header": 3, "arrays": {}}'])
-    def test_manifest_of_another_kind(self, tmp_path: Path, manifest: bytes) -> None:
+    @pytest.mark.parametrize("read", [read_header, read_outline])
+    def test_manifest_of_another_kind(self, tmp_path: Path, manifest: bytes, read: Read) -> None:
         path = tmp_path / "odd.h5"
         with h5py.File(path, "w") as file:
             file["manifest"] = np.frombuffer(manifest, np.uint8)
             file["manifest_sha256"] = np.frombuffer(hashlib.sha256(manifest).digest(), np.uint8)
         with pytest.raises(CheckpointError) as caught:
-            read_outline(path, CheckpointError)
+            read(path, CheckpointError)
         one_line(caught, path)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from tinyddpm import __version__, registry
 from tinyddpm.errors import CheckpointError
-from tinyddpm.hdf5 import Header, PathLike, listed, read_file, read_outline, write_file
+from tinyddpm.hdf5 import Header, PathLike, listed, read_file, read_header, read_outline, write_file
 from tinyddpm.model.config import Config
 from tinyddpm.model.tables import AUTO
 
@@ -178,7 +178,7 @@ def load_checkpoint(
 
 def read_checkpoint_header(path: PathLike) -> CheckpointHeader:
     """Return the header of the checkpoint at `path`. For the errors see `read_checkpoint_outline`."""
-    return read_checkpoint_outline(path)[0]
+    return _parse(path, read_header(path, CheckpointError))
 
 
 def read_checkpoint_outline(path: PathLike) -> tuple[CheckpointHeader, int]:

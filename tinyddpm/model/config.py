@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
+from functools import cache
 from math import inf
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -302,6 +303,12 @@ def _fields(table: Any) -> dict[str, Field[Any]]:
     return {item.name: item for item in fields(table)}
 
 
+@cache
+def _types(table: type) -> dict[str, Any]:
+    """Return the type of each setting of a table, which is asked for with each value."""
+    return get_type_hints(table)
+
+
 def _toml(value: Any) -> str:
     """Return a value as TOML: JSON with DEL escaped is valid TOML for these types, as texts have no surrogates."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
@@ -332,8 +339,8 @@ def _with_others(table: str, current: dict[str, dict[str, Any]], values: Any, or
     return current | {name: {**current.get(name, {}), **options} for name, options in values.items()}
 
 
-def _checked(table: Any, key: str, value: Any, where: str) -> Any:
-    kind = get_type_hints(table)[key]
+def _checked(table: type, key: str, value: Any, where: str) -> Any:
+    kind = _types(table)[key]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     wanted = {int: "a whole number", float: "a number", bool: "true or false", bool | None: "true or false"}.get(
