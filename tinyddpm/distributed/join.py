@@ -37,7 +37,8 @@ def join(kind: str, launch: Launch) -> Group:
     if kind == "torch" or (kind != "mpi" and launch.by == "torchrun"):
         from tinyddpm.distributed.gloo import GlooLink, import_torch
 
-        import_torch()  # it may take longer than ranks wait for each other
+        if launch.by == "torchrun":
+            import_torch()  # it may take longer than ranks wait for each other
         return Ranks(launch, GlooLink, nccl)
     from tinyddpm.distributed.mpi import MPILink
 
