@@ -15,6 +15,8 @@ import tinyddpm
 from helpers.command_line import NARROW, TWO_STEPS, run
 from helpers.headers import rewritten
 from tinyddpm.cli import COMMANDS, main
+from tinyddpm.cli.book import _Drawer
+from tinyddpm.cli.figure import figure
 from tinyddpm.cli.options import GroupedCommand, GroupedOption
 from tinyddpm.cli.trained import open_model
 from tinyddpm.errors import ConfigError
@@ -22,6 +24,7 @@ from tinyddpm.figures.images import save_png
 from tinyddpm.figures.marks import read_mark
 from tinyddpm.model.config import preset
 from tinyddpm.model.sampling import class_names, class_numbers
+from tinyddpm.report.book.chapters import Figure
 
 pytestmark = pytest.mark.slow
 
@@ -139,6 +142,14 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, 
         command = group.get_command(click.Context(group), name)
         found += commands(command, (*path, name)) if isinstance(command, click.Group) else [(*path, name)]
     return found
+
+
+def test_a_figure_of_the_book_leaves_its_command_as_it_was(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command keeps the names of its help option from its first call."""
+    monkeypatch.setattr(figure.commands["forward"], "_help_option", None)
+    none = Figure(("forward", "--timesteps", "0"), "no figure")
+    assert _Drawer(None)(none, here / "drawn.png").startswith("It is left out")
+    assert run("figure", "forward", "-h").exit_code == 0
 
 
 def test_help_shows_arguments_first_and_what_has_no_heading_last() -> None:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from tinyddpm import __version__, registry
-from tinyddpm.cli.options import ENV_PREFIX
+from tinyddpm.cli.options import ENV_PREFIX, HELP
 from tinyddpm.cli.output import line_of, say
 from tinyddpm.cli.ranks import told_to_ranks
 from tinyddpm.distributed.launch import launched
@@ -152,7 +152,7 @@ def _options(command: click.Command) -> list[click.Parameter]:
     return [*command.params, *(parameter for each in below for parameter in _options(each))]
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Commands, context_settings={"help_option_names": HELP, "max_content_width": 110})
 @click.version_option(__version__, prog_name="tinyddpm")
 def main() -> None:
     """Denoising diffusion from scratch: train on images, and draw new ones.

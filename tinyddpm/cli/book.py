@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tinyddpm.cli.completion import FilePath
-from tinyddpm.cli.options import GroupedCommand, option
+from tinyddpm.cli.options import HELP, GroupedCommand, option
 from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError, TinyDDPMError
 
@@ -95,7 +95,7 @@ class _Drawer:
         words = [*figure.words, *([str(self.checkpoint)] if figure.of_run else []), "--out", str(path)]
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # discard its charts and "wrote PATH"
-                command.main(words, "tinyddpm figure", standalone_mode=False)
+                command.main(words, "tinyddpm figure", standalone_mode=False, help_option_names=HELP)
         except TinyDDPMError as error:
             if str(error) not in self.said:
                 say(f"note: figures are left out: {error}", err=True)

@@ -17,6 +17,9 @@ from tinyddpm.model.config import Config, defaults_for, parse_toml, preset, read
 
 ENV_PREFIX = "TINYDDPM_"
 
+HELP = ["-h", "--help"]
+"""The names of the help option. A command keeps those of its first call, so each call of one must give them."""
+
 UNSEEN = ("batch_size", "device", "follow", "graph", "no_cache", "threads")
 """Options that do not change what is drawn and are left out of marks, as those under the heading Output are."""
 
