@@ -393,9 +393,8 @@ def _plain(file: h5py.File, name: str) -> h5py.Dataset | None:
     """Return a dataset in the root of `file` if it is plain numbers stored in this very file, else None."""
     h5py = import_h5py()
     root, key = file["/"].id, name.encode()
-    if key not in root or root.links.get_info(key).type != h5py.h5l.TYPE_HARD:
-        return None
-    if h5py.h5o.get_info(root, key).type != h5py.h5o.TYPE_DATASET:
+    is_hard = key in root and root.links.get_info(key).type == h5py.h5l.TYPE_HARD
+    if not is_hard or h5py.h5o.get_info(root, key).type != h5py.h5o.TYPE_DATASET:
         return None
     dataset = h5py.Dataset(h5py.h5d.open(root, key))
     return None if _fault(dataset) else dataset

@@ -128,10 +128,8 @@ def _of_metadata(folder: Path, images: Sequence[Path], split: Path) -> dict[str,
     columns = [column for column in (TEXT, LABEL) if any(column in row for _, row in rows)]
     if not columns:
         keys = {repr(key) for _, row in rows for key in row if key != FILE}
-        others = ", ".join(sorted(keys)[:5]) or "nothing"
-        warnings.warn(
-            f"{path} is not used: it has neither {TEXT} nor {LABEL}, but {others}", TinyDDPMWarning, stacklevel=2
-        )
+        but = f", but {', '.join(sorted(keys)[:5])}" if keys else ""
+        warnings.warn(f"{path} is not used: it has neither {TEXT} nor {LABEL}{but}", TinyDDPMWarning, stacklevel=2)
         return {}
     inside = _name(split.relative_to(folder).as_posix())
     values = {name: row for name, row in _by_name(path, rows, columns).items() if name.is_relative_to(inside)}
