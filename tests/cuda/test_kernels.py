@@ -48,7 +48,12 @@ def test_all_kernels_compile(arch: str, storage: str, side: int, stages: int) ->
     Options are those that kernels have where CuPy compiles them, by which denormals are flushed to zero: what is less
     than 2⁻¹²⁶ counts as 0, as it does not on the CPU.
     """
-    options = [*OPTIONS, *STORAGE[storage], *geometry.product_options(side, stages)]
+    options = [
+        *OPTIONS,
+        *STORAGE[storage],
+        *geometry.product_options(side, stages),
+        *geometry.norm_options(stages == 4, side == 128, stages == 4),
+    ]
     try:
         from cupy.cuda import nvrtc
     except ImportError:

@@ -59,7 +59,7 @@ namespace shim {
 const size_t STACK = 1 << 16, GUARD = 4096, MOST_SHARED = 1 << 18;
 
 struct Barrier { unsigned wanted = 0, arrived = 0, generation = 0; };
-struct Copy { void* to; const void* from; int bytes, group; };
+struct Copy { void* to; const void* from; int size, bytes, group; };  // `bytes` of them, then zeros
 struct Thread {
     ucontext_t context;
     jmp_buf place;  // where it waits; jumps are much faster than ucontext's switches, which call the system

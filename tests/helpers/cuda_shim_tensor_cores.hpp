@@ -18,9 +18,9 @@ static const Brought* exchange(const Brought& own) {
 
 static void go_on() { wait_at(warp_barriers[current / 32]); }
 
-static bool aligned(const void* address) {
-    if ((size_t)address % 16 == 0) return true;
-    fault = "takes 16 bytes at an address that is no multiple of 16";
+static bool aligned(const void* address, int size = 16) {
+    if ((size_t)address % size == 0) return true;
+    fault = size == 16 ? "takes 16 bytes at an address that is no multiple of 16" : "takes bytes at an address out of line";
     return false;
 }
 
@@ -82,7 +82,14 @@ static inline void load_matrices_transposed(unsigned* words, const void* row) { 
 // Copies are done when they are waited for and not before: who does not wait reads what was there.
 static inline void begin_copy(void* to, const void* from, int bytes) {
     shim::Thread& thread = shim::threads[shim::current];
-    if (shim::aligned(to) && shim::aligned(from)) thread.copies.push_back({to, from, bytes, thread.groups});
+    if (shim::aligned(to) && shim::aligned(from)) thread.copies.push_back({to, from, 16, bytes, thread.groups});
+}
+
+template <int size> void begin_copy(void* to, const void* from) {
+    shim::Thread& thread = shim::threads[shim::current];
+    if (shim::aligned(to, size) && shim::aligned(from, size)) {
+        thread.copies.push_back({to, from, size, size, thread.groups});
+    }
 }
 
 static inline void end_group() { shim::threads[shim::current].groups++; }
@@ -92,7 +99,7 @@ template <int newest> void wait_for_groups() {
     auto due = [&](const shim::Copy& copy) { return copy.group < thread.groups - newest; };
     for (const shim::Copy& copy : thread.copies) {
         if (!due(copy)) continue;
-        std::memset(copy.to, 0, 16);
+        std::memset(copy.to, 0, copy.size);
         std::memcpy(copy.to, copy.from, copy.bytes);
     }
     thread.copies.erase(std::remove_if(thread.copies.begin(), thread.copies.end(), due), thread.copies.end());

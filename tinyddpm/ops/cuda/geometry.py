@@ -15,7 +15,7 @@ THREADS = 256
 ROWS = 4
 """Number of rows of channels that a thread copies or maps, equal to ROWS of common.cuh."""
 
-NORM_THREADS = 512
+NORM_THREADS = 256
 """Largest number of threads in a block of group norm."""
 
 NORM_WIDTHS = 16, 64
@@ -25,9 +25,8 @@ together. An image with fewer channels is one block."""
 NORM_SIZE = 8192
 """Least number of elements in a block of group norm, within the bounds of `NORM_WIDTHS` on its channels."""
 
-NORM_PIXELS = 8
-"""Number of pixels per thread in the backward of group norm, half of the forward's; fewer where a block would otherwise
-have less than four warps."""
+NORM_PIXELS = 16
+"""Number of pixels per thread in group norm; fewer where a block would otherwise have less than four warps."""
 
 MOST_WIDTH = 4096
 """Largest number of channels in a block of group norm, whose sums are in shared memory."""
@@ -35,7 +34,7 @@ MOST_WIDTH = 4096
 PARTIAL_BLOCKS = 1024
 """Largest number of blocks, and so of partial sums, in a sum over a whole buffer."""
 
-TILES = (128, 64)
+TILES = (128, 64, 32)
 """Possible sides of the tile of a matrix product that a block computes."""
 
 PRODUCT_THREADS = 128
@@ -72,16 +71,14 @@ class NormGeometry:
     """The launch configuration of a group norm.
 
     Attributes:
-        geometry: blocks and threads.
+        geometry: blocks, threads, and options that say whether a block's elements fit into shared memory.
         chunk: number of groups in a block.
         lanes: number of adjacent channels per thread.
-        tiled: whether a block keeps the elements that it has read in shared memory.
     """
 
     geometry: Geometry
     chunk: int
     lanes: int
-    tiled: bool
 
 
 def elements(size: int, shared: int = 0) -> Geometry:
@@ -129,7 +126,13 @@ def softmax_rows(rows: int) -> Geometry:
 
 
 def group_norm(
-    shape: tuple[int, int, int], groups: int, itemsize: int, shared_memory: int, backward: bool
+    shape: tuple[int, int, int],
+    groups: int,
+    itemsize: int,
+    shared_memory: int,
+    silu: bool,
+    masked: bool,
+    backward: bool,
 ) -> NormGeometry | None:
     """Return the configuration of a group norm; None if a group has more than `MOST_WIDTH` channels.
 
@@ -138,6 +141,8 @@ def group_norm(
         groups: number of groups.
         itemsize: bytes of a stored number.
         shared_memory: largest shared memory of a block, in bytes.
+        silu: whether SiLU follows.
+        masked: whether dropout follows.
         backward: whether for the backward, which keeps dy beside x and two sums instead of one.
     """
     n, count, channels = shape
@@ -149,15 +154,15 @@ def group_norm(
         return None
     lanes = 4 if channels % 4 == width % 4 == 0 else 1
     across = min(width // lanes, NORM_THREADS)
-    each_takes = NORM_PIXELS if backward else 2 * NORM_PIXELS
-    rows = min(count, NORM_THREADS // across, max(count // each_takes, _ceil(128, across)))
+    rows = min(count, NORM_THREADS // across, max(count // NORM_PIXELS, _ceil(128, across)))
     block = (across, power_of_two(rows))
     arrays = 2 if backward else 1
     sums = 16 * _ceil(arrays * block[1] * width + 2 * chunk, 4)
     tile = arrays * itemsize * count * width
     tiled = sums + tile <= shared_memory
     grid = (n * (groups // chunk),)
-    return NormGeometry(Geometry(grid, block, sums + tile if tiled else sums), chunk, lanes, tiled)
+    geometry = Geometry(grid, block, sums + tile if tiled else sums, norm_options(tiled, silu, masked))
+    return NormGeometry(geometry, chunk, lanes)
 
 
 def channel_sums(rows: int, channels: int, lanes: int = 1, sums: int = 1, samples: int = 1) -> Geometry:
@@ -184,6 +189,11 @@ def product(m: int, n: int, count: int, itemsize: int, shared_memory: int) -> Ge
 def product_options(side: int, stages: int) -> tuple[str, ...]:
     """Return the compiler options for products in tiles of side `side`, `stages` of them in shared memory at once."""
     return (f"-DTILE={side}", f"-DSTAGES={stages}")
+
+
+def norm_options(tiled: bool, silu: bool, masked: bool) -> tuple[str, ...]:
+    """Return the compiler options for norms; see `group_norm.cu`."""
+    return tuple(f"-D{name}={on:d}" for name, on in (("TILED", tiled), ("SILU", silu), ("MASKED", masked)))
 
 
 def split_product(m: int, n: int, count: int, k: int, itemsize: int, shared_memory: int) -> tuple[Geometry, int, int]:

@@ -1,13 +1,16 @@
 // Group norm, followed by an optional modulation, SiLU and dropout (tinyddpm/ops/normalisation.py, norm_activation.py
 // and activation.py). Layer norm is the case of one pixel and one group. x is (N, pixels, channels). One block computes
 // one sample and a chunk of whole groups, `width` adjacent channels. Its threads are (strip, pixel); a strip is `lanes`
-// adjacent channels, 4 or 1. A block keeps the elements it has read in a tile of shared memory, (pixels, width), if
-// that fits.
+// adjacent channels, 4 or 1.
+//
+// Macros choose, as 0 or 1, whether a block first copies its elements to tiles of shared memory, (pixels, width), which
+// may be too small for that (TILED), and whether SiLU (SILU) and dropout (MASKED) follow.
 //
 //     x^ = (x - mean) r,  z = x^ A + B,  A = scale (1 + m_scale),  B = shift (1 + m_scale) + m_shift,
 //     y = silu(z) keep / (1 - rate)
 #include "common.cuh"
 #include "philox.cuh"
+#include "tensor_cores.cuh"
 
 // The arrays of a norm, and this block's place in them. Without a modulation, m_scale and m_shift are null.
 struct Norm {
@@ -81,10 +84,22 @@ __device__ inline void group_means(const Norm& norm, const float* sums, float* m
 // The tile, after `count` floats of shared memory.
 __device__ inline scalar* tile_behind(size_t count) { return (scalar*)(shared + (count + 3) / 4 * 4); }
 
+// Begins to copy the elements that this thread works on, from an array of x's shape to a tile. All are on their way at
+// once, so that a block waits for memory once.
 template <int lanes>
-__device__ void forward(
-    const Norm& norm, const Mask& mask, scalar* y, float* mean, float* r, float eps, int silu, int tiled
-) {
+__device__ void begin_tile(const Norm& norm, scalar* tile, const scalar* from) {
+    for (int c = lanes * threadIdx.x; c < norm.width; c += lanes * blockDim.x) {
+#pragma unroll 4
+        for (int p = threadIdx.y; p < norm.pixels; p += blockDim.y) {
+            scalar* to = tile + p * norm.width + c;
+            if constexpr (sizeof(Pack<lanes>) < 4) *to = from[p * norm.channels + c];
+            else begin_copy<sizeof(Pack<lanes>)>(to, from + p * norm.channels + c);
+        }
+    }
+}
+
+template <int lanes>
+__device__ void forward(const Norm& norm, const Mask& mask, scalar* y, float* mean, float* r, float eps) {
     int width = norm.width, pixels = norm.pixels, channels = norm.channels;
     float* sums = shared;                           // (blockDim.y, width)
     float* group_mean = sums + blockDim.y * width;  // (chunk)
@@ -92,16 +107,19 @@ __device__ void forward(
     scalar* tile = tile_behind(blockDim.y * width + 2 * norm.chunk);
     const scalar* x = norm.x + norm.corner();
     y += norm.corner();
-    const scalar* again = tiled ? tile : x;  // source of later reads of x, with `stride` numbers per pixel
-    int stride = tiled ? width : channels;
+    int stride = TILED ? width : channels;  // numbers per pixel of what x points to
+    if (TILED) {
+        begin_tile<lanes>(norm, tile, x);
+        end_group();
+        wait_for_groups<0>();
+        x = tile;
+    }
 
     for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
         float sum[lanes] = {}, value[lanes];
 #pragma unroll 4
         for (int p = threadIdx.y; p < pixels; p += blockDim.y) {
-            Pack<lanes> pack = *(const Pack<lanes>*)(x + p * channels + c);
-            if (tiled) *(Pack<lanes>*)(tile + p * width + c) = pack;
-            unpack<lanes>(pack, value);
+            load_pack<lanes>(x + p * stride + c, value);
             for (int lane = 0; lane < lanes; lane++) sum[lane] += value[lane];
         }
         for (int lane = 0; lane < lanes; lane++) sums[threadIdx.y * width + c + lane] = sum[lane];
@@ -114,7 +132,7 @@ __device__ void forward(
         for (int lane = 0; lane < lanes; lane++) centre[lane] = group_mean[groups.at[lane]];
 #pragma unroll 4
         for (int p = threadIdx.y; p < pixels; p += blockDim.y) {
-            load_pack<lanes>(again + p * stride + c, value);
+            load_pack<lanes>(x + p * stride + c, value);
             for (int lane = 0; lane < lanes; lane++) {
                 float centred = value[lane] - centre[lane];
                 sum[lane] += centred * centred;
@@ -131,7 +149,7 @@ __device__ void forward(
     __syncthreads();
 
     float by = 1 / mask.kept;
-    SampleStream sample = mask.on() ? mask.stream.of(norm.n) : SampleStream{};
+    SampleStream sample = MASKED ? mask.stream.of(norm.n) : SampleStream{};
     for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
         Strip<lanes> strip(norm, Groups<lanes>(norm, c), group_mean, group_r, c);
         float r_a[lanes];
@@ -139,34 +157,33 @@ __device__ void forward(
 #pragma unroll 2
         for (int p = threadIdx.y; p < pixels; p += blockDim.y) {
             float value[lanes];
-            load_pack<lanes>(again + p * stride + c, value);
+            load_pack<lanes>(x + p * stride + c, value);
             for (int lane = 0; lane < lanes; lane++) {
                 float z = (value[lane] - strip.mean[lane]) * r_a[lane] + strip.b[lane];
-                value[lane] = silu ? z * sigmoid(z) : z;
+                value[lane] = SILU ? z * sigmoid(z) : z;
             }
-            if (mask.on()) mask.drop<lanes>(sample, norm.in_sample(p, c), by, value);
+            if (MASKED) mask.drop<lanes>(sample, norm.in_sample(p, c), by, value);
             store_pack<lanes>(y + p * channels + c, value);
         }
     }
 }
 
 // Writes y, and for the backward mean and r of each sample and group, (N, groups).
-extern "C" __global__ void __launch_bounds__(512, 2) group_norm_forward(
+extern "C" __global__ void __launch_bounds__(256, 3) group_norm_forward(
     const scalar* x, const float* scale, const float* shift, const scalar* m_scale, const scalar* m_shift,
     const long long* samples, const long long* step, unsigned stream, unsigned k0, unsigned k1, long long least,
-    float kept, scalar* y, float* mean, float* r, int pixels, int channels, int groups, int chunk, float eps, int silu,
-    int lanes, int tiled
+    float kept, scalar* y, float* mean, float* r, int pixels, int channels, int groups, int chunk, float eps, int lanes
 ) {
     Norm norm(x, scale, shift, m_scale, m_shift, pixels, channels, groups, chunk);
     Mask mask = {{samples, step, stream, k0, k1}, least, kept};
-    if (lanes == 4 && in_packs<4>(x, y)) forward<4>(norm, mask, y, mean, r, eps, silu, tiled);
-    else forward<1>(norm, mask, y, mean, r, eps, silu, tiled);
+    if (lanes == 4 && in_packs<4>(x, y)) forward<4>(norm, mask, y, mean, r, eps);
+    else forward<1>(norm, mask, y, mean, r, eps);
 }
 
 template <int lanes>
 __device__ void backward(
     const Norm& norm, const Mask& mask, const scalar* dy, const float* mean, const float* r, const scalar* added,
-    const scalar* added_too, scalar* dx, float* sum_dz, float* sum_dz_x, int silu, int tiled
+    const scalar* added_too, scalar* dx, float* sum_dz, float* sum_dz_x
 ) {
     int width = norm.width, pixels = norm.pixels, channels = norm.channels;
     float* sums = shared;                           // (blockDim.y, 2, width): sums of dz, then of dz x^
@@ -174,47 +191,55 @@ __device__ void backward(
     float* mean_g_x = mean_g + norm.chunk;          // (chunk)
     scalar* tile = tile_behind(2 * blockDim.y * width + 2 * norm.chunk);  // (2, pixels, width): x, then dy
     size_t corner = norm.corner();
-    const scalar *x = norm.x + corner, *first = added ? added + corner : 0, *rest = added_too ? added_too + corner : 0;
+    const scalar* x = norm.x + corner;
+    if (added) added += corner;
+    if (added_too) added_too += corner;
     dy += corner;
     dx += corner;
-    // Sources of later reads of x and dy. The mask is drawn once: dy times the mask is stored in the tile or in dx.
-    int stride = tiled ? width : channels;
-    scalar* kept_dy = tiled ? tile + pixels * width : dx;
-    const scalar *x_again = tiled ? tile : x, *dy_again = tiled || mask.on() ? kept_dy : dy;
+    // The mask is drawn once: what it leaves of dy is stored in the tile or in dx. Each thread reads its own again.
+    scalar* kept_dy = TILED ? tile + pixels * width : dx;
+    int stride = TILED ? width : channels;  // numbers per pixel of what x, dy and kept_dy point to
+    if (TILED) {
+        begin_tile<lanes>(norm, tile, x);
+        begin_tile<lanes>(norm, kept_dy, dy);
+        end_group();
+        wait_for_groups<0>();
+        x = tile, dy = kept_dy;
+    }
     float by = 1 / mask.kept;
-    SampleStream sample = mask.on() ? mask.stream.of(norm.n) : SampleStream{};
+    SampleStream sample = MASKED ? mask.stream.of(norm.n) : SampleStream{};
 
-    // Replaces x by x^ and dy by dz, in place.
-    auto derive = [&](const Strip<lanes>& strip, float* x, float* d) {
+    // Replaces x by x - mean and dy, of what dropout has kept, by dz (1 - rate). r_a is r A.
+    auto derive = [&](const Strip<lanes>& strip, const float* r_a, float* x, float* d) {
         for (int lane = 0; lane < lanes; lane++) {
-            x[lane] = (x[lane] - strip.mean[lane]) * strip.r[lane];
-            d[lane] *= by;
-            if (!silu) continue;
-            float z = x[lane] * strip.a[lane] + strip.b[lane], sigma = sigmoid(z);
+            x[lane] -= strip.mean[lane];
+            if (!SILU) continue;
+            float z = x[lane] * r_a[lane] + strip.b[lane], sigma = sigmoid(z);
             d[lane] *= sigma * (1 + z * (1 - sigma));
         }
     };
 
     for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
         Strip<lanes> strip(norm, Groups<lanes>(norm, c), mean + norm.group, r + norm.group, c);
-        float sum[lanes] = {}, sum_x[lanes] = {}, dz[lanes], x_hat[lanes];
-#pragma unroll 2
+        float sum[lanes] = {}, sum_x[lanes] = {}, dz[lanes], centred[lanes], r_a[lanes];
+        for (int lane = 0; lane < lanes; lane++) r_a[lane] = strip.r[lane] * strip.a[lane];
+#pragma unroll (MASKED ? 1 : 2)
         for (int p = threadIdx.y; p < pixels; p += blockDim.y) {
-            Pack<lanes> pack = *(const Pack<lanes>*)(x + p * channels + c);
-            load_pack<lanes>(dy + p * channels + c, dz);
-            if (mask.on()) mask.drop<lanes>(sample, norm.in_sample(p, c), 1, dz);
-            if (tiled) *(Pack<lanes>*)(tile + p * width + c) = pack;
-            if (tiled || mask.on()) store_pack<lanes>(kept_dy + p * stride + c, dz);  // each thread reads its own again
-            unpack<lanes>(pack, x_hat);
-            derive(strip, x_hat, dz);
+            load_pack<lanes>(x + p * stride + c, centred);
+            load_pack<lanes>(dy + p * stride + c, dz);
+            if (MASKED) {
+                mask.drop<lanes>(sample, norm.in_sample(p, c), 1, dz);
+                store_pack<lanes>(kept_dy + p * stride + c, dz);
+            }
+            derive(strip, r_a, centred, dz);
             for (int lane = 0; lane < lanes; lane++) {
                 sum[lane] += dz[lane];
-                sum_x[lane] += dz[lane] * x_hat[lane];
+                sum_x[lane] += dz[lane] * centred[lane];
             }
         }
         for (int lane = 0; lane < lanes; lane++) {
-            sums[threadIdx.y * 2 * width + c + lane] = sum[lane];
-            sums[(threadIdx.y * 2 + 1) * width + c + lane] = sum_x[lane];
+            sums[threadIdx.y * 2 * width + c + lane] = by * sum[lane];
+            sums[(threadIdx.y * 2 + 1) * width + c + lane] = by * strip.r[lane] * sum_x[lane];
         }
     }
     sum_columns(sums, 2 * width);
@@ -238,22 +263,24 @@ __device__ void backward(
     for (int c = lanes * threadIdx.x; c < width; c += lanes * blockDim.x) {
         Groups<lanes> groups(norm, c);
         Strip<lanes> strip(norm, groups, mean + norm.group, r + norm.group, c);
-        float g[lanes], g_x[lanes];
+        float r_a[lanes], of_dz[lanes], of_x[lanes], rest[lanes];  // dx = of_dz dz - (of_x (x - mean) + rest)
         for (int lane = 0; lane < lanes; lane++) {
-            g[lane] = mean_g[groups.at[lane]];
-            g_x[lane] = mean_g_x[groups.at[lane]];
+            r_a[lane] = strip.r[lane] * strip.a[lane];
+            of_dz[lane] = by * r_a[lane];
+            of_x[lane] = strip.r[lane] * strip.r[lane] * mean_g_x[groups.at[lane]];
+            rest[lane] = strip.r[lane] * mean_g[groups.at[lane]];
         }
 #pragma unroll 2
         for (int p = threadIdx.y; p < pixels; p += blockDim.y) {
-            float dz[lanes], x_hat[lanes];
-            load_pack<lanes>(x_again + p * stride + c, x_hat);
-            load_pack<lanes>(dy_again + p * stride + c, dz);
-            derive(strip, x_hat, dz);
+            float dz[lanes], centred[lanes];
+            load_pack<lanes>(x + p * stride + c, centred);
+            load_pack<lanes>((MASKED ? kept_dy : dy) + p * stride + c, dz);
+            derive(strip, r_a, centred, dz);
             for (int lane = 0; lane < lanes; lane++) {
-                dz[lane] = strip.r[lane] * (dz[lane] * strip.a[lane] - g[lane] - x_hat[lane] * g_x[lane]);
+                dz[lane] = of_dz[lane] * dz[lane] - (of_x[lane] * centred[lane] + rest[lane]);
             }
-            if (first) add(first, p * channels + c, dz);
-            if (rest) add(rest, p * channels + c, dz);
+            if (added) add(added, p * channels + c, dz);
+            if (added_too) add(added_too, p * channels + c, dz);
             store_pack<lanes>(dx + p * channels + c, dz);
         }
     }
@@ -262,20 +289,19 @@ __device__ void backward(
 // Writes dx and, for each sample and channel, the sums over pixels of dz and of dz x^, (N, channels), from which the
 // gradients of scale, shift and modulation follow. With g = dz A, dx = r (g - mean(g) - x^ mean(g x^)); both means
 // follow from the same sums. `added` and `added_too` are added to dx before it is rounded. The launch bounds, here and
-// in the forward, let two blocks of NORM_THREADS (geometry.py) share the registers.
-extern "C" __global__ void __launch_bounds__(512, 2) group_norm_backward(
+// in the forward, let three blocks of NORM_THREADS (geometry.py) share the registers.
+extern "C" __global__ void __launch_bounds__(256, 3) group_norm_backward(
     const scalar* x, const float* scale, const float* shift, const scalar* m_scale, const scalar* m_shift,
     const long long* samples, const long long* step, unsigned stream, unsigned k0, unsigned k1, long long least,
     float kept, const scalar* dy, const float* mean, const float* r, const scalar* added, const scalar* added_too,
-    scalar* dx, float* sum_dz, float* sum_dz_x, int pixels, int channels, int groups, int chunk, int silu, int lanes,
-    int tiled
+    scalar* dx, float* sum_dz, float* sum_dz_x, int pixels, int channels, int groups, int chunk, int lanes
 ) {
     Norm norm(x, scale, shift, m_scale, m_shift, pixels, channels, groups, chunk);
     Mask mask = {{samples, step, stream, k0, k1}, least, kept};
     if (lanes == 4 && in_packs<4>(x, dy, added, added_too, dx)) {
-        backward<4>(norm, mask, dy, mean, r, added, added_too, dx, sum_dz, sum_dz_x, silu, tiled);
+        backward<4>(norm, mask, dy, mean, r, added, added_too, dx, sum_dz, sum_dz_x);
     } else {
-        backward<1>(norm, mask, dy, mean, r, added, added_too, dx, sum_dz, sum_dz_x, silu, tiled);
+        backward<1>(norm, mask, dy, mean, r, added, added_too, dx, sum_dz, sum_dz_x);
     }
 }
 

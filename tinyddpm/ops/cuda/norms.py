@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from tinyddpm.backend import Array
@@ -96,7 +97,7 @@ class CudaNorms(CudaActivations):
             return None
         x_flat = self.xp.ascontiguousarray(self.xp.reshape(x, (x.shape[0], -1, x.shape[-1])))
         n, pixels, c = x_flat.shape
-        cut = self._norm_geometry(x_flat, groups, backward=False)
+        cut = self._norm_geometry(x_flat, groups, silu, mask, backward=False)
         if cut is None:
             return None
         y = self._empty(x.shape, x.dtype)
@@ -106,7 +107,7 @@ class CudaNorms(CudaActivations):
         saved = Normed(x_flat, mean, r, scale, shift, modulation, groups, silu, mask)
         self._launch(
             "group_norm", "group_norm_forward", cut.geometry, x_flat, scale, shift, *(modulation or (None, None)),
-            *mask, y, mean, r, pixels, c, groups, cut.chunk, float(eps), silu, cut.lanes, cut.tiled,
+            *mask, y, mean, r, pixels, c, groups, cut.chunk, float(eps), cut.lanes,
         )  # fmt: skip
         return y, saved if self.training else None
 
@@ -116,7 +117,7 @@ class CudaNorms(CudaActivations):
         """Return (dx, dscale, dshift, dmodulation) of `_norm`."""
         x, mean, r, scale, shift, modulation, groups, silu, mask = saved
         (n, pixels, c), float32 = x.shape, self.xp.float32
-        cut = self._norm_geometry(x, groups, backward=True)
+        cut = self._norm_geometry(x, groups, silu, mask, backward=True)
         assert cut is not None  # or the forward would have used the reference
         dy = self._as_contiguous(dy, x)
         first, rest = self._sum(added[:1], x), self._sum(added[1:], x)
@@ -124,16 +125,19 @@ class CudaNorms(CudaActivations):
         sum_dz, sum_dz_x = self._empty((n, c), float32), self._empty((n, c), float32)
         self._launch(
             "group_norm", "group_norm_backward", cut.geometry, x, scale, shift, *(modulation or (None, None)), *mask,
-            dy, mean, r, first, rest, dx, sum_dz, sum_dz_x, pixels, c, groups, cut.chunk, silu, cut.lanes, cut.tiled,
+            dy, mean, r, first, rest, dx, sum_dz, sum_dz_x, pixels, c, groups, cut.chunk, cut.lanes,
         )  # fmt: skip
         dscale, dshift = into or (self._empty((c,), float32), self._empty((c,), float32))
         dmodulation = tuple(self._empty((n, c), x.dtype) for _ in modulation)
+        where = replace(geometry.channel_sums(n, c, sums=2), options=cut.geometry.options)  # in the same module
         self._kernels.launch(
-            "group_norm", "group_norm_parameters", str(x.dtype), geometry.channel_sums(n, c, sums=2), sum_dz,
-            sum_dz_x, scale, shift, modulation[0] if modulation else None, dscale, dshift,
-            *(dmodulation or (None, None)), n, c,
+            "group_norm", "group_norm_parameters", str(x.dtype), where, sum_dz, sum_dz_x, scale, shift,
+            modulation[0] if modulation else None, dscale, dshift, *(dmodulation or (None, None)), n, c,
         )  # fmt: skip
         return dx, dscale, dshift, dmodulation
 
-    def _norm_geometry(self, x: Array, groups: int, backward: bool) -> geometry.NormGeometry | None:
-        return geometry.group_norm(x.shape, groups, x.dtype.itemsize, self._kernels.shared_memory, backward)
+    def _norm_geometry(
+        self, x: Array, groups: int, silu: bool, mask: tuple[Any, ...], backward: bool
+    ) -> geometry.NormGeometry | None:
+        memory, masked = self._kernels.shared_memory, mask is not NO_MASK
+        return geometry.group_norm(x.shape, groups, x.dtype.itemsize, memory, silu, masked, backward)

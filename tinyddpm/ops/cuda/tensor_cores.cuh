@@ -51,6 +51,12 @@ __device__ inline void begin_copy(void* to, const void* from, int bytes) {
         :: "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "r"(bytes) : "memory");
 }
 
+// Begins to copy `size` bytes, 4, 8 or 16, to shared memory; both addresses are multiples of it.
+template <int size> __device__ inline void begin_copy(void* to, const void* from) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;"
+        :: "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "n"(size) : "memory");
+}
+
 // Makes one group of the copies that this thread has begun since its last group.
 __device__ inline void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
