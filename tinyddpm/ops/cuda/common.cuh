@@ -79,16 +79,18 @@ __device__ void by_rows(int rows, int width, Read read, Write write) {
     }
 }
 
-// sigma(x) = 1 / (1 + e^-x), which is correctly 0 where e^-x overflows. For bfloat16, of 8 bits, the hardware's
-// approximations of 2^x and 1/x suffice, which are accurate to about 22 bits.
+// e^x, and sigma(x) = 1 / (1 + e^-x), which is correctly 0 where e^-x overflows. For bfloat16, of 8 bits, the
+// hardware's approximations of 2^x and 1/x suffice, which are accurate to about 22 bits.
 #if defined(SCALAR_BF16) && !defined(CUDA_SHIM)
+__device__ inline float exponential(float x) { return __expf(x); }
 __device__ inline float sigmoid(float x) {
     float result;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(1.0f + __expf(-x)));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(1.0f + exponential(-x)));
     return result;
 }
 #else
-__device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+__device__ inline float exponential(float x) { return expf(x); }
+__device__ inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 #endif
 
 // The index of this thread in the grid, for kernels with one element per thread.

@@ -9,16 +9,18 @@ struct PackTile { long long from, to, rows, columns, lead, row, column; };
 // packed = flat with each tile transposed. Block (32, 8).
 extern "C" __global__ void packed_parameters(const float* flat, scalar* packed, const long long* tiles) {
     PackTile at = *((const PackTile*)tiles + blockIdx.x);
-    float* tile = shared;  // (32, 33)
-    for (int y = threadIdx.y; y < 32; y += blockDim.y) {
-        long long row = at.row + y, column = at.column + threadIdx.x;
-        if (row < at.rows && column < at.columns) {
-            tile[y * 33 + threadIdx.x] = flat[at.from + row * at.columns + column];
-        }
+    int rows = min(32, (int)(at.rows - at.row)), columns = min(32, (int)(at.columns - at.column));
+    flat += at.from + at.row * at.columns + at.column;
+    packed += at.to + at.column * at.lead + at.row;
+    int x = threadIdx.x, y = threadIdx.y, wide = (int)at.columns, lead = (int)at.lead;
+    float *tile = shared, read[4];  // (32, 33)
+    for (int k = 0; k < 4; k++) {  // in place of numbers past the last, the last
+        read[k] = flat[min(8 * k + y, rows - 1) * wide + min(x, columns - 1)];
     }
+    for (int k = 0; k < 4; k++) tile[(8 * k + y) * 33 + x] = read[k];
     __syncthreads();
-    for (int y = threadIdx.y; y < 32; y += blockDim.y) {
-        long long column = at.column + y, row = at.row + threadIdx.x;
-        if (row < at.rows && column < at.columns) packed[at.to + column * at.lead + row] = store(tile[threadIdx.x * 33 + y]);
+    for (int k = 0; k < 4; k++) {
+        int column = 8 * k + y;
+        if (x < rows && column < columns) packed[(size_t)column * lead + x] = store(tile[x * 33 + column]);
     }
 }

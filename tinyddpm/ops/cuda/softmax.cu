@@ -29,11 +29,11 @@ extern "C" __global__ void softmax_forward(
     }
     largest = warp_max(largest);
     for (int i = threadIdx.x; i < length; i += 32) {
-        if (!seen || seen[i]) total += expf(factor * (load(from[i]) - largest));
+        if (!seen || seen[i]) total += exponential(factor * (load(from[i]) - largest));
     }
-    total = warp_sum(total);
+    float share = 1 / warp_sum(total);
     for (int i = threadIdx.x; i < length; i += 32) {
-        to[i] = store(!seen || seen[i] ? expf(factor * (load(from[i]) - largest)) / total : 0.0f);
+        to[i] = store(!seen || seen[i] ? exponential(factor * (load(from[i]) - largest)) * share : 0.0f);
     }
 }
 
