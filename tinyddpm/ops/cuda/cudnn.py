@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, cached_property, partial
-from math import isfinite
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,6 +62,7 @@ class CudnnConvolutions(CudaProducts):
         super().__init__(backend, training)
         self._planner = None if backend.device is None else planner(backend)
         self._biases: dict[int, tuple[Array, Array]] = {}
+        self._no_biases: dict[tuple[int, str], Array] = {}
 
     def _packed(self, buffer: Array, shapes: tuple[Shape, ...]) -> Array:
         packed = super()._packed(buffer, shapes)
@@ -86,13 +87,33 @@ class CudnnConvolutions(CudaProducts):
         return self.xp.astype(b, dtype, copy=False)
 
     def _convolve_dx(self, dy: Array, kernel: Array, x_shape: Shape, stride: int, added: Array | None = None) -> Array:
-        # cuDNN has no plan that adds to dx. This package's kernels do, which saves a pass for linear maps.
-        fused = added is not None and kernel.shape[1:3] == (1, 1)
-        run = None if fused else self._plan("dx", dy, x_shape, kernel.shape, stride)
+        if added is not None and kernel.shape[1:3] == (1, 1):
+            return self._linear_dx(dy, kernel, x_shape, added)
+        run = self._plan("dx", dy, x_shape, kernel.shape, stride)
         if run is None:
             return super()._convolve_dx(dy, kernel, x_shape, stride, added)
         dx = run(dy, kernel)
         return dx if added is None else self._sum_of_two(dx, added)
+
+    def _linear_dx(self, dy: Array, kernel: Array, x_shape: Shape, added: Array) -> Array:
+        """Return dx of a linear map, plus `added`.
+
+        cuDNN has no plan that adds to dx, but one that adds to y: dx is the y of dy and the transposed weights. To
+        transpose them pays for large products alone.
+        """
+        if self._planner is not None and prod(x_shape) * kernel.shape[0] >= LEAST_PRODUCT:
+            turned = self.xp.ascontiguousarray(self.xp.permute_dims(kernel, (3, 1, 2, 0)))
+            run = self._plan("y + residual", dy, dy.shape, turned.shape, 1)
+            if run is not None:
+                return run(dy, turned, self._no_bias(turned), added)
+        return super()._convolve_dx(dy, kernel, x_shape, 1, added)
+
+    def _no_bias(self, kernel: Array) -> Array:
+        """Return zeros for the channels of a kernel's output, kept for recorded steps."""
+        key = kernel.shape[0], str(kernel.dtype)
+        if key not in self._no_biases:
+            self._no_biases[key] = self.xp.zeros((kernel.shape[0],), dtype=kernel.dtype, device=self.backend.device)
+        return self._no_biases[key]
 
     def _convolve_dw(
         self, x: Array, dy: Array, kernel_shape: Shape, stride: int, into: Places = None
