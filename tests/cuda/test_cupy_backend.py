@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from helpers import cupy_stand_in
+from tinyddpm.backend import load_backend
 from tinyddpm.backend.cupy_backend import CupyBackend, _check_gpu
 from tinyddpm.errors import BackendError
 from tinyddpm.ops import load_operations
@@ -103,6 +104,45 @@ def test_memory_that_recording_gives_back_was_in_use() -> None:
         function()
     backend._see_memory()
     assert (card.held, backend._most_held) == (0, 7)
+
+
+def test_a_branch_follows_what_was_launched_and_is_followed_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three branches each begins after all that is launched before it, and is waited for where the next begins, or
+    it is joined, or the recording ends; its array is kept until then."""
+    cupy_stand_in.install(monkeypatch)
+    backend = load_backend("cupy")
+    assert isinstance(backend, CupyBackend)
+    main, side = backend._stream, backend._side
+    read: list[weakref.ref[Any]] = []
+
+    def seen(by: Any, of: Any) -> int:
+        """How many launches a stream waits for of another."""
+        return int(by.seen[of.ptr][-1]) if of.ptr in by.seen else 0
+
+    def branch() -> None:
+        array = backend.xp.zeros(2)
+        read.append(weakref.ref(array))
+        with backend.beside(array):
+            backend.xp.ones(2)
+
+    def function() -> tuple[Any, ...]:
+        branch()
+        assert (seen(side, main), seen(main, side)) == (1, 0)
+        branch()
+        assert (seen(side, main), seen(main, side)) == (3, 2)
+        assert [array() is None for array in read] == [True, False]
+        backend.join()
+        assert seen(main, side) == 4
+        assert read[-1]() is None
+        branch()
+        return (backend.xp.zeros(2),)
+
+    with backend.scope():
+        with backend.beside(), pytest.raises(KeyError):  # nothing is recorded, so nothing is beside it
+            main.seen[side.ptr]
+        backend._record(function)
+    assert seen(main, side) == 6
+    assert read[-1]() is None
 
 
 def test_records_nothing_without_graphs() -> None:

@@ -7,8 +7,8 @@ function took from the host are not read again. An operation that a GPU cannot r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -178,6 +178,8 @@ class TapeBackend(ShimBackend):
         super().__init__(shared_memory, precision)
         self.xp = _TapedNamespace(self.xp)
         self.recorded: list[int] = []
+        self._late: list[Callable[[], Any]] = []
+        self._kept: tuple[Any, ...] = ()
 
     def compile(self, code: str, options: tuple[str, ...]) -> Any:
         return _TapedModule(super().compile(code, options))
@@ -185,15 +187,32 @@ class TapeBackend(ShimBackend):
     def captured(self, function: Function) -> Function:
         return Captured(self._record, function)
 
+    @contextmanager
+    def beside(self, *kept: Any) -> Iterator[None]:
+        """Record what is launched inside as late as it may run: when it is joined."""
+        if not TAPE.active:
+            yield
+            return
+        self.join()
+        before, TAPE.launches = TAPE.launches, []
+        yield
+        self._late, TAPE.launches, self._kept = TAPE.launches, before, kept
+
+    def join(self) -> None:
+        """Record what was launched `beside`."""
+        TAPE.launches += self._late
+        self._late, self._kept = [], ()
+
     def to_numpy(self, array: Any) -> np.ndarray[Any, Any]:
         TAPE.refuse("a copy to the host")
         return np.asarray(_plain(array))
 
     def _record(self, function: Callable[[], Arrays]) -> tuple[Arrays, Callable[[], None]]:
         assert not TAPE.active
-        TAPE.active, TAPE.launches = True, []
+        TAPE.active, TAPE.launches, self._late = True, [], []
         try:
             outputs = function()
+            self.join()
         finally:
             launches, TAPE.launches, TAPE.active = TAPE.launches, [], False
         self.recorded.append(len(launches))

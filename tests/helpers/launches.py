@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,14 +23,19 @@ ELSE = "an array function"
 class CountingBackend(TapeBackend):
     """A backend with an H100's shared memory, which runs array functions but no kernels.
 
+    It fails where an array that a branch of the graph reads, and did not allocate itself, is let go of before the
+    branch is joined: the other branch could take its memory.
+
     Attributes:
         launches: number of launches of the last graph, by kernel; array functions are counted together.
     """
 
     def __init__(self, precision: str) -> None:
         super().__init__(232448, precision)
-        self.xp = _TapedNamespace(_Unfilled())
+        self.xp = _TapedNamespace(_Unfilled(self))
         self.launches = Counter[str]()
+        self.branch: list[weakref.ref[Any]] | None = None
+        self._read: list[weakref.ref[Any]] = []
 
     def compile(self, code: str, options: tuple[str, ...]) -> Any:
         return _Idle(self)
@@ -39,15 +46,44 @@ class CountingBackend(TapeBackend):
         self.launches[ELSE] = self.recorded[-1] - self.launches.total()
         return found
 
-    def launch(self, name: str) -> None:
+    @contextmanager
+    def beside(self, *kept: Any) -> Iterator[None]:
+        with super().beside(*kept):
+            self.branch = [] if TAPE.active else None
+            yield
+            self.branch = None
+
+    def join(self) -> None:
+        assert all(array() is not None for array in self._read), "what a branch reads was let go of"
+        self._read = []
+        super().join()
+
+    def launch(self, name: str, arguments: Iterable[Any]) -> None:
         """Record a launch that does nothing, and count it while a graph is recorded."""
         self.launches[name] += TAPE.active
         TAPE.do(lambda: None)
+        if self.branch is not None:
+            own = [array() for array in self.branch]
+            owners = [_owner(array) for array in arguments if isinstance(array, np.ndarray)]
+            self._read += [weakref.ref(owner) for owner in owners if not any(owner is array for array in own)]
+
+
+def _owner(array: Any) -> Any:
+    """Return the array whose memory a view shows."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
 
 
 class _Unfilled(_Namespace):
+    def __init__(self, backend: CountingBackend) -> None:
+        self._backend = backend
+
     def empty(self, shape: tuple[int, ...], dtype: Any, device: Any = None) -> np.ndarray:
-        return np.empty(shape, dtype)
+        array = np.empty(shape, dtype)
+        if self._backend.branch is not None:
+            self._backend.branch.append(weakref.ref(array))
+        return array
 
 
 class _Idle:
@@ -61,8 +97,8 @@ class _Idle:
     def get_function(self, name: str) -> _Idle:
         return _Idle(self._backend, name)
 
-    def __call__(self, *arguments: Any, **options: Any) -> None:
-        self._backend.launch(self._name)
+    def __call__(self, grid: Any, block: Any, arguments: tuple[Any, ...], shared_mem: int) -> None:
+        self._backend.launch(self._name, arguments)
 
 
 class IdlePlanner:
@@ -76,7 +112,7 @@ class IdlePlanner:
 
     def find(self, problem: Problem, *_: Callable[..., object]) -> Callable[..., Array]:
         def run(*inputs: Array) -> Array:
-            self._backend.launch(f"cuDNN's {problem.wanted}")
+            self._backend.launch(f"cuDNN's {problem.wanted}", inputs)
             return self._backend.xp.empty(problem.shapes()[-1], dtype=inputs[0].dtype)
 
         return run

@@ -15,7 +15,7 @@ from helpers.networks import SKETCHES
 from tinyddpm.backend import Backend
 from tinyddpm.errors import ConfigError
 from tinyddpm.nn import Layout, Parameter, Parts
-from tinyddpm.nn.parameters import ONES, ZEROS, Init, fan_average
+from tinyddpm.nn.parameters import ONES, ZEROS, Init, ZeroGradients, fan_average
 
 SIGMAS = 5.0
 """Moments may be off by this many standard errors: one right test in 1.7 million fails."""
@@ -77,6 +77,18 @@ def test_bad_paths_are_refused(paths: list[str]) -> None:
 def test_paths_may_share_a_beginning() -> None:
     """`a/w` beside `a_b/w` and `a/w_2` is no conflict."""
     assert Layout([Parameter(path, (2,), ONES) for path in ("a/w", "a_b/w", "a/w_2", "w")]).size == 8
+
+
+def test_gradients_that_are_being_written_are_waited_for_before_they_are_read() -> None:
+    """From when they are handed out to be written to; those that are still zero are not waited for."""
+    waits: list[str] = []
+    dw = ZeroGradients({name: np.zeros(2) for name in "abc"}, lambda: waits.append("waited"))
+    dw["a"] += 1
+    assert dw.taken(("b", "c")) is not None
+    assert waits == []
+    dw["c"] += 1
+    assert waits == ["waited"]
+    assert dw.taken(("b",)) is None
 
 
 def test_constants_are_exact() -> None:

@@ -61,7 +61,7 @@ def test_a_piece_that_is_complete_changes_no_more(
         def complete(piece: slice, gradient: np.ndarray = gradient, told: list[Any] = told) -> None:
             told.append((piece, gradient[piece].copy()))
 
-        dw = pieces.watched(layout.views(gradient, there.xp), complete)
+        dw = pieces.watched(layout.views(gradient, there.xp), there.join, complete)
         with there.scope():
             for part in np.array_split(np.arange(8), accumulate):
                 step._part_gradient(number, w, dw, part)

@@ -68,6 +68,17 @@ class Backend:
 
         return bfloat16
 
+    @contextmanager
+    def beside(self, *kept: Array) -> Iterator[None]:
+        """Allow what is launched inside to run beside what is launched afterwards, until `join`: here it does not.
+
+        Nothing launched afterwards may change `kept`, the arrays that it reads, or read what it writes.
+        """
+        yield
+
+    def join(self) -> None:
+        """Let what is launched from here on wait for what was launched `beside`."""
+
     def captured(self, function: Function) -> Function:
         """Return a function equal to `function` that replays its launches, if the backend records them."""
         return function
@@ -125,6 +136,9 @@ class Backend:
         except ImportError:
             return 0
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+    def forget_peak(self) -> None:
+        """Begin to measure `peak_memory` anew, after memory that is not in use was given back; a CPU cannot."""
 
     def free_memory(self) -> int:
         """Return the free memory of the device, in bytes."""

@@ -73,6 +73,8 @@ class CupyBackend(Backend):
         self._graph_memory = self._cupy.cuda.MemoryPool()
         with self.device:
             self._stream = self._cupy.cuda.Stream()  # the default one cannot be recorded
+            self._side = self._cupy.cuda.Stream()
+        self._beside: tuple[Any, tuple[Array, ...]] | None = None
 
     def compile(self, code: str, options: tuple[str, ...]) -> Any:
         """Return CuPy's RawModule of `code`, cached; it is compiled when a kernel is first taken from it."""
@@ -102,17 +104,53 @@ class CupyBackend(Backend):
         Raises:
             BackendError: a part of the function cannot be recorded.
         """
+
+        def whole() -> Arrays:
+            outputs = function()
+            self.join()
+            return outputs
+
         self._see_memory()
         self._cupy.get_default_memory_pool().free_all_blocks()
+        self._beside = None
         try:
             with self._cupy.cuda.using_allocator(self._graph_memory.malloc):
-                outputs, graph = record(self._stream, function)
+                outputs, graph = record(self._stream, whole)
         except RuntimeError as cause:  # as are NotImplementedError and the errors of CUDA's runtime and driver
             reason = " ".join(str(cause).split())
             raise BackendError(
                 f"{_operation(cause)} cannot be recorded as a CUDA graph ({reason}): use --no-graph"
             ) from cause
         return outputs, lambda: graph.launch(self._stream)
+
+    @contextmanager
+    def beside(self, *kept: Array) -> Iterator[None]:
+        """Record what is launched inside as a branch of the graph, on a second stream; see `Backend.beside`.
+
+        One branch is open at a time. The arrays that it reads are kept until it is joined: after that, the other
+        branch may use their memory again.
+        """
+        if not self._stream.is_capturing():
+            yield
+            return
+        self.join()
+        self._side.wait_event(self._reached(self._stream))
+        with self._side:
+            yield
+        self._beside = self._reached(self._side), kept
+
+    def join(self) -> None:
+        """Let what is recorded from here on wait for the branch of `beside`, if one is open."""
+        if self._beside is not None:
+            done, _ = self._beside
+            self._stream.wait_event(done)
+            self._beside = None
+
+    def _reached(self, stream: Any) -> Any:
+        """Return an event of what a stream has recorded so far."""
+        event = self._cupy.cuda.Event(disable_timing=True)
+        event.record(stream)
+        return event
 
     def host_buffer(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
         """Return page-locked memory, which the GPU reads without the host."""
@@ -143,8 +181,13 @@ class CupyBackend(Backend):
             self._see_memory()
         return self._most_held
 
+    def forget_peak(self) -> None:
+        """Begin to measure `peak_memory` anew: without what was tried before the first recording."""
+        self._cupy.get_default_memory_pool().free_all_blocks()
+        self._most_held = 0
+
     def _see_memory(self) -> None:
-        """Update the peak. The pools only grow, except before a recording, which frees CuPy's for its own."""
+        """Update the peak. The pools only grow, except where `free_all_blocks` is called, as before a recording."""
         pools = (self._cupy.get_default_memory_pool(), self._graph_memory)
         self._most_held = max(self._most_held, sum(int(pool.total_bytes()) for pool in pools))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod, sqrt
 from typing import Any, Literal, TypeAlias
@@ -23,11 +23,21 @@ Gradients: TypeAlias = dict[str, Array]
 
 
 class ZeroGradients(dict[str, Array]):
-    """Gradients that are zero at first. The first contribution to one can be written in place instead of added."""
+    """Gradients that are zero at first. The first contribution to one can be written in place instead of added.
 
-    def __init__(self, views: Gradients) -> None:
+    Args:
+        views: the gradients by path.
+        join: waits for contributions that are still being written; called before such a gradient is read.
+    """
+
+    def __init__(self, views: Gradients, join: Callable[[], None] = lambda: None) -> None:
         super().__init__(views)
-        self._zero = set(views)
+        self._zero, self._join = set(views), join
+
+    def __getitem__(self, path: str) -> Array:
+        if path not in self._zero:
+            self._join()
+        return super().__getitem__(path)
 
     def __setitem__(self, path: str, view: Array) -> None:
         self._zero.discard(path)
@@ -38,7 +48,7 @@ class ZeroGradients(dict[str, Array]):
         if not self._zero.issuperset(paths):
             return None
         self._zero.difference_update(paths)
-        return tuple(self[path] for path in paths)
+        return tuple(map(super().__getitem__, paths))
 
 
 PATH = re.compile(r"[a-z0-9_]+(/[a-z0-9_]+)*")

@@ -100,7 +100,8 @@ class DeviceStep(TrainingStep):
         self.gradient[...] = 0.0
         w = model.weights(self.state.weights, self.ops)
         views = model.layout.views(self.gradient, xp)
-        dw = self.pieces.watched(views, self._begin_sum) if self.pieces else ZeroGradients(views)
+        join = model.backend.join
+        dw = self.pieces.watched(views, join, self._begin_sum) if self.pieces else ZeroGradients(views, join)
         loss = xp.zeros((1,), dtype=xp.float32, device=model.backend.device)
         for part in parts(places.shape[0], training.accumulate):
             slots, rows = self.slots[part], (places if self.feed.whole else self.rows)[part]
@@ -114,12 +115,14 @@ class DeviceStep(TrainingStep):
                 DropoutNoise(self.random, step, slots), share if weight is None else share * weight,
             )  # fmt: skip
             loss = loss + share * xp.mean(losses if weight is None else weight * losses)
+        join()
         if isinstance(dw, WatchedGradients):
             dw.close()
             self.group.end_sums()
         return (loss,)
 
     def _begin_sum(self, piece: slice) -> None:
+        self.model.backend.join()
         self.group.begin_sum(self.gradient, piece, self.config.training.sums)
 
     def _lengths_of_part(self) -> Arrays:

@@ -40,16 +40,20 @@ class Pieces:
         if start < layout.size:
             self.slices.append(slice(start, layout.size))
 
-    def watched(self, views: Gradients, complete: Callable[[slice], None]) -> WatchedGradients:
+    def watched(
+        self, views: Gradients, join: Callable[[], None], complete: Callable[[slice], None]
+    ) -> WatchedGradients:
         """Return zero gradients that call `complete` with the slice of each piece once, when the piece is complete."""
-        return WatchedGradients(views, self, complete)
+        return WatchedGradients(views, join, self, complete)
 
 
 class WatchedGradients(ZeroGradients):
     """Gradients of one step that report each piece when it is complete; see `Pieces`."""
 
-    def __init__(self, views: Gradients, pieces: Pieces, complete: Callable[[slice], None]) -> None:
-        super().__init__(views)
+    def __init__(
+        self, views: Gradients, join: Callable[[], None], pieces: Pieces, complete: Callable[[slice], None]
+    ) -> None:
+        super().__init__(views, join)
         self._pieces, self._complete = pieces, complete
         self._seen = Counter[str]()
         self._being_written: tuple[str, ...] = ()

@@ -89,13 +89,20 @@ class CudaProducts(Launching):
     def conv2d_backward(
         self, saved: Saved, dy: Array, into: Places = None, added: tuple[Array, ...] = ()
     ) -> tuple[Array, Array, Array]:
-        """Return (dx, dw, db) of `conv2d`; repeated runs give the same bits."""
+        """Return (dx, dw, db) of `conv2d`; repeated runs give the same bits.
+
+        dw and db that are written to `into` may be computed beside what follows: the next layer back needs dx alone.
+        """
         if not isinstance(saved, Convolved):
             return self._stored(super().conv2d_backward(saved, dy), into, added)
         x, kernel, stride = saved
         dy = self._as_contiguous(dy, x)
         dx = self._convolve_dx(dy, kernel, x.shape, stride, self._sum(added, x))
-        return dx, *self._convolve_dw(x, dy, kernel.shape, stride, into)
+        if into is None:
+            self.backend.join()  # dw's kernels share counters
+            return dx, *self._convolve_dw(x, dy, kernel.shape, stride)
+        with self.backend.beside(x, dy):
+            return dx, *self._convolve_dw(x, dy, kernel.shape, stride, into)
 
     def linear(self, x: Array, w: Array, b: Array, residual: Array | None = None) -> tuple[Array, Saved]:
         """Return the linear map, as a 1×1 convolution."""
