@@ -85,10 +85,16 @@ class TorchBackend(Backend):
             self._torch.cuda.synchronize(self.device)
 
     def peak_memory(self) -> int:
-        """Return the peak of the GPU's memory taken by tensors, in bytes; on the CPU, the process's peak size."""
+        """Return the peak of the GPU's memory held by Torch, in bytes; on the CPU, the process's peak size."""
         if self.device.type == "cuda":
-            return int(self._torch.cuda.max_memory_allocated(self.device))
+            return int(self._torch.cuda.max_memory_reserved(self.device))
         return super().peak_memory()
+
+    def forget_peak(self) -> None:
+        """Begin to measure `peak_memory` anew, on a GPU."""
+        if self.device.type == "cuda":
+            self._torch.cuda.empty_cache()
+            self._torch.cuda.reset_peak_memory_stats(self.device)
 
     def describe(self) -> str:
         """Return Torch's version, the device (the CPU with its threads, or the GPU's name) and the precision."""

@@ -85,7 +85,10 @@ class Ours:
         return self.backend.describe()
 
     def gpu_memory(self) -> int:
-        """Return the peak of GPU memory in bytes; for CuPy, the size of its memory pool."""
+        """Return the most bytes of GPU memory held in one more training step, without what was tried before."""
+        with self.backend.scope():
+            self.backend.forget_peak()
+        self.train_step()
         return self.backend.peak_memory()
 
     def matrix_rate(self) -> float:
