@@ -208,6 +208,7 @@ __device__ void backward(
     }
     float by = 1 / mask.kept;
     SampleStream sample = MASKED ? mask.stream.of(norm.n) : SampleStream{};
+    constexpr int AT_ONCE = MASKED ? 1 : 2;  // pixels; drawing a mask takes registers
 
     // Replaces x by x - mean and dy, of what dropout has kept, by dz (1 - rate). r_a is r A.
     auto derive = [&](const Strip<lanes>& strip, const float* r_a, float* x, float* d) {
@@ -223,7 +224,7 @@ __device__ void backward(
         Strip<lanes> strip(norm, Groups<lanes>(norm, c), mean + norm.group, r + norm.group, c);
         float sum[lanes] = {}, sum_x[lanes] = {}, dz[lanes], centred[lanes], r_a[lanes];
         for (int lane = 0; lane < lanes; lane++) r_a[lane] = strip.r[lane] * strip.a[lane];
-#pragma unroll (MASKED ? 1 : 2)
+#pragma unroll AT_ONCE
         for (int p = threadIdx.y; p < pixels; p += blockDim.y) {
             load_pack<lanes>(x + p * stride + c, centred);
             load_pack<lanes>(dy + p * stride + c, dz);
