@@ -21,11 +21,8 @@ from helpers.cudnn_bench import REFERENCE, SHAPES, Bench
 from helpers.runs import PICTURES, data_of
 from tinyddpm.errors import BackendError
 from tinyddpm.ops.cuda import cudnn, cudnn_frontend
-from tinyddpm.ops.cuda.cudnn import (
-    CudnnConvolutions,
-    tolerance,
-)
-from tinyddpm.ops.cuda.cudnn_frontend import Convolution, Product
+from tinyddpm.ops.cuda.cudnn import CudnnConvolutions
+from tinyddpm.ops.cuda.cudnn_frontend import Convolution, Product, tolerance
 from tinyddpm.training.assembly import make_trainer
 
 pytestmark = pytest.mark.usefixtures("cache")

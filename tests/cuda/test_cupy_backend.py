@@ -129,7 +129,7 @@ def test_a_branch_follows_what_was_launched_and_is_followed_by_the_next(monkeypa
         branch()
         assert (seen(side, main), seen(main, side)) == (1, 0)
         branch()
-        assert (seen(side, main), seen(main, side)) == (3, 2)
+        assert (seen(side, main), seen(main, side)) == (3, 3)
         assert [array() is None for array in read] == [True, False]
         backend.join()
         assert seen(main, side) == 4
@@ -141,7 +141,7 @@ def test_a_branch_follows_what_was_launched_and_is_followed_by_the_next(monkeypa
         with backend.beside(), pytest.raises(KeyError):  # nothing is recorded, so nothing is beside it
             main.seen[side.ptr]
         backend._record(function)
-    assert seen(main, side) == 6
+    assert seen(main, side) == 7
     assert read[-1]() is None
 
 

@@ -23,8 +23,7 @@ from tinyddpm.backend import Backend, Random, load_backend
 from tinyddpm.nn import DropoutNoise
 from tinyddpm.ops import Operations, load_operations
 from tinyddpm.ops.activation import Dropout
-from tinyddpm.ops.cuda.cudnn import tolerance
-from tinyddpm.ops.cuda.cudnn_frontend import Convolution
+from tinyddpm.ops.cuda.cudnn_frontend import Convolution, tolerance
 from tinyddpm.ops.cupy_operations import CupyOperations
 
 pytestmark = pytest.mark.slow

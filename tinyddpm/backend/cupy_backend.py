@@ -74,7 +74,7 @@ class CupyBackend(Backend):
         with self.device:
             self._stream = self._cupy.cuda.Stream()  # the default one cannot be recorded
             self._side = self._cupy.cuda.Stream()
-        self._beside: tuple[Any, tuple[Array, ...]] | None = None
+        self._kept: tuple[Array, ...] | None = None  # what an open branch reads
 
     def compile(self, code: str, options: tuple[str, ...]) -> Any:
         """Return CuPy's RawModule of `code`, cached; it is compiled when a kernel is first taken from it."""
@@ -112,7 +112,7 @@ class CupyBackend(Backend):
 
         self._see_memory()
         self._cupy.get_default_memory_pool().free_all_blocks()
-        self._beside = None
+        self._kept = None
         try:
             with self._cupy.cuda.using_allocator(self._graph_memory.malloc):
                 outputs, graph = record(self._stream, whole)
@@ -134,23 +134,16 @@ class CupyBackend(Backend):
             yield
             return
         self.join()
-        self._side.wait_event(self._reached(self._stream))
+        follow(self._side, self._stream)
         with self._side:
             yield
-        self._beside = self._reached(self._side), kept
+        self._kept = kept
 
     def join(self) -> None:
         """Let what is recorded from here on wait for the branch of `beside`, if one is open."""
-        if self._beside is not None:
-            done, _ = self._beside
-            self._stream.wait_event(done)
-            self._beside = None
-
-    def _reached(self, stream: Any) -> Any:
-        """Return an event of what a stream has recorded so far."""
-        event = self._cupy.cuda.Event(disable_timing=True)
-        event.record(stream)
-        return event
+        if self._kept is not None:
+            follow(self._stream, self._side)
+            self._kept = None
 
     def host_buffer(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
         """Return page-locked memory, which the GPU reads without the host."""
@@ -226,6 +219,15 @@ def record(stream: Any, function: Callable[[], T]) -> tuple[T, Any]:
             stream.end_capture()
         raise
     return result, stream.end_capture()
+
+
+def follow(later: Any, earlier: Any) -> None:
+    """Make a stream wait for the work launched on another; a recording of the one then includes the other."""
+    import cupy
+
+    event = cupy.cuda.Event(disable_timing=True)
+    event.record(earlier)
+    later.wait_event(event)
 
 
 def _operation(error: RuntimeError) -> str:

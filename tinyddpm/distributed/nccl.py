@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tinyddpm.backend import Array, Backend
+from tinyddpm.backend.cupy_backend import follow
 from tinyddpm.distributed.group import Group
 from tinyddpm.errors import BackendError, ConfigError
 
@@ -68,7 +69,7 @@ class NCCL:
                 self._halves, _ = self._sent(flat, sums)  # kept: a recording may reuse what is allocated within it
             sent, kind = self._halves[part], BFLOAT16
             sent[...] = flat[part]
-        self._follow(self._beside, compute)
+        follow(self._beside, compute)
         with self._beside, self._one_launch():
             self._nccl.allReduce(sent.data.ptr, sent.data.ptr, sent.size, kind, SUM, self._stream())
         self._begun.append((flat[part], sent))
@@ -78,7 +79,7 @@ class NCCL:
         import cupy
 
         if self._begun:
-            self._follow(cupy.cuda.get_current_stream(), self._beside)
+            follow(cupy.cuda.get_current_stream(), self._beside)
         for flat, sent in self._begun:
             self._received(flat, sent)
         self._begun = []
@@ -108,14 +109,6 @@ class NCCL:
         It returns only when all graphs with recorded sums are gone, which may be never.
         """
         self._nccl.abort()
-
-    def _follow(self, later: Any, earlier: Any) -> None:
-        """Make a stream wait for the work launched on another; a recording of the one then includes the other."""
-        import cupy
-
-        event = cupy.cuda.Event(disable_timing=True)
-        event.record(earlier)
-        later.wait_event(event)
 
     @contextmanager
     def _one_launch(self) -> Iterator[None]:

@@ -24,7 +24,16 @@ from tinyddpm.backend import Array, Backend, Purpose
 from tinyddpm.backend.cupy_backend import record
 from tinyddpm.ops.base import cut
 from tinyddpm.ops.cuda import geometry
-from tinyddpm.ops.cuda.cudnn_frontend import Convolution, Plans, Problem, Product, Shape, explained, load_cudnn
+from tinyddpm.ops.cuda.cudnn_frontend import (
+    Convolution,
+    Plans,
+    Problem,
+    Product,
+    Shape,
+    explained,
+    load_cudnn,
+    tolerance,
+)
 from tinyddpm.ops.cuda.launching import Places
 from tinyddpm.ops.cuda.products import CudaProducts
 
@@ -102,9 +111,9 @@ class CudnnConvolutions(CudaProducts):
         transpose them pays for large products alone.
         """
         if self._planner is not None and prod(x_shape) * kernel.shape[0] >= LEAST_PRODUCT:
-            turned = self.xp.ascontiguousarray(self.xp.permute_dims(kernel, (3, 1, 2, 0)))
-            run = self._plan("y + residual", dy, dy.shape, turned.shape, 1)
+            run = self._plan("y + residual", dy, dy.shape, (x_shape[3], 1, 1, dy.shape[3]), 1)
             if run is not None:
+                turned = self.xp.ascontiguousarray(self.xp.permute_dims(kernel, (3, 1, 2, 0)))
                 return run(dy, turned, self._no_bias(turned), added)
         return super()._convolve_dx(dy, kernel, x_shape, 1, added)
 
@@ -402,23 +411,6 @@ def planner(backend: Backend) -> Planner | None:
     """Return the planner of a backend's GPU; None without cuDNN. Raises BackendError if cuDNN cannot work."""
     cudnn = load_cudnn()
     return None if cudnn is None else Planner(cudnn, CupyCard(backend.device.id), backend)
-
-
-def tolerance(problem: Problem) -> tuple[float, float]:
-    """Return (absolute, relative) bounds on the difference of two sums of the same K products of normal numbers.
-
-    Partial sums are about √K, so K additions in float32, each off by one unit in the last place in the same direction,
-    add up to an error of K √K 2⁻²³ in each sum. TF32 rounds both factors by up to 2⁻¹¹, with a sign that varies from
-    term to term: 2⁻¹⁰ √K exceeds the standard deviation of the resulting error, and 8 of these are allowed to each sum.
-
-    bfloat16 has 8 significant bits, so its unit in the last place is between 2⁻⁸ and 2⁻⁷ of a value. Two sums that lie
-    close together, but on either side of the middle between two bfloat16 numbers, are rounded to different ones, a unit
-    apart. Where a sum cancels, float32's errors exceed that unit; the absolute bound, which depends on the products and
-    not on their sum, covers them.
-    """
-    terms = problem.terms()
-    rounded, relative = {"fp32": (0.0, 0.0), "tf32": (2.0**-6, 0.0), "bf16": (0.0, 2.0**-7)}[problem.precision]
-    return 2.0**-22 * terms**1.5 + rounded * terms**0.5, relative
 
 
 def choices_file() -> Path:

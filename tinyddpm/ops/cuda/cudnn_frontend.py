@@ -139,6 +139,23 @@ Problem: TypeAlias = Convolution | Product
 """A computation that cuDNN has plans for."""
 
 
+def tolerance(problem: Problem) -> tuple[float, float]:
+    """Return (absolute, relative) bounds on the difference of two sums of the same K products of normal numbers.
+
+    Partial sums are about √K, so K additions in float32, each off by one unit in the last place in the same direction,
+    add up to an error of K √K 2⁻²³ in each sum. TF32 rounds both factors by up to 2⁻¹¹, with a sign that varies from
+    term to term: 2⁻¹⁰ √K exceeds the standard deviation of the resulting error, and 8 of these are allowed to each sum.
+
+    bfloat16 has 8 significant bits, so its unit in the last place is between 2⁻⁸ and 2⁻⁷ of a value. Two sums that lie
+    close together, but on either side of the middle between two bfloat16 numbers, are rounded to different ones, a unit
+    apart. Where a sum cancels, float32's errors exceed that unit; the absolute bound, which depends on the products and
+    not on their sum, covers them.
+    """
+    terms = problem.terms()
+    rounded, relative = {"fp32": (0.0, 0.0), "tf32": (2.0**-6, 0.0), "bf16": (0.0, 2.0**-7)}[problem.precision]
+    return 2.0**-22 * terms**1.5 + rounded * terms**0.5, relative
+
+
 class Plans:
     """cuDNN's plans for a problem. Inputs and output are all float32 or all bfloat16: for others cuDNN has no plan.
 
