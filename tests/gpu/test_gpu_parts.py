@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from gpu import drawing
+from gpu import drawing, results
+from gpu.results import Row
 from helpers.command_line import ONE_LEVEL
 from tinyddpm.bench import contest
 from tinyddpm.bench.ours import Profile
@@ -45,14 +46,14 @@ make = Peer
 
 def run(script: ModuleType, folder: Path, code: str, limit: float = 60, **job: Any) -> list[Any]:
     """Run a part of this Python code."""
-    here = script.Machine(Path(sys.executable), "", True, folder / "choices" / "cudnn.jsonl", 1)
+    here = script.Machine(Path(sys.executable), "", True, folder / "choices" / "cudnn.jsonl", "", 1)
     return script.run_part(
         "some", script.Job(["-c", code], **{"output": None, "rows": list, **job}), here, folder, limit
     )
 
 
 def printed(script: ModuleType, file: Path) -> list[Any]:
-    return [script.Row("some", file.read_text())]
+    return [Row("some", file.read_text())]
 
 
 def test_what_a_part_prints_is_kept(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,21 +69,25 @@ def test_what_a_part_prints_is_kept(script: ModuleType, tmp_path: Path, capsys: 
     assert "noise" in capsys.readouterr().out
 
 
-def test_chosen_plans_are_kept(script: ModuleType, tmp_path: Path) -> None:
-    """As the part that ran last has left them."""
-    folder = tmp_path / "choices"
-    run(script, tmp_path, "")
-    assert not (tmp_path / "cudnn.jsonl").exists()
-    for text in ("{}", "{ }"):
-        folder.mkdir(exist_ok=True)
-        run(script, tmp_path, f"open({str(folder / 'cudnn.jsonl')!r}, 'w').write({text!r})")
-        assert (tmp_path / "cudnn.jsonl").read_text() == text
+def test_what_is_found_is_kept(script: ModuleType, tmp_path: Path) -> None:
+    """The rows, and the chosen plans as they are by then."""
+    choices, out = tmp_path / "choices" / "cudnn.jsonl", tmp_path / "out"
+    out.mkdir()
+    here = script.Machine(Path(sys.executable), "", True, choices, "", 1)
+    script.keep(Row("some", "1"), here, out, None)
+    assert [path.name for path in out.iterdir()] == ["rows.jsonl"]
+    choices.parent.mkdir()
+    for count, text in enumerate(("{}", "{ }"), 2):
+        choices.write_text(text)
+        script.keep(Row("some", str(count)), here, out, None)
+        assert (out / "cudnn.jsonl").read_text() == text
+        assert [json.loads(line)["result"] for line in (out / "rows.jsonl").read_text().splitlines()][-1] == str(count)
 
 
 def test_a_part_that_leaves_nothing_has_failed(script: ModuleType, tmp_path: Path) -> None:
     """What an earlier call has left is not its own."""
     (tmp_path / "some.xml").write_text("<testsuites><testsuite tests='3'/></testsuites>")
-    rows = partial(script.tests_rows, "some", tmp_path / "some.xml")
+    rows = partial(results.tests_rows, "some", tmp_path / "some.xml")
     assert run(script, tmp_path, "", rows=rows) == [("some", "has left no result", False)]
     assert run(script, tmp_path, "exit(2)", rows=rows) == [("some", "exited with code 2", False)]
 
@@ -166,7 +171,7 @@ def test_counts_of_the_tests(script: ModuleType, tmp_path: Path, outcomes: str, 
     chosen = " or ".join(outcomes.split())
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, f"--junit-xml={report}"]
     subprocess.run([*command, "test_some.py"], cwd=tmp_path, stdout=subprocess.DEVNULL)
-    assert script.tests_rows("tests", report) == [("tests", result, passed)]
+    assert results.tests_rows("tests", report) == [("tests", result, passed)]
 
 
 def test_rows_of_a_comparison(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +182,7 @@ def test_rows_of_a_comparison(script: ModuleType, tmp_path: Path, monkeypatch: p
     small = ["--preset", "small", "--image-size", "4x4", "--batch-size", "2", "--threads", "1", "--rounds", "1"]
     done = CliRunner().invoke(main, ["bench", *small, *ONE_LEVEL, "--peer", str(peer), "--json"])
     found: dict[str, Any] = json.loads(done.stdout)
-    ours, other, left_out, ratio = script.contest_rows("small-bf16", found)
+    ours, other, left_out, ratio = results.contest_rows("small-bf16", found)
     rate = found["contestants"]["tinyddpm numpy"]["train"]["images_per_second"]
     assert ours.name == "small-bf16: tinyddpm numpy"
     assert ours.result.startswith(f"{rate:,.0f} img/s training, ")
@@ -198,7 +203,7 @@ def test_rows_of_one_contestant(script: ModuleType) -> None:
     ratios: dict[str, dict[str, dict[str, float]]] = {kind: {"ours": {}} for kind in contest.KINDS}
     found = as_json(task, contest.Outcome({"ours": standing}, ratios, {}, 1e9, {"ours": profile}))
     speeds = f"{task.batch_size / 0.5:,.0f} img/s training, {task.batch_size / 0.25:,.0f} denoising"
-    assert script.contest_rows("some", found) == [("some: ours", f"{speeds}; numpy", True)]
+    assert results.contest_rows("some", found) == [("some: ours", f"{speeds}; numpy", True)]
 
 
 @pytest.mark.parametrize(
@@ -209,15 +214,11 @@ def test_rows_of_one_contestant(script: ModuleType) -> None:
         ("========= RACECHECK SUMMARY: 1 hazard displayed (0 errors, 1 warning)", "1", False),
     ],
 )
-def test_rows_of_a_checker(script: ModuleType, log: str, faults: str, passed: bool) -> None:
-    """What it says of all processes together, then the tests that ran under it; without a word of it, no result."""
-    job = script.Job([], None, lambda: [script.Row("memcheck", "7 passed")])
-    assert script.checked_rows("memcheck", log, job) == [
-        ("memcheck: faults", faults, passed),
-        ("memcheck", "7 passed", True),
-    ]
-    with pytest.raises(script.UNREADABLE):
-        script.checked_rows("memcheck", "7 passed", job)
+def test_rows_of_a_checker(log: str, faults: str, passed: bool) -> None:
+    """What it says of all processes together; without a word of it, no result."""
+    assert results.faults("memcheck", log) == ("memcheck: faults", faults, passed)
+    with pytest.raises(results.UNREADABLE):
+        results.faults("memcheck", "7 passed")
 
 
 def test_a_checker_runs_python(script: ModuleType, tmp_path: Path) -> None:
@@ -240,7 +241,7 @@ def test_rows_of_a_drawing(script: ModuleType, tmp_path: Path, monkeypatch: pyte
     }
     config = preset("cifar10").config.updated(tables)
     lines = [json.dumps(line) for line in drawing.drawings(config, ["runs", "fails"])]
-    ours, other = script.drawing_rows("\n".join(lines))
+    ours, other = results.drawing_rows("\n".join(lines))
     for (name, result, passed), who, what in ((ours, "tinyddpm cupy", "numpy "), (other, "torch runs", "by its twin")):
         assert (name, passed) == (f"drawing: {who}", True)
         assert re.match(rf"2 images in 21 steps: \d+\.\d\d s; {what}", result)
@@ -252,7 +253,7 @@ def test_rows_of_a_training_and_its_evaluation(script: ModuleType, tmp_path: Pat
     options = ["--steps", "20", "--batch-size", "8", "--set", "network.width=8", "--threads", "1", "--log-every", "10"]
     done = CliRunner().invoke(main, ["train", "--data", "moons", "--out", str(run), *options])
     assert done.exit_code == 0, done.output
-    ((name, result, passed),) = script.training_rows(run)
+    ((name, result, passed),) = results.training_rows("training", run)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     held_out = [line["validation_loss"] for line in lines if "validation_loss" in line][-1]
     assert (name, passed) == ("training", True)
@@ -263,6 +264,6 @@ def test_rows_of_a_training_and_its_evaluation(script: ModuleType, tmp_path: Pat
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     distance, floor = found["drawn"][0]["numbers"]["frechet"], found["floor"]["numbers"]["frechet"]
-    assert script.evaluation_rows(found) == [
+    assert results.evaluation_rows("evaluation", found) == [
         ("evaluation", f"frechet {distance:.4g} ({floor:.4g}); 10 drawn, {found['compared']} real", True)
     ]

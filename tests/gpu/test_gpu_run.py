@@ -9,8 +9,11 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Barrier
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -35,9 +38,9 @@ def test_machine(
 ) -> None:
     """What it prints last is read; tests are shared where pytest-xdist is there."""
     monkeypatch.setattr(script.os, "cpu_count", lambda: 100)
-    monkeypatch.setattr(script, "DESCRIBE", "print('noise'); print('[\"cupy 14\", true, \"/c.json\"]')")
+    monkeypatch.setattr(script, "DESCRIBE", 'print(\'noise\'); print(\'["cupy 14", true, "/c.json", "no font"]\')')
     python = Path(sys.executable)
-    assert script.machine(python, optional) == (python, "cupy 14", True, Path("/c.json"), workers)
+    assert script.machine(python, optional) == (python, "cupy 14", True, Path("/c.json"), "no font", workers)
 
 
 def test_cudnn_is_hidden_from_all_processes(script: ModuleType, path: Path, tmp_path: Path) -> None:
@@ -66,7 +69,7 @@ def sanitizer(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_what_the_parts_run(script: ModuleType, tmp_path: Path, sanitizer: Path) -> None:
     """Tests without cuDNN first, on several processes; variants of PyTorch in their precision; each in ten minutes."""
-    here = script.Machine(Path(sys.executable), "", True, tmp_path / "none", 5)
+    here = script.Machine(Path(sys.executable), "", True, tmp_path / "none", "", 5)
     found = script.jobs(here, tmp_path, compiled=True)
     assert list(found) == list(script.LIMITS)
     assert max(script.LIMITS.values()) < 600
@@ -92,7 +95,7 @@ def test_what_is_not_there_is_left_out_and_said(
 ) -> None:
     monkeypatch.setattr(script, "CUDA", tmp_path / "cuda")
     monkeypatch.setenv("PATH", str(tmp_path))
-    here = script.Machine(Path(sys.executable), "", False, tmp_path / "none", 1)
+    here = script.Machine(Path(sys.executable), "", False, tmp_path / "none", "no font", 1)
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / "samples.png").touch()
     found = script.jobs(here, tmp_path, compiled=False)
@@ -101,6 +104,8 @@ def test_what_is_not_there_is_left_out_and_said(
         "tests-cudnn": "nvidia-cudnn-frontend is not installed",
         "cifar10-bf16-graphs": "torch.compile is left out",
         "training": f"{tmp_path / 'training'} is complete",
+        "emoji": "no font",
+        "emoji-evaluation": "no font",
         "memcheck": sanitizer,
         "racecheck": sanitizer,
     }
@@ -125,7 +130,7 @@ def job(part, code):
     return Job(["-c", code], None, lambda: [Row(part, "done")])
 
 def machine(python, optional):
-    return found["Machine"](python, "a card", True, Path("none"), 1)
+    return found["Machine"](python, "a card", True, Path("none"), "", 1)
 
 def jobs(here, out, compiled):
     return {
@@ -199,6 +204,55 @@ def test_parts_run_in_the_order_named(tmp_path: Path) -> None:
             *("out/rows.jsonl", "out/tests.txt", "out/training.txt", "out/training/samples.png")
         ]
         assert files.extractfile("out/rows.jsonl").read() == (out / "rows.jsonl").read_bytes()
+
+
+def test_what_measures_no_speed_runs_together(script: ModuleType, tmp_path: Path) -> None:
+    """Each part of a lane after the one before it, beside those of other lanes; then the others, alone."""
+    assert {part for lane in script.LANES for part in lane} == {*script.LIMITS} - {*script.VARIANTS, "drawing"}
+    firsts = Barrier(len(script.LANES))
+
+    def run(lane: list[str]) -> Iterator[Any]:
+        firsts.wait(60)  # breaks if the lanes do not run beside each other
+        for part in lane:
+            yield script.Row(part, "done")
+
+    rows = list(script.run_lanes(map(list, script.LANES), run))
+    assert len(rows) == sum(map(len, script.LANES))
+    for lane in script.LANES:
+        assert [row.name for row in rows if row.name in lane] == list(lane)
+
+
+def test_what_fails_beside_others_is_raised(script: ModuleType) -> None:
+    """After the rows of the others."""
+
+    def run(lane: list[str]) -> Iterator[Any]:
+        if lane == ["training"]:
+            raise KeyError("of the script")
+        yield script.Row(*lane, "done")
+
+    rows = script.run_lanes([["training"], ["tests"]], run)
+    with pytest.raises(KeyError, match="of the script"):
+        list(rows)
+
+
+def test_parts_run_together_then_alone(tmp_path: Path) -> None:
+    """Those that were not named do not run; one that fails hinders no other."""
+    chosen = [f"--only={part}" for part in ("drawing", "training", "tests-cudnn", "memcheck", "tests")]
+    with drive(tmp_path / "out", "--together", *chosen, "--archive", str(tmp_path / "found.tar.gz")) as process:
+        process.communicate()
+    assert process.returncode == 1
+    found = written(tmp_path / "out")
+    assert found[0] == MACHINE
+    assert found[-1] == ("drawing", "done", True)
+    assert sorted(found[1:-1]) == [
+        ("memcheck", "left out: there is no checker", True),
+        TESTS,
+        ("tests-cudnn", "done", True),
+        ("tests-cudnn", "exited with code 5", False),
+        ("training", "done", True),
+    ]
+    with tarfile.open(tmp_path / "found.tar.gz") as files:
+        assert files.extractfile("out/rows.jsonl").read() == (tmp_path / "out" / "rows.jsonl").read_bytes()
 
 
 def test_parts_that_have_no_time_are_left_out(script: ModuleType, tmp_path: Path) -> None:
