@@ -42,13 +42,14 @@ def test_a_small_unet_learns_clothes(tmp_path: Path) -> None:
     The mean of 60 samples correlates above 0.85 with the mean of the data, and a sample's correlation with the mean of
     its own class is, on average, at least 0.1 above that with the means of the others.
     """
+    pytest.importorskip("numba")
     try:
         dataset = open_dataset("fashion-mnist")
     except DataError as error:
         pytest.skip(str(error))
     assert len(dataset) == 60_000
     config = preset("fashion-mnist").config.updated(SETTINGS)
-    backend = load_backend("numpy")
+    backend = load_backend("numba")
     start(config, backend, tmp_path / "run", Progress(StringIO()))
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     losses = [line["validation_loss"] for line in lines if "validation_loss" in line]
