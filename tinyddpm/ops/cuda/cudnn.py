@@ -96,7 +96,7 @@ class CudnnConvolutions(CudaProducts):
         return self.xp.astype(b, dtype, copy=False)
 
     def _convolve_dx(self, dy: Array, kernel: Array, x_shape: Shape, stride: int, added: Array | None = None) -> Array:
-        if added is not None and kernel.shape[1:3] == (1, 1):
+        if added is not None and (stride, *kernel.shape[1:3]) == (1, 1, 1):
             return self._linear_dx(dy, kernel, x_shape, added)
         run = self._plan("dx", dy, x_shape, kernel.shape, stride)
         if run is None:
