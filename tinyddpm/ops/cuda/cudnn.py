@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyddpm.backend import Array, Backend, Purpose
-from tinyddpm.backend.cupy_backend import record
+from tinyddpm.backend.cupy_backend import graph_memory, record
 from tinyddpm.ops.base import cut
 from tinyddpm.ops.cuda import geometry
 from tinyddpm.ops.cuda.cudnn_frontend import (
@@ -394,7 +394,7 @@ class CupyCard:
                 run()
 
         self._cuda.get_current_stream().synchronize()  # the inputs of `run` are complete
-        memory = self._cuda.MemoryPool()  # nothing else may use the graph's memory until the replays are over
+        memory = graph_memory()  # nothing else may use the graph's memory until the replays are over
         start, end = self._cuda.Event(), self._cuda.Event()
         with self._stream, self._cuda.using_allocator(memory.malloc):
             _, graph = record(self._stream, runs)
