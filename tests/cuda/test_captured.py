@@ -124,6 +124,23 @@ def test_recording_that_fails_is_tried_again(tape: TapeBackend) -> None:
     np.testing.assert_array_equal(captured(x)[0], 2)
 
 
+def test_a_first_call_that_fails_is_made_again(tape: TapeBackend) -> None:
+    """Nothing is recorded before a call has come to its end: kernels may not be compiled, nor algorithms chosen."""
+    failing = [True, False, False]
+
+    def function(x: Any) -> tuple[Any]:
+        if failing.pop(0):
+            raise MemoryError
+        return (x + 1,)
+
+    captured, x = tape.captured(function), tape.asarray(np.ones(2))
+    with pytest.raises(MemoryError):
+        captured(x)
+    for recorded in ([], [1]):
+        np.testing.assert_array_equal(captured(x)[0], 2)
+        assert tape.recorded == recorded
+
+
 @pytest.mark.parametrize(("name", "precision"), RECORDED)
 def test_recorded_training_is_the_same_training(tape: TapeBackend, name: str, precision: str) -> None:
     """Three steps, the second recorded and replayed from then on: bit for bit those that are not recorded."""

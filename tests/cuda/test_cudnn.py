@@ -239,6 +239,25 @@ def attend(bench: Bench, sides: tuple[int, int, int, int], heads: int, rtol: flo
     return bench.backend.launched[before:]
 
 
+@pytest.mark.parametrize(("stride", "wanted"), [(1, ["y", "y + residual"]), (2, ["y", "dx"])])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_dx_and_what_else_reaches_x(
+    monkeypatch: pytest.MonkeyPatch, precision: str, stride: int, wanted: list[str]
+) -> None:
+    """Of a large linear map both are the y of one plan; of a convolution that skips pixels, dx's plan and a sum."""
+    monkeypatch.setattr(cudnn, "LEAST_PRODUCT", 1)
+    bench, rng = Bench(monkeypatch, "right 1", precision=precision), np.random.default_rng(4)
+    dtype = np.dtype("bfloat16" if precision == "bf16" else "float32")
+    x, w, added = (rng.normal(size=shape).astype(dtype) for shape in ((2, 5, 4, 6), (1, 1, 6, 3), (2, 5, 4, 6)))
+    y, saved = bench.ops.conv2d(x, w, np.zeros(3, np.float32), stride)
+    dx, *_ = bench.ops.conv2d_backward(saved, y, added=(added,))
+    _, exact = REFERENCE.conv2d(x.astype(float), w.astype(float), np.zeros(3), stride)
+    expected = REFERENCE.conv2d_backward(exact, y.astype(float))[0] + added.astype(float)
+    rtol = 2**-7 if precision == "bf16" else 1e-6
+    np.testing.assert_allclose(dx.astype(float), expected, rtol=0, atol=rtol * np.abs(expected).max())
+    assert [problem.wanted for problem in bench.planner.choices] == [*wanted, "dw"]
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_takes_arrays_that_lie_askew(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
     """Views one element into a buffer, as parameters are; cuDNN reads 16 bytes at a time."""

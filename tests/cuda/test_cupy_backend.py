@@ -18,7 +18,7 @@ import pytest
 from helpers import cupy_stand_in
 from tinyddpm.backend import load_backend
 from tinyddpm.backend.cupy_backend import CupyBackend, _check_gpu
-from tinyddpm.errors import BackendError
+from tinyddpm.errors import BackendError, OutOfMemoryError
 from tinyddpm.ops import load_operations
 
 
@@ -209,6 +209,27 @@ def test_what_cannot_be_recorded_is_named_in_one_line(
                 captured(x)
             line = rf"what {where} cannot be recorded as a CUDA graph \({reason}\): use --no-graph"
             assert re.fullmatch(line, str(raised.value))
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "line"),
+    [
+        ("cudaErrorMemoryAllocation: out of memory", OutOfMemoryError, "out of memory on .*smaller --batch-size"),
+        ("cudaErrorIllegalAddress: some", BackendError, r".* cannot be recorded as a CUDA graph \(.*Address: some\).*"),
+    ],
+)
+def test_recordings_give_back_no_memory(
+    monkeypatch: pytest.MonkeyPatch, fault: str, error: type[Exception], line: str
+) -> None:
+    """What is free in the graphs' pool is used by launches recorded before, so nothing is freed where memory ends."""
+    cupy_stand_in.install(monkeypatch)
+    backend = CupyBackend()
+    captured = backend.captured(lambda: (backend.xp.empty(2, dtype=np.float32),))
+    with backend.scope():
+        captured()
+    monkeypatch.setattr(cupy_stand_in.CARD, "fault", fault)
+    with pytest.raises(error, match=line), backend.scope():
+        captured()
 
 
 @pytest.mark.parametrize("wait", ["to_numpy", "synchronize"])

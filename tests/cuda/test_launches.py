@@ -125,6 +125,8 @@ def test_weights_are_laid_out_by_one_launch(precision: str) -> None:
 BACKWARDS: list[tuple[str, dict[str, Any]]] = [
     ("conv2d", {"n": 2, "h": 5, "w": 6, "c_in": 4, "c_out": 6, "kernel": 3, "stride": 1}),
     ("conv2d", {"n": 1, "h": 6, "w": 6, "c_in": 3, "c_out": 5, "kernel": 3, "stride": 2}),
+    ("conv2d", {"n": 2, "h": 5, "w": 4, "c_in": 6, "c_out": 3, "kernel": 1, "stride": 1}),
+    ("conv2d", {"n": 2, "h": 5, "w": 4, "c_in": 6, "c_out": 3, "kernel": 1, "stride": 2}),
     ("linear", {"leading": (3, 5), "c_in": 4, "c_out": 7}),
     ("group_norm", {"leading": (2, 3, 3), "groups": 2, "each": 4}),
     ("layer_norm", {"leading": (2, 3), "c": 8}),

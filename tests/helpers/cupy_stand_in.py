@@ -34,6 +34,7 @@ class Card:
     Attributes:
         launched: names of our launched kernels.
         replaying: whether a graph is being replayed.
+        fault: CUDA's error where memory is allocated, if any.
     """
 
     shared_memory = 232448
@@ -41,6 +42,7 @@ class Card:
     def __init__(self) -> None:
         self.launched: list[str] = []
         self.replaying = False
+        self.fault = ""
         self._others = 0.0
 
     def took(self, milliseconds: float) -> None:
@@ -186,16 +188,31 @@ class Pool:
 
     current: ClassVar[list[Pool]] = []
 
-    def __init__(self) -> None:
+    def __init__(self, allocator: Callable[[int], Any] | None = None) -> None:
         self.arrays: list[np.ndarray] = []
+        self._allocator = allocator or memory
 
-    def malloc(self, size: int) -> None: ...
+    def malloc(self, size: int) -> None:
+        """Allocate memory; if there is none, give back what is free and try again, as CuPy's pool does."""
+        try:
+            self._allocator(size)
+        except CUDARuntimeError as error:
+            if "cudaErrorMemoryAllocation" not in str(error):
+                raise
+            self.free_all_blocks()
+            self._allocator(size)
 
     def free_all_blocks(self) -> None:
         assert not TAPE.active
 
     def total_bytes(self) -> int:
         return 3 * 2**20
+
+
+def memory(size: int) -> None:
+    """Allocate memory of the card."""
+    if CARD.fault:
+        raise CUDARuntimeError(CARD.fault)
 
 
 @contextmanager
@@ -222,6 +239,7 @@ class Namespace(_TapedNamespace):
         def call(*arguments: Any, device: Any = None, **options: Any) -> Any:
             made = value(*arguments, **options)
             if name == "empty" and Pool.current:  # as memory is a pool's after its array is gone
+                Pool.current[-1].malloc(made.nbytes)
                 Pool.current[-1].arrays.append(made)
             return made
 
@@ -247,6 +265,7 @@ def install(monkeypatch: pytest.MonkeyPatch, cudnn: Any = None) -> None:
     cupy.cuda = SimpleNamespace(
         Device=Device, Stream=Stream, Event=Event, MemoryPool=Pool, runtime=runtime, using_allocator=using_allocator,
         get_elapsed_time=get_elapsed_time, get_current_stream=lambda: Stream.current[-1],
+        Memory=memory, MemoryPointer=lambda memory, offset: memory,
     )  # fmt: skip
     cupyx: Any = ModuleType("cupyx")
     cupyx.empty_pinned = np.empty

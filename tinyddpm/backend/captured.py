@@ -42,8 +42,9 @@ class Captured:
         """Return the function's results for these arguments."""
         key = tuple((tuple(a.shape), str(a.dtype)) for a in inputs)
         if key not in self._recordings:
+            outputs = self._function(*inputs)
             self._recordings[key] = None
-            return self._function(*inputs)
+            return outputs
         recording = self._recordings[key]
         if recording is None:
             recording = self._recordings[key] = self._recorded(inputs)

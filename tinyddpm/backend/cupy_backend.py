@@ -70,7 +70,7 @@ class CupyBackend(Backend):
         self._most_held = 0
         self._uploading: list[np.ndarray[Any, Any]] = []
         # No one else may use a graph's memory. All graphs share this pool, since they are replayed one at a time.
-        self._graph_memory = self._cupy.cuda.MemoryPool()
+        self._graph_memory = graph_memory()
         with self.device:
             self._stream = self._cupy.cuda.Stream()  # the default one cannot be recorded
             self._side = self._cupy.cuda.Stream()
@@ -219,6 +219,25 @@ def record(stream: Any, function: Callable[[], T]) -> tuple[T, Any]:
             stream.end_capture()
         raise
     return result, stream.end_capture()
+
+
+def graph_memory() -> Any:
+    """Return a pool of GPU memory for recorded graphs.
+
+    What is free in it belongs to launches recorded earlier. Where CUDA runs out of memory, CuPy's pools give back what
+    is free in them and try again; this one raises MemoryError at once.
+    """
+    import cupy
+
+    def allocated(size: int) -> Any:
+        try:
+            return cupy.cuda.MemoryPointer(cupy.cuda.Memory(size), 0)
+        except cupy.cuda.runtime.CUDARuntimeError as cause:
+            if "cudaErrorMemoryAllocation" in str(cause):
+                raise MemoryError(str(cause)) from cause
+            raise
+
+    return cupy.cuda.MemoryPool(allocated)
 
 
 def follow(later: Any, earlier: Any) -> None:

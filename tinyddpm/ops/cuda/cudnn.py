@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyddpm.backend import Array, Backend, Purpose
-from tinyddpm.backend.cupy_backend import record
+from tinyddpm.backend.cupy_backend import graph_memory, record
 from tinyddpm.ops.base import cut
 from tinyddpm.ops.cuda import geometry
 from tinyddpm.ops.cuda.cudnn_frontend import (
@@ -96,7 +96,7 @@ class CudnnConvolutions(CudaProducts):
         return self.xp.astype(b, dtype, copy=False)
 
     def _convolve_dx(self, dy: Array, kernel: Array, x_shape: Shape, stride: int, added: Array | None = None) -> Array:
-        if added is not None and kernel.shape[1:3] == (1, 1):
+        if added is not None and (stride, *kernel.shape[1:3]) == (1, 1, 1):
             return self._linear_dx(dy, kernel, x_shape, added)
         run = self._plan("dx", dy, x_shape, kernel.shape, stride)
         if run is None:
@@ -394,7 +394,7 @@ class CupyCard:
                 run()
 
         self._cuda.get_current_stream().synchronize()  # the inputs of `run` are complete
-        memory = self._cuda.MemoryPool()  # nothing else may use the graph's memory until the replays are over
+        memory = graph_memory()  # nothing else may use the graph's memory until the replays are over
         start, end = self._cuda.Event(), self._cuda.Event()
         with self._stream, self._cuda.using_allocator(memory.malloc):
             _, graph = record(self._stream, runs)
