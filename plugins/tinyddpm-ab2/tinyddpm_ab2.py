@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tinyddpm.backend import Array
 from tinyddpm.diffusion.denoiser import Denoiser
 from tinyddpm.diffusion.process import GaussianProcess
-from tinyddpm.samplers import Noise, Pairs, Step
+from tinyddpm.samplers import Noise, Pairs, Step, level
 
 
 def ab2(process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs, noise: Noise) -> Iterator[Step]:
@@ -34,18 +34,13 @@ def ab2(process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs, no
     """
     eps_before, h_before = None, 0.0
     for t, t_prev in pairs:
-        alpha_bar, alpha_bar_prev = _alpha_bar(process, t), _alpha_bar(process, t_prev)
+        now, prev = level(process, t), level(process, t_prev)
         x_0, eps = denoiser(x, t)
-        h = (1 / alpha_bar_prev - 1) ** 0.5 - (1 / alpha_bar - 1) ** 0.5
+        h = prev.ratio - now.ratio
         slope = eps
         if eps_before is not None:
             r = h / h_before
             slope = (1 + r / 2) * eps - r / 2 * eps_before
-        x = alpha_bar_prev**0.5 * (x / alpha_bar**0.5 + h * slope)
+        x = prev.alpha * (x / now.alpha + h * slope)
         eps_before, h_before = eps, h
         yield Step(t, x, x_0)
-
-
-def _alpha_bar(process: GaussianProcess, t: int) -> float:
-    """Return alpha_bar at t, 1 at the data; as a Python float, which does not change the type of samples."""
-    return float(process.alpha_bar[t]) if t >= 0 else 1.0

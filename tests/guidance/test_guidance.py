@@ -57,6 +57,13 @@ def test_rescaling_what_does_not_vary_stays_finite() -> None:
     assert np.isfinite(cfg(c, u, scale=2.0, rescale=0.7)(X, 10).eps).all()
 
 
+def test_rescaling_leaves_samples_without_deviation() -> None:
+    """A point of one coordinate, and a picture of one grey, have none, guided or not: the guided x_0 stays."""
+    for x in (RNG.standard_normal((3, 1)).astype(np.float32), X.astype(np.float32)):
+        c, u = Saying(np.full_like(x, 0.3)), Saying(np.full_like(x, 0.1))
+        np.testing.assert_allclose(cfg(c, u, scale=2.0, rescale=0.7)(x, 10).x_0, 0.5, rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["cfg", "auto"])
 def test_outside_the_interval_the_conditional_is_asked_alone(name: str) -> None:
     """Its bits, and half the cost; at `high` itself it is guided, at `low` itself not."""

@@ -81,6 +81,17 @@ def test_balls_are_those_of_all_distances(rng: np.random.Generator, n: int, m: i
     assert 0 < found["precision"] < 1 or n == 9
 
 
+@pytest.mark.parametrize("levels", [2, 4, 256])
+@pytest.mark.parametrize("pixels", [4, 100])
+def test_a_sample_on_a_balls_surface_is_inside(rng: np.random.Generator, levels: int, pixels: int) -> None:
+    """As in pictures of few grey levels, where distances are often equal, and of copies; rounding does not decide."""
+    drawn, real = rng.integers(0, levels, (80, pixels)), rng.integers(0, levels, (90, pixels))
+    drawn[:30] = real[:30]
+    of = [Part((pictures / (levels - 1)).astype(np.float32)) for pictures in (drawn, real)]
+    found = {**precision_recall(Sets(*of), k=3), **density_coverage(Sets(*of), k=3)}
+    assert found == pytest.approx(brute_force(drawn, real, 3), rel=1e-12)
+
+
 def test_a_ball_reaches_somewhere() -> None:
     sets = Sets(Part(np.zeros((3, 2))), Part(np.ones((3, 2))))
     for metric in (precision_recall, density_coverage):

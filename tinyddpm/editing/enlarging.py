@@ -39,7 +39,7 @@ class Matched:
 def matched(xp: Any, x_0: Array, pictures: Array, factor: int) -> Array:
     """Return the images in [−1, 1] nearest to x_0 whose means over squares are the given pictures.
 
-    DDNM replaces x_0 by A⁺y + (I − A⁺A) x_0 (eq. 12), which for means adds to each square what its own mean lacks. That
+    DDNM replaces x_0 by A⁺y + (I − A⁺A) x_0 (eq. 13), which for means adds to each square what its own mean lacks. That
     may leave the range, most of all beside white and black, and clipping it would spoil the means. The nearest images
     within the range are clip(x_0 + s), with the shift s of each square that makes its mean right. The mean grows with
     s, so bisection finds it.

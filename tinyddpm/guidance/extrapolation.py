@@ -16,8 +16,8 @@ from tinyddpm.errors import ConfigError
 from tinyddpm.guidance.base import Side
 from tinyddpm.samplers import level
 
-TINY = 1e-12
-"""Least standard deviation to divide by: that of a constant prediction is 0."""
+TINY = 1e-6
+"""Least standard deviation: that of a constant prediction is rounding alone, of which no ratio can be taken."""
 
 
 def cfg(
@@ -106,12 +106,12 @@ class _Extrapolation:
         eps = away.eps + self.scale * (towards.eps - away.eps)
         if self.rescale > 0:
             xp = process.backend.xp
-            ratio = _deviation(xp, towards.x_0) / clipped(xp, _deviation(xp, x_0), TINY)
+            ratio = _deviation(xp, towards.x_0) / _deviation(xp, x_0)
             x_0 = x_0 * (self.rescale * ratio + (1 - self.rescale))
             eps = process.predict_eps(x_t, t, x_0)
         return Prediction(x_0, eps, towards.fraction)
 
 
 def _deviation(xp: Any, x_0: Array) -> Array:
-    """Return each sample's standard deviation over its elements, (N, 1, ...)."""
-    return xp.std(x_0, axis=tuple(range(1, x_0.ndim)), keepdims=True)
+    """Return each sample's standard deviation over its elements, at least `TINY`, (N, 1, ...)."""
+    return clipped(xp, xp.std(x_0, axis=tuple(range(1, x_0.ndim)), keepdims=True), TINY)

@@ -23,6 +23,10 @@ power of two, at which the elements of a column would compete for the same cache
 GROUP = 64
 """Distances in a group, of which only the smallest is compared at first."""
 
+ROUNDING = 32
+"""Roundings of |a|² + |b|² by which a distance may exceed a ball's radius: on the surface, a sample lies inside. In
+pictures of few grey levels, and beside copies, many distances are equal to a radius."""
+
 USUAL = (3, 5)
 """The usual k of balls: 3 for precision and recall, 5 for density and coverage. Both are computed in one pass."""
 
@@ -105,7 +109,8 @@ def radii(part: Part, k: int) -> NDArray[np.float64]:
 def balls(sets: Sets, k: int) -> Balls:
     """Return how samples lie in balls whose radius is the distance from the centre to its k-th nearest neighbour.
 
-    One pass over the distances between drawn and real samples computes this for k and for the `USUAL` k.
+    A sample on a ball's surface, up to rounding, lies inside. One pass over the distances between drawn and real
+    samples computes this for k and for the `USUAL` k.
     """
     several = sorted({k, *USUAL})
     return sets.kept(f"balls of {several}", lambda: _balls(sets, several))[several.index(k)]
@@ -120,7 +125,7 @@ def _balls(sets: Sets, several: list[int]) -> list[Balls]:
     def block(pair: tuple[slice, slice]) -> tuple[slice, slice, list[Balls]]:
         """Return `Balls` of these drawn and real samples alone, for each k."""
         rows, columns = pair
-        squared = _squared(a[rows], b[columns], centre)
+        squared = _squared(a[rows], b[columns], centre, slack=ROUNDING * float(np.finfo(b.dtype).eps))
         found = []
         for around_drawn, around_real in zip(of_drawn, of_real, strict=True):
             inside = squared <= around_real[columns]
@@ -147,12 +152,15 @@ def _on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> 
     return Workers(load_backend("numpy").threads(0)).map(function, items)
 
 
-def _squared(a: Rows, b: Rows, centre: Rows) -> Rows:
-    """Return the squared distances of rows, (n, m). Subtracting a centre keeps squares, and their rounding, small."""
+def _squared(a: Rows, b: Rows, centre: Rows, slack: float = 0.0) -> Rows:
+    """Return the squared distances of rows, (n, m), less `slack` times |a|² + |b|².
+
+    Subtracting a centre keeps squares, and their rounding, small.
+    """
     a, b = a - centre, b - centre
     squared: Rows = a @ (-2 * b).T
-    squared += np.einsum("nd,nd->n", a, a)[:, None]
-    squared += np.einsum("nd,nd->n", b, b)
+    squared += (1 - slack) * np.einsum("nd,nd->n", a, a)[:, None]
+    squared += (1 - slack) * np.einsum("nd,nd->n", b, b)
     return squared
 
 

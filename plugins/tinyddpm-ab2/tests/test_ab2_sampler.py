@@ -10,7 +10,8 @@ from tinyddpm_ab2 import ab2
 from tinyddpm.backend import load_backend
 from tinyddpm.diffusion.denoiser import Denoiser, Prediction
 from tinyddpm.diffusion.process import GaussianProcess
-from tinyddpm.diffusion.schedules import make_betas
+from tinyddpm.diffusion.schedules import make_betas, zero_terminal_snr
+from tinyddpm.errors import ConfigError
 from tinyddpm.samplers import Noise, Pairs, Step, trailing_pairs
 from tinyddpm.testing import check_sampler
 
@@ -86,3 +87,9 @@ def test_asks_the_denoiser_once_per_step() -> None:
     pairs = trailing_pairs(T, 10)
     assert len(list(ab2(PROCESS, counting, X, pairs, no_noise))) == 10
     assert asked == [t for t, _ in pairs]
+
+
+def test_a_chain_that_ends_without_signal_is_refused_in_one_line() -> None:
+    process = GaussianProcess(load_backend("numpy"), zero_terminal_snr(make_betas("linear", 100)))
+    with pytest.raises(ConfigError, match="the schedule ends with no signal: use ddim or ancestral"):
+        next(ab2(process, lambda x_t, t: Prediction(x_t, x_t), X, [(99, -1)], no_noise))
