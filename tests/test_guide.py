@@ -5,13 +5,19 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
 from helpers.guide import GUIDE, ROOT
+from tinyddpm.backend import load_backend
 from tinyddpm.cli import main
+from tinyddpm.distributed.group import Group
+from tinyddpm.model.config import Config, preset, presets
+from tinyddpm.model.model import Model, classes_learned
 from tinyddpm.report.book.guide import TOPICS
+from tinyddpm.training.loop import Outcome
 
 README = ROOT / "README.md"
 PAGES = [README, *(GUIDE / f"{topic}.md" for topic in TOPICS)]
@@ -74,3 +80,32 @@ def test_what_is_shown_of_python_files_is_there() -> None:
     for page in PAGES:
         for name in re.findall(r"python (examples/\w+\.py)", page.read_text(encoding="utf-8")):
             assert (ROOT / name).is_file(), f"{page.name}: {name}"
+
+
+TRAININGS = {
+    " ".join(words): words
+    for page in PAGES
+    for words in commands(page.read_text(encoding="utf-8"))
+    if words[0] == "train" and not {"--resume", "--init-from", "run.toml"} & {*words}
+}
+
+
+@pytest.mark.parametrize("words", TRAININGS.values(), ids=TRAININGS)
+def test_training_commands_describe_a_model(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its transforms, for samples of the preset's shape."""
+    described: list[Config] = []
+
+    def start(config: Config, *_: Any, **__: Any) -> Outcome:
+        described.append(config)
+        return Outcome(Path("run"), 0, True, [])
+
+    numpy = load_backend("numpy")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("tinyddpm.training.run.start", start)
+    monkeypatch.setattr(Group, "load_backend", lambda *_: numpy)
+    main.main([word for word in words if word != "--dry-run"], standalone_mode=False)
+    (config,) = described
+    source = words[words.index("--preset") + 1] if "--preset" in words else config.data.source
+    shape, classes = preset(source).sample_shape if source in presets() else (32, 32, 3), ("ant", "bee")
+    model = Model(config, shape, classes_learned(config, classes), numpy)
+    assert bool(model.transforms) == bool(config.transforms)

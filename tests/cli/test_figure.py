@@ -167,6 +167,15 @@ def test_steps_draws_what_sample_draws(here: Path, digits: str, monkeypatch: pyt
         np.testing.assert_array_equal(np.load(f"{out}/samples.npz")["images"], row)
 
 
+def test_steps_beyond_the_chain_are_the_whole_chain(here: Path, digits: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one row: the chain has 12, which two of the default numbers exceed."""
+    rows: list[list[str]] = []
+    monkeypatch.setattr("tinyddpm.figures.style.draw_tiles", lambda tiles, above, beside, *_: rows.append(beside))
+    draws("steps", digits, "--count", "1")
+    draws("steps", digits, "--count", "1", "--steps", "12,0,2")
+    assert rows == [["5 steps", "10 steps", "all 12"], ["all 12", "2 steps"]]
+
+
 def test_attention_to_words(here: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3)).astype(np.uint8)
     np.savez("c.npz", images=images, captions=np.asarray(["red square", "blue square"] * 10))

@@ -221,7 +221,8 @@ def guidance(
 @run_argument
 @count_option(10, "Number of samples.")
 @option("--steps", "numbers", default="5,10,20,50,0", show_default=True, env=False,
-        help="Numbers of steps, separated by commas; 0 is the whole chain.", group="Samples")  # fmt: skip
+        help="Numbers of steps, separated by commas, at most those of the chain; 0 is the whole chain.",
+        group="Samples")  # fmt: skip
 def steps(out: Path | None, checkpoint: Path, count: int, numbers: str, **given: Any) -> None:
     """Samples from the same noise in fewer and more steps: a row for each number of steps.
 
@@ -232,12 +233,10 @@ def steps(out: Path | None, checkpoint: Path, count: int, numbers: str, **given:
     dx/dt of the probability flow, which deterministic samplers follow: DDIM (arXiv 2010.02502), eq. 14
     """
     path, drawer = destination("steps", out), Drawer(checkpoint, count, **given)
+    T = drawer.model.process.T
     ways = {
-        f"{n} steps" if n else f"all {drawer.model.process.T}": (
-            replace(drawer.sampling, steps=n),
-            drawer.guidance,
-        )
-        for n in _numbers(numbers, int, "--steps")
+        f"{n} steps" if n < T else f"all {T}": (replace(drawer.sampling, steps=n), drawer.guidance)
+        for n in (min(n or T, T) for n in _numbers(numbers, int, "--steps"))
     }
     drawer.draw_rows(ways, path)
     wrote(path)
