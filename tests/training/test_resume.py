@@ -106,9 +106,11 @@ def test_how_often_things_are_done_may_change(run: Path, tmp_path: Path) -> None
     [
         ({"threads": 2}, "from here on 2 threads share a batch, and no longer 1: sums are in another order"),
         ({"learning_rate": 5e-4}, "from here on the learning rate is 0.0005, and no longer 0.001"),
+        ({"backend": "torch"}, "from here on steps are computed by torch in fp32, and no longer by numpy in fp32: "),
     ],
 )
 def test_what_changes_numbers_is_said(run: Path, tmp_path: Path, changes: dict[str, Any], note: str) -> None:
+    pytest.importorskip(changes.get("backend", "numpy"), reason="Torch is not installed")
     said, folder = StringIO(), copied(run, tmp_path / "run")
     resume(folder, Progress(said), steps=7, **changes)
     assert f"note: {note}" in said.getvalue()
@@ -154,6 +156,8 @@ def test_what_is_no_setting_is_refused(run: Path) -> None:
     ("changes", "device", "precision"),
     [
         ({"steps": 9}, "cuda:1", "bf16"),
+        ({"backend": "torch"}, "cuda:1", "bf16"),
+        ({"backend": "torch", "device": "cuda:1"}, "cuda:1", "bf16"),
         ({"device": "cuda:0"}, "cuda:0", "fp32"),
         ({"backend": "numba"}, None, "fp32"),
         ({"backend": "torch", "device": "cuda:0", "precision": "tf32"}, "cuda:0", "tf32"),
@@ -162,7 +166,7 @@ def test_what_is_no_setting_is_refused(run: Path) -> None:
 def test_another_backend_or_device_computes_in_its_own_way(
     changes: dict[str, Any], device: str | None, precision: str
 ) -> None:
-    """What only the one before had is not asked of it."""
+    """What only the one before had is not asked of it; the same one, given again, goes on as it did."""
     before = config().updated({"backend": "torch", "device": "cuda:1", "precision": "bf16"})
     found = with_changes(before, changes, Path("run"))
     assert (found.device, found.precision) == (device, precision)

@@ -203,6 +203,11 @@ def _resume(
 def _consequences(before: Config, config: Config, as_many_ranks: bool) -> list[str]:
     """Return one line for each change of settings that changes the steps to come."""
     was, now, notes = before.training, config.training, []
+    if _computed(config) != _computed(before):
+        notes.append(
+            f"from here on steps are computed by {_computed(config)}, and no longer by {_computed(before)}: results may"
+            " differ by rounding"
+        )
     if now.learning_rate != was.learning_rate:
         notes.append(f"from here on the learning rate is {now.learning_rate:g}, and no longer {was.learning_rate:g}")
     if now.steps != was.steps and config.rate.name != "constant":
@@ -213,6 +218,11 @@ def _consequences(before: Config, config: Config, as_many_ranks: bool) -> list[s
             " so results differ by rounding"
         )
     return notes
+
+
+def _computed(config: Config) -> str:
+    """Return what a run computes its steps by, such as "torch on cuda:1 in bf16"."""
+    return f"{config.backend}{f' on {config.device}' if config.device else ''} in {config.precision}"
 
 
 def warnings_of(config: Config) -> list[str]:
