@@ -116,6 +116,27 @@ def test_what_changes_numbers_is_said(run: Path, tmp_path: Path, changes: dict[s
     assert f"note: {note}" in said.getvalue()
 
 
+def test_threads_for_all_cores_are_counted_and_kept(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed run asks for as many threads as there are cores: where it goes on later, it keeps this number."""
+    monkeypatch.setattr(type(NUMPY), "threads", lambda self, wanted: wanted or 3)
+    said, folder = StringIO(), copied(run, tmp_path / "run")
+    resume(folder, Progress(said), steps=7, threads=0)
+    assert "note: from here on 3 threads share a batch, and no longer 1: " in said.getvalue()
+    assert loaded(folder).config["training"]["threads"] == 3
+
+
+@pytest.mark.parametrize(("changes", "threads"), [({}, 2), ({"threads": 3}, 3)])
+def test_threads_that_are_given_are_those_of_each_rank(
+    run: Path, tmp_path: Path, changes: dict[str, Any], threads: int
+) -> None:
+    """Two ranks of a thread each go on as a process of two threads, unless another number is given."""
+    folder, checkpoint = copied(run, tmp_path / "run"), loaded(run)
+    checkpoint.state["ranks"] = 2
+    save_checkpoint(folder / "checkpoint.h5", checkpoint, layout_of(NUMPY)(checkpoint))
+    resume(folder, Progress(StringIO()), steps=7, **changes)
+    assert loaded(folder).config["training"]["threads"] == threads
+
+
 def test_a_falling_rate_that_is_stretched_is_said(tmp_path: Path) -> None:
     falling = config().updated({"rate": {"name": "linear"}})
     start(falling, NUMPY, tmp_path / "run", Progress(StringIO()))

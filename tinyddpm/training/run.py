@@ -168,8 +168,11 @@ def _resume(
     before = Config.from_dict(checkpoint.config, str(path))
     ranks = checkpoint.state.get("ranks", 1)
     if ranks != group.size:
-        config = _for_ranks(config, ranks, group, progress)
+        given = "threads" in changes or config.training.threads != before.training.threads
+        config = _for_ranks(config, ranks, group, progress, given)
     there = group.load_backend(config.backend, config.device, config.precision, config.graph)
+    if not config.training.threads:
+        config = with_threads(config, there, group)
     callbacks = Callbacks(config.callbacks if group.first else {}, progress.say)
     with late(progress) as watch:
         dataset = dataset or open_data(config, watch, cache)
@@ -186,7 +189,7 @@ def _resume(
         )
     trainer = make_trainer(config, there, dataset, group=group)
     trainer.restore(checkpoint)
-    group.same({"versions": versions(PACKAGES), "data": now})
+    group.same({"versions": versions(PACKAGES), "settings": config.to_dict(), "data": now})
     if group.first:
         (folder / "samples").mkdir(exist_ok=True)
         _write_config(folder, config)
@@ -242,14 +245,17 @@ def warnings_of(config: Config) -> list[str]:
     return notes
 
 
-def _for_ranks(config: Config, before: int, group: Group, progress: Progress) -> Config:
-    """Return the configuration for another number of ranks, with the same number of threads in all where possible."""
+def _for_ranks(config: Config, before: int, group: Group, progress: Progress, given: bool) -> Config:
+    """Return the configuration for another number of ranks, with the same number of threads in all where possible.
+
+    A number of threads that the user has `given` is kept: it is that of each rank.
+    """
     threads = config.training.threads
     progress.say(
         f"note: the steps until now were done by {before} {'rank' if before == 1 else 'ranks'}, and those from here on"
         f" by {group.size}: sums are in another order, so results differ by rounding"
     )
-    shared = max(1, threads * before // group.size)
+    shared = threads if given else max(1, threads * before // group.size)
     return replace(config, training=replace(config.training, threads=shared))
 
 
