@@ -137,12 +137,15 @@ def test_threads_that_are_given_are_those_of_each_rank(
     assert loaded(folder).config["training"]["threads"] == threads
 
 
-def test_a_falling_rate_that_is_stretched_is_said(tmp_path: Path) -> None:
-    falling = config().updated({"rate": {"name": "linear"}})
-    start(falling, NUMPY, tmp_path / "run", Progress(StringIO()))
+@pytest.mark.parametrize(
+    ("rate", "falls"), [("linear", True), ("cosine", True), ("constant", False), ("inverse-sqrt", False)]
+)
+def test_a_falling_rate_that_is_stretched_is_said(tmp_path: Path, rate: str, falls: bool) -> None:
+    """A rate that is a function of the step alone is not stretched."""
+    start(config().updated({"rate": {"name": rate}}), NUMPY, tmp_path / "run", Progress(StringIO()))
     said = StringIO()
     resume(tmp_path / "run", Progress(said), steps=20)
-    assert "note: from here on the learning rate falls to step 20, and no longer to 6\n" in said.getvalue()
+    assert ("note: from here on the learning rate falls to step 20, and no longer to 6\n" in said.getvalue()) == falls
 
 
 @pytest.mark.parametrize(

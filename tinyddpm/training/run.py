@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.data.base import Dataset
 from tinyddpm.data.fingerprint import differences, fingerprint
@@ -40,6 +42,7 @@ from tinyddpm.training.initial import Initial
 from tinyddpm.training.lock import held, in_folder
 from tinyddpm.training.loop import Outcome, Run
 from tinyddpm.training.pictures import is_drawn, last_pictures
+from tinyddpm.training.rates import learning_rates
 from tinyddpm.training.record import PACKAGES, Record
 
 CONFIG = "config.toml"
@@ -213,7 +216,9 @@ def _consequences(before: Config, config: Config, as_many_ranks: bool) -> list[s
         )
     if now.learning_rate != was.learning_rate:
         notes.append(f"from here on the learning rate is {now.learning_rate:g}, and no longer {was.learning_rate:g}")
-    if now.steps != was.steps and config.rate.name != "constant":
+    rates = learning_rates(replace(config, training=replace(now, learning_rate=was.learning_rate)))
+    shared = min(now.steps, was.steps)
+    if not np.array_equal(rates[:shared], learning_rates(before)[:shared]):
         notes.append(f"from here on the learning rate falls to step {now.steps}, and no longer to {was.steps}")
     if now.threads != was.threads and as_many_ranks:
         notes.append(
