@@ -19,7 +19,8 @@ SMALL = [
 ]  # fmt: skip
 
 USUAL, LENIENT = "mpiexec", "mpiexec.gforker"
-"""MPICH's launchers. The first one kills all when one of them dies; the other lets the others speak, as srun does."""
+"""MPICH's launchers. The first one kills all when one of them dies; the other sends the others signals, which they
+ignore here: they end by themselves, as under srun."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")]
 
