@@ -2,7 +2,7 @@
 
 The others must end, say it in no more than one line, and leave a checkpoint that is whole. Resumed by as many ranks,
 the run must end as the straight one does, bit for bit. MPICH's mpiexec ends all at once when a rank dies; its
-mpiexec.gforker lets the others speak.
+mpiexec.gforker interrupts the others, and ends them a second later.
 """
 
 from __future__ import annotations

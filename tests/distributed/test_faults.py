@@ -19,22 +19,23 @@ SMALL = [
 ]  # fmt: skip
 
 USUAL, LENIENT = "mpiexec", "mpiexec.gforker"
-"""MPICH's launchers. The first one kills all when one of them dies; the other lets the others speak, as srun does."""
+"""MPICH's launchers. The first one kills all when one of them dies; the other sends the others signals, which they
+ignore here: they end by themselves, as under srun."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")]
 
 
 class Ended:
-    """A run whose rank `rank` had something befall it when it began step 11."""
+    """A run whose rank `rank` had something befall it when it began step `at`."""
 
     def __init__(
-        self, folder: Path, ranks: int, fault: str, rank: int = 0, *more: object, launcher: str = USUAL
+        self, folder: Path, ranks: int, fault: str, rank: int = 0, *more: object, launcher: str = USUAL, at: int = 11
     ) -> None:
         self.run, self.processes = folder / "run", folder / "processes"
         self.processes.mkdir(exist_ok=True)
         how = more if "--resume" in more else (*SMALL, "--out", self.run, *more)
         self.done: subprocess.CompletedProcess[str] = started(
-            ranks, "helpers.faulty_rank", self.processes, fault, rank, 11, "train", *how, launcher=launcher, timeout=60
+            ranks, "helpers.faulty_rank", self.processes, fault, rank, at, "train", *how, launcher=launcher, timeout=60
         )
         lines = self.done.stderr.splitlines()
         self.errors = [line for line in lines if line.startswith("Error: ")]
@@ -160,6 +161,17 @@ def test_a_signal_saves_once_and_ends_all_and_the_run_goes_on_bit_for_bit(
         resumed = Ended(tmp_path, 2, "none", 0, "--resume", tmp_path / "run")
         assert resumed.done.returncode == 0, resumed.done
     assert weights(tmp_path / "run") == straight
+
+
+def test_a_signal_in_the_last_step_to_one_rank_ends_all_before_the_last_pictures(
+    tmp_path: Path, straight: bytes
+) -> None:
+    ended = Ended(tmp_path, 2, "SIGTERM", 1, at=16)
+    assert ended.is_gone()
+    assert ended.done.returncode == 143
+    assert "stopped at step 16 by SIGTERM; all is saved, go on with: tinyddpm train --resume" in ended.done.stdout
+    assert not ended.errors
+    assert weights(ended.run) == straight
 
 
 def test_a_job_that_is_stopped_as_a_whole_goes_on(tmp_path: Path, straight: bytes) -> None:

@@ -14,6 +14,7 @@ import torch
 from helpers import command_line
 from helpers.command_line import says
 from helpers.diffusers_runs import ALL, CASES, Noise, assert_equal_outputs, compare, drawn, ours
+from helpers.runs import loaded
 from tinyddpm.backend import load_backend
 from tinyddpm.exchange.arrays import write_arrays
 from tinyddpm.exchange.diffusers import CLASSES, LONGEST_JSON, _classes
@@ -174,6 +175,18 @@ def test_an_imported_run_draws_what_the_pipeline_draws(tmp_path: Path, monkeypat
     monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", noise)
     compare(diffusers.DDPMPipeline.from_pretrained(tmp_path / "in"), model, x, num_inference_steps=20)
     says("sample", tmp_path / "run", "--count", "2", "--out", tmp_path / "samples")
+
+
+def test_an_average_as_training_scripts_of_diffusers_save_it(tmp_path: Path) -> None:
+    """Its folder lies beside that of the weights as trained, with settings of the average among the network's."""
+    unet = made(tmp_path / "in", UNETS["all as diffusers has it"])
+    average = diffusers.training_utils.EMAModel(unet.parameters(), model_cls=type(unet), model_config=unet.config)
+    average.shadow_params = [parameter / 2 for parameter in average.shadow_params]
+    average.save_pretrained(tmp_path / "in" / "unet_ema")
+    assert "inv_gamma" in json.loads((tmp_path / "in" / "unet_ema" / "config.json").read_text())
+    says("import", tmp_path / "in" / "unet_ema", "--trained", tmp_path / "in" / "unet", "--out", tmp_path / "run")
+    found = loaded(tmp_path / "run")
+    np.testing.assert_array_equal(found.ema, found.weights / 2)
 
 
 def test_an_average_of_another_model_is_refused(tmp_path: Path) -> None:

@@ -49,6 +49,22 @@ def test_schedules_come_back_by_name(schedule: dict[str, Any], precise: bool) ->
     np.testing.assert_allclose(back.process.betas, model.process.betas, rtol=1e-12 if precise else 1e-6)
 
 
+@pytest.mark.parametrize(
+    ("said", "predict"),
+    [
+        ({}, "eps"),
+        ({"predict_epsilon": True}, "eps"),
+        ({"predict_epsilon": False}, "x_0"),
+        ({"predict_epsilon": False, "prediction_type": "v_prediction"}, "v"),
+    ],
+)
+def test_what_is_predicted_is_read_from_older_files_too(said: dict[str, Any], predict: str) -> None:
+    tables, wrong, _ = read_scheduler(said, learned=False)
+    assert wrong == []
+    assert tables["training"]["predict"] == predict
+    assert tables["weighting"]["name"] == ("simple" if predict == "eps" else "uniform")
+
+
 def test_what_is_missing_or_strange_is_said() -> None:
     """A variance that is not said is the network's, or DDPM's smaller one; another library's sampler is replaced."""
     assert read_scheduler({"num_train_timesteps": "many", "clip_sample": 1}, learned=False) == (

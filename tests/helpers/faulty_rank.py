@@ -2,7 +2,8 @@
 
 python -m helpers.faulty_rank FOLDER FAULT RANK STEP train --data moons …
 
-Each rank writes its process number into FOLDER. The time until a silent rank counts as lost is short.
+Each rank writes its process number into FOLDER. The time until a silent rank counts as lost is short. Where a rank is
+killed, the others ignore the signals that a launcher sends them for it, so that they end by themselves.
 """
 
 from __future__ import annotations
@@ -129,6 +130,9 @@ def run(folder: Path, fault: str, at_rank: int, at_step: int) -> None:
     """Run the command in the remaining arguments, with a fault."""
     rank = launched().rank
     watch.BEAT, watch.SILENCE, watch.PATIENCE = 0.2, SILENCE, SILENCE
+    if fault == "killed":  # mpiexec.gforker sends the others the first signal at once, and the second after a second
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGQUIT, signal.SIG_IGN)
     if fault == "no mpi4py":
         ranks.START = 2.0
     (folder / f"process-{rank}").write_text(str(os.getpid()))

@@ -38,7 +38,11 @@ def test_presets_survive_toml(name: str) -> None:
     rate=st.floats(0, 1, allow_subnormal=False),
     source=NAMES,
     size=st.none() | NAMES,
-    option=INTEGERS | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | NAMES | st.lists(INTEGERS),
+    option=st.recursive(
+        INTEGERS | st.booleans() | st.floats(allow_nan=False) | NAMES,
+        lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner),
+        max_leaves=4,
+    ),
 )
 def test_any_values_survive_toml(steps: int, rate: float, source: str, size: str | None, option: object) -> None:
     """Over values of every type that TOML has, quotes, control characters and other scripts in texts included."""

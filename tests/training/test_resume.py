@@ -106,20 +106,46 @@ def test_how_often_things_are_done_may_change(run: Path, tmp_path: Path) -> None
     [
         ({"threads": 2}, "from here on 2 threads share a batch, and no longer 1: sums are in another order"),
         ({"learning_rate": 5e-4}, "from here on the learning rate is 0.0005, and no longer 0.001"),
+        ({"backend": "torch"}, "from here on steps are computed by torch in fp32, and no longer by numpy in fp32: "),
     ],
 )
 def test_what_changes_numbers_is_said(run: Path, tmp_path: Path, changes: dict[str, Any], note: str) -> None:
+    pytest.importorskip(changes.get("backend", "numpy"), reason="Torch is not installed")
     said, folder = StringIO(), copied(run, tmp_path / "run")
     resume(folder, Progress(said), steps=7, **changes)
     assert f"note: {note}" in said.getvalue()
 
 
-def test_a_falling_rate_that_is_stretched_is_said(tmp_path: Path) -> None:
-    falling = config().updated({"rate": {"name": "linear"}})
-    start(falling, NUMPY, tmp_path / "run", Progress(StringIO()))
+def test_threads_for_all_cores_are_counted_and_kept(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed run asks for as many threads as there are cores: where it goes on later, it keeps this number."""
+    monkeypatch.setattr(type(NUMPY), "threads", lambda self, wanted: wanted or 3)
+    said, folder = StringIO(), copied(run, tmp_path / "run")
+    resume(folder, Progress(said), steps=7, threads=0)
+    assert "note: from here on 3 threads share a batch, and no longer 1: " in said.getvalue()
+    assert loaded(folder).config["training"]["threads"] == 3
+
+
+@pytest.mark.parametrize(("changes", "threads"), [({}, 2), ({"threads": 3}, 3)])
+def test_threads_that_are_given_are_those_of_each_rank(
+    run: Path, tmp_path: Path, changes: dict[str, Any], threads: int
+) -> None:
+    """Two ranks of a thread each go on as a process of two threads, unless another number is given."""
+    folder, checkpoint = copied(run, tmp_path / "run"), loaded(run)
+    checkpoint.state["ranks"] = 2
+    save_checkpoint(folder / "checkpoint.h5", checkpoint, layout_of(NUMPY)(checkpoint))
+    resume(folder, Progress(StringIO()), steps=7, **changes)
+    assert loaded(folder).config["training"]["threads"] == threads
+
+
+@pytest.mark.parametrize(
+    ("rate", "falls"), [("linear", True), ("cosine", True), ("constant", False), ("inverse-sqrt", False)]
+)
+def test_a_falling_rate_that_is_stretched_is_said(tmp_path: Path, rate: str, falls: bool) -> None:
+    """A rate that is a function of the step alone is not stretched."""
+    start(config().updated({"rate": {"name": rate}}), NUMPY, tmp_path / "run", Progress(StringIO()))
     said = StringIO()
     resume(tmp_path / "run", Progress(said), steps=20)
-    assert "note: from here on the learning rate falls to step 20, and no longer to 6\n" in said.getvalue()
+    assert ("note: from here on the learning rate falls to step 20, and no longer to 6\n" in said.getvalue()) == falls
 
 
 @pytest.mark.parametrize(
@@ -154,6 +180,8 @@ def test_what_is_no_setting_is_refused(run: Path) -> None:
     ("changes", "device", "precision"),
     [
         ({"steps": 9}, "cuda:1", "bf16"),
+        ({"backend": "torch"}, "cuda:1", "bf16"),
+        ({"backend": "torch", "device": "cuda:1"}, "cuda:1", "bf16"),
         ({"device": "cuda:0"}, "cuda:0", "fp32"),
         ({"backend": "numba"}, None, "fp32"),
         ({"backend": "torch", "device": "cuda:0", "precision": "tf32"}, "cuda:0", "tf32"),
@@ -162,7 +190,7 @@ def test_what_is_no_setting_is_refused(run: Path) -> None:
 def test_another_backend_or_device_computes_in_its_own_way(
     changes: dict[str, Any], device: str | None, precision: str
 ) -> None:
-    """What only the one before had is not asked of it."""
+    """What only the one before had is not asked of it; the same one, given again, goes on as it did."""
     before = config().updated({"backend": "torch", "device": "cuda:1", "precision": "bf16"})
     found = with_changes(before, changes, Path("run"))
     assert (found.device, found.precision) == (device, precision)

@@ -65,6 +65,7 @@ READ: dict[str, tuple[Any, tuple[type, ...]]] = {
     "trained_betas": (None, (list, type(None))),
     "variance_type": (None, (str, type(None))),
     "prediction_type": ("epsilon", (str,)),
+    "predict_epsilon": (True, (bool,)),
     "clip_sample": (True, (bool,)),
     "clip_sample_range": (1.0, (int, float)),
     "thresholding": (False, (bool,)),
@@ -73,7 +74,10 @@ READ: dict[str, tuple[Any, tuple[type, ...]]] = {
     "timestep_spacing": ("leading", (str,)),
     "rescale_betas_zero_snr": (False, (bool,)),
 }
-"""The settings that are read from a configuration: default and accepted types of each."""
+"""The settings that are read from a configuration: default and accepted types of each.
+
+Until diffusers 0.8 `predict_epsilon` said what is `prediction_type` now.
+"""
 
 SMALL_TOO = "fixed_small_log"
 """Another name of the small variance in diffusers."""
@@ -94,6 +98,8 @@ def read_scheduler(config: Mapping[str, Any], learned: bool | None) -> tuple[dic
     wrong = [f"{name} is {found[name]!r}" for name, (_, types) in READ.items() if type(found[name]) not in types]
     if wrong:
         return {}, wrong, []
+    if not found["predict_epsilon"] and "prediction_type" not in config:
+        found["prediction_type"] = "sample"
     kind, spacing = config.get("_class_name", "DDPMScheduler"), found["timestep_spacing"]
     if found["variance_type"] is None:
         found["variance_type"] = "learned_range" if learned else "fixed_small"

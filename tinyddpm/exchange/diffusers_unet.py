@@ -181,6 +181,11 @@ ALIKE: dict[str, tuple[Any, ...]] = {
 }
 """Settings that our U-Net has fixed: values with the same meaning, of which the first is the default."""
 
+OF_AVERAGES = {
+    "decay", "min_decay", "optimization_step", "update_after_step", "use_ema_warmup", "inv_gamma", "power",
+}  # fmt: skip
+"""Settings that EMAModel of diffusers adds to those of the network whose weights it has averaged."""
+
 
 def read_unet(config: Mapping[str, Any]) -> tuple[Unet | None, list[str]]:
     """Convert a UNet2DModel's configuration to options of our U-Net.
@@ -195,7 +200,8 @@ def read_unet(config: Mapping[str, Any]) -> tuple[Unet | None, list[str]]:
     fixed = {name: config.get(name, alike[0]) for name, alike in ALIKE.items()}
     wrong = [f"{name} is {fixed[name]!r}" for name, alike in ALIKE.items() if fixed[name] not in alike]
     wrong += [f"{name} is {found[name]!r}" for name, (_, is_valid) in READ.items() if not is_valid(found[name])]
-    wrong += [name for name in config if name not in READ and name not in ALIKE and not name.startswith("_")]
+    known = {*READ, *ALIKE, *OF_AVERAGES}
+    wrong += [name for name in config if name not in known and not name.startswith("_")]
     if wrong:
         return None, wrong
 

@@ -310,7 +310,13 @@ def _types(table: type) -> dict[str, Any]:
 
 
 def _toml(value: Any) -> str:
-    """Return a value as TOML: JSON with DEL escaped is valid TOML for these types, as texts have no surrogates."""
+    """Return a value as TOML. For texts, which have no surrogates, that is JSON with DEL escaped."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_toml(key)} = {_toml(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, float):  # infinity is a word of its own in each of the two
+        return repr(value)
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

@@ -48,8 +48,8 @@ def edited(path: Path, before: Config, say: Callable[[str], None]) -> Config:
 def with_changes(before: Config, changes: Mapping[str, Any], folder: Path) -> Config:
     """Return a run's configuration with some settings changed.
 
-    A change of backend or device resets the precision to fp32, and a change of backend also resets the device, unless
-    `changes` gives them.
+    A change to another backend or device resets the precision to fp32, and one to another backend also resets the
+    device, unless `changes` gives them.
 
     Args:
         before: the run's configuration.
@@ -59,8 +59,10 @@ def with_changes(before: Config, changes: Mapping[str, Any], folder: Path) -> Co
     Raises:
         ConfigError: a setting is unknown, wrong, or not in `MAY_CHANGE`.
     """
-    if changes.keys() & {"backend", "device"}:
-        before = replace(before, precision="fp32", device=None if "backend" in changes else before.device)
+    if changes.get("backend", before.backend) != before.backend:
+        before = replace(before, precision="fp32", device=None)
+    elif changes.get("device", before.device) != before.device:
+        before = replace(before, precision="fp32")
     tables = tables_of(changes)
     data = tables.pop("data", {})
     config = before.updated({**tables, "data": {**before.to_dict()["data"], **data}}, "options")

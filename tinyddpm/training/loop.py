@@ -112,7 +112,7 @@ class Run:
                 self._save_in_spite_of(OutOfMemoryError(f"memory does not suffice: {error}"))
             self.progress.close()
             complete = trainer.step == training.steps
-            asked = None if self.interrupt.signal else self.group.broadcast(self.callbacks.stopped_by)
+            asked = None if self.interrupt.agree(self.group) else self.group.broadcast(self.callbacks.stopped_by)
             pictures = self._draw_last() if complete or asked else []
             self.progress.say(f"time spent: {self.spent}")
             tell("ended", step=trainer.step, complete=complete)

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tinyddpm.backend import Backend, load_backend
 from tinyddpm.data.base import Dataset
 from tinyddpm.data.fingerprint import differences, fingerprint
@@ -40,6 +42,7 @@ from tinyddpm.training.initial import Initial
 from tinyddpm.training.lock import held, in_folder
 from tinyddpm.training.loop import Outcome, Run
 from tinyddpm.training.pictures import is_drawn, last_pictures
+from tinyddpm.training.rates import learning_rates
 from tinyddpm.training.record import PACKAGES, Record
 
 CONFIG = "config.toml"
@@ -168,8 +171,11 @@ def _resume(
     before = Config.from_dict(checkpoint.config, str(path))
     ranks = checkpoint.state.get("ranks", 1)
     if ranks != group.size:
-        config = _for_ranks(config, ranks, group, progress)
+        given = "threads" in changes or config.training.threads != before.training.threads
+        config = _for_ranks(config, ranks, group, progress, given)
     there = group.load_backend(config.backend, config.device, config.precision, config.graph)
+    if not config.training.threads:
+        config = with_threads(config, there, group)
     callbacks = Callbacks(config.callbacks if group.first else {}, progress.say)
     with late(progress) as watch:
         dataset = dataset or open_data(config, watch, cache)
@@ -186,7 +192,7 @@ def _resume(
         )
     trainer = make_trainer(config, there, dataset, group=group)
     trainer.restore(checkpoint)
-    group.same({"versions": versions(PACKAGES), "data": now})
+    group.same({"versions": versions(PACKAGES), "settings": config.to_dict(), "data": now})
     if group.first:
         (folder / "samples").mkdir(exist_ok=True)
         _write_config(folder, config)
@@ -203,9 +209,16 @@ def _resume(
 def _consequences(before: Config, config: Config, as_many_ranks: bool) -> list[str]:
     """Return one line for each change of settings that changes the steps to come."""
     was, now, notes = before.training, config.training, []
+    if _computed(config) != _computed(before):
+        notes.append(
+            f"from here on steps are computed by {_computed(config)}, and no longer by {_computed(before)}: results may"
+            " differ by rounding"
+        )
     if now.learning_rate != was.learning_rate:
         notes.append(f"from here on the learning rate is {now.learning_rate:g}, and no longer {was.learning_rate:g}")
-    if now.steps != was.steps and config.rate.name != "constant":
+    rates = learning_rates(replace(config, training=replace(now, learning_rate=was.learning_rate)))
+    shared = min(now.steps, was.steps)
+    if not np.array_equal(rates[:shared], learning_rates(before)[:shared]):
         notes.append(f"from here on the learning rate falls to step {now.steps}, and no longer to {was.steps}")
     if now.threads != was.threads and as_many_ranks:
         notes.append(
@@ -213,6 +226,11 @@ def _consequences(before: Config, config: Config, as_many_ranks: bool) -> list[s
             " so results differ by rounding"
         )
     return notes
+
+
+def _computed(config: Config) -> str:
+    """Return what a run computes its steps by, such as "torch on cuda:1 in bf16"."""
+    return f"{config.backend}{f' on {config.device}' if config.device else ''} in {config.precision}"
 
 
 def warnings_of(config: Config) -> list[str]:
@@ -232,14 +250,17 @@ def warnings_of(config: Config) -> list[str]:
     return notes
 
 
-def _for_ranks(config: Config, before: int, group: Group, progress: Progress) -> Config:
-    """Return the configuration for another number of ranks, with the same number of threads in all where possible."""
+def _for_ranks(config: Config, before: int, group: Group, progress: Progress, given: bool) -> Config:
+    """Return the configuration for another number of ranks, with the same number of threads in all where possible.
+
+    A number of threads that the user has `given` is kept: it is that of each rank.
+    """
     threads = config.training.threads
     progress.say(
         f"note: the steps until now were done by {before} {'rank' if before == 1 else 'ranks'}, and those from here on"
         f" by {group.size}: sums are in another order, so results differ by rounding"
     )
-    shared = max(1, threads * before // group.size)
+    shared = threads if given else max(1, threads * before // group.size)
     return replace(config, training=replace(config.training, threads=shared))
 
 
