@@ -153,7 +153,7 @@ def test_predictions_that_cannot_be_are_refused() -> None:
     loud = GaussianProcess(NUMPY, np.full(100, 0.9))  # 1 / √alpha_bar is too large for float32 from 10⁻⁷⁸ on
     with (
         np.errstate(all="raise"),
-        pytest.raises(ConfigError, match="'eps' says nothing of x_0 at t = 77, where .* 1e-78"),
+        pytest.raises(ConfigError, match=r"'eps' says nothing of x_0 at t = 77, where .* 1e-78"),
     ):
         make_parametrisation(loud, "eps")
     make_parametrisation(loud, "v")
