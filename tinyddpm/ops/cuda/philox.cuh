@@ -43,13 +43,11 @@ struct Stream {
     __device__ SampleStream of(size_t n) const { return {(unsigned)samples[n], (unsigned)*step, word, k0, k1}; }
 };
 
-// A dropout mask: it keeps elements whose word is at least `least`, with probability `kept`; all if it is not on().
+// A dropout mask: it keeps elements whose word is at least `least`, with probability `kept`.
 struct Mask {
     Stream stream;
     long long least;
     float kept;
-
-    __device__ bool on() const { return stream.samples; }
 
     // Multiplies elements i, ..., i + width - 1 of a sample by 0 or `by`; width is 1 or 4, and i a multiple of it.
     template <int width>
