@@ -161,9 +161,9 @@ def opened(
     except DataError as error:
         if split or data:
             raise
-        say(f"note: {error}; the samples that the run held out are used instead", err=True)
         wanted = "held-out"
         dataset = open_dataset(source, image_size=size, data_dir=places, options=options, watch=watch, cache=cache)
+        say(f"note: {error}; the samples that the run held out are used instead", err=True)
     if wanted == "held-out":
         if data:
             raise DataError(f"the run held out nothing of {data}: give --split train for all of it")
