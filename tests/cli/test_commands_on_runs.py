@@ -187,6 +187,8 @@ def test_info_of_a_run(trained: Path) -> None:
     }
     text = run("info", str(trained)).stdout
     assert "sample_shape  8x8x1" in text
+    assert ", objective simple (tinyddpm " in text
+    assert ", weighting simple (tinyddpm " in text
     assert "[training]" in text
 
 
