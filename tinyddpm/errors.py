@@ -59,7 +59,7 @@ class TrainingError(TinyDDPMError):
 
 
 class DrawingError(TinyDDPMError):
-    """Samples cannot be drawn with these weights."""
+    """Samples cannot be drawn, or measured, with these weights."""
 
 
 class RankError(TinyDDPMError):

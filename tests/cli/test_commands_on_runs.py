@@ -163,6 +163,7 @@ def test_nothing_is_overwritten(trained: Path, here: Path) -> None:
     assert "out is not empty" in fails("sample", str(trained), "--out", "out", "--count", "1")
     assert "is not empty" in fails("train", *SMALL, "--out", "out")
     assert "is not empty" in fails("train", *SMALL, "--out", str(trained))
+    assert fails("export", str(trained), "out") == "Error: out is not empty: choose another folder"
     assert Path("out/mine.txt").read_text() == "precious"
     assert (trained / "checkpoint.h5").read_bytes() == before
     run("sample", str(trained), "--count", "1", "--steps", "2")
@@ -187,6 +188,8 @@ def test_info_of_a_run(trained: Path) -> None:
     }
     text = run("info", str(trained)).stdout
     assert "sample_shape  8x8x1" in text
+    assert ", objective simple (tinyddpm " in text
+    assert ", weighting simple (tinyddpm " in text
     assert "[training]" in text
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from helpers import command_line
-from helpers.command_line import NARROW, SIX_STEPS, run, says, trained
+from helpers.command_line import NARROW, ONE_LEVEL, SIX_STEPS, TWO_STEPS, run, says, trained
 from tinyddpm.backend import load_backend
 from tinyddpm.cli import main
 from tinyddpm.data import open_dataset
@@ -62,11 +62,21 @@ def test_without_matplotlib_the_report_is_written(digits: str, tmp_path: Path, m
     assert " ".join(row).endswith("by the probability flow in 2 steps, without L_0")
 
 
+def test_of_data_that_are_gone_nothing_is_used_instead(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=np.zeros((20, 8, 8), np.uint8))
+    model = trained(tmp_path / "run", "--data", tmp_path / "a.npz", *TWO_STEPS, *ONE_LEVEL, "--schedule", "cosine")
+    assert " has no split 'test'" in run("nll", model, "--count", "2", "--times", "2").stderr
+    (tmp_path / "a.npz").unlink()
+    result = run("nll", model)
+    assert result.exit_code == 1
+    assert "note: " not in result.stderr
+
+
 def test_a_table_for_a_newcomer(digits: str) -> None:
     """Digits have no test split, so what the run held out is taken, with a note."""
     result = run("nll", digits, "--count", "6")
     assert result.exit_code == 0, result.output
-    assert "note: digits has no split 'test'" in result.stderr
+    assert "note: digits has no split 'test', only 'train'; the samples that the run held out" in result.stderr
     first, unit, _, *rows = result.stdout.splitlines()
     assert first.startswith("6 samples of ")
     assert first.endswith("(held-out)")
@@ -158,7 +168,7 @@ def test_errors_are_one_line(digits: str, points: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "is not empty" in fails(digits, "--out", str(tmp_path))
     assert "no split 'test'" in fails(digits, "--split", "test")
-    assert "no split 'composed': use 'train'" in fails(digits, "--split", "composed")
+    assert "no split 'composed', only 'train'" in fails(digits, "--split", "composed")
     assert "the model's are 8x8x1" in fails(digits, "--data", "moons", "--split", "train")
     assert "held out nothing of moons" in fails(points, "--data", "moons", "--split", "held-out")
     assert "give an even number from 2 to 19" in fails(digits, "--times", "5")

@@ -72,9 +72,11 @@ def test_several_runs_share_charts_and_are_told_apart(here: Path) -> None:
 def test_what_is_wrong_is_one_line(here: Path) -> None:
     log(Path("a"), 1, 10)
     Path("empty").mkdir()
+    Path("file").touch()
     (Path("empty") / "metrics.jsonl").write_text('{"step": 1, "lo')
     for arguments, line in {
         ("nowhere",): "Error: nowhere is no run folder: it has no metrics.jsonl",
+        ("file",): "Error: file is no run folder: it has no metrics.jsonl",
         ("a", "--metrics", "los"): "Error: unknown metric 'los': did you mean 'loss'?",
         ("empty",): "Error: none of these metrics is logged yet",
         ("a", "--follow"): "Error: --follow draws on a terminal, but standard output is not one: leave it out",

@@ -260,7 +260,7 @@ def test_pillow_without_raqm_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_what_there_is_not_is_refused() -> None:
-    with pytest.raises(DataError, match="emoji has no split 'test': use 'train' or 'composed'"):
+    with pytest.raises(DataError, match="emoji has no split 'test', only 'train' and 'composed'"):
         open_dataset("emoji", split="test")
     with pytest.raises(DataError, match=r"the split 'composed' of groups \['Flags'\] is empty: add 'People & Body'"):
         open_dataset("emoji", split="composed", options={"groups": ["Flags"]})

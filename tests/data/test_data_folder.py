@@ -80,7 +80,7 @@ def test_splits_have_many_names(tmp_path: Path, train: str, test: str, beside: l
         (["train", "plane"], r"holds splits \(train\) beside other folders of images \(plane\): move the others out"),
         (["train", "test", "masks/a"], r"holds splits \(test, train\) beside other folders of images \(masks\)"),
         (["train", "Training"], r"holds the split 'train' as Training, train: keep one"),
-        (["val", "test"], r"has no split 'train': use 'test' or 'validation'"),
+        (["val", "test"], r"has no split 'train', only 'test' and 'validation'"),
     ],
 )
 def test_splits_among_other_folders_are_refused(tmp_path: Path, folders: list[str], line: str) -> None:
@@ -93,7 +93,7 @@ def test_splits_among_other_folders_are_refused(tmp_path: Path, folders: list[st
 def test_every_split_that_is_named_can_be_read(tmp_path: Path) -> None:
     for name in ("train", "val"):
         save(tmp_path / name / "1.png", np.full((4, 4), 50 * len(name), np.uint8))
-    with pytest.raises(DataError, match="has no split 'test': use 'train' or 'validation'"):
+    with pytest.raises(DataError, match="has no split 'test', only 'train' and 'validation'"):
         open_dataset(str(tmp_path), split="test")
     assert everything(tmp_path, split="validation").flat[0] == 150
 
@@ -153,7 +153,7 @@ def test_classes_that_look_alike_are_refused(tmp_path: Path, one: str, two: str)
 
 def test_a_missing_split_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "1.png", np.zeros((4, 4), np.uint8))
-    with pytest.raises(DataError, match="has no split 'test': use 'train'"):
+    with pytest.raises(DataError, match="has no split 'test', only 'train'"):
         open_dataset(str(tmp_path), split="test")
 
 

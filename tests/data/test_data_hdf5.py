@@ -274,7 +274,7 @@ def test_splits_by_the_names_that_keras_and_medmnist_give(tmp_path: Path, keys: 
         np.testing.assert_array_equal(dataset.read(np.arange(len(part)))[..., 0], part)
         assert dataset.labels is not None
         assert (dataset.labels.tolist(), dataset.classes) == (numbers, ("2", "7", "9"))
-    with pytest.raises(DataError, match=r"has no split 'validation': use '(train|test)' or '"):
+    with pytest.raises(DataError, match=r"has no split 'validation', only '(train|test)' and '"):
         open_dataset(str(tmp_path / "x.h5"), split="validation")
 
 

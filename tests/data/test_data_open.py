@@ -54,7 +54,7 @@ def test_what_is_not_understood_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((2, 2, 2), np.uint8))
     for split in ("test", "dev"):
-        with pytest.raises(DataError, match=rf"x\.npy has no split '{split}': use 'train'"):
+        with pytest.raises(DataError, match=rf"x\.npy has no split '{split}', only 'train'"):
             open_dataset(str(tmp_path / "x.npy"), split=split)
 
 
@@ -162,7 +162,7 @@ def test_fashion_mini() -> None:
 
 @pytest.mark.parametrize("name", ["digits", "fashion-mini"])
 def test_shipped_sets_have_no_test_split(name: str) -> None:
-    with pytest.raises(DataError, match=f"{name} has no split 'test': use 'train'"):
+    with pytest.raises(DataError, match=f"{name} has no split 'test', only 'train'"):
         open_dataset(name, split="test")
 
 

@@ -101,7 +101,7 @@ def test_splits_by_their_usual_names(tmp_path: Path, files: tuple[str, str]) -> 
         np.testing.assert_array_equal(dataset.read(np.arange(len(part))), part)
         assert dataset.labels is not None
         assert (dataset.labels.tolist(), dataset.classes) == (numbers, ("2", "4", "7", "9"))
-    refused(tmp_path, "has no split 'validation': use ", split="validation")
+    refused(tmp_path, "has no split 'validation', only ", split="validation")
     write(tmp_path / files[1], PICTURES[6:], label=[-1, -1, -1])
     assert open_dataset(str(tmp_path)).classes == ("2", "7", "9")
 

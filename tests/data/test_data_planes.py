@@ -60,7 +60,7 @@ def test_points_are_always_the_same_and_splits_independent(name: str) -> None:
 
 @pytest.mark.parametrize("name", DIMENSIONS)
 def test_an_unknown_split_is_refused(name: str) -> None:
-    with pytest.raises(DataError, match=f"{name} has no split 'dev': use 'train' or 'test'"):
+    with pytest.raises(DataError, match=f"{name} has no split 'dev', only 'train' and 'test'"):
         open_dataset(name, split="dev")
 
 

@@ -44,10 +44,12 @@ def info(what: str, as_json: bool, hashed: bool) -> None:
     if as_json:
         say(json.dumps(found))
         return
+    from tinyddpm.model.checkpoint import in_words
+
     config = Config.from_dict(found.pop("config"))
     for key, value in found.items():
         if key == "plugins":
-            value = ", ".join(f"{p['name']} ({p['distribution']} {p['version']})" for p in value)
+            value = ", ".join(in_words(value))
         elif isinstance(value, dict):
             value = ", ".join(f"{name} {text}" for name, text in value.items())
         elif isinstance(value, list):

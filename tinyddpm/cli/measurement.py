@@ -18,7 +18,7 @@ from tinyddpm.diffusion.bound import Bound, Estimate, Floats, Times, estimate, t
 from tinyddpm.diffusion.flow import BIN, bits_per_dimension, flow_log_density
 from tinyddpm.diffusion.process import Variance
 from tinyddpm.distributed.group import ALONE, Group
-from tinyddpm.errors import DataError, said_before
+from tinyddpm.errors import DataError, DrawingError, said_before
 from tinyddpm.model.denoiser import NetworkDenoiser, NetworkFlow
 from tinyddpm.model.model import Model
 from tinyddpm.ops import load_operations
@@ -55,7 +55,7 @@ class Measurement:
         group: Group = ALONE,
     ) -> None:
         self.model, self.weights, self.dataset, self.draws = model, weights, dataset, draws
-        self.random = model.backend.random(seed)
+        self.numbers, self.random = numbers, model.backend.random(seed)
         model.columns(Subset(dataset, numbers))  # all at once, so that notes on its columns are printed once
         self.group = group
         batches = [numbers[i : i + batch_size] for i in range(0, len(numbers), batch_size)]
@@ -83,14 +83,27 @@ class Measurement:
                     )
                 )
         self.progress.close()
-        return together(self._in_order(bounds))
+        bound = together(self._in_order(bounds))
+        self._check_finite(bound.terms, bound.mse_x_0, bound.mse_eps)
+        return bound
 
     def flow(self, times: Sequence[int]) -> Estimate:
         """Return the bits per dimension by the probability flow, solved along these times."""
         watch = self._watch(len(times), "the flow")
         rows = [[self._flow(batch, draw, times, watch) for draw in range(self.draws)] for batch in self.batches]
         self.progress.close()
-        return estimate(np.concatenate([np.stack(draws, axis=1) for draws in self._in_order(rows)]))
+        values = np.concatenate([np.stack(draws, axis=1) for draws in self._in_order(rows)])
+        self._check_finite(values)
+        return estimate(values)
+
+    def _check_finite(self, *measured: Floats) -> None:
+        """Raise a DrawingError if not all that was measured, (n, …) each, is finite: no JSON could hold it."""
+        finite = np.all([np.isfinite(values.reshape(len(values), -1)).all(axis=1) for values in measured], axis=0)
+        if not finite.all():
+            raise DrawingError(
+                f"the predictions for sample {self.numbers[np.argmin(finite)]} are not finite: the weights are too"
+                " large to measure the model; take an earlier checkpoint, or train anew with a lower --learning-rate"
+            )
 
     def _in_order(self, own: list[T]) -> list[T]:
         """Return the results of all batches in order; of `size` ranks, rank r has computed batches r, r + size, …"""
@@ -161,9 +174,9 @@ def opened(
     except DataError as error:
         if split or data:
             raise
-        say(f"note: {error}; the samples that the run held out are used instead", err=True)
         wanted = "held-out"
         dataset = open_dataset(source, image_size=size, data_dir=places, options=options, watch=watch, cache=cache)
+        say(f"note: {error}; the samples that the run held out are used instead", err=True)
     if wanted == "held-out":
         if data:
             raise DataError(f"the run held out nothing of {data}: give --split train for all of it")

@@ -233,4 +233,4 @@ def refuse_full(folder: Path) -> None:
     """
     check_folder(folder)
     if folder.is_dir() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} is not empty: choose another folder with --out")
+        raise ConfigError(f"{folder} is not empty: choose another folder")

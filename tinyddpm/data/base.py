@@ -346,7 +346,7 @@ def check_memory(size: int, name: str, advice: str = PACK) -> None:
 def require_split(split: str, splits: tuple[str, ...], name: str) -> None:
     """Raise a DataError if `split` is not among the splits of the data set called `name`."""
     if split not in splits:
-        raise DataError(f"{name} has no split {split!r}: use {' or '.join(map(repr, splits))}")
+        raise DataError(f"{name} has no split {split!r}, only {' and '.join(map(repr, splits))}")
 
 
 def describe(

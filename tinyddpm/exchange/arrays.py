@@ -88,8 +88,9 @@ def check_fit(path: Path, found: Shapes, wanted: Shapes, advice: str = ANOTHER) 
     """
     wrong = misfits(found, wanted)
     if wrong:
+        every = len(found.keys() | wanted.keys())
         raise CheckpointError(
-            f"{path} does not fit, {len(wrong)} of {len(wanted)} arrays differ: {listed(wrong, MOST_TOLD)}: {advice}"
+            f"{path} does not fit, {len(wrong)} of {every} arrays differ: {listed(wrong, MOST_TOLD)}: {advice}"
         )
 
 

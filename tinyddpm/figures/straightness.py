@@ -25,6 +25,7 @@ from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.figures.charts import Chart, Line
 from tinyddpm.figures.line_law import Floats
 from tinyddpm.model.model import Model
+from tinyddpm.model.sampling import check_finite
 from tinyddpm.model.tables import GuidanceConfig, SamplingConfig
 from tinyddpm.samplers import Step, level
 
@@ -62,6 +63,9 @@ def bends(process: GaussianProcess, x: Array, steps: Iterable[Step]) -> Bends:
         process: the Gaussian process.
         x: (N, ...), the starts of the paths, at time T − 1.
         steps: steps of a deterministic sampler from x to the data.
+
+    Raises:
+        DrawingError: the end of a path is not finite.
     """
 
     def host(array: Array) -> Floats:
@@ -75,6 +79,7 @@ def bends(process: GaussianProcess, x: Array, steps: Iterable[Step]) -> Bends:
         tau.append(at.tau)
         slopes.append((z - host(step.x_0)) / at.tau)  # z = x_0 + τ (eps − x_0)
         x = step.x
+    check_finite(host(x))
     line = (start / (first.alpha + first.sigma) - host(x)) / first.tau
     off = [np.mean((line - slope) ** 2, axis=1) for slope in slopes]
     return Bends(np.asarray(tau), np.stack(off), np.mean(line**2, axis=1))

@@ -206,6 +206,14 @@ def plugin_notes(header: CheckpointHeader) -> list[str]:
     return notes
 
 
+def in_words(plugins: Iterable[Mapping[str, str]]) -> list[str]:
+    """Return the kind, the name and the source of each of a header's plugins, such as "sampler ddim (tinyddpm 1.0)"."""
+    return [
+        f"{plugin['group'].removesuffix('s')} {plugin['name']} ({plugin['distribution']} {plugin['version']})"
+        for plugin in plugins
+    ]
+
+
 def split(vectors: Mapping[str, Vector | None], layout: Layout) -> dict[str, Vector]:
     """Return views of flat vectors, one for each kind and parameter, by the name `<kind>/<path>`."""
     return {

@@ -71,7 +71,7 @@ def read_metrics(path: Path) -> Logged:
     try:
         check_file(path)
         text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(f"{path.parent} is no run folder: it has no {path.name}") from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error

@@ -10,6 +10,7 @@ from typing import Any
 from tinyddpm.figures.charts import Chart, Line
 from tinyddpm.figures.markup import Children, Element, node
 from tinyddpm.figures.svg import number
+from tinyddpm.model.checkpoint import in_words
 from tinyddpm.progress import duration
 from tinyddpm.report.folder import Evaluation, Picture, Run, spread
 from tinyddpm.report.metrics import KNOWN, charts, last, lowest, unread
@@ -393,11 +394,7 @@ def _parts_of(run: Run) -> Children:
         several = node("h4", {}, f"Part {index}") if len(run.parts) > 1 else None
         content += [several, facts({name: words for name, words in shown.items() if words})]
     if run.header and run.header.plugins:
-        used = [
-            f"{plugin['group'].removesuffix('s')} {plugin['name']} ({plugin['distribution']} {plugin['version']})"
-            for plugin in run.header.plugins
-        ]
-        content.append(facts({"parts in use": ", ".join(used)}))
+        content.append(facts({"parts in use": ", ".join(in_words(run.header.plugins))}))
     return content or None
 
 
