@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from helpers.image_files import colours, everything, save
@@ -47,6 +50,40 @@ def test_grey_of_one_and_of_sixteen_bits(tmp_path: Path) -> None:
     assert images.shape == (2, 5, 5, 1)
     np.testing.assert_array_equal(images[0, :, :, 0], 255 * np.eye(5))
     assert images[1, 3, :, 0].tolist() == [0, 0, 1, 254, 255]
+
+
+TURNS: list[Callable[[NDArray[Any]], NDArray[Any]]] = [
+    lambda image: image,
+    lambda image: image[:, ::-1],
+    lambda image: image[::-1, ::-1],
+    lambda image: image[::-1],
+    lambda image: image.transpose(1, 0, 2),
+    lambda image: np.rot90(image, -1),
+    lambda image: image[::-1, ::-1].transpose(1, 0, 2),
+    lambda image: np.rot90(image),
+]
+"""What the orientations 1 to 8 ask of a stored image."""
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("kind", ["grey", "grey of 16 bits", "colours", "RGBA"])
+def test_every_orientation_of_every_depth(tmp_path: Path, rng: np.random.Generator, kind: str, suffix: str) -> None:
+    """Given a path, Pillow would map uncompressed TIFF into memory, and scramble what is turned by a quarter."""
+    grey = np.concatenate([np.arange(29), [255]]).astype(np.uint8).reshape(6, 5, 1)
+    stored = {
+        "grey": grey,
+        "grey of 16 bits": grey * np.uint16(257),
+        "colours": rng.integers(0, 256, (6, 5, 3), np.uint8),
+        "RGBA": np.concatenate([rng.integers(0, 256, (6, 5, 3), np.uint8), np.full((6, 5, 1), 255, np.uint8)], axis=2),
+    }[kind]
+    wanted = grey if stored.shape[2] == 1 else stored[:, :, :3]
+    for orientation, turned in enumerate(TURNS, 1):
+        exif = Image.Exif()
+        exif[274] = orientation
+        folder = tmp_path / str(orientation)
+        folder.mkdir()
+        save(folder / f"x.{suffix}", stored.squeeze(), exif=exif)
+        np.testing.assert_array_equal(everything(folder)[0], turned(wanted), f"orientation {orientation}")
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])

@@ -125,6 +125,20 @@ def test_threads_for_all_cores_are_counted_and_kept(run: Path, tmp_path: Path, m
     assert loaded(folder).config["training"]["threads"] == 3
 
 
+def test_a_run_that_has_not_counted_its_threads_does(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that was imported: nothing is said of threads that it had before."""
+    monkeypatch.setattr(type(NUMPY), "threads", lambda self, wanted: wanted or 3)
+    said, folder, checkpoint = StringIO(), copied(run, tmp_path / "run"), loaded(run)
+    checkpoint.config["training"]["threads"] = 0
+    save_checkpoint(folder / "checkpoint.h5", checkpoint, layout_of(NUMPY)(checkpoint))
+    (folder / "config.toml").unlink()
+    resume(folder, Progress(said), steps=7)
+    assert "threads share a batch" not in said.getvalue()
+    assert loaded(folder).config["training"]["threads"] == 3
+
+
 @pytest.mark.parametrize(("changes", "threads"), [({}, 2), ({"threads": 3}, 3)])
 def test_threads_that_are_given_are_those_of_each_rank(
     run: Path, tmp_path: Path, changes: dict[str, Any], threads: int

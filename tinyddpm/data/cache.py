@@ -33,7 +33,7 @@ LIMIT = 8 * 2**30
 """Largest size of the cache in bytes. The least recently used images are removed first."""
 WORTH = 1.0
 """Shortest decoding time in seconds for which images are cached."""
-DECODING = 2
+DECODING = 3
 """Version of decoding, part of the key. Raise it when the same files decode to other pixels."""
 
 

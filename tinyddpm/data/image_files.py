@@ -240,13 +240,19 @@ class BrokenImageError(DataError):
 
 @contextmanager
 def opened(source: Path | Encoded) -> Iterator[Image.Image]:
-    """Open an image; errors of Pillow inside the block become a BrokenImageError that names the file."""
-    file = source if isinstance(source, Path) else io.BytesIO(source.data)
+    """Open an image; errors of Pillow inside the block become a BrokenImageError that names the file.
+
+    Pillow gets an open file, not its path: it would map some files into memory, and take their rows at the width that
+    the image has only after a quarter turn.
+    """
     # TGA has no signature, so Pillow tries it for files of that suffix only.
     is_tga = isinstance(source, Path) and source.suffix.lower() in FORMATS["TGA"]
     formats = [name for name in FORMATS if (name == "TGA") == is_tga]
     try:
-        with Image.open(file, formats=formats) as image:
+        with (
+            source.open("rb") if isinstance(source, Path) else io.BytesIO(source.data) as file,
+            Image.open(file, formats=formats) as image,
+        ):
             yield image
     except Image.DecompressionBombError as cause:
         raise BrokenImageError(f"{source} is too large an image ({cause}): make it smaller") from cause

@@ -220,7 +220,7 @@ def _consequences(before: Config, config: Config, as_many_ranks: bool) -> list[s
     shared = min(now.steps, was.steps)
     if not np.array_equal(rates[:shared], learning_rates(before)[:shared]):
         notes.append(f"from here on the learning rate falls to step {now.steps}, and no longer to {was.steps}")
-    if now.threads != was.threads and as_many_ranks:
+    if now.threads != was.threads and was.threads and as_many_ranks:  # an imported run has not counted them
         notes.append(
             f"from here on {now.threads} threads share a batch, and no longer {was.threads}: sums are in another order,"
             " so results differ by rounding"
