@@ -150,6 +150,13 @@ def test_predictions_that_cannot_be_are_refused() -> None:
     line = "parametrisation 'eps' says nothing of x_0 at t = 99, where alpha_bar is 0"
     with np.errstate(all="raise"), pytest.raises(ConfigError, match=line):
         make_parametrisation(ends_in_noise, "eps")
+    loud = GaussianProcess(NUMPY, np.full(100, 0.9))  # 1 / √alpha_bar is too large for float32 from 10⁻⁷⁸ on
+    with (
+        np.errstate(all="raise"),
+        pytest.raises(ConfigError, match=r"'eps' says nothing of x_0 at t = 77, where .* 1e-78"),
+    ):
+        make_parametrisation(loud, "eps")
+    make_parametrisation(loud, "v")
     one, zero = np.ones(100), np.zeros(100)
     for wrong, line in (
         (Coefficients(ALPHA, SIGMA, one), "'given' says nothing of x_0 at t = 0"),

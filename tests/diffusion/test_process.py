@@ -267,6 +267,14 @@ def test_chain_yields_every_step_in_order() -> None:
     np.testing.assert_allclose(np.concatenate(steps), [x_1, x_2, np.sqrt(0.7) * x_2 + 2 * np.sqrt(0.3)])
 
 
+def test_a_chain_of_no_signal_before_its_end_is_refused() -> None:
+    """Where two alpha_bar are 0, the step between them is 0 / 0."""
+    betas = np.full(400, 0.9)
+    with pytest.raises(ConfigError, match=r"is 0 from t = 323 on: give smaller betas, or"):
+        GaussianProcess(load_backend("numpy"), betas)
+    GaussianProcess(load_backend("numpy"), np.append(betas[:320], 1.0))
+
+
 def test_noise_has_no_end_where_there_is_no_signal() -> None:
     with np.errstate(divide="raise"):
         np.testing.assert_allclose(noise_to_signal(np.array([0.8, 0.5, 0.0])), [0.5, 1, np.inf], rtol=1e-12)

@@ -100,7 +100,8 @@ class Parametrisation:
         name: name of the parametrisation in error messages.
 
     Raises:
-        ConfigError: coefficients are not (T,) finite numbers, or F does not determine x_0 at some time of the chain.
+        ConfigError: coefficients are not (T,) finite numbers, or F does not determine x_0 at some time of the chain,
+            by numbers of float32.
 
     Attributes:
         process: the chain.
@@ -119,12 +120,13 @@ class Parametrisation:
             D = signal * b - noise * a
             self.skip, self.out = b / D, -noise / D
             self.eps_skip, self.eps_out = -a / D, signal / D
-        silent = np.flatnonzero(~np.isfinite([self.skip, self.out, self.eps_skip, self.eps_out]).all(axis=0))
+        size = np.abs([self.skip, self.out, self.eps_skip, self.eps_out])
+        silent = np.flatnonzero(~(size <= np.finfo(np.float32).max).all(axis=0))  # negated, so that NaN is above
         if len(silent):
             t = silent[0]
             raise ConfigError(
                 f"parametrisation {name!r} says nothing of x_0 at t = {t}, where alpha_bar is "
-                f"{process.alpha_bar[t]:g}: predict 'v' or 'x_0', or leave zero_terminal_snr out"
+                f"{process.alpha_bar[t]:g}: predict 'v' or 'x_0', leave zero_terminal_snr out, or give smaller betas"
             )
         self._of_x_0, self._of_eps, self._skip, self._out, self._eps_skip, self._eps_out = map(
             process.table, (a, b, self.skip, self.out, self.eps_skip, self.eps_out)

@@ -126,6 +126,9 @@ class GaussianProcess:
             pure noise and contains nothing of x_0.
         dtype: type of the device's tables; float32 by default.
 
+    Raises:
+        ConfigError: alpha_bar is 0 before the last time, where steps of the chain are not defined.
+
     Attributes:
         T: the number of steps.
         betas: (T,) the variance that each step adds.
@@ -138,6 +141,11 @@ class GaussianProcess:
         self.T = len(betas)
         self.betas: Table = betas.astype(np.float64)
         self.alpha_bar: Table = np.cumprod(1 - self.betas, dtype=np.float64)
+        if not np.all(self.alpha_bar[:-1]):
+            raise ConfigError(
+                f"the schedule's alpha_bar, too small for a number, is 0 from t = {np.argmin(self.alpha_bar)} on: give "
+                "smaller betas, or fewer steps"
+            )
         self._alpha_bar_prev = np.concatenate([[1.0], self.alpha_bar])  # time t at index t + 1: the data at 0
         self.dtype = dtype or backend.xp.float32
         posterior = posterior_coefficients(self.alpha_bar, self._alpha_bar_prev[:-1])
