@@ -143,6 +143,14 @@ def test_copies_are_near(rng: np.random.Generator) -> None:
     assert np.all(np.diff(distance) >= 0)
 
 
+def test_copies_are_near_where_real_samples_too_are_copies(rng: np.random.Generator) -> None:
+    """Where 4 of 100 held-out samples are in the training set too, the 1 % quantile is 0: copies are as near."""
+    training, real = made_up(rng, 400, 100, shift=0)
+    real.features[:4] = training.features[:4]
+    drawn = Part(np.concatenate([training.features[50:80], rng.normal(size=(170, 5))]))
+    assert memorisation(Sets(drawn, real, training))["near training"] == 30 / 200
+
+
 @pytest.mark.slow
 def test_real_samples_are_no_copies(rng: np.random.Generator) -> None:
     """Of 1,000 more of the same law, a hundredth is nearer than a hundredth: in 0 to 26 of them at 1 − 1e-4."""

@@ -10,7 +10,7 @@ from tinyddpm.metrics.base import Numbers, Part, Sets, needing
 from tinyddpm.metrics.neighbours import Neighbours, nearest
 
 NEAR = 0.01
-"""Quantile of the distances from held-out real samples to the training set below which a sample counts as near."""
+"""Quantile of the distances from held-out real samples to the training set up to which a sample counts as near."""
 
 
 def obedience(sets: Sets) -> Numbers:
@@ -42,12 +42,12 @@ def memorisation(sets: Sets) -> Numbers:
 
     The distance of a sample is the distance to the nearest training sample. `training distance` is the median distance
     of drawn samples over that of real ones: 1 for a model that copies no more than chance. `near training` is the share
-    of drawn samples whose distance is below the 1 % quantile of the real samples' distances.
+    of drawn samples whose distance is at most the 1 % quantile of the real samples' distances.
     """
     drawn, real = (_to_training(part, sets) for part in (sets.drawn, sets.real))
     typical = float(np.median(real.distance))
     ratio = {"training distance": float(np.median(drawn.distance)) / typical} if typical else {}
-    return {**ratio, "near training": float((drawn.distance < np.quantile(real.distance, NEAR)).mean())}
+    return {**ratio, "near training": float((drawn.distance <= np.quantile(real.distance, NEAR)).mean())}
 
 
 def closest_pairs(sets: Sets, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:

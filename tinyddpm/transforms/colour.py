@@ -11,7 +11,10 @@ from tinyddpm.transforms.base import EDM_P, Chance, check_image, check_p
 
 
 class Colour:
-    """Changes brightness, contrast, hue and saturation, each with probability p (EDM, 2206.00364, table 6).
+    """Changes brightness, contrast, hue and saturation, each with probability p.
+
+    They are those of EDM's code, which has them from ADA (Karras et al. 2020, arXiv 2006.06676, appendix B). The models
+    of EDM's paper are trained with its geometric transforms alone (2206.00364, table 6).
 
     Write a pixel as x = m + d, where m is the mean of its channels. The luma axis is the direction of the greys, and v
     the unit vector along it. With w_b, w_c and w_s standard normal and θ uniform over ± π `hue`, x becomes
