@@ -13,6 +13,8 @@ def test_numbers_at_the_sides_are_round() -> None:
     assert levels(0.03, 1.1) == pytest.approx([0.05, 0.1, 0.2, 0.5, 1])
     assert levels(0.5, 1.1) == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9, 1])
     assert levels(0.96, 1.02) == pytest.approx([0.96, 0.97, 0.98, 0.99, 1])
+    assert levels(0.57, 0.75) == pytest.approx([0.6, 0.65, 0.7, 0.75])
+    assert levels(0.55, 0.65) == pytest.approx([0.56, 0.58, 0.6, 0.62, 0.64])
     assert steps(0, 300)[:3] == [0, 50, 100]
     assert steps(0, 3.1)[:3] == [0, 0.5, 1]
     assert steps(-3, 3) == [-3, -2, -1, 0, 1, 2, 3]

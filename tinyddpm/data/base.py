@@ -33,6 +33,12 @@ LEAST_SIDE, WIDE = 8, 4
 class Dataset(Protocol):
     """Samples that are read by index.
 
+    An entry of group `tinyddpm.datasets` is a callable `(split, data_dir, **options) -> Dataset`:
+
+    - split: the name of a part of the data, such as "train"; DataError for one that there is not (`require_split`);
+    - data_dir: the folder of its files that the user gives; None for none;
+    - options: keyword-only, all with defaults.
+
     Attributes:
         description: a summary in one line, such as "digits: 1797 images 8x8x1, 10 classes".
         shape: the shape of one sample, (H, W, C) of an image or (D,) of a point.

@@ -60,12 +60,12 @@ def steps(low: float, high: float) -> list[float]:
 def levels(low: float, high: float, fewest: int = 4) -> list[float]:
     """Return round numbers between `low` and `high`, both above 0, for a logarithmic axis.
 
-    They have one significant digit 1; 1, 2 or 5; any digit; or two digits: the first of these sets that has at least
-    `fewest` members in the range.
+    They have one significant digit 1; 1, 2 or 5; any digit; or two digits in steps of 5, 2 or 1: the first of these
+    sets that has at least `fewest` members in the range.
     """
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     found: list[float] = []
-    for digits in ((1,), (1, 2, 5), tuple(range(1, 10)), tuple(n / 10 for n in range(10, 100))):
+    for digits in ((1,), (1, 2, 5), *(tuple(n / 10 for n in range(10, 100, step)) for step in (10, 5, 2, 1))):
         found = [level for power in powers for digit in digits if low <= (level := digit * 10.0**power) <= high]
         if len(found) >= fewest:
             break
