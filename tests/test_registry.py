@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import Any
@@ -300,3 +301,39 @@ def test_the_array_layer_imports_no_other_backend() -> None:
     found = loaded_after("from tinyddpm.backend import load_backend; load_backend('numpy')")
     assert "numpy" in found
     assert not found & {"torch", "cupy", "h5py", "PIL"}
+
+
+# What fails in use
+
+
+FAILING = """
+def sampler(process, denoiser, x, pairs, noise):
+    for t, t_prev in pairs:
+        yield {}["eps"]
+"""
+
+
+@pytest.mark.slow
+def test_a_part_that_fails_in_use_is_named_after_its_traceback(site: Site) -> None:
+    """The traceback is for the authors of the part, the line for those who use it."""
+    both = {"samplers": {"far": "made_up:sampler"}, "schedules": {"ramp": "made_up_too:ramp"}}
+    site.install("made-up", "1.2", both, made_up=FAILING)
+    draw = ["train", "--data", "moons", "--steps", "1", "--sampler", "far", "--out", str(site.folder / "run")]
+    done = subprocess.run(
+        [sys.executable, "-m", "tinyddpm", *draw],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site.folder), *sys.path])},
+    )
+    assert done.returncode == 1
+    *lines, last = done.stderr.splitlines()
+    assert lines[-1] == "KeyError: 'eps'"
+    assert "Traceback (most recent call last):" in lines
+    assert last == "Error: sampler 'far' of made-up 1.2 failed with KeyError: 'eps'; its authors need the lines above"
+
+
+def test_of_our_own_failures_no_plugin_is_named() -> None:
+    with pytest.raises(RegistryError) as caught:
+        registry.load("schedules", "nowhere")
+    assert registry.raised_in(caught.tb) == []

@@ -1,6 +1,8 @@
 """The program `tinyddpm`, also started as `python -m tinyddpm`."""
 
 import signal
+import sys
+from types import TracebackType
 
 
 def main() -> None:
@@ -14,7 +16,21 @@ def main() -> None:
     from tinyddpm.cli import main as command_line
 
     signal.signal(signal.SIGINT, handler)
+    sys.excepthook = print_error
     command_line(prog_name="tinyddpm")
+
+
+def print_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of an error that no command foresees and, if a plugin failed, a line that names its parts."""
+    from tinyddpm import registry
+    from tinyddpm.cli.output import say
+
+    sys.__excepthook__(kind, error, trace)
+    parts = registry.raised_in(trace)
+    if parts:
+        names = ", ".join(f"{part.group.removesuffix('s')} {part.name!r}" for part in parts)
+        what = f"{names} of {parts[0].distribution} {parts[0].version} failed with {kind.__name__}: {error}"
+        say(f"Error: {what}; its authors need the lines above", err=True)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from difflib import get_close_matches
 from functools import lru_cache
 from importlib import metadata
 from importlib.util import find_spec
+from traceback import walk_tb
+from types import TracebackType
 from typing import Any, Literal, get_args, get_origin
 
 from tinyddpm.errors import ConfigError, RegistryError, unknown
@@ -123,6 +125,25 @@ def strange_groups() -> list[str]:
             names = ", ".join(sorted({point.name for point in points}))
             lines.append(f"{' and '.join(owners)} registers {names}: {unknown('entry-point group', group, known)}")
     return lines
+
+
+def raised_in(trace: TracebackType | None) -> list[Entry]:
+    """Return the parts of the plugin that a traceback leads through, the innermost one if there are several.
+
+    They are those of the plugin's module, or else of its package; [] if the traceback leads through no plugin.
+    """
+    everything = [entry for group in GROUPS for entry in entries(group) if _package(entry.value) != __package__]
+    for frame, _ in reversed([*walk_tb(trace)]):
+        module = str(frame.f_globals.get("__name__"))
+        of_package = [entry for entry in everything if _package(entry.value) == _package(module)]
+        if of_package:
+            return [entry for entry in of_package if entry.value.partition(":")[0] == module] or of_package
+    return []
+
+
+def _package(module: str) -> str:
+    """Return the name of the package that a module, or the `module:attribute` of an entry, is in."""
+    return module.partition(":")[0].partition(".")[0]
 
 
 def missing(plugin: Any) -> dict[str, str]:

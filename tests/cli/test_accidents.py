@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from helpers.command_line import MOONS, SIX_STEPS
+from helpers.command_line import MOONS, NARROW, SIX_STEPS, trained
 from tinyddpm.cli import _note, main
 from tinyddpm.errors import TinyDDPMWarning
 from tinyddpm.model.checkpoint import read_checkpoint_header
@@ -26,6 +27,12 @@ def nowhere(request: pytest.FixtureRequest) -> str:
     return {"a full disk": "/dev/full", "closed": "&-"}.get(request.param, " >(exit)")
 
 
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A run whose data have no test split, which `nll` tells in a note."""
+    return trained(tmp_path_factory.mktemp("accidents") / "digits", *SIX_STEPS, *NARROW)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="a shell's redirections")
 def test_output_that_takes_nothing_ends_no_run(nowhere: str, tmp_path: Path) -> None:
@@ -35,6 +42,28 @@ def test_output_that_takes_nothing_ends_no_run(nowhere: str, tmp_path: Path) -> 
     subprocess.run(["bash", "-c", command, "bash", *train], check=False)
     assert read_checkpoint_header(tmp_path / "run" / "checkpoint.h5").step == 6
     assert (tmp_path / "run" / "denoising.gif").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="a shell's redirections")
+@pytest.mark.parametrize("output", [">", "2>"])
+@pytest.mark.parametrize("command", ["schedule linear", "nll RUN --count 2", "plot RUN"])
+def test_a_closed_output_ends_no_command(output: str, command: str, digits: str) -> None:
+    """Nothing is printed to it, and all to the other one."""
+    words = [sys.executable, "-m", "tinyddpm", *command.replace("RUN", digits).split()]
+    done = subprocess.run(["bash", "-c", f'"$@" {output}&-', "bash", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert bool(done.stdout) == (output == "2>")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_a_note_for_a_full_disk_is_dropped_and_the_result_told(digits: str) -> None:
+    words = [sys.executable, "-m", "tinyddpm", "nll", digits, "--count", "2", "--json"]
+    done = subprocess.run(["bash", "-c", '"$@" 2>/dev/full', "bash", *words], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["split"] == "held-out"
 
 
 def test_a_note_that_cannot_be_written_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,12 @@ def test_points_of_any_dimension_are_learned_and_drawn(here: Path, dimension: in
     assert Path("s/grid.png").exists() == (dimension == 1)
     assert run("nll", "r", "--split", "held-out", "--times", "4").exit_code == 0
     if dimension == 3:
-        assert "3 dimensions cannot be shown as a picture: ask for --npz alone" in fails("sample", "r")
+        line = "Error: 3 dimensions cannot be shown as a picture: ask for --npz alone"
+    else:
+        line = "Error: the model draws points, and --singles and --film-strip are for images: leave them out"
+        assert fails("sample", "r", "--film-strip") == line
+    assert fails("sample", "r", "--npz", "--singles") == line
+    assert not Path("samples").exists()
 
 
 def test_dry_run_measures_and_writes_nothing(here: Path) -> None:

@@ -282,7 +282,13 @@ def test_errors_are_one_line(digits: str, points: str, tmp_path: Path) -> None:
     assert "3 samples are too few for two halves: give four or more" in few
     for wrong in ("guidance", "noise=1,2", "steps=a", "guidance=", "steps=1.5"):
         assert "--sweep" in fails(digits, "--sweep", wrong)
-    assert "chain" in fails(digits, *FEW[:4], "--sweep", "steps=5,100")
+    for wrong, why in (
+        ("steps=5,100", "chain"),
+        ("sampler=ddim,heum", "did you mean 'heun'"),
+        ("guidance=1,nan", "scale is nan"),
+    ):
+        assert why in fails(digits, *FEW[:2], "--sweep", wrong, "--out", str(tmp_path / "s"))
+        assert not (tmp_path / "s").exists(), "nothing was drawn before"
     assert "nothing" in fails(str(tmp_path / "nothing"))
     assert "no split 'test'" in fails(digits, "--split", "test")
 

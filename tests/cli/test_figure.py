@@ -199,6 +199,22 @@ def test_attention_to_words(here: Path) -> None:
     assert said[-1] == "wrote figures/text-attention.png"
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "1e300", "-1e30"])
+def test_a_start_that_is_no_usable_number_is_one_line(here: Path, number: str) -> None:
+    asked = "give a number from -1,000,000 to 1,000,000"
+    assert fails("kernel", "--x0", number).endswith(f"--x0 is {float(number):g}: {asked}")
+    assert fails("posterior", "--xt", number).endswith(f"--xt is {float(number):g}: {asked}")
+    assert not [*here.iterdir()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ["1e6", "-1e6", "1e-300"])
+def test_far_starts_are_drawn(here: Path, number: str) -> None:
+    draws("kernel", "--x0", number, "--count", "20")
+    draws("posterior", "--xt", number)
+    draws("posterior", "--xt", number, "--t", "2")
+
+
 def test_what_cannot_be_drawn_is_one_line(
     here: Path, digits: str, points: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

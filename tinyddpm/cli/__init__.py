@@ -7,7 +7,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, NoReturn, TextIO
 
 import click
@@ -113,8 +113,7 @@ def _interrupted() -> NoReturn:
     """
     launch = launched()
     if not launch.rank:
-        with suppress(OSError):
-            say("interrupted", err=True)
+        say("interrupted", err=True)
     if launch.size > 1:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.raise_signal(signal.SIGINT)
@@ -132,8 +131,7 @@ def _note(
     """Print a warning to standard error, if that is open: this package's as one line, others with file and line."""
     ours = issubclass(category, TinyDDPMWarning)
     text = f"note: {message}" if ours else warnings.formatwarning(message, category, filename, lineno, line)
-    with suppress(OSError):
-        say(*([text] if ours else text.split("\n")), err=True)
+    say(*([text] if ours else text.split("\n")), err=True)
 
 
 def _broken(name: str, error: RegistryError) -> click.Command:

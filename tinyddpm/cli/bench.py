@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -97,7 +96,7 @@ def bench(
     progress = Progress()
 
     def watch(name: str, done: int) -> None:
-        if sys.stderr.isatty():
+        if progress.terminal:
             progress.update(done, 2 * rounds, f"rounds of {name}")
 
     path, chosen = find_peer(peer) if peer else None, names(variants) if variants is not None else None

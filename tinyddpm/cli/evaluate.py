@@ -17,7 +17,7 @@ from tinyddpm.cli.output import say
 from tinyddpm.cli.ranks import SharedCommand, shared
 from tinyddpm.cli.sample import drawing_params
 from tinyddpm.cli.trained import Chosen, keeping, open_model
-from tinyddpm.errors import ConfigError, DataError, unknown
+from tinyddpm.errors import ConfigError, DataError, said_before, unknown
 
 if TYPE_CHECKING:
     from tinyddpm.data.base import Dataset
@@ -141,6 +141,8 @@ def evaluate(
 
     Samples and features are kept: an interrupted evaluation goes on, and a repeated one computes nothing twice.
     """
+    import numpy as np
+
     from tinyddpm.backend import load_backend
     from tinyddpm.cli.measurement import opened
     from tinyddpm.figures.marks import checkpoint_of
@@ -150,6 +152,7 @@ def evaluate(
     from tinyddpm.metrics.evaluation import Evaluation, Subject
     from tinyddpm.model.load import checkpoint_file
     from tinyddpm.progress import Progress, late
+    from tinyddpm.samplers import make_sampler
     from tinyddpm.training.interrupt import Stoppable
 
     metrics = _metrics(metrics_names.split(",") if metrics_names else METRICS, metric_assignments)
@@ -162,11 +165,14 @@ def evaluate(
     ways = []
     for value in values:
         way = replace(chosen, **{VARIED[varied][0]: value}) if varied else chosen
-        sampling = way.sampling(model.config)
-        model.pairs(sampling)  # refuses more steps than the chain has, before anything is drawn
-        ways.append((sampling, way.guidance(model.config)))
+        ways.append((way.sampling(model.config), way.guidance(model.config)))
     with late(Progress()) as watch:
         dataset, split = opened(model, data, data_dir, split, watch, cache=not no_cache)
+    for sampling, guidance in ways:  # each refuses what is wrong before anything is drawn in another way
+        model.pairs(sampling)
+        make_sampler(sampling.name, **sampling.options)
+        with said_before():
+            model.denoiser(weights, model.known(dataset, np.arange(1)), sampling, guidance)
     training = _searched(metrics, bool(metrics_names), model.config, data_dir, trained, not no_cache)
     features_name = features_name or ("pixels" if model.is_image else "coordinates")
     options = {} if weights_file is None else {"weights": weights_file}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import click
@@ -14,11 +15,13 @@ def say(*lines: str, err: bool = False, **style: Any) -> None:
 
     Args:
         lines: the texts.
-        err: whether to print to standard error.
+        err: whether to print to standard error. If that takes nothing, such as a pipe without a reader, the texts are
+            dropped: what a command has to tell on standard output is worth more.
         style: as for `click.style`, such as `fg="red"`.
     """
     safe = [click.style(shown(line), **style) if style else shown(line) for line in lines]
-    click.echo("\n".join(safe), err=err)
+    with suppress(OSError) if err else nullcontext():
+        click.echo("\n".join(safe), err=err)
 
 
 def line_of(error: BaseException) -> str | None:

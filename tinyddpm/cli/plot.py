@@ -50,7 +50,7 @@ def plot(runs: tuple[Path, ...], metrics: str | None, follow: bool, out: Path | 
 
     folders = run_names(runs)
     chosen = [name.strip() for name in metrics.split(",")] if metrics is not None else []
-    terminal = sys.stdout.isatty()
+    terminal = sys.stdout is not None and sys.stdout.isatty()  # it is None if it is closed
     colour = terminal and not os.environ.get("NO_COLOR")
     if follow and not terminal:
         raise ConfigError("--follow draws on a terminal, but standard output is not one: leave it out")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
@@ -119,9 +118,10 @@ def _give_up(group: Group, error: BaseException) -> None:
     where = f"rank {launch.rank} ({place()}): " if group is ALONE else ""
     with suppress(OSError, ValueError):
         if line is None:
-            traceback.print_exception(error, file=sys.__stderr__)
-        elif group.speaks if group is not ALONE else not (launch.local_rank and isinstance(error, ConfigError)):
             sys.stderr = sys.__stderr__  # `ranks` had closed it
+            sys.excepthook(type(error), error, error.__traceback__)
+        elif group.speaks if group is not ALONE else not (launch.local_rank and isinstance(error, ConfigError)):
+            sys.stderr = sys.__stderr__
             say(f"Error: {where}{line}", err=True)
     group.leave(None if isinstance(error, RankError) else line or f"{type(error).__name__}: {error}")
     sys.exit(128 + SIGINT if interrupted else 1)

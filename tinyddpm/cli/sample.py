@@ -188,7 +188,7 @@ def sample(
     import numpy as np
 
     from tinyddpm.figures.marks import checkpoint_of, mark_of, samples_of
-    from tinyddpm.figures.samples import write
+    from tinyddpm.figures.samples import check_written, write
     from tinyddpm.files import unused
     from tinyddpm.kept import KeptRows
     from tinyddpm.model.sampling import draw
@@ -197,6 +197,8 @@ def sample(
 
     chosen = Chosen.taken(given)
     model, weights, loaded = open_model(checkpoint, raw, group=group, **given)
+    files = {"singles": singles, "npz": npz, "gif": gif, "strip": film_strip}
+    check_written(model.sample_shape, **files)
     sampling, guidance = chosen.sampling(model.config), chosen.guidance(model.config)
     numbers = np.arange(first, first + number)
     asked = wished_in_turn(model, chosen.wish(model), numbers)
@@ -246,7 +248,7 @@ def sample(
         progress.close()
         if not group.first:
             return
-        for path in write(samples, folder, mark, first=first, singles=singles, npz=npz, gif=gif, strip=film_strip):
+        for path in write(samples, folder, mark, first=first, **files):
             say(f"wrote {path}")
     shutil.rmtree(folder / KEPT)
 

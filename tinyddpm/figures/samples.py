@@ -103,8 +103,9 @@ def write(
         strip: whether to write `film-strip.png`, for images only.
 
     Raises:
-        DataError: the samples have too many channels or dimensions for a picture: only `npz` is possible.
+        DataError: see `check_written`.
     """
+    check_written(samples.values.shape[1:], singles=singles, npz=npz, gif=gif, strip=strip)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     if npz:
@@ -113,9 +114,6 @@ def write(
     if is_drawable(samples.values.shape[1:]):
         save_png(folder / "grid.png", picture(samples), mark)
         written.append(folder / "grid.png")
-    elif singles or gif or strip or not npz:
-        what = "channels" if samples.values.ndim == 4 else "dimensions"
-        raise DataError(f"{samples.values.shape[-1]} {what} cannot be shown as a picture: ask for --npz alone")
     if singles:
         save_images(folder, samples.values, first, mark)
         written.append(folder / f"{first:06d}.png")
@@ -126,6 +124,22 @@ def write(
         save_png(folder / "film-strip.png", film_strip(samples.frames), mark)
         written.append(folder / "film-strip.png")
     return written
+
+
+def check_written(
+    shape: tuple[int, ...], *, singles: bool = False, npz: bool = False, gif: bool = False, strip: bool = False
+) -> None:
+    """Check, before samples of this shape are drawn, that `write` can write the files asked for.
+
+    Raises:
+        DataError: the samples have too many channels or dimensions for a picture: only `npz` is possible. Or they are
+            points, of which there is no `singles` and no `strip`.
+    """
+    if not is_drawable(shape) and (singles or gif or strip or not npz):
+        what = "channels" if len(shape) == 3 else "dimensions"
+        raise DataError(f"{shape[-1]} {what} cannot be shown as a picture: ask for --npz alone")
+    if len(shape) == 1 and (singles or strip):
+        raise DataError("the model draws points, and --singles and --film-strip are for images: leave them out")
 
 
 def is_drawable(shape: tuple[int, ...]) -> bool:

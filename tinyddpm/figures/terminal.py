@@ -54,7 +54,7 @@ def line_chart(
     _require_series(series, log)
     if width < 16 or height < 2:
         raise ConfigError(f"a chart of {width} by {height} characters is too small: give at least 16 by 2")
-    braille = len(series) <= len(DASHES) and _can_encode("⣿", encoding or sys.stdout.encoding or "ascii")
+    braille = len(series) <= len(DASHES) and _can_encode("⣿", encoding)
     curves = [np.log10(y) if log else np.asarray(y, np.float64) for y in series.values()]
     low, high = min(y.min() for y in curves), max(y.max() for y in curves)
     if low == high:
@@ -110,7 +110,7 @@ def shade_chart(
         height: height of the plot in lines.
         encoding: encoding of the output, that of standard output by default.
     """
-    blocks = _can_encode(BLOCKS, encoding or sys.stdout.encoding or "ascii")
+    blocks = _can_encode(BLOCKS, encoding)
     shades = np.array([*(BLOCKS if blocks else SHADES)])
     times, places = values.shape
     at, edges = np.linspace(0, times - 1, width).round().astype(int), np.linspace(0, places - 1, height + 1)
@@ -128,7 +128,7 @@ def shade_chart(
 
 def shows_braille(lines: int, colour: bool, encoding: str | None = None) -> bool:
     """Return whether this many lines are drawn in braille, where only dashes or colours distinguish them."""
-    return (colour or lines <= len(DASHES)) and _can_encode("⣿", encoding or sys.stdout.encoding or "ascii")
+    return (colour or lines <= len(DASHES)) and _can_encode("⣿", encoding)
 
 
 def legend(names: Sequence[str], braille: bool, colour: bool = False) -> str:
@@ -233,9 +233,10 @@ def _margin(ends: list[float]) -> int:
     return max(len(f"{end:.3g}") for end in ends)
 
 
-def _can_encode(text: str, encoding: str) -> bool:
+def _can_encode(text: str, encoding: str | None) -> bool:
+    """Whether `encoding`, by default that of standard output, has these characters. A closed output has none."""
     try:
-        text.encode(encoding)
+        text.encode(encoding or getattr(sys.stdout, "encoding", None) or "ascii")
     except (UnicodeEncodeError, LookupError):
         return False
     return True
