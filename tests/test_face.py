@@ -148,6 +148,17 @@ def test_a_data_set_is_trained_on_as_an_array_is(model: Trained, tmp_path: Path)
     assert tinyddpm.train(dataset, labels=False, out=tmp_path / "s", **SMALL).classes == ()
 
 
+@pytest.mark.parametrize("named", [False, True], ids=["numbers", "names"])
+def test_labels_may_be_a_list(model: Trained, tmp_path: Path, named: bool) -> None:
+    """Names are those of the classes, in alphabetical order; numbers go with names that are given."""
+    names = ("ant", "bee", "cat")
+    given = {"labels": [names[k] for k in LABELS]} if named else {"labels": LABELS.tolist(), "classes": names}
+    trained = tinyddpm.train(IMAGES, out=tmp_path / "r", **given, **SMALL)
+    assert trained.classes == names
+    assert np.array_equal(trained.sample(2), model.sample(2))
+    assert tinyddpm.resume(tmp_path / "r", IMAGES, steps=5, progress=False, **given).step == 5
+
+
 WRONG: list[tuple[Callable[[Trained], object], str]] = [
     (lambda model: tinyddpm.train(IMAGES, stps=3), "unknown setting 'stps': did you mean 'steps'"),
     (lambda model: tinyddpm.train(IMAGES, netwrk={"width": 3}), "unknown key 'netwrk': did you mean 'network'"),

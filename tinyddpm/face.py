@@ -249,7 +249,7 @@ def load(
 def train(
     data: HostArray | Dataset | str,
     *,
-    labels: HostArray | bool | None = None,
+    labels: HostArray | Sequence[int | str] | bool | None = None,
     classes: Sequence[str] = (),
     captions: Sequence[str] | None = None,
     preset: str | None = None,
@@ -266,8 +266,8 @@ def train(
     Args:
         data: uint8 images (n, H, W) or (n, H, W, C), points (n, D), a data set, or a data set's registered name or
             path.
-        labels: for an array, the class of each sample, integers (n,); for a data set, whether to learn its classes. The
-            preset decides if not given.
+        labels: for an array, the class of each sample, n integers or texts; for a data set, whether to learn its
+            classes. The preset decides if not given.
         classes: the names of an array's classes; their numbers if not given.
         captions: captions of an array's samples, for `condition="text"`.
         preset: the preset to start from. If not given: the settings of `init_from`, if that is given; else the preset
@@ -294,7 +294,7 @@ def train(
     else:
         assert dataset is not None
         config = base or find_preset(preset or ("small" if len(dataset.shape) == 3 else "toy")).config
-        learned = isinstance(labels, np.ndarray) or (config.data.labels if labels is None else labels)
+        learned = config.data.labels if labels is None else labels is not False
         config = replace(config, data=replace(config.data, source="array", image_size=None, options={}, labels=learned))
         name = "array"
     config = config.updated(tables_of(given), "train")
@@ -310,7 +310,7 @@ def resume(
     run: PathLike,
     data: HostArray | Dataset | None = None,
     *,
-    labels: HostArray | None = None,
+    labels: HostArray | Sequence[int | str] | None = None,
     classes: Sequence[str] = (),
     captions: Sequence[str] | None = None,
     progress: bool = True,
@@ -358,14 +358,14 @@ def _where_it_trained(run: Path) -> Trained:
 
 def _dataset(
     data: HostArray | Dataset,
-    labels: HostArray | bool | None,
+    labels: HostArray | Sequence[int | str] | bool | None,
     classes: Sequence[str],
     captions: Sequence[str] | None,
 ) -> Dataset:
     """Return the data set that is given, or the data set of an array with its labels and captions."""
     if isinstance(data, np.ndarray):
         columns = {} if captions is None else {CAPTIONS: np.asarray(captions, object)}
-        known = labels if isinstance(labels, np.ndarray) else None
+        known = None if labels is None or isinstance(labels, bool) else np.asarray(labels)
         return levelled(ArrayDataset(data, known, tuple(classes), columns=columns, name="array"))
     return checked_dataset(data, "data")
 

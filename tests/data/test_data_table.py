@@ -36,11 +36,12 @@ def write(path: Path, names: list[str] | None, columns: list[np.ndarray], end: s
         (["label", *NAMES], [LABELS, IMAGES]),
         ([*NAMES, '"Class"'], [IMAGES, LABELS]),
         (None, [LABELS, IMAGES]),
+        ([*map(str, range(26))], [LABELS, IMAGES]),
         (["\ufefflabel", *NAMES], [LABELS, IMAGES.astype(float)]),
     ],
 )
 def test_labels_and_pixels(tmp_path: Path, names: list[str] | None, columns: list[np.ndarray], end: str) -> None:
-    """With names or without, the label first or last, as a spreadsheet saves it."""
+    """With names or without, the label first or last, as a spreadsheet saves it, or pandas, which counts columns."""
     write(tmp_path / "x.csv", names, columns, end)
     dataset = open_dataset(str(tmp_path / "x.csv"))
     np.testing.assert_array_equal(dataset.read(np.arange(6))[..., 0], IMAGES)
@@ -111,7 +112,7 @@ def test_colours_that_are_named(tmp_path: Path, names: list[str], by_colour: boo
         ("1,2\n3,4\n", "rows of 2 numbers are no square images"),
         ("id," + ",".join(NAMES) + "\n" + ",".join(["1"] * 26), "rows of 26 numbers are no square images"),
         ("label," + ",".join(NAMES) + "\n" + ",".join(["1"] * 26), "are uint8 from 1 to 1, .*--levels 0:1"),
-        (row(range(75)), "may be 5x5 pixels of three colours, .*: name each column by colour and pixel, such as r0"),
+        (row(range(1, 76)), "may be 5x5 pixels of three colours, .*: name each column by colour and pixel, such as r0"),
         (row(f"p{i}" for i in range(75)) + row(range(75)), "may be 5x5 pixels of three colours"),
         (row(f"{c}{i}" for c in "rgx" for i in range(25)) + row(range(75)), "may be 5x5 pixels of three colours"),
         (row(f"{c}{i}" for c in "rrg" for i in range(25)) + row(range(75)), "may be 5x5 pixels of three colours"),

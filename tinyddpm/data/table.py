@@ -110,14 +110,18 @@ def _side(count: int) -> int:
 
 
 def _read(path: Path) -> tuple[list[str], NDArray[Any]]:
-    """Return the names in the first line, [] if it holds numbers, and all rows of numbers, float32."""
+    """Return the names in the first line, [] if it holds numbers, and all rows of numbers, float32.
+
+    A first line that counts the columns from 0 holds no numbers of an image.
+    """
     check_memory(2 * path.stat().st_size, str(path))  # a number takes at least two bytes of text, and four in memory
     try:
         with path.open(encoding="utf-8-sig", newline="") as file, warnings.catch_warnings(action="error"):
             names = [cell.strip(' "\r\n') for cell in file.readline().split(",")]
             if all(map(_is_number, names)):
+                if names != [str(k) for k in range(len(names))]:  # pandas calls columns so that have no names
+                    file.seek(0)
                 names = []
-                file.seek(0)
             rows = np.loadtxt(file, np.float32, delimiter=",", comments=None, quotechar='"', ndmin=2)
     except (ValueError, UserWarning) as cause:
         raise DataError(
