@@ -17,7 +17,7 @@ const look = (frame) => {
   const rows = [...page.querySelectorAll("#summary tbody tr")].map((row) => [
     row.querySelector("th").textContent, [...row.querySelectorAll("td")].map((cell) => cell.textContent),
   ]);
-  return {
+  const seen = {
     width: view.innerWidth,
     overflow: page.documentElement.scrollWidth - page.documentElement.clientWidth,
     dark: view.matchMedia("(prefers-color-scheme: dark)").matches && luminance(behind(view, page.body)) < 0.1,
@@ -29,4 +29,9 @@ const look = (frame) => {
     contrast: contrast(view, faintest),
     faintest: `${faintest.tagName} ${faintest.textContent.slice(0, 40)}`,
   };
+  // A run with fewer pictures than the one beside it: where its first one stands.
+  const fewer = page.querySelector("#samples article:last-child");
+  fewer.querySelectorAll(".through, .moving").forEach((pictures) => pictures.remove());
+  const [name, picture] = ["h3", "figure"].map((tag) => fewer.querySelector(tag).getBoundingClientRect());
+  return { ...seen, below: picture.top - name.top };
 };

@@ -1,14 +1,11 @@
-"""The book: it is the source, whole; its links lead somewhere, its equations are cited, and a browser shows it well."""
+"""The book: its links lead somewhere, its equations are cited, and a browser shows it well."""
 
 from __future__ import annotations
 
-import ast
 import importlib
-import io
 import json
 import re
 import sys
-import tokenize
 from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote
@@ -27,15 +24,13 @@ from tinyddpm.errors import RegistryError
 from tinyddpm.figures.markup import node, written
 from tinyddpm.ops.cuda.kernels import FAMILIES
 from tinyddpm.report.book.chapters import CHAPTERS, Figure
-from tinyddpm.report.book.citations import citations, cited_by
-from tinyddpm.report.book.cuda import SUFFIXES, kernels, read_cuda
+from tinyddpm.report.book.citations import cited_by
+from tinyddpm.report.book.cuda import SUFFIXES, kernels
 from tinyddpm.report.book.equations import NUMBERED
 from tinyddpm.report.book.guide import Guide
 from tinyddpm.report.book.library import ROOT, Library, path_of
 from tinyddpm.report.book.pages import Pages
 from tinyddpm.report.book.parts import _part
-from tinyddpm.report.book.prose import Block, Entry, blocks
-from tinyddpm.report.book.source import PRAGMA, Module, read_module
 
 pytestmark = pytest.mark.slow
 
@@ -59,11 +54,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def library() -> Library:
-    return Library()
-
-
 @pytest.fixture
 def without_modules(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     """The modules' pages, which take most of the time, stay empty."""
@@ -78,74 +68,6 @@ def test_every_module_of_the_core_is_in_one_chapter() -> None:
     told = [path for path in paths if path.name != "__init__.py" or len(path.read_text("utf-8").splitlines()) > 1]
     assert set(found) == {".".join(path.relative_to(ROOT).parts).removesuffix(".py") for path in told}
     assert max(found.values()) == 1
-
-
-def beside(module: Module) -> tuple[dict[int, str], list[str]]:
-    """The code of a module's rows by line, and what is said beside it."""
-    code = {line: "".join(text for text, _ in pieces) for row in module.rows for line, pieces in row.code.items()}
-    return code, [note.text for row in module.rows for note in row.notes]
-
-
-def test_rows_have_every_line_of_code_and_every_word_about_it(library: Library) -> None:
-    """What is not beside the code is in it: lines are those of the source, but for docstrings, comments and pragmas."""
-    for name, module in library.modules.items():
-        if name.endswith(SUFFIXES):
-            continue
-        source = path_of(name).read_text(encoding="utf-8")
-        code, said = beside(module)
-        found = tokenize.generate_tokens(io.StringIO(source).readline)
-        comments = dict(token.start for token in found if token.type == tokenize.COMMENT)
-        strings = {
-            line: node.value.value
-            for node in ast.walk(ast.parse(source))
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-            for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
-        }
-        for number, line in enumerate(source.split("\n"), start=1):
-            if number in strings:
-                assert number not in code, (name, number)
-                continue
-            kept, rest = line[: comments.get(number)], line[comments[number] :] if number in comments else ""
-            assert code.get(number, "") == kept.rstrip(), (name, number)
-            if rest and not PRAGMA.match(rest):
-                assert any(rest.lstrip("#").strip() in text for text in said), (name, number, rest)
-        words = " ".join(" ".join(text.split()) for text in said)
-        assert all(" ".join(text.split()) in words for text in set(strings.values())), name
-
-
-def test_cuda_sources_are_there_line_by_line_too(library: Library) -> None:
-    sources = {name: module for name, module in library.modules.items() if name.endswith(SUFFIXES)}
-    assert len(sources) == len([*(ROOT / "ops" / "cuda").glob("*.cu*")])
-    for name, module in sources.items():
-        code, said = beside(module)
-        words = " ".join(" ".join(said).replace("`", "").split())
-        for number, line in enumerate(path_of(name).read_text(encoding="utf-8").split("\n"), start=1):
-            kept, comment, rest = line.partition("//")
-            assert code.get(number, "") == kept.rstrip(), (name, number)
-            assert not comment or " ".join(rest.replace("`", "").split()) in words, (name, number)
-
-
-def test_comments_of_a_cuda_source_stand_beside_what_they_are_of() -> None:
-    """Those above a definition are its docstring, formulas and paragraphs kept; overloads share a name, and a page's
-    anchors are unique, so the first has it."""
-    source = (
-        "// About x.py.\n//\n//     a = b\n#include <y>\n\n// Of\n// f.\ntemplate <int n>\n__device__ int f(int a) {\n"
-    )
-    source += (
-        '    // inside,\n    // twice\n    return "//"[a];  // so\n}\n__device__ int f(float a);\n\n// A kernel.\n'
-    )
-    source += 'extern "C" __global__ void __launch_bounds__(4, 2) g(\n'
-    found = read_cuda("m.cu", source)
-    rows = [(row.names, [note.text for note in row.notes], [*row.code]) for row in found.rows]
-    assert rows == [
-        ([], ["About `x.py`.\n\n    a = b"], [4]), (["f"], ["Of\nf."], [8, 9]),
-        ([], ["inside, twice", "so"], [12, 13, 14]), (["g"], ["A kernel."], [17]),
-    ]  # fmt: skip
-    assert found.docs == {"": "About `x.py`.\n\n    a = b", "f": "Of\nf.", "g": "A kernel."}
-    assert (found.lines, kernels(found)) == ({"f": 8, "g": 17}, ["g"])
-    assert [*found.rows[1].code[9]] == [
-        ("__device__", "k"), (" ", ""), ("int", "k"), (" ", ""), ("f", "d"), ("(", ""), ("int", "k"), (" a) {", ""),
-    ]  # fmt: skip
 
 
 def test_kernels_and_what_launches_them_lead_to_each_other(library: Library) -> None:
@@ -164,41 +86,6 @@ def test_kernels_and_what_launches_them_lead_to_each_other(library: Library) -> 
                 assert f'<a href="{cuda.name}.html#{named}" class="s">"{named}"</a>' in seen[module]
     assert '<a href="ops.cuda.common.cuh.html" class="s">"common.cuh"</a>' in seen["ops.cuda.product.cuh"]
     assert 'href="ops.cuda.activation.cu.html"><code>activation.cu</code>' in seen["ops.cuda.activations"]
-
-
-def test_prose_stands_beside_what_it_is_of() -> None:
-    source = '"""About."""\n\nA = 1\n"""One."""\n\n\n# why\ndef f(x):\n    """Do."""\n    y = x  # so\n'
-    source += "    return y  # noqa: X\n"
-    rows = read_module("m", source).rows
-    found = [([note.text for note in row.notes], [*row.code]) for row in rows]
-    assert found == [(["About."], []), (["One."], [3]), (["why", "Do."], [8]), (["so"], [10, 11])]
-
-
-def test_lines_between_a_comment_and_its_code_are_left_out() -> None:
-    """And a string below a statement that names nothing describes that statement."""
-    found = read_module("m", '"""About."""\nf()\n"""Said."""\n# of g\n\ndef g(): pass\n')
-    rows = [([note.text for note in row.notes], [*row.code]) for row in found.rows]
-    assert rows == [(["About."], []), (["Said."], [2]), (["of g"], [6])]
-    assert found.docs == {"": "About."}
-
-
-def test_docstrings_are_split_into_blocks() -> None:
-    """Formulas and lists may stand directly below a sentence, and entries below an empty line."""
-    text = "With\n    a = b\nfor x,\n    c = d\n\n    e = f\nat last\n\n- one\n  more\n- two\n\n"
-    text += "Args:\n    x: of\n        two lines\n\n    y: last"
-    assert blocks(text) == [
-        Block("paragraph", ("With",)), Block("indented", ("    a = b",)), Block("paragraph", ("for x,",)),
-        Block("indented", ("    c = d",)), Block("indented", ("    e = f",)),
-        Block("paragraph", ("at last",)), Block("list", ("one more", "two")),
-        Block("Args", entries=(Entry("x", "of two lines"), Entry("y", "last"))),
-    ]  # fmt: skip
-
-
-def test_citations_may_have_several_numbers() -> None:
-    text = "DDPM, eqs. 5 to 7 and 9, by Algorithm 1 of EDM"
-    assert [(each.paper, each.kind, each.numbers) for each in citations(text)] == [
-        ("DDPM", "paper", ()), ("DDPM", "eq", (5, 6, 7, 9)), ("EDM", "algorithm", (1,)),
-    ]  # fmt: skip
 
 
 def test_names_lead_to_what_they_name(library: Library) -> None:
@@ -399,7 +286,7 @@ def test_figures_of_a_run_are_drawn_from_it(tmp_path: Path, monkeypatch: pytest.
     tinyddpm.train(images, out=tmp_path / "run", steps=1, timesteps=5, batch_size=4, network=network, progress=False)
     wanted = (
         Figure(("denoising", "--count", "1", "--columns", "3"), "On its way.", of_run=True),
-        Figure(("steps", "--count", "1"), "Fewer.", of_run=True),
+        Figure(("guidance", "--count", "1"), "Guided.", of_run=True),
     )
     for chapter in CHAPTERS:
         monkeypatch.setitem(vars(chapter), "figures", wanted if chapter.slug == "samplers" else ())
@@ -409,7 +296,7 @@ def test_figures_of_a_run_are_drawn_from_it(tmp_path: Path, monkeypatch: pytest.
     assert [image["alt"] for image in chapter.of("img")] == ["On its way."]
     (note,) = [line for line in done.stderr.split("\n") if line.startswith("note: ")]
     reason = note.removeprefix("note: figures are left out: ")
-    assert f"Fewer. It is left out: {reason}." in chapter.inside("p")
+    assert f"Guided. It is left out: {reason}." in chapter.inside("p")
     refused = book("--run", str(tmp_path / "none"), "--out", str(tmp_path / "other"))
     assert refused.exit_code == 1
     assert not (tmp_path / "other").exists()

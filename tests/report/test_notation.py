@@ -134,9 +134,8 @@ CORE = {
 
 
 @pytest.mark.slow
-def test_the_core_equations_are_mathematics() -> None:
+def test_the_core_equations_are_mathematics(library: Library) -> None:
     """Each is found whole where its docstring has it."""
-    library = Library()
     lost = []
     for (name, owner), equations in CORE.items():
         module = library.modules[name]
@@ -149,9 +148,8 @@ def test_the_core_equations_are_mathematics() -> None:
 
 
 @pytest.mark.slow
-def test_indented_lines_of_the_diffusion_are_all_mathematics() -> None:
+def test_indented_lines_of_the_diffusion_are_all_mathematics(library: Library) -> None:
     """No formula of these rooms is left as text; what is code stays code."""
-    library = Library()
     left = {
         name: lines
         for name, module in library.modules.items()

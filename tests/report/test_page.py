@@ -284,4 +284,5 @@ def test_a_browser_shows_it(dark: bool, runs: list[Path], tmp_path: Path) -> Non
         assert frame["row"]["loss"] == [f"{metrics(run, 'loss')[-1]:.4g}" for run in runs]
         assert frame["through"] == [["step 6", 1], ["step 4", 1]], "the slider shows one grid at a time"
         assert frame["charts"] >= 5
+        assert frame["below"] < 50, "a run's samples stand right below its name, however many another has"
         assert frame["contrast"] >= 4.5, frame["faintest"]
