@@ -68,6 +68,20 @@ def test_flop_of_a_network_are_what_torch_counts(adaptive: bool) -> None:
     assert sum(row.flop for row in rows if row.backward) == backward.get_total_flops() + skipped
 
 
+def test_what_is_computed_twice_is_counted_once() -> None:
+    """A step that recomputes runs forwards again: its operations show that, the arithmetic of the task does not."""
+    plain = config()
+    profiles = [
+        Ours(make_task(plain.updated({"training": {"recompute": recompute}}), "digits")).profile()
+        for recompute in (False, True)
+    ]
+    once, twice = (sum(row.flop for row in profile.rows) for profile in profiles)
+    assert twice > 1.2 * once
+    for profile in profiles:
+        outcome = Outcome({}, {}, {}, 1.0, {OURS: profile})
+        assert (outcome.train_flop, outcome.denoise_flop) == (once, once // 3)
+
+
 def test_rows_are_those_of_one_step() -> None:
     task = make_task(config(), "digits")
     profile = Ours(task).profile()

@@ -15,7 +15,6 @@ from statistics import median
 from typing import Protocol
 
 from tinyddpm import registry
-from tinyddpm.bench.operations import Row
 from tinyddpm.bench.ours import Profile
 from tinyddpm.bench.peers import load_peer
 from tinyddpm.bench.process import BenchError, PeerError, Runner
@@ -88,18 +87,17 @@ class Outcome:
 
     @property
     def train_flop(self) -> int:
-        """Floating-point operations of a training step."""
-        return sum(row.flop for row in self._rows)
+        """Floating-point operations of a training step, whose backward has two products for each of the forward."""
+        return 3 * self.denoise_flop
 
     @property
     def denoise_flop(self) -> int:
-        """Floating-point operations of a denoising step: those of the forward pass."""
-        return sum(row.flop for row in self._rows if not row.backward)
+        """Floating-point operations of one evaluation of the network.
 
-    @property
-    def _rows(self) -> list[Row]:
-        """The operations of one of our backends; their arithmetic is the same on all."""
-        return next(iter(self.profiles.values())).rows
+        The backward's products are counted, since a step that recomputes runs those of the forward twice.
+        """
+        rows = next(iter(self.profiles.values())).rows  # the arithmetic is the same on all our backends
+        return sum(row.flop for row in rows if row.backward) // 2
 
     def fastest(self, kind: str, ours: str) -> tuple[float, str] | None:
         """Return the ratio of one of our contestants to the fastest peer, and the peer's name; None without a peer.

@@ -91,8 +91,9 @@ def as_text(task: Task, outcome: Outcome, explain: bool) -> Iterator[str]:
         yield from _ratios(outcome, kind, unit)
     yield ""
     yield (
-        "GFLOP count the direct algorithm for all contestants, two per multiply-add. Winograd's convolution takes "
-        "fewer, so a rate may exceed that of a large product. Times are medians over rounds."
+        "GFLOP count the direct algorithm for all contestants, two per multiply-add, and one evaluation of the network "
+        "for a denoising step. Winograd's convolution takes fewer, so a rate may exceed that of a large product. Times "
+        "are medians over rounds."
     )
     for ours, profile in outcome.profiles.items():
         yield ""
