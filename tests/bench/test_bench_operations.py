@@ -90,6 +90,13 @@ def test_rows_are_those_of_one_step() -> None:
     assert calls["attention"] == calls["attention_backward"] == 4
     assert calls["conv2d 3x3/2 8→8 at 8x8"] == calls["conv2d_backward 3x3/2 8→8 at 8x8"] == 1
     assert calls["mse"] == calls["mse_backward"] == 1
+    # Noise, sums and the optimiser are operations too, so the rest of a step is none of these.
+    assert {"noised", "lengths", "adam"} <= set(calls)
+    standing, us = Standing("", [1.0], [1.0], None), f"{OURS} numpy"
+    text = list(
+        as_text(task, Outcome({us: standing}, {kind: {us: {}} for kind in KINDS}, {}, 1.0, {us: profile}), False)
+    )
+    assert [line.split("  ")[0] for line in text[-3:-1]] == ["between these operations", "all"]
     assert all(row.seconds > 0 for row in profile.rows)
     assert sum(row.seconds for row in profile.rows) < profile.seconds
     assert [row.seconds for row in profile.rows] == sorted((row.seconds for row in profile.rows), reverse=True)
