@@ -79,16 +79,19 @@ def test_errors_of_a_spread_part_reach_the_caller() -> None:
         Workers(2).map(lambda _: spread(lambda part: 1 // part.start, 4), [0])
 
 
-def test_nothing_is_written_once_a_spread_part_has_failed() -> None:
-    """The caller's part fails at once, the pool's is still at work: it is waited for."""
+@pytest.mark.parametrize("failing", range(3))
+@pytest.mark.parametrize("spreads", [False, True])
+def test_nothing_is_written_once_a_part_has_failed(failing: int, spreads: bool) -> None:
+    """One part fails at once, in the caller's thread or in the pool's; the others are at work and are waited for."""
     written: list[int] = []
 
-    def work(part: slice) -> None:
-        if part.start:
+    def work(number: int) -> None:
+        if number == failing:
             raise ZeroDivisionError
-        time.sleep(0.2)
-        written.append(part.start)
+        time.sleep(0.1 * (3 - number))
+        written.append(number)
 
+    workers = Workers(3)
     with pytest.raises(ZeroDivisionError):
-        Workers(2).map(lambda _: spread(work, 4), [0])
-    assert written == [0]
+        workers.map(lambda _: spread(lambda part: work(part.start), 3), [0]) if spreads else workers.map(work, range(3))
+    assert sorted(written) == [number for number in range(3) if number != failing]

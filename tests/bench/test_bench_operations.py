@@ -68,6 +68,20 @@ def test_flop_of_a_network_are_what_torch_counts(adaptive: bool) -> None:
     assert sum(row.flop for row in rows if row.backward) == backward.get_total_flops() + skipped
 
 
+def test_what_is_computed_twice_is_counted_once() -> None:
+    """A step that recomputes runs forwards again: its operations show that, the arithmetic of the task does not."""
+    plain = config()
+    profiles = [
+        Ours(make_task(plain.updated({"training": {"recompute": recompute}}), "digits")).profile()
+        for recompute in (False, True)
+    ]
+    once, twice = (sum(row.flop for row in profile.rows) for profile in profiles)
+    assert twice > 1.2 * once
+    for profile in profiles:
+        outcome = Outcome({}, {}, {}, 1.0, {OURS: profile})
+        assert (outcome.train_flop, outcome.denoise_flop) == (once, once // 3)
+
+
 def test_rows_are_those_of_one_step() -> None:
     task = make_task(config(), "digits")
     profile = Ours(task).profile()
@@ -76,6 +90,13 @@ def test_rows_are_those_of_one_step() -> None:
     assert calls["attention"] == calls["attention_backward"] == 4
     assert calls["conv2d 3x3/2 8→8 at 8x8"] == calls["conv2d_backward 3x3/2 8→8 at 8x8"] == 1
     assert calls["mse"] == calls["mse_backward"] == 1
+    # Noise, sums and the optimiser are operations too, so the rest of a step is none of these.
+    assert {"noised", "lengths", "adam"} <= set(calls)
+    standing, us = Standing("", [1.0], [1.0], None), f"{OURS} numpy"
+    text = list(
+        as_text(task, Outcome({us: standing}, {kind: {us: {}} for kind in KINDS}, {}, 1.0, {us: profile}), False)
+    )
+    assert [line.split("  ")[0] for line in text[-3:-1]] == ["between these operations", "all"]
     assert all(row.seconds > 0 for row in profile.rows)
     assert sum(row.seconds for row in profile.rows) < profile.seconds
     assert [row.seconds for row in profile.rows] == sorted((row.seconds for row in profile.rows), reverse=True)

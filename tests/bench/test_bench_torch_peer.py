@@ -157,6 +157,9 @@ def test_variants(peer: Any) -> None:
     decaying = preset("digits").config.updated({"training": {"weight_decay": 0.1}})
     with pytest.raises(ConfigError, match="by Adam without decay"):
         peer.variants(make_task(decaying, "digits"), False)
+    for table in ({"sampling": {"name": "heun"}}, {"guidance": {"name": "cfg"}}):
+        with pytest.raises(ConfigError, match="one evaluation a step: give --sampler ancestral --guide none"):
+            peer.variants(make_task(preset("digits").config.updated(table), "digits"), False)
 
 
 @pytest.fixture

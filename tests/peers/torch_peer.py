@@ -48,6 +48,11 @@ def variants(task: Task, compiled: bool) -> list[str]:
         raise ConfigError(f"the Torch peer has no network {config.network.name!r}, only 'unet': leave --peer out")
     if config.training.weight_decay:
         raise ConfigError("the Torch peer trains by Adam without decay: give --weight-decay 0, or leave --peer out")
+    if config.sampling.name != "ancestral" or config.guidance.name != "none":
+        raise ConfigError(
+            "the Torch peer draws by DDPM's sampler without guidance, one evaluation a step: give --sampler ancestral "
+            "--guide none, or leave --peer out"
+        )
     if task.gpu and not torch.cuda.is_available():
         raise BackendError(f"the Torch peer cannot use {task.gpu}: Torch {torch.__version__} finds no GPU")
     if task.gpu:

@@ -49,6 +49,7 @@ class Workers:
                 finally:
                     _idle.reset(token)
             futures = [self._pool.submit(copy_context().run, results, run) for run in parts(len(items), self.threads)]
+            wait(futures)  # if one fails, too, no thread may write to arrays that the caller gives up
             return [result for future in futures for result in future.result()]
 
     def spread(self, function: Callable[[slice], None], cut: list[slice]) -> None:
@@ -59,9 +60,8 @@ class Workers:
         futures = [self._pool.submit(context.copy().run, function, part) for part in cut[:-1]]
         try:
             context.run(function, cut[-1])
-        except BaseException:
+        finally:
             wait(futures)  # no thread may write to arrays that the caller gives up
-            raise
         for future in futures:
             future.result()
 

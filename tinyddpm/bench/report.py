@@ -163,7 +163,7 @@ def _operations(task: Task, backend: str, profile: Profile) -> Iterator[str]:
         line = f"{row.label:<46}{row.calls:>7}{1e3 * row.seconds:>10.2f}{row.seconds / profile.seconds:>8.1%}"
         yield f"{line}{f'{rate / 1e9:.1f} {unit}':>14}{rate / most:>9.0%}"
     rest = profile.seconds - sum(row.seconds for row in profile.rows)
-    yield f"{'noise, sums, optimiser and average':<53}{1e3 * rest:>10.2f}{rest / profile.seconds:>8.1%}"
+    yield f"{'between these operations':<53}{1e3 * rest:>10.2f}{rest / profile.seconds:>8.1%}"
     yield f"{'all':<53}{1e3 * profile.seconds:>10.2f}"
     gigaflop, gigabytes = profile.matrix_rate / 1e9, profile.copy_rate / 1e9
     yield f"The most is {gigaflop:,.1f} GFLOP/s, of a large product, and {gigabytes:,.1f} GB/s, of a large copy."
