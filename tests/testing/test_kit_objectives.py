@@ -10,6 +10,7 @@ import pytest
 from tinyddpm import registry
 from tinyddpm.diffusion.objectives import Hybrid, Simple
 from tinyddpm.diffusion.parametrisation import Coefficients
+from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.times import LossHistory, Uniform
 from tinyddpm.testing import check_objective, check_parametrisation, check_time
 
@@ -171,6 +172,33 @@ class Amnesiac(LossHistory):
         pass
 
 
+class Unfilled(LossHistory):
+    """It forgets how many losses it was told."""
+
+    def unpack(self, packed: Any) -> None:
+        super().unpack(packed)
+        self.counts[:] = self.losses.shape[1]
+
+
+class Ring(LossHistory):
+    """It overwrites the oldest loss, and forgets which that is."""
+
+    def __init__(self, process: GaussianProcess) -> None:
+        super().__init__(process)
+        self.told = np.zeros_like(self.counts)
+
+    def hear(self, t: Any, losses: Any) -> None:
+        for time, loss in zip(t, losses, strict=True):
+            self.losses[time, self.told[time] % self.losses.shape[1]] = loss
+            self.told[time] += 1
+            self.counts[time] = min(self.told[time], self.losses.shape[1])
+
+
+class Standing(Uniform):
+    def draw(self, random: Any, step: Any, samples: Any) -> Any:
+        return super().draw(random, 0, samples)
+
+
 class Unweighted(LossHistory):
     def at(self, words: Any) -> Any:
         t, weight = super().at(words)
@@ -184,7 +212,10 @@ class Unweighted(LossHistory):
         (Late, "a time is 20, it must be from 0 to T - 1"),
         (Heavy, "the weights have mean 2, not 1"),
         (Neighbourly, "depends on what else is in the batch"),
-        (Amnesiac, "after packed and unpack, it draws other times or weights"),
+        (Amnesiac, "after packed, unpack and further losses, it draws other times or weights"),
+        (Unfilled, "after packed and unpack, it draws other times or weights"),
+        (Ring, "after packed, unpack and further losses, it draws other times or weights"),
+        (Standing, "at first: two steps draw the same times"),
         (Unweighted, "after losses: the weights have mean"),
     ],
 )
