@@ -17,8 +17,11 @@ from tinyddpm.testing import check_condition
 
 RNG = np.random.default_rng(4)
 KNOWN = Columns(
-    np.arange(3), RNG.normal(size=(3, 8, 8, 3)), RNG.normal(size=(3, 5, 3)), np.asarray([5, 2, 1])
-)  # fmt: skip
+    np.arange(3),
+    RNG.standard_normal((3, 8, 8, 3), np.float32),
+    RNG.standard_normal((3, 5, 3), np.float32),
+    np.asarray([5, 2, 1]),
+)
 
 
 def test_label_keeps_the_contract() -> None:
@@ -77,6 +80,42 @@ class Mixes(Label):
         return Told(vector=told.vector + ops.xp.mean(told.vector, axis=0)), saved
 
 
+class Remembers(Label):
+    def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
+        told, saved = super().forward(ops, w, given)
+        if ops.training:
+            self.saved = saved
+        return told, True if ops.training else None
+
+    def backward(self, saved: Saved, dw: Gradients, dtold: Told) -> None:
+        super().backward(self.saved, dw, dtold)
+
+
+class Trains(Label):
+    def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
+        told, saved = super().forward(ops, w, given)
+        return (Told(vector=2 * told.vector) if ops.training else told), saved
+
+
+class Widens(Label):
+    def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
+        told, saved = super().forward(ops, w, given)
+        return Told(vector=ops.xp.astype(told.vector, ops.xp.float64)), saved
+
+
+class WritesWeights(Label):
+    def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
+        w["time/label/table"][0, ...] = 0.0
+        return super().forward(ops, w, given)
+
+
+class WritesGradient(Label):
+    def backward(self, saved: Saved, dw: Gradients, dtold: Told) -> None:
+        vector = dtold.vector
+        vector *= 1.0
+        super().backward(saved, dw, dtold)
+
+
 class Numbers(Words):
     def forward(self, ops: Operations, w: Weights, given: Given) -> tuple[Told, Saved]:
         told, saved = super().forward(ops, w, given)
@@ -107,6 +146,11 @@ class AsksForOther(Label):
         (Doubles, "gradient of time/label/table: projection"),
         (Keeps, "forward keeps residuals"),
         (Mixes, "the vector told of a sample depends on the batch"),
+        (Remembers, "gradient of time/label/table differs after another forward"),
+        (Trains, "the vector told changes with ops.training"),
+        (Widens, "vector is float64 for float32 weights"),
+        (WritesWeights, "forward with read-only columns and weights fails on numpy: ValueError"),
+        (WritesGradient, "backward with a read-only dtold fails on numpy: ValueError"),
         (Numbers, "the mask is int64"),
         (Speechless, r"it has 1 words for \[3\] samples"),
         (AsksForOther, r"for an empty wish it reads \[\], not \['label'\]"),

@@ -88,3 +88,35 @@ def test_a_guidance_that_looks_at_the_batch_is_named() -> None:
 
     with pytest.raises(AssertionError, match="a sample alone is off"):
         check_guidance(guidance)
+
+
+def test_a_guidance_that_remembers_is_named() -> None:
+    """Its prediction leans on the one before, of other samples."""
+
+    def guidance(conditional: Side, unconditional: Side | None) -> Denoiser:
+        guided, last = cfg(conditional, unconditional), dict[str, Array]()
+
+        def leaning(x_t: Array, t: int) -> Prediction:
+            said = guided(x_t, t)
+            x_0 = said.x_0 + 0.1 * (last.get("x_0", said.x_0) - said.x_0)
+            last["x_0"] = said.x_0
+            return Prediction(x_0, conditional.process.predict_eps(x_t, t, x_0), said.fraction)
+
+        return leaning
+
+    with pytest.raises(AssertionError, match="the same inputs give different predictions"):
+        check_guidance(guidance)
+
+
+def test_a_guidance_that_takes_the_unconditional_for_granted_is_named() -> None:
+    def guidance(conditional: Side, unconditional: Side | None) -> Denoiser:
+        pair = conditional.beside(unconditional)  # type: ignore[arg-type]
+
+        def doubled(x_t: Array, t: int) -> Prediction:
+            towards, away = pair(x_t, t)
+            return Prediction(2 * towards.x_0 - away.x_0, 2 * towards.eps - away.eps, towards.fraction)
+
+        return doubled
+
+    with pytest.raises(AssertionError, match=r"fails without an unconditional denoiser: TypeError: .*with ConfigError"):
+        check_guidance(guidance)

@@ -58,6 +58,27 @@ def off_by_one(process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pa
     yield from ancestral(process, lambda x_t, t: denoiser(x_t, t + 1), x, pairs, noise)
 
 
+def to_the_neighbour(
+    process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs, noise: Noise
+) -> Iterator[Step]:
+    """Leads to t - 1, which is t_prev where all T steps are taken."""
+    for t, t_prev in pairs:
+        for step in ancestral(process, denoiser, x, [(t, -1 if t_prev < 0 else t - 1)], noise):
+            x = step.x
+            yield step
+
+
+KEPT: dict[str, Array] = {}
+
+
+def keeps_state(process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs, noise: Noise) -> Iterator[Step]:
+    KEPT["x"] = x
+    for pair in pairs:
+        for step in ancestral(process, denoiser, KEPT["x"], [pair], noise):
+            KEPT["x"] = step.x
+            yield step
+
+
 def noise_at_the_end(
     process: GaussianProcess, denoiser: Denoiser, x: Array, pairs: Pairs, noise: Noise
 ) -> Iterator[Step]:
@@ -102,6 +123,9 @@ def widened(step: Step, last: bool) -> Step:
         (reuses_memory, "is written to after it was yielded"),
         (skips_first, r"its steps leave t = \[499\], not \[999, 499\]"),
         (off_by_one, "asked at t = 1000, outside 0 to 999"),
+        (to_the_neighbour, r"x of the step from t = \d+ to \d+ is off by"),
+        (keeps_state, "samples differ when two runs take turns"),
+        (changed(lambda step, last: Step(step.t, step.x, step.x)), "x_0 of the step from t = 999 to 989 is off by"),
         (noise_at_the_end, "adds noise at the last step"),
         (unseeded, "the same inputs give different samples"),
         (changed(lambda step, last: Step(step.t, step.x + step.x[:1], step.x_0)), "a sample drawn alone is off"),
@@ -113,8 +137,8 @@ def widened(step: Step, last: bool) -> Step:
         (changed(widened), "is float64 for float32 samples"),
         (changed(lambda step, last: Step(step.t, step.x[:1], step.x_0)), r"has shape \(1, 2\), not \(5, 2\)"),
         (changed(lambda step, last: Step(step.t, step.x / 0.0 if last else step.x, step.x_0)), "is not finite"),
-        (changed(lambda step, last: Step(step.t, step.x + 0.1 * last, step.x_0)), "off by .* in mean"),
-        (changed(lambda step, last: Step(step.t, step.x * (1 - 0.1 * last), step.x_0)), "off by .* in"),
+        (changed(lambda step, last: Step(step.t, step.x + 0.04 * last, step.x_0)), "off by .* in mean"),
+        (changed(lambda step, last: Step(step.t, step.x * (1 - 0.08 * last), step.x_0)), "off by .* in"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:divide by zero")

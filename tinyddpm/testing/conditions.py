@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -40,9 +41,10 @@ def check_condition(
     - The condition for an empty wish can be read, and has words for each sample or for none.
     - `Told`, also for the null, has the parts and widths that `gives` says, and does not depend on a sample's batch.
     - The gradient of every parameter agrees with central differences at rtol 1e-6, and is added to the buffer.
-    - No residuals are kept without training.
+    - `Told` is the same with training and without. Residuals are kept in `saved` alone, and none without training.
 
-    Then on array-api-strict, where it is installed, against the float64 results.
+    Then with float32 weights, for which `Told` and gradients are float32, and on array-api-strict, where it is
+    installed, against the float64 results.
 
     Args:
         factory: its registered name, or the callable `(sample_shape, classes, width, null, **options) -> Condition`.
@@ -67,15 +69,15 @@ def check_condition(
 
 
 class _Runner:
-    """A condition on one backend, with random weights."""
+    """A condition on one backend, with random weights. Errors that it raises become an AssertionError with the call."""
 
-    def __init__(self, condition: Condition, backend: Backend, what: str) -> None:
-        self.condition, self.backend, self.what = condition, backend, what
+    def __init__(self, condition: Condition, backend: Backend, what: str, dtype: Any = np.float64) -> None:
+        self.condition, self.backend, self.what, self.dtype = condition, backend, what, dtype
         try:
             self.layout = Layout(condition.parameters)
         except ConfigError as error:
             raise AssertionError(f"{what}: {error}") from error
-        self.w = read_only(random_weights(condition, SEED))
+        self.w = read_only({path: w.astype(dtype) for path, w in random_weights(condition, SEED).items()})
 
     def forward(
         self, columns: Mapping[str, HostArray], training: bool = False, changed: Mapping[str, HostArray] | None = None
@@ -84,18 +86,32 @@ class _Runner:
         asarray = self.backend.asarray
         w = {path: asarray(array) for path, array in {**self.w, **(changed or {})}.items()}
         given = {name: asarray(column) for name, column in columns.items()}
-        told, saved = self.condition.forward(load_operations(self.backend, training), w, given)
+        with self._blamed("forward", "with read-only columns and weights"):
+            told, saved = self.condition.forward(load_operations(self.backend, training), w, given)
         return {name: self.backend.to_numpy(a) for name, a in told._asdict().items() if a is not None}, saved
 
     def gradients(
         self, columns: Mapping[str, HostArray], dtold: Mapping[str, HostArray], start: float = 0.0
     ) -> dict[str, HostArray]:
+        """Return the gradient buffer after a forward and a backward; see `backward`."""
+        return self.backward(self.forward(columns, training=True)[1], dtold, start)
+
+    def backward(self, saved: Saved, dtold: Mapping[str, HostArray], start: float = 0.0) -> dict[str, HostArray]:
         """Return the gradient buffer after a backward, by path; all its elements were `start` before."""
-        _, saved = self.forward(columns, training=True)
-        buffer = self.backend.asarray(np.full(self.layout.size, start))
+        buffer = self.backend.asarray(np.full(self.layout.size, start, self.dtype))
         views = self.layout.views(buffer, self.backend.xp)
-        self.condition.backward(saved, dict(views), Told(**{n: self.backend.asarray(a) for n, a in dtold.items()}))
+        there = Told(**{n: self.backend.asarray(a) for n, a in dtold.items()})
+        with self._blamed("backward", "with a read-only dtold"):
+            self.condition.backward(saved, dict(views), there)
         return {path: self.backend.to_numpy(view) for path, view in views.items()}
+
+    @contextmanager
+    def _blamed(self, call: str, how: str) -> Iterator[None]:
+        try:
+            yield
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as cause:
+            where = f"on {self.backend.name or self.backend.xp.__name__}"
+            raise AssertionError(f"{self.what}: {call} {how} fails {where}: {type(cause).__name__}: {cause}") from cause
 
 
 def _check_observed(
@@ -153,7 +169,9 @@ def _with_null(columns: dict[str, HostArray], null: Mapping[str, HostArray], wha
         assert np.can_cast(value.dtype, column.dtype, "same_kind"), (
             f"{what}: the null of {name} is {value.dtype}, the column {column.dtype}"
         )
-    return read_only({name: np.concatenate([column, null[name][None]]) for name, column in columns.items()})
+    return read_only(
+        {name: np.concatenate([column, null[name][None].astype(column.dtype)]) for name, column in columns.items()}
+    )
 
 
 def _check_told(runner: _Runner, columns: dict[str, HostArray], exempt: Sequence[str]) -> None:
@@ -162,6 +180,8 @@ def _check_told(runner: _Runner, columns: dict[str, HostArray], exempt: Sequence
     assert len(n) == 1, f"{what}: its columns have {sorted(n)} rows, they must have one a sample"
     told, saved = runner.forward(columns)
     assert saved is None, f"{what}: forward keeps residuals (saved is not None) without training"
+    for part, array in runner.forward(columns, training=True)[0].items():
+        assert np.array_equal(array, told[part]), f"{what}: the {part} told changes with ops.training"
     for part, width in runner.condition.gives._asdict().items():
         found = told[part].shape[-1] if part in told else 0
         assert found == width, f"{what}: gives says {part} of width {width}, but forward returns {found}"
@@ -171,7 +191,12 @@ def _check_told(runner: _Runner, columns: dict[str, HostArray], exempt: Sequence
         assert told["mask"].dtype == bool, f"{what}: the mask is {told['mask'].dtype}, it must be boolean"
         assert told["mask"].shape == told["tokens"].shape[:2], f"{what}: the mask does not have the tokens' shape"
     _check_samples_apart(runner, columns, told)
-    _check_gradients(runner, columns, told, exempt)
+    rng = np.random.default_rng(SEED)
+    dtold = read_only({part: direction(array.shape, rng) for part, array in told.items() if part != "mask"})
+    _check_gradients(runner, columns, dtold, exempt, rng)
+    _check_stateless(runner, columns, dtold)
+    _check_float32(runner, columns, dtold)
+    _check_standard(runner, columns, told, dtold)
 
 
 def _check_samples_apart(runner: _Runner, columns: dict[str, HostArray], told: dict[str, HostArray]) -> None:
@@ -184,11 +209,13 @@ def _check_samples_apart(runner: _Runner, columns: dict[str, HostArray], told: d
 
 
 def _check_gradients(
-    runner: _Runner, columns: dict[str, HostArray], told: dict[str, HostArray], exempt: Sequence[str]
+    runner: _Runner,
+    columns: dict[str, HostArray],
+    dtold: dict[str, HostArray],
+    exempt: Sequence[str],
+    rng: np.random.Generator,
 ) -> None:
-    """Check the gradient of each path: by central differences, that it is added in place, and on array-api-strict."""
-    rng = np.random.default_rng(SEED)
-    dtold = read_only({part: direction(array.shape, rng) for part, array in told.items() if part != "mask"})
+    """Check the gradient of each path: by central differences, and that it is added in place."""
     dw, onto = runner.gradients(columns, dtold), runner.gradients(columns, dtold, start=1.0)
 
     def flat(parts: Mapping[str, HostArray]) -> HostArray:
@@ -203,13 +230,38 @@ def _check_gradients(
         check(value, runner.w[path], flat(dtold), gradient, rng, name=path)
         added = np.allclose(onto[path], 1.0 + gradient, rtol=1e-12, atol=1e-12)
         assert added, f"gradient of {path} is not added in place to what dw holds: write dw[path] += gradient"
+
+
+def _check_stateless(runner: _Runner, columns: dict[str, HostArray], dtold: dict[str, HostArray]) -> None:
+    """Check that the gradients are the same after the forward of other samples."""
+    apart, (_, saved) = runner.gradients(columns, dtold), runner.forward(columns, training=True)
+    runner.forward({name: column[::-1] for name, column in columns.items()}, training=True)
+    for path, gradient in runner.backward(saved, dtold).items():
+        assert np.array_equal(gradient, apart[path]), (
+            f"{runner.what}: gradient of {path} differs after another forward: keep residuals in saved, not on self"
+        )
+
+
+def _check_float32(runner: _Runner, columns: dict[str, HostArray], dtold: dict[str, HostArray]) -> None:
+    """Check that float32 weights give float32."""
+    single = _Runner(runner.condition, runner.backend, runner.what, np.float32)
+    told, saved = single.forward(columns, training=True)
+    for part in dtold:
+        assert told[part].dtype == np.float32, f"{runner.what}: {part} is {told[part].dtype} for float32 weights"
+    single.backward(saved, {part: array.astype(np.float32) for part, array in dtold.items()})
+
+
+def _check_standard(
+    runner: _Runner, columns: dict[str, HostArray], told: dict[str, HostArray], dtold: dict[str, HostArray]
+) -> None:
+    """Check that the condition needs only the array API standard, if array-api-strict is installed."""
     try:
         import array_api_strict
     except ImportError:
         return
     strict = _Runner(runner.condition, Backend(array_api_strict), runner.what)
     same = {**strict.forward(columns)[0], **strict.gradients(columns, dtold)}
-    for name, array in {**told, **dw}.items():
+    for name, array in {**told, **runner.gradients(columns, dtold)}.items():
         assert np.allclose(same[name], array, rtol=1e-9, atol=1e-9), (
             f"{runner.what}: {name} differs on array-api-strict"
         )

@@ -12,6 +12,7 @@ from tinyddpm.backend import Array, Backend, load_backend
 from tinyddpm.diffusion.denoiser import Denoiser, Prediction
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
+from tinyddpm.errors import ConfigError
 from tinyddpm.guidance import Lone
 from tinyddpm.testing.gradients import HostArray, read_only
 from tinyddpm.testing.plugin import resolve
@@ -29,7 +30,9 @@ def check_guidance(guidance: str | Callable[..., Denoiser], **options: Any) -> N
     - The guided denoiser predicts an x_0 and eps of x_t's shape and type, from which x_t can be computed.
     - If all its denoisers predict the same, it predicts that too.
     - The learned variance is that of the conditional denoiser.
-    - Inputs are not written to, the same inputs give the same bits, and samples do not depend on their batch.
+    - Inputs are not written to, the same inputs give the same bits, also after others, and samples do not depend on
+      their batch.
+    - It works without an unconditional denoiser, or refuses that with ConfigError.
 
     Args:
         guidance: its registered name, or the function, see `tinyddpm.guidance.Guidance`. A denoiser is passed as its
@@ -43,7 +46,8 @@ def check_guidance(guidance: str | Callable[..., Denoiser], **options: Any) -> N
     host = _Sides(load_backend("numpy"), function, options)
     x = read_only({"x": np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)})["x"]
     for t in TIMES:
-        found = _asked(host.guided((0.8, 0.3)), x, t, what)
+        guided = host.guided((0.8, 0.3))
+        found = _asked(guided, x, t, what)
         for name, array in (("x_0", found.x_0), ("eps", found.eps)):
             assert array.shape == x.shape, f"{what}: {name} has shape {array.shape}, not {x.shape}"
             assert array.dtype == x.dtype, f"{what}: {name} is {array.dtype} for {x.dtype} samples"
@@ -52,13 +56,15 @@ def check_guidance(guidance: str | Callable[..., Denoiser], **options: Any) -> N
         assert found.fraction is not None, f"{what}: it predicts no learned variance, as the conditional does"
         apart = _apart(found.fraction, host.side(0.8)(x, t).fraction)
         assert apart == 0, f"{what}: the learned variance differs from the conditional's by {apart:.1e}"
-        again = host.guided((0.8, 0.3))(x, t)
+        guided(x[::-1], t)
+        again = guided(x, t)
         assert np.array_equal(found.x_0, again.x_0), f"{what}: the same inputs give different predictions"
         alone = host.guided((0.8, 0.3))(x[1:2], t)
         apart = _apart(alone.x_0, found.x_0[1:2])
         assert apart <= TOLERANCE, f"{what}: a sample alone is off by {apart:.1e} from the same sample in a batch"
         apart = _apart(host.guided((0.8, 0.8))(x, t).x_0, host.side(0.8)(x, t).x_0)
         assert apart <= TOLERANCE, f"{what}: where its denoisers agree, it is off from them by {apart:.1e}"
+    _check_alone(host, x, what)
     _check_standard(host, x, what)
 
 
@@ -79,11 +85,14 @@ class _Sides:
 
         return Lone(self.process, denoiser)
 
-    def guided(self, shares: tuple[float, float]) -> Denoiser:
-        """Return the guided denoiser of two denoisers, the conditional and the other one, with these shares."""
+    def guided(self, shares: tuple[float, float], alone: bool = False) -> Denoiser:
+        """Return the guided denoiser of two denoisers, the conditional and the other one, with these shares.
+
+        If it is `alone`, the conditional has no unconditional beside it.
+        """
         conditional, other = (self.side(share) for share in shares)
         weak = {"weak": other} if "weak" in registry.options(self.function) else {}
-        return self.function(conditional, other, **{**weak, **self.options})
+        return self.function(conditional, None if alone else other, **{**weak, **self.options})
 
 
 def _asked(denoiser: Denoiser, x: HostArray, t: int, what: str) -> Prediction:
@@ -97,6 +106,21 @@ def _asked(denoiser: Denoiser, x: HostArray, t: int, what: str) -> Prediction:
 
 def _apart(a: Array, b: Array) -> float:
     return float(np.max(np.abs(np.asarray(a) - np.asarray(b))))
+
+
+def _check_alone(host: _Sides, x: HostArray, what: str) -> None:
+    """Check that the guidance works without an unconditional denoiser, or refuses that with ConfigError."""
+    try:
+        guided = host.guided((0.8, 0.3), alone=True)
+        for t in TIMES:
+            guided(x, t)
+    except ConfigError:
+        return
+    except (AttributeError, TypeError) as cause:
+        raise AssertionError(
+            f"{what} fails without an unconditional denoiser: {type(cause).__name__}: {cause}: refuse None"
+            " with ConfigError"
+        ) from cause
 
 
 def _check_standard(host: _Sides, x: HostArray, what: str) -> None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from tinyddpm import registry
-from tinyddpm.backend import load_backend
+from tinyddpm.backend import Backend, load_backend
 from tinyddpm.diffusion.objectives import Objective
 from tinyddpm.diffusion.parametrisation import make_parametrisation
 from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.diffusion.schedules import make_betas
-from tinyddpm.ops import Operations
+from tinyddpm.ops import Operations, Saved
 from tinyddpm.ops.noising import Noised
-from tinyddpm.testing.gradients import HostArray, check_projection
+from tinyddpm.testing.gradients import HostArray, check_projection, read_only
 from tinyddpm.testing.plugin import resolve
 
 N = C = 4
@@ -23,6 +24,7 @@ N = C = 4
 
 T = 20
 TIMES = np.array([0, 19, 7, 0])
+WEIGHTS = np.linspace(0.5, 2, T)
 
 
 def check_objective(
@@ -32,8 +34,12 @@ def check_objective(
 
     - Its class has the attributes `learned_variance`, `weighted` and `times`, the name of a law of t.
     - Losses have shape (N,), and each depends on its sample alone.
+    - If it is `weighted`, the weight of a time changes the losses at that time.
     - The gradient agrees with central differences of mean(share · losses), for a number and for an array (N,) as share.
-    - No input is written to.
+    - The gradient depends on `saved` alone, also when two batches take turns.
+    - No input is written to, and float32 stays float32.
+
+    Then on array-api-strict, where it is installed, against the float64 results.
 
     Args:
         objective: its registered name, or the class.
@@ -52,59 +58,154 @@ def check_objective(
     laws = {entry.name for entry in registry.entries("times")}
     assert getattr(kind, "times", None) in laws, f"{what}: times must name a law of t, on its class: {sorted(laws)}"
     for predict in ("eps", "v"):
-        process = GaussianProcess(load_backend("numpy"), make_betas("cosine", T), dtype=np.float64)
-        parametrisation = make_parametrisation(process, predict)
-        weights = np.linspace(0.5, 2, T) if weighted else None
-        made = kind(parametrisation, weights, "points", **options)
+        runner = _Runner(kind, predict, options, f"{what} on {predict}")
         rng = np.random.default_rng(0)
-        x_0, eps = rng.standard_normal((2, N, 3, C))
-        batch = Noised(x_0, TIMES, eps, process.q_sample(x_0, TIMES, eps))
-        out = parametrisation.target(x_0, TIMES, eps) + 0.3 * rng.standard_normal(x_0.shape)
-        if learned:
-            out = np.concatenate([out, rng.uniform(-0.8, 0.8, x_0.shape)], axis=-1)
-        for array in (out, *batch):
-            array.flags.writeable = False
-        _check_losses(made, out, batch, f"{what} on {predict}")
-        _check_gradients(made, out, batch, f"{what} on {predict}", C if detached and learned else 0, rng, rtol)
+        out, batch = _drawn(runner, rng)
+        _check_losses(runner, out, batch)
+        _check_weights(runner, out, batch)
+        _check_gradients(runner, out, batch, C if detached and learned else 0, rng, rtol)
+        _check_stateless(runner, out, batch)
+        _check_float32(runner, out, batch)
+        _check_standard(runner, out, batch)
 
 
-def _check_losses(made: Objective, out: HostArray, batch: Noised, what: str) -> None:
+class _Runner:
+    """An objective on one backend, for a network that predicts `predict`. A ValueError becomes an AssertionError."""
+
+    def __init__(
+        self,
+        kind: Any,
+        predict: str,
+        options: dict[str, Any],
+        what: str,
+        weights: HostArray = WEIGHTS,
+        backend: Backend | None = None,
+        dtype: str = "float64",
+    ) -> None:
+        self.kind, self.predict, self.options, self.what = kind, predict, options, what
+        self.backend = backend or load_backend("numpy")
+        self.process = GaussianProcess(self.backend, make_betas("cosine", T), dtype=getattr(self.backend.xp, dtype))
+        self.parametrisation = make_parametrisation(self.process, predict)
+        self.made: Objective = kind(self.parametrisation, weights if kind.weighted else None, "points", **options)
+
+    def changed(self, **changes: Any) -> _Runner:
+        """Return the same objective with other weights, on another backend, or in another type."""
+        return _Runner(self.kind, self.predict, self.options, self.what, **changes)
+
+    def forward(self, out: HostArray, batch: Noised, training: bool = True) -> tuple[HostArray, Saved]:
+        """Return the losses, on the host, and the residuals."""
+        there = map(self.backend.asarray, batch)
+        with self._blamed("forward"):
+            losses, saved = self.made.forward(self._ops(training), self.backend.asarray(out), Noised(*there))
+        return self.backend.to_numpy(losses), saved
+
+    def backward(self, saved: Saved, share: float | HostArray) -> HostArray:
+        """Return the gradient, on the host; an array `share` is read-only."""
+        there = share if isinstance(share, float) else self.backend.asarray(read_only({"share": share})["share"])
+        with self._blamed("backward"):
+            dout = self.made.backward(self._ops(True), saved, there)
+        return self.backend.to_numpy(dout)
+
+    def _ops(self, training: bool) -> Operations:
+        return Operations(self.backend, training)
+
+    @contextmanager
+    def _blamed(self, call: str) -> Iterator[None]:
+        try:
+            yield
+        except (AttributeError, IndexError, TypeError, ValueError) as cause:
+            where = f"fails with read-only inputs on {self.backend.name or self.backend.xp.__name__}"
+            raise AssertionError(f"{self.what}: {call} {where}: {type(cause).__name__}: {cause}") from cause
+
+
+def _drawn(runner: _Runner, rng: np.random.Generator) -> tuple[HostArray, Noised]:
+    """Return a network's output near the target, and the batch, both read-only."""
+    x_0, eps = rng.standard_normal((2, N, 3, C))
+    batch = Noised(x_0, TIMES, eps, runner.process.q_sample(x_0, TIMES, eps))
+    out = runner.parametrisation.target(x_0, TIMES, eps) + 0.3 * rng.standard_normal(x_0.shape)
+    if runner.made.learned_variance:
+        out = np.concatenate([out, rng.uniform(-0.8, 0.8, x_0.shape)], axis=-1)
+    return read_only({"out": out})["out"], Noised(**read_only(batch._asdict()))
+
+
+def _cut(out: HostArray, batch: Noised, rows: slice) -> tuple[HostArray, Noised]:
+    return out[rows], Noised(*(each[rows] for each in batch))
+
+
+def _check_losses(runner: _Runner, out: HostArray, batch: Noised) -> None:
     """Check the shape of the losses, and that each depends on its sample alone."""
-    ops = Operations(load_backend("numpy"))
-    losses = made.forward(ops, out, batch)[0]
+    losses, what = runner.forward(out, batch, training=False)[0], runner.what
     assert np.shape(losses) == (N,), f"{what}: losses have shape {np.shape(losses)}, there are {N} samples"
     assert np.all(np.isfinite(losses)), f"{what}: a loss is not finite"
     for n in range(N):
-        alone = made.forward(ops, out[n : n + 1], Noised(*(each[n : n + 1] for each in batch)))[0]
+        alone, _ = runner.forward(*_cut(out, batch, slice(n, n + 1)), training=False)
         assert np.allclose(alone, losses[n], rtol=1e-9), f"{what}: the loss of a sample depends on the others"
 
 
+def _check_weights(runner: _Runner, out: HostArray, batch: Noised) -> None:
+    """Check that the weight of a time changes the losses at that time."""
+    if not runner.made.weighted:
+        return
+    losses, _ = runner.forward(out, batch)
+    for t in sorted(set(TIMES)):
+        found, _ = runner.changed(weights=np.where(np.arange(T) == t, 2 * WEIGHTS, WEIGHTS)).forward(out, batch)
+        same = (found == losses)[t == TIMES]
+        assert not same.any(), f"{runner.what}: the weight of t = {t} does not change the loss of a sample at t"
+
+
 def _check_gradients(
-    made: Objective, out: HostArray, batch: Noised, what: str, first: int, rng: np.random.Generator, rtol: float
+    runner: _Runner, out: HostArray, batch: Noised, first: int, rng: np.random.Generator, rtol: float
 ) -> None:
     """Check the gradient of the channels from `first` on, for one share and for a share of each sample."""
-    ops = Operations(load_backend("numpy"), training=True)
-    weight = rng.uniform(0.5, 2, N)
+    what, weight = runner.what, rng.uniform(0.5, 2, N)
 
-    def loss(share: HostArray) -> Callable[[HostArray], HostArray]:
+    def loss(share: float | HostArray) -> Callable[[HostArray], HostArray]:
         def value(last: HostArray) -> HostArray:
             whole = np.concatenate([out[..., :first], last], axis=-1)
-            return np.asarray(np.mean(share * made.forward(ops, whole, batch)[0]))
+            return np.asarray(np.mean(share * runner.forward(whole, batch, training=False)[0]))
 
         return value
 
     for share, name in ((0.3, "with a share"), (weight, "with a weight for each sample")):
-        dout = np.asarray(made.backward(ops, made.forward(ops, out, batch)[1], share))
+        dout = runner.backward(runner.forward(out, batch)[1], share)
         assert dout.shape == out.shape, f"{what}: the gradient {name} has shape {dout.shape}, the output {out.shape}"
         try:
-            check_projection(
-                loss(np.asarray(share)), out[..., first:], np.ones(()), dout[..., first:], rng, "the output", rtol
-            )
+            check_projection(loss(share), out[..., first:], np.ones(()), dout[..., first:], rng, "the output", rtol)
         except AssertionError as error:
             raise AssertionError(f"{what}, {name}: {error}") from error
-    alone = [
-        made.backward(ops, made.forward(ops, out[n : n + 1], Noised(*(each[n : n + 1] for each in batch)))[1], w / N)
-        for n, w in enumerate(weight.tolist())
-    ]
+    rows = [_cut(out, batch, slice(n, n + 1)) for n in range(N)]
+    alone = [runner.backward(runner.forward(*row)[1], w / N) for row, w in zip(rows, weight.tolist(), strict=True)]
     each = np.concatenate(alone)
     assert np.allclose(each, dout, rtol=1e-9), f"{what}: a weight for each sample does not scale its gradient alone"
+
+
+def _check_stateless(runner: _Runner, out: HostArray, batch: Noised) -> None:
+    """Check that the gradient is the same after another batch's forward."""
+    apart = runner.backward(runner.forward(out, batch)[1], 0.3)
+    _, saved = runner.forward(out, batch)
+    runner.forward(*_cut(out, batch, slice(None, None, -1)))
+    same = np.array_equal(runner.backward(saved, 0.3), apart)
+    assert same, f"{runner.what}: the gradient differs after another forward: keep residuals in saved, not on self"
+
+
+def _check_float32(runner: _Runner, out: HostArray, batch: Noised) -> None:
+    """Check that losses and gradients of float32 are float32."""
+    single = runner.changed(dtype="float32")
+    real = {name: each.astype(np.float32) for name, each in batch._asdict().items() if name != "t"}
+    losses, saved = single.forward(out.astype(np.float32), batch._replace(**real))
+    for share in (0.3, np.ones(N, np.float32)):
+        for array, name in ((losses, "losses are"), (single.backward(saved, share), "the gradient is")):
+            assert array.dtype == np.float32, f"{runner.what}: {name} {array.dtype} for a float32 output"
+
+
+def _check_standard(runner: _Runner, out: HostArray, batch: Noised) -> None:
+    """Check that the objective needs only the array API standard, if array-api-strict is installed."""
+    try:
+        import array_api_strict
+    except ImportError:
+        return
+    strict, share = runner.changed(backend=Backend(array_api_strict)), np.linspace(0.5, 1, N)
+    (losses, saved), (found, theirs) = runner.forward(out, batch), strict.forward(out, batch)
+    same = np.allclose(found, losses, rtol=1e-9)
+    same = same and np.allclose(strict.backward(theirs, share), runner.backward(saved, share), rtol=1e-9, atol=1e-12)
+    assert same, f"{runner.what}: losses or gradients differ on array-api-strict"
