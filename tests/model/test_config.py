@@ -21,7 +21,7 @@ from tinyddpm.model.model import Model
 from tinyddpm.ops import load_operations
 from tinyddpm.ops.noising import Noised
 
-INTEGERS = st.integers(-(2**63), 2**63 - 1)
+INTEGERS, FLOATS = st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False)
 """What TOML's numbers are."""
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 
@@ -38,7 +38,7 @@ def test_presets_survive_toml(name: str) -> None:
     rate=st.floats(0, 1, allow_subnormal=False),
     source=NAMES,
     size=st.none() | NAMES,
-    option=INTEGERS | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | NAMES | st.lists(INTEGERS),
+    option=INTEGERS | st.booleans() | FLOATS | NAMES | st.lists(INTEGERS) | st.lists(FLOATS),
 )
 def test_any_values_survive_toml(steps: int, rate: float, source: str, size: str | None, option: object) -> None:
     """Over values of every type that TOML has, quotes, control characters and other scripts in texts included."""
