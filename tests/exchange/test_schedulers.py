@@ -9,7 +9,7 @@ import pytest
 
 from tinyddpm.backend import load_backend
 from tinyddpm.errors import ConfigError
-from tinyddpm.exchange.diffusers_scheduler import read_scheduler, scheduler_config
+from tinyddpm.exchange.diffusers_scheduler import UNBOUNDED, read_scheduler, scheduler_config
 from tinyddpm.model.config import Config
 from tinyddpm.model.model import Model
 
@@ -76,6 +76,21 @@ def test_what_is_missing_or_strange_is_said() -> None:
         tables, wrong, notes = read_scheduler({"_class_name": "PNDMScheduler"}, learned)
         assert (tables["sampling"]["variance"], wrong) == (variance, [])
         assert notes[1:] == ["the sampler of PNDMScheduler has no equivalent: ancestral sampling replaces it"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "threshold", "told"),
+    [
+        (1.0, "static", []),
+        (1.5, "dynamic", ["sample_max_value 1.5 has no equivalent: predictions of any size are scaled down"]),
+        (UNBOUNDED, "dynamic", []),
+    ],
+)
+def test_a_limit_of_the_dynamic_threshold_is_told(limit: float, threshold: str, told: list[str]) -> None:
+    """At 1 it is the static threshold; a higher one, unless it is that of our export, does not exist here."""
+    config = {"thresholding": True, "sample_max_value": limit, "timestep_spacing": "trailing"}
+    tables, wrong, notes = read_scheduler(config, learned=False)
+    assert (tables["sampling"]["threshold"], wrong, notes) == (threshold, [], told)
 
 
 @pytest.mark.parametrize(

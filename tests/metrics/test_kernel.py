@@ -43,6 +43,15 @@ def test_the_standard_error_is_that_of_the_mean_of_subsets(rng: np.random.Genera
     assert stated == pytest.approx(spread, rel=0.25)
 
 
+def test_two_samples_say_nothing_of_the_error(rng: np.random.Generator) -> None:
+    """Every subset is the whole set, so they do not differ; of three samples they do."""
+    few = [Part(rng.normal(size=(3, 4))) for _ in range(2)]
+    assert kernel(Sets(*few), subsets=5)["kernel se"] > 0
+    two = [Part(part.features[:2]) for part in few]
+    found = kernel_distance(*(part.features for part in two))
+    assert kernel(Sets(*two)) == {"kernel": pytest.approx(found, rel=1e-9)}
+
+
 def test_subsets_are_chosen_by_the_seed(rng: np.random.Generator) -> None:
     sets = Sets(Part(rng.normal(size=(40, 3))), Part(rng.normal(size=(50, 3))))
     assert kernel(sets, subsets=5) == kernel(sets, subsets=5)

@@ -92,7 +92,7 @@ def read_scheduler(config: Mapping[str, Any], learned: bool | None) -> tuple[dic
 
     Returns:
         the tables; settings that have no equivalent; notes on differences in sampling only: of the spacing with fewer
-        than T steps, or of the sampler.
+        than T steps, of the sampler, or of the threshold.
     """
     found = {name: config.get(name, default) for name, (default, _) in READ.items()}
     wrong = [f"{name} is {found[name]!r}" for name, (_, types) in READ.items() if type(found[name]) not in types]
@@ -118,6 +118,9 @@ def read_scheduler(config: Mapping[str, Any], learned: bool | None) -> tuple[dic
     notes = [] if spacing in SPACINGS.values() else [f"spacing {spacing!r} has no equivalent: trailing replaces it"]
     if kind not in ("DDPMScheduler", "DDIMScheduler"):
         notes.append(f"the sampler of {kind} has no equivalent: ancestral sampling replaces it")
+    limit = found["sample_max_value"]
+    if found["thresholding"] and 1 < limit < UNBOUNDED:
+        notes.append(f"sample_max_value {limit:g} has no equivalent: predictions of any size are scaled down")
     tables = {
         "schedule": {**(schedule or {}), "zero_terminal_snr": found["rescale_betas_zero_snr"]},
         "training": {"predict": predict or "eps", "loss": "hybrid" if learned else "simple"},

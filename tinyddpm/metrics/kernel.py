@@ -13,7 +13,8 @@ def kernel(sets: Sets, *, subsets: int = 100, size: int = 1000, seed: int = 0) -
 
     The estimate is unbiased: about 0 for equal distributions, whatever the number of samples, and sometimes negative.
     Subsets of m out of n samples overlap, so their standard deviation s reflects only the n − m samples left out of
-    each. The sampling error of the n samples themselves is s √(m / (n − m)); it is part of `kernel se`.
+    each. The sampling error of the n samples themselves is s √(m / (n − m)); it is part of `kernel se`. If a set has
+    only two samples, subsets leave none out, and `kernel se` is omitted.
 
     Args:
         sets: drawn and real samples.
@@ -33,8 +34,8 @@ def kernel(sets: Sets, *, subsets: int = 100, size: int = 1000, seed: int = 0) -
         kernel_distance(*(part.features[rng.permutation(len(part))[:m]] for part in (sets.drawn, sets.real)))
         for _ in range(subsets)
     ]
-    spread = float(np.std(found, ddof=1))
-    return {"kernel": float(np.mean(found)), "kernel se": spread * (m / max(1, n - m) + 1 / subsets) ** 0.5}
+    mean, spread = float(np.mean(found)), float(np.std(found, ddof=1))
+    return {"kernel": mean} | ({"kernel se": spread * (m / (n - m) + 1 / subsets) ** 0.5} if m < n else {})
 
 
 def kernel_distance(a: Rows, b: Rows) -> float:

@@ -316,7 +316,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, float):  # infinity is a word of its own in each of the two
-        return repr(value)
+        return repr(float(value))
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
