@@ -108,7 +108,8 @@ class Optimisation(Family):
     def decay(self, descent: Descent, factors: Array, rate: Array, matrices: Array, weights: Array) -> None:
         """Apply AdamW's decay to the matrices among the weights: w ← w − lr λ w (arXiv 1711.05101, Algorithm 2).
 
-        This precedes `adam`. If the step is not finite, it changes nothing.
+        λ is multiplied by the whole learning rate, as in PyTorch; in the paper, by its schedule's factor alone. This
+        precedes `adam`. If the step is not finite, it changes nothing.
 
         Args:
             descent: settings of the optimiser.
