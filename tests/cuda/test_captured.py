@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -247,6 +249,22 @@ def test_recorded_sampling_draws_the_same(name: str, precision: str) -> None:
         drawn.append(draw(trainer.model, weights, numbers, asked, **options).values)
     np.testing.assert_array_equal(*drawn)
     assert tape.recorded
+
+
+def test_a_denoiser_takes_its_recording_along(tape: TapeBackend) -> None:
+    """At once, and with it the memory on the card: nothing that refers to itself waits for the garbage collector."""
+    model = make_trainer(PLANE, tape, data_of(PLANE)).model
+    weights, asked = tape.asarray(np.zeros(model.layout.size, np.float32)), Asked(np.zeros(2, int))
+    denoiser = model.network_denoiser(weights, asked)
+    for _ in range(2):
+        denoiser(tape.asarray(np.zeros((2, 2), np.float32)), 3)
+    assert len(tape.recorded) == 1
+    left = weakref.ref(denoiser), weakref.ref(denoiser._forward)
+    gc.disable()
+    del denoiser
+    gone = [reference() is None for reference in left]
+    gc.enable()
+    assert gone == [True, True]
 
 
 def test_a_data_set_that_does_not_fit_comes_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:

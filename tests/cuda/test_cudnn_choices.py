@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -191,6 +193,23 @@ def test_choices_are_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", value) if value is not None else monkeypatch.delenv("XDG_CACHE_HOME")
     assert choices_file() == tmp_path / ".cache" / "tinyddpm" / "cudnn.jsonl"
+
+
+@pytest.mark.parametrize("plans", [(), ("right 1",)], ids=str)
+def test_a_backend_is_let_go_of(monkeypatch: pytest.MonkeyPatch, plans: tuple[str, ...]) -> None:
+    """With its streams and the memory of its graphs, by whoever plans for it too; while it is used, one plans for all.
+
+    Without plans there is no cuDNN.
+    """
+    cupy_stand_in.install(monkeypatch, Frontend(*plans) if plans else None)
+    backend = CupyBackend()
+    first, second = (CudnnConvolutions(backend) for _ in range(2))
+    assert first._planner is second._planner
+    assert (first._planner is None) == (not plans)
+    left = weakref.ref(backend)
+    del backend, first, second
+    gc.collect()
+    assert left() is None
 
 
 @pytest.mark.parametrize("scope", [True, False], ids=["our stream", "the default stream"])

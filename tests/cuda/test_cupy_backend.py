@@ -96,6 +96,31 @@ def test_records_at_the_second_call_and_replays() -> None:
     assert card.asked == ["function", "free", "begin", "function", "end", "launch", "launch", "launch"]
 
 
+@pytest.mark.parametrize("collects", [True, False])
+def test_no_garbage_is_collected_while_recording(collects: bool) -> None:
+    """It may be a backend with its memory, which CUDA must not free then. Afterwards all is as before, errors too."""
+    seen: list[bool] = []
+
+    def function(error: type[Exception] | None = None) -> tuple[()]:
+        seen.append(gc.isenabled())
+        if error:
+            raise error
+        return ()
+
+    backend = Card().backend()
+    if not collects:
+        gc.disable()
+    try:
+        backend._record(function)
+        seen.append(gc.isenabled())
+        with pytest.raises(MemoryError):
+            backend._record(partial(function, MemoryError))
+        seen.append(gc.isenabled())
+    finally:
+        gc.enable()
+    assert seen == [False, collects, False, collects]
+
+
 def test_memory_that_recording_gives_back_was_in_use() -> None:
     card = Card()
     backend = card.backend()

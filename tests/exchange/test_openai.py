@@ -138,7 +138,7 @@ def chw(x: HostArray) -> torch.Tensor:
 def both_halves(denoiser: Any, x: HostArray, t: int, channels: int) -> HostArray:
     """What our network predicts, and what it says of the variance if it does."""
     array = denoiser.ops.backend.asarray
-    outputs = denoiser._network_output(array(x), array(np.full(len(x), t)), *denoiser.given.values())
+    outputs = denoiser._forward(array(x), array(np.full(len(x), t)), *denoiser.given.values())
     found = np.concatenate([np.asarray(half) for half in outputs if half is not None], axis=-1)
     assert found.shape[-1] == channels
     return found

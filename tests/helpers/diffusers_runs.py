@@ -87,7 +87,7 @@ def hwc(x: torch.Tensor) -> HostArray:
 def ours(model: Model, flat: Any, x: HostArray, t: int, labels: HostArray | None) -> HostArray:
     """What our network makes of x at a time."""
     denoiser = model.network_denoiser(flat, Asked(labels))
-    return denoiser._network_output(x, np.full(len(x), t), *denoiser.given.values())[0]
+    return denoiser._forward(x, np.full(len(x), t), *denoiser.given.values())[0]
 
 
 def theirs(unet: Any, x: HostArray, t: int, labels: HostArray | None) -> HostArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -211,14 +212,27 @@ def record(stream: Any, function: Callable[[], T]) -> tuple[T, Any]:
     Raises:
         RuntimeError: a part of the function cannot be recorded.
     """
-    stream.begin_capture()
+    with _uncollected():
+        stream.begin_capture()
+        try:
+            result = function()
+        except BaseException:
+            with suppress(RuntimeError):  # ending a broken recording raises an error that says less than the first
+                stream.end_capture()
+            raise
+        return result, stream.end_capture()
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector from running inside: with a backend it would free memory of the GPU."""
+    collects = gc.isenabled()
+    gc.disable()
     try:
-        result = function()
-    except BaseException:
-        with suppress(RuntimeError):  # ending a broken recording raises an error that says less than the first
-            stream.end_capture()
-        raise
-    return result, stream.end_capture()
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def graph_memory() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from tinyddpm.backend import Array
@@ -44,7 +45,8 @@ class NetworkDenoiser:
         self.network, self.ops, self.w = network, ops, w
         self.parametrisation, self.process = parametrisation, parametrisation.process
         self.given, self.workers, self.learned_variance = given, workers, learned_variance
-        self._forward = ops.backend.captured(self._network_output)
+        # Not a method: a denoiser that refers to itself keeps its recordings until the garbage collector comes.
+        self._forward = ops.backend.captured(partial(_output, network, ops, w, tuple(given)))
 
     def __call__(self, x_t: Array, t: int) -> Prediction:
         """Return the prediction for x_t, (N, ...).
@@ -87,8 +89,12 @@ class NetworkDenoiser:
         x_0, eps = self.parametrisation.implied(x_t, t, prediction)
         return Prediction(x_0, eps, fraction)
 
-    def _network_output(self, x_t: Array, t: Array, *given: Array) -> tuple[Array]:
-        return (self.network.forward(self.ops, self.w, x_t, t, dict(zip(self.given, given, strict=True)))[0],)
+
+def _output(
+    network: Conditioned, ops: Operations, w: Weights, names: tuple[str, ...], x_t: Array, t: Array, *given: Array
+) -> tuple[Array]:
+    """Return the network's output for x_t and t, under the condition whose columns of these names are `given`."""
+    return (network.forward(ops, w, x_t, t, dict(zip(names, given, strict=True)))[0],)
 
 
 class NetworkFlow:

@@ -13,10 +13,11 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from math import isfinite, prod
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary, proxy
 
 import numpy as np
 
@@ -406,11 +407,16 @@ class CupyCard:
         return float(self._cuda.get_elapsed_time(start, end)) / REPEATS
 
 
-@cache
+PLANNERS: WeakKeyDictionary[Backend, Planner | None] = WeakKeyDictionary()
+"""The planner of each backend that is in use, see `planner`; a backend that is not goes, with its memory on the GPU."""
+
+
 def planner(backend: Backend) -> Planner | None:
     """Return the planner of a backend's GPU; None without cuDNN. Raises BackendError if cuDNN cannot work."""
-    cudnn = load_cudnn()
-    return None if cudnn is None else Planner(cudnn, CupyCard(backend.device.id), backend)
+    if backend not in PLANNERS:
+        cudnn = load_cudnn()
+        PLANNERS[backend] = None if cudnn is None else Planner(cudnn, CupyCard(backend.device.id), proxy(backend))
+    return PLANNERS[backend]
 
 
 def choices_file() -> Path:
