@@ -13,7 +13,7 @@ from PIL import Image
 
 import tinyddpm
 from helpers.command_line import MOONS, NARROW, SIX_STEPS, fails, run
-from tinyddpm.errors import CheckpointError
+from tinyddpm.errors import CheckpointError, DrawingError
 from tinyddpm.figures.images import save_png
 from tinyddpm.figures.marks import checkpoint_of
 from tinyddpm.model.checkpoint import read_checkpoint_header
@@ -170,6 +170,28 @@ def test_nothing_is_overwritten(trained: Path, here: Path) -> None:
     run("sample", str(trained), "--count", "1", "--sample-steps", "2")
     assert Path("samples/grid.png").exists()
     assert Path("samples-2/grid.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "folder", "work"),
+    [
+        (["sample"], "samples", "tinyddpm.model.sampling.draw"),
+        (["edit", "from", "digits:3"], "edits", "tinyddpm.cli.editor.Editor.run"),
+    ],
+)
+def test_a_folder_is_taken_before_the_work(
+    words: list[str], folder: str, work: str, trained: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another command at the same time takes another one; and where nothing is written, none is left."""
+
+    def fail(*given: object, **options: object) -> None:
+        assert Path(folder).is_dir()
+        raise DrawingError("no sample")
+
+    monkeypatch.setattr(work, fail)
+    assert fails(*words[:2], str(trained), *words[2:]) == "Error: no sample"
+    assert not [*here.iterdir()]
 
 
 @pytest.mark.slow
