@@ -233,6 +233,8 @@ def test_bad_input_is_one_line(here: Path, trained: Path) -> None:
     assert "cut.h5" in fails("sample", "cut.h5")
     assert "nowhere" in fails("sample", "nowhere")
     assert "nowhere" in fails("info", "nowhere")
+    for what in ("toy", str(trained / "samples.png")):
+        assert "--sha256 is for a checkpoint" in fails("info", what, "--sha256")
     assert "timesteps is 1: it must be at least 2" in fails("train", *SMALL, "--timesteps", "1")
     assert "set --batch-size to at most" in fails("train", *SMALL, "--batch-size", "20000")
     assert "--image-size 24x24 or 32x32 would work" in fails("train", *odd)
