@@ -10,8 +10,23 @@ import numpy as np
 import pytest
 
 from tinyddpm.errors import DataError
-from tinyddpm.files import DAY, check_folder, check_target, sweep
+from tinyddpm.files import DAY, check_folder, check_target, claimed, sweep
 from tinyddpm.kept import KeptRows
+
+
+def test_a_claimed_folder_is_nobody_else_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process makes it at the same moment; and what stays empty is removed."""
+    base = tmp_path / "a" / "samples"
+    with claimed(base) as first, claimed(base) as second:
+        assert (first, second) == (base, base.with_name("samples-2"))
+        (first / "x").touch()
+    assert [*base.parent.iterdir()] == [first]
+    with pytest.raises(DataError, match=r"^cannot write into .*/x/y: .*/x is no folder"), claimed(first / "x" / "y"):
+        pass
+    names = iter([first, base.with_name("samples-2")])
+    monkeypatch.setattr("tinyddpm.files.unused", lambda base: next(names))
+    with claimed(base) as other:
+        assert other == base.with_name("samples-2")
 
 
 def test_places_that_take_no_files_are_known_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,28 @@ def unused(base: Path, suffix: str = "") -> Path:
 
 
 @contextmanager
+def claimed(base: Path) -> Iterator[Path]:
+    """Make the first of the folders `unused` names, which no other process then takes; remove it if it stays empty.
+
+    Raises:
+        DataError: it cannot be made.
+    """
+    while True:
+        folder = unused(base)
+        check_folder(folder)
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:  # another process has just made it
+            continue
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
+
+
+@contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a new file that replaces `path` when the block ends, or is removed when the block raises.
 

@@ -181,6 +181,8 @@ def test_variants_that_are_not_chosen_are_not_run(fakes: type[Fake], task: Task)
         contest_of(task, chosen=["fats"])
     with pytest.raises(ConfigError, match="give --peer too"):
         run_contest(task, ["numpy"], None, 2, ["fast"])
+    with pytest.raises(ConfigError, match="give --peer too, or leave --compile out"):
+        run_contest(task, ["numpy"], None, 2, compiled=True)
     with pytest.raises(RegistryError, match=r"^unknown backend 'nunpy': did you mean 'numpy'\?"):
         contest_of(task, backends=["numpy", "nunpy"])
     assert fakes.log == []

@@ -13,7 +13,7 @@ from PIL import Image
 
 import tinyddpm
 from helpers.command_line import MOONS, NARROW, SIX_STEPS, fails, run
-from tinyddpm.errors import CheckpointError
+from tinyddpm.errors import CheckpointError, DrawingError
 from tinyddpm.figures.images import save_png
 from tinyddpm.figures.marks import checkpoint_of
 from tinyddpm.model.checkpoint import read_checkpoint_header
@@ -173,6 +173,28 @@ def test_nothing_is_overwritten(trained: Path, here: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "folder", "work"),
+    [
+        (["sample"], "samples", "tinyddpm.model.sampling.draw"),
+        (["edit", "from", "digits:3"], "edits", "tinyddpm.cli.editor.Editor.run"),
+    ],
+)
+def test_a_folder_is_taken_before_the_work(
+    words: list[str], folder: str, work: str, trained: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another command at the same time takes another one; and where nothing is written, none is left."""
+
+    def fail(*given: object, **options: object) -> None:
+        assert Path(folder).is_dir()
+        raise DrawingError("no sample")
+
+    monkeypatch.setattr(work, fail)
+    assert fails(*words[:2], str(trained), *words[2:]) == "Error: no sample"
+    assert not [*here.iterdir()]
+
+
+@pytest.mark.slow
 def test_info_of_a_run(trained: Path) -> None:
     found = json.loads(run("info", str(trained), "--json").stdout)
     assert found["step"] == 6
@@ -211,6 +233,8 @@ def test_bad_input_is_one_line(here: Path, trained: Path) -> None:
     assert "cut.h5" in fails("sample", "cut.h5")
     assert "nowhere" in fails("sample", "nowhere")
     assert "nowhere" in fails("info", "nowhere")
+    for what in ("toy", str(trained / "samples.png")):
+        assert "--sha256 is for a checkpoint" in fails("info", what, "--sha256")
     assert "timesteps is 1: it must be at least 2" in fails("train", *SMALL, "--timesteps", "1")
     assert "set --batch-size to at most" in fails("train", *SMALL, "--batch-size", "20000")
     assert "--image-size 24x24 or 32x32 would work" in fails("train", *odd)

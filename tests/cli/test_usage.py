@@ -68,8 +68,9 @@ def test_classes_are_chosen_by_any_name(trained: Path, tmp_path: Path) -> None:
         assert class_names(classes, name) == [name]
         assert class_numbers(classes, class_names(classes, name)).tolist() == [number]
     assert class_numbers(classes, class_names(classes, 'cat, "cat, tabby",7,6')).tolist() == [0, 1, 7, 6]
-    with pytest.raises(ConfigError, match="give their numbers"):
-        class_names(classes, "cat,x\ny")
+    for text in ("cat,x\ny", '"cat', 'cat,"1', '"cat, tabby" 1'):
+        with pytest.raises(ConfigError, match="give their numbers"):
+            class_names(classes, text)
     with pytest.raises(ConfigError, match="unknown class 'dog'"):
         class_numbers(classes, ["dog"])
     with pytest.raises(ConfigError, match="unknown class ''"):

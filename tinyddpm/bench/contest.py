@@ -219,11 +219,13 @@ def rivals(task: Task, peer: Path | None, chosen: Sequence[str] | None, compiled
     """Return the variants of the peer that take part, by the names of the contestants.
 
     Raises:
-        ConfigError: a chosen variant is unknown, or variants are chosen without a peer.
+        ConfigError: a chosen variant is unknown, or variants are asked for without a peer.
     """
     if peer is None:
         if chosen is not None:
             raise ConfigError("variants are chosen among a peer's: give --peer too, or leave --variants out")
+        if compiled:
+            raise ConfigError("compiled variants are a peer's: give --peer too, or leave --compile out")
         return {}
     there = load_peer(peer).variants(task, compiled or chosen is not None)
     for name in chosen or ():

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tinyddpm.backend import Array, Purpose
 from tinyddpm.cli.output import say
-from tinyddpm.cli.trained import Chosen, open_model, refuse_full, wished_in_turn
+from tinyddpm.cli.trained import Chosen, new_folder, open_model, refuse_full, wished_in_turn
 from tinyddpm.conditions import Asked, Known, count, some
 from tinyddpm.data import open_dataset
 from tinyddpm.data.base import ArrayDataset, Dataset
@@ -24,7 +24,6 @@ from tinyddpm.errors import ConfigError, DataError, said_before
 from tinyddpm.figures.images import Pixels, grid, save_images, save_npz, save_png
 from tinyddpm.figures.marks import checkpoint_of, mark_of, said_of
 from tinyddpm.figures.samples import is_drawable
-from tinyddpm.files import unused
 from tinyddpm.model.sampling import on_host
 from tinyddpm.ops.images import to_model
 from tinyddpm.progress import Progress
@@ -87,7 +86,7 @@ class Editor:
         self.backend = self.model.backend
         if not (self.model.is_image and is_drawable(self.model.sample_shape)):
             raise ConfigError(f"{checkpoint} draws samples of shape {self.model.sample_shape}: edit is for images")
-        self.out = out or unused(Path("edits"))
+        self.out = out or new_folder("edits")
         refuse_full(self.out)
         self.sampling, self.guidance = chosen.sampling(self.model.config), chosen.guidance(self.model.config)
         self.process = self.model.process

@@ -37,7 +37,10 @@ def info(what: str, as_json: bool, hashed: bool) -> None:
 
     A preset's name wins over a file of the same name; write ./NAME for the file.
     """
-    if what not in presets() and Path(what).suffix.lower() in DRAWN:
+    drawn = what not in presets() and Path(what).suffix.lower() in DRAWN
+    if hashed and (drawn or what in presets()):
+        raise ConfigError(f"--sha256 is for a checkpoint, and {what} is none: leave it out")
+    if drawn:
         _tell_mark(Path(what), as_json)
         return
     found = _preset(what) if what in presets() else _checkpoint(Path(what), hashed)

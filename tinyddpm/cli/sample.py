@@ -13,7 +13,7 @@ from tinyddpm.cli.completion import OF_SETTINGS, FilePath, RunPath
 from tinyddpm.cli.options import argument, option
 from tinyddpm.cli.output import say
 from tinyddpm.cli.ranks import SharedCommand, shared
-from tinyddpm.cli.trained import Chosen, keeping, machine_options, open_model, refuse_full, wished_in_turn
+from tinyddpm.cli.trained import Chosen, keeping, machine_options, new_folder, open_model, refuse_full, wished_in_turn
 from tinyddpm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ LAST = 2**32 - 1
 LONG = 60
 """Seconds of remaining time from which the command prints, after the first batch, how long the rest will take."""
 
+SAMPLES = "samples"
+"""Name of the folder that is written to if none is given."""
 
 KEPT = "kept"
 """Name of the folder, below that of the samples, that keeps finished samples until all are drawn."""
@@ -189,7 +191,6 @@ def sample(
 
     from tinyddpm.figures.marks import checkpoint_of, mark_of, samples_of
     from tinyddpm.figures.samples import check_written, write
-    from tinyddpm.files import unused
     from tinyddpm.kept import KeptRows
     from tinyddpm.model.sampling import draw
     from tinyddpm.progress import duration
@@ -213,7 +214,7 @@ def sample(
         embeddings=chosen.embeddings,
     )
 
-    folder = out or unused(Path("samples"))
+    folder = out or (new_folder(SAMPLES) if group.first else Path(SAMPLES))
     kept = KeptRows(folder / KEPT, {**mark, "samples": []})
     if group.first:
         _check(folder, kept, resume)

@@ -15,7 +15,7 @@ from tinyddpm.cli.completion import OF_SETTINGS
 from tinyddpm.cli.options import option, options, parse_assignments
 from tinyddpm.cli.output import say
 from tinyddpm.errors import ConfigError, DataError
-from tinyddpm.files import check_file, check_folder
+from tinyddpm.files import check_file, check_folder, claimed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -222,6 +222,14 @@ def keeping(progress: Stoppable, kept: Callable[[], str]) -> Iterator[None]:
     except DataError as error:
         progress.close()
         raise DataError(f"{error}; {kept()}") from error
+
+
+def new_folder(name: str) -> Path:
+    """Return a new folder for the files of the running command: `name`, or with a number if that exists.
+
+    It is made at once, so that of two commands that run at the same time each has its own.
+    """
+    return click.get_current_context().with_resource(claimed(Path(name)))
 
 
 def refuse_full(folder: Path) -> None:

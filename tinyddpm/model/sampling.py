@@ -170,11 +170,11 @@ def class_names(classes: tuple[str, ...], text: str) -> list[str]:
     """Return the classes listed in `text`, separated by commas. A name with a comma needs double quotes, unless alone.
 
     Raises:
-        ConfigError: a quote is not closed.
+        ConfigError: a quote is not closed, or something else than a comma follows one that is.
     """
     if text in classes:
         return [text]
     try:
-        return next(csv.reader([text], skipinitialspace=True)) or [""]
+        return next(csv.reader([text], skipinitialspace=True, strict=True)) or [""]
     except csv.Error as error:
         raise ConfigError(f"classes {text!r} cannot be read ({error}): give their numbers") from error
