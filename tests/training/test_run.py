@@ -330,6 +330,25 @@ def test_a_full_disk_that_takes_no_save_either(
         start(config(POINTS, save_every=save_every), NUMPY, tmp_path, quiet())
 
 
+@pytest.mark.parametrize("first", [2, 4])
+def test_a_save_that_fails_says_how_to_go_on(first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it is mended, the run goes on from the last save, if there is one."""
+    save = Trainer.save
+
+    def full_from_then_on(trainer: Trainer, *arguments: Any) -> None:
+        if trainer.step >= first:
+            raise CheckpointError("cannot save FILE: No space left on device")
+        save(trainer, *arguments)
+
+    monkeypatch.setattr(Trainer, "save", full_from_then_on)
+    how = f"go on from step 2 with --resume {tmp_path}" if first > 2 else "start anew"
+    with pytest.raises(CheckpointError, match=f"^cannot save FILE: No space left on device: mend that, and {how}$"):
+        start(config(POINTS, save_every=2), NUMPY, tmp_path, quiet())
+    monkeypatch.undo()
+    if first > 2:
+        assert resume(tmp_path, quiet()).complete
+
+
 def test_the_advice_to_a_diverged_run_can_be_followed(tmp_path: Path) -> None:
     folder, said = tmp_path / "run", StringIO()
     with pytest.raises(TrainingError, match=r"^after step 1 the weights are no longer finite, and there is no checkp"):

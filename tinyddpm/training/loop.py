@@ -277,7 +277,8 @@ class Run:
                 self.trainer.save(self.folder / CHECKPOINT, state)
         except CheckpointError as error:
             if all(bool(backend.xp.all(backend.xp.isfinite(vector))) for vector in self.trainer.state.buffers):
-                raise
+                how = f"go on from step {self.saved_at} with --resume {self.folder}" if self.saved_at else "start anew"
+                raise CheckpointError(f"{error}: mend that, and {how}") from error
             raise self._diverged(f"after step {self.trainer.step} the weights are no longer finite") from error
         finally:
             self.interrupt.saving = False
