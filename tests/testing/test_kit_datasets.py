@@ -59,6 +59,19 @@ def renamed(split: str, data_dir: str | None) -> ArrayDataset:
     return ArrayDataset(IMAGES.copy(), columns={"text": captions}, name="renamed")
 
 
+def relabelled(split: str, data_dir: str | None) -> ArrayDataset:
+    require_split(split, ("train",), "relabelled")
+    labels = np.random.default_rng().integers(0, 2**62, 5) % 2**16
+    return ArrayDataset(IMAGES.copy(), labels, tuple(map(str, range(2**16))), name="relabelled")
+
+
+def one_buffer(dataset: ArrayDataset, indices: HostArray) -> HostArray:
+    buffers: dict[int, HostArray] = vars(dataset).setdefault("buffers", {})
+    buffer = buffers.setdefault(len(indices), np.empty((len(indices), *IMAGES.shape[1:]), np.uint8))
+    buffer[...] = IMAGES[indices]
+    return buffer
+
+
 def no_copy(dataset: ArrayDataset, indices: HostArray) -> HostArray:
     kept: dict[bytes, HostArray] = vars(dataset).setdefault("kept", {})
     return kept.setdefault(indices.tobytes(), IMAGES[indices])
@@ -75,6 +88,8 @@ def frozen(dataset: ArrayDataset, indices: HostArray) -> HostArray:
     [
         (any_split, "has a split 'no-such-split': refuse what there is not with DataError"),
         (shuffled, "samples differ when it is opened again"),
+        (relabelled, "has other classes or labels when it is opened again"),
+        (changed(one_buffer), "what is read changes at the next reading"),
         (changed(no_copy), "samples differ after the first reading is written to"),
         (changed(frozen), "what is read cannot be written to"),
         (changed(lambda dataset, indices: IMAGES[np.sort(indices)]), "of the given indices, in their order"),

@@ -20,7 +20,8 @@ def check_dataset(
     - Its attributes have the types of `tinyddpm.data.base.Dataset`; the description is one line; names of classes
       differ, labels number them, and columns have a row for each sample.
     - `read` returns the samples in the order of the indices, the same ones at every call and every opening, in an array
-      that may be written to.
+      that may be written to, and that no later call writes to.
+    - Classes, labels and columns are the same at every opening.
     - An unknown split is refused with DataError.
 
     Args:
@@ -60,6 +61,8 @@ def _check_reading(found: Dataset, again: Dataset, what: str) -> None:
     same = len(read) == 3 and np.array_equal(read[1:2], first) and np.array_equal(read[0], read[2])
     assert same, f"{what}: read does not return the samples of the given indices, in their order"
     kept = read.copy()
+    found.read(np.asarray([0, last, 0]))
+    assert np.array_equal(read, kept), f"{what}: what is read changes at the next reading: return a new array"
     try:
         read[...] = 0
     except ValueError as cause:
@@ -69,7 +72,10 @@ def _check_reading(found: Dataset, again: Dataset, what: str) -> None:
 
 
 def _check_columns(found: Dataset, again: Dataset, what: str) -> None:
-    """Check that the columns are the same when the data set is opened again."""
+    """Check that classes, labels and columns are the same when the data set is opened again."""
+    labels = [np.asarray(dataset.labels) for dataset in (found, again)]
+    same = tuple(found.classes) == tuple(again.classes) and np.array_equal(labels[0], labels[1])
+    assert same, f"{what} has other classes or labels when it is opened again"
     assert found.columns.keys() == again.columns.keys(), f"{what} has other columns when it is opened again"
     for key, column in found.columns.items():
         assert np.array_equal(column, again.columns[key]), f"{what}: column {key!r} differs when it is opened again"
