@@ -126,6 +126,20 @@ def writes(sets: Sets) -> Numbers:
     return {"a": 1.0}
 
 
+def sorts(sets: Sets) -> Numbers:
+    assert sets.drawn.labels is not None
+    sets.drawn.labels.sort()
+    return {"a": 1.0}
+
+
+def counts(sets: Sets) -> Numbers:
+    return {"a": float(np.bincount(sets.drawn.labels).max())}  # type: ignore[arg-type]
+
+
+def undeclared(sets: Sets) -> Numbers:
+    return {"a": float(sets.training.features.mean())}  # type: ignore[union-attr]
+
+
 def labelled(sets: Sets) -> Numbers:
     return {"a": 1.0} if sets.drawn.labels is not None else {"a": 1.0, "b": 2.0}
 
@@ -143,6 +157,12 @@ def random(sets: Sets) -> Numbers:
         (lambda sets: {"": 1.0}, "the name '' is no text"),
         (mistyped, "needs tests, which sets do not have"),
         (writes, "fails on read-only features"),
+        (sorts, "fails on read-only features"),
+        (counts, "fails without labels, captions and logits.*: ValueError"),
+        (
+            undeclared,
+            "without training samples, for its attribute needs does not name them: AttributeError",
+        ),
         (labelled, "returns b only without labels"),
         (random, "other numbers at the second call"),
     ],

@@ -94,26 +94,33 @@ def check_metric(metric: str | Metric, **options: Any) -> None:
     assert numbers, f"{what} returns no number for samples with labels, captions and logits"
     assert numbers == again, f"{what}: the same sets give other numbers at the second call"
     bare = [replace(part, logits=None, labels=None, words=None) for part in (drawn, real, training)]
-    fewer = _asked(function, Sets(bare[0], bare[1], bare[2] if kept else None), options, what)
+    fewest = Sets(bare[0], bare[1], bare[2] if kept else None)
+    fewer = _asked(function, fewest, options, what, "without labels, captions and logits")
     new = sorted(fewer.keys() - numbers.keys())
     assert not new, f"{what} returns {', '.join(new)} only without labels: leave out what cannot be measured"
 
 
 def _made_up(rng: np.random.Generator, n: int) -> Part:
     labels = rng.integers(0, 3, n)
-    arrays = {
+    arrays: dict[str, Any] = {
         "features": rng.standard_normal((n, 6), np.float32) + labels[:, None].astype(np.float32),
         "logits": rng.standard_normal((n, 4), np.float32),
+        "labels": labels,
     }
     words = [("red circle", "blue square", "blue circle")[label] for label in labels]
-    return Part(**read_only(arrays), labels=labels, words=words)
+    return Part(**read_only(arrays), words=words)
 
 
-def _asked(function: Metric, sets: Sets, options: dict[str, Any], what: str) -> dict[str, float]:
+def _asked(
+    function: Metric, sets: Sets, options: dict[str, Any], what: str, how: str = "on read-only features"
+) -> dict[str, float]:
+    """Return the numbers of a metric; an error that it raises becomes an AssertionError that says how it was asked."""
+    if sets.training is None:
+        how += ", and without training samples, for its attribute needs does not name them"
     try:
         numbers = dict(function(sets, **options))
-    except ValueError as cause:
-        raise AssertionError(f"{what} fails on read-only features: ValueError: {cause}") from cause
+    except (AttributeError, IndexError, TypeError, ValueError) as cause:
+        raise AssertionError(f"{what} fails {how}: {type(cause).__name__}: {cause}") from cause
     for name, number in numbers.items():
         named = isinstance(name, str) and name
         assert named, f"{what}: the name {name!r} is no text"
