@@ -104,6 +104,42 @@ class Keeps(Operations):
         return super().add_vector(x, v)[0], ()
 
 
+class ForgetsTheResidual(Operations):
+    def linear(self, x: Array, w: Array, b: Array, residual: Array | None = None) -> tuple[Array, Saved]:
+        return super().linear(x, w, b)
+
+
+class CountsOnce(Operations):
+    def embedding_backward(self, saved: Saved, dy: Array) -> Array:
+        index, rows = saved
+        dtable = self.xp.zeros((rows, dy.shape[1]), dtype=dy.dtype)
+        dtable[index] += dy
+        return dtable
+
+
+class WrongBound(Operations):
+    def gaussian_kl_backward(self, saved: Saved, dkl: Array) -> tuple[Array, Array]:
+        dmean, dlog_variance = super().gaussian_kl_backward(saved, dkl)
+        return dmean, -dlog_variance
+
+
+class KeepsAll(Operations):
+    def dropout(self, x: Array, dropout: Any) -> tuple[Array, Saved]:
+        _, saved = super().dropout(x, dropout)
+        return x, saved
+
+
+class ForgetsTheModulation(Operations):
+    def group_norm_silu_backward(self, saved: Saved, dy: Array) -> Any:
+        *rest, dmodulation = super().group_norm_silu_backward(saved, dy)
+        return *rest, tuple(0 * each for each in dmodulation)
+
+
+class OtherFrequencies(Operations):
+    def sinusoidal(self, t: Array, dim: int, dtype: Any, shift: float = 1.0) -> Array:
+        return super().sinusoidal(t, dim, dtype)
+
+
 class NoFlips(Operations):
     def noised(self, *batch: Any, flip: bool = False) -> Noised:
         return super().noised(*batch)
@@ -149,6 +185,12 @@ def with_operations(operations: type[Operations]) -> type[Backend]:
         (with_operations(Widens), "upsample: the result is float64 for float32 inputs"),
         (with_operations(Writes), "upsample writes to its input x"),
         (with_operations(Keeps), "add_vector keeps residuals without training"),
+        (with_operations(ForgetsTheResidual), "linear: the result is off by"),
+        (with_operations(CountsOnce), "embedding, index: dtable is off by"),
+        (with_operations(WrongBound), "gaussian_kl: dlog_variance is off by"),
+        (with_operations(KeepsAll), "group_norm_silu, groups 2, dropout: the result is off by"),
+        (with_operations(ForgetsTheModulation), "dropout: dscale of the modulation is off by 1.0e[+]00"),
+        (with_operations(OtherFrequencies), "sinusoidal, shift 0, is not the reference's"),
         (with_operations(NoFlips), "noised gives another x_0 than the reference"),
         (with_operations(DecaysAll), "decay and adam give other weights than the reference where the loss is 0.5"),
         (with_operations(ForgetsTheAverage), "decay and adam give other ema than the reference where the loss is 0.5"),

@@ -97,11 +97,14 @@ class Hears(Good):
         return out + ops.xp.sum(told.tokens * there, axis=(1, 2))[:, None], saved
 
     def backward(self, saved: Saved, dw: Gradients, dout: Array) -> tuple[Array, Told]:
+        dx, _ = super().backward(saved, dw, dout)
+        if "there" not in saved.told:
+            return dx, Told()
         xp, (n, c) = saved.ops.xp, dout.shape
         dsum = xp.sum(dout, axis=1, keepdims=True)
         dvector = xp.concat([dout, xp.zeros((n, 4 - c), dtype=dout.dtype)], axis=1) + dsum
         dtokens = dsum[..., None] * xp.broadcast_to(saved.told["there"], (n, 4, 5))
-        return super().backward(saved, dw, dout)[0], Told(vector=dvector, tokens=dtokens)
+        return dx, Told(vector=dvector, tokens=dtokens)
 
 
 def test_a_network_that_is_told_something_passes() -> None:
@@ -134,6 +137,24 @@ class NeedsTelling(Hears):
         self, ops: Operations, w: Weights, x: Array, t: Array, told: Told, noise: DropoutNoise | None = None
     ) -> tuple[Array, Saved]:
         return super().forward(ops, w, x, t, told._replace(vector=1 * told.vector), noise)
+
+
+class NeedsTellingBackward(Hears):
+    def backward(self, saved: Saved, dw: Gradients, dout: Array) -> tuple[Array, Told]:
+        assert saved.told["there"] is not None
+        return super().backward(saved, dw, dout)
+
+
+class WrongUnlessTold(Hears):
+    def backward(self, saved: Saved, dw: Gradients, dout: Array) -> tuple[Array, Told]:
+        dx, dtold = super().backward(saved, dw, dout)
+        dw["dense_1/b"] *= 1.0 if "there" in saved.told else 1.1
+        return dx, dtold
+
+
+class Timeless(Good):
+    def factor(self, ops: Operations, t: Array, x: Array) -> Array:
+        return super().factor(ops, ops.xp.zeros_like(t), x)
 
 
 class OtherWidth(Hears):
@@ -309,6 +330,9 @@ class NoDefault(Good):
         (WrongTokens, "gradient of the tokens told: projection"),
         (NoMask, "tokens that the mask leaves out change the prediction"),
         (NeedsTelling, "told nothing: forward .* fails on numpy: TypeError"),
+        (NeedsTellingBackward, "told nothing: backward .* fails on numpy: KeyError: 'there'"),
+        (WrongUnlessTold, "told nothing: gradient of all parameters: projection"),
+        (Timeless, "the prediction at t = 0 does not depend on t"),
         (OtherWidth, "takes tokens of width 7, but is offered 5"),
         (Unused, "gradient of spare/b is zero to rounding"),
         (Overwriting, "gradient of dense_1/w is not added in place"),

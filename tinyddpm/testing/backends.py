@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ import numpy as np
 from tinyddpm import registry
 from tinyddpm.backend import Backend, Purpose, Random, load_backend
 from tinyddpm.errors import ConfigError
-from tinyddpm.ops import Operations, load_operations
+from tinyddpm.nn import DropoutNoise
+from tinyddpm.ops import Operations, Saved, load_operations
+from tinyddpm.ops.activation import Dropout
 from tinyddpm.ops.noising import Noised
 from tinyddpm.ops.optimisation import Descent, Factor
 from tinyddpm.testing.gradients import HostArray
@@ -17,29 +20,49 @@ from tinyddpm.testing.gradients import HostArray
 TYPES = ("float32", "float64", "int64", "uint8", "bool")
 """Types of arrays that a backend must transfer."""
 
+
+def _dropout(backend: Backend) -> Dropout:
+    return Dropout(DropoutNoise(backend.random(20), 7, np.asarray([3, 4])), 0.3, layer=2)
+
+
+def _array(values: Any) -> Callable[[Backend], Any]:
+    return lambda backend: backend.asarray(np.asarray(values))
+
+
+NORM = {"x": (2, 3, 5, 6), "scale": (6,), "shift": (6,)}
+MODULATION = {"scale of the modulation": (2, 6), "shift of the modulation": (2, 6)}
 CALLS: tuple[tuple[str, dict[str, tuple[int, ...]], dict[str, Any]], ...] = (
     ("conv2d", {"x": (2, 5, 4, 3), "w": (3, 3, 3, 4), "b": (4,)}, {}),
     ("conv2d", {"x": (2, 6, 4, 3), "w": (3, 3, 3, 4), "b": (4,)}, {"stride": 2}),
     ("conv2d", {"x": (2, 5, 4, 3), "w": (1, 1, 3, 4), "b": (4,)}, {}),
+    ("conv2d", {"x": (2, 5, 4, 3), "w": (3, 3, 3, 4), "b": (4,), "residual": (2, 5, 4, 4)}, {}),
     ("linear", {"x": (2, 5, 3), "w": (3, 4), "b": (4,)}, {}),
-    ("group_norm", {"x": (2, 3, 5, 6), "scale": (6,), "shift": (6,)}, {"groups": 2}),
-    ("group_norm_silu", {"x": (2, 3, 5, 6), "scale": (6,), "shift": (6,)}, {"groups": 2}),
+    ("linear", {"x": (2, 5, 3), "w": (3, 4), "b": (4,), "residual": (2, 5, 4)}, {}),
+    ("embedding", {"table": (5, 4)}, {"index": _array([3, 0, 3])}),
+    ("group_norm", NORM, {"groups": 2}),
+    ("group_norm_silu", NORM, {"groups": 2}),
+    ("group_norm_silu", {**NORM, **MODULATION}, {"groups": 2, "dropout": _dropout}),
     ("layer_norm", {"x": (2, 7, 6), "scale": (6,), "shift": (6,)}, {}),
     ("modulate", {"x": (2, 5, 3, 4), "scale": (2, 4), "shift": (2, 4)}, {}),
     ("add_vector", {"x": (2, 5, 3, 4), "v": (2, 4)}, {}),
     ("silu", {"x": (3, 7)}, {}),
     ("gelu", {"x": (3, 7)}, {}),
+    ("dropout", {"x": (2, 5, 4)}, {"dropout": _dropout}),
     ("attention", {"q": (2, 4, 6), "k": (2, 7, 6), "v": (2, 7, 6)}, {"heads": 2}),
     (
         "attention",
         {"q": (2, 4, 6), "k": (2, 7, 6), "v": (2, 7, 6)},
-        {"heads": 2, "mask": np.arange(7) < np.asarray([[3], [7]])},
+        {"heads": 2, "mask": _array(np.arange(7) < np.asarray([[3], [7]]))},
     ),
     ("upsample", {"x": (2, 3, 5, 4)}, {}),
     ("average_pool", {"x": (2, 6, 4, 3)}, {}),
     ("concat", {"a": (2, 3, 4), "b": (2, 3, 1)}, {}),
+    ("mse", {"prediction": (2, 3, 4), "target": (2, 3, 4)}, {}),
+    ("gaussian_kl", dict.fromkeys(("mean", "log_variance", "q_mean", "q_log_variance"), (2, 3)), {}),
+    ("gaussian_nll", dict.fromkeys(("mean", "log_variance", "x"), (2, 3)), {}),
+    ("pixel_nll", dict.fromkeys(("mean", "log_variance", "x"), (2, 3)), {}),
 )
-"""Operations to compare, each with the shapes of its inputs, and its options."""
+"""Operations to compare, each with the shapes of its inputs, and its options or functions of the backend to them."""
 
 TOLERANCE = 1e-4
 """Largest error of float32 against float64, as a share of the largest element: no sum here has more than some hundred
@@ -52,8 +75,8 @@ def check_backend(backend: str | type[Backend], device: str | None = None) -> No
     - Arrays of every type in `TYPES` keep their values from the host to the device and back.
     - The description is one line that begins with the backend's name.
     - Random integers equal the reference's bit for bit, normal numbers to rounding.
-    - Operations and their gradients agree with the reference in float64, return float32 for float32, keep no residuals
-      without training, and do not write to their inputs.
+    - All operations and their gradients agree with the reference in float64, return float32 for float32, keep no
+      residuals without training, and do not write to their inputs.
     - The noising of a batch, and the step of Adam with its averages, agree with the reference.
 
     Args:
@@ -76,6 +99,7 @@ def check_backend(backend: str | type[Backend], device: str | None = None) -> No
         ops, kept = load_operations(there), load_operations(there, training=True)
         for name, shapes, options in CALLS:
             _check_operation(ops, kept, name, shapes, options, what)
+        _check_embedded_time(ops, what)
         _check_noising(kept, what)
         _check_optimisation(kept, what)
 
@@ -120,16 +144,15 @@ def _check_operation(
     rng = np.random.default_rng(20)
     inputs = {key: rng.standard_normal(shape) for key, shape in shapes.items()}
     reference = Operations(load_backend("numpy"), training=True)
-    y, saved = getattr(reference, name)(**inputs, **options)
+    y, saved = _called(reference, name, inputs, options)
     dy = rng.standard_normal(y.shape)
     expected = _named(shapes, y, getattr(reference, f"{name}_backward")(saved, dy))
 
     backend = kept.backend
     moved = {key: backend.asarray(value.astype(np.float32)) for key, value in inputs.items()}
-    where = f"{what}: {name}" + "".join(f", {key} {value}" for key, value in options.items() if key != "mask")
-    options = {key: backend.asarray(o) if key == "mask" else o for key, o in options.items()}
-    assert getattr(ops, name)(**moved, **options)[1] is None, f"{where} keeps residuals without training"
-    y, saved = getattr(kept, name)(**moved, **options)
+    where = f"{what}: {name}" + "".join(f", {key}" if callable(o) else f", {key} {o}" for key, o in options.items())
+    assert _called(ops, name, moved, options)[1] is None, f"{where} keeps residuals without training"
+    y, saved = _called(kept, name, moved, options)
     found = _named(shapes, y, getattr(kept, f"{name}_backward")(saved, backend.asarray(dy.astype(np.float32))))
     for key, value in inputs.items():
         same = np.array_equal(backend.to_numpy(moved[key]), value.astype(np.float32))
@@ -140,6 +163,27 @@ def _check_operation(
         assert got.shape == wanted.shape, f"{where}: {key} has shape {got.shape}, not {wanted.shape}"
         error = np.max(np.abs(got - wanted)) / np.max(np.abs(wanted))
         assert error <= TOLERANCE, f"{where}: {key} is off by {error:.1e} of its largest element"
+
+
+def _called(ops: Operations, name: str, inputs: dict[str, Any], options: dict[str, Any]) -> tuple[Any, Saved]:
+    """Return the result and the residuals of an operation; inputs of the modulation are passed as one tuple."""
+    there = {key: option(ops.backend) if callable(option) else option for key, option in options.items()}
+    plain = {key: value for key, value in inputs.items() if key not in MODULATION}
+    if len(plain) < len(inputs):
+        there["modulation"] = tuple(inputs[key] for key in MODULATION)
+    y, saved = getattr(ops, name)(**plain, **there)
+    return y, saved
+
+
+def _check_embedded_time(ops: Operations, what: str) -> None:
+    """Check the sinusoidal embedding of small and large times, for both shifts."""
+    backend, reference, t = ops.backend, Operations(load_backend("numpy")), np.asarray([0, 1, 999])
+    for shift in (0.0, 1.0):
+        found = backend.to_numpy(ops.sinusoidal(backend.asarray(t), 8, backend.xp.float32, shift))
+        close = found.dtype == np.float32 and np.allclose(
+            found, reference.sinusoidal(t, 8, np.float64, shift), atol=1e-3
+        )
+        assert close, f"{what}: sinusoidal, shift {shift:g}, is not the reference's to the rounding of float32"
 
 
 def _check_noising(ops: Operations, what: str) -> None:
@@ -197,4 +241,6 @@ def _descended(ops: Operations, descent: Descent, loss: float, gradient: Any, we
 def _named(shapes: dict[str, tuple[int, ...]], y: Any, gradients: Any) -> dict[str, HostArray]:
     """Return the result and the gradients of an operation by the names that messages use."""
     flat = gradients if isinstance(gradients, tuple) else (gradients,)
+    if isinstance(flat[-1], tuple):  # those of a modulation, empty without one
+        flat = (*flat[:-1], *flat[-1])
     return {"the result": y, **{f"d{key}": gradient for key, gradient in zip(shapes, flat, strict=False)}}

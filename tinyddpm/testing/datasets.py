@@ -73,8 +73,8 @@ def _check_reading(found: Dataset, again: Dataset, what: str) -> None:
 
 def _check_columns(found: Dataset, again: Dataset, what: str) -> None:
     """Check that classes, labels and columns are the same when the data set is opened again."""
-    labels, labels_again = np.asarray(found.labels), np.asarray(again.labels)
-    same = tuple(found.classes) == tuple(again.classes) and np.array_equal(labels, labels_again)
+    labels = [np.asarray(dataset.labels) for dataset in (found, again)]
+    same = tuple(found.classes) == tuple(again.classes) and np.array_equal(labels[0], labels[1])
     assert same, f"{what} has other classes or labels when it is opened again"
     assert found.columns.keys() == again.columns.keys(), f"{what} has other columns when it is opened again"
     for key, column in found.columns.items():

@@ -44,6 +44,7 @@ def check_network(
     would hide the gradients of others. In float64 on NumPy, with read-only inputs, weights and dy, and with dropout if
     the network has it:
 
+    - The prediction depends on t.
     - The gradients of every parameter, of x and of the parts of `Told` agree with central differences at rtol 1e-6, and
       none is zero.
     - Masked tokens do not change the prediction, and their gradient is zero.
@@ -51,7 +52,8 @@ def check_network(
     - The same call gives the same bits, also when two passes are interleaved, and samples do not depend on their batch.
     - Gradients have the same bits when blocks are recomputed in the backward pass.
 
-    Then in float32, and on array-api-strict where it is installed, against the float64 results.
+    Then in float32, and on array-api-strict where it is installed, against the float64 results. A network that is built
+    without conditions, and told nothing, has a prediction and gradients too.
 
     Args:
         factory: its registered name, or the callable `(sample_shape, told, out_channels, **options) -> Network`.
@@ -71,6 +73,7 @@ def check_network(
     batch, other = (_draw_batch(network, sample_shape, out_channels, seed) for seed in (SEED, SEED + 1))
     host = _Runner(network, load_backend("numpy"), what)
     _check_forward(host, batch)
+    _check_time(host, batch)
     _check_gradients(host, batch, exempt)
     _check_accumulation(host, batch)
     _check_stateless(host, batch, other)
@@ -81,7 +84,7 @@ def check_network(
     _check_mask(host, batch)
     silent = build(sample_shape, Widths(), out_channels, **options)
     untold = replace(_draw_batch(silent, sample_shape, out_channels, SEED), told={})
-    _check_forward(_Runner(silent, host.backend, f"{what}, told nothing"), untold)
+    _check_untold(_Runner(silent, host.backend, f"{what}, told nothing"), untold)
 
 
 def random_weights(network: Network | Condition, seed: int = SEED) -> dict[str, HostArray]:
@@ -266,6 +269,29 @@ def _check_forward(runner: _Runner, batch: _Batch) -> None:
         assert saved is None, f"{runner.what}: forward keeps residuals (saved is not None) without training"
         trained, _ = runner.forward(batch, training=True, dropout=dropout)
         assert np.array_equal(out, trained), f"{runner.what}: the prediction changes with ops.training"
+
+
+def _check_time(runner: _Runner, batch: _Batch) -> None:
+    """Check that the prediction for each sample changes with its time."""
+    out, other = (runner.forward(replace(batch, t=t))[0] for t in (batch.t, batch.t[::-1] + 1))
+    for i, t in enumerate(batch.t):
+        assert not np.array_equal(out[i], other[i]), f"{runner.what}: the prediction at t = {t} does not depend on t"
+
+
+def _check_untold(runner: _Runner, batch: _Batch) -> None:
+    """Check the prediction of a network that is told nothing, dx, and the gradients of all parameters together."""
+    _check_forward(runner, batch)
+    result, rng = runner.both(batch), np.random.default_rng(SEED)
+    w, dw = (np.concatenate([arrays[path].ravel() for path in batch.w]) for arrays in (batch.w, result.dw))
+
+    def value(flat: HostArray) -> HostArray:
+        return runner.forward(replace(batch, w=runner.layout.views(flat, np)))[0]
+
+    try:
+        check_projection(lambda x: runner.forward(replace(batch, x=x))[0], batch.x, batch.dout, result.dx, rng)
+        check_projection(value, w, batch.dout, dw, rng, name="all parameters")
+    except AssertionError as error:
+        raise AssertionError(f"{runner.what}: {error}") from error
 
 
 def _check_gradients(runner: _Runner, batch: _Batch, exempt: Sequence[str]) -> None:
