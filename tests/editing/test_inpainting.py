@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache, partial
 from itertools import pairwise
 
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 
 from helpers.affine import COVARIANCE, GAUSSIAN, LINEAR, MEAN, law
 from helpers.gaussians import Floats
+from tinyddpm.diffusion.denoiser import Denoiser
+from tinyddpm.diffusion.process import GaussianProcess
 from tinyddpm.editing import repaint, repaint_path
 from tinyddpm.errors import ConfigError
-from tinyddpm.samplers import ancestral, trailing_pairs
+from tinyddpm.samplers import Noise, Pairs, Step, ancestral, trailing_pairs
 
 KNOWN = 1.1
 IMAGE = np.array([[KNOWN, np.nan]])
@@ -144,6 +147,41 @@ def test_noise_is_asked_for_by_running_number() -> None:
     list(repaint(LINEAR, GAUSSIAN.denoiser(LINEAR), np.zeros((1, 2)), trailing_pairs(1000, 9), noise, **ways))
     downs, jumps = 8 * 3, 4 * 2
     assert asked == list(range(2 * downs + jumps))
+
+
+def one_up(process: GaussianProcess, denoiser: Denoiser, x: Floats, pairs: Pairs, noise: Noise) -> Iterator[Step]:
+    """A sampler that adds 1 in each step."""
+    for t, _ in pairs:
+        x = x + 1
+        yield Step(t, x, x)
+
+
+def test_each_move_is_the_papers() -> None:
+    """Algorithm 1, by the chain's alpha_bar: the known part at every time, 0 included, and x_t on its way back up."""
+    rng = np.random.default_rng(3)
+    image, x, *noises = rng.standard_normal((20, 4, 2))
+    mask = rng.random((4, 2)) < 0.5
+    ways = {"image": image, "mask": mask, "sampler": one_up, "jump": 2, "resamplings": 2}
+    pairs = [(400, 20), (20, 0), (0, -1)]
+    found = [step.x for step in repaint(LINEAR, GAUSSIAN.denoiser(LINEAR), x, pairs, noises.__getitem__, **ways)]
+    expected, left = [], iter(noises)
+    for t, t_next in [*pairs[:2], (0, 400), *pairs]:
+        if t_next > t:
+            share = LINEAR.alpha_bar[t_next] / LINEAR.alpha_bar[t]
+            x = np.sqrt(share) * x + np.sqrt(1 - share) * next(left)
+            continue
+        alpha_bar = LINEAR.alpha_bar[t_next]
+        known = image if t_next < 0 else np.sqrt(alpha_bar) * image + np.sqrt(1 - alpha_bar) * next(left)
+        x = np.where(mask, x + 1, known)
+        expected.append(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_the_default_path_is_the_papers() -> None:
+    """j = 10 and r = 10."""
+    pairs, ways = trailing_pairs(1000, 25), {"image": IMAGE, "mask": MASK, "sampler": one_up}
+    steps = repaint(LINEAR, GAUSSIAN.denoiser(LINEAR), np.zeros((1, 2)), pairs, lambda _: np.zeros((1, 2)), **ways)
+    assert [step.t for step in steps] == [t for t, t_next in repaint_path(pairs, 10, 10) if t_next < t]
 
 
 def papers_path(steps: int, jump: int, resamplings: int) -> list[int]:

@@ -39,6 +39,14 @@ def sides() -> tuple[Saying, Saying]:
     return Saying(RNG.standard_normal(X.shape), np.full_like(X, 0.2)), Saying(RNG.standard_normal(X.shape) / 2, None)
 
 
+def test_the_default_leads_on_as_far_as_the_two_are_apart() -> None:
+    """Scale 2, and no rescaling, at every level: twice the conditional's prediction minus the other's."""
+    c, u = sides()
+    for t in (0, 300, 999):
+        for guided in (cfg(c, u), auto(c, None, weak=u)):
+            np.testing.assert_allclose(guided(X, t).x_0, 2 * c.x_0 - u.x_0, rtol=1e-12)
+
+
 def test_rescaling_gives_each_sample_the_conditionals_deviation() -> None:
     """Lin et al., eqs. 15 and 16: φ = 1 whole, φ = 0.7 that share of the way; eps follows."""
     c, u = sides()

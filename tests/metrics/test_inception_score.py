@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,17 @@ def test_of_two_classes_it_is_the_divergence_of_a_coin() -> None:
     logits = np.log(np.where(np.arange(10)[:, None] % 2 == np.arange(2), 0.9, 0.1))
     entropy = -(0.9 * np.log(0.9) + 0.1 * np.log(0.1))
     np.testing.assert_allclose(scores(logits, 5), np.exp(np.log(2) - entropy), rtol=1e-12)
+
+
+def test_each_of_ten_parts_is_scored_alone(rng: np.random.Generator) -> None:
+    """The parts' sizes differ by one at most: 203 samples are seven parts of 20 and three of 21, in some order."""
+    logits = rng.normal(size=(203, 5))
+    shuffled = logits[np.random.default_rng(0).permutation(203)]
+    ends = [203 * i // 10 for i in range(11)]
+    assert sorted(np.diff(ends)) == [20] * 7 + [21] * 3
+    found = np.concatenate([scores(shuffled[a:b], 1) for a, b in pairwise(ends)])
+    expected = {"inception score": found.mean(), "inception score sd": found.std()}
+    assert inception_score(sets(logits, 203)) == pytest.approx(expected, rel=1e-12)
 
 
 def test_samples_in_turn_make_no_difference() -> None:

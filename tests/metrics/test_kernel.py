@@ -31,6 +31,23 @@ def test_the_mean_over_draws_of_one_law_is_zero(rng: np.random.Generator) -> Non
     assert np.mean(biased) > 4 * np.std(biased) / 2000**0.5
 
 
+@pytest.mark.parametrize(
+    ("n", "options", "m", "subsets"),
+    [(9, {}, 4, 100), (9, {"size": 3, "subsets": 7}, 3, 7), (9, {"size": 2, "subsets": 2}, 2, 2), (2, {}, 2, 100)],
+)
+def test_the_mean_and_its_error_are_over_subsets(
+    n: int, options: dict[str, int], m: int, subsets: int, rng: np.random.Generator
+) -> None:
+    """Of at most half of the smaller set, and at least 2; s √(m / (n − m) + 1 / subsets)."""
+    drawn, real, chance = rng.normal(size=(n, 3)), rng.normal(size=(12, 3)), np.random.default_rng(0)
+    found = [
+        kernel_distance(drawn[chance.permutation(n)[:m]], real[chance.permutation(12)[:m]]) for _ in range(subsets)
+    ]
+    error = np.std(found, ddof=1) * np.sqrt(m / max(1, n - m) + 1 / subsets)
+    expected = {"kernel": np.mean(found), "kernel se": error}
+    assert kernel(Sets(Part(drawn), Part(real)), **options) == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.slow
 def test_the_standard_error_is_that_of_the_mean_of_subsets(rng: np.random.Generator) -> None:
     """Over 200 pairs of sets of 300 from two laws; both deviations are known to a twentieth, their ratio to a sixth."""

@@ -13,7 +13,7 @@ from tinyddpm import registry
 from tinyddpm.diffusion.schedules import make_betas
 from tinyddpm.errors import ConfigError
 from tinyddpm.samplers import make_pairs, trailing_pairs
-from tinyddpm.samplers.spacings import karras
+from tinyddpm.samplers.spacings import karras, moments
 
 NAMES = ["uniform", "trailing", "quadratic", "karras"]
 LINEAR = np.cumprod(1 - make_betas("linear", 1000))
@@ -91,6 +91,16 @@ def test_karras_with_rho_1_is_even_in_the_noise_level() -> None:
     np.testing.assert_allclose(gaps, gaps[0], rtol=1e-9)
 
 
+def test_karras_stays_below_a_sigma_max_under_1() -> None:
+    """All times but the first have levels up to it, the second the nearest."""
+    levels = (1 / LINEAR - 1) ** 0.5
+    (first, _), (second, _), *_ = pairs = make_pairs("karras", LINEAR, 10, sigma_max=0.25)
+    whole = [t for t, _ in make_pairs("karras", LINEAR, 10)]
+    assert first == 999
+    assert levels[second] < 0.25
+    assert all(t <= before for (t, _), before in zip(pairs, whole, strict=True))
+
+
 @pytest.mark.parametrize("option", ["rho", "sigma_max"])
 @pytest.mark.parametrize("value", [-0.5, 0.0, float("nan")])
 def test_bad_options_are_refused(option: str, value: float) -> None:
@@ -100,10 +110,41 @@ def test_bad_options_are_refused(option: str, value: float) -> None:
 
 @pytest.mark.parametrize(
     "times",
-    [[999.0, 5.0], [0.0, 0.0, 0.0], [999.0, 5.0, 6.0], [999.0, 5.0, -1.0], [999.0, float("nan"), 1.0]],
-    ids=["too few", "starts late", "rises", "visits the data", "not a number"],
+    [
+        [999.0, 5.0],
+        [0.0, 0.0, 0.0],
+        [998.0, 5.0, 1.0],
+        [1000.0, 5.0, 1.0],
+        [999.0, 5.0, 6.0],
+        [999.0, 5.0, -1.0],
+        [999.0, float("nan"), 1.0],
+    ],
+    ids=["too few", "starts late", "starts a step late", "starts early", "rises", "visits the data", "not a number"],
 )
 def test_a_spacing_that_returns_something_else_is_named(times: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "build", lambda *arguments: np.asarray(times))
     with pytest.raises(ConfigError, match="spacing 'made-up': it must return 3 times that fall from 999"):
         make_pairs("made-up", LINEAR, 3)
+
+
+@pytest.mark.parametrize(
+    ("total", "count", "expected"),
+    [
+        (5, 1, [4]),
+        (1, 1, [0]),
+        (1, 3, [0]),
+        (5, 2, [0, 4]),
+        (5, 3, [0, 2, 4]),
+        (11, 5, [0, 2, 5, 8, 10]),
+        (3, 3, [0, 1, 2]),
+        (3, 20, [0, 1, 2]),
+    ],
+)
+def test_moments_are_spread_from_the_first_to_the_last(total: int, count: int, expected: list[int]) -> None:
+    assert moments(total, count) == expected
+
+
+@pytest.mark.parametrize(("total", "count"), [(0, 1), (1, 0), (-1, 3)])
+def test_no_moments_are_refused(total: int, count: int) -> None:
+    with pytest.raises(ConfigError, match=f"cannot choose {count} of {total} moments: both must be at least 1"):
+        moments(total, count)

@@ -51,6 +51,11 @@ def test_linear_and_cosine_are_torchs(steps: int, last: float, at: int) -> None:
         assert found[at] == pytest.approx(closed()[0], rel=1e-9, abs=1e-12)
 
 
+def test_linear_and_cosine_fall_to_zero_by_default() -> None:
+    np.testing.assert_allclose(rates.linear(4), [1.0, 0.75, 0.5, 0.25], rtol=1e-15)
+    np.testing.assert_allclose(rates.cosine(4), [1.0, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2], rtol=1e-15)
+
+
 def test_inverse_sqrt_is_edm2s() -> None:
     """Constant to `after`, then by 1/√k: half of it at four times as many steps."""
     found = rates.inverse_sqrt(1000, after=100)
