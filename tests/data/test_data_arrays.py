@@ -184,6 +184,19 @@ def test_splits_by_name(tmp_path: Path, samples: str, labels: str) -> None:
         open_dataset(str(tmp_path / "x.npz"), split="dev")
 
 
+@pytest.mark.parametrize("hidden", [[-1, -1], [[-1], [-1]]], ids=["(n,)", "(n, 1)"])
+def test_a_test_set_may_hide_its_classes(tmp_path: Path, hidden: list[object]) -> None:
+    """As -1, which is no class of the others, and is refused where it is asked for."""
+    images, labels = np.full((4, 5, 5), 99, np.uint8), np.asarray([0, 2, 0, 1]).reshape(-1, *np.shape(hidden)[1:])
+    np.savez(tmp_path / "x.npz", x_train=images, y_train=labels, x_test=images[:2], y_test=np.asarray(hidden))
+    dataset = open_dataset(str(tmp_path / "x.npz"))
+    assert dataset.classes == ("0", "1", "2")
+    assert dataset.labels is not None
+    assert dataset.labels.tolist() == [0, 2, 0, 1]
+    with pytest.raises(DataError, match="label -1 is below 0"):
+        open_dataset(str(tmp_path / "x.npz"), split="test")
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("labels", "numbers", "classes"),

@@ -91,7 +91,7 @@ UNETS: dict[str, dict[str, Any]] = {
     "scale and shift, learned variance, classes": {
         "sample_size": [8, 16], "block_out_channels": [16, 16], "norm_num_groups": 8, "layers_per_block": 1,
         "in_channels": 1, "out_channels": 2, "resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 8,
-        "num_class_embeds": 5, "attention_head_dim": 4, "dropout": 0.1,
+        "num_class_embeds": 5, "attention_head_dim": 4, "dropout": 0.1, "num_train_timesteps": 1000,
         "down_block_types": ["AttnDownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "AttnUpBlock2D"],
     },
 }  # fmt: skip

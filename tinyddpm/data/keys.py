@@ -45,7 +45,7 @@ def labels_of(
     Raises:
         DataError: the labels have a wrong form, or their shapes differ between splits.
     """
-    here, others = labels.get(split), [part for key, part in labels.items() if key != split]
+    here, others = labels.get(split), [known(part) for key, part in labels.items() if key != split]
     if here is None or not others or classes:
         return here, classes
     if any(part.ndim == 0 or part.shape[1:] != here.shape[1:] for part in [here, *others]):
@@ -53,6 +53,13 @@ def labels_of(
     n = len(here) + sum(map(len, others))
     numbers, classes = checked_labels(np.concatenate([here, *others]), n, (), name)
     return None if numbers is None else numbers[: len(here)], classes
+
+
+def known(labels: Samples) -> Samples:
+    """Return the labels of another split without those of -1, by which test sets hide the class."""
+    if labels.dtype.kind != "i" or labels.ndim == 0:
+        return labels
+    return labels[(labels >= 0).reshape(len(labels), -1).all(axis=1)]
 
 
 def say_unread(shapes: Mapping[str, tuple[int, ...]], read: Collection[str], n: int, name: str) -> None:

@@ -28,6 +28,7 @@ from tinyddpm.data.base import CAPTIONS, ArrayDataset, Samples, check_memory, ch
 from tinyddpm.data.captions import LABEL, TEXT
 from tinyddpm.data.folder import Listing, is_passed_over, open_listing, some
 from tinyddpm.data.image_files import Encoded, Reading
+from tinyddpm.data.keys import known
 from tinyddpm.data.splits import split_called
 from tinyddpm.errors import DataError, TinyDDPMWarning
 from tinyddpm.files import check_file
@@ -257,9 +258,7 @@ def _labels(
     if label is None:
         return None, ()
     own = np.concatenate([table.read(label) for table in here])
-    rest = [table.read(label) for table in others]
-    told = [values[values >= 0] if values.dtype.kind == "i" else values for values in rest]  # -1 hides a class
-    values = np.concatenate([own, *told])
+    values = np.concatenate([own, *(known(table.read(label)) for table in others)])
     numbers, classes = checked_labels(values, len(values), (), name)
     names = here[0].classes
     if names and values.dtype.kind in "iu":

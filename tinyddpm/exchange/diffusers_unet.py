@@ -177,14 +177,15 @@ ALIKE: dict[str, tuple[Any, ...]] = {
     "act_fn": ("silu", "swish"),
     "add_attention": (True,),
     "class_embed_type": (None,),
-    "num_train_timesteps": (None,),
 }
 """Settings that our U-Net has fixed: values with the same meaning, of which the first is the default."""
 
-OF_AVERAGES = {
+WITHOUT_EFFECT = {
+    "num_train_timesteps",
     "decay", "min_decay", "optimization_step", "update_after_step", "use_ema_warmup", "inv_gamma", "power",
 }  # fmt: skip
-"""Settings that EMAModel of diffusers adds to those of the network whose weights it has averaged."""
+"""Settings that do not change our U-Net: one of learned embeddings of time, and those that EMAModel of diffusers adds
+to the network whose weights it has averaged."""
 
 
 def read_unet(config: Mapping[str, Any]) -> tuple[Unet | None, list[str]]:
@@ -200,7 +201,7 @@ def read_unet(config: Mapping[str, Any]) -> tuple[Unet | None, list[str]]:
     fixed = {name: config.get(name, alike[0]) for name, alike in ALIKE.items()}
     wrong = [f"{name} is {fixed[name]!r}" for name, alike in ALIKE.items() if fixed[name] not in alike]
     wrong += [f"{name} is {found[name]!r}" for name, (_, is_valid) in READ.items() if not is_valid(found[name])]
-    known = {*READ, *ALIKE, *OF_AVERAGES}
+    known = {*READ, *ALIKE, *WITHOUT_EFFECT}
     wrong += [name for name in config if name not in known and not name.startswith("_")]
     if wrong:
         return None, wrong
