@@ -53,7 +53,7 @@ class Progress:
         line = shown(f"{done}/{total}  {text}")
         if self.terminal:
             width = shutil.get_terminal_size().columns - 1
-            self._write("\r" + line[:width].ljust(width))
+            self.write("\r" + line[:width].ljust(width))
             self._due, self._open = now + REWRITTEN, True
         else:
             self.say(line)
@@ -62,15 +62,16 @@ class Progress:
     def say(self, line: str) -> None:
         """Print a line of its own."""
         self.close()
-        self._write(shown(line) + "\n")
+        self.write(shown(line) + "\n")
 
     def close(self) -> None:
         """End the line that is being rewritten, if any."""
         if self._open:
-            self._write("\n")
+            self.write("\n")
             self._open = False
 
-    def _write(self, text: str) -> None:
+    def write(self, text: str) -> None:
+        """Write a text as it is, such as a part of a line; drop it if it cannot be written."""
         if self.stream is not None:
             with suppress(OSError, ValueError):  # ValueError if a host program has closed the stream
                 self.stream.write(text)

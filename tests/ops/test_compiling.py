@@ -135,6 +135,13 @@ def test_compiled_ahead_by_others_and_once(folder: Folder) -> None:
     assert folder.run() == ("-60.0 4.0 6.0 0", "")
 
 
+@pytest.mark.parametrize(
+    "ended", ["sys.stderr = None", "read, write = os.pipe(); os.close(read); os.dup2(write, 2)"], ids=["closed", "pipe"]
+)
+def test_a_standard_error_that_takes_nothing_stops_nothing(folder: Folder, ended: str) -> None:
+    assert folder.run(f"import os, sys; {ended}\n{RUN}") == ("-60.0 4.0 6.0 0", "")
+
+
 def test_all_that_training_calls_is_declared(folder: Folder) -> None:
     """Of functions, those of no other types are called: by operations of float32, and by the steps that `bench` times.
 

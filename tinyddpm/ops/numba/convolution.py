@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 
-import numpy as np
-
 from tinyddpm.ops.base import Saved
 from tinyddpm.ops.cpu.blocks import NDArray, sum_over_rows
 from tinyddpm.ops.cpu.convolution import NARROWEST, CpuConvolution
 from tinyddpm.ops.cpu.winograd import tiles
 from tinyddpm.ops.numba import patches, winograd
+from tinyddpm.ops.numba.arrays import plain
 from tinyddpm.ops.numba.products import panel_width
 
 TO_V, FROM_M, TO_U = 192, 140, 410
@@ -40,8 +39,8 @@ class NumbaConvolution(CpuConvolution):
         """Return the convolution by the cheapest algorithm. Saved are x, w and the stride."""
         algorithm = self._algorithm(x, w, stride)
         u = self._transformed_weights(w) if algorithm == "winograd" else None
-        x, w, b = _plain(x), _plain(w), _plain(b)
-        residual = None if residual is None else _plain(residual)
+        x, w, b = plain(x), plain(w), plain(b)
+        residual = None if residual is None else plain(residual)
         if u is not None:
             y = winograd.convolve(x, u, b, residual)
         elif algorithm == "patches of y":
@@ -53,13 +52,13 @@ class NumbaConvolution(CpuConvolution):
     def conv2d_backward(self, saved: Saved, dy: NDArray) -> tuple[NDArray, NDArray, NDArray]:
         """Return (dx, dw, db): by Winograd for 3×3 kernels at stride 1, unless x or y has few channels."""
         x, w, stride = saved
-        dy = _plain(dy)
+        dy = plain(dy)
         if _fits_winograd(w.shape, stride):
             return winograd.convolve_backward(x, w, dy)
         return *patches.convolve_backward(x, w, dy, stride), sum_over_rows(dy.reshape(-1, w.shape[3]))[0]
 
     def _transform(self, w: NDArray) -> NDArray:
-        return winograd.transformed(_plain(w))
+        return winograd.transformed(plain(w))
 
 
 @cache
@@ -86,8 +85,3 @@ def _whole_panels(columns: int) -> int:
     """Return `columns` rounded up to whole panels of float32."""
     width = panel_width(4)
     return -(-columns // width) * width
-
-
-def _plain(a: NDArray) -> NDArray:
-    """Return `a` or a copy, contiguous and writeable: the only kind of array that functions are compiled for."""
-    return a if a.flags.carray else np.require(a, requirements=["C", "W"])

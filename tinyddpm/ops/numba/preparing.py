@@ -18,7 +18,7 @@ from importlib import import_module
 from numba.core.errors import NumbaError
 
 from tinyddpm.ops.numba.compiling import AHEAD
-from tinyddpm.progress import duration
+from tinyddpm.progress import Progress, duration
 
 
 @cache
@@ -30,17 +30,16 @@ def prepare(processes: int) -> None:
     missing = {item.name: len(item.function.py_func.__code__.co_code) for item in AHEAD if item.is_missing()}
     if not missing:
         return
-    began = time.perf_counter()
-    sys.stderr.write(f"compiling {len(missing)} functions for this machine, once: ")
-    sys.stderr.flush()
+    began, progress = time.perf_counter(), Progress()
+    progress.write(f"compiling {len(missing)} functions for this machine, once: ")
     longest_first = sorted(missing, key=missing.__getitem__, reverse=True)
     try:
         _run([longest_first[i::processes] for i in range(min(processes, len(missing)))])
         left = len({item.name for item in AHEAD if item.is_missing()})
         note = f", {left} of them left for when they are called" if left else ""
-        sys.stderr.write(f"{duration(time.perf_counter() - began)}{note}")
+        progress.write(f"{duration(time.perf_counter() - began)}{note}")
     finally:
-        sys.stderr.write("\n")
+        progress.write("\n")
 
 
 def _run(shares: list[list[str]]) -> None:
