@@ -34,6 +34,7 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 8, 12, 3)).astype(np.uint8)
 LABELS = np.arange(30) % 3
+NOISE = np.random.default_rng(1).standard_normal((6, 8, 12, 3), dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +166,11 @@ WRONG: list[tuple[Callable[[Trained], object], str]] = [
     (lambda model: tinyddpm.train(IMAGES / 255), "the images are float64: store them as uint8"),
     (lambda model: tinyddpm.train([1, 2]), "is a list without description"),  # type: ignore[arg-type]
     (lambda model: tinyddpm.train(IMAGES, labels=LABELS[:3], **SMALL), "store 30 integers"),
+    (lambda model: tinyddpm.train("digits", labels=[0, 1]), "go with an array: a data set has its own"),
     (lambda model: tinyddpm.train("digit"), "unknown data set 'digit': did you mean 'digits'"),
     (lambda model: model.sample(2, labels=[0, 1, 2]), "3 labels for 2 samples"),
+    (lambda model: model.sample(2, labels=[]), "0 labels for 2 samples"),
+    (lambda model: model.sample(2, batch_size=0), "batch_size is 0: give at least 1"),
     (lambda model: model.sample(2, labels=-1), "unknown class '-1'"),
     (lambda model: model.sample(2, labels="dog"), "unknown class 'dog'"),
     (lambda model: model.sample(0), "give at least 1 sample"),
@@ -176,6 +180,8 @@ WRONG: list[tuple[Callable[[Trained], object], str]] = [
     (lambda model: model.denoiser(), "the model draws by class"),
     (lambda model: model.predict_x0(IMAGES[0] / 255, 3, labels=0), r"x has shape \(8, 12, 3\): give \(n, 8, 12, 3\)"),
     (lambda model: model.predict_x0(IMAGES[:1] / 255, -1, labels=0), "t is -1: give a time from 0 to 9"),
+    (lambda model: model.predict_x0(IMAGES[:1] / 255, 3.5, labels=0), "t is 3.5: give a time as a whole number"),  # type: ignore[arg-type]
+    (lambda model: model.denoiser([0, 1], n=4)(NOISE, 3), "x_t has 6 samples, and its condition 4: give one for each"),
     (lambda model: tinyddpm.load("nowhere"), "nowhere"),
 ]
 
@@ -210,6 +216,26 @@ def test_a_run_on_an_array_goes_on(model: Trained, tmp_path: Path) -> None:
     whole = tinyddpm.resume(str(tmp_path / "run"), IMAGES, steps=4, progress=False, **given)
     assert whole.step == model.step == 4
     np.testing.assert_array_equal(whole.sample(3), model.sample(3))
+
+
+def test_labels_may_be_a_list(model: Trained, tmp_path: Path) -> None:
+    """Of numbers, or of names, which then are the classes."""
+    numbers = tinyddpm.train(IMAGES, labels=LABELS.tolist(), out=tmp_path / "numbers", **SMALL)
+    names = tinyddpm.train(IMAGES, labels=[model.classes[label] for label in LABELS], out=tmp_path / "names", **SMALL)
+    assert (numbers.classes, names.classes) == (("0", "1", "2"), model.classes)
+    for same in (numbers, names):
+        np.testing.assert_array_equal(same.sample(3), model.sample(3))
+
+
+def test_a_path_is_one_by_its_type_too(tmp_path: Path) -> None:
+    """A run on an array goes on with a file of that array; without either, what is missing is said."""
+    file = tmp_path / "i.npz"
+    np.savez(file, images=IMAGES)
+    assert tinyddpm.train(file, preset="small", image_size="8x12", out=tmp_path / "file", **SMALL).step == 4
+    tinyddpm.train(IMAGES, out=tmp_path / "array", **SMALL)
+    with pytest.raises(TinyDDPMError, match="given as an array, which is not kept: give it again, or a file of it"):
+        tinyddpm.resume(tmp_path / "array", steps=6, progress=False)
+    assert tinyddpm.resume(tmp_path / "array", file, steps=6, progress=False).step == 6
 
 
 def test_what_it_is_in_one_line() -> None:

@@ -14,9 +14,11 @@ import numpy as np
 from tinyddpm import registry
 from tinyddpm.backend import Array, load_backend
 from tinyddpm.conditions import Known, Wish, in_turn
+from tinyddpm.data import ARRAY
 from tinyddpm.data.base import CAPTIONS, ArrayDataset, Dataset, checked_columns, checked_dataset
 from tinyddpm.data.levels import levelled
 from tinyddpm.diffusion.denoiser import Denoiser
+from tinyddpm.diffusion.process import checked_time
 from tinyddpm.errors import ConfigError
 from tinyddpm.figures import images
 from tinyddpm.figures.points import point_picture
@@ -37,6 +39,8 @@ HostArray: TypeAlias = np.ndarray[Any, Any]
 PathLike: TypeAlias = str | os.PathLike[str]
 Labels: TypeAlias = int | str | Sequence[int | str] | HostArray
 """One class or several, by number or name."""
+Classes: TypeAlias = Sequence[int | str] | HostArray
+"""The class of each sample of an array, (n,)."""
 Prompts: TypeAlias = str | Sequence[str]
 """One caption or several."""
 Part: TypeAlias = str | Mapping[str, Any]
@@ -105,6 +109,8 @@ class Trained:
         """
         if n < 1 or first < 0:
             raise ConfigError(f"{n} samples from number {first} on: give at least 1 sample, and a number from 0 on")
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}: give at least 1")
         chosen, numbers = self._sampling(**sampling), np.arange(first, first + n)
         bar = Progress(None if progress else StringIO())
         try:
@@ -163,13 +169,12 @@ class Trained:
         Raises:
             ConfigError: x has another shape, t is no time of the chain, or the labels are wrong.
         """
+        x, t = np.asarray(x, np.float32), checked_time(t, self.process.T)
         if x.ndim != len(self.sample_shape) + 1 or x.shape[1:] != self.sample_shape:
             raise ConfigError(f"x has shape {x.shape}: give (n, {', '.join(map(str, self.sample_shape))})")
-        if not 0 <= t < self.process.T:
-            raise ConfigError(f"t is {t}: give a time from 0 to {self.process.T - 1}")
         backend, denoiser = self._model.backend, self.denoiser(labels, prompts=prompts, n=len(x), **sampling)
         with backend.scope():
-            prediction = denoiser(backend.asarray(np.asarray(x, np.float32)), int(t))
+            prediction = denoiser(backend.asarray(x), t)
         return backend.to_numpy(prediction.x_0)
 
     def _asked(
@@ -188,16 +193,16 @@ class Trained:
                 if isinstance(labels, str)
                 else np.ravel(np.asarray(labels, dtype=object)).tolist()
             )
-            _at_most(len(several), "labels", len(numbers))
+            _check_number(len(several), "labels", len(numbers))
             classes = class_numbers(self.classes, [str(name) for name in several])
         if captions is not None:
-            _at_most(len(captions), "prompts", len(numbers))
+            _check_number(len(captions), "prompts", len(numbers))
         if embeddings is not None:
             tokens = next(iter(embeddings.values()), ())
-            _at_most(len(tokens), "embeddings", len(numbers))
+            _check_number(len(tokens), "embeddings", len(numbers))
             embeddings = checked_columns(embeddings, len(tokens), "embeddings")
         if images is not None:
-            _at_most(len(images), "images", len(numbers))
+            _check_number(len(images), "images", len(numbers))
         return in_turn(self._model.condition.asked(Wish(classes, captions, embeddings, images)), numbers)
 
     def _guidance(self, guidance: Guide | None) -> GuidanceConfig:
@@ -247,9 +252,9 @@ def load(
 
 
 def train(
-    data: HostArray | Dataset | str,
+    data: HostArray | Dataset | PathLike,
     *,
-    labels: HostArray | Sequence[int | str] | bool | None = None,
+    labels: Classes | bool | None = None,
     classes: Sequence[str] = (),
     captions: Sequence[str] | None = None,
     preset: str | None = None,
@@ -266,7 +271,7 @@ def train(
     Args:
         data: uint8 images (n, H, W) or (n, H, W, C), points (n, D), a data set, or a data set's registered name or
             path.
-        labels: for an array, the class of each sample, n integers or texts; for a data set, whether to learn its
+        labels: for an array, the class of each sample, integers or names (n,); for a data set, whether to learn its
             classes. The preset decides if not given.
         classes: the names of an array's classes; their numbers if not given.
         captions: captions of an array's samples, for `condition="text"`.
@@ -282,10 +287,11 @@ def train(
             `network={"channels": 64}`.
 
     Raises:
-        ConfigError: a setting is unknown or wrong.
+        ConfigError: a setting is unknown or wrong, or labels, classes or captions are given beside a data set.
         DataError: the array is not a data set.
     """
-    dataset = None if isinstance(data, str) else _dataset(data, labels, classes, captions)
+    data = os.fspath(data) if isinstance(data, os.PathLike) else data
+    dataset = _dataset(data, labels, classes, captions)
     base = base_of(Path(init_from)) if init_from is not None and not preset else None
     if isinstance(data, str):
         config = find_preset(preset).config if preset else base or defaults_for(data)
@@ -295,8 +301,8 @@ def train(
         assert dataset is not None
         config = base or find_preset(preset or ("small" if len(dataset.shape) == 3 else "toy")).config
         learned = config.data.labels if labels is None else labels is not False
-        config = replace(config, data=replace(config.data, source="array", image_size=None, options={}, labels=learned))
-        name = "array"
+        config = replace(config, data=replace(config.data, source=ARRAY, image_size=None, options={}, labels=learned))
+        name = ARRAY
     config = config.updated(tables_of(given), "train")
     backend = load_backend(config.backend, config.device, config.precision, config.graph)
     folder = Path(out) if out is not None else unused(Path("runs") / name)
@@ -308,9 +314,9 @@ def train(
 
 def resume(
     run: PathLike,
-    data: HostArray | Dataset | None = None,
+    data: HostArray | Dataset | PathLike | None = None,
     *,
-    labels: HostArray | Sequence[int | str] | None = None,
+    labels: Classes | None = None,
     classes: Sequence[str] = (),
     captions: Sequence[str] | None = None,
     progress: bool = True,
@@ -321,7 +327,8 @@ def resume(
 
     Args:
         run: its folder, or one of its checkpoints, such as `runs/digits@1000`.
-        data: the array or data set that it was trained on; not needed if its settings name one.
+        data: the array or data set that it was trained on, or the path where it lies now; not needed if its settings
+            name where it lies.
         labels, classes, captions: as they were given to `train` with an array.
         progress: whether to show a progress line.
         cache: see `train`.
@@ -331,8 +338,11 @@ def resume(
     Raises:
         CheckpointError: there is no checkpoint, it is damaged, or the data differ.
         ConfigError: the run has already done that many steps, or its folder is in use by another run.
+        DataError: the data are not where they were, or were an array that is not given again.
     """
     dataset = None if data is None else _dataset(data, labels, classes, captions)
+    if isinstance(data, str | os.PathLike):
+        changes["data"] = os.fspath(data)
     outcome = go_on(Path(run), Progress(None if progress else StringIO()), dataset, cache=cache, **changes)
     return _where_it_trained(outcome.folder)
 
@@ -357,22 +367,30 @@ def _where_it_trained(run: Path) -> Trained:
 
 
 def _dataset(
-    data: HostArray | Dataset,
-    labels: HostArray | Sequence[int | str] | bool | None,
+    data: HostArray | Dataset | PathLike,
+    labels: Classes | bool | None,
     classes: Sequence[str],
     captions: Sequence[str] | None,
-) -> Dataset:
-    """Return the data set that is given, or the data set of an array with its labels and captions."""
+) -> Dataset | None:
+    """Return the data set that is given, or that of an array with its labels and captions; None for a name or path.
+
+    Raises:
+        ConfigError: labels, classes or captions are given for a data set, which has its own.
+        DataError: the array is not a data set, or does not fit its labels or captions.
+    """
+    of_each = None if labels is None or isinstance(labels, bool) else np.asarray(labels)
     if isinstance(data, np.ndarray):
         columns = {} if captions is None else {CAPTIONS: np.asarray(captions, object)}
-        known = None if labels is None or isinstance(labels, bool) else np.asarray(labels)
-        return levelled(ArrayDataset(data, known, tuple(classes), columns=columns, name="array"))
-    return checked_dataset(data, "data")
+        return levelled(ArrayDataset(data, of_each, tuple(classes), columns=columns, name=ARRAY))
+    if of_each is not None or captions is not None or len(classes):
+        raise ConfigError("labels, classes and captions of samples go with an array: a data set has its own")
+    return None if isinstance(data, str | os.PathLike) else checked_dataset(data, "data")
 
 
-def _at_most(several: int, what: str, samples: int) -> None:
-    if several > samples:
-        raise ConfigError(f"{several} {what} for {samples} samples: give at most one each")
+def _check_number(several: int, what: str, samples: int) -> None:
+    if not 1 <= several <= samples:
+        advice = "at most one each" if several else "at least one"
+        raise ConfigError(f"{several} {what} for {samples} samples: give {advice}")
 
 
 def _table(part: Part | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tinyddpm
 from helpers import command_line
 from helpers.command_line import NARROW, ONE_LEVEL, SIX_STEPS, TWO_STEPS, run, says, trained
 from tinyddpm.backend import load_backend
@@ -47,6 +48,17 @@ def test_every_option_has_help() -> None:
     assert run("nll", "--help").exit_code == 0
     parameters = main.get_command(None, "nll").params
     assert all(parameter.help for parameter in parameters if parameter.param_type_name == "option")
+
+
+def test_samples_that_were_held_out_take_the_place_of_a_split_if_there_are_data(digits: str, tmp_path: Path) -> None:
+    """Of a run on an array nothing is there: that is said, and nothing else."""
+    few = ("--count", "2", "--times", "2")
+    (note,) = [line for line in run("nll", digits, *few).stderr.splitlines() if line.startswith("note: ")]
+    assert note.endswith("has no split 'test': use 'train'; the samples that the run held out are used instead")
+    small = {"timesteps": 10, "batch_size": 4, "network": {"width": 8}, "progress": False}
+    tinyddpm.train(np.zeros((20, 2)), out=tmp_path / "run", steps=1, **small)
+    line = "the data were given as an array, which is not kept: give it again, or a file of it by --data"
+    assert run("nll", tmp_path / "run", *few).stderr == f"Error: {line}\n"
 
 
 def test_without_matplotlib_the_report_is_written(digits: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

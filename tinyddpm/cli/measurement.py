@@ -161,21 +161,13 @@ def opened(
     size = parse_size(config.data.image_size) if config.data.image_size else None
     options = config.data.options if source == config.data.source else {}
     wanted = split or "test"
+    opening = partial(open_dataset, source, image_size=size, data_dir=places, options=options, watch=watch, cache=cache)
     try:
-        dataset = open_dataset(
-            source,
-            image_size=size,
-            data_dir=places,
-            split="train" if wanted == "held-out" else wanted,
-            options=options,
-            watch=watch,
-            cache=cache,
-        )
+        dataset = opening(split="train" if wanted == "held-out" else wanted)
     except DataError as error:
         if split or data:
             raise
-        wanted = "held-out"
-        dataset = open_dataset(source, image_size=size, data_dir=places, options=options, watch=watch, cache=cache)
+        wanted, dataset = "held-out", opening()
         say(f"note: {error}; the samples that the run held out are used instead", err=True)
     if wanted == "held-out":
         if data:

@@ -14,7 +14,10 @@ from tinyddpm.progress import Watch, unwatched
 if TYPE_CHECKING:
     from tinyddpm.data.base import Dataset
 
-__all__ = ["PATH_OPTIONS", "open_dataset", "parse_size"]
+__all__ = ["ARRAY", "PATH_OPTIONS", "open_dataset", "parse_size"]
+
+ARRAY = "array"
+"""The source of data that were given as an array. A run records it and not the array."""
 
 PATH_OPTIONS = ("background", "frames", "levels")
 """The options of a path, each a text; see `open_path`."""
@@ -63,6 +66,8 @@ def open_dataset(
         return open_path(Path(source).expanduser(), image_size, split, options or {}, watch, cache)
     if Path(source).name != source or Path(source).suffix:
         raise DataError(f"there is no file or folder {source}: check the path, or give a data set's name")
+    if source == ARRAY:
+        raise DataError("the data were given as an array, which is not kept: give it again, or a file of it by --data")
     raise DataError(f"{unknown('data set', source, names)}; the path of a file or folder would do too")
 
 

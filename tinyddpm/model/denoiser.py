@@ -12,6 +12,7 @@ from tinyddpm.conditions import Conditioned, Given
 from tinyddpm.diffusion.denoiser import Prediction
 from tinyddpm.diffusion.parametrisation import Parametrisation, halves
 from tinyddpm.diffusion.process import checked_time
+from tinyddpm.errors import ConfigError
 from tinyddpm.guidance import Lone, Pair, Side
 from tinyddpm.nn import Weights
 from tinyddpm.ops import Operations, Saved, load_operations
@@ -52,8 +53,9 @@ class NetworkDenoiser:
         """Return the prediction for x_t, (N, ...).
 
         Raises:
-            ConfigError: t is outside 0 … T − 1.
+            ConfigError: t is outside 0 … T − 1, or the condition has fewer samples than x_t.
         """
+        _check_rows(self.given, x_t)
         return self._predicted(x_t, t, self.given)
 
     def told(self, given: Given) -> NetworkDenoiser:
@@ -70,6 +72,7 @@ class NetworkDenoiser:
 
         def both(x_t: Array, t: int) -> tuple[Prediction, Prediction]:
             n = x_t.shape[0]
+            _check_rows(self.given, x_t)
             given = {kind: xp.concat([own[:n, ...], others[kind][:n, ...]]) for kind, own in self.given.items()}
             found = self._predicted(xp.concat([x_t, x_t]), t, given)
             return found.rows(slice(n)), found.rows(slice(n, 2 * n))
@@ -95,6 +98,13 @@ def _output(
 ) -> tuple[Array]:
     """Return the network's output for x_t and t, under the condition whose columns of these names are `given`."""
     return (network.forward(ops, w, x_t, t, dict(zip(names, given, strict=True)))[0],)
+
+
+def _check_rows(given: Given, x_t: Array) -> None:
+    """Raise ConfigError if a condition has fewer samples than x_t: its rows might be broadcast to samples of others."""
+    for column in given.values():
+        if column.shape[0] < x_t.shape[0]:
+            raise ConfigError(f"x_t has {x_t.shape[0]} samples, and its condition {column.shape[0]}: give one for each")
 
 
 class NetworkFlow:
