@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from functools import cache
-from math import inf
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -310,7 +310,14 @@ def _types(table: type) -> dict[str, Any]:
 
 
 def _toml(value: Any) -> str:
-    """Return a value as TOML: JSON with DEL escaped is valid TOML for these types, as texts have no surrogates."""
+    """Return a value as TOML: JSON with DEL escaped is valid TOML for these types, as texts have no surrogates.
+
+    Only infinity has another name there.
+    """
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, float) and not isfinite(value):
+        return str(value)
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
