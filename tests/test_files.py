@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tinyddpm.errors import DataError
-from tinyddpm.files import DAY, check_folder, check_target, claimed, sweep
+from tinyddpm.files import DAY, check_folder, check_target, claimed, replacing, sweep
 from tinyddpm.kept import KeptRows
 
 
@@ -27,6 +27,14 @@ def test_a_claimed_folder_is_nobody_else_s(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("tinyddpm.files.unused", lambda base: next(names))
     with claimed(base) as other:
         assert other == base.with_name("samples-2")
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    for target in (tmp_path / "a" / "x.npz", tmp_path / "a" / "b" / "x.npz"):
+        line = f"^cannot write {target}: {target.parent} is no folder; choose another place$"
+        with pytest.raises(DataError, match=line), replacing(target):
+            pass
 
 
 def test_places_that_take_no_files_are_known_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

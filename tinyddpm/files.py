@@ -107,6 +107,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with open(staged, "xb") as file:
             yield file
         os.replace(staged, target)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise DataError(f"cannot write {target}: {target.parent} is no folder; choose another place") from error
     except OSError as error:
         why = error.strerror or error
         raise DataError(f"cannot write {target}: {why}; make room, or choose another place") from error

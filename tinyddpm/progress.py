@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO, TypeAlias, TypeVar
+from typing import ClassVar, TextIO, TypeAlias, TypeVar
 
 from tinyddpm.errors import shown
 
@@ -36,14 +36,18 @@ class Progress:
     On a terminal and in a notebook the line is rewritten, at most ten times a second. Elsewhere, as in a log file,
     lines are printed: the first after five seconds, then one every half minute, and one when the work is done. If a
     line cannot be written, as to a closed pipe, it is dropped and the work continues.
+
+    Attributes:
+        open: whose line is being rewritten, at the end of what the terminal shows; None if it has ended.
     """
+
+    open: ClassVar[Progress | None] = None
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream: TextIO | None = stream or sys.stderr  # sys.stderr is None if it is closed
         notebook = type(self.stream).__module__.startswith("ipykernel")
         self.terminal = notebook or (self.stream is not None and not self.stream.closed and self.stream.isatty())
         self._due = 0.0 if self.terminal else time.monotonic() + FIRST
-        self._open = False
 
     def update(self, done: int, total: int, text: str) -> None:
         """Show "done/total  text" if a line is due or the work is done."""
@@ -54,7 +58,7 @@ class Progress:
         if self.terminal:
             width = shutil.get_terminal_size().columns - 1
             self.write("\r" + line[:width].ljust(width))
-            self._due, self._open = now + REWRITTEN, True
+            self._due, Progress.open = now + REWRITTEN, self
         else:
             self.say(line)
             self._due = now + NEXT
@@ -66,9 +70,9 @@ class Progress:
 
     def close(self) -> None:
         """End the line that is being rewritten, if any."""
-        if self._open:
+        if Progress.open is self:
             self.write("\n")
-            self._open = False
+            Progress.open = None
 
     def write(self, text: str) -> None:
         """Write a text as it is, such as a part of a line; drop it if it cannot be written."""
@@ -76,6 +80,12 @@ class Progress:
             with suppress(OSError, ValueError):  # ValueError if a host program has closed the stream
                 self.stream.write(text)
                 self.stream.flush()
+
+
+def end_line() -> None:
+    """End the line that is being rewritten, if any: other text follows."""
+    if Progress.open:
+        Progress.open.close()
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
@@ -86,8 +86,10 @@ def test_rounds_are_counted_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> No
         raise ConfigError("it is over")
 
     monkeypatch.setattr(contest, "run_contest", contest_of)
-    monkeypatch.setattr("tinyddpm.cli.bench.sys", SimpleNamespace(stderr=SimpleNamespace(isatty=lambda: True)))
-    assert run(*SMALL).stderr == "4/4  rounds of sleep sleeps\nError: it is over\n"
+    assert run(*SMALL).stderr == "Error: it is over\n"
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((30, 9)))
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda stream: True, raising=False)
+    assert run(*SMALL).stderr == "\r4/4  rounds of sleep sleeps  \nError: it is over\n"
 
 
 @pytest.mark.parametrize("condition", ["text", "embeddings"])

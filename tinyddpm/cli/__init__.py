@@ -18,6 +18,7 @@ from tinyddpm.cli.output import line_of, say
 from tinyddpm.cli.ranks import told_to_ranks
 from tinyddpm.distributed.launch import launched
 from tinyddpm.errors import RegistryError, TinyDDPMError, TinyDDPMWarning, shown, unknown
+from tinyddpm.progress import end_line
 
 COMMANDS = (
     "train", "sample", "edit", "nll", "evaluate", "average", "plot", "report", "figure", "info", "export", "import",
@@ -104,6 +105,8 @@ def _in_one_line() -> Iterator[None]:
         raise click.ClickException(line) from error
     except (KeyboardInterrupt, click.Abort):  # Abort by a command that another one calls, as `book` does `figure`
         _interrupted()
+    finally:
+        end_line()
 
 
 def _interrupted() -> NoReturn:

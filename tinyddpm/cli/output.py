@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tinyddpm.errors import TinyDDPMError, shown
+from tinyddpm.progress import end_line
 
 
 def say(*lines: str, err: bool = False, **style: Any) -> None:
@@ -19,6 +20,7 @@ def say(*lines: str, err: bool = False, **style: Any) -> None:
             dropped: what a command has to tell on standard output is worth more.
         style: as for `click.style`, such as `fg="red"`.
     """
+    end_line()
     safe = [click.style(shown(line), **style) if style else shown(line) for line in lines]
     with suppress(OSError) if err else nullcontext():
         click.echo("\n".join(safe), err=err)
