@@ -218,15 +218,6 @@ def test_a_run_on_an_array_goes_on(model: Trained, tmp_path: Path) -> None:
     np.testing.assert_array_equal(whole.sample(3), model.sample(3))
 
 
-def test_labels_may_be_a_list(model: Trained, tmp_path: Path) -> None:
-    """Of numbers, or of names, which then are the classes."""
-    numbers = tinyddpm.train(IMAGES, labels=LABELS.tolist(), out=tmp_path / "numbers", **SMALL)
-    names = tinyddpm.train(IMAGES, labels=[model.classes[label] for label in LABELS], out=tmp_path / "names", **SMALL)
-    assert (numbers.classes, names.classes) == (("0", "1", "2"), model.classes)
-    for same in (numbers, names):
-        np.testing.assert_array_equal(same.sample(3), model.sample(3))
-
-
 def test_a_path_is_one_by_its_type_too(tmp_path: Path) -> None:
     """A run on an array goes on with a file of that array; without either, what is missing is said."""
     file = tmp_path / "i.npz"
