@@ -28,6 +28,10 @@ POINTS = 2000
 """Largest number of samples of points that a figure is drawn from."""
 
 
+FARTHEST = 1e6
+"""Largest magnitude of a number to start from: the noise of chains that start much farther is lost in rounding."""
+
+
 process_options = options(
     option("--schedule", type=OF_SETTINGS["schedule"], default="linear", show_default=True,
            help="The noise schedule, a registered name.", group="Process"),
@@ -183,7 +187,7 @@ def kernel(out: Path | None, x_0: float, count: int, seed: int, **process: Any) 
     from tinyddpm.figures.process import kernel as chains
 
     path, chain = destination("kernel", out), _process(**process, exact=True)
-    found = chains(chain, x_0, count, seed)
+    found = chains(chain, _start("--x0", x_0), count, seed)
     draw_kernel(found, x_0, path, command_mark())
     say("standard deviation of x_t")
     chart({"closed form": found.noise, "chains": found.chains.std(axis=0)}, range(chain.T))
@@ -217,6 +221,7 @@ def posterior(
 
     path, chain = destination("posterior", out), _process(**process, exact=True)
     law, _ = _law(data, _dataset(data, data_dir, image_size))
+    x_t = _start("--xt", x_t)
     draw_posterior(chain, law, x_t, chain.T // 2 if t is None else _time(t, chain.T), path, command_mark())
     c = posterior_coefficients(chain.alpha_bar, np.append(1.0, chain.alpha_bar[:-1]))
     say("coefficients of the posterior's mean")
@@ -246,6 +251,12 @@ def _number(dataset: Dataset, number: int) -> int:
     if number >= len(dataset):
         raise ConfigError(f"{dataset.description}: there is no number {number}, the last is {len(dataset) - 1}")
     return number
+
+
+def _start(flag: str, x: float) -> float:
+    if not abs(x) <= FARTHEST:
+        raise ConfigError(f"{flag} is {x:g}: give a number from {-FARTHEST:,.0f} to {FARTHEST:,.0f}")
+    return x
 
 
 def _law(data: str, dataset: Dataset) -> tuple[Law, NDArray[np.float64]]:
