@@ -39,6 +39,7 @@ def test_the_built_in_ones_keep_the_contract(group: str) -> None:
         partial(testing.check_condition, "label", Asked(np.arange(3))),
         partial(testing.check_guidance, "cfg"),
         partial(testing.check_network, "mlp", (2,), width=8, depth=1),
+        partial(testing.check_objective, "simple"),
         partial(testing.check_sampler, "ddim", steps=2, tolerance=1.0),
         partial(testing.check_transform, "shift"),
     ],
