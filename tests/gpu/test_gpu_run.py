@@ -134,7 +134,7 @@ def machine(python, optional):
 
 def jobs(here, out, compiled):
     return {
-        **{part: job(part, "") for part in found["LIMITS"]},
+        **{part: job(part, "import os; print(os.environ['XDG_CACHE_HOME'])") for part in found["LIMITS"]},
         "tests-cudnn": job("tests-cudnn", "exit(5)"),
         "small-bf16": job("small-bf16", "import time; print('begun', flush=True); time.sleep(60)"),
         "memcheck": "there is no checker",
@@ -155,7 +155,8 @@ main()
 
 def drive(out: Path, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", DRIVER, str(SCRIPT), *options, "--out", str(out)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    environment = os.environ | {"XDG_CACHE_HOME": "the user's"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def written(out: Path) -> list[tuple[str, str, bool]]:
@@ -236,7 +237,7 @@ def test_what_fails_beside_others_is_raised(script: ModuleType) -> None:
 
 
 def test_parts_run_together_then_alone(tmp_path: Path) -> None:
-    """Those that were not named do not run; one that fails hinders no other."""
+    """Those that were not named do not run; one that fails hinders no other. What is cached together is not kept."""
     chosen = [f"--only={part}" for part in ("drawing", "training", "tests-cudnn", "memcheck", "tests")]
     with drive(tmp_path / "out", "--together", *chosen, "--archive", str(tmp_path / "found.tar.gz")) as process:
         process.communicate()
@@ -253,6 +254,10 @@ def test_parts_run_together_then_alone(tmp_path: Path) -> None:
     ]
     with tarfile.open(tmp_path / "found.tar.gz") as files:
         assert files.extractfile("out/rows.jsonl").read() == (tmp_path / "out" / "rows.jsonl").read_bytes()
+    cache = (tmp_path / "out" / "training.txt").read_text().strip()
+    assert cache != "the user's"
+    assert not Path(cache).exists()
+    assert (tmp_path / "out" / "drawing.txt").read_text() == "the user's\n"
 
 
 def test_parts_that_have_no_time_are_left_out(script: ModuleType, tmp_path: Path) -> None:
