@@ -54,7 +54,7 @@ def test_samples_that_were_held_out_take_the_place_of_a_split_if_there_are_data(
     """Of a run on an array nothing is there: that is said, and nothing else."""
     few = ("--count", "2", "--times", "2")
     (note,) = [line for line in run("nll", digits, *few).stderr.splitlines() if line.startswith("note: ")]
-    assert note.endswith("has no split 'test': use 'train'; the samples that the run held out are used instead")
+    assert note.endswith("has no split 'test', only 'train'; the samples that the run held out are used instead")
     small = {"timesteps": 10, "batch_size": 4, "network": {"width": 8}, "progress": False}
     tinyddpm.train(np.zeros((20, 2)), out=tmp_path / "run", steps=1, **small)
     line = "the data were given as an array, which is not kept: give it again, or a file of it by --data"
