@@ -28,7 +28,7 @@ def print_error(kind: type[BaseException], error: BaseException, trace: Tracebac
     sys.__excepthook__(kind, error, trace)
     parts = registry.raised_in(trace)
     if parts:
-        names = ", ".join(f"{part.group.removesuffix('s')} {part.name!r}" for part in parts)
+        names = ", ".join(registry.called(part.group, part.name) for part in parts)
         what = f"{names} of {parts[0].distribution} {parts[0].version} failed with {kind.__name__}: {error}"
         say(f"Error: {what}; its authors need the lines above", err=True)
 

@@ -81,6 +81,11 @@ def _state_of(place: str) -> tuple[str, int]:
         return place, 0
 
 
+def called(group: str, name: str) -> str:
+    """Return a plugin's kind and name as messages have them, such as "sampler 'ddim'"."""
+    return f"{group.removesuffix('s')} {name!r}"
+
+
 def find(group: str, name: str) -> Entry:
     """Return the one entry called `name`.
 
@@ -93,9 +98,7 @@ def find(group: str, name: str) -> Entry:
         raise RegistryError(unknown(group.removesuffix("s"), name, {entry.name for entry in known}))
     if len(matches) > 1:
         claims = " and ".join(str(entry) for entry in matches)
-        raise RegistryError(
-            f"{group.removesuffix('s')} {name!r} is registered twice, by {claims}: uninstall one of them"
-        )
+        raise RegistryError(f"{called(group, name)} is registered twice, by {claims}: uninstall one of them")
     return matches[0]
 
 
@@ -109,8 +112,8 @@ def load(group: str, name: str) -> Any:
     try:
         return metadata.EntryPoint(name, entry.value, f"tinyddpm.{group}").load()
     except (Exception, SystemExit) as cause:  # a plugin may fail in any way, and must not end the program
-        what, reason = group.removesuffix("s"), " ".join(str(cause).split())
-        raise RegistryError(f"{what} {name!r} ({entry}) cannot be loaded: {type(cause).__name__}: {reason}") from cause
+        reason = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+        raise RegistryError(f"{called(group, name)} ({entry}) cannot be loaded: {reason}") from cause
 
 
 def strange_groups() -> list[str]:
@@ -181,7 +184,7 @@ def build(group: str, name: str, arguments: Sequence[Any], chosen: Mapping[str, 
         _signature(plugin).bind(*arguments, **chosen)
     except TypeError as cause:
         raise RegistryError(
-            f"{group.removesuffix('s')} {name!r} cannot be called with the {len(arguments)} arguments of its group"
+            f"{called(group, name)} cannot be called with the {len(arguments)} arguments of its group"
             f" ({cause}): its signature is {_signature(plugin)}"
         ) from cause
     return plugin(*arguments, **chosen)
@@ -196,7 +199,7 @@ def require(group: str, name: str, made: Any, attributes: Sequence[str]) -> None
     lacking = [attribute for attribute in attributes if not hasattr(made, attribute)]
     if lacking:
         raise RegistryError(
-            f"{group.removesuffix('s')} {name!r} returns a {type(made).__name__}, which has no {', '.join(lacking)}:"
+            f"{called(group, name)} returns a {type(made).__name__}, which has no {', '.join(lacking)}:"
             " return an object that keeps the contract of its group"
         )
 
@@ -204,7 +207,7 @@ def require(group: str, name: str, made: Any, attributes: Sequence[str]) -> None
 def checked(group: str, name: str, chosen: Mapping[str, Any]) -> Any:
     """Return the plugin registered as `name` after checking the `chosen` options; it raises like `build`."""
     plugin = load(group, name)
-    what = f"{group.removesuffix('s')} {name!r}"
+    what = called(group, name)
     try:
         known = options(plugin)
     except (TypeError, ValueError) as cause:  # it is not callable, or has no signature

@@ -19,13 +19,13 @@ from helpers.cudnn_bench import REFERENCE, SHAPES, Bench
 from helpers.cudnn_stand_in import Frontend
 from tinyddpm.backend.cupy_backend import CupyBackend
 from tinyddpm.ops.cuda import cudnn
+from tinyddpm.ops.cuda.choices import choices_file
 from tinyddpm.ops.cuda.cudnn import (
     OWN,
     REPEATS,
     Choice,
     CudnnConvolutions,
     CupyCard,
-    choices_file,
 )
 
 pytestmark = pytest.mark.usefixtures("cache")

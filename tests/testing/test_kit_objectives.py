@@ -167,13 +167,13 @@ class NumpyAlone(Simple):
         (AlongChannels, "on eps, with a weight for each sample: gradient of the output"),
         (HalfGradient, "on eps, with a share: gradient of the output"),
         (Hybrid, "gradient of the output"),
-        (Writing, "on eps: forward fails with read-only inputs on numpy: ValueError"),
-        (WritingItsShare, "on eps: backward fails with read-only inputs on numpy: ValueError"),
+        (Writing, "on eps: forward with read-only inputs fails on numpy: ValueError"),
+        (WritingItsShare, "on eps: backward with read-only inputs fails on numpy: ValueError"),
         (Unheeding, "the weight of t = 0 does not change the loss of a sample at t"),
         (OffByOne, "the weight of t = 0 does not change the loss of a sample at t"),
         (Remembering, "the gradient differs after another forward"),
         (Widening, "losses are float64 for a float32 output"),
-        (NumpyAlone, "forward fails with read-only inputs on array_api_strict: AttributeError"),
+        (NumpyAlone, "forward with read-only inputs fails on array_api_strict: AttributeError"),
     ],
 )
 def test_a_broken_objective_is_named(broken: Any, line: str) -> None:

@@ -21,6 +21,7 @@ from tinyddpm.distributed.group import ALONE, Group
 from tinyddpm.errors import DataError, DrawingError, said_before
 from tinyddpm.model.denoiser import NetworkDenoiser, NetworkFlow
 from tinyddpm.model.model import Model
+from tinyddpm.model.sampling import are_finite
 from tinyddpm.ops import load_operations
 from tinyddpm.ops.images import to_model
 from tinyddpm.progress import Progress, Watch, unwatched
@@ -98,7 +99,7 @@ class Measurement:
 
     def _check_finite(self, *measured: Floats) -> None:
         """Raise a DrawingError if not all that was measured, (n, …) each, is finite: no JSON could hold it."""
-        finite = np.all([np.isfinite(values.reshape(len(values), -1)).all(axis=1) for values in measured], axis=0)
+        finite = np.all([*map(are_finite, measured)], axis=0)
         if not finite.all():
             raise DrawingError(
                 f"the predictions for sample {self.numbers[np.argmin(finite)]} are not finite: the weights are too"

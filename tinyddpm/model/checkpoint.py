@@ -336,7 +336,7 @@ def _installed(plugin: dict[str, str]) -> list[registry.Entry]:
 
 
 def _described(plugin: dict[str, str]) -> str:
-    return f"{plugin['group'].removesuffix('s')} {plugin['name']!r}"
+    return registry.called(plugin["group"], plugin["name"])
 
 
 def _require_plugins(path: PathLike, header: CheckpointHeader) -> None:

@@ -129,13 +129,18 @@ def draw(
 
 def check_finite(samples: HostArray) -> None:
     """Raise a DrawingError if not all of `samples`, (n, …), are finite: NaN would become black pixels."""
-    finite = np.isfinite(samples).reshape(len(samples), -1).all(axis=1)
+    finite = are_finite(samples)
     if not finite.all():
         raise DrawingError(
             f"sample {np.argmin(finite)} of {len(samples)} is not finite: the weights are too large to draw with, or"
             " the guidance is too strong; guide less, take an earlier checkpoint, or train anew with a lower"
             " --learning-rate"
         )
+
+
+def are_finite(samples: HostArray) -> HostArray:
+    """Return which of `samples`, (n, …), have finite numbers alone, (n,)."""
+    return np.asarray(np.isfinite(samples).reshape(len(samples), -1).all(axis=1))
 
 
 def on_host(model: Model, x: Array) -> HostArray:

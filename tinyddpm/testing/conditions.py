@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -16,7 +15,7 @@ from tinyddpm.nn import Layout, Told
 from tinyddpm.ops import Saved, load_operations
 from tinyddpm.testing.gradients import HostArray, check_projection, check_zero, direction, read_only
 from tinyddpm.testing.networks import random_weights
-from tinyddpm.testing.plugin import resolve
+from tinyddpm.testing.plugin import blamed, resolve
 
 SEED = 20
 WIDTH = 6
@@ -86,7 +85,7 @@ class _Runner:
         asarray = self.backend.asarray
         w = {path: asarray(array) for path, array in {**self.w, **(changed or {})}.items()}
         given = {name: asarray(column) for name, column in columns.items()}
-        with self._blamed("forward", "with read-only columns and weights"):
+        with blamed(f"{self.what}: forward with read-only columns and weights", self.backend):
             told, saved = self.condition.forward(load_operations(self.backend, training), w, given)
         return {name: self.backend.to_numpy(a) for name, a in told._asdict().items() if a is not None}, saved
 
@@ -101,17 +100,9 @@ class _Runner:
         buffer = self.backend.asarray(np.full(self.layout.size, start, self.dtype))
         views = self.layout.views(buffer, self.backend.xp)
         there = Told(**{n: self.backend.asarray(a) for n, a in dtold.items()})
-        with self._blamed("backward", "with a read-only dtold"):
+        with blamed(f"{self.what}: backward with a read-only dtold", self.backend):
             self.condition.backward(saved, dict(views), there)
         return {path: self.backend.to_numpy(view) for path, view in views.items()}
-
-    @contextmanager
-    def _blamed(self, call: str, how: str) -> Iterator[None]:
-        try:
-            yield
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as cause:
-            where = f"on {self.backend.name or self.backend.xp.__name__}"
-            raise AssertionError(f"{self.what}: {call} {how} fails {where}: {type(cause).__name__}: {cause}") from cause
 
 
 def _check_observed(

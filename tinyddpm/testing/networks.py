@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from math import prod
@@ -17,7 +16,7 @@ from tinyddpm.errors import ConfigError
 from tinyddpm.nn import DropoutNoise, Layout, Network, Told, Widths
 from tinyddpm.ops import Saved, load_operations
 from tinyddpm.testing.gradients import HostArray, check_projection, check_zero, direction, read_only
-from tinyddpm.testing.plugin import resolve
+from tinyddpm.testing.plugin import blamed, resolve
 
 TIMES = (0, 37, 931)
 """Times t of the samples in a batch: the first, a small and a large one."""
@@ -161,7 +160,7 @@ class _Runner:
         w, told = self._on_device(batch.w), Told(**self._on_device(batch.told))
         x, t = map(self.backend.asarray, (batch.x, batch.t))
         noise = DropoutNoise(self.backend.random(SEED), 0, batch.samples) if dropout else None
-        with self._blamed("forward", "with read-only inputs and weights"):
+        with blamed(f"{self.what}: forward with read-only inputs and weights", self.backend):
             out, saved = self.network.forward(ops, w, x, t, told, noise)
         return self.backend.to_numpy(out), saved
 
@@ -169,7 +168,7 @@ class _Runner:
         """Return dx, the gradient buffer by path, whose elements were `start` before, and dtold by part."""
         buffer = self.backend.asarray(np.full(self.layout.size, start, batch.dout.dtype))
         views = self.layout.views(buffer, self.backend.xp)
-        with self._blamed("backward", "with a read-only dout"):
+        with blamed(f"{self.what}: backward with a read-only dout", self.backend):
             dx, dtold = self.network.backward(saved, dict(views), self.backend.asarray(batch.dout))
         parts = {part: gradient for part, gradient in dtold._asdict().items() if part in batch.told and part != "mask"}
         missing = [part for part, gradient in parts.items() if gradient is None]
@@ -186,14 +185,6 @@ class _Runner:
 
     def _on_host(self, arrays: dict[str, Any]) -> dict[str, HostArray]:
         return {name: self.backend.to_numpy(array) for name, array in arrays.items()}
-
-    @contextmanager
-    def _blamed(self, call: str, how: str) -> Iterator[None]:
-        try:
-            yield
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as cause:
-            where = f"on {self.backend.name or self.backend.xp.__name__}"
-            raise AssertionError(f"{self.what}: {call} {how} fails {where}: {type(cause).__name__}: {cause}") from cause
 
 
 def _draw_batch(network: Network, sample_shape: tuple[int, ...], out_channels: int, seed: int) -> _Batch:

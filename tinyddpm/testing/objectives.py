@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from tinyddpm.diffusion.schedules import make_betas
 from tinyddpm.ops import Operations, Saved
 from tinyddpm.ops.noising import Noised
 from tinyddpm.testing.gradients import HostArray, check_projection, read_only
-from tinyddpm.testing.plugin import resolve
+from tinyddpm.testing.plugin import blamed, resolve
 
 N = C = 4
 """Numbers of samples and channels. They are equal, so that weights broadcast along the wrong axis fail by value."""
@@ -70,7 +69,7 @@ def check_objective(
 
 
 class _Runner:
-    """An objective on one backend, for a network that predicts `predict`. A ValueError becomes an AssertionError."""
+    """An objective on one backend, for a network that predicts `predict`. Its errors become an AssertionError."""
 
     def __init__(
         self,
@@ -95,27 +94,19 @@ class _Runner:
     def forward(self, out: HostArray, batch: Noised, training: bool = True) -> tuple[HostArray, Saved]:
         """Return the losses, on the host, and the residuals."""
         there = map(self.backend.asarray, batch)
-        with self._blamed("forward"):
+        with blamed(f"{self.what}: forward with read-only inputs", self.backend):
             losses, saved = self.made.forward(self._ops(training), self.backend.asarray(out), Noised(*there))
         return self.backend.to_numpy(losses), saved
 
     def backward(self, saved: Saved, share: float | HostArray) -> HostArray:
         """Return the gradient, on the host; an array `share` is read-only."""
         there = share if isinstance(share, float) else self.backend.asarray(read_only({"share": share})["share"])
-        with self._blamed("backward"):
+        with blamed(f"{self.what}: backward with read-only inputs", self.backend):
             dout = self.made.backward(self._ops(True), saved, there)
         return self.backend.to_numpy(dout)
 
     def _ops(self, training: bool) -> Operations:
         return Operations(self.backend, training)
-
-    @contextmanager
-    def _blamed(self, call: str) -> Iterator[None]:
-        try:
-            yield
-        except (AttributeError, IndexError, TypeError, ValueError) as cause:
-            where = f"fails with read-only inputs on {self.backend.name or self.backend.xp.__name__}"
-            raise AssertionError(f"{self.what}: {call} {where}: {type(cause).__name__}: {cause}") from cause
 
 
 def _drawn(runner: _Runner, rng: np.random.Generator) -> tuple[HostArray, Noised]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tinyddpm import registry
+from tinyddpm.backend import Backend
 
 
 def resolve(group: str, plugin: str | Callable[..., Any], arguments: int) -> tuple[Callable[..., Any], str]:
@@ -23,10 +25,20 @@ def resolve(group: str, plugin: str | Callable[..., Any], arguments: int) -> tup
     """
     function = registry.load(group, plugin) if isinstance(plugin, str) else plugin
     name = plugin if isinstance(plugin, str) else getattr(plugin, "__name__", repr(plugin))
-    what = f"{group.removesuffix('s')} {name!r}"
+    what = registry.called(group, name)
     parameters = list(inspect.signature(function).parameters.values())
     assert len(parameters) >= arguments, f"{what} takes {len(parameters)} arguments, its group has {arguments}"
     for option in parameters[arguments:]:
         assert option.kind is option.KEYWORD_ONLY, f"{what}: option {option.name} is not keyword-only"
         assert option.default is not option.empty, f"{what}: option {option.name} has no default"
     return function, what
+
+
+@contextmanager
+def blamed(call: str, backend: Backend) -> Iterator[None]:
+    """Turn an error of a plugin, called inside, into an AssertionError that names the call and the backend."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as cause:
+        where = backend.name or backend.xp.__name__
+        raise AssertionError(f"{call} fails on {where}: {type(cause).__name__}: {cause}") from cause

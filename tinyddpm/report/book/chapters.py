@@ -201,8 +201,9 @@ CHAPTERS = (
             "transforms winograd convolution norms activations attention resampling loss optimisation random",
             "ops: torch_operations cupy_operations",
             "ops.cuda: __init__ kernels launching geometry products norms activations training_ends random cudnn "
-            "cudnn_frontend common.cuh activation.cu channels.cu group_norm.cu loss.cu optimisation.cu packing.cu "
-            "philox.cuh random.cu resampling.cu softmax.cu sums.cu product.cuh tensor_cores.cuh convolution.cu gemm.cu",
+            "cudnn_frontend choices common.cuh activation.cu channels.cu group_norm.cu loss.cu optimisation.cu "
+            "packing.cu philox.cuh random.cu resampling.cu softmax.cu sums.cu product.cuh "
+            "tensor_cores.cuh convolution.cu gemm.cu",
         ),
     ),
 )
